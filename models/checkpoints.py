@@ -1,0 +1,180 @@
+"""Checkpoints are data: read without running code of theirs, converted to a network's keys, loaded strictly."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from configs import UserError
+from configs.assets import asset_row, cache_dir, fetch
+from configs.files import atomic_path, sha256, write_text
+from models.stages import VideoNetwork
+
+# all that a pickle of plain numpy arrays needs, under the names of old and new numpy
+ALLOWED_GLOBALS = {
+    *(("numpy", name) for name in ("ndarray", "dtype")),
+    *(
+        (f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    ),
+    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
+    ("_codecs", "encode"),
+    ("collections", "OrderedDict"),
+}
+# the names under which known code bases wrap their state dicts
+WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
+# how a file of the old torch format starts: a pickled magic number
+TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str):
+        if (module, name) not in ALLOWED_GLOBALS:
+            raise _Refused(f"{module}.{name}")
+        return super().find_class(module, name)
+
+
+class _Refused(Exception):
+    """A pickle asked for something that plain arrays do not need."""
+
+
+def read_checkpoint(path: Path) -> Mapping:
+    """Read a checkpoint file: safetensors, torch (both formats, tensors only), or a pickle of plain numpy arrays.
+
+    Raises
+    ------
+    UserError
+        A missing or damaged file, or one that asks for any class but arrays; nothing of it has run then.
+    """
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} does not exist")
+    with path.open("rb") as file:
+        head = file.read(64)
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if head.startswith(b"PK") or TORCH_LEGACY_MAGIC in head:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        if head.startswith(b"\x80"):
+            with path.open("rb") as file:
+                # latin1: arrays pickled by Python 2, as those of caffe2
+                return _ArraysOnly(file, encoding="latin1").load()
+    except _Refused as error:
+        raise UserError(
+            f"checkpoint {path} was refused: it asks for {error}, and only plain arrays are read"
+        ) from error
+    except pickle.UnpicklingError as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if asked:
+            raise UserError(
+                f"checkpoint {path} was refused: it asks for {asked[1]}, and only plain tensors are read"
+            ) from error
+        raise UserError(f"checkpoint {path} is damaged ({_first_line(error)}): fetch it again") from error
+    except (
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+    ) as error:
+        raise UserError(f"checkpoint {path} is damaged ({_first_line(error)}): fetch it again") from error
+    raise UserError(
+        f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (it starts with "
+        f"{head[:12]!r}): was a web page saved in its place?"
+    )
+
+
+def state_dict_of(content: Mapping) -> dict:
+    """The state dict inside a checkpoint: unwrapped, ``module.`` prefixes of data-parallel training dropped."""
+    for name in WRAPPERS:
+        if isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    if content and all(isinstance(key, str) and key.startswith("module.") for key in content):
+        content = {key.removeprefix("module."): value for key, value in content.items()}
+    return dict(content)
+
+
+def load_weights(net: VideoNetwork, source: Path | str) -> None:
+    """Load a checkpoint file (a Path) or an asset (its name) into `net`, strictly.
+
+    Raises
+    ------
+    UserError
+        Where a key is missing, unexpected, or of another shape: the line names how many and the first of each.
+    """
+    if isinstance(source, Path):
+        load_state(net, net.convert(state_dict_of(read_checkpoint(source))), source)
+        return
+    stored = asset_weights(net, source)
+    load_state(net, read_checkpoint(stored), stored)
+
+
+def load_state(net: VideoNetwork, state: Mapping[str, Tensor], source: Path) -> None:
+    """Load a state dict of this network's own keys; see `load_weights`."""
+    own = net.state_dict()
+    # counters of batch norm do nothing in eval mode, and old files lack them
+    state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
+    problems = {
+        "missing": [k for k in own if k not in state],
+        "unexpected": [k for k in state if k not in own],
+        "misshapen": [
+            f"{k} {tuple(state[k].shape)} for {tuple(v.shape)}"
+            for k, v in own.items()
+            if k in state and tuple(state[k].shape) != tuple(v.shape)
+        ],
+    }
+    if any(problems.values()):
+        found = "; ".join(
+            f"{len(keys)} {kind} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
+            for kind, keys in problems.items()
+            if keys
+        )
+        raise UserError(f"checkpoint {source} does not fit {type(net).__name__}: {found}")
+    net.load_state_dict(dict(state))
+
+
+def asset_weights(net: VideoNetwork, name: str) -> Path:
+    """Path of an asset's weights as safetensors with this network's keys, made and hashed at the first use."""
+    row = asset_row(name)
+    path = cache_dir() / "weights" / f"{name}-{row.sha256[:12]}.safetensors"
+    digest = path.with_suffix(".sha256")
+    if not (path.exists() and digest.exists()):
+        original = fetch(name)
+        state = net.convert(state_dict_of(read_checkpoint(original)))
+        load_state(net, state, original)  # what does not fit is not stored
+        with atomic_path(path) as temporary:
+            save_file(
+                {k: v.contiguous() for k, v in state.items()},
+                temporary,
+                metadata={"source_sha256": row.sha256},
+            )
+        write_text(digest, sha256(path) + "\n")
+        original.unlink()
+    if sha256(path) != digest.read_text().strip():
+        raise UserError(
+            f"weights {path} have changed since they were stored (wrong SHA-256): delete the file to fetch it again"
+        )
+    return path
+
+
+def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None) -> Path | None:
+    """The file behind ``checkpoint=``, for manifests; None for random weights."""
+    if checkpoint == "pretrained":
+        return asset_weights(net, pretrained)
+    return Path(checkpoint) if checkpoint is not None else None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
