@@ -22,13 +22,14 @@ class UserError(Exception):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name `name` probably meant, as the end of an error line (empty where none is close)."""
+    """Name the known name nearest to `name`, as the end of an error line."""
     known = list(known)
-    # a part of a name ("slowfast") is closer than its edit distance tells
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5) or [
+    # a part of a name ("slowfast") is nearer than its edit distance tells
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
         k for k in known if name and name in k
     ]
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"; nearest known: {close[0]}" if close else ""
 
 
 def rows(group: str) -> list[str]:

@@ -103,6 +103,10 @@ class VideoNetwork(nn.Module):
             )
         return str(name)
 
+    def shown_stages(self, path: str, fuse: bool) -> list[str]:
+        """Stages that one table or curve shows together; networks with several readings of a stage choose one."""
+        return list(self.stages)
+
     def logit_map(self, inputs) -> Tensor:
         """Logits at every position that the head sees, (B, ..., classes); families with a position-wise head override it."""
         return self(inputs)

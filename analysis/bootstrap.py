@@ -1,0 +1,200 @@
+"""Every stage of an extraction on disk: the paper's numbers, with intervals from a cluster bootstrap over videos.
+
+Pairs of one clip share a video and are not independent, so whole clusters (clips of one video) are drawn again with
+replacement. A replicate weighs the sums of each cluster, so that it is one row of a matrix product (float64).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from analysis.paper import (
+    FACTORS,
+    UNIT_CLASSES,
+    Moments,
+    classify,
+    covariance_and_variance,
+    estimate_moments,
+    pooled_variance,
+    softmax,
+    unit_correlations,
+)
+from analysis.store import Store
+from configs import UserError
+
+MEASURED = FACTORS[:2]
+# rows held in memory at a time while sums are made, and numbers in a block of replicates x factors x units
+ROW_BYTES, REPLICATE_NUMBERS = 64e6, 2e6
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """Tidy tables of a whole run: ``layers`` one row a stage, ``units`` one row a unit."""
+
+    layers: pd.DataFrame
+    units: pd.DataFrame
+
+
+def estimate_run(
+    run_dir: str | Path,
+    n_boot: int = 1000,
+    seed: int = 0,
+    *,
+    threshold: float = 0.5,
+    level: float = 0.95,
+    progress: bool = False,
+) -> RunEstimate:
+    """Estimate every stage of the extraction in `run_dir`, with percentile intervals of `n_boot` replicates.
+
+    Intervals are NaN where there is one cluster only.
+
+    Raises
+    ------
+    UserError
+        No finished extraction there, or one from which nothing can be estimated.
+    """
+    store = Store.open(run_dir)
+    store.require_finished()
+    pairs = store.finished_pairs()
+    clusters, pair_cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
+    for f, name in enumerate(MEASURED):
+        if not (pairs["factor"] == f).any():
+            raise UserError(f"{store.path}: no {name} pair is left: nothing can be estimated")
+    weights = bootstrap_weights(len(clusters), n_boot, seed)
+    layers, units = [], []
+    for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):
+        sums = cluster_moments(store.activations(stage), pairs, pair_cluster, len(clusters))
+        if not np.isfinite(sums.square).all():
+            raise UserError(
+                f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run again"
+            )
+        layer, unit = estimate_stage(sums, weights, threshold, level)
+        about = {"stage": stage, "stream": store.stages[stage]["stream"]}
+        layers.append({**about, "clusters": len(clusters), "clips": pairs["clip"].nunique(), **layer})
+        units.append(unit.assign(**about))
+    columns = ["stage", "stream", "unit"]
+    table = pd.concat(units, ignore_index=True)
+    return RunEstimate(pd.DataFrame(layers), table[columns + [c for c in table if c not in columns]])
+
+
+def bootstrap_weights(n_clusters: int, n_boot: int, seed: int) -> NDArray:
+    """How often each replicate drew each cluster, (replicates, clusters); no replicate where there is one cluster."""
+    if n_clusters < 2:
+        return np.empty((0, n_clusters))
+    draw = np.random.default_rng(seed)
+    return draw.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot).astype(np.float64)
+
+
+def cluster_moments(rows: NDArray, pairs: pd.DataFrame, pair_cluster: NDArray, n_clusters: int) -> Moments:
+    """Sums over the pairs of each cluster, read block by block: memory grows with clusters x units alone."""
+    order = np.lexsort((pairs["factor"], pair_cluster))
+    a, b, factor = (pairs[name].to_numpy()[order] for name in ("a", "b", "factor"))
+    group = pair_cluster[order] * len(MEASURED) + factor  # (pairs,), ascending
+    units = rows.shape[1]
+    shift = np.stack([rows[a[np.argmax(factor == f)]] for f in range(len(MEASURED))]).astype(np.float64)
+    total, product, square = (np.zeros((n_clusters * len(MEASURED), units)) for _ in range(3))
+    size = max(1, int(ROW_BYTES / (16 * units)))
+    for start in range(0, len(group), size):
+        block = slice(start, start + size)
+        za = rows[a[block]] - shift[factor[block]]  # (pairs of the block, C), float64
+        zb = rows[b[block]] - shift[factor[block]]
+        groups, first = np.unique(group[block], return_index=True)
+        total[groups] += np.add.reduceat(za + zb, first)
+        square[groups] += np.add.reduceat(za**2 + zb**2, first)
+        za *= zb
+        product[groups] += np.add.reduceat(za, first)
+    shape = (n_clusters, len(MEASURED), units)
+    count = np.bincount(group, minlength=shape[0] * shape[1]).reshape(shape[:2]).astype(np.float64)
+    return Moments(count, total.reshape(shape), product.reshape(shape), square.reshape(shape), shift)
+
+
+def estimate_stage(
+    sums: Moments, weights: NDArray, threshold: float, level: float
+) -> tuple[dict, pd.DataFrame]:
+    """Point estimates of one stage from per-cluster sums, and intervals over the replicates that `weights` describes."""
+    point = estimate_moments(over_all_clusters(sums), threshold)
+    units = sums.total.shape[-1]
+    numerator = np.zeros((len(weights), len(MEASURED)))
+    denominator = np.zeros(len(weights))
+    unit_low, unit_high = (np.full((len(MEASURED), units), np.nan) for _ in range(2))
+    class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * len(MEASURED))))
+    for start in range(0, units if len(weights) else 0, width):
+        block = slice(start, start + width)
+        replicates = resample(sums, weights, block)
+        covariance, variance, mean = covariance_and_variance(replicates)  # (R, 2, block)
+        numerator += covariance.sum(-1)
+        denominator += pooled_variance(replicates, variance, mean).sum(-1)
+        r = unit_correlations(covariance, variance)
+        unit_low[:, block], unit_high[:, block] = _quantiles(r, tails)
+        classes = classify(r[:, 0], r[:, 1], threshold)  # (R, block)
+        for k in range(len(UNIT_CLASSES)):
+            class_probability[block, k] = (classes == k).mean(0)
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scores = np.column_stack([numerator / denominator[:, None], np.ones(len(weights))])
+    shares = softmax(scores)
+    layer = {
+        "units": units,
+        "pairs_dynamic": int(sums.count[:, 0].sum()),
+        "pairs_static": int(sums.count[:, 1].sum()),
+        "threshold": threshold,
+    }
+    for f, name in enumerate(MEASURED):
+        layer |= _with_interval(f"score_{name}", point.scores[f], scores[:, f], tails)
+    for f, name in enumerate(FACTORS):
+        layer |= _with_interval(f"share_{name}", point.shares[f], shares[:, f], tails)
+        layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}
+    layer |= {f"units_{name}": int((point.unit_class == name).sum()) for name in UNIT_CLASSES}
+
+    unit = {"unit": np.arange(units), "class": point.unit_class}
+    for f, name in enumerate(MEASURED):
+        unit |= {
+            f"score_{name}": point.unit_scores[f],
+            f"score_{name}_low": unit_low[f],
+            f"score_{name}_high": unit_high[f],
+        }
+    unit |= {f"share_{name}": point.unit_shares[:, f] for f, name in enumerate(FACTORS)}
+    unit |= {f"probability_{name}": class_probability[:, k] for k, name in enumerate(UNIT_CLASSES)}
+    return layer, pd.DataFrame(unit)
+
+
+def over_all_clusters(sums: Moments) -> Moments:
+    """Sums over the whole sample, from those of its clusters."""
+    return Moments(sums.count.sum(0), sums.total.sum(0), sums.product.sum(0), sums.square.sum(0), sums.shift)
+
+
+def resample(sums: Moments, weights: NDArray, block: slice) -> Moments:
+    """Sums of each replicate, (R, F, C), as one matrix product a sum: weights (R, clusters) x sums (clusters, F, C)."""
+
+    def product(values: NDArray) -> NDArray:
+        values = values[..., block]
+        return (weights @ values.reshape(len(values), -1)).reshape(len(weights), *values.shape[1:])
+
+    shift = sums.shift[:, block]
+    return Moments(
+        weights @ sums.count, product(sums.total), product(sums.product), product(sums.square), shift
+    )
+
+
+def _quantiles(values: NDArray, tails: list[float]) -> NDArray:
+    """Quantiles over replicates; a unit that is dead in some has them from the others, one dead in all has NaN."""
+    some_dead, all_dead = np.isnan(values).any(0), np.isnan(values).all(0)
+    result = np.full((len(tails), *values.shape[1:]), np.nan)
+    result[:, ~some_dead] = np.quantile(values[:, ~some_dead], tails, axis=0)
+    mixed = some_dead & ~all_dead
+    if mixed.any():
+        result[:, mixed] = np.nanquantile(values[:, mixed], tails, axis=0)
+    return result
+
+
+def _with_interval(name: str, point: float, replicates: NDArray, tails: list[float]) -> dict[str, float]:
+    low, high = np.nanquantile(replicates, tails) if len(replicates) else (np.nan, np.nan)
+    return {name: point, f"{name}_low": low, f"{name}_high": high}

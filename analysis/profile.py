@@ -1,0 +1,198 @@
+"""The main job: a network and a stylized data set in; table, csv and figure of static and dynamic information out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import subprocess
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from analysis import figures, tables
+from analysis.bootstrap import RunEstimate, estimate_run
+from analysis.extract import extract
+from analysis.store import Store, to_json
+from configs import UserError
+from configs.assets import versions
+from configs.files import sha256, write_text
+from datasets import ClipList, list_clips, make_views
+from models import VideoNetwork, build_from_row
+from models.checkpoints import weights_file
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: DictConfig) -> Path:
+    """Profile ``cfg.model`` on ``cfg.dataset``; return the run folder."""
+    net, weights = build_network(cfg)
+    stage = net.stage_name(cfg.stg, cfg.path, cfg.fuse)
+    styles = parse_styles(cfg.styles)
+    clips = list_clips(cfg.dataset, styles, cfg.n_examples)
+    if clips.skipped:
+        log.warning("%d clips were skipped, the first: %s (%s)", len(clips.skipped), *clips.skipped[0])
+    spec = net.input_spec
+    window = cfg.n_sample_frames or spec.frames * spec.sampling_rate
+    views, pairs = make_views(
+        clips.clips, styles, spec.pathways, n_sample_frames=window, pairs=cfg.pairs, seed=cfg.seed
+    )
+    identity = identity_of(cfg, clips, weights, window)
+    folder = run_folder(cfg, identity)
+    store = Store.create_or_resume(folder, manifest_of(net, clips, identity, views, pairs), views, pairs)
+    read_views(cfg, net, clips, views, store)
+    result = estimate_run(folder, cfg.n_boot, cfg.seed, threshold=cfg.joint_encoding_thresh, progress=True)
+    write_results(cfg, folder, net, result, stage)
+    return folder
+
+
+def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
+    """The network that the configuration asks for, and the file that its weights came from (None: random)."""
+    if cfg.model.init == "random":
+        checkpoint = None
+    else:
+        checkpoint = cfg.checkpoint or cfg.model.checkpoint
+        if checkpoint is None or (checkpoint != "pretrained" and not Path(checkpoint).is_file()):
+            raise UserError(
+                f"model {cfg.model.name!r}: no weights at checkpoint={checkpoint}: give checkpoint=FILE, or "
+                "model.init=random to look at the untrained network"
+            )
+    net = build_from_row(cfg.model, checkpoint=checkpoint, seed=cfg.seed)
+    return net, weights_file(net, checkpoint, cfg.model.get("pretrained"))
+
+
+def parse_styles(styles: str | int) -> tuple[int, ...]:
+    """Style ids of a comma list, as ``--styles`` has it."""
+    try:
+        return tuple(int(style) for style in str(styles).strip("[]").split(","))
+    except ValueError as error:
+        raise UserError(f"styles={styles} is not a comma list of style numbers such as 1,2,3,4") from error
+
+
+def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
+    """All that decides the activations: two runs with the same identity are the same run."""
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    return {
+        "model": {key: model[key] for key in ("name", "family", "args", "num_classes", "input", "init")},
+        "weights_sha256": sha256(weights) if weights else None,
+        "dataset": {"name": clips.name, "folder": clips.root.name, "listing_sha256": clips.listing_sha256},
+        "styles": list(clips.styles),
+        "pairs": cfg.pairs,
+        "n_sample_frames": window,
+        "seed": cfg.seed,
+    }
+
+
+def run_folder(cfg: DictConfig, identity: dict) -> Path:
+    """Folder of this run: no two identities share one."""
+    if cfg.run_dir:
+        return Path(cfg.run_dir)
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    return (
+        Path(cfg.save_dir)
+        / identity["model"]["name"]
+        / identity["dataset"]["name"]
+        / f"seed{cfg.seed:03d}-{digest}"
+    )
+
+
+def manifest_of(net: VideoNetwork, clips: ClipList, identity: dict, views, pairs) -> dict:
+    """Where a result comes from; holds no time and no machine, so that the same run writes the same bytes."""
+    return {
+        "identity": identity,
+        "stages": {
+            name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()
+        },
+        "input": asdict(net.input_spec),
+        "root": str(clips.root),
+        "counts": {
+            "clips": len(clips.clips),
+            "clusters": int(views["cluster"].nunique()),
+            "views": len(views),
+            "pairs_dynamic": int((pairs["factor"] == 0).sum()),
+            "pairs_static": int((pairs["factor"] == 1).sum()),
+        },
+        "skipped_clips": [{"clip": clip, "reason": reason} for clip, reason in clips.skipped],
+        "skipped_views": [],
+        "code": code_version(),
+        "versions": versions(),
+    }
+
+
+def code_version() -> str:
+    """The commit of this project, where it is a git checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store) -> None:
+    """Extract what is still to be read; measured time goes to ``timing.json``, for planning."""
+    to_do = len(store.to_do())
+    if not to_do:
+        log.info("all %d views are on disk: %s", len(views), store.path)
+        return
+    device = choose_device(cfg.device)
+    begin = time.perf_counter()
+    extract(
+        net,
+        clips,
+        views,
+        store,
+        device=device,
+        batch_size=cfg.batch_size,
+        num_workers=cfg.num_workers,
+        on_error=cfg.on_error,
+    )
+    timing = {"views": to_do, "seconds": time.perf_counter() - begin, "device": str(device)}
+    write_text(store.path / "timing.json", to_json(timing))
+
+
+def choose_device(device: str | int | None) -> torch.device:
+    """The device that ``--device`` means: a number is a GPU, -1 the CPU, null a GPU where there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    name = {"-1": "cpu"}.get(str(device), f"cuda:{device}" if str(device).isdigit() else str(device))
+    try:
+        chosen = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={device} is not a device: give cpu, cuda, or the number of a GPU") from error
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={device}: torch sees {torch.cuda.device_count()} GPUs here; give device=cpu")
+    return chosen
+
+
+def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunEstimate, stage: str) -> None:
+    """Tables and figures into the run folder; the table on stdout; the original's files below ``save_dir``."""
+    tables.write_tables(folder, result)
+    shown = net.shown_stages(cfg.path, cfg.fuse)
+    layers = result.layers.set_index("stage").loc[shown].reset_index()
+    title = f"{cfg.model.name} on {cfg.dataset.name}"
+    figures.draw_profile(layers, folder / "profile.png", title)
+    print(tables.format_layers(layers if cfg.stg is None else layers[layers["stage"] == stage], title))
+
+    row = result.layers.set_index("stage").loc[stage]
+    print(f"\n{stage}:\n{tables.format_dimensions(row)}")
+    copy = Path(cfg.save_dir) / f"{cfg.model.name}_dim_est.csv"
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(tables.dimensions_file(folder, stage), copy)
+    if cfg.joint_encoding:
+        print(tables.format_classes(row))
+        # the original's name: with the path for SlowFast, with the stage for the others
+        part = (
+            f"{cfg.dataset.name}_{cfg.path}"
+            if "slowfast" in cfg.model.name
+            else f"stg_{cfg.stg}_{cfg.dataset.name}"
+        )
+        name = f"thresh_{cfg.joint_encoding_thresh}_{cfg.model.name}_{part}.png"
+        figures.draw_classes(
+            row, Path(cfg.save_dir) / "joint_encode_plots_unique" / name, f"{title}, {stage}"
+        )
+    print(f"\nwritten to {folder}: layers.csv, units.parquet, profile.png, manifest.json")

@@ -1,0 +1,122 @@
+"""From views to tensors: workers decode each frame once, the device scales, crops and puts them in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.clips import ClipList
+from datasets.frames import BadFrames
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The frames of one clip in one style, and the views made of them.
+
+    ``frames`` (n, H, W, 3) uint8, or None with ``error`` where they could not be read; ``rows`` row numbers of the views;
+    ``positions`` per view and pathway, the positions within ``frames`` in the order to be seen.
+    """
+
+    clip: str
+    style: int
+    rows: NDArray
+    positions: list[list[Tensor]]
+    frames: Tensor | None
+    error: str = ""
+
+
+class ViewBatches(Dataset):
+    """Batches of views, in row order: item i is a list of `Decoded`, each frame decoded once."""
+
+    def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
+        self.clips = clips
+        columns = [c for c in views.columns if c.startswith("frames_")]
+        # plain lists: workers that fork share them
+        self.table = views.iloc[rows][["clip", "video", "style"]].assign(row=rows)
+        self.frames = [views[c].iloc[rows].tolist() for c in columns]
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return -(-len(self.table) // self.batch_size)
+
+    def __getitem__(self, i: int) -> list[Decoded]:
+        span = slice(i * self.batch_size, (i + 1) * self.batch_size)
+        batch = self.table.iloc[span].reset_index(drop=True)
+        frames = [np.stack(column[span]) for column in self.frames]  # per pathway (views, T)
+        groups = batch.groupby(["clip", "video", "style"], sort=False).indices
+        return [self._decode(*key, members, batch, frames) for key, members in groups.items()]
+
+    def _decode(self, clip, video, style, members, batch, frames) -> Decoded:
+        wanted, where = np.unique(np.concatenate([f[members].ravel() for f in frames]), return_inverse=True)
+        ends = np.cumsum([f[members].size for f in frames])[:-1]
+        by_pathway = [p.reshape(len(members), -1) for p in np.split(where, ends)]
+        positions = [[torch.from_numpy(p[k]) for p in by_pathway] for k in range(len(members))]
+        rows = batch["row"].to_numpy()[members]
+        try:
+            pixels = torch.from_numpy(self.clips.frames_of(video, style).read(wanted.tolist()))
+        except BadFrames as error:
+            # as a value: a worker's exception would come back as its traceback
+            return Decoded(clip, style, rows, positions, None, str(error))
+        return Decoded(clip, style, rows, positions, pixels)
+
+
+def loader(batches: ViewBatches, num_workers: int) -> DataLoader:
+    """Iterate over batches in order, decoded by `num_workers` processes ahead of use (0: by this one)."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        shuffle=False,
+        num_workers=num_workers,
+        prefetch_factor=2 if num_workers else None,
+        collate_fn=_as_is,
+    )
+
+
+def _as_is(batch: list[Decoded]) -> list[Decoded]:
+    return batch
+
+
+def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
+    """Make the decoded frames of a batch into what the network's pathways see.
+
+    Parameters
+    ----------
+    spec
+        The network's input: ``size``, ``crop``, ``mean``, ``std``.
+
+    Returns
+    -------
+    list
+        For each pathway (B, 3, T, crop, crop) float32 on `device`, views in the order of the batch.
+    """
+    views = []
+    for decoded in batch:
+        frames = preprocess(decoded.frames.to(device, non_blocking=True), spec)  # (3, n, crop, crop)
+        views += [[frames[:, p.to(device)] for p in pathways] for pathways in decoded.positions]
+    return [torch.stack(pathway) for pathway in zip(*views, strict=True)]
+
+
+def preprocess(frames: Tensor, spec) -> Tensor:
+    """Normalise, scale the short side, crop the centre: (n, H, W, 3) uint8 -> (3, n, crop, crop) float32."""
+    x = frames.permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
+    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    x = scale_short_side((x - mean) / std, spec.size)
+    top, left = (round((side - spec.crop) / 2) for side in x.shape[2:])
+    return x[:, :, top : top + spec.crop, left : left + spec.crop].transpose(0, 1).contiguous()
+
+
+def scale_short_side(x: Tensor, size: int) -> Tensor:
+    """Scale (n, C, H, W) so that its short side is `size`; bilinear, no antialiasing, the long side rounded down."""
+    height, width = x.shape[2:]
+    if width < height:
+        shape = (int(height / width * size), size)
+    else:
+        shape = (size, int(width / height * size))
+    return F.interpolate(x, size=shape, mode="bilinear", align_corners=False)

@@ -1,0 +1,66 @@
+"""Entry: original flags -> Hydra -> task. ``python main.py --help`` lists what there is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import get_method
+from omegaconf import DictConfig
+
+from configs import UserError
+from configs.flags import check, help_text, translate
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="config")
+def run_task(cfg: DictConfig) -> None:
+    """Make the data set where it has to be made, and run the task."""
+    start_logging()
+    try:
+        if cfg.dataset.get("prepare"):
+            cfg.dataset.root = str(get_method(cfg.dataset.prepare)(cfg.dataset, cfg.style))
+        get_method(cfg.task.run)(cfg)
+    except UserError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs go on, and Hydra names the one that failed
+        sys.exit(report(error))
+
+
+def report(error: UserError) -> int:
+    """Print an error as one line; return the exit status."""
+    print(f"error: {error}", file=sys.stderr)
+    return 2
+
+
+def start_logging() -> None:
+    """Log to stderr, so that stdout holds results alone."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+
+
+def main() -> int:
+    """Run the program; return its exit status: 2 where the user can put it right."""
+    start_logging()
+    # Hydra would cut tracebacks short and swallow the kind of an error
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            print(help_text())
+            return 0
+        arguments = translate(sys.argv[1:])
+        check(arguments)
+        sys.argv[1:] = arguments
+        run_task()
+    except UserError as error:
+        return report(error)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""MViT-B (Fan et al., "Multiscale Vision Transformers", ICCV 2021): attention over pooled tokens.
+
+Key names and arithmetic are those of PySlowFast's first release (``blocks.1.attn.pool_q.weight``): no
+residual pooling, no relative positions. The class token stands first and is never pooled.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs import UserError
+from models.registry import register
+from models.stages import Stage, Tap, VideoNetwork
+
+PATCH_STRIDE = (2, 4, 4)
+MLP_RATIO = 4
+EPS = 1e-6  # of the norms around blocks; those behind pooled tokens keep torch's 1e-5
+
+
+def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
+    """Size of a (t, h, w) grid behind a convolution or pooling that pads to the centre of its kernel."""
+    return tuple(-(-n // s) for n, s in zip(grid, strides, strict=True))
+
+
+def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
+    """Pool the patch tokens of (B, heads, 1 + t*h*w, C) on their `grid` and hand the class token through."""
+    heads, (t, h, w) = tokens.shape[1], grid
+    maps = pool(rearrange(tokens[:, :, 1:], "b m (t h w) c -> (b m) c t h w", t=t, h=h, w=w))
+    patches = rearrange(maps, "(b m) c t h w -> b m (t h w) c", m=heads)
+    return torch.cat([tokens[:, :, :1], patches], dim=2)
+
+
+class PooledAttention(nn.Module):
+    """Attention whose queries, and keys and values, are pooled in space by depthwise convolutions.
+
+    One convolution serves all heads; a stride of 1 means none.
+    """
+
+    def __init__(self, width: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int):
+        super().__init__()
+        self.heads, self.grid = heads, grid
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        strides = {"q": q_stride, "k": kv_stride, "v": kv_stride}
+        self.pooled = [name for name, stride in strides.items() if stride > 1]
+        for name in self.pooled:
+            d, stride = width // heads, strides[name]
+            self.add_module(f"pool_{name}", nn.Conv3d(d, d, 3, (1, stride, stride), 1, groups=d, bias=False))
+            self.add_module(f"norm_{name}", nn.LayerNorm(d))
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, C) -> (B, pooled N, C)
+        tokens = rearrange(self.qkv(x), "b n (three m d) -> three b m n d", three=3, m=self.heads)
+        qkv = dict(zip("qkv", tokens, strict=True))
+        for name in self.pooled:
+            pool, norm = self.get_submodule(f"pool_{name}"), self.get_submodule(f"norm_{name}")
+            qkv[name] = norm(pool_tokens(qkv[name], self.grid, pool))
+        x = F.scaled_dot_product_attention(qkv["q"], qkv["k"], qkv["v"])
+        return self.proj(rearrange(x, "b m n d -> b n (m d)"))
+
+
+class Block(nn.Module):
+    """Pooled attention and MLP; the MLP may widen the tokens, the queries' stride thins them."""
+
+    def __init__(
+        self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
+    ):
+        super().__init__()
+        self.grid = grid
+        self.norm1 = nn.LayerNorm(width, eps=EPS)
+        self.attn = PooledAttention(width, heads, grid, q_stride=q_stride, kv_stride=kv_stride)
+        self.pool_skip = None
+        if q_stride > 1:
+            self.pool_skip = nn.MaxPool3d((1, 3, 3), (1, q_stride, q_stride), (0, 1, 1))
+        self.norm2 = nn.LayerNorm(width, eps=EPS)
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(width, MLP_RATIO * width),
+                act=nn.GELU(),
+                fc2=nn.Linear(MLP_RATIO * width, outputs),
+            )
+        )
+        self.proj = nn.Linear(width, outputs) if outputs != width else None
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, N, width) -> (B, pooled N, outputs)
+        skip = x if self.pool_skip is None else pool_tokens(x[:, None], self.grid, self.pool_skip)[:, 0]
+        x = skip + self.attn(self.norm1(x))
+        normed = self.norm2(x)
+        # where the width changes, the shortcut starts behind the norm
+        skip = x if self.proj is None else self.proj(normed)
+        return skip + self.mlp(normed)
+
+
+@register("mvit")
+class MViT(VideoNetwork):
+    """MViT; input (B, 3, `frames`, `crop`, `crop`).
+
+    At each block of `scale_at` the map halves, the heads double; the channels double one block earlier.
+    Keys and values are pooled by `kv_stride`, halved from each such block on: their grid stays the same.
+    ``forward`` is the prediction that the weights were trained for (norm, class token, head); ``logit_map``
+    and ``probabilities`` are what the original reports: the head on the mean of all tokens, without the norm.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        frames: int,
+        crop: int,
+        width: int,
+        depth: int,
+        scale_at: Sequence[int],
+        kv_stride: int,
+    ):
+        super().__init__()
+        self.clip = (frames, crop, crop)
+        grid = strided(self.clip, PATCH_STRIDE)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width))
+        self.pos_embed_spatial = nn.Parameter(torch.empty(1, grid[1] * grid[2], width))
+        self.pos_embed_temporal = nn.Parameter(torch.empty(1, grid[0], width))
+        self.pos_embed_class = nn.Parameter(torch.empty(1, 1, width))
+        for tokens in list(self.parameters()):
+            nn.init.trunc_normal_(tokens, std=0.02)
+        self.patch_embed = nn.Sequential(
+            OrderedDict(proj=nn.Conv3d(3, width, (3, 7, 7), PATCH_STRIDE, (1, 3, 3)))
+        )
+        self.blocks = nn.ModuleList()
+        self.stages = {}
+        heads = 1
+        for i in range(depth):
+            q_stride = 2 if i in scale_at else 1
+            heads, kv_stride = heads * q_stride, kv_stride // q_stride
+            outputs = 2 * width if i + 1 in scale_at else width
+            self.blocks.append(Block(width, outputs, heads, grid, q_stride=q_stride, kv_stride=kv_stride))
+            self.stages[f"stage{i}"] = Stage(outputs, (Tap(f"blocks.{i}", layout="tokens"),))
+            width, grid = outputs, strided(grid, (1, q_stride, q_stride))
+        self.norm = nn.LayerNorm(width, eps=EPS)
+        self.head = nn.Sequential(OrderedDict(projection=nn.Linear(width, num_classes)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, T, H, W) to logits (B, classes)."""
+        return self.head(self.norm(self.tokens(x))[:, 0])
+
+    def logit_map(self, inputs: Tensor) -> Tensor:
+        """Logits as the original's test mode has them, (B, classes)."""
+        return self.head(self.tokens(inputs).mean(dim=1))
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Tokens behind the last block, (B, 1 + N, C)."""
+        if tuple(x.shape[2:]) != self.clip:
+            raise UserError(
+                f"MViT was built for clips of {self.clip} frames, rows and columns and was given one of "
+                f"{tuple(x.shape[2:])}: set frames and crop of its args and of its input alike"
+            )
+        patches = self.patch_embed(x)  # (B, C, t, h, w)
+        t, n = patches.shape[2], patches.shape[3] * patches.shape[4]
+        space = repeat(self.pos_embed_spatial, "1 n c -> 1 (t n) c", t=t)
+        time = repeat(self.pos_embed_temporal, "1 t c -> 1 (t n) c", n=n)
+        patches = rearrange(patches, "b c t h w -> b (t h w) c") + space + time
+        cls = (self.cls_token + self.pos_embed_class).expand(len(x), -1, -1)
+        x = torch.cat([cls, patches], dim=1)  # (B, 1 + t*h*w, C)
+        for block in self.blocks:
+            x = block(x)
+        return x

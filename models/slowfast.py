@@ -1,0 +1,372 @@
+"""ResNet-50 over video with one pathway (C2D, I3D, non-local I3D, Slow, Fast) or two (SlowFast).
+
+Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017; Wang et al., "Non-local Neural Networks",
+CVPR 2018; Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV 2019. Key names are those of
+PySlowFast (``s4.pathway0_res3.branch2.b_bn.weight``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.caffe2_names import from_caffe2
+from models.registry import register
+from models.stages import Stage, Tap, VideoNetwork
+
+DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
+STRIDES = (1, 2, 2, 2)  # over space, of the first block of stages 2 to 5
+LATERAL_RATIO = 2  # channels that a lateral connection makes of one channel of the fast pathway
+# layer -> names of its convolution and of its norm
+LAYER_NAMES = {
+    "stem": ("conv", "bn"),
+    "shortcut": ("branch1", "branch1_bn"),
+    "a": ("a", "a_bn"),
+    "b": ("b", "b_bn"),
+    "c": ("c", "c_bn"),
+    "lateral": ("conv_f2s", "bn"),
+}
+Names = Mapping[str, tuple[str, str]]
+
+
+def stage_widths(width: int) -> list[int]:
+    """Channels that stages 1 to 5 of a pathway put out."""
+    return [width, *(4 * width * 2**i for i in range(len(DEPTHS)))]
+
+
+def lateral_widths(fast_width: int) -> list[int]:
+    """Channels that the slow pathway gets from the fast one after stages 1 to 5; none after the last."""
+    return [*(LATERAL_RATIO * width for width in stage_widths(fast_width)[:-1]), 0]
+
+
+def in_turn(modules: Iterable[nn.Module], x):
+    """Feed `x` through one module after the other."""
+    for module in modules:
+        x = module(x)
+    return x
+
+
+def named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
+    """Layers in turn, under these names."""
+    return nn.Sequential(OrderedDict(layers))
+
+
+def conv_norm(
+    names: tuple[str, str],
+    inputs: int,
+    outputs: int,
+    kernel: Sequence[int],
+    stride: Sequence[int] = (1, 1, 1),
+) -> list[tuple[str, nn.Module]]:
+    """A convolution that keeps the size but for its stride, and its norm, with their names."""
+    padding = [k // 2 for k in kernel]
+    conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
+    return list(zip(names, (conv, nn.BatchNorm3d(outputs)), strict=True))
+
+
+def stem(width: int, frames: int, names: Names) -> nn.Sequential:
+    """(B, 3, T, H, W) -> (B, width, T, H/4, W/4); the convolution sees `frames` frames."""
+    return named(
+        *conv_norm(names["stem"], 3, width, (frames, 7, 7), (1, 2, 2)),
+        ("relu", nn.ReLU(inplace=True)),
+        ("pool", nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))),
+    )
+
+
+class Bottleneck(nn.Module):
+    """(t, 1, 1), (1, 3, 3) and (1, 1, 1) convolutions, added to the input or its projection."""
+
+    def __init__(self, inputs: int, outputs: int, frames: int, stride: int, names: Names):
+        super().__init__()
+        inner, strides = outputs // 4, (1, stride, stride)
+        if stride > 1 or inputs != outputs:
+            for name, module in conv_norm(names["shortcut"], inputs, outputs, (1, 1, 1), strides):
+                self.add_module(name, module)
+        self.branch2 = named(
+            *conv_norm(names["a"], inputs, inner, (frames, 1, 1)),
+            ("a_relu", nn.ReLU(inplace=True)),
+            *conv_norm(names["b"], inner, inner, (1, 3, 3), strides),
+            ("b_relu", nn.ReLU(inplace=True)),
+            *conv_norm(names["c"], inner, outputs, (1, 1, 1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        *projection, branch2 = self.children()
+        return F.relu(in_turn(projection, x) + branch2(x), inplace=True)
+
+
+class NonLocal(nn.Module):
+    """Every position attends to the whole clip (embedded Gaussian), which is pooled over space for that."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        inner = width // 2
+        self.conv_theta = nn.Conv3d(width, inner, 1)
+        self.conv_phi = nn.Conv3d(width, inner, 1)
+        self.conv_g = nn.Conv3d(width, inner, 1)
+        self.conv_out = nn.Conv3d(inner, width, 1)
+        self.bn = nn.BatchNorm3d(width)
+        self.pool = nn.MaxPool3d((1, 2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.pool(x)
+        query, key, value = (
+            embedded.flatten(2).transpose(1, 2)  # b c t h w -> b (t h w) c
+            for embedded in (self.conv_theta(x), self.conv_phi(pooled), self.conv_g(pooled))
+        )
+        seen = F.scaled_dot_product_attention(query, key, value)  # scaled by c ** -0.5
+        seen = seen.transpose(1, 2).unflatten(2, x.shape[2:])  # b (t h w) c -> b c t h w
+        return x + self.bn(self.conv_out(seen))
+
+
+class Lateral(nn.Sequential):
+    """Put what a convolution makes of the fast maps behind the slow ones; [slow, fast] -> [fused, fast]."""
+
+    def __init__(self, fast_width: int, kernel: int, alpha: int, names: Names):
+        layers = conv_norm(
+            names["lateral"], fast_width, LATERAL_RATIO * fast_width, (kernel, 1, 1), (alpha, 1, 1)
+        )
+        super().__init__(OrderedDict([*layers, ("relu", nn.ReLU(inplace=True))]))
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        slow, fast = maps
+        return [torch.cat([slow, super().forward(fast)], dim=1), fast]
+
+
+class SideBySide(nn.Module):
+    """One stage of several pathways whose blocks are children of one module; a list of maps -> a new list."""
+
+    def __init__(self, pathways: Sequence[Mapping[str, nn.Module]]):
+        super().__init__()
+        self.blocks = [list(blocks) for blocks in pathways]  # names, pathway by pathway
+        for name, block in chain.from_iterable(blocks.items() for blocks in pathways):
+            self.add_module(name, block)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        return [
+            in_turn(map(self.get_submodule, names), x) for names, x in zip(self.blocks, maps, strict=True)
+        ]
+
+
+class HeadPool(nn.Module):
+    """Pool over all frames and `side` x `side` cells (None: the whole map); pathways side by side."""
+
+    def __init__(self, side: int | None):
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor | list[Tensor]) -> Tensor:
+        pooled = []
+        for x in [maps] if isinstance(maps, Tensor) else maps:
+            time, *space = x.shape[2:]
+            # maps smaller than the window are pooled whole
+            kernel = (time, *(min(self.side or cells, cells) for cells in space))
+            pooled.append(F.avg_pool3d(x, kernel, stride=1))
+        return torch.cat(pooled, dim=1).permute(0, 2, 3, 4, 1)  # b c 1 h w -> b 1 h w c
+
+
+def classifier(width: int, num_classes: int, name: str = "projection") -> list[tuple[str, nn.Module]]:
+    """Layers that classify every position, channels last."""
+    return [("dropout", nn.Dropout(0.5)), (name, nn.Linear(width, num_classes))]
+
+
+def pathway_stages(
+    temporal_kernels: Sequence[Sequence[int]],
+    width: int,
+    *,
+    laterals: Sequence[int] = (0, 0, 0, 0, 0),
+    nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
+    names: Names = LAYER_NAMES,
+) -> list[dict[str, nn.Module]]:
+    """Build the blocks of one pathway by name, stage by stage: ``[{"stem": ...}, {"res0": ..., ...}, ...]``.
+
+    Parameters
+    ----------
+    temporal_kernels
+        Temporal kernel sizes of each stage, taken in turn by its blocks.
+    laterals
+        Channels that another pathway adds to the output of each stage.
+    nonlocal_after
+        For stages 2 to 5, the blocks that a non-local block follows.
+    """
+    (stem_frames,), *block_frames = temporal_kernels
+    widths = stage_widths(width)
+    stages = [{"stem": stem(width, stem_frames, names)}]
+    for s, (depth, stride, frames, attended) in enumerate(
+        zip(DEPTHS, STRIDES, block_frames, nonlocal_after, strict=True)
+    ):
+        blocks: dict[str, nn.Module] = {}
+        inputs, outputs = widths[s] + laterals[s], widths[s + 1]
+        for i in range(depth):
+            blocks[f"res{i}"] = Bottleneck(
+                outputs if i else inputs, outputs, frames[i % len(frames)], 1 if i else stride, names
+            )
+            if i in attended:
+                blocks[f"nonlocal{i}"] = NonLocal(outputs)
+        stages.append(blocks)
+    return stages
+
+
+def prefixed(pathway: int, blocks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Name blocks after their pathway, as PySlowFast does."""
+    return {f"pathway{pathway}_{name}": block for name, block in blocks.items()}
+
+
+class PositionWise(VideoNetwork):
+    """Children in turn, the last of which classifies every position that its window can take."""
+
+    def forward(self, inputs) -> Tensor:
+        """Logits (B, classes), averaged over the positions that the head sees."""
+        return self.logit_map(inputs).mean(dim=(1, 2, 3))
+
+    def logit_map(self, inputs) -> Tensor:
+        """Logits at every position, (B, t, h, w, classes)."""
+        return in_turn(self.children(), inputs)
+
+    def convert(self, state: Mapping) -> Mapping:
+        """Turn caffe2 blobs into this network's keys."""
+        return from_caffe2(state)
+
+
+@register("resnet")
+class ResNet(PositionWise):
+    """One pathway; input (B, 3, T, H, W).
+
+    Parameters
+    ----------
+    temporal_kernels, nonlocal_after
+        See `pathway_stages`.
+    temporal_pool
+        Frames that are pooled into one between stages 2 and 3.
+    pathway
+        Number of the pathway in key names: 1 for a fast pathway on its own.
+    pool
+        Side of the head's window, in cells of the last map; None is the whole map.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        temporal_kernels: Sequence[Sequence[int]],
+        width: int = 64,
+        pathway: int = 0,
+        temporal_pool: int = 1,
+        nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
+        pool: int | None = 7,
+    ):
+        super().__init__()
+        stages = pathway_stages(temporal_kernels, width, nonlocal_after=nonlocal_after)
+        for number, blocks in enumerate(stages, start=1):
+            self.add_module(f"s{number}", named(*prefixed(pathway, blocks).items()))
+            if number == 2:
+                window = (temporal_pool, 1, 1)
+                self.temporal_pool = nn.MaxPool3d(window) if temporal_pool > 1 else nn.Identity()
+        widths = stage_widths(width)
+        self.head = named(("pool", HeadPool(pool)), *classifier(widths[-1], num_classes))
+        self.stages = {f"stage{s}": Stage(w, (Tap(f"s{s}"),)) for s, w in enumerate(widths, start=1)}
+
+
+class TwoPathways(PositionWise):
+    """A slow pathway that sees one frame in `alpha` and a fast one that sees all; input [slow, fast].
+
+    A stage is read before (``stage3/fuse0/cat``) or after (``stage3/fuse1/cat``) its lateral connection, in
+    both pathways (``cat``) or in one (``slow``, ``fast``).
+    """
+
+    alpha: int
+
+    def prepare(self, video: Tensor) -> list[Tensor]:
+        """Make [slow, fast] of a clip: (B, 3, T, H, W) -> [(B, 3, T/alpha, H, W), (B, 3, T, H, W)]."""
+        frames = video.shape[2]
+        # on the CPU, so that rounding, and with it the choice of frames, is the same for every device
+        index = torch.linspace(0, frames - 1, frames // self.alpha, device="cpu").long()
+        return [video.index_select(2, index.to(video.device)), video]
+
+    def stage_name(self, stg: int | str | None, path: str = "fast", fuse: bool = True) -> str:
+        """Name of the stage that the original ``--stg``, ``--path`` and ``--fuse`` mean; None is stage 5."""
+        if str(stg) in self.stages:
+            return str(stg)
+        return super().stage_name(f"{5 if stg is None else stg}/fuse{int(fuse)}/{path}")
+
+    def shown_stages(self, path: str, fuse: bool) -> list[str]:
+        """One reading of each stage: that of the original ``--path`` and ``--fuse``."""
+        return [self.stage_name(number, path, fuse) for number in range(1, 6)]
+
+
+def two_pathways(
+    temporal_kernels: Mapping[str, Sequence[Sequence[int]]], width: int, beta: int, names: Names = LAYER_NAMES
+) -> list[tuple[dict[str, nn.Module], dict[str, nn.Module]]]:
+    """Build the blocks of a slow pathway and of a fast one, `beta` times less wide, stage by stage."""
+    slow = pathway_stages(
+        temporal_kernels["slow"], width, laterals=lateral_widths(width // beta), names=names
+    )
+    fast = pathway_stages(temporal_kernels["fast"], width // beta, names=names)
+    return list(zip(slow, fast, strict=True))
+
+
+def two_pathway_stages(width: int, beta: int, places: Mapping[tuple[int, int], str]) -> dict[str, Stage]:
+    """Declare the stages; `places`: (number, fuse) -> module that returns [slow, fast], in depth order."""
+    slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
+    laterals = lateral_widths(width // beta)
+    stages = {}
+    for (number, fuse), module in places.items():
+        slow = slow_widths[number - 1] + fuse * laterals[number - 1]
+        fast = fast_widths[number - 1]
+        name, taps = f"stage{number}/fuse{fuse}", (Tap(module, select=0), Tap(module, select=1))
+        stages[f"{name}/cat"] = Stage(slow + fast, taps)
+        stages[f"{name}/slow"] = Stage(slow, taps[:1])
+        stages[f"{name}/fast"] = Stage(fast, taps[1:])
+    return stages
+
+
+@register("slowfast")
+class SlowFast(TwoPathways):
+    """SlowFast with PySlowFast's key names.
+
+    Parameters
+    ----------
+    temporal_kernels
+        For ``slow`` and ``fast``, see `pathway_stages`.
+    alpha
+        Frames of the fast pathway for one of the slow.
+    lateral_kernel
+        Frames that a lateral connection sees.
+    width, beta
+        Channels of the slow pathway's stem, and how many times fewer the fast one has.
+    pool
+        Side of the head's window, in cells of the last map; None is the whole map.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        temporal_kernels: Mapping[str, Sequence[Sequence[int]]],
+        alpha: int,
+        lateral_kernel: int,
+        width: int = 64,
+        beta: int = 8,
+        pool: int | None = 7,
+    ):
+        super().__init__()
+        self.alpha = alpha
+        slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
+        places = {}
+        for number, stage in enumerate(two_pathways(temporal_kernels, width, beta), start=1):
+            pathways = [prefixed(pathway, blocks) for pathway, blocks in enumerate(stage)]
+            self.add_module(f"s{number}", SideBySide(pathways))
+            places[number, 0] = places[number, 1] = f"s{number}"
+            if number < len(fast_widths):  # the last stage has no lateral connection
+                lateral = Lateral(fast_widths[number - 1], lateral_kernel, alpha, LAYER_NAMES)
+                self.add_module(f"s{number}_fuse", lateral)
+                places[number, 1] = f"s{number}_fuse"
+        self.head = named(
+            ("pool", HeadPool(pool)), *classifier(slow_widths[-1] + fast_widths[-1], num_classes)
+        )
+        self.stages = two_pathway_stages(width, beta, places)

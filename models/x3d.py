@@ -1,0 +1,129 @@
+"""X3D (Feichtenhofer, "X3D: Expanding Architectures for Efficient Video Recognition", CVPR 2020).
+
+Key names are those of PySlowFast (``s2.pathway0_res0.branch2.a.weight``, ``head.lin_5.weight``).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.registry import register
+from models.stages import Stage, Tap, VideoNetwork
+
+BOTTLENECK = 2.25  # inner width of a block over its outer width
+HEAD_WIDTH = 2048
+
+
+def squeezed(width: int) -> int:
+    """Width inside squeeze-and-excitation: the multiple of 8 nearest to a sixteenth, at least 0.9 of that."""
+    rounded = max(8, int(width / 16 + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * width / 16 else rounded
+
+
+class Stem(nn.Module):
+    """A spatial convolution, then a depthwise one over time."""
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.conv_xy = nn.Conv3d(inputs, width, (1, 3, 3), (1, 2, 2), (0, 1, 1), bias=False)
+        self.conv = nn.Conv3d(width, width, (5, 1, 1), padding=(2, 0, 0), groups=width, bias=False)
+        self.bn = nn.BatchNorm3d(width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, 3, T, H, W) -> (B, width, T, H/2, W/2)
+        return F.relu(self.bn(self.conv(self.conv_xy(x))), inplace=True)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale every channel by what the whole clip holds of all channels."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.fc1 = nn.Conv3d(width, squeezed(width), 1)
+        self.fc2 = nn.Conv3d(squeezed(width), width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        clip = x.mean(dim=(2, 3, 4), keepdim=True)  # (B, C, 1, 1, 1)
+        return x * self.fc2(F.relu(self.fc1(clip))).sigmoid()
+
+
+class Block(nn.Module):
+    """Inverted bottleneck around a depthwise 3x3x3 convolution, added to its input."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, excite: bool):
+        super().__init__()
+        inner, strides = int(BOTTLENECK * outputs), (1, stride, stride)
+        self.branch1 = self.branch1_bn = None
+        if stride > 1 or inputs != outputs:
+            self.branch1 = nn.Conv3d(inputs, outputs, 1, strides, bias=False)
+            self.branch1_bn = nn.BatchNorm3d(outputs)
+        layers = OrderedDict(
+            a=nn.Conv3d(inputs, inner, 1, bias=False),
+            a_bn=nn.BatchNorm3d(inner),
+            a_relu=nn.ReLU(inplace=True),
+            b=nn.Conv3d(inner, inner, 3, strides, 1, groups=inner, bias=False),
+            b_bn=nn.BatchNorm3d(inner),
+        )
+        if excite:
+            layers["se"] = SqueezeExcite(inner)
+        layers["b_swish"] = nn.SiLU(inplace=True)
+        layers["c"] = nn.Conv3d(inner, outputs, 1, bias=False)
+        layers["c_bn"] = nn.BatchNorm3d(outputs)
+        self.branch2 = nn.Sequential(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.branch1 is None else self.branch1_bn(self.branch1(x))
+        return F.relu(shortcut + self.branch2(x), inplace=True)
+
+
+class Head(nn.Module):
+    """Pool over `pool` (t, h, w) frames and cells, then classify every position that is left."""
+
+    def __init__(self, width: int, num_classes: int, pool: Sequence[int]):
+        super().__init__()
+        inner = int(BOTTLENECK * width)
+        self.pool = tuple(pool)
+        self.conv_5 = nn.Conv3d(width, inner, 1, bias=False)
+        self.conv_5_bn = nn.BatchNorm3d(inner)
+        self.lin_5 = nn.Conv3d(inner, HEAD_WIDTH, 1, bias=False)
+        self.projection = nn.Linear(HEAD_WIDTH, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.conv_5_bn(self.conv_5(x)), inplace=True)
+        # a clip smaller than those trained on is pooled whole
+        kernel = [min(k, n) for k, n in zip(self.pool, x.shape[2:], strict=True)]
+        x = F.relu(self.lin_5(F.avg_pool3d(x, kernel, stride=1)), inplace=True)
+        return self.projection(x.permute(0, 2, 3, 4, 1))  # b c t h w -> b t h w classes
+
+
+@register("x3d")
+class X3D(VideoNetwork):
+    """X3D; input (B, 3, T, H, W). `depths`: blocks of stages 2 to 5; `pool`: the head's window."""
+
+    def __init__(self, num_classes: int, depths: Sequence[int], pool: Sequence[int], width: int = 24):
+        super().__init__()
+        widths = [width, *(width * 2**i for i in range(len(depths)))]  # the first two stages are equally wide
+        self.s1 = nn.Sequential(OrderedDict(pathway0_stem=Stem(3, width)))
+        for s, depth in enumerate(depths):
+            blocks = OrderedDict()
+            for i in range(depth):
+                inputs = widths[s + 1] if i else widths[s]
+                blocks[f"pathway0_res{i}"] = Block(
+                    inputs, widths[s + 1], stride=1 if i else 2, excite=i % 2 == 0
+                )
+            self.add_module(f"s{s + 2}", nn.Sequential(blocks))
+        self.head = Head(widths[-1], num_classes, pool)
+        self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"s{s + 1}"),)) for s, w in enumerate(widths)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions that the head sees."""
+        return self.logit_map(x).mean(dim=(1, 2, 3))
+
+    def logit_map(self, inputs: Tensor) -> Tensor:
+        """Logits at every position of the head's window, (B, t, h, w, classes)."""
+        for module in self.children():  # s1 .. s5, head
+            inputs = module(inputs)
+        return inputs

@@ -1,0 +1,122 @@
+"""The embedded data set: real shots, rendered in the built-in styles, as a stylized folder in the cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from os import cpu_count
+from pathlib import Path
+
+import cv2
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import datasets.shots
+import stylize.exemplars
+from configs import UserError
+from configs.assets import cache_dir, fetch
+from configs.files import write_text
+from datasets.frames import open_frames
+from datasets.shots import find_shots
+from stylize.exemplars import render
+
+
+def prepare(dataset: DictConfig, style: DictConfig) -> Path:
+    """Make the embedded data set, once for each table of styles, and return its root.
+
+    Goes on where it was stopped; a style of a clip is there whole or not at all.
+    """
+    wanted = {
+        "dataset": OmegaConf.to_container(dataset, resolve=False),
+        "style": OmegaConf.to_container(style, resolve=True),
+        "code": [_digest(module.__file__) for module in (stylize.exemplars, datasets.shots)],
+    }
+    wanted["dataset"].pop("root")
+    name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
+    root = cache_dir() / "datasets" / f"embedded-{name}"
+    if (root / "complete.json").exists():
+        return root
+    styles = {int(k): v for k, v in wanted["style"]["styles"].items()}
+    jobs = []
+    for clip, (path, crop, first) in _clips(dataset).items():
+        todo = {k: v for k, v in styles.items() if not (root / f"style_{k}" / clip).exists()}
+        if todo:
+            jobs.append((clip, path, crop, first, todo))
+    make = partial(render_clip, root, dataset.frames, dataset.short_side, dataset.jpeg_quality)
+    with ProcessPoolExecutor(cpu_count(), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        futures = [pool.submit(make, *job) for job in jobs]
+        for future in tqdm(as_completed(futures), desc="render styles", unit="clip", total=len(jobs)):
+            future.result()
+    write_text(root / "complete.json", json.dumps(wanted, indent=2) + "\n")
+    return root
+
+
+def _clips(dataset: DictConfig) -> dict[str, tuple[Path, list[int] | None, int]]:
+    """Clip name -> video, crop, first frame; the first ``clips`` shots that are long enough."""
+    clips = {}
+    for source in dataset.sources:
+        path = fetch(source.asset)
+        for first, end in find_shots(path):
+            if end - first >= dataset.frames + 2 * dataset.trim:
+                start = first + dataset.trim
+                crop = None if source.crop is None else list(source.crop)
+                clips[f"{source.asset}_{start:05d}"] = (path, crop, start)
+    if len(clips) < dataset.clips:
+        raise UserError(
+            f"dataset={dataset.name}: {len(clips)} shots are long enough, clips={dataset.clips} were asked for"
+        )
+    return dict(list(clips.items())[: dataset.clips])
+
+
+def render_clip(
+    root: Path,
+    count: int,
+    short_side: int,
+    quality: int,
+    clip: str,
+    path: Path,
+    crop: list[int] | None,
+    first: int,
+    styles: dict[int, dict],
+) -> None:
+    """Write ``root/style_<k>/<clip>/%06d.jpg`` for each style of `styles`."""
+    frames = open_frames(path).read(range(first, first + count))
+    if crop is not None:
+        left, top, width, height = crop
+        frames = frames[:, top : top + height, left : left + width]
+    frames = [scale(frame, short_side) for frame in frames]
+    for k, style in styles.items():
+        target = root / f"style_{k}" / clip
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{clip}."))
+        try:
+            for i, frame in enumerate(frames, start=1):
+                _write_jpeg(temporary / f"{i:06d}.jpg", render(frame, style), quality)
+            temporary.chmod(0o755)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary)
+            raise
+
+
+def scale(frame: NDArray, short_side: int) -> NDArray:
+    """Scale a frame (H, W, 3) to a short side."""
+    factor = short_side / min(frame.shape[:2])
+    size = tuple(round(side * factor) for side in frame.shape[1::-1])
+    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
+
+
+def _write_jpeg(path: Path, frame: NDArray, quality: int) -> None:
+    done, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise RuntimeError(f"{path}: the image was not encoded")
+    path.write_bytes(data.tobytes())
+
+
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
