@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> Path:
     net, weights = build_network(cfg)
     stage = net.stage_name(cfg.stg, cfg.path, cfg.fuse)
     styles = parse_styles(cfg.styles)
-    clips = list_clips(cfg.dataset, styles, cfg.n_examples)
+    clips = list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error)
     if clips.skipped:
         log.warning("%d clips were skipped, the first: %s (%s)", len(clips.skipped), *clips.skipped[0])
     spec = net.input_spec

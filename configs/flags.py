@@ -183,7 +183,7 @@ def help_text() -> str:
         for name in rows(group):
             row = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
             later = " (not available yet)" if row.get("not_available_yet") else ""
-            parts.append(f"  {name:<28}{row.about}{later}")
+            parts.append(f"  {name:<30}{row.about}{later}")
     parts.append("\noptions")
     in_defaults = False
     for line in (CONFIG_DIR / "config.yaml").read_text().splitlines():
@@ -192,7 +192,7 @@ def help_text() -> str:
             break
         found = re.match(r"(\w+): (\S+)\s*(?:# (.*))?$", line)
         if found and not in_defaults:
-            parts.append(f"  {found[1] + '=' + found[2]:<28}{found[3] or ''}".rstrip())
+            parts.append(f"  {found[1] + '=' + found[2]:<30}{found[3] or ''}".rstrip())
     return "\n".join(parts)
 
 

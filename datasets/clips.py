@@ -51,18 +51,22 @@ class ClipList:
         return hashlib.sha256(repr([self.styles, *map(astuple, self.clips)]).encode()).hexdigest()
 
 
-def list_clips(dataset: DictConfig, styles: tuple[int, ...], limit: int | None = None) -> ClipList:
+def list_clips(
+    dataset: DictConfig, styles: tuple[int, ...], limit: int | None = None, on_error: str = "error"
+) -> ClipList:
     """List the clips of a data set, in file order; the first `limit` of them.
 
     Parameters
     ----------
     dataset
         A row of ``configs/dataset``: its ``layout`` chooses how annotations become clips.
+    on_error
+        ``error`` refuses a data set in which a video cannot be used, ``skip`` leaves such videos out, with the reason.
 
     Raises
     ------
     UserError
-        A folder that is not there, or no clip at all.
+        A folder that is not there, a video that cannot be used, or no clip at all.
     """
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
@@ -76,9 +80,15 @@ def list_clips(dataset: DictConfig, styles: tuple[int, ...], limit: int | None =
                 f"{root} has no style_{style} (it has {have}): stylize it first, or give styles=..."
             )
     clips, skipped = LAYOUTS[dataset.layout](root, styles)
+    if skipped and on_error != "skip":
+        more = f" (the first of {len(skipped)} such videos)" if len(skipped) > 1 else ""
+        raise UserError(
+            f"video {skipped[0][0]!r}{more}: {skipped[0][1]}: mend it, or give on_error=skip to leave it out"
+        )
     if not clips:
-        first = f"; the first of {len(skipped)} skipped: {skipped[0][0]}, {skipped[0][1]}" if skipped else ""
-        raise UserError(f"no clip found below {root}/style_{styles[0]}{first}")
+        raise UserError(
+            f"no video that can be used below {root}/style_{styles[0]} ({len(skipped)} were left out)"
+        )
     return ClipList(dataset.name, root, styles, tuple(clips[:limit]), tuple(skipped))
 
 

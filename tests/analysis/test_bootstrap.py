@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import t
 
 from analysis import estimate_pairs, estimate_run
 from analysis.bootstrap import bootstrap_weights
@@ -73,13 +74,21 @@ def test_intervals_equal_those_of_drawn_rows(tmp_path):
         e = estimate_pairs(rows[drawn["a"]], rows[drawn["b"]], drawn["factor"])
         scores.append([*e.scores[:2], *e.shares])
         units.append(e.unit_scores)
-    low, high = np.quantile(scores, [0.025, 0.975], axis=0)
-    names = ["score_dynamic", "score_static", "share_dynamic", "share_static", "share_residual"]
+    k = len(clusters)
+    half_width = t.ppf(0.975, k - 1) * np.sqrt(k / (k - 1))  # of a replicate's standard deviation
+    whole = estimate_pairs(rows[pairs["a"]], rows[pairs["b"]], pairs["factor"])
     layer = r.layers.iloc[0]
-    np.testing.assert_allclose([layer[f"{n}_low"] for n in names], low, rtol=1e-8)
-    np.testing.assert_allclose([layer[f"{n}_high"] for n in names], high, rtol=1e-8)
-    unit_low = np.quantile(units, 0.025, axis=0)
-    np.testing.assert_allclose(r.units[["score_dynamic_low", "score_static_low"]].T, unit_low, rtol=1e-7)
+    for j, name in enumerate(
+        ["score_dynamic", "score_static", "share_dynamic", "share_static", "share_residual"]
+    ):
+        drawn = np.array([replicate[j] for replicate in scores])
+        centre = 2 * [*whole.scores[:2], *whole.shares][j] - drawn.mean()
+        assert np.isclose(layer[f"{name}_low"], centre - half_width * drawn.std(), rtol=1e-8)
+        assert np.isclose(layer[f"{name}_high"], centre + half_width * drawn.std(), rtol=1e-8)
+    for u in range(4):
+        drawn = np.array([replicate[1][u] for replicate in units])
+        high = 2 * whole.unit_scores[1][u] - drawn.mean() + half_width * drawn.std()
+        assert np.isclose(r.units["score_static_high"][u], min(1, high), rtol=1e-7)
     assert r.units["class"].iloc[4] == "dead" and r.units["probability_dead"].iloc[4] == 1
     probabilities = r.units[[c for c in r.units if c.startswith("probability_")]]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -117,17 +126,18 @@ def test_same_seed_same_tables(tmp_path):
     assert a.layers["score_static_low"].iloc[0] != c.layers["score_static_low"].iloc[0]
 
 
-def test_intervals_cover_the_truth(tmp_path):
-    """Correlated pairs within clips, known correlations: 95 % intervals hold the truth about as often as they say."""
+@pytest.mark.parametrize("clips", [20, 120])
+def test_intervals_cover_the_truth(tmp_path, clips):
+    """Pairs correlated within clips, known correlation: 95 % intervals hold the truth about as often as they say."""
     hits = 0
-    for seed in range(100):
-        rows, pairs = sample(clips=120, seed=seed, units=3)
-        pairs = pairs.iloc[: 2 * 120]
+    for seed in range(150):
+        rows, pairs = sample(clips=clips, seed=seed, units=3)
+        pairs = pairs.iloc[: 2 * clips].assign(cluster=pairs["clip"])
         layer = estimate_run(write_run(tmp_path / str(seed), rows, pairs), n_boot=200).layers.iloc[0]
         hits += (
             layer["score_static_low"] <= 0.5 <= layer["score_static_high"]
         )  # base and noise of equal variance
-    assert 88 <= hits <= 99
+    assert 0.90 <= hits / 150 <= 0.99
 
 
 def test_what_cannot_be_estimated_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """The SlowFast family against slow oracles, published sizes and costs, and the layouts of published files."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from configs import UserError
 from models import build_model
-from models.checkpoints import load_state, state_dict_of
+from models.checkpoints import load_state
 from models.slowfast import NonLocal
 
 # row -> parameters in millions and, where published, the cost of a 256-pixel clip in 1e9 multiply-adds
@@ -78,16 +79,19 @@ def blob_name(key):
     return f"{layer}_{leaf[0]}"
 
 
-@pytest.mark.parametrize("name", ["i3d_nln", "fast", "slowfast_r50_4x16"])
-def test_caffe2_round_trip(name):
-    net = stirred(build_model(name, seed=1))
+@pytest.mark.parametrize(
+    "name, options", [("i3d_nln", {"width": 16}), ("fast", {}), ("slowfast_r50_4x16", TINY)]
+)
+def test_caffe2_round_trip(name, options, tmp_path):
+    net = stirred(build_model(name, seed=1, **options))
     weights = {k: v.numpy() for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     blobs = {blob_name(key): value for key, value in weights.items()}
     assert len(blobs) == len(weights)
     training = {f"{blob}_momentum": np.zeros_like(value) for blob, value in blobs.items()}
     training |= {"lr": np.float32(0.1), "model_iter": np.array([7])}
-    other = build_model(name, seed=2)
-    load_state(other, other.convert(state_dict_of({"blobs": blobs | training})), Path("x.pkl"))
+    path = tmp_path / "caffe2.pkl"
+    path.write_bytes(pickle.dumps({"blobs": blobs | training}))
+    other = build_model(name, checkpoint=path, seed=2, **options)
     inputs = net.prepare(video(net, 64))
     ours, theirs = (n.read(inputs, [*n.stages, "logits"]) for n in (other, net))
     assert all(torch.equal(ours[stage], theirs[stage]) for stage in theirs)
@@ -149,9 +153,8 @@ def test_nonlocal_matches_a_loop_over_positions():
 
     expected = torch.empty_like(x)
     for b in range(2):
-        corners = [
-            (t, h, w) for t in range(2) for h in (0, 2) for w in (0, 2)
-        ]  # the fifth column is left over
+        # windows of 1 x 2 x 2; the fifth column is left over
+        corners = [(t, h, w) for t in range(2) for h in (0, 2) for w in (0, 2)]
         pooled = [x[b, :, t, h : h + 2, w : w + 2].amax(dim=(1, 2)) for t, h, w in corners]
         for t, h, w in np.ndindex(2, 4, 5):
             here = x[b, :, t, h, w]
