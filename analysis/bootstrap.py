@@ -1,10 +1,13 @@
-"""Every stage of an extraction on disk: the paper's numbers, with intervals from a cluster bootstrap over videos.
+"""Every stage of an extraction on disk: the paper's numbers, with intervals from a cluster bootstrap over
+videos.
 
-Pairs of one clip share a video and are not independent, so whole clusters (clips of one video) are drawn again with
-replacement. A replicate weighs the sums of each cluster, so that it is one row of a matrix product (float64).
+Pairs of one clip share a video and are not independent, so whole clusters (clips of one video) are drawn
+again with replacement. A replicate weighs the sums of each cluster, so that it is one row of a matrix
+product (float64).
 
-Means and variances that are estimated from few videos make scores lean towards zero, and replicates lean once more:
-percentiles of the replicates would miss the truth too often (bench/coverage.py). An interval is therefore
+Means and variances that are estimated from few videos make scores lean towards zero, and replicates lean
+once more: percentiles of the replicates would miss the truth too often (bench/coverage.py). An interval is
+therefore
 
     2 * estimate - mean(replicates)  -+  t(K - 1) * sqrt(K / (K - 1)) * std(replicates)
 
@@ -92,7 +95,8 @@ def estimate_run(
 
 
 def bootstrap_weights(n_clusters: int, n_boot: int, seed: int) -> NDArray:
-    """How often each replicate drew each cluster, (replicates, clusters); no replicate where there is one cluster."""
+    """How often each replicate drew each cluster, (replicates, clusters); no replicate where there is one
+    cluster."""
     if n_clusters < 2:
         return np.empty((0, n_clusters))
     draw = np.random.default_rng(seed)
@@ -125,7 +129,8 @@ def cluster_moments(rows: NDArray, pairs: pd.DataFrame, pair_cluster: NDArray, n
 def estimate_stage(
     sums: Moments, weights: NDArray, threshold: float, level: float
 ) -> tuple[dict, pd.DataFrame]:
-    """Point estimates of one stage from per-cluster sums, and intervals over the replicates that `weights` describes."""
+    """Point estimates of one stage from per-cluster sums, and intervals over the replicates that
+    `weights` describes."""
     clusters = len(sums.count)
     point = estimate_moments(over_all_clusters(sums), threshold)
     units = sums.total.shape[-1]
@@ -183,7 +188,8 @@ def over_all_clusters(sums: Moments) -> Moments:
 
 
 def resample(sums: Moments, weights: NDArray, block: slice) -> Moments:
-    """Sums of each replicate, (R, F, C), as one matrix product a sum: weights (R, clusters) x sums (clusters, F, C)."""
+    """Sums of each replicate, (R, F, C), as one matrix product a sum: weights (R, clusters) x sums
+    (clusters, F, C)."""
 
     def product(values: NDArray) -> NDArray:
         values = values[..., block]

@@ -1,4 +1,5 @@
-"""From views to activations on disk: each view goes through the network once and every stage is read on the way."""
+"""From views to activations on disk: each view goes through the network once and every stage is read on
+the way."""
 
 from __future__ import annotations
 
@@ -26,13 +27,14 @@ def extract(
 ) -> None:
     """Read the stages of `store` for every view that it has not got yet.
 
-    Views are taken in row order in batches that do not depend on where a former run stopped, so that a run that goes on
-    ends with the same bytes.
+    Views are taken in row order in batches that do not depend on where a former run stopped, so that a run
+    that goes on ends with the same bytes.
 
     Parameters
     ----------
     on_error
-        ``error`` stops at a clip that cannot be read, ``skip`` leaves its views out and names them in the manifest.
+        ``error`` stops at a clip that cannot be read, ``skip`` leaves its views out and names them in the
+        manifest.
 
     Raises
     ------
@@ -66,7 +68,8 @@ def extract(
 
 
 def batches_to_do(n_views: int, to_do: np.ndarray, batch_size: int) -> np.ndarray:
-    """Row numbers of all batches that hold a view to do: a batch is read whole, since its size may change last bits."""
+    """Row numbers of all batches that hold a view to do: a batch is read whole, since its size may change
+    last bits."""
     touched = np.unique(to_do // batch_size)
     rows = (touched[:, None] * batch_size + np.arange(batch_size)).ravel()
     return rows[rows < n_views]
@@ -79,6 +82,7 @@ def refuse_not_finite(activations: dict[str, np.ndarray], numbers: np.ndarray, v
         if len(bad):
             view = views.iloc[numbers[bad[0]]]
             raise UserError(
-                f"{stage} yields NaN or infinity for clip {view['clip']}, style {view['style']}, {view['order']}: "
+                f"{stage} yields NaN or infinity for clip {view['clip']}, style {view['style']}, "
+                f"{view['order']}: "
                 "the checkpoint or the input is broken"
             )

@@ -22,7 +22,8 @@ MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw a network's profile: shares and raw scores by stage with 95 % bands, classes of units as stacked bars."""
+    """Draw a network's profile: shares and raw scores by stage with 95 % bands, classes of units as
+    stacked bars."""
     figure = Figure(figsize=(max(12.0, 3 + 0.8 * len(layers)), 4.2), layout="constrained")
     shares, scores, classes = figure.subplots(1, 3)
     x = np.arange(len(layers))

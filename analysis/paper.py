@@ -1,14 +1,14 @@
 """The paper's estimator of static and dynamic information (Kowal et al., CVPR 2022), for one stage.
 
-Rows za, zb (N, C) are the two members of each pair and f is a pair's factor. With m, v the mean and the total variance
-(summed over units) of all rows of all factors pooled, and population variances throughout:
+Rows za, zb (N, C) are the two members of each pair and f is a pair's factor. With m, v the mean and the
+total variance (summed over units) of all rows of all factors pooled, and population variances throughout:
 
-    layer score  s_f  = sum_u mean_f[(za_u - m_fu)(zb_u - m_fu)] / v     m_fu: mean over both members of factor f's pairs
-    unit score   r_fu = mean_f[(za_u - m_fu)(zb_u - m_fu)] / v_fu        v_fu: variance of unit u over factor f's rows
+    layer score  s_f  = sum_u mean_f[(za_u - m_fu)(zb_u - m_fu)] / v    m_fu: mean over factor f's rows za, zb
+    unit score   r_fu = mean_f[(za_u - m_fu)(zb_u - m_fu)] / v_fu       v_fu: their variance
     shares       softmax(s_dynamic, s_static, 1)
     dimensions   int(share * C); the last factor takes the remainder
-    units        dynamic: r_dynamic > threshold >= r_static; static: the reverse; joint: both above; residual: neither;
-                 dead: v_fu = 0
+    units        dynamic: r_dynamic > threshold >= r_static; static: the reverse; joint: both above;
+                 residual: neither; dead: v_fu = 0
 
 Everything is a function of the sums in `Moments`, so that a bootstrap needs matrix products only.
 """
@@ -30,10 +30,12 @@ CANCELLATION = 1e-12
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the pairs of each factor, of rows shifted by ``shift``; any leading axes (clips, replicates) first.
+    """Sums over the pairs of each factor, of rows shifted by ``shift``; any leading axes (clips,
+    replicates) first.
 
-    count (..., F) pairs; total (..., F, C) sum of za + zb; product (..., F, C) sum of za * zb; square (..., F, C) sum of
-    za^2 + zb^2; shift (F, C), one row of each factor, so that a constant unit sums to exactly zero.
+    count (..., F) pairs; total (..., F, C) sum of za + zb; product (..., F, C) sum of za * zb; square (...,
+    F, C) sum of za^2 + zb^2; shift (F, C), one row of each factor, so that a constant unit sums to exactly
+    zero.
     """
 
     count: NDArray
@@ -60,7 +62,8 @@ def moments(za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Moment
 
 
 def covariance_and_variance(m: Moments) -> tuple[NDArray, NDArray, NDArray]:
-    """Within each factor: covariance of the members, variance and mean (shifted back) of the rows, each (..., F, C)."""
+    """Within each factor: covariance of the members, variance and mean (shifted back) of the rows, each
+    (..., F, C)."""
     with np.errstate(invalid="ignore", divide="ignore"):
         count = m.count[..., None]
         mean = m.total / (2 * count)
@@ -93,7 +96,8 @@ def softmax(scores: NDArray, axis: int = -1) -> NDArray:
 
 
 def dimensions(shares: NDArray, units: int) -> tuple[list[int], list[float]]:
-    """Shares as numbers of units: truncated, the last factor takes the remainder; and as percent, one decimal."""
+    """Shares as numbers of units: truncated, the last factor takes the remainder; and as percent, one
+    decimal."""
     dims = [int(share * units) for share in shares[:-1]]
     dims.append(units - sum(dims))
     return dims, [round(100 * d / units, 1) for d in dims]
@@ -135,7 +139,8 @@ def estimate_pairs(
     za, zb : (N, C)
         Activations of the two members of each pair, one column per unit.
     factor : (N,)
-        What each pair shares: 0 dynamic, 1 static (`residual_index`: neither, counted in the pooled variance alone).
+        What each pair shares: 0 dynamic, 1 static (`residual_index`: neither, counted in the pooled variance
+        alone).
     threshold
         A unit encodes a factor where its correlation is greater.
 
@@ -159,7 +164,8 @@ def estimate_pairs(
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate from the sums over all pairs, of every factor or of all but a last residual; see `estimate_pairs`."""
+    """Estimate from the sums over all pairs, of every factor or of all but a last residual; see
+    `estimate_pairs`."""
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     covariance, variance, mean = covariance_and_variance(m)

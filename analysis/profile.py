@@ -1,4 +1,5 @@
-"""The main job: a network and a stylized data set in; table, csv and figure of static and dynamic information out."""
+"""The main job: a network and a stylized data set in; table, csv and figure of static and dynamic
+information out."""
 
 from __future__ import annotations
 
@@ -170,7 +171,8 @@ def choose_device(device: str | int | None) -> torch.device:
 
 
 def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunEstimate, stage: str) -> None:
-    """Tables and figures into the run folder; the table on stdout; the original's files below ``save_dir``."""
+    """Tables and figures into the run folder; the table on stdout; the original's files below
+    ``save_dir``."""
     tables.write_tables(folder, result)
     shown = net.shown_stages(cfg.path, cfg.fuse)
     layers = result.layers.set_index("stage").loc[shown].reset_index()

@@ -1,6 +1,7 @@
-"""Activations on disk: one memory-mapped ``.npy`` a stage, one row a view, and what says where they come from.
+"""Activations on disk: one memory-mapped ``.npy`` a stage, one row a view, and what says where they come
+from.
 
-    RUN/manifest.json       what was asked for (``identity``), stages, versions, counts, skipped inputs; written last
+    RUN/manifest.json       what was asked for (``identity``), stages, versions, counts, skipped inputs; last
     RUN/views.parquet       the row number, clip, style, order and frames of each view
     RUN/pairs.parquet       the row numbers a, b of each pair, its factor, clip and cluster
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
@@ -45,7 +46,8 @@ class Store:
         for stage, about in self.stages.items():
             if self._rows[stage].shape != (len(self.status), about["units"]):
                 raise UserError(
-                    f"{path}: activations of {stage} have another shape than the manifest says: remove the folder"
+                    f"{path}: activations of {stage} have another shape than the manifest says: "
+                    "remove the folder and run again"
                 )
         self._finished = self.status != TO_DO  # with what is written and not committed yet
         self._pending: list[NDArray] = []
@@ -142,7 +144,8 @@ class Store:
         left = len(self.to_do())
         if left:
             raise UserError(
-                f"{self.path}: {left} of {len(self.status)} views are still to be read: run the same command again"
+                f"{self.path}: {left} of {len(self.status)} views are still to be read: "
+                "run the same command again"
             )
 
     def finished_pairs(self) -> pd.DataFrame:

@@ -38,7 +38,8 @@ def format_layers(layers: pd.DataFrame, title: str) -> str:
     """The table of stages for a terminal: shares with intervals, raw scores, classes of units."""
     first = layers.iloc[0]
     lines = [
-        f"{title}: {first['clips']} clips, {first['pairs_dynamic']} dynamic and {first['pairs_static']} static pairs",
+        f"{title}: {first['clips']} clips, {first['pairs_dynamic']} dynamic and "
+        f"{first['pairs_static']} static pairs",
         "95 % intervals from a bootstrap over "
         + (f"{first['clusters']} videos" if first["clusters"] > 1 else "videos need two videos: none here"),
         "",
@@ -73,7 +74,8 @@ def format_classes(row: pd.Series) -> str:
 
 
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """Average ``layers.csv`` over runs that differ in their seed: mean and 1.96 * std / sqrt(n) for each stage.
+    """Average ``layers.csv`` over runs that differ in their seed: mean and 1.96 * std / sqrt(n) for each
+    stage.
 
     The standard deviation is that of the original's script (population, ddof 0).
 

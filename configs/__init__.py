@@ -1,4 +1,5 @@
-"""What a user may ask for: the yaml tables beside this file, and the error that says that a request cannot be met.
+"""What a user may ask for: the yaml tables beside this file, and the error that says that a request
+cannot be met.
 
 Every other package may lean on this one; it leans on none of them.
 """

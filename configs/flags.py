@@ -1,4 +1,5 @@
-"""The command line: the original programs' flags (``--stg 5``) beside Hydra overrides (``stg=5``), checked before anything runs."""
+"""The command line: the original programs' flags (``--stg 5``) beside Hydra overrides (``stg=5``),
+checked before anything runs."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ PLAIN_VALUE = re.compile(r"-?[\w./+:@-]+")
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Turn ``--name value`` and ``--name=value`` into Hydra overrides; leave overrides and Hydra's own flags as they are.
+    """Turn ``--name value`` and ``--name=value`` into Hydra overrides; leave overrides and Hydra's own
+    flags as they are.
 
     Raises
     ------
@@ -72,7 +74,8 @@ def known_keys() -> list[str]:
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Refuse what cannot be composed or is not available yet, before Hydra starts; warn of what has no effect.
+    """Refuse what cannot be composed or is not available yet, before Hydra starts; warn of what has no
+    effect.
 
     Raises
     ------
@@ -173,9 +176,9 @@ def help_text() -> str:
     """Tasks, models and data sets with one line each, and every option with its default and its comment."""
     parts = [
         "How much of what a video network encodes is static, and how much is dynamic?\n",
-        "    python main.py                                            real video, a real network: a first look",
+        "    python main.py                             real video, a real network: a first look",
         "    python main.py --stylized_data_dir DIR --dataset folder --model NAME --checkpoint FILE --stg 5",
-        "    python main.py -m model=a,b seed=1,2,3,4                   every combination",
+        "    python main.py -m model=a,b seed=1,2,3,4   every combination",
         "\nOptions are given as --name value or name=value.",
     ]
     for group in GROUPS:

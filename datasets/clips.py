@@ -17,7 +17,8 @@ from datasets.frames import VIDEO_SUFFIXES, BadFrames, open_frames
 class Clip:
     """One stretch of one video: frames ``first`` .. ``first + length - 1`` (0-based positions).
 
-    ``cluster`` is what the bootstrap draws: clips of one cluster share a video. ``label`` is -1 where there is none.
+    ``cluster`` is what the bootstrap draws: clips of one cluster share a video. ``label`` is -1 where there
+    is none.
     """
 
     id: str
@@ -32,7 +33,8 @@ class Clip:
 class ClipList:
     """The clips of a data set and what was left out, with the reason.
 
-    The frames of a clip in style k are those of ``root/style_<k>/<video>``: a folder of images or a video file.
+    The frames of a clip in style k are those of ``root/style_<k>/<video>``: a folder of images or a video
+    file.
     """
 
     name: str
@@ -61,7 +63,8 @@ def list_clips(
     dataset
         A row of ``configs/dataset``: its ``layout`` chooses how annotations become clips.
     on_error
-        ``error`` refuses a data set in which a video cannot be used, ``skip`` leaves such videos out, with the reason.
+        ``error`` refuses a data set in which a video cannot be used, ``skip`` leaves such videos out, with
+        the reason.
 
     Raises
     ------

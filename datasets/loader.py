@@ -20,8 +20,9 @@ from datasets.frames import BadFrames
 class Decoded:
     """The frames of one clip in one style, and the views made of them.
 
-    ``frames`` (n, H, W, 3) uint8, or None with ``error`` where they could not be read; ``rows`` row numbers of the views;
-    ``positions`` per view and pathway, the positions within ``frames`` in the order to be seen.
+    ``frames`` (n, H, W, 3) uint8, or None with ``error`` where they could not be read; ``rows`` row numbers
+    of the views; ``positions`` per view and pathway, the positions within ``frames`` in the order to be
+    seen.
     """
 
     clip: str
@@ -113,7 +114,8 @@ def preprocess(frames: Tensor, spec) -> Tensor:
 
 
 def scale_short_side(x: Tensor, size: int) -> Tensor:
-    """Scale (n, C, H, W) so that its short side is `size`; bilinear, no antialiasing, the long side rounded down."""
+    """Scale (n, C, H, W) so that its short side is `size`; bilinear, no antialiasing, the long side
+    rounded down."""
     height, width = x.shape[2:]
     if width < height:
         shape = (int(height / width * size), size)

@@ -1,8 +1,8 @@
 """Views and pairs: what the network will see, decided before any forward pass.
 
-A view is a clip in a style and an order; a pair is two views that share one factor (0 dynamic, 1 static). Everything is a
-function of the clips, the options and the seed: each clip draws from a generator of its own, so that neither the
-number of workers nor the other clips matter.
+A view is a clip in a style and an order; a pair is two views that share one factor (0 dynamic, 1 static).
+Everything is a function of the clips, the options and the seed: each clip draws from a generator of its own,
+so that neither the number of workers nor the other clips matter.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ def make_views(
     n_sample_frames
         Length of the window that those frames are taken from uniformly.
     pairs
-        ``factorial``: every style in both orders, S(S-1)/2 dynamic and S static pairs a clip; ``both``: one of each
-        from three views; ``paper``: one pair a clip, factors balanced over the clips.
+        ``factorial``: every style in both orders, S(S-1)/2 dynamic and S static pairs a clip; ``both``: one
+        of each from three views; ``paper``: one pair a clip, factors balanced over the clips.
 
     Returns
     -------
     views
-        One row a view, its index the row number: clip, video, cluster, label, style, order, and for each pathway the
-        frame numbers that it sees (``frames_<pathway>``).
+        One row a view, its index the row number: clip, video, cluster, label, style, order, and for each
+        pathway the frame numbers that it sees (``frames_<pathway>``).
     pairs
         factor, a, b (row numbers of views), clip, cluster.
     """
@@ -118,7 +118,8 @@ def _digest(seed: int, clip: str, purpose: str) -> bytes:
 
 
 def window_frames(clip: Clip, length: int, draw: np.random.Generator) -> NDArray[np.int64]:
-    """Frame numbers of the window: `length` consecutive frames from a start that is drawn, cycled where the clip is shorter."""
+    """Frame numbers of the window: `length` consecutive frames from a start that is drawn, cycled where
+    the clip is shorter."""
     start = int(draw.integers(0, clip.length - length + 1)) if clip.length > length else 0
     return clip.first + start + np.arange(length) % min(clip.length, length)
 

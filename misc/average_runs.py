@@ -14,6 +14,7 @@ from configs import UserError
 
 
 def main() -> int:
+    """Print the table; return the exit status."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,5 @@
-"""Checkpoints are data: read without running code of theirs, converted to a network's keys, loaded strictly."""
+"""Checkpoints are data: read without running code of theirs, converted to a network's keys, loaded
+strictly."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ class _Refused(Exception):
 
 
 def read_checkpoint(path: Path) -> Mapping:
-    """Read a checkpoint file: safetensors, torch (both formats, tensors only), or a pickle of plain numpy arrays.
+    """Read a checkpoint file: safetensors, torch (both formats, tensors only), or a pickle of plain numpy
+    arrays.
 
     Raises
     ------
@@ -95,8 +97,10 @@ def read_checkpoint(path: Path) -> Mapping:
     )
 
 
-def state_dict_of(content: Mapping) -> dict:
-    """The state dict inside a checkpoint: unwrapped, ``module.`` prefixes of data-parallel training dropped."""
+def state_dict_of(content: Mapping, path: Path) -> dict:
+    """The state dict in a checkpoint: unwrapped, ``module.`` prefixes of data-parallel training dropped."""
+    if not isinstance(content, Mapping):
+        raise UserError(f"checkpoint {path} holds no state dict but one {type(content).__name__}")
     for name in WRAPPERS:
         if isinstance(content.get(name), Mapping):
             content = content[name]
@@ -112,10 +116,11 @@ def load_weights(net: VideoNetwork, source: Path | str) -> None:
     Raises
     ------
     UserError
-        Where a key is missing, unexpected, or of another shape: the line names how many and the first of each.
+        Where a key is missing, unexpected, or of another shape: the line names how many and the first of
+        each.
     """
     if isinstance(source, Path):
-        load_state(net, net.convert(state_dict_of(read_checkpoint(source))), source)
+        load_state(net, net.convert(state_dict_of(read_checkpoint(source), source)), source)
         return
     stored = asset_weights(net, source)
     load_state(net, read_checkpoint(stored), stored)
@@ -146,13 +151,14 @@ def load_state(net: VideoNetwork, state: Mapping[str, Tensor], source: Path) -> 
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
-    """Path of an asset's weights as safetensors with this network's keys, made and hashed at the first use."""
+    """Path of an asset's weights as safetensors with this network's keys, made and hashed at the first
+    use."""
     row = asset_row(name)
     path = cache_dir() / "weights" / f"{name}-{row.sha256[:12]}.safetensors"
     digest = path.with_suffix(".sha256")
     if not (path.exists() and digest.exists()):
         original = fetch(name)
-        state = net.convert(state_dict_of(read_checkpoint(original)))
+        state = net.convert(state_dict_of(read_checkpoint(original), original))
         load_state(net, state, original)  # what does not fit is not stored
         with atomic_path(path) as temporary:
             save_file(
@@ -164,7 +170,8 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
         original.unlink()
     if sha256(path) != digest.read_text().strip():
         raise UserError(
-            f"weights {path} have changed since they were stored (wrong SHA-256): delete the file to fetch it again"
+            f"weights {path} have changed since they were stored (wrong SHA-256): "
+            "delete the file to fetch it again"
         )
     return path
 

@@ -1,6 +1,8 @@
-"""Inception-I3D (Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017): Inception-v1 inflated to 3D.
+"""Inception-I3D (Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017): Inception-v1
+inflated to 3D.
 
-Key names are those of the common PyTorch port (``Mixed_3b.b1a.conv3d.weight``); padding is TensorFlow's "same".
+Key names are those of the common PyTorch port (``Mixed_3b.b1a.conv3d.weight``); padding is TensorFlow's
+"same".
 """
 
 from __future__ import annotations
@@ -46,7 +48,8 @@ JAX_BRANCHES = {
 
 
 def same_padding(size: torch.Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> list[int]:
-    """TensorFlow's "same": total padding by input size, the odd pixel behind; in the order that ``F.pad`` takes."""
+    """TensorFlow's "same": total padding by input size, the odd pixel behind; in the order that ``F.pad``
+    takes."""
     pads: list[int] = []
     for n, k, s in zip(reversed(size), reversed(kernel), reversed(stride), strict=True):
         total = max(k - (n % s or s), 0)
@@ -62,7 +65,8 @@ class SamePool(nn.MaxPool3d):
 
 
 class Unit3D(nn.Module):
-    """Convolution with "same" padding, batch norm, ReLU; the classifier has a bias instead of the last two."""
+    """Convolution with "same" padding, batch norm, ReLU; the classifier has a bias instead of the last
+    two."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1), *, classifier: bool = False

@@ -1,4 +1,5 @@
-"""The table of networks: a row of ``configs/model`` names a family and its arguments; a family is a decorated class."""
+"""The table of networks: a row of ``configs/model`` names a family and its arguments; a family is a
+decorated class."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def build_from_row(
     seed: int = 0,
     **options,
 ) -> VideoNetwork:
-    """Build the network that a row of ``configs/model`` (or one composed by Hydra) describes; see `build_model`."""
+    """Build the network that a row of ``configs/model`` (or one composed by Hydra) describes; see
+    `build_model`."""
     _import_families()
     arguments = {**OmegaConf.to_container(row.get("args") or OmegaConf.create({}), resolve=True), **options}
     with torch.random.fork_rng(devices=[]):

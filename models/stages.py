@@ -16,24 +16,42 @@ from torch import Tensor, nn
 from configs import UserError, nearest
 
 
+def _mean(output: Tensor, axes: range) -> Tensor:
+    return output.mean(dim=tuple(axes), dtype=torch.float32) if axes else output.float()
+
+
+# layout -> what makes (B, units) of an output, accumulated in float32
+POOLS = {
+    "maps": lambda x: _mean(x, range(2, x.dim())),  # (B, C, ...)
+    "channels_last": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, ..., C)
+    "tokens": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, N, C)
+    "cls": lambda x: x[:, 0].float(),  # (B, N, C), the class token first
+}
+
+
 @dataclass(frozen=True)
 class Tap:
     """One module output to be pooled.
 
-    ``select`` picks one element where the module returns a sequence (one entry a pathway). ``layout`` is ``"maps"`` for
-    (B, C, ...) outputs and ``"tokens"`` for (B, N, C).
+    ``select`` picks one element where the module returns several (one entry a pathway). ``layout`` is a key
+    of `POOLS`. ``skip`` leading tokens are left out, which are no places of the clip. ``fold`` rows in turn
+    belong to one clip where the network folds frames or places into the batch; their mean is taken.
     """
 
     module: str
-    select: int | None = None
+    select: int | str | None = None
     layout: str = "maps"
+    skip: int = 0
+    fold: int = 1
 
     def pool(self, output: Tensor) -> Tensor:
         """Average over time and space on the device, accumulated in float32: (B, units)."""
         if self.select is not None:
             output = output[self.select]
-        dims = (1,) if self.layout == "tokens" else tuple(range(2, output.dim()))
-        return output.mean(dim=dims, dtype=torch.float32) if dims else output.float()
+        if self.skip:
+            output = output[:, self.skip :]
+        pooled = POOLS[self.layout](output)  # (B * fold, units)
+        return pooled.unflatten(0, (-1, self.fold)).mean(dim=1) if self.fold > 1 else pooled
 
 
 @dataclass(frozen=True)
@@ -49,9 +67,10 @@ class Stage:
 class InputSpec:
     """All that preprocessing needs to make a clip into this network's input.
 
-    ``frames`` at every ``sampling_rate``-th frame are seen; ``size`` is the short side after scaling, ``crop`` the side of
-    the centre crop, in pixels; ``mean`` and ``std`` are for values in [0, 1]; ``pathways`` maps each pathway, in the order
-    that ``forward`` takes them, to its number of frames; ``fps`` is the frame rate that ``sampling_rate`` counts in.
+    ``frames`` at every ``sampling_rate``-th frame are seen; ``size`` is the short side after scaling,
+    ``crop`` the side of the centre crop, in pixels; ``mean`` and ``std`` are for values in [0, 1];
+    ``pathways`` maps each pathway, in the order that ``forward`` takes them, to its number of frames;
+    ``fps`` is the frame rate that ``sampling_rate`` counts in.
     """
 
     frames: int
@@ -76,23 +95,27 @@ class _Enough(Exception):
 class VideoNetwork(nn.Module):
     """A network that eats video and whose stages can be read; families derive from it.
 
-    Sub-classes set ``stages`` (name -> Stage, in depth order) in their constructor, and override ``prepare`` where
-    forward takes anything but one (B, 3, T, H, W) tensor. ``forward`` returns the logits, (B, classes).
+    Sub-classes set ``stages`` (name -> Stage, in depth order) in their constructor, and override ``prepare``
+    where forward takes anything but one (B, 3, T, H, W) tensor. ``forward`` returns the logits, (B,
+    classes).
     """
 
     stages: dict[str, Stage]
     input_spec: InputSpec
+    prefix: str = ""  # in front of module paths that users do not write: a wrapper's own part of them
 
     def prepare(self, video: Tensor):
         """Turn one normalised clip (B, 3, T, H, W) into what ``forward`` takes."""
         return video
 
     def convert(self, state: Mapping) -> Mapping:
-        """Turn a state dict in another layout of this family into this network's keys; families know their own."""
+        """Turn a state dict in another layout of this family into this network's keys; families know
+        their own."""
         return state
 
     def stage_name(self, stg: int | str | None, path: str = "fast", fuse: bool = True) -> str:
-        """Name of the stage that the original ``--stg`` (with ``--path`` and ``--fuse``) means; None is the deepest."""
+        """Name of the stage that the original ``--stg`` (with ``--path`` and ``--fuse``) means; None is
+        the deepest."""
         if stg is None:
             return list(self.stages)[-1]
         name = stg if str(stg) in self.stages else f"stage{stg}"
@@ -104,15 +127,18 @@ class VideoNetwork(nn.Module):
         return str(name)
 
     def shown_stages(self, path: str, fuse: bool) -> list[str]:
-        """Stages that one table or curve shows together; networks with several readings of a stage choose one."""
+        """Stages that one table or curve shows together; networks with several readings of a stage choose
+        one."""
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Logits at every position that the head sees, (B, ..., classes); families with a position-wise head override it."""
+        """Logits at every position that the head sees, (B, ..., classes); families with a position-wise
+        head override it."""
         return self(inputs)
 
     def probabilities(self, inputs) -> Tensor:
-        """Class probabilities as the original's test mode has them, (B, classes): softmax at each position, then the mean."""
+        """Class probabilities as the original's test mode has them, (B, classes): softmax at each
+        position, then the mean."""
         scores = self.logit_map(inputs).softmax(dim=-1)
         return scores.mean(dim=tuple(range(1, scores.dim() - 1))) if scores.dim() > 2 else scores
 
@@ -159,8 +185,8 @@ class VideoNetwork(nn.Module):
 def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
     """Hook the taps of the named stages; the hooks are gone on every way out.
 
-    Yields a dict that the next forward pass fills with tap -> (B, units). With ``stop``, that pass ends in an exception of
-    its own once the last tap has been filled.
+    Yields a dict that the next forward pass fills with tap -> (B, units). With ``stop``, that pass ends in
+    an exception of its own once the last tap has been filled.
     """
     by_module: dict[str, list[Tap]] = {}
     for tap in chain.from_iterable(net.stages[name].taps for name in names):

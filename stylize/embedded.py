@@ -68,7 +68,8 @@ def _clips(dataset: DictConfig) -> dict[str, tuple[Path, list[int] | None, int]]
                 clips[f"{source.asset}_{start:05d}"] = (path, crop, start)
     if len(clips) < dataset.clips:
         raise UserError(
-            f"dataset={dataset.name}: {len(clips)} shots are long enough, clips={dataset.clips} were asked for"
+            f"dataset={dataset.name}: {len(clips)} shots are long enough, "
+            f"clips={dataset.clips} were asked for"
         )
     return dict(list(clips.items())[: dataset.clips])
 

@@ -1,7 +1,8 @@
 """Four built-in styles: renderings of single frames that change colour and texture and keep motion.
 
-Every operation is local and the same everywhere and in every frame, so that a pattern moves with what carries it: no
-grain, hatching or halftone that would stick to the screen. Parameters are rows of ``configs/style``.
+Every operation is local and the same everywhere and in every frame, so that a pattern moves with what
+carries it: no grain, hatching or halftone that would stick to the screen. Parameters are rows of
+``configs/style``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Small videos and data sets that tests make themselves; a cache of their own where nothing real is needed."""
+"""Small videos and data sets that tests make themselves; a cache of their own where nothing real is
+needed."""
 
 from pathlib import Path
 

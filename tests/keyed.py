@@ -1,4 +1,5 @@
-"""Weights and inputs that anyone can draw again from names: each tensor comes from a numpy RandomState seeded by its name.
+"""Weights and inputs that anyone can draw again from names: each tensor comes from a numpy RandomState
+seeded by its name.
 
 The stored golden outputs were made with these; numpy keeps the legacy RandomState bit-stable.
 """

@@ -1,4 +1,5 @@
-"""The command line, as a user types it: runs end to end on a small data set, bad input is one clear line and status 2."""
+"""The command line, as a user types it: runs end to end on a small data set, bad input is one clear line
+and status 2."""
 
 import json
 import shutil
@@ -220,14 +221,14 @@ def test_flags_become_overrides():
 
 @pytest.mark.parametrize("model", ["i3d_inception", "slowfast_r50_8x8"])
 def test_every_original_flag_is_known(model):
-    flags = {
-        "save_dir": "out", "random_seed": 2, "stylized_data_dir": "d", "dataset": "folder", "app_shuffle": "True",
-        "use_normal_app": "False", "m_same": "True", "model": model, "stg": 5, "path": "cat", "fuse": "True", "gp": 1,
-        "torchscript": 1, "stage": 5, "trained_on": "davis", "checkpoint": "f", "n_factors": 3, "styles": "1,2,3,4",
-        "residual_index": 2, "joint_encoding": "False", "joint_encoding_thresh": 0.4, "batch_size": 2, "image_size": 256,
-        "n_sample_frames": 64, "n_examples": 3000, "device": 0, "num_workers": 4,
-    }  # fmt: skip
-    check(translate([word for name, value in flags.items() for word in (f"--{name}", str(value))]))
+    words = f"""
+        --save_dir out --random_seed 2 --stylized_data_dir d --dataset folder --app_shuffle True
+        --use_normal_app False --m_same True --model {model} --stg 5 --path cat --fuse True --gp 1
+        --torchscript 1 --stage 5 --trained_on davis --checkpoint f --n_factors 3 --styles 1,2,3,4
+        --residual_index 2 --joint_encoding False --joint_encoding_thresh 0.4 --batch_size 2
+        --image_size 256 --n_sample_frames 64 --n_examples 3000 --device 0 --num_workers 4
+    """
+    check(translate(words.split()))
 
 
 def test_help_lists_every_row(run):

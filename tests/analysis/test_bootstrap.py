@@ -128,7 +128,8 @@ def test_same_seed_same_tables(tmp_path):
 
 @pytest.mark.parametrize("clips", [20, 120])
 def test_intervals_cover_the_truth(tmp_path, clips):
-    """Pairs correlated within clips, known correlation: 95 % intervals hold the truth about as often as they say."""
+    """Pairs correlated within clips, known correlation: 95 % intervals hold the truth about as often as
+    they say."""
     hits = 0
     for seed in range(150):
         rows, pairs = sample(clips=clips, seed=seed, units=3)

@@ -1,4 +1,5 @@
-"""From a data set on disk to the tables, with networks whose units are known to be static, dynamic, joint or neither."""
+"""From a data set on disk to the tables, with networks whose units are known to be static, dynamic, joint
+or neither."""
 
 import multiprocessing
 import os

@@ -1,4 +1,5 @@
-"""The paper's estimator against a slow oracle written from its definition, and against the original's outputs."""
+"""The paper's estimator against a slow oracle written from its definition, and against the original's
+outputs."""
 
 from math import exp
 from pathlib import Path

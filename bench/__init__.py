@@ -1,0 +1,1 @@
+"""Measured numbers, each a ratio within one run; run by hand, results in RESULTS.md."""

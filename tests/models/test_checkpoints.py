@@ -1,0 +1,108 @@
+"""Checkpoints are data: what asks for more is refused by name and nothing of it runs."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from configs import UserError
+from models import build_model
+from models.checkpoints import load_weights, read_checkpoint, state_dict_of
+
+NAME = "x3d_xs"
+
+
+class Malicious:
+    def __init__(self, marker):
+        self.command = f"touch {marker}"
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return build_model(NAME, seed=1)
+
+
+@pytest.mark.parametrize("form", ["torch", "torch_legacy", "pickle"])
+def test_a_malicious_pickle_is_refused_by_name_and_does_not_run(tmp_path, form):
+    path, marker = tmp_path / "evil.pyth", tmp_path / "it_ran"
+    content = {"model_state": {"w": torch.zeros(2)} if form != "pickle" else {}, "epoch": Malicious(marker)}
+    if form == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=form == "torch")
+    with pytest.raises(UserError, match=r"evil.pyth was refused: it asks for (posix|nt|os)\.system"):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_every_wrapping_loads(tmp_path, net):
+    state = net.state_dict()
+    forms = {
+        "plain.pt": state,
+        "model_state.pyth": {"model_state": state, "epoch": 3, "cfg": "text"},
+        "state_dict.pth": {"state_dict": {f"module.{k}": v for k, v in state.items()}},
+        "without_counters.pt": {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")},
+    }
+    for name, content in forms.items():
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=name != "plain.pt")
+    save_file(state, tmp_path / "weights.safetensors")
+    for path in tmp_path.iterdir():
+        other = build_model(NAME, checkpoint=path)
+        assert all(torch.equal(v, state[k]) for k, v in other.state_dict().items()), path.name
+
+
+def test_arrays_in_a_pickle_load(tmp_path):
+    arrays = {"blobs": {"conv1_w": np.arange(6.0).reshape(2, 3), "lr": np.float32(0.1)}}
+    for protocol in (2, 4):
+        (tmp_path / "c2.pkl").write_bytes(pickle.dumps(arrays, protocol=protocol))
+        np.testing.assert_array_equal(
+            state_dict_of(read_checkpoint(tmp_path / "c2.pkl"), tmp_path)["conv1_w"],
+            arrays["blobs"]["conv1_w"],
+        )
+
+
+def test_what_does_not_fit_is_counted_and_named(tmp_path, net):
+    state = dict(net.state_dict())
+    key, *_, last = state
+    torch.save(
+        {**{k: v for k, v in state.items() if k != key}, "extra": torch.zeros(1), last: torch.zeros(1)},
+        tmp_path / "w.pt",
+    )
+    with pytest.raises(UserError) as error:
+        load_weights(net, tmp_path / "w.pt")
+    assert f"1 missing ({key})" in str(error.value) and "1 unexpected (extra)" in str(error.value)
+    assert f"1 misshapen ({last} (1,) for" in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(UserError, match="does not fit"):
+        build_model("c2d", checkpoint=_saved(tmp_path, net))
+
+
+def _saved(folder, net):
+    torch.save({"model_state": net.state_dict()}, folder / "other.pyth")
+    return folder / "other.pyth"
+
+
+def test_damaged_and_foreign_files_are_one_line(tmp_path, net):
+    whole = _saved(tmp_path, net).read_bytes()
+    files = {
+        "cut.pyth": whole[: len(whole) // 2],
+        "page.pyth": b"<!DOCTYPE html><html><body>Quota exceeded</body></html>",
+        "empty.pyth": b"",
+        "cut.safetensors": b"\x10\0\0\0\0\0\0\0{",
+        "cut.pkl": pickle.dumps({"a": np.zeros(100)})[:40],
+        "number.pkl": pickle.dumps(3),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=name) as error:
+            load_weights(net, tmp_path / name)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="web page"):
+        read_checkpoint(tmp_path / "page.pyth")
+    with pytest.raises(UserError, match="does not exist"):
+        read_checkpoint(tmp_path / "nowhere.pyth")

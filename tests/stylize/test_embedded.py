@@ -1,0 +1,66 @@
+"""The embedded data set, made from a small video of the test's own."""
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+import stylize.embedded
+from configs import UserError, row
+from datasets import list_clips
+from stylize.embedded import prepare
+from tests.conftest import moving_square
+from tests.datasets.test_frames import write_video
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    monkeypatch.setenv("SD_CACHE", str(tmp_path / "cache"))
+    shots = [
+        moving_square(seed, n=n) // 2 + 40 * k for k, (seed, n) in enumerate(((0, 30), (7, 12), (9, 41)))
+    ]
+    video = write_video(tmp_path / "cuts.mkv", np.concatenate(shots))
+    monkeypatch.setattr(stylize.embedded, "fetch", lambda asset: video)
+    changes = {
+        "sources": [{"asset": "v", "crop": [4, 0, 40, 48]}],
+        "frames": 20,
+        "clips": 2,
+        "short_side": 32,
+    }
+    return OmegaConf.merge(row("dataset", "embedded"), changes)
+
+
+def test_long_shots_become_clips_in_every_style(config):
+    root = prepare(config, row("style", "builtin"))
+    clips = list_clips(OmegaConf.merge(config, {"root": str(root)}), (1, 2, 3, 4)).clips
+    assert [c.id for c in clips] == ["v_00002", "v_00044"] and {c.length for c in clips} == {20}
+    listing = list_clips(OmegaConf.merge(config, {"root": str(root)}), (1, 2, 3, 4))
+    assert listing.frames_of("v_00002", 3).read([0]).shape == (1, 38, 32, 3)  # 48 x 40, short side to 32
+
+
+def test_it_is_made_once_and_goes_on_where_it_was_stopped(config):
+    style = row("style", "builtin")
+    root = prepare(config, style)
+    files = {p: p.read_bytes() for p in sorted(root.rglob("*.jpg"))}
+    stamp = {p: p.stat().st_mtime_ns for p in files}
+    assert prepare(config, style) == root
+    assert stamp == {p: p.stat().st_mtime_ns for p in files}
+    (root / "complete.json").unlink()
+    gone = root / "style_2" / "v_00044"
+    for file in gone.iterdir():
+        file.unlink()
+    gone.rmdir()
+    assert prepare(config, style) == root
+    assert {p: p.read_bytes() for p in sorted(root.rglob("*.jpg"))} == files
+    assert sum(stamp[p] != p.stat().st_mtime_ns for p in files) == 20
+    assert not [p for p in root.rglob(".*")]
+
+
+def test_another_style_is_another_folder(config):
+    style = row("style", "builtin")
+    assert prepare(config, style) != prepare(config, OmegaConf.merge(style, {"styles": {2: {"ink": 9.0}}}))
+
+
+def test_too_few_shots_are_said(config):
+    config.clips = 5
+    with pytest.raises(UserError, match="2 shots are long enough, clips=5"):
+        prepare(config, row("style", "builtin"))
