@@ -21,7 +21,7 @@ def run_task(cfg: DictConfig) -> None:
     """Make the data set where it has to be made, and run the task."""
     start_logging()
     try:
-        if cfg.dataset.get("prepare"):
+        if cfg.task.get("needs_data") and cfg.dataset.get("prepare"):
             cfg.dataset.root = str(get_method(cfg.dataset.prepare)(cfg.dataset, cfg.style))
         get_method(cfg.task.run)(cfg)
     except UserError as error:

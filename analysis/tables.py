@@ -47,13 +47,13 @@ def format_layers(layers: pd.DataFrame, title: str) -> str:
     rows = []
     for _, row in layers.iterrows():
         cells = {"stage": row["stage"], "units": row["units"]}
-        cells |= {f"{f} %": _interval(row, f"share_{f}", 100, 1) for f in FACTORS}
-        cells |= {f"{f} score": _interval(row, f"score_{f}", 1, 3) for f in FACTORS[:2]}
+        cells |= {f"{f} %": with_interval(row, f"share_{f}", 100, 1) for f in FACTORS}
+        cells |= {f"{f} score": with_interval(row, f"score_{f}", 1, 3) for f in FACTORS[:2]}
         rows.append(cells)
-    lines.append(_align(rows))
+    lines.append(align(rows))
     lines.append(f"\nunits by class (correlation over {first['threshold']})\n")
     lines.append(
-        _align(
+        align(
             [{"stage": r["stage"]} | {c: r[f"units_{c}"] for c in UNIT_CLASSES} for _, r in layers.iterrows()]
         )
     )
@@ -86,11 +86,7 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """
     if len(folders) < 2:
         raise UserError(f"{len(folders)} run: an average needs two runs at least")
-    runs = []
-    for folder in map(Path, folders):
-        if not (folder / "layers.csv").exists():
-            raise UserError(f"{folder} holds no layers.csv: is it the folder of a finished run?")
-        runs.append(pd.read_csv(folder / "layers.csv").set_index("stage"))
+    runs = [read_layers(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         if list(run.index) != list(runs[0].index):
             raise UserError(f"{folder} has other stages than {folders[0]}: average runs of one network")
@@ -103,12 +99,28 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     return table
 
 
-def _interval(row: pd.Series, name: str, scale: float, digits: int) -> str:
+def read_layers(folder: str | Path) -> pd.DataFrame:
+    """``layers.csv`` of a finished run, by stage.
+
+    Raises
+    ------
+    UserError
+        Where there is none.
+    """
+    file = Path(folder) / "layers.csv"
+    if not file.exists():
+        raise UserError(f"{folder} holds no layers.csv: is it the folder of a finished run?")
+    return pd.read_csv(file).set_index("stage")
+
+
+def with_interval(row: pd.Series, name: str, scale: float, digits: int) -> str:
+    """A number of a table with its interval, ``0.50 [0.45, 0.55]``; without one where it is NaN."""
     value, low, high = (scale * row[name + part] for part in ("", "_low", "_high"))
     if np.isnan(low):
         return f"{value:.{digits}f}"
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _align(rows: list[dict]) -> str:
+def align(rows: list[dict]) -> str:
+    """Rows as text with aligned columns."""
     return pd.DataFrame(rows).to_string(index=False)

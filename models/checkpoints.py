@@ -3,11 +3,14 @@ strictly."""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -17,6 +20,8 @@ from configs import UserError
 from configs.assets import asset_row, cache_dir, fetch
 from configs.files import atomic_path, sha256, write_text
 from models.stages import VideoNetwork
+
+log = logging.getLogger(__name__)
 
 # all that a pickle of plain numpy arrays needs, under the names of old and new numpy
 ALLOWED_GLOBALS = {
@@ -30,6 +35,8 @@ ALLOWED_GLOBALS = {
     ("_codecs", "encode"),
     ("collections", "OrderedDict"),
 }
+# what ``pretrained`` says in rows whose package loads its own weights
+PACKAGE = "package"
 # the names under which known code bases wrap their state dicts
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
 # how a file of the old torch format starts: a pickled magic number
@@ -110,8 +117,13 @@ def state_dict_of(content: Mapping, path: Path) -> dict:
     return dict(content)
 
 
-def load_weights(net: VideoNetwork, source: Path | str) -> None:
+def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = False) -> None:
     """Load a checkpoint file (a Path) or an asset (its name) into `net`, strictly.
+
+    Parameters
+    ----------
+    drop_head
+        Leave out a classifier of another number of classes; that of `net` stays as it is then.
 
     Raises
     ------
@@ -120,17 +132,35 @@ def load_weights(net: VideoNetwork, source: Path | str) -> None:
         each.
     """
     if isinstance(source, Path):
-        load_state(net, net.convert(state_dict_of(read_checkpoint(source), source)), source)
+        state = net.convert(state_dict_of(read_checkpoint(source), source))
+        load_state(net, state, source, drop_head=drop_head)
         return
     stored = asset_weights(net, source)
     load_state(net, read_checkpoint(stored), stored)
 
 
-def load_state(net: VideoNetwork, state: Mapping[str, Tensor], source: Path) -> None:
+def load_state(
+    net: VideoNetwork, state: Mapping[str, Tensor], source: Path, *, drop_head: bool = False
+) -> None:
     """Load a state dict of this network's own keys; see `load_weights`."""
     own = net.state_dict()
     # counters of batch norm do nothing in eval mode, and old files lack them
     state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
+    state = {k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in state.items()}
+    for key in own:
+        if not isinstance(state.get(key, own[key]), Tensor):
+            raise UserError(f"checkpoint {source} holds {type(state[key]).__name__} as {key}, not a tensor")
+    head = foreign_head(own, state)
+    if head:
+        theirs, ours = (len(values[next(iter(head))]) for values in (state, own))
+        if not drop_head:
+            raise UserError(
+                f"checkpoint {source} has a head of {theirs} classes ({', '.join(head)}), "
+                f"this network one of {ours}: give model.num_classes={theirs}, or "
+                "drop_head=true to leave it out"
+            )
+        log.warning("left out the head of %d classes of %s: logits mean nothing", theirs, source)
+        state |= {key: own[key] for key in head}
     problems = {
         "missing": [k for k in own if k not in state],
         "unexpected": [k for k in state if k not in own],
@@ -148,6 +178,14 @@ def load_state(net: VideoNetwork, state: Mapping[str, Tensor], source: Path) -> 
         )
         raise UserError(f"checkpoint {source} does not fit {type(net).__name__}: {found}")
     net.load_state_dict(dict(state))
+
+
+def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
+    """Keys of a classifier of another number of classes, where that is all that does not fit."""
+    keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
+    counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
+    alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
+    return keys if own.keys() == state.keys() and alike and len(counts) == 1 else []
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
@@ -179,8 +217,22 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
 def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None) -> Path | None:
     """The file behind ``checkpoint=``, for manifests; None for random weights."""
     if checkpoint == "pretrained":
-        return asset_weights(net, pretrained)
+        return tensor_hashes(net) if pretrained == PACKAGE else asset_weights(net, pretrained)
     return Path(checkpoint) if checkpoint is not None else None
+
+
+def tensor_hashes(net: VideoNetwork) -> Path:
+    """A file of the hash of every tensor of `net`: it stands for weights that a package loaded from files
+    of its own."""
+    lines = []
+    for key, tensor in net.state_dict().items():
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest = hashlib.sha256(memoryview(data.numpy())).hexdigest()
+        lines.append(f"{digest} {tensor.dtype} {tuple(tensor.shape)} {key}\n")
+    text = "".join(lines)
+    path = cache_dir() / "weights" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.tensors.txt"
+    write_text(path, text)
+    return path
 
 
 def _first_line(error: BaseException) -> str:

@@ -121,6 +121,20 @@ def test_seeds_stages_and_data_sets_do_not_overwrite_each_other(run, stylized, t
     assert np.isclose(table.loc["stage3", "score_static_ci"], spread)
 
 
+def test_runs_side_by_side(run, stylized, tmp_path):
+    data = ["dataset=folder", f"stylized_data_dir={stylized}", "styles='1,2'"]
+    assert run("-m", *SMALL, *data, "seed=1,2")[0] == 0
+    folders = run_folders(tmp_path)
+    status, out, _ = run("task=compare", f"runs=[{folders[0]},{folders[1]}]")
+    assert status == 0
+    expected = pd.read_csv(folders[1] / "layers.csv").set_index("stage").loc["stage3", "score_static"]
+    assert "x3d_xs seed 1" in out and "x3d_xs seed 2" in out and f"{expected:.3f} [" in out
+    status, _, err = run("task=compare", f"runs=[{folders[0]}]")
+    assert status == 2 and "give runs=[FOLDER,FOLDER,...]" in err
+    status, _, err = run("task=compare", f"runs=[{folders[0]},{tmp_path}]")
+    assert status == 2 and "is not a run folder" in err
+
+
 def test_average_of_what_is_no_run(tmp_path):
     command = [sys.executable, ROOT / "misc/average_runs.py", tmp_path, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -82,6 +82,24 @@ def test_what_does_not_fit_is_counted_and_named(tmp_path, net):
         build_model("c2d", checkpoint=_saved(tmp_path, net))
 
 
+def test_a_head_of_other_classes_is_named_and_left_out_only_when_asked_for(tmp_path, net, caplog):
+    path = tmp_path / "k600.pyth"
+    torch.save({"model_state": build_model(NAME, num_classes=7, seed=5).state_dict()}, path)
+    with pytest.raises(
+        UserError, match=r"head of 7 classes .*one of 400: give model.num_classes=7, or drop_head=true"
+    ):
+        load_weights(net, path)
+    other = build_model(NAME, seed=2)
+    before = other.state_dict()["head.projection.weight"].clone()
+    load_weights(other, path, drop_head=True)
+    assert torch.equal(other.state_dict()["head.projection.weight"], before)
+    assert torch.equal(
+        other.state_dict()["s1.pathway0_stem.conv.weight"],
+        torch.load(path)["model_state"]["s1.pathway0_stem.conv.weight"],
+    )
+    assert "left out the head of 7 classes" in caplog.text
+
+
 def _saved(folder, net):
     torch.save({"model_state": net.state_dict()}, folder / "other.pyth")
     return folder / "other.pyth"
