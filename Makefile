@@ -14,6 +14,8 @@ test: .venv/ready-test
 
 bench: .venv/ready
 	$(BIN)/python -m bench.extraction
+	$(BIN)/python -m bench.stages --model i3d_inception
+	$(BIN)/python -m bench.stages --model slowfast_r50_8x8
 	$(BIN)/python -m bench.estimator
 	$(BIN)/python -m bench.coverage
 

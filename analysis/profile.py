@@ -27,6 +27,8 @@ from models import VideoNetwork, build_from_row
 from models.checkpoints import weights_file
 
 log = logging.getLogger(__name__)
+# what a model row says that does not change activations, or that the hash of the weights says better
+NOT_IDENTITY = ("about", "checkpoint", "pretrained")
 
 
 def run(cfg: DictConfig) -> Path:
@@ -78,7 +80,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
     """All that decides the activations: two runs with the same identity are the same run."""
     model = OmegaConf.to_container(cfg.model, resolve=True)
     return {
-        "model": {key: model[key] for key in ("name", "family", "args", "num_classes", "input", "init")},
+        "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
         "weights_sha256": sha256(weights) if weights else None,
         "dataset": {"name": clips.name, "folder": clips.root.name, "listing_sha256": clips.listing_sha256},
         "styles": list(clips.styles),
@@ -176,7 +178,8 @@ def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunE
     tables.write_tables(folder, result)
     shown = net.shown_stages(cfg.path, cfg.fuse)
     layers = result.layers.set_index("stage").loc[shown].reset_index()
-    title = f"{cfg.model.name} on {cfg.dataset.name}"
+    untrained = " (untrained)" if cfg.model.init == "random" else ""
+    title = f"{cfg.model.name}{untrained} on {cfg.dataset.name}"
     figures.draw_profile(layers, folder / "profile.png", title)
     print(tables.format_layers(layers if cfg.stg is None else layers[layers["stage"] == stage], title))
 

@@ -1,4 +1,4 @@
-"""What extraction costs beside the bare forward passes of the same views, and five stages beside one.
+"""What extraction costs beside the bare forward passes of the same views.
 
     python -m bench.extraction [--rounds N]
 
@@ -63,13 +63,10 @@ def main() -> None:
 
     bare(), whole()  # warm: files in the page cache, kernels chosen
     names = {"bare": bare, "extraction": whole}
-    spent = dict.fromkeys([*names, "one stage", "five stages"], 0.0)
+    spent = dict.fromkeys(names, 0.0)
     for _ in range(arguments.rounds):
         for name, function in names.items():
             spent[name] += timed(function)
-        for _ in range(3):
-            spent["one stage"] += timed(net.read, inputs, ["stage5"])
-            spent["five stages"] += timed(net.read, inputs)
     count = arguments.rounds * len(views)
     print(
         f"i3d_inception, {spec.frames} x {spec.crop} x {spec.crop}, {count} views, "
@@ -79,10 +76,6 @@ def main() -> None:
     print(f"extraction        {count / spent['extraction']:6.2f} views/s")
     print(
         f"(a) extraction over bare forward         {spent['extraction'] / spent['bare']:.3f}   (bound 1.15)"
-    )
-    print(
-        f"(b) five stages over the last one alone  {spent['five stages'] / spent['one stage']:.3f}"
-        "   (bound 1.03)"
     )
 
 

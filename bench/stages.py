@@ -1,0 +1,51 @@
+"""What reading every stage costs beside reading the last one, and beside a plain forward pass.
+
+    python -m bench.stages [--model slowfast_r50_8x8] [--rounds N]
+
+Floor: one forward pass. The three take turns within each round; the ratio of the sums is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from models import build_model
+
+
+def main() -> None:
+    """Measure and print."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+    parser.add_argument("--model", default="slowfast_r50_8x8")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=2)
+    arguments = parser.parse_args()
+    net = build_model(arguments.model)
+    spec = net.input_spec
+    inputs = net.prepare(torch.randn(arguments.batch, 3, spec.frames, spec.crop, spec.crop))
+    last = net.stage_name(None, "cat")
+    reads = {
+        "plain forward": lambda: net.read(inputs, ["logits"]),
+        "last stage": lambda: net.read(inputs, [last]),
+        "all stages": lambda: net.read(inputs),
+    }
+    spent = dict.fromkeys(reads, 0.0)
+    for round_ in range(arguments.rounds + 1):
+        for name, read in reads.items():
+            begin = time.perf_counter()
+            read()
+            spent[name] += (time.perf_counter() - begin) * (round_ > 0)  # the first warms up
+    clip = f"{spec.frames} x {spec.crop} x {spec.crop}"
+    print(
+        f"{arguments.model}, {clip}, batch {arguments.batch}, "
+        f"{len(net.stages)} stages, {arguments.rounds} rounds"
+    )
+    for name in ("last stage", "plain forward"):
+        print(f"all stages over {name:<14}{spent['all stages'] / spent[name]:.3f}")
+
+
+if __name__ == "__main__":
+    main()
