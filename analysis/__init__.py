@@ -3,5 +3,14 @@
 from analysis.bootstrap import RunEstimate, estimate_run
 from analysis.paper import Estimate, estimate_pairs
 from analysis.tables import average_runs
+from analysis.variance import VarianceEstimate, estimate_variance
 
-__all__ = ["Estimate", "RunEstimate", "average_runs", "estimate_pairs", "estimate_run"]
+__all__ = [
+    "Estimate",
+    "RunEstimate",
+    "VarianceEstimate",
+    "average_runs",
+    "estimate_pairs",
+    "estimate_run",
+    "estimate_variance",
+]

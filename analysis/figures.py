@@ -18,6 +18,16 @@ COLOURS = {
     "residual": "#999999",
     "dead": "#DDDDDD",
 }
+# sources of variance: the three effects in full colour, their interactions lighter
+COMPONENT_COLOURS = {
+    "video": "#009E73",
+    "style": "#0072B2",
+    "order": "#D55E00",
+    "video:style": "#56B4E9",
+    "video:order": "#E69F00",
+    "style:order": "#CC79A7",
+    "video:style:order": "#999999",
+}
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
 
 
@@ -66,6 +76,30 @@ def draw_classes(row: pd.Series, path: Path, title: str) -> None:
     bars = axes.bar(UNIT_CLASSES, counts, color=[COLOURS[name] for name in UNIT_CLASSES])
     axes.bar_label(bars, padding=3)
     axes.set(title=f"{title} (threshold {row['threshold']})", ylabel="units")
+    axes.spines[["top", "right"]].set_visible(False)
+    save(figure, path)
+
+
+def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw the shares of each stage's variance by source, as stacked bars; negative ones hang below zero."""
+    stages = list(layers["stage"].unique())
+    figure = Figure(figsize=(max(6.5, 2.5 + 0.8 * len(stages)), 4.2), layout="constrained")
+    axes = figure.subplots()
+    above, below = np.zeros(len(stages)), np.zeros(len(stages))
+    for name, colour in COMPONENT_COLOURS.items():
+        part = layers[layers["component"] == name].set_index("stage").loc[stages, "share"]
+        height = 100 * part.to_numpy()
+        bars = axes.bar(
+            stages, height, bottom=np.where(height > 0, above, below), color=colour, label=name, width=0.75
+        )
+        labels = [f"{h:.0f}" if h >= 6 else "" for h in height]
+        axes.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
+        above += np.maximum(height, 0)
+        below += np.minimum(height, 0)
+    axes.axhline(0, color="black", linewidth=0.6)
+    axes.set(title=f"{title}: what units vary with", ylabel="share of variance (%)")
+    axes.tick_params(axis="x", rotation=0 if len(stages) <= 6 else 45)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     axes.spines[["top", "right"]].set_visible(False)
     save(figure, path)
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.bootstrap import RunEstimate
 from analysis.paper import FACTORS, UNIT_CLASSES
+from analysis.variance import COMPONENTS, VarianceEstimate
 from configs import UserError
 from configs.files import atomic_path
 
@@ -27,6 +28,21 @@ def write_tables(folder: Path, result: RunEstimate) -> None:
                 writer = csv.writer(file)  # CRLF, as the original's
                 writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
                 writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
+
+
+def write_variance(folder: Path, estimate: VarianceEstimate) -> None:
+    """Write ``variance_layers.csv`` and ``variance_units.parquet``."""
+    with atomic_path(folder / "variance_layers.csv") as temporary:
+        estimate.layers.to_csv(temporary, index=False)
+    with atomic_path(folder / "variance_units.parquet") as temporary:
+        estimate.units.to_parquet(temporary, index=False)
+
+
+def format_variance(layers: pd.DataFrame) -> str:
+    """Shares of each stage's variance by component, in percent."""
+    shares = 100 * layers.pivot(index="stage", columns="component", values="share")
+    shares = shares.loc[layers["stage"].unique(), list(COMPONENTS)]
+    return align([{"stage": stage, **row.map("{:.1f}".format)} for stage, row in shares.iterrows()])
 
 
 def dimensions_file(folder: Path, stage: str) -> Path:
