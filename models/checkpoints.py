@@ -118,7 +118,8 @@ def state_dict_of(content: Mapping, path: Path) -> dict:
 
 
 def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = False) -> None:
-    """Load a checkpoint file (a Path) or an asset (its name) into `net`, strictly.
+    """Load a checkpoint (the Path of a file, or of a folder where the family has such) or an asset (its
+    name) into `net`, strictly.
 
     Parameters
     ----------
@@ -132,8 +133,8 @@ def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = Fal
         each.
     """
     if isinstance(source, Path):
-        state = net.convert(state_dict_of(read_checkpoint(source), source))
-        load_state(net, state, source, drop_head=drop_head)
+        content = net.read_folder(source) if source.is_dir() else read_checkpoint(source)
+        load_state(net, net.convert(state_dict_of(content, source)), source, drop_head=drop_head)
         return
     stored = asset_weights(net, source)
     load_state(net, read_checkpoint(stored), stored)
@@ -218,12 +219,13 @@ def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: s
     """The file behind ``checkpoint=``, for manifests; None for random weights."""
     if checkpoint == "pretrained":
         return tensor_hashes(net) if pretrained == PACKAGE else asset_weights(net, pretrained)
-    return Path(checkpoint) if checkpoint is not None else None
+    if checkpoint is None:
+        return None
+    return tensor_hashes(net) if Path(checkpoint).is_dir() else Path(checkpoint)
 
 
 def tensor_hashes(net: VideoNetwork) -> Path:
-    """A file of the hash of every tensor of `net`: it stands for weights that a package loaded from files
-    of its own."""
+    """A file of the hash of every tensor of `net`: it stands for weights that come from several files."""
     lines = []
     for key, tensor in net.state_dict().items():
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

@@ -34,7 +34,12 @@ def list_models() -> dict[str, str]:
     table = {
         name: OmegaConf.load(configs.CONFIG_DIR / "model" / f"{name}.yaml") for name in configs.rows("model")
     }
-    return {name: row.about for name, row in table.items() if not row.get("not_available_yet")}
+    return {
+        name: row.about
+        for name, row in table.items()
+        # adapters are no networks before one is named, and need packages that may not be here
+        if not row.get("not_available_yet") and not row.get("adapter")
+    }
 
 
 def build_model(
@@ -43,6 +48,7 @@ def build_model(
     num_classes: int | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
+    drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
     """Build a network of the table, in eval mode, on the CPU.
@@ -55,6 +61,8 @@ def build_model(
         Width of the classifier; None takes the row's.
     checkpoint
         A file, ``"pretrained"`` (an asset, where one exists) or None for random weights drawn from `seed`.
+    drop_head
+        Leave out a classifier of other classes that the checkpoint has.
     options
         Arguments of the family that replace those of the row.
 
@@ -64,7 +72,12 @@ def build_model(
         Unknown name or option, or a checkpoint that does not fit.
     """
     return build_from_row(
-        configs.row("model", name), num_classes=num_classes, checkpoint=checkpoint, seed=seed, **options
+        configs.row("model", name),
+        num_classes=num_classes,
+        checkpoint=checkpoint,
+        seed=seed,
+        drop_head=drop_head,
+        **options,
     )
 
 
@@ -74,12 +87,15 @@ def build_from_row(
     num_classes: int | None = None,
     checkpoint: str | Path | None = None,
     seed: int = 0,
+    drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
     """Build the network that a row of ``configs/model`` (or one composed by Hydra) describes; see
     `build_model`."""
     _import_families()
     arguments = {**OmegaConf.to_container(row.get("args") or OmegaConf.create({}), resolve=True), **options}
+    if row.get("adapter") and checkpoint == "pretrained":  # weights that its package loads itself
+        arguments["pretrained"], checkpoint = True, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
@@ -88,7 +104,8 @@ def build_from_row(
             raise UserError(
                 f"model {row.name!r}: {error}; its options: {', '.join(arguments) or 'none'}"
             ) from error
-    net.input_spec = InputSpec(**OmegaConf.to_container(row.input, resolve=True))
+    if not row.get("adapter"):  # adapters know the input that their package means
+        net.input_spec = InputSpec(**OmegaConf.to_container(row.input, resolve=True))
     net.eval().requires_grad_(False)
     check_stages(net)
     if checkpoint == "pretrained":
@@ -99,7 +116,7 @@ def build_from_row(
             )
         load_weights(net, row.pretrained)
     elif checkpoint is not None:
-        load_weights(net, Path(checkpoint))
+        load_weights(net, Path(checkpoint), drop_head=drop_head)
     return net
 
 

@@ -5,10 +5,12 @@ A family file gives each network its ``stages`` and its ``input_spec``; everythi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -68,15 +70,16 @@ class InputSpec:
     """All that preprocessing needs to make a clip into this network's input.
 
     ``frames`` at every ``sampling_rate``-th frame are seen; ``size`` is the short side after scaling,
-    ``crop`` the side of the centre crop, in pixels; ``mean`` and ``std`` are for values in [0, 1];
+    ``crop`` the side of the centre crop, in pixels, and either may be (height, width) instead; ``mean`` and
+    ``std`` are for values in [0, 1];
     ``pathways`` maps each pathway, in the order that ``forward`` takes them, to its number of frames;
     ``fps`` is the frame rate that ``sampling_rate`` counts in.
     """
 
     frames: int
     sampling_rate: int
-    size: int
-    crop: int
+    size: int | tuple[int, int]
+    crop: int | tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     pathways: dict[str, int] = field(default_factory=dict)
@@ -85,7 +88,15 @@ class InputSpec:
     def __post_init__(self):
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
+        for name in ("size", "crop"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
         object.__setattr__(self, "pathways", dict(self.pathways) or {"rgb": self.frames})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what the network gets."""
+        return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
 
 class _Enough(Exception):
@@ -108,10 +119,21 @@ class VideoNetwork(nn.Module):
         """Turn one normalised clip (B, 3, T, H, W) into what ``forward`` takes."""
         return video
 
+    def example_input(self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None):
+        """What ``forward`` takes for `batch` items, filled by `make`, a function of a shape.
+
+        `size` stands for the height and width of the input spec, where the network can see others.
+        """
+        return self.prepare(make((batch, 3, self.input_spec.frames, *(size or self.input_spec.shape))))
+
     def convert(self, state: Mapping) -> Mapping:
         """Turn a state dict in another layout of this family into this network's keys; families know
         their own."""
         return state
+
+    def read_folder(self, folder: Path) -> Mapping:
+        """State dict of a checkpoint that is a folder; families whose checkpoints are override it."""
+        raise UserError(f"checkpoint {folder} is a folder: give the file in it")
 
     def stage_name(self, stg: int | str | None, path: str = "fast", fuse: bool = True) -> str:
         """Name of the stage that the original ``--stg`` (with ``--path`` and ``--fuse``) means; None is
@@ -223,12 +245,11 @@ def check_stages(net: VideoNetwork) -> None:
     RuntimeError
         Where a declared stage differs from the network: a mistake in the family file.
     """
-    spec = net.input_spec
-    video = torch.empty(1, 3, spec.frames, spec.crop, spec.crop, device="meta")
+    inputs = net.example_input(partial(torch.empty, device="meta"))
     tensors = chain(net.named_parameters(), net.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     with torch.no_grad(), tapped(net, net.stages, stop=False) as pooled:
-        torch.func.functional_call(net, shapes, (net.prepare(video),))
+        torch.func.functional_call(net, shapes, (inputs,))
     for name, stage in net.stages.items():
         units = sum(pooled[tap].shape[1] for tap in stage.taps)
         if units != stage.units:
