@@ -25,7 +25,7 @@ def main() -> None:
     arguments = parser.parse_args()
     net = build_model(arguments.model)
     spec = net.input_spec
-    inputs = net.prepare(torch.randn(arguments.batch, 3, spec.frames, spec.crop, spec.crop))
+    inputs = net.example_input(torch.randn, arguments.batch)
     last = net.stage_name(None, "cat")
     reads = {
         "plain forward": lambda: net.read(inputs, ["logits"]),
@@ -38,7 +38,7 @@ def main() -> None:
             begin = time.perf_counter()
             read()
             spent[name] += (time.perf_counter() - begin) * (round_ > 0)  # the first warms up
-    clip = f"{spec.frames} x {spec.crop} x {spec.crop}"
+    clip = " x ".join(map(str, (spec.frames, *spec.shape)))
     print(
         f"{arguments.model}, {clip}, batch {arguments.batch}, "
         f"{len(net.stages)} stages, {arguments.rounds} rounds"

@@ -1,5 +1,6 @@
 """Every network of the table: the contract that analysis leans on, and the golden outputs of the original."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,13 @@ def relative_error(ours, theirs):
     return float((ours.double() - theirs.double()).norm() / theirs.double().norm())
 
 
+def two_streams(net):
+    return "Flow" in net.input_spec.pathways
+
+
 def small_input(net, batch=2):
-    spec = net.input_spec
-    return net.prepare(
-        torch.randn(batch, 3, spec.frames, spec.crop, spec.crop, generator=torch.Generator().manual_seed(0))
-    )
+    noise = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    return net.example_input(noise, batch, size=(64, 96) if two_streams(net) else None)
 
 
 @pytest.fixture(scope="module", params=sorted(list_models()))
@@ -44,6 +47,7 @@ def test_same_seed_same_weights(net, name):
 
 def test_read_equals_pooled_full_activations_and_stops_early(net):
     inputs = small_input(net, batch=1)
+    count = net.input_spec.frames if two_streams(net) else 1  # rows of one item
     outputs = {}
     modules = {tap.module for stage in net.stages.values() for tap in stage.taps}
     # clone: some blocks hand their output to an in-place operation
@@ -69,9 +73,9 @@ def test_read_equals_pooled_full_activations_and_stops_early(net):
                 torch.stack([flat[:, u].double().sum(1) / flat.shape[2] for u in range(flat.shape[1])], dim=1)
             )
         slow = torch.cat(slow, dim=1)
-        assert rows[stage_name].shape == (1, stage.units) and rows[stage_name].dtype == torch.float32
+        assert rows[stage_name].shape == (count, stage.units) and rows[stage_name].dtype == torch.float32
         assert relative_error(rows[stage_name], slow) < 1e-5
-    assert rows["logits"].shape[0] == 1
+    assert rows["logits"].shape[0] == count
 
     first, *_, last = net.stages
     ran = []
@@ -85,7 +89,7 @@ def test_read_equals_pooled_full_activations_and_stops_early(net):
 def test_golden_outputs(name):
     path = GOLDEN / f"{name}.pt"
     if not path.exists():
-        pytest.skip(f"no golden output of {name} exists")
+        pytest.skip(f"no golden output of {name} is here (those with two streams: test_vos_networks.py)")
     golden = torch.load(path, weights_only=True)
     net = build_model(name, num_classes=golden.get("num_classes"))
     assert {key: tuple(value.shape) for key, value in net.state_dict().items()} == {

@@ -1,0 +1,171 @@
+"""FusionSeg (Jain et al., CVPR 2017) as DeepLabV3+ (Chen et al., ECCV 2018): two ResNet-101, one of the
+image and one of the flow.
+
+Key names are those of Kowal et al. (CVPR 2022): ``backbone.mot_stream.layer3.0.conv1.weight``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from configs import UserError
+from models.registry import register
+from models.resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, pooled, resnet_layers, stem
+from models.stages import Tap
+from models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare
+
+ASPP_WIDTH = 256
+LOW_WIDTH = 48  # channels that are left of layer 1 in the head
+# output stride -> dilations of the 3x3 convolutions of the pyramid
+ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
+WIDTHS = ARCHITECTURES["resnet101"][2]
+
+
+def resized(x: Tensor, size) -> Tensor:
+    """Resize maps."""
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+
+
+def resnet101(output_stride: int) -> nn.ModuleDict:
+    """Trunk of ResNet-101, under torchvision's names."""
+    conv1, bn1 = stem()
+    layers = resnet_layers("resnet101", output_stride)
+    return nn.ModuleDict({"conv1": conv1, "bn1": bn1, **dict(zip(LAYERS, layers, strict=True))})
+
+
+def fuse(width: int, norm: bool) -> nn.Module:
+    """1x1 convolution that makes one map of two of `width` channels."""
+    layer = nn.Conv2d(2 * width, width, 1)
+    return nn.Sequential(layer, nn.BatchNorm2d(width)) if norm else layer
+
+
+class Backbone(nn.Module):
+    """Both streams, which run side by side and never see each other; with `early`, layers 1 and 4 are
+    fused."""
+
+    def __init__(self, output_stride: int, early: bool, norm: bool):
+        super().__init__()
+        self.app_stream = resnet101(output_stride)
+        self.mot_stream = resnet101(output_stride)
+        # layers 2 and 3 have weights in checkpoints, but nothing is made of them
+        fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
+        self.sensor_fusion = nn.ModuleDict(fusions) if early else None
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """Map images and flows to layers 1 and 4: [fused], or [image, flow] to be fused later."""
+        streams = [self.app_stream, self.mot_stream]
+        maps = [
+            pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)
+        ]
+        kept = {}
+        for name in LAYERS:
+            maps = [net[name](x) for net, x in zip(streams, maps, strict=True)]
+            if name in ("layer1", "layer4"):
+                early = self.sensor_fusion is not None
+                kept[name] = [self.sensor_fusion[name](torch.cat(maps, dim=1))] if early else maps
+        return kept
+
+
+class PoolBranch(nn.Sequential):
+    """What the whole map holds, at every place."""
+
+    def __init__(self, inputs: int):
+        super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, ASPP_WIDTH, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).expand(-1, -1, *x.shape[2:])  # (B, C, 1, 1) -> (B, C, H, W)
+
+
+class ASPP(nn.Module):
+    """Pyramid of dilated convolutions side by side (atrous spatial pyramid pooling)."""
+
+    def __init__(self, inputs: int, rates: tuple[int, ...]):
+        super().__init__()
+        self.convs = nn.ModuleList(
+            [
+                nn.Sequential(*conv_norm_relu(inputs, ASPP_WIDTH, 1)),
+                *(nn.Sequential(*conv_norm_relu(inputs, ASPP_WIDTH, 3, rate)) for rate in rates),
+                PoolBranch(inputs),
+            ]
+        )
+        joined = len(self.convs) * ASPP_WIDTH
+        self.project = nn.Sequential(*conv_norm_relu(joined, ASPP_WIDTH, 1), nn.Dropout(0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(torch.cat([branch(x) for branch in self.convs], dim=1))
+
+
+class Head(nn.Module):
+    """Layer 4 through the pyramid, layer 1 beside it; with `late`, maps of two streams are fused here."""
+
+    def __init__(self, num_classes: int, rates: tuple[int, ...], late: bool):
+        super().__init__()
+        self.project = nn.Sequential(*conv_norm_relu(WIDTHS[0], LOW_WIDTH, 1))
+        self.aspp = ASPP(WIDTHS[3], rates)
+        self.classifier = nn.Sequential(
+            *conv_norm_relu(LOW_WIDTH + ASPP_WIDTH, 256, 3), nn.Conv2d(256, num_classes, 1)
+        )
+        self.sensor_fusion = None
+        if late:
+            fusions = {"low_level": fuse(WIDTHS[0], norm=False), "out": fuse(ASPP_WIDTH, norm=False)}
+            self.sensor_fusion = nn.ModuleDict(fusions)
+
+    def forward(self, low: list[Tensor], deep: list[Tensor]) -> Tensor:
+        """Map layers 1 and 4, one or two maps each, to logits at the size of layer 1."""
+        low, deep = torch.cat(low, dim=1), torch.cat([self.aspp(x) for x in deep], dim=1)
+        if self.sensor_fusion is not None:
+            low, deep = self.sensor_fusion["low_level"](low), self.sensor_fusion["out"](deep)
+        low = self.project(low)
+        return self.classifier(torch.cat([low, resized(deep, low.shape[2:])], dim=1))
+
+
+@register("fusionseg")
+class FusionSeg(TwoStreamNetwork):
+    """FusionSeg; ``forward`` returns logits of background and object, (B, classes, H, W).
+
+    Parameters
+    ----------
+    output_stride
+        8 or 16: how much smaller layer 4 is than the image.
+    fuse_early
+        Fuse layers 1 and 4 before the head; else in it, where the stages of ``sensor_fusion`` are the low
+        level's (layer 1) and the pyramid's (layer 4) fused maps.
+    fuse_bnorm
+        Batch norm behind the early fusion.
+    """
+
+    def __init__(self, num_classes: int, output_stride: int, fuse_early: bool, fuse_bnorm: bool):
+        super().__init__()
+        if output_stride not in ASPP_RATES:
+            raise UserError(
+                f"output_stride={output_stride}: FusionSeg has {' or '.join(map(str, ASPP_RATES))}"
+            )
+        if fuse_bnorm and not fuse_early:
+            raise UserError("fuse_bnorm=True goes with fuse_early=True: late fusion has no batch norm")
+        self.backbone = Backbone(output_stride, fuse_early, fuse_bnorm)
+        self.classifier = Head(num_classes, ASPP_RATES[output_stride], late=not fuse_early)
+        places = {
+            f"{place},{stream}": (units, Tap(f"backbone.{stream}.{place}"))
+            for stream in STREAMS
+            for place, units in zip(("conv1", *LAYERS), (WIDTH, *WIDTHS), strict=True)
+        }
+        fused = {"layer1": (WIDTHS[0], "low_level"), "layer4": (ASPP_WIDTH, "out")}
+        for place, (units, module) in fused.items():
+            tap = Tap(f"classifier.{FUSED}.{module}")
+            if fuse_early:
+                units, tap = WIDTHS[LAYERS.index(place)], Tap(f"backbone.{FUSED}.{place}")
+            places[f"{place},{FUSED}"] = (units, tap)
+        self.stages = declare(places)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Map {"Image": (B, 3, H, W), "Flow": (B, 3, H, W)} to logits (B, classes, H, W)."""
+        maps = self.backbone(inputs)
+        return resized(self.classifier(maps["layer1"], maps["layer4"]), inputs["Image"].shape[2:])
+
+    def object_map(self, output: Tensor) -> Tensor:
+        """All that is not background, the first class."""
+        return 1 - output.softmax(dim=1)[:, :1]
