@@ -1,0 +1,201 @@
+"""Class Feature Pyramids (Stergiou et al., "Class Feature Pyramids for Video Explanation", ICCVW 2019): which
+kernels, at which depth, a class prediction of a clip leans on.
+
+Class step: the classifier's weights, scaled from 0 to 1 over all classes and features; the features of the
+class that reach theta are the kernels of level 1. Back-steps: see `analysis.pyramid_rules`. A kernel's tube
+is the sum of its children's activation maps over the clip.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from analysis.feature_path import FeaturePath
+from analysis.pyramid_rules import RULES, Corrected, Links, Original
+from configs import UserError, nearest
+from models.stages import VideoNetwork
+
+
+@dataclass(frozen=True)
+class Pyramid:
+    """The kernels behind one class of one clip.
+
+    Level 0 is the class, level 1 the features that the classifier weighs, and so on back through the network;
+    ``steps[level]`` are the links from the kernels of that level to those of the next.
+    """
+
+    label: int
+    theta: float
+    rules: str
+    steps: tuple[Links, ...]
+    clip: Corrected | Original
+
+    @property
+    def links(self) -> pd.DataFrame:
+        """One row a link: level of the parent, parent, child (in the level after), strength in [0, 1]."""
+        tables = [
+            pd.DataFrame({"level": level, "parent": parent, "child": child, "strength": strength})
+            for level, (parent, child, strength) in enumerate(self.steps)
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    @property
+    def nodes(self) -> pd.DataFrame:
+        """One row a kernel: level, unit (its number there), layer (module path), channel (number within)."""
+        tables = [pd.DataFrame({"level": [0], "unit": self.label, "layer": "class", "channel": self.label})]
+        for level, (_, child, _) in enumerate(self.steps, start=1):
+            units = np.unique(child)
+            layers, channels = self.clip.name(level, units)
+            tables.append(pd.DataFrame({"level": level, "unit": units, "layer": layers, "channel": channels}))
+        return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+    def children(self, level: int, unit: int) -> NDArray:
+        """Children of a kernel, ascending."""
+        parent, child, _ = self.steps[level]
+        return np.unique(child[parent == unit])
+
+    def nested(self) -> dict:
+        """The original's form: {class: {kernel: {kernel: [kernels]}}} with text keys, as in JSON.
+
+        A kernel stands there once for every path that leads to it, so deep pyramids are large in this form.
+        """
+        below: dict[int, list | dict] = {}
+        for level in reversed(range(len(self.steps))):
+            last = level == len(self.steps) - 1
+            units = np.unique(self.steps[level - 1][1]) if level else [self.label]
+            grown = {}
+            for unit in units:
+                children = self.children(level, unit).tolist()
+                grown[int(unit)] = children if last else {str(c): below[c] for c in children}
+            below = grown
+        return {str(self.label): below[self.label]}
+
+    def map(self, level: int, unit: int) -> NDArray:
+        """Sum of the activation maps of a kernel's children, at the size that those have: (t, h, w)."""
+        children = self.children(level, unit)
+        return self.clip.map(level, unit, children).float().cpu().numpy()
+
+    def tube(self, level: int, unit: int) -> NDArray:
+        """That sum at the size of the clip, from 0 to 1: (T, H, W)."""
+        return TUBES[self.rules](self.map(level, unit), self.clip.size)
+
+
+def class_feature_pyramid(
+    net: VideoNetwork,
+    inputs,
+    label: int,
+    *,
+    theta: float = 0.8,
+    depth: int = 3,
+    rules: str = "corrected",
+    select: str = "all",
+    path: FeaturePath | None = None,
+) -> Pyramid:
+    """Find the kernels behind class `label` in one clip.
+
+    Parameters
+    ----------
+    net
+        A network whose classifier reads the maps of 3D convolutions. Of two pathways both are followed.
+    inputs
+        What ``net.prepare`` returns, of one clip.
+    theta
+        How strong, from 0 to 1, a channel must be beside the strongest that its kernel reads.
+    depth
+        Levels of kernels; 1 is the classifier's features alone.
+    rules
+        ``"corrected"``, or ``"original"`` with the flaws of the original code: see `analysis.pyramid_rules`.
+    select
+        ``"all"``, or ``"topK_inL"``: of each kernel of level L only the K strongest children.
+    path
+        What `analysis.feature_path.trace_path` returned for this network and size of clip, to save time.
+
+    Raises
+    ------
+    UserError
+        No such class or level, theta outside [0, 1], or a network without such convolutions.
+    """
+    if rules not in RULES:
+        raise UserError(f"unknown rules {rules!r}{nearest(rules, RULES)} (known: {', '.join(RULES)})")
+    keep = parse_select(select, depth, rules)
+    if not 0 <= theta <= 1:
+        raise UserError(f"theta={theta}: give a number from 0 to 1")
+    return grow(RULES[rules](net, inputs, depth, path), label, theta, depth, rules, keep)
+
+
+def parse_select(select: str, depth: int, rules: str) -> tuple[int, int] | None:
+    """K and L of ``topK_inL``; None keeps all."""
+    if select == "all":
+        return None
+    match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", select)
+    if not match:
+        raise UserError(f"select={select!r}: give all, or topK_inL such as top5_in2")
+    if rules == "original":
+        raise UserError("the original never ran with topK_inL: give select=all, or rules=corrected")
+    k, level = int(match[1]), int(match[2])
+    if level >= depth:
+        raise UserError(f"select={select!r}: of depth={depth}, levels 1 to {depth - 1} have children")
+    return k, level
+
+
+def grow(
+    clip: Corrected | Original,
+    label: int,
+    theta: float,
+    depth: int,
+    rules: str = "corrected",
+    keep: tuple[int, int] | None = None,
+) -> Pyramid:
+    """Step back from a class through a clip that has been read; see `class_feature_pyramid`."""
+    steps = [class_step(clip, label, theta)]
+    for level in range(1, depth):
+        units = np.flatnonzero(np.bincount(steps[-1][1]))
+        links = clip.step(level, units, theta)
+        if keep and keep[1] == level:
+            links = strongest(links, keep[0])
+        steps.append(links)
+    return Pyramid(label, theta, rules, tuple(steps), clip)
+
+
+def strongest(links: Links, k: int) -> Links:
+    """Of each kernel the `k` strongest children; of equally strong ones the first."""
+    parent, child, strength = links
+    order = np.lexsort((child, -strength, parent))
+    ordered = parent[order]
+    rank = np.arange(len(ordered)) - np.searchsorted(ordered, ordered)
+    kept = order[rank < k]
+    return parent[kept], child[kept], strength[kept]
+
+
+def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
+    """Features of a class whose weight, scaled over all classes and features, reaches theta."""
+    classes = clip.class_scores.shape[1]
+    if not (isinstance(label, int | np.integer) and 0 <= label < classes):
+        raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
+    scores = clip.class_scores[:, label]
+    features = np.flatnonzero(scores >= theta)
+    return np.full(len(features), label), clip.features()[features], scores[features]
+
+
+def original_tube(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
+    """Spline zoom by whole factors, which may lose the last frames and pixels; NaN where all is alike."""
+    factors = [n // side for n, side in zip(size, activity.shape, strict=True)]
+    zoomed = ndimage.zoom(activity, factors)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (zoomed - zoomed.min()) / (zoomed.max() - zoomed.min())
+
+
+def corrected_tube(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
+    """Spline zoom to the size of the clip; zeros where all is alike."""
+    zoomed = ndimage.zoom(activity, [n / side for n, side in zip(size, activity.shape, strict=True)])
+    zoomed = zoomed - zoomed.min()
+    return zoomed / zoomed.max() if zoomed.max() > 0 else zoomed
+
+
+TUBES = {"corrected": corrected_tube, "original": original_tube}

@@ -1,0 +1,140 @@
+"""Inception-I3D with the layout of Hasson's port, as Class Feature Pyramids uses it.
+
+Key names are those of that port (``mixed_3b.branch_1.0.conv3d.weight``). Its padding depends on kernel and
+stride alone; on even sides that is TensorFlow's "same".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.inception_i3d import MIXED, STAGES
+from models.registry import register
+from models.stages import Stage, Tap, VideoNetwork
+
+
+def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """Pad by kernel minus stride in all, the odd pixel behind; in the order that ``F.pad`` takes."""
+    pads: list[int] = []
+    for k, s in zip(reversed(kernel), reversed(stride), strict=True):
+        total = max(k - s, 0)
+        pads += [total // 2, total - total // 2]
+    return pads
+
+
+class PaddedPool(nn.MaxPool3d):
+    """Max pooling; zeros do as padding, since inputs are rectified."""
+
+    def __init__(self, kernel: Sequence[int], stride: Sequence[int]):
+        super().__init__(kernel, stride, ceil_mode=True)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, H, W)
+        return super().forward(F.pad(x, fixed_padding(self.kernel_size, self.stride)))
+
+
+class Unit3D(nn.Module):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1)):
+        super().__init__()
+        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=False)
+        self.batch3d = nn.BatchNorm3d(outputs)
+        self.padding = fixed_padding(kernel, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.batch3d(self.conv3d(F.pad(x, self.padding))), inplace=True)
+
+
+class Classifier(nn.Module):
+    """A 1x1x1 convolution with a bias."""
+
+    def __init__(self, inputs: int, num_classes: int):
+        super().__init__()
+        self.conv3d = nn.Conv3d(inputs, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv3d(x)
+
+
+class Mixed(nn.Module):
+    """Four branches side by side: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], *, drop_pool: bool):
+        super().__init__()
+        w0, w1a, w1b, w2a, w2b, w3 = widths
+        self.branch_0 = Unit3D(inputs, w0)
+        self.branch_1 = nn.Sequential(Unit3D(inputs, w1a), Unit3D(w1a, w1b, (3, 3, 3)))
+        self.branch_2 = nn.Sequential(Unit3D(inputs, w2a), Unit3D(w2a, w2b, (3, 3, 3)))
+        pool = nn.Identity() if drop_pool else PaddedPool((3, 3, 3), (1, 1, 1))
+        self.branch_3 = nn.Sequential(pool, Unit3D(inputs, w3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([branch(x) for branch in self.children()], dim=1)
+
+
+@register("inception_i3d_hassony")
+class HassonyI3D(VideoNetwork):
+    """Inception-I3D; input (B, 3, T, H, W), T of at least 9 frames.
+
+    Parameters
+    ----------
+    drop_branch_pool
+        Leave out the pooling of each fourth branch, as the Class Feature Pyramids code does by mistake. The
+        published I3D weights were trained with the pooling; this is for weights trained with that code.
+    """
+
+    def __init__(self, num_classes: int, in_channels: int = 3, *, drop_branch_pool: bool = False):
+        super().__init__()
+        self.conv3d_1a_7x7 = Unit3D(in_channels, 64, (7, 7, 7), (2, 2, 2))
+        self.maxPool3d_2a_3x3 = PaddedPool((1, 3, 3), (1, 2, 2))
+        self.conv3d_2b_1x1 = Unit3D(64, 64)
+        self.conv3d_2c_3x3 = Unit3D(64, 192, (3, 3, 3))
+        self.maxPool3d_3a_3x3 = PaddedPool((1, 3, 3), (1, 2, 2))
+        width = 192
+        for name, widths in MIXED.items():
+            if name == "Mixed_4b":
+                self.maxPool3d_4a_3x3 = PaddedPool((3, 3, 3), (2, 2, 2))
+            if name == "Mixed_5b":
+                self.maxPool3d_5a_2x2 = PaddedPool((2, 2, 2), (2, 2, 2))
+            self.add_module(name.lower(), Mixed(width, widths, drop_pool=drop_branch_pool))
+            width = widths[0] + widths[2] + widths[4] + widths[5]
+        self.avg_pool = nn.AvgPool3d((2, 4, 4), stride=1)
+        self.conv3d_0c_1x1 = Classifier(width, num_classes)
+        self.stages = {
+            stage: Stage(units, (Tap(module.lower()),)) for stage, (module, units) in STAGES.items()
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, classes), averaged over the positions that the head sees."""
+        return self.logit_map(x).mean(dim=(1, 2))
+
+    def logit_map(self, inputs: Tensor) -> Tensor:
+        """Logits at every place of the head's window, averaged over time: (B, h, w, classes)."""
+        for module in self.children():  # in the order of construction
+            inputs = module(inputs)
+        return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
+
+    @property
+    def original_skips(self) -> list[str]:
+        """Modules whose output the original throws away, going on with their input."""
+        return [f"{name.lower()}.branch_3.0" for name in MIXED]
+
+    def original_lists(self) -> tuple[list[tuple], list[tuple]]:
+        """Convolutions, and modules whose outputs side by side are activations, that the original returns.
+
+        A number stands for a convolution of ones of that many channels, in and out: the original's
+        placeholder for a branch that has no second convolution.
+        """
+        stems = ("conv3d_1a_7x7", "conv3d_2b_1x1", "conv3d_2c_3x3")
+        kernels: list[tuple] = [(f"{stem}.conv3d",) for stem in stems]
+        activations: list[tuple] = [(stem,) for stem in stems]
+        for block, widths in ((name.lower(), widths) for name, widths in MIXED.items()):
+            first = [f"{block}.{branch}" for branch in ("branch_0", "branch_1.0", "branch_2.0", "branch_3.1")]
+            second = (f"{block}.branch_1.1.conv3d", f"{block}.branch_2.1.conv3d")
+            kernels += [tuple(f"{unit}.conv3d" for unit in first), (widths[0], *second, widths[-1])]
+            activations += [tuple(first), (block,)]
+        return [*kernels, ("conv3d_0c_1x1.conv3d",)], [*activations, ("conv3d_0c_1x1",)]

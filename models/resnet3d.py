@@ -1,0 +1,151 @@
+"""3D ResNet and ResNeXt (Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and
+ImageNet?", CVPR 2018), as Class Feature Pyramids uses them.
+
+Key names are those of the authors' release (``layer1.0.conv1.weight``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.registry import register
+from models.stages import Stage, Tap, VideoNetwork
+
+OUTPUTS = (256, 512, 1024, 2048)  # channels that layers 1 to 4 put out
+STRIDES = (1, 2, 2, 2)  # over time and space, of the first block of each layer
+
+
+class ZeroPadded(nn.Module):
+    """Shortcut without parameters ("type A"): every `stride`-th position, missing channels are zero."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.stride, self.missing = stride, outputs - inputs
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, T, H, W) -> (B, outputs, T/s, H/s, W/s)
+        s = self.stride
+        return F.pad(x[:, :, ::s, ::s, ::s], (0, 0, 0, 0, 0, 0, 0, self.missing))
+
+
+def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    """Shortcut by a 1x1x1 convolution ("type B")."""
+    return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
+
+
+SHORTCUTS = {"A": ZeroPadded, "B": projection}
+
+
+class Bottleneck(nn.Module):
+    """1x1x1, 3x3x3 and 1x1x1 convolutions, added to the input or its shortcut; `inner` channels between."""
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, groups: int, shortcut: str):
+        super().__init__()
+        self.conv1 = nn.Conv3d(inputs, inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm3d(inner)
+        self.relu1 = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv3d(inner, inner, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm3d(inner)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.conv3 = nn.Conv3d(inner, outputs, 1, bias=False)
+        self.bn3 = nn.BatchNorm3d(outputs)
+        changes = stride != 1 or inputs != outputs
+        self.downsample = SHORTCUTS[shortcut](inputs, outputs, stride) if changes else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu1(self.bn1(self.conv1(x)))
+        y = self.relu2(self.bn2(self.conv2(y)))
+        return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
+
+
+@register("resnet3d")
+class ResNet3D(VideoNetwork):
+    """3D ResNet; input (B, 3, T, H, W).
+
+    The head pools over the whole map; the authors fix its window to the size that the network is built for.
+
+    Parameters
+    ----------
+    blocks
+        Number of blocks of layers 1 to 4.
+    inner
+        Channels inside the blocks of layer 1, doubled from layer to layer.
+    groups
+        Groups of the 3x3x3 convolutions ("cardinality").
+    shortcut
+        Key of `SHORTCUTS`.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        blocks: Sequence[int],
+        inner: int = 64,
+        groups: int = 1,
+        shortcut: str = "B",
+    ):
+        super().__init__()
+        self.blocks = tuple(blocks)
+        self.conv1 = nn.Conv3d(3, 64, 7, (1, 2, 2), 3, bias=False)
+        self.bn1 = nn.BatchNorm3d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool3d(3, 2, 1)
+        width = 64
+        for i, (depth, outputs, stride) in enumerate(zip(blocks, OUTPUTS, STRIDES, strict=True)):
+            layer = nn.Sequential()
+            for b in range(depth):
+                step = 1 if b else stride
+                layer.append(Bottleneck(width, inner * 2**i, outputs, step, groups, shortcut))
+                width = outputs
+            self.add_module(f"layer{i + 1}", layer)
+        self.avgpool = nn.AdaptiveAvgPool3d(1)
+        self.fc = nn.Linear(width, num_classes)
+        self.stages = {"stage1": Stage(64, (Tap("maxpool"),))} | {
+            f"stage{i}": Stage(units, (Tap(f"layer{i - 1}"),)) for i, units in enumerate(OUTPUTS, start=2)
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, T, H, W) to logits (B, classes)."""
+        *layers, classify = self.children()  # in the order of construction
+        for module in layers:
+            x = module(x)
+        return classify(x.flatten(1))
+
+    def original_lists(self) -> tuple[list[tuple], list[tuple]]:
+        """Convolutions, and modules whose outputs are the activations, that the original returns."""
+        blocks = [f"layer{i}.{b}" for i, depth in enumerate(self.blocks, start=1) for b in range(depth)]
+        return self._lists(blocks, stem="conv1", head=("avgpool",))
+
+    def _lists(self, blocks: Sequence[str], stem: str, head: Sequence[str]) -> tuple[list, list]:
+        convolutions = chain.from_iterable((f"{b}.conv1", f"{b}.conv2", f"{b}.conv3") for b in blocks)
+        outputs = chain.from_iterable((f"{b}.relu1", f"{b}.relu2", b) for b in blocks)
+        return [(k,) for k in ("conv1", *convolutions, "fc")], [(a,) for a in (stem, *outputs, *head)]
+
+
+@register("resnext3d")
+class ResNeXt3D(ResNet3D):
+    """3D ResNeXt: wider blocks whose 3x3x3 convolutions are grouped."""
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        blocks: Sequence[int],
+        inner: int = 128,
+        groups: int = 32,
+        shortcut: str = "B",
+    ):
+        super().__init__(num_classes, blocks=blocks, inner=inner, groups=groups, shortcut=shortcut)
+
+    def original_lists(self) -> tuple[list[tuple], list[tuple]]:
+        """The lists that the original returns: only the last block of each layer, and no pooled output.
+
+        So its back-step pairs each convolution with the activation of another; see
+        ``analysis/pyramid_rules.py``.
+        """
+        blocks = [f"layer{i}.{depth - 1}" for i, depth in enumerate(self.blocks, start=1)]
+        return self._lists(blocks, stem="relu", head=())

@@ -1,0 +1,46 @@
+"""The original's class feature pyramids, as stored: networks with keyed weights, graphs, single steps."""
+
+import json
+import zlib
+from pathlib import Path
+
+import torch
+
+from models import build_model
+from tests.keyed import keyed_state_dict, keyed_video
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def unpacked(stored):
+    return json.loads(zlib.decompress(bytes(stored.tolist())))
+
+
+def golden_graph(name, **options):
+    """What is stored of one network; that network; its input."""
+    golden = torch.load(GOLDEN / f"cfp_graph_{name}.pt", weights_only=True)
+    golden |= {key: unpacked(golden[key]) for key in ("graphs", "kernels")}
+    weights = golden["weights_name"]
+    net = build_model(weights, num_classes=golden["num_classes"], **(options if weights == "cfp_i3d" else {}))
+    net.load_state_dict(keyed_state_dict(weights, net.state_dict()))
+    return golden, net, keyed_video(golden["input_tag"], golden["input_shape"])
+
+
+def golden_steps():
+    """Single steps, and one graph by depth: kernels and activations as tensors."""
+    golden = torch.load(GOLDEN / "cfp_backstep_cases.pt", weights_only=True)
+    cases, graph = unpacked(golden["cases"]), unpacked(golden["graph"])
+    rest = golden["values"]
+
+    def take(shape):
+        nonlocal rest
+        count = torch.Size(shape).numel()
+        taken, rest = rest[:count].view(shape), rest[count:]
+        return taken
+
+    for case in cases:
+        case["kernels"] = [take(shape) for shape in case["kernels"]]
+        case["activation"] = take(case["activation"])
+    graph["kernels"] = [[take(shape) for shape in entry] for entry in graph["kernels"]]
+    graph["activations"] = [take(shape) for shape in graph["activations"]]
+    return cases, graph
