@@ -18,6 +18,8 @@ bench: .venv/ready
 	$(BIN)/python -m bench.stages --model slowfast_r50_8x8
 	$(BIN)/python -m bench.estimator
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.loader
+	$(BIN)/python -m bench.loader --listing
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

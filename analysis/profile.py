@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import subprocess
 import time
@@ -19,6 +20,7 @@ from analysis import figures, tables
 from analysis.bootstrap import RunEstimate, estimate_run
 from analysis.extract import extract
 from analysis.store import Store, to_json
+from analysis.variance import estimate_variance
 from configs import UserError
 from configs.assets import versions
 from configs.files import sha256, write_text
@@ -34,15 +36,20 @@ NOT_IDENTITY = ("about", "checkpoint", "pretrained")
 def run(cfg: DictConfig) -> Path:
     """Profile ``cfg.model`` on ``cfg.dataset``; return the run folder."""
     net, weights = build_network(cfg)
+    if "Flow" in net.input_spec.pathways:
+        raise UserError(
+            f"not available yet: model {cfg.model.name!r} takes images and flow, which no data set gives yet"
+        )
     stage = net.stage_name(cfg.stg, cfg.path, cfg.fuse)
     styles = parse_styles(cfg.styles)
-    clips = list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error)
-    if clips.skipped:
-        log.warning("%d clips were skipped, the first: %s (%s)", len(clips.skipped), *clips.skipped[0])
+    shown = (*styles, 0) if cfg.use_normal_app and 0 not in styles else styles
+    clips = list_clips(cfg.dataset, shown, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     spec = net.input_spec
+    for line in clips.remarks(spec.fps, cfg.resample_fps):
+        log.warning(line)
     window = cfg.n_sample_frames or spec.frames * spec.sampling_rate
     views, pairs = make_views(
-        clips.clips, styles, spec.pathways, n_sample_frames=window, pairs=cfg.pairs, seed=cfg.seed
+        clips.clips, styles, spec.pathways, n_sample_frames=window, seed=cfg.seed, **sampling_of(cfg)
     )
     identity = identity_of(cfg, clips, weights, window)
     folder = run_folder(cfg, identity)
@@ -50,6 +57,10 @@ def run(cfg: DictConfig) -> Path:
     read_views(cfg, net, clips, views, store)
     result = estimate_run(folder, cfg.n_boot, cfg.seed, threshold=cfg.joint_encoding_thresh, progress=True)
     write_results(cfg, folder, net, result, stage)
+    every_view = cfg.pairs == "factorial" and cfg.app_shuffle and not cfg.use_normal_app
+    if every_view and views["clip"].nunique() > 1:
+        write_variance(cfg, folder, net)
+    print(f"\nwritten to {folder}: layers.csv, units.parquet, profile.png, ...")
     return folder
 
 
@@ -59,12 +70,16 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
         checkpoint = None
     else:
         checkpoint = cfg.checkpoint or cfg.model.checkpoint
-        if checkpoint is None or (checkpoint != "pretrained" and not Path(checkpoint).is_file()):
+        if checkpoint is None or (checkpoint != "pretrained" and not Path(checkpoint).exists()):
             raise UserError(
                 f"model {cfg.model.name!r}: no weights at checkpoint={checkpoint}: give checkpoint=FILE, or "
                 "model.init=random to look at the untrained network"
             )
-    net = build_from_row(cfg.model, checkpoint=checkpoint, seed=cfg.seed)
+    classes = cfg.dataset.get("num_classes")
+    if classes and checkpoint != "pretrained":  # those have a head of their own
+        log.info("a head of %d classes, those of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name)
+        cfg.model.num_classes = classes
+    net = build_from_row(cfg.model, checkpoint=checkpoint, seed=cfg.seed, drop_head=cfg.drop_head)
     return net, weights_file(net, checkpoint, cfg.model.get("pretrained"))
 
 
@@ -76,6 +91,16 @@ def parse_styles(styles: str | int) -> tuple[int, ...]:
         raise UserError(f"styles={styles} is not a comma list of style numbers such as 1,2,3,4") from error
 
 
+def sampling_of(cfg: DictConfig) -> dict:
+    """How views and pairs are drawn: the options of `make_views`."""
+    rules = cfg.dataset.get("window") or {}
+    return {
+        "pairs": cfg.pairs,
+        "window": rules.get(cfg.pairs) or rules.get("default") or "drawn",
+        **{key: cfg[key] for key in ("resample_fps", "app_shuffle", "use_normal_app", "m_same")},
+    }
+
+
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
     """All that decides the activations: two runs with the same identity are the same run."""
     model = OmegaConf.to_container(cfg.model, resolve=True)
@@ -84,7 +109,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         "weights_sha256": sha256(weights) if weights else None,
         "dataset": {"name": clips.name, "folder": clips.root.name, "listing_sha256": clips.listing_sha256},
         "styles": list(clips.styles),
-        "pairs": cfg.pairs,
+        **sampling_of(cfg),
         "n_sample_frames": window,
         "seed": cfg.seed,
     }
@@ -95,12 +120,13 @@ def run_folder(cfg: DictConfig, identity: dict) -> Path:
     if cfg.run_dir:
         return Path(cfg.run_dir)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return (
-        Path(cfg.save_dir)
-        / identity["model"]["name"]
-        / identity["dataset"]["name"]
-        / f"seed{cfg.seed:03d}-{digest}"
-    )
+    model, dataset = (file_name(identity[part]["name"]) for part in ("model", "dataset"))
+    return Path(cfg.save_dir) / model / dataset / f"seed{cfg.seed:03d}-{digest}"
+
+
+def file_name(name: str) -> str:
+    """A name as one part of a path: networks of other packages may be named by folders."""
+    return re.sub(r"[^\w.-]+", "--", name.strip("/"))
 
 
 def manifest_of(net: VideoNetwork, clips: ClipList, identity: dict, views, pairs) -> dict:
@@ -119,7 +145,9 @@ def manifest_of(net: VideoNetwork, clips: ClipList, identity: dict, views, pairs
             "pairs_dynamic": int((pairs["factor"] == 0).sum()),
             "pairs_static": int((pairs["factor"] == 1).sum()),
         },
+        "frame_rates": {str(fps): count for fps, count in clips.frame_rates.items()},
         "skipped_clips": [{"clip": clip, "reason": reason} for clip, reason in clips.skipped],
+        "filtered_clips": clips.filtered_by_reason,
         "skipped_views": [],
         "code": code_version(),
         "versions": versions(),
@@ -185,7 +213,7 @@ def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunE
 
     row = result.layers.set_index("stage").loc[stage]
     print(f"\n{stage}:\n{tables.format_dimensions(row)}")
-    copy = Path(cfg.save_dir) / f"{cfg.model.name}_dim_est.csv"
+    copy = Path(cfg.save_dir) / f"{file_name(cfg.model.name)}_dim_est.csv"
     copy.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(tables.dimensions_file(folder, stage), copy)
     if cfg.joint_encoding:
@@ -196,8 +224,19 @@ def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunE
             if "slowfast" in cfg.model.name
             else f"stg_{cfg.stg}_{cfg.dataset.name}"
         )
-        name = f"thresh_{cfg.joint_encoding_thresh}_{cfg.model.name}_{part}.png"
+        name = f"thresh_{cfg.joint_encoding_thresh}_{file_name(cfg.model.name)}_{part}.png"
         figures.draw_classes(
             row, Path(cfg.save_dir) / "joint_encode_plots_unique" / name, f"{title}, {stage}"
         )
-    print(f"\nwritten to {folder}: layers.csv, units.parquet, profile.png, manifest.json")
+
+
+def write_variance(cfg: DictConfig, folder: Path, net: VideoNetwork) -> None:
+    """Decompose the variance of a factorial run: csv and parquet, figure, and the shares on stdout."""
+    estimate = estimate_variance(folder, cfg.n_boot, cfg.seed, progress=True)
+    tables.write_variance(folder, estimate)
+    layers = estimate.layers[estimate.layers["stage"].isin(net.shown_stages(cfg.path, cfg.fuse))]
+    figures.draw_variance(layers, folder / "variance.png", f"{cfg.model.name} on {cfg.dataset.name}")
+    if cfg.stg is not None:
+        layers = layers[layers["stage"] == net.stage_name(cfg.stg, cfg.path, cfg.fuse)]
+    print("\nvariance of units by source (%; intervals in variance_layers.csv)\n")
+    print(tables.format_variance(layers))

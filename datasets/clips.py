@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 from omegaconf import DictConfig
+from tqdm import tqdm
 
 from configs import UserError
-from datasets.frames import VIDEO_SUFFIXES, BadFrames, open_frames
+from datasets.annotations import LAYOUTS, Annotated
+from datasets.disk import Measure, find_video, leads_out, list_videos, measure
+from datasets.frames import BadFrames, Frames, open_frames
+
+# threads wait for the disk; so many videos are looked at between two looks at the limit
+THREADS, CHUNK = 4, 256
+# an annotation and a file may differ by this much in how long a video is
+SLACK_SECONDS = 1.0
+# frame rates nearer than this, relatively, are the same (29.97 and 30)
+RATE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -18,7 +32,7 @@ class Clip:
     """One stretch of one video: frames ``first`` .. ``first + length - 1`` (0-based positions).
 
     ``cluster`` is what the bootstrap draws: clips of one cluster share a video. ``label`` is -1 where there
-    is none.
+    is none, ``fps`` None where the frame rate is not known.
     """
 
     id: str
@@ -27,36 +41,84 @@ class Clip:
     length: int
     label: int = -1
     cluster: str = ""
+    fps: float | None = None
 
 
 @dataclass(frozen=True)
 class ClipList:
     """The clips of a data set and what was left out, with the reason.
 
-    The frames of a clip in style k are those of ``root/style_<k>/<video>``: a folder of images or a video
-    file.
+    ``filtered`` clips are not wanted by the rules of the data set, or not on disk in any style; ``skipped``
+    ones are broken. The frames of a clip in style k are those of ``root/style_<k>/<video>``: a folder of
+    images, a frame store or a video file; unstylized ones (style 0) may lie in ``normal_root`` instead.
     """
 
     name: str
     root: Path
     styles: tuple[int, ...]
     clips: tuple[Clip, ...]
-    skipped: tuple[tuple[str, str], ...]  # (clip id, reason)
+    skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
+    filtered: tuple[tuple[str, str], ...] = ()
+    normal_root: Path | None = None
 
-    def frames_of(self, video: str, style: int):
+    def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
-        return open_frames(find_video(self.root / f"style_{style}", video))
+        return open_frames(find_video(style_folder(self.root, style, self.normal_root), video))
 
     @property
     def listing_sha256(self) -> str:
         """Hash of what was listed: another listing is another experiment."""
         return hashlib.sha256(repr([self.styles, *map(astuple, self.clips)]).encode()).hexdigest()
 
+    @property
+    def filtered_by_reason(self) -> dict[str, list[str]]:
+        """Reason -> the clips that were left out for it."""
+        reasons: dict[str, list[str]] = {}
+        for clip, reason in self.filtered:
+            reasons.setdefault(reason, []).append(clip)
+        return reasons
+
+    @property
+    def frame_rates(self) -> dict[float | None, int]:
+        """Frame rate -> number of clips, most frequent first."""
+        return dict(Counter(clip.fps for clip in self.clips).most_common())
+
+    def remarks(self, assumed_fps: float, resample_fps: float | None) -> list[str]:
+        """What a user should know of this list, for a network whose sampling counts in `assumed_fps`."""
+        lines = []
+        if self.skipped:
+            clip, reason = self.skipped[0]
+            lines.append(f"{len(self.skipped)} clips were skipped, the first: {clip} ({reason})")
+        for reason, ids in self.filtered_by_reason.items():
+            lines.append(f"{len(ids)} clips were left out, {reason}: {ids[0]}{' ...' if ids[1:] else ''}")
+        rates = {resample_fps: len(self.clips)} if resample_fps else self.frame_rates
+        others = {fps: n for fps, n in rates.items() if fps and abs(fps / assumed_fps - 1) > RATE_TOLERANCE}
+        if others:
+            said = ", ".join(f"{n} at {fps:g}" for fps, n in list(others.items())[:4])
+            lines.append(
+                f"frame rate: the network's sampling counts in {assumed_fps:g} frames a second, but {said}: "
+                f"motion is not as fast as it was trained on (resample_fps={assumed_fps:g} mends it)"
+            )
+        if None in rates:
+            lines.append(
+                f"frame rate: not known of {rates[None]} clips (images do not say it), "
+                f"the network's sampling counts in {assumed_fps:g} frames a second"
+            )
+        return lines
+
+
+class Filtered(Exception):
+    """A clip that the data set does not want, or that was never fetched: no fault of any file."""
+
 
 def list_clips(
-    dataset: DictConfig, styles: tuple[int, ...], limit: int | None = None, on_error: str = "error"
+    dataset: DictConfig,
+    styles: tuple[int, ...],
+    limit: int | None = None,
+    on_error: str = "error",
+    normal_root: str | Path | None = None,
 ) -> ClipList:
-    """List the clips of a data set, in file order; the first `limit` of them.
+    """List the clips of a data set, in the order of its annotations; the first `limit` of them.
 
     Parameters
     ----------
@@ -65,6 +127,8 @@ def list_clips(
     on_error
         ``error`` refuses a data set in which a video cannot be used, ``skip`` leaves such videos out, with
         the reason.
+    normal_root
+        Where the unstylized videos lie, if style 0 is among `styles`; None: ``root/style_0``.
 
     Raises
     ------
@@ -74,76 +138,158 @@ def list_clips(
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
-    if not root.is_dir():
-        raise UserError(f"stylized_data_dir={root} does not exist or is not a folder")
-    for style in styles:
-        if not (root / f"style_{style}").is_dir():
-            have = ", ".join(sorted(p.name for p in root.glob("style_*"))) or "no style_* folder"
-            raise UserError(
-                f"{root} has no style_{style} (it has {have}): stylize it first, or give styles=..."
-            )
-    clips, skipped = LAYOUTS[dataset.layout](root, styles)
+    normal = Path(normal_root).expanduser() if normal_root else None
+    folders = {style: style_folder(root, style, normal) for style in styles}
+    require_folders(root, folders)
+    names = {style: dict.fromkeys(list_videos(folder)) for style, folder in folders.items()}
+    annotated = list(LAYOUTS[dataset.layout](dataset, root, list(names[styles[0]])))
+    clips, filtered, skipped = [], [], []
+    seen = set()
+    for entry, found in _look(dataset, annotated, folders, names):
+        if entry.id in seen:
+            found = Filtered("listed a second time")
+        seen.add(entry.id)
+        if isinstance(found, Filtered):
+            filtered.append((entry.id, str(found)))
+        elif isinstance(found, BadFrames):
+            skipped.append((entry.id, str(found)))
+        elif limit is None or len(clips) < limit:
+            clips.append(found)
+        else:
+            break
     if skipped and on_error != "skip":
         more = f" (the first of {len(skipped)} such videos)" if len(skipped) > 1 else ""
         raise UserError(
             f"video {skipped[0][0]!r}{more}: {skipped[0][1]}: mend it, or give on_error=skip to leave it out"
         )
     if not clips:
+        reasons = Counter(reason for _, reason in filtered + skipped).most_common(3)
+        why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         raise UserError(
-            f"no video that can be used below {root}/style_{styles[0]} ({len(skipped)} were left out)"
+            f"no video that can be used below {folders[styles[0]]} "
+            f"({len(filtered) + len(skipped)} were left out{': ' if why else ''}{why})"
         )
-    return ClipList(dataset.name, root, styles, tuple(clips[:limit]), tuple(skipped))
+    return ClipList(dataset.name, root, styles, tuple(clips), tuple(skipped), tuple(filtered), normal)
 
 
-def list_folder(root: Path, styles: tuple[int, ...]) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """A plain stylized folder: each video below ``style_<k>`` is one clip, over all of its frames."""
-    clips, skipped = [], []
-    for name in sorted(video_name(p) for p in (root / f"style_{styles[0]}").iterdir() if is_video(p)):
-        try:
-            lengths = {style: len(open_frames(find_video(root / f"style_{style}", name))) for style in styles}
-        except BadFrames as error:
-            skipped.append((name, str(error)))
+def style_folder(root: Path, style: int, normal_root: Path | None = None) -> Path:
+    """The folder of one style."""
+    return normal_root if style == 0 and normal_root is not None else root / f"style_{style}"
+
+
+def require_folders(root: Path, folders: dict[int, Path]) -> None:
+    """Raise where the root or a style is not there."""
+    if not root.is_dir():
+        raise UserError(f"stylized_data_dir={root} does not exist or is not a folder")
+    for style, folder in folders.items():
+        if folder.is_dir():
             continue
-        if len(set(lengths.values())) > 1:
-            counts = ", ".join(f"style_{style} has {count}" for style, count in lengths.items())
-            skipped.append((name, f"its styles differ in their number of frames: {counts}"))
-        elif min(lengths.values()) < 2:
-            skipped.append((name, f"{min(lengths.values())} frames: an order needs two at least"))
-        else:
-            clips.append(Clip(id=name, video=name, first=0, length=lengths[styles[0]], cluster=name))
-    return clips, skipped
+        if folder.name != f"style_{style}":
+            raise UserError(f"normal_data_root={folder} does not exist or is not a folder")
+        have = ", ".join(sorted(p.name for p in root.glob("style_*"))) or "no style_* folder"
+        raise UserError(f"{root} has no style_{style} (it has {have}): stylize it first, or give styles=...")
 
 
-LAYOUTS: dict[str, Callable[[Path, tuple[int, ...]], tuple[list[Clip], list[tuple[str, str]]]]] = {
-    "folder": list_folder
-}
+Found = Clip | Filtered | BadFrames
 
 
-def is_video(path: Path) -> bool:
-    """Whether `path` may hold frames: a folder, or a file whose name ends like a video's."""
-    return not path.name.startswith(".") and (path.is_dir() or path.suffix.lower() in VIDEO_SUFFIXES)
+def _look(
+    dataset: DictConfig, annotated: list[Annotated], folders: dict[int, Path], names: dict[int, dict]
+) -> Iterator[tuple[Annotated, Found]]:
+    """Find what became of each annotation, in order; lazily, so that a limit ends the look at the disk."""
+    look = partial(_outcome, dataset, folders, names)
+    entries = iter(annotated)
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(desc="list", unit="clip", total=len(annotated), delay=2) as bar,
+    ):
+        while chunk := list(islice(entries, CHUNK)):
+            yield from zip(chunk, pool.map(look, chunk), strict=True)
+            bar.update(len(chunk))
 
 
-def video_name(path: Path) -> str:
-    """Name of the video at `path`: without the ending of a video file."""
-    return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
+def _outcome(dataset: DictConfig, folders: dict, names: dict, entry: Annotated) -> Found:
+    try:
+        return make_clip(dataset, entry, folders, names)
+    except (Filtered, BadFrames) as reason:
+        return reason
 
 
-def find_video(folder: Path, name: str) -> Path:
-    """The folder of frames, or the video file, of that name.
+def make_clip(
+    dataset: DictConfig, entry: Annotated, folders: dict[int, Path], names: dict[int, Iterable[str]]
+) -> Clip:
+    """Join what an annotation says of a clip with what is on disk.
+
+    Raises
+    ------
+    Filtered, BadFrames
+        Where there is no clip: not wanted, or broken.
+    """
+    if entry.broken:
+        raise BadFrames(entry.broken)
+    if entry.filtered:
+        raise Filtered(entry.filtered)
+    if any(map(leads_out, entry.names)):
+        raise BadFrames("its name leads out of the data set: refused")
+    name = next((n for n in entry.names for known in names.values() if n in known), None)
+    if name is None:
+        raise Filtered("not on disk")
+    seen = same_in_all_styles({k: measure(find_video(folder, name)) for k, folder in folders.items()})
+    if dataset.get("frames") and seen.fault:
+        raise BadFrames(seen.fault)
+    fps = seen.fps or dataset.get("fps")
+    first, length = stretch(entry, seen.length, fps)
+    least = (dataset.get("filters") or {}).get("min_frames", 2)
+    if entry.seconds is None and length < least:
+        raise Filtered(f"fewer than {least} frames")
+    return Clip(entry.id, name, first, length, entry.label, entry.cluster, fps)
+
+
+def same_in_all_styles(seen: dict[int, Measure]) -> Measure:
+    """What all styles of a video agree on.
 
     Raises
     ------
     BadFrames
-        Where there is none, or the name leads out of the folder.
+        Where they do not, or a video is too short for an order.
     """
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise BadFrames(f"{name!r} leads out of {folder}")
-    if path.is_dir():
-        return path
-    for suffix in sorted(VIDEO_SUFFIXES):
-        file = folder / f"{name}{suffix}"
-        if file.is_file():
-            return file
-    raise BadFrames(f"{path} does not exist (neither as a folder of frames nor as a video file)")
+    for what, values in {
+        "number of frames": {k: m.length for k, m in seen.items()},
+        "frame rate": {k: m.fps for k, m in seen.items()},
+    }.items():
+        if len(set(values.values())) > 1:
+            counts = ", ".join(f"style_{k} has {value}" for k, value in values.items())
+            raise BadFrames(f"its styles differ in their {what}: {counts}")
+    if len({m.steps for m in seen.values()}) > 1:
+        faults = "; ".join(f"style_{k}: {m.fault}" for k, m in seen.items() if m.steps)
+        raise BadFrames(f"its styles differ in which frames they have ({faults})")
+    common = next(iter(seen.values()))
+    if common.length < 2:
+        raise BadFrames(f"{common.length} frames: an order needs two at least")
+    return common
+
+
+def stretch(entry: Annotated, available: int, fps: float | None) -> tuple[int, int]:
+    """First frame and number of frames of a clip, of those that are on disk.
+
+    Raises
+    ------
+    BadFrames
+        Where the disk has less than the annotation says.
+    """
+    if entry.seconds is None:
+        wanted = available if entry.frames is None else entry.frames
+        if wanted > available:
+            raise BadFrames(f"it has {available} frames, its annotation says {wanted}")
+        return 0, wanted
+    if fps is None:
+        raise UserError(
+            f"clip {entry.id!r}: its annotation counts in seconds: give dataset.fps=FRAMES_A_SECOND"
+        )
+    first, end = (int(fps * second) for second in entry.seconds)
+    if end - available > SLACK_SECONDS * fps or min(end, available) - first < 2:
+        raise BadFrames(
+            f"it has {available} frames, its segment ends at {end} at {fps:g} frames a second "
+            "(is dataset.fps what the frames were extracted at?)"
+        )
+    return first, min(end, available) - first

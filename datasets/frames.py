@@ -1,13 +1,19 @@
-"""Frames of one video, from wherever they are, as uint8 RGB: a folder of images or a video file."""
+"""Frames of one video, from wherever they are, as uint8 RGB: a folder of images, a video file, or the
+SQLite frame store of Class Feature Pyramids."""
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import sqlite3
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
+from urllib.parse import quote
 
 import av
 import numpy as np
@@ -16,12 +22,20 @@ from PIL import Image
 
 from configs import UserError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
 # beyond these a file is taken for broken or hostile
-MAX_PIXELS, MAX_FRAMES = 50_000_000, 1_000_000
+MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
+# a folder that holds this file is a frame store
+STORE_NAME = "frames.db"
 # decoding this many frames costs less than a seek
 SEEK_FROM = 32
+# the last number of a name, whatever stands behind it: an ending, or other letters
+NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
+
+
+# makes the array that frames are written to, as np.empty does
+Room = Callable[[tuple[int, ...], type], NDArray]
 
 
 class BadFrames(UserError):
@@ -37,19 +51,83 @@ class FrameFolder:
         self.path = path
 
     @cached_property
-    def files(self) -> list[Path]:
-        """The image files, in order."""
-        images = [p for p in self.path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
-        return sorted(images, key=lambda p: (number(p.stem), p.stem))
+    def names(self) -> list[str]:
+        """The names of the images, in order."""
+        try:
+            with os.scandir(self.path) as entries:
+                images = [entry.name for entry in entries if is_image(entry.name)]
+        except OSError as error:
+            raise BadFrames(f"{self.path} cannot be listed ({error.strerror})") from error
+        return in_order(images, self.path)
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The number in the name of each frame, in order."""
+        return [number(name) for name in self.names]
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.names)
 
-    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+    def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
-        if max(indices) >= len(self):
-            raise BadFrames(f"{self.path} has {len(self)} frames, {max(indices) + 1} are needed")
-        return _stack([_read_image(self.files[i]) for i in indices], self.path)
+        require_frames(self, indices)
+        return _stack([_read_image(self.path / self.names[i]) for i in indices], self.path, room)
+
+
+class FrameStore:
+    """A folder with an SQLite file: table ``Images(ObjId, frames)``, key ``VIDEO/frame_%05d``, encoded
+    images."""
+
+    fps = None
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        file = self.path / STORE_NAME
+        # read-only, and opened by the process that reads: a connection does not survive a fork
+        uri = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(uri, uri=True)) as connection:
+                connection.execute("PRAGMA trusted_schema = OFF")
+                yield connection
+        except sqlite3.Error as error:
+            raise BadFrames(f"{file} is not a readable frame store ({error})") from error
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The keys of this video's frames, in order."""
+        with self._connection() as connection:
+            keys = connection.execute("SELECT ObjId FROM Images LIMIT ?", (MAX_FRAMES + 1,))
+            names = [key for (key,) in keys if str(key).startswith(f"{self.path.name}/")]
+        return in_order(names, self.path)
+
+    @cached_property
+    def numbers(self) -> list[int]:
+        """The number in the key of each frame, in order."""
+        return [number(name) for name in self.names]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
+        """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
+        require_frames(self, indices)
+        images = [_read_image(io.BytesIO(data), name) for name, data in self.encoded(indices)]
+        return _stack(images, self.path, room)
+
+    def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
+        """Key and bytes, as stored, of the frames at `indices`."""
+        with self._connection() as connection:
+            for name in (self.names[i] for i in indices):
+                query = "SELECT frames FROM Images WHERE ObjId = ?"
+                (data,) = connection.execute(query, (name,)).fetchone()
+                if not isinstance(data, bytes):
+                    raise BadFrames(
+                        f"{self.path / STORE_NAME}: {name} holds no bytes but {type(data).__name__}"
+                    )
+                yield f"{self.path / STORE_NAME}: {name}", data
 
 
 class VideoFile:
@@ -64,7 +142,8 @@ class VideoFile:
             stream = container.streams.video[0]
             # the header of an AVI counts place holders too
             header = 0 if container.format.name == "avi" else stream.frames
-            count = header or sum(map(_holds_frame, container.demux(stream)))
+            packets = filter(_holds_frame, container.demux(stream))
+            count = header or sum(1 for _ in islice(packets, MAX_FRAMES + 1))
             if stream.width * stream.height > MAX_PIXELS or count > MAX_FRAMES:
                 raise BadFrames(
                     f"{self.path} claims {count} frames of {stream.width}x{stream.height}: not read"
@@ -79,7 +158,7 @@ class VideoFile:
     def __len__(self) -> int:
         return self._header[0]
 
-    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+    def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based, in the order shown): (n, H, W, 3) RGB."""
         wanted, found, last = set(indices), {}, -1
         for last, frame in self.frames(min(wanted)):
@@ -91,7 +170,7 @@ class VideoFile:
             raise BadFrames(
                 f"{self.path} ends after {last + 1} frames, {max(wanted) + 1} are needed (truncated?)"
             )
-        return _stack([found[i] for i in indices], self.path)
+        return _stack([found[i] for i in indices], self.path, room)
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
         """Decode one by one: number and frame, from a key frame at or before `start`."""
@@ -101,43 +180,65 @@ class VideoFile:
             yield from _frames_from(container, stream, start)
 
 
-def open_frames(path: Path) -> FrameFolder | VideoFile:
-    """Open a folder of images or a video file.
+Frames = FrameFolder | FrameStore | VideoFile
+
+
+def open_frames(path: Path) -> Frames:
+    """Open a folder of images, a folder that holds a frame store, or a video file.
 
     Raises
     ------
     BadFrames
-        Where there is neither.
+        Where there is none of them.
     """
     if path.is_dir():
-        return FrameFolder(path)
+        return FrameStore(path) if (path / STORE_NAME).is_file() else FrameFolder(path)
     if path.is_file():
         return VideoFile(path)
     raise BadFrames(f"{path} does not exist")
 
 
-def number(stem: str) -> int:
-    """The last number in a file name: ``frame_00012`` -> 12; -1 where there is none."""
-    digits = re.findall(r"\d+", stem)
-    return int(digits[-1]) if digits else -1
+def is_image(name: str) -> bool:
+    """Whether a file of that name is taken for a frame."""
+    return name[-5:].lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
-def _read_image(path: Path) -> NDArray[np.uint8]:
+def number(name: str) -> int:
+    """The last number in a name, its ending aside: ``frame_00012.jpg`` -> 12; -1 where there is none."""
+    found = NUMBER.search(name)
+    return int(found[1]) if found else -1
+
+
+def in_order(names: list[str], path: Path) -> list[str]:
+    """Sort the names of frames by their numbers; refuse more of them than any video has."""
+    if len(names) > MAX_FRAMES:
+        raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: not read")
+    return sorted(names, key=lambda name: (number(name), name))
+
+
+def require_frames(frames: FrameFolder | FrameStore, indices: Sequence[int]) -> None:
+    """Raise where a video has fewer frames than are needed."""
+    if max(indices) >= len(frames):
+        raise BadFrames(f"{frames.path} has {len(frames)} frames, {max(indices) + 1} are needed")
+
+
+def _read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
+    name = name or str(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise BadFrames(f"{path} claims {image.width}x{image.height} pixels: not read")
+                    raise BadFrames(f"{name} claims {image.width}x{image.height} pixels: not read")
                 return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadFrames(f"{path} is not a readable image ({error})") from error
+        raise BadFrames(f"{name} is not a readable image ({error})") from error
 
 
-def _stack(frames: list[NDArray], path: Path) -> NDArray[np.uint8]:
+def _stack(frames: list[NDArray], path: Path, room: Room) -> NDArray[np.uint8]:
     if len({frame.shape for frame in frames}) > 1:
         raise BadFrames(f"{path} holds frames of different sizes: {sorted({f.shape[1::-1] for f in frames})}")
-    return np.stack(frames)
+    return np.stack(frames, out=room((len(frames), *frames[0].shape), np.uint8))
 
 
 class _opened:

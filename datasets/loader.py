@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from datasets.clips import ClipList
 from datasets.frames import BadFrames
+from datasets.shared import SharedFrames, give_back
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Decoded:
     clip: str
     style: int
     rows: NDArray
-    positions: list[list[Tensor]]
+    positions: list[list[NDArray]]  # no tensors: each would be a shared file of its own
     frames: Tensor | None
     error: str = ""
 
@@ -38,34 +39,44 @@ class ViewBatches(Dataset):
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
-        columns = [c for c in views.columns if c.startswith("frames_")]
-        # plain lists: workers that fork share them
-        self.table = views.iloc[rows][["clip", "video", "style"]].assign(row=rows)
-        self.frames = [views[c].iloc[rows].tolist() for c in columns]
+        # plain lists and arrays: workers that fork share them, and a batch costs little beside its frames
+        chosen = views.iloc[rows]
+        self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
+        self.rows = np.asarray(rows)
+        self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
+        self.shared = SharedFrames()  # of each worker its own
 
     def __len__(self) -> int:
-        return -(-len(self.table) // self.batch_size)
+        return -(-len(self.rows) // self.batch_size)
 
     def __getitem__(self, i: int) -> list[Decoded]:
-        span = slice(i * self.batch_size, (i + 1) * self.batch_size)
-        batch = self.table.iloc[span].reset_index(drop=True)
-        frames = [np.stack(column[span]) for column in self.frames]  # per pathway (views, T)
-        groups = batch.groupby(["clip", "video", "style"], sort=False).indices
-        return [self._decode(*key, members, batch, frames) for key, members in groups.items()]
+        span = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.rows)))
+        groups: dict[tuple[str, str, int], list[int]] = {}
+        for k in span:
+            groups.setdefault(self.keys[k], []).append(k)
+        return [self._decode(*key, members) for key, members in groups.items()]
 
-    def _decode(self, clip, video, style, members, batch, frames) -> Decoded:
-        wanted, where = np.unique(np.concatenate([f[members].ravel() for f in frames]), return_inverse=True)
-        ends = np.cumsum([f[members].size for f in frames])[:-1]
+    def _decode(self, clip: str, video: str, style: int, members: list[int]) -> Decoded:
+        frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]  # (views, T) a pathway
+        wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
+        ends = np.cumsum([f.size for f in frames])[:-1]
         by_pathway = [p.reshape(len(members), -1) for p in np.split(where, ends)]
-        positions = [[torch.from_numpy(p[k]) for p in by_pathway] for k in range(len(members))]
-        rows = batch["row"].to_numpy()[members]
+        positions = [[p[k] for p in by_pathway] for k in range(len(members))]
+        rows = self.rows[members]
+        pixels = []
+
+        def room(shape, dtype) -> NDArray:
+            in_worker = get_worker_info() is not None
+            pixels.append(self.shared.take(shape) if in_worker else torch.empty(shape, dtype=torch.uint8))
+            return pixels[0].numpy()
+
         try:
-            pixels = torch.from_numpy(self.clips.frames_of(video, style).read(wanted.tolist()))
+            self.clips.frames_of(video, style).read(wanted.tolist(), room)
         except BadFrames as error:
             # as a value: a worker's exception would come back as its traceback
             return Decoded(clip, style, rows, positions, None, str(error))
-        return Decoded(clip, style, rows, positions, pixels)
+        return Decoded(clip, style, rows, positions, pixels[0])
 
 
 def loader(batches: ViewBatches, num_workers: int) -> DataLoader:
@@ -85,7 +96,7 @@ def _as_is(batch: list[Decoded]) -> list[Decoded]:
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
-    """Make the decoded frames of a batch into what the network's pathways see.
+    """Make the decoded frames of a batch into what the network's pathways see; their memory is given back.
 
     Parameters
     ----------
@@ -99,8 +110,10 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
     """
     views = []
     for decoded in batch:
-        frames = preprocess(decoded.frames.to(device, non_blocking=True), spec)  # (3, n, crop, crop)
-        views += [[frames[:, p.to(device)] for p in pathways] for pathways in decoded.positions]
+        frames = preprocess(decoded.frames.to(device), spec)  # (3, n, crop, crop)
+        give_back(decoded.frames)
+        for pathways in decoded.positions:
+            views.append([frames[:, torch.from_numpy(p).to(device)] for p in pathways])
     return [torch.stack(pathway) for pathway in zip(*views, strict=True)]
 
 

@@ -1,4 +1,5 @@
-"""The embedded data set: real shots, rendered in the built-in styles, as a stylized folder in the cache."""
+"""The embedded data set: real shots, as they are (style 0) and in the built-in styles, as a stylized folder
+in the cache."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
 from os import cpu_count
 from pathlib import Path
@@ -23,7 +24,12 @@ from configs.assets import cache_dir, fetch
 from configs.files import write_text
 from datasets.frames import open_frames
 from datasets.shots import find_shots
+from stylize.apply import choose_device, make_style
 from stylize.exemplars import render
+from stylize.generate import generate
+from stylize.jobs import make_jobs
+
+TRAINED_BATCH = 8  # frames a forward pass of a trained style
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
@@ -37,21 +43,34 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
         "code": [_digest(module.__file__) for module in (stylize.exemplars, datasets.shots)],
     }
     wanted["dataset"].pop("root")
+    wanted["style"]["styles"] = {0: None, **wanted["style"]["styles"]}  # what the quality card compares with
+    styles = {int(k): v for k, v in wanted["style"]["styles"].items()}
+    device = choose_device(None)
+    trained = {k: make_style(v, device) for k, v in styles.items() if v and "checkpoint" in v}
+    if trained:
+        wanted["weights"] = {k: style.identity for k, style in trained.items()}
     name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
     root = cache_dir() / "datasets" / f"embedded-{name}"
     if (root / "complete.json").exists():
         return root
-    styles = {int(k): v for k, v in wanted["style"]["styles"].items()}
+    rendered = {k: v for k, v in styles.items() if k not in trained}
     jobs = []
     for clip, (path, crop, first) in _clips(dataset).items():
-        todo = {k: v for k, v in styles.items() if not (root / f"style_{k}" / clip).exists()}
+        todo = {k: v for k, v in rendered.items() if not (root / f"style_{k}" / clip).exists()}
         if todo:
             jobs.append((clip, path, crop, first, todo))
     make = partial(render_clip, root, dataset.frames, dataset.short_side, dataset.jpeg_quality)
-    with ProcessPoolExecutor(cpu_count(), initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+    # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
+    with ThreadPoolExecutor(cpu_count()) as pool:
         futures = [pool.submit(make, *job) for job in jobs]
         for future in tqdm(as_completed(futures), desc="render styles", unit="clip", total=len(jobs)):
             future.result()
+    for k, style in trained.items():
+        generate(
+            make_jobs(root / "style_0", root / f"style_{k}", naming="%06d.jpg"),
+            style,
+            batch_size=TRAINED_BATCH,
+        )
     write_text(root / "complete.json", json.dumps(wanted, indent=2) + "\n")
     return root
 
@@ -83,9 +102,9 @@ def render_clip(
     path: Path,
     crop: list[int] | None,
     first: int,
-    styles: dict[int, dict],
+    styles: dict[int, dict | None],
 ) -> None:
-    """Write ``root/style_<k>/<clip>/%06d.jpg`` for each style of `styles`."""
+    """Write ``root/style_<k>/<clip>/%06d.jpg`` for each style of `styles`; None is the scaled original."""
     frames = open_frames(path).read(range(first, first + count))
     if crop is not None:
         left, top, width, height = crop
@@ -97,7 +116,8 @@ def render_clip(
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{clip}."))
         try:
             for i, frame in enumerate(frames, start=1):
-                _write_jpeg(temporary / f"{i:06d}.jpg", render(frame, style), quality)
+                picture = frame if style is None else render(frame, style)
+                _write_jpeg(temporary / f"{i:06d}.jpg", picture, quality)
             temporary.chmod(0o755)
             temporary.rename(target)
         except BaseException:

@@ -82,6 +82,9 @@ def test_a_run_on_a_folder_gives_tables_figure_and_manifest(run, stylized, tmp_p
         and manifest["versions"]["torch"]
     )
     assert (folder / "profile.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "variance.png").exists() and "variance of units by source" in out
+    shares = pd.read_csv(folder / "variance_layers.csv").groupby("stage")["share"].sum()
+    np.testing.assert_allclose(shares, 1)
     dims, percent = (tmp_path / "dim_outputs" / "x3d_xs_dim_est.csv").read_bytes().decode().split("\r\n")[:2]
     last = layers.iloc[-1]
     assert dims == ",".join(str(last[f"dims_{f}"]) for f in ("dynamic", "static", "residual"))

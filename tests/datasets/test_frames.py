@@ -1,10 +1,13 @@
+import sqlite3
+
 import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.frames import BadFrames, open_frames
+from datasets.frames import MAX_FRAMES, BadFrames, number, open_frames
 from datasets.shots import find_shots
+from datasets.write import write_store
 from tests.conftest import moving_square, write_frames
 
 
@@ -21,15 +24,55 @@ def write_video(path, frames, codec="ffv1", **options):
     return path
 
 
-def test_folder_and_lossless_video_give_the_same_pixels(tmp_path):
+def test_all_three_sources_give_the_same_pixels(tmp_path):
     frames = moving_square(0, n=20)
     folder = open_frames(write_frames(tmp_path / "folder", frames))
     video = open_frames(write_video(tmp_path / "video.mkv", frames))
+    for name in ("folder", "video.mkv"):
+        write_store(tmp_path / name, tmp_path / "stores" / f"of {name}")
+    stores = [open_frames(path) for path in sorted((tmp_path / "stores").iterdir())]
     wanted = [7, 3, 3, 19, 0]
-    assert len(folder) == len(video) == 20
-    np.testing.assert_array_equal(folder.read(wanted), frames[wanted])
-    np.testing.assert_array_equal(video.read(wanted), frames[wanted])
+    for source in (folder, video, *stores):
+        assert len(source) == 20
+        np.testing.assert_array_equal(source.read(wanted), frames[wanted])
     assert video.fps == 25
+
+
+def test_a_store_is_what_class_feature_pyramids_writes(tmp_path):
+    write_frames(tmp_path / "v", moving_square(1, n=12))
+    write_store(tmp_path / "v", tmp_path / "out" / "v")
+    with sqlite3.connect(tmp_path / "out" / "v" / "frames.db") as connection:
+        rows = dict(connection.execute("SELECT ObjId, frames FROM Images"))
+    assert list(rows) == [f"v/frame_{i:05d}" for i in range(1, 13)]
+    assert rows["v/frame_00001"] == (tmp_path / "v" / "000001.png").read_bytes()
+    before = (tmp_path / "out" / "v" / "frames.db").read_bytes()
+    open_frames(tmp_path / "out" / "v").read([0, 11])
+    assert before == (tmp_path / "out" / "v" / "frames.db").read_bytes()
+    assert [p.name for p in (tmp_path / "out" / "v").iterdir()] == ["frames.db"]
+
+
+def test_broken_stores_are_named(tmp_path):
+    write_frames(tmp_path / "v", moving_square(1, n=3))
+    write_store(tmp_path / "v", tmp_path / "out" / "v")
+    file = tmp_path / "out" / "v" / "frames.db"
+    with pytest.raises(BadFrames, match="has 3 frames, 4 are needed"):
+        open_frames(file.parent).read([3])
+    for value, says in ((10**12, "holds no bytes but int"), (b"", "frame_00002 is not a readable image")):
+        with sqlite3.connect(file) as connection:
+            connection.execute("UPDATE Images SET frames = ? WHERE ObjId = 'v/frame_00002'", (value,))
+        with pytest.raises(BadFrames, match=says):
+            open_frames(file.parent).read([1])
+    file.write_bytes(b"SQLite format 3\0" + b"x" * 500)
+    with pytest.raises(BadFrames, match="frames.db is not a readable frame store"):
+        len(open_frames(file.parent))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("000012.jpg", 12), ("frame_7.png", 7), ("img2_frame10.jpg", 10), ("v_5/frame_00003", 3), ("x.jpg", -1)],
+)
+def test_the_number_of_a_name(name, expected):
+    assert number(name) == expected
 
 
 def test_numbers_order_frames_whatever_their_padding(tmp_path):
@@ -97,3 +140,38 @@ def test_shots_end_where_the_picture_jumps(tmp_path):
         [moving_square(seed, n=n) // 2 + 40 * k for k, (seed, n) in enumerate(((0, 30), (7, 25), (9, 41)))]
     )
     assert find_shots(write_video(tmp_path / "cuts.mkv", frames)) == [(0, 30), (30, 55), (55, 96)]
+
+
+def test_an_image_of_200_megapixels_is_refused(tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "000001.png")
+    with pytest.raises(BadFrames, match="000001.png.*(20000x10000|200000000)"):
+        open_frames(tmp_path).read([0])
+
+
+def test_a_video_that_claims_a_million_frames_is_refused(tmp_path):
+    path = write_video(tmp_path / "v.mp4", moving_square(0, n=5), codec="mpeg4")
+    data = path.read_bytes()
+    at = (
+        data.index(b"stts") + 12
+    )  # behind version, flags and the number of entries: frames of the first entry
+    assert int.from_bytes(data[at - 4 : at + 4], "big") == (1 << 32) + 5
+    path.write_bytes(data[:at] + (10**6).to_bytes(4, "big") + data[at + 4 :])
+    with pytest.raises(BadFrames, match="v.mp4 claims 1000000 frames of 48x48: not read"):
+        len(open_frames(path))
+    assert MAX_FRAMES < 10**6
+
+
+def test_a_zero_byte_jpg_is_refused(tmp_path):
+    (tmp_path / "000001.jpg").touch()
+    with pytest.raises(BadFrames, match="000001.jpg is not a readable image"):
+        open_frames(tmp_path).read([0])
+
+
+def test_a_store_is_opened_where_it_is_read(tmp_path):
+    """Connections do not survive a fork: none is kept."""
+    write_frames(tmp_path / "v", moving_square(1, n=3))
+    write_store(tmp_path / "v", tmp_path / "out" / "v")
+    frames = open_frames(tmp_path / "out" / "v")
+    first = frames.read([0])
+    assert not any(isinstance(value, sqlite3.Connection) for value in vars(frames).values())
+    np.testing.assert_array_equal(first, frames.read([0]))

@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 
 from configs import UserError
 from datasets import ViewBatches, list_clips, loader, make_views, preprocess, to_inputs
+from datasets.shared import SharedFrames, give_back
 from datasets.views import subsample
 
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
@@ -59,7 +60,7 @@ def test_a_frame_of_a_view_pair_is_decoded_once(stylized, monkeypatch):
     def counting(self, video, style):
         frames = original(self, video, style)
         read = frames.read
-        frames.read = lambda indices: decoded.extend(indices) or read(indices)
+        frames.read = lambda indices, room: decoded.extend(indices) or read(indices, room)
         return frames
 
     monkeypatch.setattr(type(source.clips), "frames_of", counting)
@@ -116,3 +117,23 @@ def test_bad_roots(stylized, tmp_path):
     (tmp_path / "empty" / "style_2").mkdir()
     with pytest.raises(UserError, match="no video that can be used"):
         list_clips(dataset(tmp_path / "empty"), (1, 2))
+
+
+def test_shared_memory_is_used_again_only_when_it_was_given_back():
+    shared = SharedFrames()
+    first, second = shared.take((2, 3, 4, 3)), shared.take((2, 3, 4, 3))
+    first[:], second[:] = 1, 2
+    assert (first == 1).all() and first.data_ptr() != second.data_ptr()
+    give_back(first)
+    assert shared.take((2, 5, 4, 3)).data_ptr() not in (first.data_ptr(), second.data_ptr())  # too large
+    assert shared.take((1, 3, 4, 3)).data_ptr() == first.data_ptr()
+    for _ in range(200):
+        shared.take((1, 1, 1, 3))
+    assert len(shared.buffers) == 64 and (second == 2).all()
+
+
+def test_frames_that_are_kept_are_not_overwritten(stylized):
+    _, source = batches(stylized, batch_size=2)
+    kept = [decoded for batch in loader(source, 2) for decoded in batch]
+    for decoded, alone in zip(kept, (d for i in range(len(source)) for d in source[i]), strict=True):
+        assert torch.equal(decoded.frames, alone.frames)

@@ -1,3 +1,4 @@
+import random
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -88,6 +89,118 @@ def test_windows_equal_a_slow_oracle(length):
 def test_windows_start_everywhere():
     clip = Clip(id="x", video="x", first=0, length=20)
     assert {int(window_frames(clip, 16, generator(s, "x", "window"))[0]) for s in range(200)} == set(range(5))
+
+
+def paper_window(length: int, n: int, whole: bool, draw) -> list[int]:
+    """The paper's loaders, line by line: SSv2 and Diving48, or (whole) ActivityNet's segment."""
+    if whole:
+        start, end = 0, length
+    else:
+        start = draw(0, length - n) if length > n else draw(0, length - 8)
+        end = min(start + n, length)
+    return list(islice(cycle(range(start, end)), n))
+
+
+@pytest.mark.parametrize("n", [16, 64])
+def test_the_papers_windows_equal_a_slow_oracle(n):
+    for length in [*range(8, 2 * n + 3), 500]:
+        clip = Clip(id="x", video="x", first=0, length=length)
+        ours = {tuple(window_frames(clip, n, generator(s, "x", "w"), "drawn_short")) for s in range(60)}
+        possible = set()
+        for start in range(length + 1):
+            try:
+                possible.add(tuple(paper_window(length, n, False, lambda a, b, s=start: range(a, b + 1)[s])))
+            except IndexError:
+                break
+        assert ours <= possible and (len(possible) > 6 or ours == possible), length
+        whole = window_frames(clip, n, generator(0, "x", "w"), "first")
+        assert whole.tolist() == paper_window(length, n, True, random.randint)
+
+
+def test_the_papers_views_see_what_load_then_subsample_gives():
+    """Only the frames that are seen are listed: those of a window that is loaded whole, then subsampled."""
+    for length in (8, 9, 40, 64, 65, 130):
+        clip = Clip(id="c", video="c", first=3, length=length)
+        pathways = {"slow": 4, "fast": 16}
+        views, _ = make_views(
+            [clip], (1, 2), pathways, n_sample_frames=64, pairs="paper", window="drawn_short"
+        )
+        (view, *_) = views[views["order"] == "forward"].itertuples()
+        loaded = window_frames(clip, 64, generator(1, "c", "window"), "drawn_short")
+        for name, count in pathways.items():
+            picked = [loaded[int(i)] for i in torch.linspace(0, 63, count).long()]
+            assert getattr(view, f"frames_{name}").tolist() == picked
+
+
+@pytest.mark.parametrize(("fps", "wanted"), [(5, 30), (12, 30), (30, 12), (29.97, 30), (25, 25), (60, 8)])
+@pytest.mark.parametrize("window", ["first", "drawn", "drawn_short"])
+def test_resampled_windows_equal_a_slow_oracle(fps, wanted, window):
+    for length in (8, 20, 61, 300):
+        clip = Clip(id="x", video="x", first=7, length=length, fps=fps)
+        got = window_frames(clip, 16, generator(0, "x", "w"), window, wanted)
+        shown = []  # the clip as it would be at the wanted rate: the last frame at or before each moment
+        while len(shown) < max(1, int(length * wanted / fps + 1e-9)):
+            shown.append(7 + min(int(len(shown) * (fps / wanted)), length - 1))
+        expected = window_frames(Clip("x", "x", 0, len(shown)), 16, generator(0, "x", "w"), window)
+        assert got.tolist() == [shown[i] for i in expected]
+    with pytest.raises(UserError, match="give dataset.fps"):
+        window_frames(Clip("x", "x", 0, 20), 16, generator(0, "x", "w"), resample_fps=30)
+
+
+LABELLED = [
+    Clip(id=f"c{i}", video=f"c{i}", first=0, length=20, label=i % 3, cluster=f"v{i // 2}") for i in range(12)
+]
+
+
+def members(views, pairs, factor):
+    chosen = pairs[pairs["factor"] == factor]
+    a, b = (views.iloc[chosen[side]].reset_index(drop=True) for side in "ab")
+    return chosen, a, b
+
+
+@pytest.mark.parametrize("scheme", ["factorial", "both", "paper"])
+def test_app_shuffle_false_pairs_two_classes_in_one_style(scheme):
+    views, pairs = views_of(scheme, LABELLED, app_shuffle=False)
+    assert (views["order"] == "forward").all() and not views.duplicated(["clip", "style"]).any()
+    chosen, a, b = members(views, pairs, 1)
+    assert len(chosen) and (a["style"] == b["style"]).all() and (a["label"] != b["label"]).all()
+    assert (a["clip"] == chosen["clip"].to_numpy()).all()
+    _, a, b = members(views, pairs, 0)
+    assert (a["clip"] == b["clip"]).all() and (a["style"] != b["style"]).all()
+    with pytest.raises(UserError, match="'c0' has no class"):
+        views_of(scheme, CLIPS, app_shuffle=False)
+    with pytest.raises(UserError, match="of one class"):
+        views_of(scheme, LABELLED[::3], app_shuffle=False)
+
+
+@pytest.mark.parametrize("scheme", ["factorial", "both", "paper"])
+def test_m_same_false_pairs_two_videos_of_one_class(scheme):
+    views, pairs = views_of(scheme, LABELLED, m_same=False)
+    chosen, a, b = members(views, pairs, 0)
+    assert len(chosen) and (a["style"] != b["style"]).all() and (a["label"] == b["label"]).all()
+    assert (a["cluster"] != b["cluster"]).all() and (a["order"] == "forward").all()
+    _, a, b = members(views, pairs, 1)
+    assert (a["clip"] == b["clip"]).all() and (a["order"] != b["order"]).all()
+    with pytest.raises(UserError, match="no class has two videos"):
+        views_of(scheme, LABELLED[:3], m_same=False)
+
+
+def test_a_clip_alone_in_its_class_has_no_dynamic_pair(caplog):
+    alone = Clip(id="x", video="x", first=0, length=20, label=9, cluster="x")
+    views, pairs = views_of("both", [*LABELLED[:6], alone], m_same=False)
+    assert "1 clips have no other video of their class" in caplog.text
+    assert set(pairs[pairs["clip"] == "x"]["factor"]) == {1}
+
+
+@pytest.mark.parametrize(("scheme", "count"), [("factorial", 4 + 2), ("both", 4), ("paper", 2)])
+def test_use_normal_app_shows_unstylized_videos_in_static_pairs(scheme, count):
+    views, pairs = views_of(scheme, use_normal_app=True)
+    assert len(views) == count * len(CLIPS)
+    _, a, b = members(views, pairs, 1)
+    assert (a["style"] == 0).all() and (b["style"] == 0).all() and (a["order"] != b["order"]).all()
+    _, a, b = members(views, pairs, 0)
+    assert (a["style"] > 0).all() and (b["style"] > 0).all()
+    assert not pairs.duplicated(["a", "b"]).any()
 
 
 def test_subsampling_equals_torch_and_the_original():

@@ -7,7 +7,10 @@ from omegaconf import OmegaConf
 import stylize.embedded
 from configs import UserError, row
 from datasets import list_clips
-from stylize.embedded import prepare
+from datasets.frames import open_frames
+from stylize import build_generator
+from stylize.checkpoints import save_generator
+from stylize.embedded import prepare, scale
 from tests.conftest import moving_square
 from tests.datasets.test_frames import write_video
 
@@ -37,6 +40,15 @@ def test_long_shots_become_clips_in_every_style(config):
     assert listing.frames_of("v_00002", 3).read([0]).shape == (1, 38, 32, 3)  # 48 x 40, short side to 32
 
 
+def test_style_0_is_the_scaled_original(config):
+    root = prepare(config, row("style", "builtin"))
+    listing = list_clips(OmegaConf.merge(config, {"root": str(root)}), (0, 1))
+    source = open_frames(stylize.embedded.fetch("v")).read([2])[0, :, 4:44]  # the crop; frame 2 is the first
+    kept = listing.frames_of("v_00002", 0).read([0])[0]
+    grey, expected = kept.mean(-1), scale(source, 32).mean(-1)  # JPEG halves the resolution of colour
+    assert np.abs(grey - expected).mean() < 4
+
+
 def test_it_is_made_once_and_goes_on_where_it_was_stopped(config):
     style = row("style", "builtin")
     root = prepare(config, style)
@@ -64,3 +76,18 @@ def test_too_few_shots_are_said(config):
     config.clips = 5
     with pytest.raises(UserError, match="2 shots are long enough, clips=5"):
         prepare(config, row("style", "builtin"))
+
+
+def test_trained_styles_are_made_from_the_unstylized_frames(config, tmp_path):
+    checkpoint = tmp_path / "g.safetensors"
+    save_generator(build_generator((4, 8, 8, 8, 8, 6), 1), checkpoint)
+    builtin = row("style", "builtin")
+    style = OmegaConf.create(
+        {"name": "mixed", "styles": {1: builtin.styles[1], 2: {"checkpoint": str(checkpoint)}}}
+    )
+    root = prepare(config, style)
+    listing = list_clips(OmegaConf.merge(config, {"root": str(root)}), (0, 1, 2))
+    assert {c.length for c in listing.clips} == {20} and len(listing.clips) == 2
+    assert prepare(config, style) == root
+    save_generator(build_generator((4, 8, 8, 8, 8, 6), 1), checkpoint)  # other weights
+    assert prepare(config, style) != root

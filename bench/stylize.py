@@ -1,0 +1,109 @@
+"""How fast videos are stylized.
+
+    python -m bench.stylize [--rounds N] [--device cpu]
+
+The whole of generation (frames read from JPEG, network, frames written as JPEG) with a generator of the
+shipped size, in frames of 340x256, against a loop over one image at a time with the published network, as
+the original works; and against the bare network at its best batch size. Sides take turns in each round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from stylize import build_generator
+from stylize.apply import make_style
+from stylize.checkpoints import save_generator
+from stylize.generate import generate, write_frame
+from stylize.jobs import make_jobs
+from stylize.patches import read_image
+from stylize.recipe import read_recipe
+
+WIDTH, HEIGHT = 340, 256
+BATCHES = {"cpu": (1, 4, 8), "cuda": (8, 16, 32, 64, 128)}
+BARE = {"cpu": 8, "cuda": 1024}  # frames of one timing of the bare network
+LOOP = {"cpu": 2, "cuda": 64}  # and of the loop over one image at a time
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=2, help="threads that decode, and that encode")
+    parser.add_argument("--videos", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=32, help="of each video")
+    given = parser.parse_args()
+    device = torch.device(given.device)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        styles = {}
+        for recipe in ("small", "reference_P"):
+            save_generator(
+                build_generator(**read_recipe(recipe).generator.args), folder / f"{recipe}.safetensors"
+            )
+            styles[recipe] = make_style({"checkpoint": folder / f"{recipe}.safetensors"}, device)
+        draw = np.random.default_rng(0)
+        for video in range(given.videos):
+            (folder / "in" / str(video)).mkdir(parents=True)
+            for i in range(given.frames):
+                picture = cv2.resize(draw.integers(0, 256, (16, 20, 3), np.uint8), (WIDTH, HEIGHT))
+                write_frame(folder / "in" / str(video) / f"{i:06d}.jpg", picture)
+        sources = sorted((folder / "in").rglob("*.jpg"))
+        picture = read_image(sources[0])
+
+        def bare(size: int) -> float:
+            batch = np.repeat(picture[None], size, axis=0)
+            begin = time.perf_counter()
+            waits = [styles["small"](batch) for _ in range(max(1, BARE[device.type] // size))]
+            [wait() for wait in waits]
+            return size * len(waits) / (time.perf_counter() - begin)
+
+        def loop(recipe: str, count: int) -> float:
+            begin = time.perf_counter()
+            for path in sources[:count]:
+                image = styles[recipe](read_image(path)[None])()[0]
+                write_frame(folder / "loop" / f"{path.stem}.png", image)
+            return count / (time.perf_counter() - begin)
+
+        def pipeline(size: int, run: int) -> float:
+            jobs = make_jobs(folder / "in", folder / f"out{run}", naming="%06d.jpg")
+            begin = time.perf_counter()
+            generate(jobs, styles["small"], batch_size=size, workers=given.workers)
+            return len(sources) / (time.perf_counter() - begin)
+
+        best = max(BATCHES[device.type], key=bare)
+        loop("reference_P", 1)
+        spent = {"pipeline": 0.0, "bare": 0.0, "reference": 0.0, "small": 0.0}
+        for run in range(given.rounds):
+            spent["pipeline"] += 1 / pipeline(best, run)
+            spent["bare"] += 1 / bare(best)
+            spent["reference"] += 1 / loop("reference_P", LOOP[device.type])
+            spent["small"] += 1 / loop("small", 4 * LOOP[device.type])
+    rates = {name: given.rounds / seconds for name, seconds in spent.items()}
+    gain, part = (rates["pipeline"] / rates[other] for other in ("reference", "bare"))
+    lines = {
+        "generation, shipped size": f"{rates['pipeline']:8.2f}",
+        "bare network, shipped size": f"{rates['bare']:8.2f}",
+        "one image at a time, published network": f"{rates['reference']:8.2f}",
+        "one image at a time, shipped size": f"{rates['small']:8.2f}",
+        "(a) generation over the published loop": f"{gain:8.2f}   (bound 2)",
+        "(b) generation over the bare network": f"{part:8.2f}   (GPU: bound 0.9)",
+    }
+    threads = torch.get_num_threads()
+    print(f"{WIDTH}x{HEIGHT}, {given.device}, {threads} threads, batch size {best}, frames/s:")
+    for name, value in lines.items():
+        print(f"{name:<40}{value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Read every frame of a stylized data set once, in parallel, and list what is wrong with it.
+
+    python misc/check_dataset.py ROOT [--styles 1,2,3,4] [--dataset ssv2]
+
+Lists missing styles and frames, files that do not decode, and videos whose size or frame rate differs from
+their other styles or from most videos; with --dataset also what its annotations ask for and cannot have. Exit
+status: 0 nothing is wrong, 1 something is, 2 there is nothing to check.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from omegaconf import OmegaConf
+
+import configs
+from configs import UserError
+from datasets import list_clips
+from datasets.check import check_videos
+from datasets.clips import style_folder
+
+
+def main() -> int:
+    """Check and print; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("root", type=Path, help="folder that holds style_1, style_2 ...")
+    parser.add_argument("--styles", help="comma list (default: all that are there)")
+    parser.add_argument("--dataset", help="check its annotations too")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    arguments = parser.parse_args()
+    try:
+        styles = chosen_styles(arguments.root, arguments.styles)
+        folders = {style: style_folder(arguments.root, style) for style in styles}
+        faults, videos, frames = check_videos(folders, arguments.workers)
+        if arguments.dataset:
+            row = OmegaConf.merge(
+                OmegaConf.create({"stylized_data_dir": str(arguments.root)}),
+                {"dataset": configs.row("dataset", arguments.dataset)},
+            )
+            clips = list_clips(row.dataset, styles, on_error="skip")
+            faults += [f"{clip}: {reason}" for clip, reason in clips.skipped]
+            print(f"{arguments.dataset}: {len(clips.clips)} clips")
+            for reason, ids in clips.filtered_by_reason.items():
+                print(
+                    f"left out, {reason}: {len(ids)} clips ({', '.join(ids[:3])}{', ...' if ids[3:] else ''})"
+                )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(*dict.fromkeys(faults), sep="\n", end="\n" if faults else "")
+    print(f"{arguments.root}: {videos} videos in {len(styles)} styles, {frames} frames, {len(faults)} faults")
+    return 1 if faults else 0
+
+
+def chosen_styles(root: Path, text: str | None) -> tuple[int, ...]:
+    """Style numbers of a comma list; without one, those that are there."""
+    try:
+        there = sorted(int(path.name.removeprefix("style_")) for path in root.glob("style_*"))
+        styles = tuple(map(int, text.split(","))) if text else tuple(there)
+    except ValueError as error:
+        raise UserError(f"styles {text or sorted(root.glob('style_*'))}: numbers are expected") from error
+    missing = [style for style in styles if style not in there]
+    if missing or not styles:
+        raise UserError(f"{root} has no style_{missing[0] if missing else '1'}")
+    return styles
+
+
+if __name__ == "__main__":
+    sys.exit(main())

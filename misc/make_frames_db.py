@@ -1,0 +1,51 @@
+"""Make SQLite frame stores, as Class Feature Pyramids reads them: OUT/VIDEO/frames.db for each video.
+
+    python misc/make_frames_db.py style_1 stores/style_1
+
+SOURCE holds videos (folders of images, or video files), in class folders or not. Images go in as they are,
+the frames of video files as png. Table Images(ObjId, frames), key VIDEO/frame_00001. What is there already
+stays.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tqdm import tqdm
+
+from configs import UserError
+from datasets.disk import find_video, list_videos
+from datasets.frames import STORE_NAME
+from datasets.write import write_store
+
+
+def main() -> int:
+    """Make the stores; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="folder of videos")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--first", type=int, default=1, help="number of the first frame (default 1)")
+    arguments = parser.parse_args()
+    try:
+        names = list(dict.fromkeys(list_videos(arguments.source)))
+        if not names:
+            raise UserError(f"{arguments.source} holds no videos")
+        frames = 0
+        for name in tqdm(names, unit="video"):
+            if not (arguments.out / name / STORE_NAME).exists():
+                frames += write_store(
+                    find_video(arguments.source, name), arguments.out / name, arguments.first
+                )
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{arguments.out}: {len(names)} videos, {frames} frames written")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""Make small stylized data sets in the form of the paper's, for trying: your videos, rendered in the built-in
+styles, under the ids of real annotation lines.
+
+    python misc/prepare_examples.py VIDEOS ANNOTATIONS OUT [--datasets ssv2,Diving48] [--number 8]
+    python main.py --stylized_data_dir OUT/ssv2 --dataset ssv2 --model i3d_inception --stg 5
+
+Annotation files are looked for below ANNOTATIONS and copied whole. Each video takes the first line that it
+is long enough for; where none is left it takes the one that asks for least, and runs forth and back until
+that is filled. What is there already stays.
+"""
+
+import argparse
+import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import cv2
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+import configs
+from configs import UserError
+from datasets.annotations import LAYOUTS, Annotated
+from datasets.disk import find_video, list_videos
+from datasets.frames import open_frames
+from datasets.write import fit, read_in_parts, resample, write_folder
+from stylize.exemplars import render
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to be rendered: which of its frames go where."""
+
+    source: Path
+    indices: np.ndarray
+    targets: dict[int, Path]  # style -> folder
+    pattern: str
+    first: int
+    short_side: int
+
+
+def render_video(job: Job) -> None:
+    """Write one video in every style."""
+    cv2.setNumThreads(1)
+    wanted, where = np.unique(job.indices, return_inverse=True)
+    frames = [fit(frame, job.short_side) for frame in read_in_parts(open_frames(job.source), wanted)]
+    for style, target in job.targets.items():
+        if not target.exists():
+            look = configs.row("style", "builtin").styles[style]
+            rendered = [render(frame, look) for frame in frames]
+            write_folder((rendered[i] for i in where), target, job.pattern, job.first)
+
+
+def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
+    """Copy the annotation files of a data set, found anywhere below `source`, to its root."""
+    root.mkdir(parents=True, exist_ok=True)
+    for kind, names in row.annotations.items():
+        found = next((path for name in names for path in sorted(source.rglob(name))), None)
+        if found is not None:
+            shutil.copyfile(found, root / found.name)
+        elif kind == "list":
+            raise UserError(f"{source} holds no {' or '.join(names)}, which dataset={row.name} needs")
+
+
+def frames_needed(entry: Annotated, fps: float | None) -> int | None:
+    """How many frames a line asks for; None: as many as there are."""
+    return entry.frames if entry.seconds is None else int(fps * entry.seconds[1])
+
+
+def assign(lines: list[Annotated], available: list[int], fps: float | None) -> list[tuple[Annotated, int]]:
+    """A line for each video that has so many frames, and how many frames it gets."""
+    needs = {entry.id: frames_needed(entry, fps) for entry in lines}
+    left, chosen = dict.fromkeys(lines), []
+    for count in available:
+        fitting = (e for e in left if needs[e.id] is None or needs[e.id] <= count)
+        entry = next(fitting, None) or min(left, key=lambda e: needs[e.id], default=None)
+        if entry is None:
+            raise UserError(f"{len(available)} videos, but only {len(lines)} annotation lines")
+        del left[entry]
+        chosen.append((entry, count if needs[entry.id] is None else needs[entry.id]))
+    return chosen
+
+
+def jobs_of(name: str, arguments: argparse.Namespace) -> list[Job]:
+    """What is to be rendered for one data set; its annotations are in place then."""
+    root = arguments.out / name
+    holder = {"stylized_data_dir": str(root), "dataset": configs.row("dataset", name)}
+    row = OmegaConf.create(holder).dataset
+    if not row.get("annotations"):
+        raise UserError(f"dataset {name!r} has no annotations: {', '.join(known_datasets())} have")
+    copy_annotations(row, arguments.annotations, root)
+    lines = [e for e in LAYOUTS[row.layout](row, root, []) if not e.filtered and not e.broken]
+    videos = [find_video(arguments.videos, v) for v in dict.fromkeys(list_videos(arguments.videos))]
+    plans = []
+    for path in videos[: arguments.number]:
+        frames = open_frames(path)
+        shown = resample(len(frames), frames.fps or row.fps, row.fps) if row.fps else np.arange(len(frames))
+        plans.append((path, shown[: arguments.frames]))
+    jobs = []
+    styles = configs.row("style", "builtin").styles
+    chosen = assign(lines, [len(shown) for _, shown in plans], row.fps)
+    for (path, shown), (entry, count) in zip(plans, chosen, strict=True):
+        forth_and_back = np.concatenate([shown, shown[-2:0:-1]])
+        targets = {style: root / f"style_{style}" / entry.names[0] for style in styles}
+        indices = np.resize(forth_and_back, count)
+        jobs.append(Job(path, indices, targets, row.frames.pattern, row.frames.first, arguments.short_side))
+    return jobs
+
+
+def known_datasets() -> list[str]:
+    """The data sets that have annotations."""
+    names = (name for name in configs.rows("dataset"))
+    tables = {name: OmegaConf.load(configs.CONFIG_DIR / "dataset" / f"{name}.yaml") for name in names}
+    return [name for name, row in tables.items() if "annotations" in row]
+
+
+def main() -> int:
+    """Make the data sets; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("videos", type=Path, help="folder of videos")
+    parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list")
+    parser.add_argument("--number", type=int, default=8, help="videos at most (default 8)")
+    parser.add_argument("--frames", type=int, default=64, help="frames of a video at most (default 64)")
+    parser.add_argument("--short_side", type=int, default=256)
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    arguments = parser.parse_args()
+    try:
+        jobs = [job for name in arguments.datasets.split(",") for job in jobs_of(name, arguments)]
+        if not jobs:
+            raise UserError(f"{arguments.videos} holds no videos")
+        with ProcessPoolExecutor(arguments.workers) as pool:
+            list(tqdm(pool.map(render_video, jobs), total=len(jobs), desc="render styles", unit="video"))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name in arguments.datasets.split(","):
+        print(f"python main.py --stylized_data_dir {arguments.out / name} --dataset {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

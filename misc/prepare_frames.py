@@ -1,0 +1,93 @@
+"""Extract the frames of videos at a frame rate, named as a data set names them: OUT/VIDEO/000001.jpg ...
+
+    python misc/prepare_frames.py downloads data/style_0 --dataset StylizedActivityNet --prefix v_
+    python misc/prepare_frames.py downloads data/style_0 --fps 12 --names image_%05d.jpg --first 0
+
+SOURCE holds videos (video files, or folders of images with --from_fps), in class folders or not. What is
+there already stays, so that the same command goes on where it was stopped. A video that cannot be read is
+named, and the exit status is 1 then.
+"""
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tqdm import tqdm
+
+import configs
+from configs import UserError
+from datasets.disk import find_video, list_videos
+from datasets.frames import BadFrames, open_frames
+from datasets.write import fit, frame_name, read_in_parts, resample, write_folder
+
+
+def extract(arguments: argparse.Namespace, name: str) -> str | None:
+    """Extract one video; return what is wrong with it, or None."""
+    place = Path(name)
+    target = arguments.out / place.parent / f"{arguments.prefix}{place.name}"
+    if target.exists():
+        return None
+    try:
+        frames = open_frames(find_video(arguments.source, name))
+        fps = frames.fps or arguments.from_fps
+        indices = range(len(frames))
+        if arguments.fps is not None:
+            if not fps:
+                return f"{name}: its frame rate is not known: give --from_fps"
+            indices = resample(len(frames), fps, arguments.fps)
+        shown = (fit(frame, arguments.short_side) for frame in read_in_parts(frames, indices))
+        write_folder(shown, target, arguments.names, arguments.first, arguments.quality)
+    except BadFrames as error:
+        return str(error)
+    return None
+
+
+def main() -> int:
+    """Extract all videos; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", type=Path, help="folder of videos")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dataset", help="take --fps, --names and --first of this data set")
+    parser.add_argument("--fps", type=float, help="frames a second (default: every frame)")
+    parser.add_argument("--from_fps", type=float, help="frames a second of folders of images")
+    parser.add_argument("--names", help="pattern of frame names (default %%06d.jpg)")
+    parser.add_argument("--first", type=int, help="number of the first frame (default 1)")
+    parser.add_argument("--prefix", default="", help="put in front of the names of videos")
+    parser.add_argument("--short_side", type=int, help="scale larger frames down to this short side")
+    parser.add_argument("--quality", type=int, default=95, help="of jpg (default 95)")
+    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    arguments = parser.parse_args()
+    try:
+        row = configs.row("dataset", arguments.dataset) if arguments.dataset else {}
+        frames = row.get("frames") or {}
+        if arguments.names is None:
+            arguments.names = frames.get("pattern", "%06d.jpg")
+        if arguments.first is None:
+            arguments.first = frames.get("first", 1)
+        if arguments.fps is None:
+            arguments.fps = row.get("fps")
+        if arguments.fps is not None and arguments.fps <= 0:
+            raise UserError(f"--fps {arguments.fps:g}: a number above 0 is expected")
+        frame_name(arguments.names, arguments.first)
+        names = list(dict.fromkeys(list_videos(arguments.source)))
+        if not names:
+            raise UserError(f"{arguments.source} holds no videos")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    with ProcessPoolExecutor(arguments.workers) as pool:
+        done = pool.map(partial(extract, arguments), names)
+        faults = [fault for fault in tqdm(done, total=len(names), unit="video") if fault]
+    print(*faults, sep="\n", end="\n" if faults else "")
+    print(f"{arguments.out}: {len(names) - len(faults)} of {len(names)} videos")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

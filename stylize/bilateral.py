@@ -1,0 +1,61 @@
+"""The time-aware bilateral filter: noise goes along the path of what moves, edges stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from stylize.flow import Flow, dense_flow, grid, look_up
+from stylize.sequences import Frame
+
+
+def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) -> Iterator[Frame]:
+    """Average each frame with those before and after it, along the flow and only where colours agree.
+
+    Weights are those of the original tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps away,
+    times exp(-d^2 / 2 c^2) with d the RGB distance and c = sqrt(3) 255 / divisor (27.6 grey levels). Its
+    "15" is the number of frames on either side. A chain of flows leads from a pixel to the frame k away.
+
+    Frames are taken as they are needed: 2 window + 1 of them and 2 window flows are held, some 330 bytes a
+    pixel.
+    """
+    held: dict[int, Frame] = {}
+    to_past: dict[int, Flow] = {}  # frame number -> flow to the frame before
+    to_next: dict[int, Flow] = {}
+    source, read, t = iter(frames), 0, 0
+    while True:
+        while read <= t + window and (frame := next(source, None)) is not None:
+            held[read] = frame
+            if read:
+                to_past[read] = dense_flow(frame, held[read - 1])
+                to_next[read - 1] = dense_flow(held[read - 1], frame)
+            read += 1
+        if t == read:
+            return
+        yield _average(t, held, {-1: to_past, +1: to_next}, window, divisor)
+        held.pop(t - window, None)
+        to_past.pop(t - window + 1, None)
+        to_next.pop(t, None)
+        t += 1
+
+
+def _average(
+    t: int, held: dict[int, Frame], flows: dict[int, dict[int, Flow]], window: int, divisor: float
+) -> Frame:
+    spread, colour = window / 3, np.sqrt(3) * 255 / divisor
+    centre = held[t].astype(np.float32)
+    total, weights = centre.copy(), np.ones((*centre.shape[:2], 1), np.float32)
+    for step, flow in flows.items():
+        position = grid(*centre.shape[:2])
+        for k in range(1, window + 1):
+            i = t + step * k
+            if i not in held:
+                break
+            position = position + look_up(flow[i - step], position)
+            value = look_up(held[i].astype(np.float32), position)
+            distance = np.square(value - centre).sum(-1, keepdims=True)
+            weight = np.exp(-(k**2) / (2 * spread**2) - distance / (2 * colour**2))
+            total += weight * value
+            weights += weight
+    return (total / weights + 0.5).astype(np.uint8)

@@ -1,0 +1,239 @@
+"""What the original stylizer had Windows executables for: optical flow, a bilateral filter along time, and
+Gaussian-disk guides.
+
+    python -m stylize.temporal flow      --input FRAMES --output DIR
+    python -m stylize.temporal bilateral --input FRAMES --output DIR
+    python -m stylize.temporal guide     --input FRAMES --masks MASKS --output DIR
+
+FRAMES is a folder of images, a video file, or a folder of such folders or files, one a video. Files that are
+there already are kept, so a command that was stopped goes on when it is given again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from configs import UserError
+from configs.files import write_text
+from datasets.frames import FrameFolder, number
+from stylize.bilateral import bilateral
+from stylize.flow import colour_flow, dense_flow, write_flo
+from stylize.guides import carry, draw_disks, strew
+from stylize.sequences import Video, find_videos, write_png
+
+SUFFIXES = {"flo": ".flo", "colour": ".png"}
+
+
+@dataclass(frozen=True)
+class Direction:
+    """Which neighbour a flow leads to, and the folders that it is written to."""
+
+    step: int
+    flo: str  # the original tool's
+    colour: str  # those of VOS data sets
+
+
+# The original tool calls the flow back in time "forward", since it fetches the past forward; VOS data sets
+# count the gap.
+DIRECTIONS = {
+    "forward": Direction(-1, "flow_fwd", "FlowImages_gap-1"),
+    "backward": Direction(+1, "flow_bwd", "FlowImages_gap1"),
+}
+
+
+def carry_all(video: Video, keys: dict[int, NDArray]) -> dict[int, dict[int, NDArray]]:
+    """Points of key frames in every frame: key frame -> frame -> (N, 2); decodes the video twice at most."""
+    tracks = {key: {key: points} for key, points in keys.items()}
+    runs = {+1: range(min(keys), len(video.frames) - 1), -1: range(max(keys), 0, -1)}
+    for step, indices in runs.items():
+        for t, frame, other in video.neighbours(indices, step):
+            flow = dense_flow(frame, other)
+            for key, track in tracks.items():
+                if (t - key) * step >= 0:
+                    track[t + step] = carry(track[t], flow)
+    return tracks
+
+
+def run_flow(args: argparse.Namespace) -> None:
+    """Write flows: flow_fwd/, flow_bwd/ (.flo) and, in colour, FlowImages_gap-1/, FlowImages_gap1/ (.png)."""
+    keep_settings(args.output, "flow", {"full": args.full})
+    writers = {"flo": write_flo, "colour": lambda path, flow: write_png(path, colour_flow(flow, args.full))}
+    for video in find_videos(args.input):
+        stems = video.stems
+        for name in args.directions:
+            direction = DIRECTIONS[name]
+            first = 0 if direction.step > 0 else len(stems) - 1
+            targets = {  # of each frame that has that neighbour
+                t: {
+                    form: args.output / getattr(direction, form) / video.name / f"{stems[t]}{SUFFIXES[form]}"
+                    for form in args.forms
+                }
+                for t in range(first, len(stems) - 1 - first, direction.step)
+            }
+            todo = [t for t, files in targets.items() if not all(f.exists() for f in files.values())]
+            for t, frame, other in progress(
+                video.neighbours(todo, direction.step), f"{name} flow", video, len(targets), len(todo)
+            ):
+                flow = dense_flow(frame, other)
+                for form, path in targets[t].items():
+                    if not path.exists():
+                        writers[form](path, flow)
+
+
+def run_bilateral(args: argparse.Namespace) -> None:
+    """Write each frame of the input, filtered, as a PNG of its name."""
+    keep_settings(args.output, "bilateral", {"window": args.window, "divisor": args.divisor})
+    for video in find_videos(args.input):
+        targets = [args.output / video.name / f"{stem}.png" for stem in video.stems]
+        todo = [t for t, path in enumerate(targets) if not path.exists()]
+        if not todo:
+            continue
+        start = max(0, todo[0] - args.window)  # the past of the first that is missing
+        frames = (frame for _, frame in video.read(range(start, len(targets))))
+        filtered = enumerate(bilateral(frames, args.window, args.divisor), start=start)
+        for t, frame in progress(filtered, "bilateral", video, len(targets), len(targets) - start):
+            if not targets[t].exists() and t >= todo[0]:
+                write_png(targets[t], frame)
+
+
+def run_guide(args: argparse.Namespace) -> None:
+    """Write guides, one folder a sigma, with the original tool's names: input_gdisko_gauss_r10_s10/ ..."""
+    keep_settings(args.output, "guide", {"radius": args.radius, "seed": args.seed})
+    for video in find_videos(args.input):
+        stems = video.stems
+        folders = {
+            sigma: args.output / f"input_gdisko_gauss_r{args.radius:g}_s{sigma:g}" / video.name
+            for sigma in args.sigmas
+        }
+        todo = [
+            (t, sigma, folder / f"{stem}.png")
+            for t, stem in enumerate(stems)
+            for sigma, folder in folders.items()
+            if not (folder / f"{stem}.png").exists()
+        ]
+        if not todo:
+            continue
+        masks = key_masks(args.masks / video.name, stems)
+        height, width = next(video.read([0]))[1].shape[:2]
+        draw = np.random.default_rng(args.seed)
+        keys, colours = {}, {}
+        for key, mask in masks.items():
+            if mask.shape != (height, width):
+                raise UserError(
+                    f"the mask of frame {stems[key]} in {args.masks / video.name} has "
+                    f"{mask.shape[1]}x{mask.shape[0]} pixels, the frame {width}x{height}: scale it"
+                )
+            keys[key] = strew(mask, args.radius, draw)
+            colours[key] = draw.uniform(size=(len(keys[key]), 3)).astype(np.float32)
+        tracks = carry_all(video, keys)
+        order = sorted(keys, reverse=True)  # the first key frame lies on top
+        every_colour = np.concatenate([colours[key] for key in order])
+        for t, sigma, path in progress(todo, "guides", video, len(stems) * len(folders), len(todo)):
+            points = np.concatenate([tracks[key][t] for key in order])
+            write_png(path, draw_disks(points, every_colour, sigma, height, width))
+
+
+def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
+    """Masks (H, W) by position of their frame: a mask belongs to the frame of its number.
+
+    Raises
+    ------
+    UserError
+        No mask, or one without a frame.
+    """
+    frames = FrameFolder(folder)
+    if not folder.is_dir() or not frames.names:
+        raise UserError(f"--masks {folder} holds no images: give one mask a key frame, named as its frame")
+    positions = {number(stem): t for t, stem in enumerate(stems)}
+    masks = {}
+    for i, name in enumerate(frames.names):
+        if number(name) not in positions:
+            raise UserError(f"mask {folder / name} has no frame of its number: name it as its frame")
+        # the brightest channel, so that coloured masks count too
+        masks[positions[number(name)]] = frames.read([i])[0].max(-1)
+    return masks
+
+
+def keep_settings(output: Path, command: str, settings: dict) -> None:
+    """Refuse to mix files that were made with different settings in one folder."""
+    path = output / f"{command}.json"
+    if path.exists() and (known := json.loads(path.read_text())) != settings:
+        raise UserError(f"{output} was made with {known}, not {settings}: give another --output")
+    write_text(path, json.dumps(settings) + "\n")
+
+
+def progress(items: Iterable, what: str, video: Video, total: int, todo: int) -> Iterable:
+    """A bar that starts at what was there already."""
+    label = f"{what} {video.name}".rstrip()
+    return tqdm(items, desc=label, unit="frame", total=total, initial=total - todo, disable=not todo)
+
+
+def positive(kind: type, text: str):
+    """A number above zero, for argparse."""
+    value = kind(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return value
+
+
+def parser() -> argparse.ArgumentParser:
+    """The three commands and their options."""
+    whole, real = partial(positive, int), partial(positive, float)
+    whole.__name__, real.__name__ = "whole number", "number"  # argparse names the kind by it
+    top = argparse.ArgumentParser("python -m stylize.temporal", description=__doc__.partition("\n\n")[0])
+    commands = top.add_subparsers(required=True, metavar="flow | bilateral | guide")
+
+    def command(name: str, function) -> argparse.ArgumentParser:
+        about = function.__doc__.splitlines()[0]
+        sub = commands.add_parser(
+            name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.set_defaults(run=function)
+        sub.add_argument(
+            "--input", type=Path, required=True, help="folder of frames, video, or folder of those"
+        )
+        sub.add_argument("--output", type=Path, required=True, help="folder; what is there already is kept")
+        return sub
+
+    flow = command("flow", run_flow)
+    which = "forward: to the frame before, as the original tool has it; backward: to the next"
+    flow.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS), help=which)
+    flow.add_argument("--forms", nargs="+", choices=SUFFIXES, default=list(SUFFIXES), help="kinds of files")
+    flow.add_argument("--full", type=real, help="pixels that get full colour (None: each frame's longest)")
+    blur = command("bilateral", run_bilateral)
+    blur.add_argument("--window", type=whole, default=15, help="frames on either side")
+    blur.add_argument("--divisor", type=real, default=16.0, help="colour sigma is sqrt(3) 255 / divisor")
+    guide = command("guide", run_guide)
+    guide.add_argument("--masks", type=Path, required=True, help="masks of the key frames, named as those")
+    guide.add_argument("--radius", type=real, default=10.0, help="pixels between points at least")
+    guide.add_argument("--sigmas", type=real, nargs="+", default=[10.0, 15.0], help="sizes of the spots")
+    guide.add_argument("--seed", type=int, default=1, help="of points and colours")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit status: 2 where the user can put it right."""
+    args = parser().parse_args(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

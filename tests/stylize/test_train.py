@@ -1,0 +1,210 @@
+"""Training: it learns, goes on as if it had never stopped, reads the original's configurations."""
+
+import logging
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from configs import UserError, rows
+from stylize import load_generator
+from stylize.apply import choose_device
+from stylize.patches import read_image, to_tensor
+from stylize.pictures import run_once
+from stylize.recipe import read_recipe
+from stylize.train import Plan, train
+from stylize.trainer import StyleTrainer
+
+# in the form of the original's files, with an anchor as YAML allows
+ORIGINAL = """
+generator:
+  type: GeneratorJ
+  args:
+    use_bias: True
+    tanh: True
+    append_smoothers: True
+    resnet_blocks: 1
+    filters: [4, 8, 8, 8, 8, 6]
+    input_channels: 3
+opt_generator: &opt
+  type: Adam
+  args: {lr: 0.002, betas: [0.9, 0.999], weight_decay: 0.00001}
+discriminator: {type: DiscriminatorN_IN, args: {num_filters: 4, n_layers: 2}}
+opt_discriminator: *opt
+perception_loss:
+  weight: 6.0
+  perception_model: {type: PerceptualVGG19, args: {feature_layers: [0, 3, 5], use_normalization: False}}
+trainer:
+  batch_size: 4
+  epochs: 100000
+  reconstruction_weight: 4.
+  adversarial_weight: 0.5
+  use_image_loss: True
+  reconstruction_criterion: L1Loss
+  adversarial_criterion: MSELoss
+training_dataset: {type: TYPE, dir_pre: input_filtered, dir_post: output, dir_mask: mask, patch_size: 16}
+job: {num_workers: 1, device: "cuda:0"}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "reference_test.yaml"
+    path.write_text(ORIGINAL.replace("TYPE", "DatasetPatches_M"))
+    return path
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two key frames of which the style turns the colours round, and two to look at."""
+    draw = np.random.default_rng(0)
+    for folder, count in (("pair_train", 2), ("pair_gen", 2)):
+        for i in range(count):
+            coarse = draw.integers(0, 256, (6, 7, 3), np.uint8)
+            image = cv2.resize(coarse, (45, 38), interpolation=cv2.INTER_CUBIC)
+            parts = {"input": image, "output": 255 - image[..., ::-1], "mask": np.full_like(image, 255)}
+            for part, picture in parts.items() if folder == "pair_train" else [("input", image)]:
+                path = tmp_path / folder / part / f"{i:03d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                cv2.imwrite(str(path), picture)
+    return tmp_path / "pair_train"
+
+
+def plan(root, recipe, log_folder, **changes):
+    return Plan(**{"recipe": read_recipe(recipe), "data_root": root, "log_folder": log_folder, **changes})
+
+
+def test_training_comes_nearer_to_the_style(root, recipe, tmp_path):
+    generator = train(plan(root, recipe, tmp_path / "log", steps=120, log_interval=60))
+    for stem in ("000", "001"):
+        given, style = (read_image(root / part / f"{stem}.png").astype(float) for part in ("input", "output"))
+        ours = run_once(generator, to_tensor(given.astype(np.uint8)))
+        assert np.abs(ours - style).mean() < 0.6 * np.abs(given - style).mean()
+    log = tmp_path / "log"
+    assert {p.name for p in log.iterdir()} == {
+        "losses.csv",
+        "model.safetensors",
+        "model_0000060.safetensors",
+        "model_0000120.safetensors",
+        "recipe.yaml",
+        "sheet.jpg",
+        "state.pt",
+        "validation",
+    }
+    assert sorted(p.name for p in (log / "validation" / "0000060").iterdir()) == ["000.png", "001.png"]
+    assert len((log / "losses.csv").read_text().splitlines()) == 3
+    loaded = load_generator(log / "model.safetensors")
+    assert all(torch.equal(v, generator.state_dict()[k]) for k, v in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("rules", ["mended", "original"])
+@pytest.mark.parametrize("kind", ["DatasetPatches_M", "DatasetFullImages"])
+def test_a_stopped_training_goes_on_to_the_same_result(root, recipe, tmp_path, monkeypatch, rules, kind):
+    recipe.write_text(ORIGINAL.replace("TYPE", kind))
+    options = {"steps": 7, "log_interval": 4, "rules": rules}
+    whole = train(plan(root, recipe, tmp_path / "whole", **options))
+    step, done = StyleTrainer.step, []
+
+    def stopping(self, *args, **kwargs):
+        if len(done) == 5:
+            done.append("stopped")
+            raise KeyboardInterrupt
+        done.append(1)
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(StyleTrainer, "step", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        train(plan(root, recipe, tmp_path / "parts", **options))
+    parts = train(plan(root, recipe, tmp_path / "parts", **options))
+    assert len(done) == 5 + 1 + 3  # from the last save on
+    assert all(torch.equal(v, parts.state_dict()[k]) for k, v in whole.state_dict().items())
+    for name in ("model.safetensors", "losses.csv"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+
+
+def test_minutes_end_a_training(root, recipe, tmp_path):
+    train(plan(root, recipe, tmp_path / "log", minutes=0.01))
+    assert (tmp_path / "log" / "model.safetensors").exists()
+
+
+def test_another_training_in_the_same_folder_is_refused(root, recipe, tmp_path):
+    train(plan(root, recipe, tmp_path / "log", steps=1))
+    with pytest.raises(UserError, match="another log_folder"):
+        train(plan(root, recipe, tmp_path / "log", steps=1, seed=2))
+    (tmp_path / "log" / "state.pt").write_bytes(b"PK cut")
+    with pytest.raises(UserError, match="state.pt is damaged"):
+        train(plan(root, recipe, tmp_path / "log", steps=1))
+
+
+def test_guides_widen_the_input(root, recipe, tmp_path):
+    for folder in (root, root.with_name("pair_gen")):
+        (folder / "guide").mkdir()
+        for path in (folder / "input").iterdir():
+            (folder / "guide" / path.name).write_bytes(path.read_bytes())
+    recipe.write_text(ORIGINAL.replace("TYPE", "DatasetPatches_M, dir_x1: guide"))
+    generator = train(plan(root, recipe, tmp_path / "log", steps=2))
+    assert generator.config["input_channels"] == 6
+
+
+@pytest.mark.parametrize("name", rows("stylizer"))
+def test_every_shipped_recipe_builds(name):
+    recipe = read_recipe(name)
+    trainer = StyleTrainer(recipe, torch.nn.Identity(), masks_weigh=True, device=torch.device("cpu"), seed=0)
+    published = {"reference_P": 3_270_000, "reference_F": 2_381_251}
+    count = sum(p.numel() for p in trainer.generator.parameters())
+    assert count == pytest.approx(published.get(name, count), rel=0.01)
+
+
+def test_the_originals_settings_are_ours():
+    recipe = read_recipe("reference_P")
+    assert OmegaConf.select(recipe, "trainer.batch_size") == 40
+    assert read_recipe("reference_F").trainer.batch_size == 1
+
+
+def test_what_cannot_be_read_is_said(root, recipe, tmp_path):
+    with pytest.raises(UserError, match="config=referenc_P is neither a file.*nearest known: reference_P"):
+        read_recipe("referenc_P")
+    recipe.write_text(ORIGINAL.replace("TYPE", "DatasetOther"))
+    with pytest.raises(UserError, match="training_dataset.type=DatasetOther is not built here"):
+        read_recipe(recipe)
+    text = ORIGINAL.replace("TYPE", "DatasetPatches_M")
+    recipe.write_text(text.replace("resnet_blocks", "resnet_block"))
+    with pytest.raises(UserError, match="generator.args.resnet_block is not built here.*resnet_blocks"):
+        read_recipe(recipe)
+    recipe.write_text("a: [")
+    with pytest.raises(UserError, match="is not a YAML file of the stylizer"):
+        read_recipe(recipe)
+    with pytest.raises(UserError, match="input does not exist"):
+        train(plan(root / "input", "small", tmp_path / "log"))
+
+
+def test_a_gpu_that_is_not_here_is_said(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    caplog.set_level(logging.WARNING)
+    assert choose_device("cuda:0") == torch.device("cpu")
+    assert "device cuda:0 is not here: cpu takes its place" in caplog.text
+    assert choose_device(None) == choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("task", [True, False])
+def test_both_commands_train(root, recipe, tmp_path, task):
+    log = tmp_path / "log"
+    original = ["-m", "stylize.train", "--config", recipe, "--data_root", root, "--log_interval", 2]
+    commands = {
+        True: [
+            "main.py",
+            "task=train_style",
+            f"task.config={recipe}",
+            f"task.data_root={root}",
+            "task.steps=2",
+        ]
+        + [f"task.log_folder={log}", "device=cpu"],
+        False: [*original, "--log_folder", log, "--device", "cpu", "--steps", 2],
+    }
+    done = subprocess.run([sys.executable, *map(str, commands[task])], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (log / "model.safetensors").exists()
