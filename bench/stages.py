@@ -2,13 +2,14 @@
 
     python -m bench.stages [--model slowfast_r50_8x8] [--rounds N]
 
-Floor: one forward pass. The three take turns within each round; the ratio of the sums is printed.
+Floor: one forward pass. The three take turns, in another order each round; ratios are those of medians.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from statistics import median
 
 import torch
 
@@ -32,12 +33,14 @@ def main() -> None:
         "last stage": lambda: net.read(inputs, [last]),
         "all stages": lambda: net.read(inputs),
     }
-    spent = dict.fromkeys(reads, 0.0)
+    seconds = {name: [] for name in reads}
     for round_ in range(arguments.rounds + 1):
-        for name, read in reads.items():
+        names = list(reads)
+        for name in names[round_ % 3 :] + names[: round_ % 3]:
             begin = time.perf_counter()
-            read()
-            spent[name] += (time.perf_counter() - begin) * (round_ > 0)  # the first warms up
+            reads[name]()
+            seconds[name].append(time.perf_counter() - begin)
+    spent = {name: median(times[1:]) for name, times in seconds.items()}  # the first round warms up
     clip = " x ".join(map(str, (spec.frames, *spec.shape)))
     print(
         f"{arguments.model}, {clip}, batch {arguments.batch}, "
