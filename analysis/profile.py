@@ -24,7 +24,7 @@ from analysis.variance import estimate_variance
 from configs import UserError
 from configs.assets import versions
 from configs.files import sha256, write_text
-from datasets import ClipList, list_clips, make_views
+from datasets import ClipList, list_clips, make_views, parse_styles
 from models import VideoNetwork, build_from_row
 from models.checkpoints import weights_file
 
@@ -81,14 +81,6 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
         cfg.model.num_classes = classes
     net = build_from_row(cfg.model, checkpoint=checkpoint, seed=cfg.seed, drop_head=cfg.drop_head)
     return net, weights_file(net, checkpoint, cfg.model.get("pretrained"))
-
-
-def parse_styles(styles: str | int) -> tuple[int, ...]:
-    """Style ids of a comma list, as ``--styles`` has it."""
-    try:
-        return tuple(int(style) for style in str(styles).strip("[]").split(","))
-    except ValueError as error:
-        raise UserError(f"styles={styles} is not a comma list of style numbers such as 1,2,3,4") from error
 
 
 def sampling_of(cfg: DictConfig) -> dict:

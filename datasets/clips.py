@@ -172,6 +172,14 @@ def list_clips(
     return ClipList(dataset.name, root, styles, tuple(clips), tuple(skipped), tuple(filtered), normal)
 
 
+def parse_styles(styles: str | int) -> tuple[int, ...]:
+    """Style ids of a comma list, as ``--styles`` has it."""
+    try:
+        return tuple(int(style) for style in str(styles).strip("[]").split(","))
+    except ValueError as error:
+        raise UserError(f"styles={styles} is not a comma list of style numbers such as 1,2,3,4") from error
+
+
 def style_folder(root: Path, style: int, normal_root: Path | None = None) -> Path:
     """The folder of one style."""
     return normal_root if style == 0 and normal_root is not None else root / f"style_{style}"

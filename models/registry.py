@@ -112,7 +112,7 @@ def build_from_row(
         if not row.get("pretrained"):
             raise UserError(
                 f"model {row.name!r} has no pretrained weights of its own: give checkpoint=FILE, or "
-                "checkpoint=random for random weights"
+                "checkpoint=None (model.init=random) for random weights"
             )
         load_weights(net, row.pretrained)
     elif checkpoint is not None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from configs import UserError
 from configs.assets import versions
 from configs.files import atomic_path, write_text
-from datasets.clips import Clip, ClipList, list_clips
+from datasets.clips import Clip, ClipList, list_clips, parse_styles
 from datasets.frames import BadFrames
 from stylize import card
 from stylize.flow import dense_flow
@@ -98,12 +98,7 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
     UserError
         Where the originals are missing.
     """
-    try:
-        styles = tuple(int(style) for style in str(cfg.styles).strip("[]").split(","))
-    except ValueError as error:
-        raise UserError(
-            f"styles={cfg.styles} is not a comma list of style numbers such as 1,2,3,4"
-        ) from error
+    styles = parse_styles(cfg.styles)
     originals, root = (
         Path(folder).expanduser() if folder else None for folder in (cfg.normal_data_root, cfg.dataset.root)
     )
