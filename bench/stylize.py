@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         styles = {}
-        for recipe in ("small", "reference_P"):
+        for recipe in ("light", "reference_P"):
             save_generator(
                 build_generator(**read_recipe(recipe).generator.args), folder / f"{recipe}.safetensors"
             )
@@ -64,7 +64,7 @@ def main() -> None:
         def bare(size: int) -> float:
             batch = np.repeat(picture[None], size, axis=0)
             begin = time.perf_counter()
-            waits = [styles["small"](batch) for _ in range(max(1, BARE[device.type] // size))]
+            waits = [styles["light"](batch) for _ in range(max(1, BARE[device.type] // size))]
             [wait() for wait in waits]
             return size * len(waits) / (time.perf_counter() - begin)
 
@@ -78,17 +78,17 @@ def main() -> None:
         def pipeline(size: int, run: int) -> float:
             jobs = make_jobs(folder / "in", folder / f"out{run}", naming="%06d.jpg")
             begin = time.perf_counter()
-            generate(jobs, styles["small"], batch_size=size, workers=given.workers)
+            generate(jobs, styles["light"], batch_size=size, workers=given.workers)
             return len(sources) / (time.perf_counter() - begin)
 
         best = max(BATCHES[device.type], key=bare)
         loop("reference_P", 1)
-        spent = {"pipeline": 0.0, "bare": 0.0, "reference": 0.0, "small": 0.0}
+        spent = {"pipeline": 0.0, "bare": 0.0, "reference": 0.0, "light": 0.0}
         for run in range(given.rounds):
             spent["pipeline"] += 1 / pipeline(best, run)
             spent["bare"] += 1 / bare(best)
             spent["reference"] += 1 / loop("reference_P", LOOP[device.type])
-            spent["small"] += 1 / loop("small", 4 * LOOP[device.type])
+            spent["light"] += 1 / loop("light", 4 * LOOP[device.type])
     rates = {name: given.rounds / seconds for name, seconds in spent.items()}
     gain, part = (rates["pipeline"] / rates[other] for other in ("reference", "bare"))
     lines = {

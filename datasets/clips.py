@@ -60,6 +60,7 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
+    rows_per_view: int = 1  # rows that a network yields of one look at a clip
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
@@ -83,14 +84,20 @@ class ClipList:
         """Frame rate -> number of clips, most frequent first."""
         return dict(Counter(clip.fps for clip in self.clips).most_common())
 
-    def remarks(self, assumed_fps: float, resample_fps: float | None) -> list[str]:
-        """What a user should know of this list, for a network whose sampling counts in `assumed_fps`."""
+    def left_out(self) -> list[str]:
+        """What was skipped or filtered, a line each reason."""
         lines = []
         if self.skipped:
             clip, reason = self.skipped[0]
             lines.append(f"{len(self.skipped)} clips were skipped, the first: {clip} ({reason})")
         for reason, ids in self.filtered_by_reason.items():
             lines.append(f"{len(ids)} clips were left out, {reason}: {ids[0]}{' ...' if ids[1:] else ''}")
+        return lines
+
+    def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
+        """What a user should know of this list, for a network whose sampling counts in `assumed_fps` and
+        that is shown windows of so many frames."""
+        lines = self.left_out()
         rates = {resample_fps: len(self.clips)} if resample_fps else self.frame_rates
         others = {fps: n for fps, n in rates.items() if fps and abs(fps / assumed_fps - 1) > RATE_TOLERANCE}
         if others:
@@ -103,6 +110,14 @@ class ClipList:
             lines.append(
                 f"frame rate: not known of {rates[None]} clips (images do not say it), "
                 f"the network's sampling counts in {assumed_fps:g} frames a second"
+            )
+        paces = [(clip.fps or resample_fps) / resample_fps if resample_fps else 1 for clip in self.clips]
+        short = [c for c, pace in zip(self.clips, paces, strict=True) if int(c.length / pace) < window]
+        if short:
+            lines.append(
+                f"short clips: {len(short)} of {len(self.clips)} have fewer frames than the window of "
+                f"{window} (the first: {short[0].id}): theirs start again from the beginning "
+                "(a shorter n_sample_frames avoids it)"
             )
         return lines
 
@@ -135,6 +150,11 @@ def list_clips(
     UserError
         A folder that is not there, a video that cannot be used, or no clip at all.
     """
+    if dataset.layout not in LAYOUTS:
+        raise UserError(
+            f"dataset={dataset.name} is for networks that take images and flow (model=matnet, fusionseg, "
+            "rtnet); dataset=folder takes any folder of stylized videos"
+        )
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()

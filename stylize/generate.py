@@ -1,6 +1,7 @@
 """Stylize videos: folders of frames, video files, or a folder of many of them.
 
     python main.py task=stylize checkpoint=FILE task.input=VIDEOS task.outdir=ROOT
+    python main.py task=stylize style=shipped dataset=Diving48 stylized_data_dir=ROOT
     python -m stylize.generate --checkpoint F --data_root D --dir_input I --outdir O --device cpu
 
 Decoding, the network and encoding overlap. The same command goes on where an earlier one stopped, to the
@@ -30,6 +31,7 @@ from tqdm import tqdm
 
 from configs import UserError
 from configs.files import atomic_path, write_text
+from datasets import ClipList, list_clips, parse_styles
 from datasets.frames import BadFrames
 from stylize.apply import PRECISIONS, Style, choose_device, make_style
 from stylize.jobs import SAME, Chunk, Job, Skipped, finish, make_jobs
@@ -40,6 +42,7 @@ log = logging.getLogger(__name__)
 SKIPPED_FILE = "skipped.json"  # beside the frames of a video that lost some
 IDENTITY_FILE = ".stylize.json"  # of a style's folder: what made it
 JPEG_QUALITY = 95
+DEFAULT_NAMING = "%06d.jpg"
 
 
 def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2) -> list[Skipped]:
@@ -199,9 +202,10 @@ def stylize(
     shard: int = 0,
     num_shards: int = 1,
     in_place: bool = False,
+    videos: frozenset[str] | None = None,
 ) -> int:
-    """Stylize all videos at `source`, once for each target folder; print what was done and left out; return
-    the exit status."""
+    """Stylize the videos at `source` (of those the `videos` named), once for each target folder; print what
+    was done and left out; return the exit status."""
     status = 0
     for target, style in targets.items():
         if style.guides != len(guides):
@@ -215,6 +219,7 @@ def stylize(
             shard=shard,
             num_shards=num_shards,
             in_place=in_place,
+            videos=videos,
         )
         claim(target, {"style": style.identity, "naming": naming, "first": first, "quality": JPEG_QUALITY})
         skipped = generate(jobs, style, batch_size=batch_size, workers=workers)
@@ -229,30 +234,55 @@ def stylize(
 
 
 def run(cfg: DictConfig) -> None:
-    """``task=stylize``: one style from ``checkpoint=``, or those of ``style=``."""
+    """``task=stylize``: one style from ``checkpoint=``, or those of ``style=``; videos of ``task.input=``, or
+    the unstylized ones of a data set."""
     task = cfg.task
-    if not task.input or not task.outdir:
-        raise UserError("task=stylize needs task.input=VIDEOS and task.outdir=ROOT")
+    names = {"pattern": DEFAULT_NAMING, "first": 1}
+    if task.input:
+        source, outdir, videos = task.input, task.outdir, None
+    else:
+        clips = _unstylized(cfg)
+        source, outdir = clips.normal_root or clips.root / "style_0", task.outdir or clips.root
+        videos = frozenset(clip.video for clip in clips.clips)
+        names |= cfg.dataset.get("frames") or {}
+    if not outdir:
+        raise UserError(
+            f"task=stylize: where should the stylized copies of {source} go? Give task.outdir=ROOT"
+        )
     if cfg.checkpoint:
         rows = {task.style_id: {"checkpoint": cfg.checkpoint}}
     else:
-        wanted = [int(k) for k in str(cfg.styles).split(",")]
+        wanted = parse_styles(cfg.styles)
         rows = {k: row for k, row in OmegaConf.to_container(cfg.style.styles).items() if int(k) in wanted}
     device = choose_device(cfg.device)
-    outdir = Path(task.outdir).expanduser()
+    outdir = Path(outdir).expanduser()
     status = stylize(
-        Path(task.input).expanduser(),
+        Path(source).expanduser(),
         {outdir / f"style_{k}": make_style(row, device, task.precision) for k, row in rows.items()},
-        naming=task.naming,
-        first=task.first,
+        naming=task.naming or names["pattern"],
+        first=names["first"] if task.first is None else task.first,
         guides=tuple(Path(guide).expanduser() for guide in task.guides),
         batch_size=cfg.batch_size,
         workers=max(1, cfg.num_workers),
         shard=task.shard,
         num_shards=task.num_shards,
+        videos=videos,
     )
     if status:
         sys.exit(status)
+
+
+def _unstylized(cfg: DictConfig) -> ClipList:
+    """The clips of the data set of the configuration, as they are before any style."""
+    if not cfg.dataset.root:
+        raise UserError(
+            "task=stylize needs task.input=VIDEOS and task.outdir=ROOT, or dataset=NAME and "
+            "stylized_data_dir=ROOT with its videos in ROOT/style_0 (or in normal_data_root=VIDEOS)"
+        )
+    clips = list_clips(cfg.dataset, (0,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+    for line in clips.left_out():
+        log.warning(line)
+    return clips
 
 
 def main() -> int:

@@ -174,12 +174,15 @@ def make_jobs(
     shard: int = 0,
     num_shards: int = 1,
     in_place: bool = False,
+    videos: frozenset[str] | None = None,
 ) -> list[Job]:
     """The videos at `source` (a folder of frames, a video file, or a folder of those, in class folders or
     not), each to become ``target/VIDEO``; those of one shard.
 
     Parameters
     ----------
+    videos
+        Names of those that are wanted, of a folder of many; None: all.
     naming, first
         Form of the names of frames, and the number of the first.
     in_place
@@ -199,14 +202,14 @@ def make_jobs(
     single = source.is_file() or bool(getattr(open_frames(source), "names", True))
     if single:
         name = source.stem if source.is_file() else source.resolve().name
-        videos = {name: (source, guides)}
+        found = {name: (source, guides)}
     else:
-        names = dict.fromkeys(list_videos(source))
-        videos = {n: (find_video(source, n), tuple(find_video(g, n) for g in guides)) for n in names}
-    if not videos:
+        names = [n for n in dict.fromkeys(list_videos(source)) if videos is None or n in videos]
+        found = {n: (find_video(source, n), tuple(find_video(g, n) for g in guides)) for n in names}
+    if not found:
         raise UserError(f"input {source} holds neither frames nor videos")
     jobs = []
-    for name, (path, of_video) in list(sorted(videos.items()))[shard::num_shards]:
+    for name, (path, of_video) in sorted(found.items())[shard::num_shards]:
         folder = target if in_place and single else target / name
         partial = folder if in_place and single else folder.with_name(f".{folder.name}.partial")
         jobs.append(Job(name, path, of_video, folder, partial, naming, first))

@@ -284,7 +284,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=__doc__,
     )
-    parser.add_argument("--config", default="small", help="YAML file, or small, reference_P, reference_F")
+    parser.add_argument(
+        "--config", default="small", help="YAML file, or light, small, reference_P, reference_F"
+    )
     parser.add_argument("--data_root", type=Path, required=True)
     parser.add_argument("--log_interval", type=int, default=1000)
     parser.add_argument("--log_folder", type=Path, default=Path("logs_reference_P"))

@@ -36,7 +36,7 @@ FOLDER = Path(__file__).parent / "styles"
 STYLES = {"watercolour": 1, "charcoal": 2, "neon": 3, "screenprint": 4}
 SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}  # asset -> key frames
 UNSEEN = {"bigbuckbunny": 4}  # frames of the sheet, between the key frames; a film that may be shown
-STEPS, SEED = 1500, 1
+STEPS, SEED = 3000, 1
 
 
 def key_frames(assets: dict[str, int], place: float = 0.5) -> list[NDArray[np.uint8]]:
@@ -71,7 +71,7 @@ def train_style(name: str, row: dict, steps: int) -> None:
             write_image(root / "input" / f"{i:03d}.png", frame)
             write_image(root / "output" / f"{i:03d}.png", render(frame, row))
         plan = Plan(
-            recipe=read_recipe("small"),
+            recipe=read_recipe("light"),
             data_root=root,
             log_folder=log_folder,
             log_interval=steps,

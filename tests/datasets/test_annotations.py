@@ -177,6 +177,10 @@ def test_ssv2_on_disk(tmp_path):
     lines = clips.remarks(assumed_fps=30, resample_fps=None)
     assert any("2 at 12" in line and "resample_fps=30 mends it" in line for line in lines)
     assert not any("frame rate" in line for line in clips.remarks(30, resample_fps=30))
+    (short,) = (line for line in clips.remarks(12, None, window=9) if "short clips" in line)
+    assert "1 of 2 have fewer frames than the window of 9 (the first: 11)" in short
+    assert not any("short clips" in line for line in clips.remarks(12, None, window=8))
+    assert any("1 of 2" in line for line in clips.remarks(12, resample_fps=6, window=5))  # 8 frames are 4
 
 
 def make_diving48(root: Path, clips: dict[str, tuple[int, int, int]]) -> Path:

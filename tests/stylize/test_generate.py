@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -215,3 +216,32 @@ def test_both_commands_run_and_their_status_tells(videos, checkpoint, tmp_path, 
         assert done.returncode == bad, done.stderr
     assert len(list((tmp_path / "one").glob("*.png"))) == 11 - bad
     assert (tmp_path / "two" / "style_1" / "a" / "frame_00001.jpg").exists()
+
+
+def test_a_data_set_is_stylized_under_the_names_that_its_loader_reads(videos, checkpoint, tmp_path):
+    """Only listed videos that its rules let through; the copies are listed as they come out."""
+    root = tmp_path / "diving"
+    shutil.copytree(videos, root / "style_0")
+    shutil.copytree(videos / "a", root / "style_0" / "unlisted")
+    lines = [{"vid_name": n, "label": 0, "start_frame": 0, "end_frame": e} for n, e in (("a", 11), ("b", 7))]
+    (root / "Diving48_V2_test.json").write_text(json.dumps(lines))
+    (root / "Diving48_vocab.json").write_text(json.dumps([["Back"]] * 48))
+    command = ["main.py", "task=stylize", "dataset=Diving48", f"stylized_data_dir={root}", "device=cpu"]
+    done = subprocess.run(
+        [sys.executable, *command, f"checkpoint={checkpoint}"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 clips were left out, fewer than 8 frames: b" in done.stderr
+    assert [path.name for path in (root / "style_1").iterdir() if path.is_dir()] == ["a"]
+    assert {path.name for path in (root / "style_1" / "a").iterdir()} == {
+        f"image_{i:05d}.jpg" for i in range(11)
+    }
+
+
+def test_a_data_set_without_a_folder_is_one_line(checkpoint):
+    done = subprocess.run(
+        [sys.executable, "main.py", "task=stylize", "dataset=ssv2", f"checkpoint={checkpoint}"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "stylized_data_dir=ROOT" in done.stderr.splitlines()[-1]
