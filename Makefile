@@ -13,6 +13,8 @@ test: .venv/ready-test
 	$(BIN)/python -m pytest -q
 
 bench: .venv/ready
+	$(BIN)/python -m bench --device cpu --scale 0.5
+	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.extraction
 	$(BIN)/python -m bench.stages --model i3d_inception
 	$(BIN)/python -m bench.stages --model slowfast_r50_8x8

@@ -6,12 +6,13 @@ again with replacement. A replicate weighs the sums of each cluster, so that it 
 product (float64).
 
 Means and variances that are estimated from few videos make scores lean towards zero, and replicates lean
-once more: percentiles of the replicates would miss the truth too often (bench/coverage.py). An interval is
-therefore
+once more: percentiles of the replicates would miss the truth too often (bench/coverage.py). The interval of a
+unit's score is therefore
 
     2 * estimate - mean(replicates)  -+  t(K - 1) * sqrt(K / (K - 1)) * std(replicates)
 
-with K clusters: bias taken off, and Student's t for the few.
+with K clusters: bias taken off, and Student's t for the few. Scores and shares of a stage take the shape of
+their interval from the replicates too (studentised.py). Bits are Gaussian (paper.py), less what chance adds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 from tqdm import tqdm
 
+from analysis.null import pairs_of_factor, score_null, shuffles
 from analysis.paper import (
     FACTORS,
     UNIT_CLASSES,
@@ -32,11 +34,13 @@ from analysis.paper import (
     classify,
     covariance_and_variance,
     estimate_moments,
+    gaussian_bits,
     pooled_variance,
     softmax,
     unit_correlations,
 )
 from analysis.store import Store
+from analysis.studentised import cluster_scalars, studentised_interval
 from configs import UserError
 
 MEASURED = FACTORS[:2]
@@ -59,11 +63,13 @@ def estimate_run(
     *,
     threshold: float = 0.5,
     level: float = 0.95,
+    n_permutations: int = 0,
     progress: bool = False,
 ) -> RunEstimate:
-    """Estimate every stage of the extraction in `run_dir`, with intervals from `n_boot` replicates.
+    """Estimate every stage of the extraction in `run_dir`, with intervals from `n_boot` replicates and, where
+    `n_permutations` is not 0, p-values against pairs that are broken (`null.py`).
 
-    Intervals are NaN where there is one cluster only.
+    Intervals and p-values are NaN where there is one cluster only.
 
     Raises
     ------
@@ -78,6 +84,8 @@ def estimate_run(
         if not (pairs["factor"] == f).any():
             raise UserError(f"{store.path}: no {name} pair is left: nothing can be estimated")
     weights = bootstrap_weights(len(clusters), n_boot, seed)
+    factors = [pairs_of_factor(pairs, f) for f in range(len(MEASURED))]
+    orders = [shuffles(factor.cluster, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
     layers, units = [], []
     for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):
         sums = cluster_moments(store.activations(stage), pairs, pair_cluster, len(clusters))
@@ -86,6 +94,12 @@ def estimate_run(
                 f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run again"
             )
         layer, unit = estimate_stage(sums, weights, threshold, level)
+        if n_permutations:
+            null = score_null(store.activations(stage), factors, orders, over_all_clusters(sums))
+            for f, name in enumerate(MEASURED):
+                layer |= {f"p_{name}": null.p_layer[f]}
+                unit = unit.assign(**{f"p_{name}": null.p_unit[f], f"p_family_{name}": null.p_family[f]})
+            layer["permutations"] = n_permutations
         about = {"stage": stage, "stream": store.stages[stage]["stream"]}
         layers.append({**about, "clusters": len(clusters), "clips": pairs["clip"].nunique(), **layer})
         units.append(unit.assign(**about))
@@ -138,6 +152,8 @@ def estimate_stage(
     denominator = np.zeros(len(weights))
     unit_low, unit_high = (np.full((len(MEASURED), units), np.nan) for _ in range(2))
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
+    unit_bits, bits_drawn = np.full((len(MEASURED), units), np.nan), np.zeros((len(weights), len(MEASURED)))
+    live = (~np.isnan(point.unit_scores)).sum(-1)
     width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * len(MEASURED))))
     for start in range(0, units if len(weights) else 0, width):
         block = slice(start, start + width)
@@ -148,6 +164,8 @@ def estimate_stage(
         r = unit_correlations(covariance, variance)
         bounds = interval(point.unit_scores[:, block], r, clusters, level)
         unit_low[:, block], unit_high[:, block] = np.clip(bounds, -1, 1)
+        unit_bits[:, block], drawn = corrected_bits(point.unit_scores[:, block], r)
+        bits_drawn += np.nansum(drawn, axis=-1)
         classes = classify(r[:, 0], r[:, 1], threshold)  # (R, block)
         for k in range(len(UNIT_CLASSES)):
             class_probability[block, k] = (classes == k).mean(0)
@@ -161,11 +179,17 @@ def estimate_stage(
         "pairs_static": int(sums.count[:, 1].sum()),
         "threshold": threshold,
     }
-    statistics = {f"score_{name}": (point.scores[f], scores[:, f]) for f, name in enumerate(MEASURED)}
-    statistics |= {f"share_{name}": (point.shares[f], shares[:, f]) for f, name in enumerate(FACTORS)}
-    for name, (value, replicates) in statistics.items():
-        low, high = interval(value, replicates, clusters, level)
+    names = [f"score_{name}" for name in MEASURED] + [f"share_{name}" for name in FACTORS]
+    values = np.concatenate([point.scores[: len(MEASURED)], point.shares])
+    drawn = np.column_stack([scores[:, : len(MEASURED)], shares])
+    scalars = cluster_scalars(sums, over_all_clusters(sums))
+    bounds = studentised_interval(values, drawn, scalars, weights, level)
+    for name, value, low, high in zip(names, values, *bounds, strict=True):
         layer |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    for f, name in enumerate(MEASURED):
+        drawn = bits_drawn[:, f] / max(1, live[f])
+        bits, low, high = stage_bits(point.unit_scores[f], unit_bits[f], drawn, clusters, level)
+        layer |= {f"bits_{name}": bits, f"bits_{name}_low": low, f"bits_{name}_high": high}
     for f, name in enumerate(FACTORS):
         layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}
     layer |= {f"units_{name}": int((point.unit_class == name).sum()) for name in UNIT_CLASSES}
@@ -176,10 +200,44 @@ def estimate_stage(
             f"score_{name}": point.unit_scores[f],
             f"score_{name}_low": unit_low[f],
             f"score_{name}_high": unit_high[f],
+            f"bits_{name}": unit_bits[f],
         }
     unit |= {f"share_{name}": point.unit_shares[:, f] for f, name in enumerate(FACTORS)}
     unit |= {f"probability_{name}": class_probability[:, k] for k, name in enumerate(UNIT_CLASSES)}
     return layer, pd.DataFrame(unit)
+
+
+def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
+    """Gaussian bits of units (...), less what chance adds to r^2, and those of the replicates (R, ...).
+
+    The bootstrap tells how much that is; corrected bits may be below zero, and only so average to zero where
+    nothing is shared. Replicates in which two members are the same count as the mean of the others.
+    """
+    bits, drawn = gaussian_bits(r), gaussian_bits(replicates)
+    mean = finite_mean(drawn)
+    drawn = np.where(np.isfinite(drawn), drawn, mean)
+    return np.where(np.isinf(bits), np.inf, 2 * bits - mean), drawn
+
+
+def stage_bits(
+    r: NDArray, corrected: NDArray, drawn: NDArray, clusters: int, level: float
+) -> tuple[float, float, float]:
+    """Mean bits over the live units of a stage, with their interval: unit scores and corrected bits (C,),
+    means of the replicates (R,)."""
+    live = ~np.isnan(r)
+    if not live.any():
+        return np.nan, np.nan, np.nan
+    plug_in = gaussian_bits(r[live]).mean()
+    if np.isinf(plug_in):
+        return np.inf, np.inf, np.inf
+    return corrected[live].mean(), *interval(plug_in, drawn, clusters, level)
+
+
+def finite_mean(drawn: NDArray) -> NDArray:
+    """Mean over the replicates (R, ...) that are finite; NaN where none is."""
+    alive = np.isfinite(drawn)
+    with np.errstate(invalid="ignore"):
+        return np.where(alive, drawn, 0).sum(0) / alive.sum(0)
 
 
 def over_all_clusters(sums: Moments) -> Moments:
@@ -202,7 +260,7 @@ def resample(sums: Moments, weights: NDArray, block: slice) -> Moments:
 
 
 def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:
-    """Bounds of the interval of the module's text; replicates (R, ...) of which NaN ones do not count.
+    """Bounds of the first interval of the module's text; replicates (R, ...) of which NaN ones do not count.
 
     NaN where no replicate is a number, and everywhere where there is none.
     """

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from analysis.feature_path import FeaturePath
-from analysis.pyramid_rules import RULES, Corrected, Links, Original
+from analysis.feature_path import FeaturePath, trace_path
+from analysis.pyramid_rules import RULES, Corrected, Links, Original, count_classes
 from configs import UserError, nearest
 from models.stages import VideoNetwork
 
@@ -47,13 +47,35 @@ class Pyramid:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """One row a kernel: level, unit (its number there), layer (module path), channel (number within)."""
+        """One row a kernel: level, unit (its number there), layer (module path), channel (number within),
+        importance.
+
+        Importance is the sum, over all ways that lead from the class to a kernel, of the product of their
+        links' strengths; the first kernel of each level has 1.
+        """
         tables = [pd.DataFrame({"level": [0], "unit": self.label, "layer": "class", "channel": self.label})]
-        for level, (_, child, _) in enumerate(self.steps, start=1):
+        tables[0]["importance"] = 1.0
+        reached = np.zeros(self.label + 1)
+        reached[self.label] = 1
+        for level, (parent, child, strength) in enumerate(self.steps, start=1):
             units = np.unique(child)
             layers, channels = self.clip.name(level, units)
-            tables.append(pd.DataFrame({"level": level, "unit": units, "layer": layers, "channel": channels}))
+            reached = np.bincount(child, weights=reached[parent] * strength)
+            reached = reached / (reached.max(initial=0) or 1)
+            columns = {"level": level, "unit": units, "layer": layers, "channel": channels}
+            tables.append(pd.DataFrame({**columns, "importance": reached[units]}))
         return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+    @property
+    def ways(self) -> int:
+        """How many ways lead from the class to the kernels of the last level: entries of the nested form."""
+        counts = {self.label: 1}
+        for parent, child, _ in self.steps:
+            below: dict[int, int] = {}
+            for p, c in zip(parent.tolist(), child.tolist(), strict=True):
+                below[c] = below.get(c, 0) + counts[p]
+            counts = below
+        return sum(counts.values())
 
     def children(self, level: int, unit: int) -> NDArray:
         """Children of a kernel, ascending."""
@@ -81,6 +103,12 @@ class Pyramid:
         children = self.children(level, unit)
         return self.clip.map(level, unit, children).float().cpu().numpy()
 
+    def own_map(self, level: int, unit: int) -> NDArray:
+        """Activation map of a kernel itself, as the kernels of the level before it read it: (t, h, w)."""
+        parent, child, _ = self.steps[level - 1]
+        reader = int(parent[child == unit][0])
+        return self.clip.map(level - 1, reader, np.array([unit])).float().cpu().numpy()
+
     def tube(self, level: int, unit: int) -> NDArray:
         """That sum at the size of the clip, from 0 to 1: (T, H, W)."""
         return TUBES[self.rules](self.map(level, unit), self.clip.size)
@@ -89,7 +117,7 @@ class Pyramid:
 def class_feature_pyramid(
     net: VideoNetwork,
     inputs,
-    label: int,
+    label: int | None,
     *,
     theta: float = 0.8,
     depth: int = 3,
@@ -105,6 +133,8 @@ def class_feature_pyramid(
         A network whose classifier reads the maps of 3D convolutions. Of two pathways both are followed.
     inputs
         What ``net.prepare`` returns, of one clip.
+    label
+        Number of the class; None: the one that the network says.
     theta
         How strong, from 0 to 1, a channel must be beside the strongest that its kernel reads.
     depth
@@ -121,12 +151,27 @@ def class_feature_pyramid(
     UserError
         No such class or level, theta outside [0, 1], or a network without such convolutions.
     """
-    if rules not in RULES:
-        raise UserError(f"unknown rules {rules!r}{nearest(rules, RULES)} (known: {', '.join(RULES)})")
-    keep = parse_select(select, depth, rules)
-    if not 0 <= theta <= 1:
-        raise UserError(f"theta={theta}: give a number from 0 to 1")
+    keep = check_options(theta, depth, rules, select)
+    if rules == "corrected":
+        path = path or trace_path(net, inputs)
+    if label is not None:
+        check_label(label, count_classes(net, rules, path))
     return grow(RULES[rules](net, inputs, depth, path), label, theta, depth, rules, keep)
+
+
+def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[int, int] | None:
+    """Refuse options that no network can meet; return K and L of ``topK_inL``."""
+    if rules not in RULES:
+        raise UserError(f"unknown rules {rules!r}{nearest(str(rules), RULES)} (known: {', '.join(RULES)})")
+    if not (isinstance(theta, int | float) and 0 <= theta <= 1):
+        raise UserError(f"theta={theta}: give a number from 0 to 1")
+    return parse_select(select, depth, rules)
+
+
+def check_label(label: int, classes: int) -> None:
+    """Refuse a class that the network does not know."""
+    if not (isinstance(label, int | np.integer) and 0 <= label < classes):
+        raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
 
 
 def parse_select(select: str, depth: int, rules: str) -> tuple[int, int] | None:
@@ -146,13 +191,15 @@ def parse_select(select: str, depth: int, rules: str) -> tuple[int, int] | None:
 
 def grow(
     clip: Corrected | Original,
-    label: int,
+    label: int | None,
     theta: float,
     depth: int,
     rules: str = "corrected",
     keep: tuple[int, int] | None = None,
 ) -> Pyramid:
     """Step back from a class through a clip that has been read; see `class_feature_pyramid`."""
+    if label is None:
+        label = int(clip.logits.argmax())
     steps = [class_step(clip, label, theta)]
     for level in range(1, depth):
         units = np.flatnonzero(np.bincount(steps[-1][1]))
@@ -175,9 +222,7 @@ def strongest(links: Links, k: int) -> Links:
 
 def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
     """Features of a class whose weight, scaled over all classes and features, reaches theta."""
-    classes = clip.class_scores.shape[1]
-    if not (isinstance(label, int | np.integer) and 0 <= label < classes):
-        raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
+    check_label(label, clip.class_scores.shape[1])
     scores = clip.class_scores[:, label]
     features = np.flatnonzero(scores >= theta)
     return np.full(len(features), label), clip.features()[features], scores[features]
@@ -192,10 +237,20 @@ def original_tube(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
 
 
 def corrected_tube(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
-    """Spline zoom to the size of the clip; zeros where all is alike."""
-    zoomed = ndimage.zoom(activity, [n / side for n, side in zip(size, activity.shape, strict=True)])
+    """Zoom to the size of the clip, from 0 to 1; zeros where all is alike."""
+    zoomed = zoom_cells(activity, size)
     zoomed = zoomed - zoomed.min()
     return zoomed / zoomed.max() if zoomed.max() > 0 else zoomed
+
+
+def zoom_cells(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
+    """Linear zoom by areas: a cell lies in the middle of the pixels that it stands for.
+
+    A spline between the middles of the outermost pixels, as the original has it, lies up to half a cell off
+    and overshoots beside bright cells.
+    """
+    factors = [n / side for n, side in zip(size, activity.shape, strict=True)]
+    return ndimage.zoom(activity, factors, order=1, mode="nearest", grid_mode=True)
 
 
 TUBES = {"corrected": corrected_tube, "original": original_tube}

@@ -1,71 +1,55 @@
-"""Runs side by side: trained beside untrained, one network beside another."""
+"""Task ``compare``: runs side by side, as text, csv, Markdown, LaTeX and figures."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
 from omegaconf import DictConfig
 
+from analysis import compare_figures, compare_tables, latex
+from analysis.comparison import Comparison, compare_runs
 from analysis.store import read_manifest
-from analysis.tables import align, read_layers, with_interval
-from configs import UserError
-
-COLUMNS = ("score_dynamic", "score_static", "share_dynamic", "share_static")
+from configs.files import atomic_path, write_text
 
 
-def run(cfg: DictConfig) -> None:
-    """Print the stages of ``cfg.runs`` side by side."""
-    print(compare_runs(cfg.runs))
-
-
-def compare_runs(folders: Sequence[str | Path]) -> str:
-    """Make a table of several runs: a row for each stage that they have, a column for each run.
-
-    Raises
-    ------
-    UserError
-        Fewer than two runs, one without results, or none of whose stages another has.
-    """
-    if len(folders) < 2:
-        raise UserError("task=compare needs two runs at least: give runs=[FOLDER,FOLDER,...]")
-    labels = label_runs([read_manifest(Path(folder))["identity"] for folder in folders])
-    runs = {label: read_layers(folder) for label, folder in zip(labels, folders, strict=True)}
-    stages = list(dict.fromkeys(stage for layers in runs.values() for stage in layers.index))
-    if all(sum(stage in layers.index for layers in runs.values()) < 2 for stage in stages):
-        raise UserError(f"no stage is in two of the runs {', '.join(labels)}: nothing stands side by side")
-    parts = []
-    for column in COLUMNS:
-        scale, digits = (100, 1) if column.startswith("share") else (1, 3)
-        rows = [
-            {"stage": stage}
-            | {
-                label: with_interval(layers.loc[stage], column, scale, digits)
-                if stage in layers.index
-                else "-"
-                for label, layers in runs.items()
-            }
-            for stage in stages
-        ]
-        parts.append(f"{column.replace('_', ', ')}{' (%)' if scale == 100 else ''}\n\n{align(rows)}")
-    return "\n\n".join(parts)
-
-
-def label_runs(identities: Sequence[dict]) -> list[str]:
-    """Name runs by what tells them apart: network, untrained or not, data set, seed, else a number."""
-    parts = pd.DataFrame(
-        {
-            "model": [i["model"]["name"] for i in identities],
-            "init": ["untrained" if i["model"]["init"] == "random" else "trained" for i in identities],
-            "dataset": [i["dataset"]["name"] for i in identities],
-            "seed": [f"seed {i['seed']}" for i in identities],
-        }
+def run(cfg: DictConfig) -> Path:
+    """Compare ``cfg.runs``: tables on stdout; csv, Markdown, LaTeX and figures into a folder."""
+    options = {
+        "n_boot": cfg.n_boot,
+        "seed": cfg.seed,
+        "threshold": cfg.joint_encoding_thresh,
+        "fuse": cfg.fuse,
+        "stage": cfg.task.stage,
+        "average_seeds": cfg.task.average_seeds,
+        "iterations": list(cfg.task.iterations),
+    }
+    comparison = compare_runs(cfg.runs, **options, progress=True)
+    folder = Path(cfg.task.outdir or comparison_folder(cfg, options))
+    write_comparison(comparison, folder, list(cfg.task.formats))
+    print(compare_tables.as_text(comparison))
+    print(
+        f"\nwritten to {folder}: comparison.md, comparison.tex, curves, plane, classes, ... as csv, tex, png"
     )
-    telling = [c for c in parts if c == "model" or parts[c].nunique() > 1]
-    labels = parts[telling].agg(" ".join, axis=1)
-    repeated = labels.duplicated(keep=False)
-    return [
-        f"{label} ({k + 1})" if again else label
-        for k, (label, again) in enumerate(zip(labels, repeated, strict=True))
-    ]
+    return folder
+
+
+def comparison_folder(cfg: DictConfig, options: dict) -> Path:
+    """Folder of this comparison: no two comparisons share one."""
+    identities = [read_manifest(Path(folder))["identity"] for folder in cfg.runs]
+    digest = hashlib.sha256(json.dumps([identities, options], sort_keys=True).encode()).hexdigest()[:8]
+    return Path(cfg.save_dir) / "compare" / digest
+
+
+def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> None:
+    """Write every table and figure of a comparison; the same one twice gives the same bytes."""
+    for name in ("runs", "layers", "differences", "sweep"):
+        with atomic_path(folder / f"{name}.csv") as temporary:
+            getattr(comparison, name).to_csv(temporary, index=False)
+    write_text(folder / "comparison.md", compare_tables.as_markdown(comparison))
+    for name, text in latex.comparison_files(comparison).items():
+        write_text(folder / name, text)
+    for form in formats:
+        compare_figures.draw_comparison(comparison, folder, form)

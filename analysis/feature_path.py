@@ -38,6 +38,7 @@ class Layer:
     inputs: tuple[Segment, ...]
     depth: int
     size: tuple[int, ...]  # of its output's maps
+    padding: tuple[int, ...] = ()  # of its input, by an operator of its own: as ``F.pad`` takes it
 
     @property
     def sources(self) -> list[str]:
@@ -73,6 +74,7 @@ class FeaturePath:
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
+    outputs: dict[str, list[tuple[Segment, ...]]]  # module -> channels of each tensor that it returns
     levels: list[list[str]] = field(init=False)
 
     def __post_init__(self):
@@ -141,7 +143,7 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
             "network's classifier reads no feature maps of such: take a convolutional network (c2d, i3d, "
             "slow, slowfast, x3d, i3d_inception, cfp_...)"
         )
-    return FeaturePath(tracer.layers, top[0], tracer.taps)
+    return FeaturePath(tracer.layers, top[0], tracer.taps, tracer.outputs)
 
 
 class _Tracer(TorchDispatchMode):
@@ -152,6 +154,8 @@ class _Tracer(TorchDispatchMode):
         self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}  # by id; the tensor stays alive
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
+        self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
+        self.padding: dict[int, tuple[int, ...]] = {}  # by id, as `known`
         self.calls: dict[str, int] = {}
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
@@ -167,8 +171,10 @@ class _Tracer(TorchDispatchMode):
             if isinstance(module, nn.Conv3d | nn.Linear):
                 axis = 1 if isinstance(module, nn.Conv3d) else output.dim() - 1
                 inputs, rows = self.segments(args[0], axis), output.shape[axis]
-                self.layers[name] = Layer(name, rows, inputs, self.depth(inputs) + 1, tuple(output.shape[2:]))
+                size, padding = tuple(output.shape[2:]), self.padding.get(id(args[0]), ())
+                self.layers[name] = Layer(name, rows, inputs, self.depth(inputs) + 1, size, padding)
                 self.known[id(output)] = (output, axis, ((name, 0, rows),))
+            self.outputs[name] = [self.segments(x, 1) for x in _elements(output)]
             # pooling blurs maps; its input is there too
             for i, x in enumerate(() if "Pool" in type(module).__name__ else _elements(output)):
                 start = 0
@@ -194,6 +200,9 @@ class _Tracer(TorchDispatchMode):
                 )
                 if found:
                     self.known[id(x)] = (x, *found)
+                    self.padding.pop(id(x), None)  # of a tensor that had this id before
+                    if name == "constant_pad_nd":
+                        self.padding[id(x)] = tuple(args[1])
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):

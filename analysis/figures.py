@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from analysis.paper import FACTORS, UNIT_CLASSES
@@ -29,6 +30,11 @@ COMPONENT_COLOURS = {
     "video:style:order": "#999999",
 }
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
+# runs side by side, in turn; not first in the colours of dynamic and static
+RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
+RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+# what a writer would put into a file that differs from day to day
+NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
@@ -106,8 +112,8 @@ def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure; the same figure gives the same bytes."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=160, metadata={"Software": None} if path.suffix == ".png" else None)
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "static-dynamic"}):
+        figure.savefig(temporary, dpi=160, metadata=NO_DATE.get(path.suffix))
 
 
 def _curve(axes, x, values, factor: str) -> None:

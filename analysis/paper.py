@@ -26,6 +26,8 @@ FACTORS = ("dynamic", "static", "residual")
 UNIT_CLASSES = ("dynamic", "static", "joint", "residual", "dead")
 # a variance below this part of the squared mean is what subtraction leaves of a constant in float64
 CANCELLATION = 1e-12
+# members whose correlation is nearer to one share all that float32 can hold
+IDENTICAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ def unit_correlations(covariance: NDArray, variance: NDArray) -> NDArray:
     """Correlation of the members of pairs, per factor and unit; NaN where a unit is dead."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variance > 0, covariance / variance, np.nan)
+
+
+def gaussian_bits(r: NDArray) -> NDArray:
+    """Bits that Gaussian variables of correlation `r` share, -1/2 log2(1 - r^2); infinite where they are the
+    same."""
+    with np.errstate(divide="ignore"):
+        return np.where(1 - np.abs(r) < IDENTICAL, np.inf, -0.5 * np.log2(np.maximum(1 - r**2, 0)))
 
 
 def softmax(scores: NDArray, axis: int = -1) -> NDArray:

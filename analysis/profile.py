@@ -6,11 +6,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -19,53 +20,114 @@ from omegaconf import DictConfig, OmegaConf
 from analysis import figures, tables
 from analysis.bootstrap import RunEstimate, estimate_run
 from analysis.extract import extract
-from analysis.store import Store, to_json
+from analysis.report import write_report
+from analysis.shards import is_read, launched, merge_shards, shard_of, wait_for_all
+from analysis.store import Store, read_manifest, to_json, writing
 from analysis.variance import estimate_variance
+from analysis.vos_results import write_statistics, write_vos_results
 from configs import UserError
 from configs.assets import versions
 from configs.files import sha256, write_text
-from datasets import ClipList, list_clips, make_views, parse_styles
+from datasets import ClipList, list_clips, list_davis, make_views, parse_styles
+from datasets.views import FLOW
 from models import VideoNetwork, build_from_row
 from models.checkpoints import weights_file
+from models.twostream import TwoStreamNetwork
 
 log = logging.getLogger(__name__)
 # what a model row says that does not change activations, or that the hash of the weights says better
-NOT_IDENTITY = ("about", "checkpoint", "pretrained")
+NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
+# batch_size=auto: more than fits is halved where it does not
+AUTO_BATCH = {"cpu": 8, "cuda": 64}
+# a checkpoint of that name stands for none at all, as in the original
+NO_CHECKPOINT = "imgnet"
 
 
 def run(cfg: DictConfig) -> Path:
     """Profile ``cfg.model`` on ``cfg.dataset``; return the run folder."""
+    require_fit(cfg)
     net, weights = build_network(cfg)
-    if "Flow" in net.input_spec.pathways:
-        raise UserError(
-            f"not available yet: model {cfg.model.name!r} takes images and flow, which no data set gives yet"
-        )
-    stage = net.stage_name(cfg.stg, cfg.path, cfg.fuse)
+    net.stage_name(cfg.stg, cfg.path, cfg.fuse)  # refuses a wrong one before anything is read
     styles = parse_styles(cfg.styles)
     shown = (*styles, 0) if cfg.use_normal_app and 0 not in styles else styles
-    clips = list_clips(cfg.dataset, shown, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+    clips = find_clips(cfg, net, shown)
     spec = net.input_spec
-    for line in clips.remarks(spec.fps, cfg.resample_fps):
-        log.warning(line)
     window = cfg.n_sample_frames or spec.frames * spec.sampling_rate
+    for line in clips.remarks(spec.fps, cfg.resample_fps, window):
+        log.warning(line)
     views, pairs = make_views(
         clips.clips, styles, spec.pathways, n_sample_frames=window, seed=cfg.seed, **sampling_of(cfg)
     )
     identity = identity_of(cfg, clips, weights, window)
     folder = run_folder(cfg, identity)
-    store = Store.create_or_resume(folder, manifest_of(net, clips, identity, views, pairs), views, pairs)
-    read_views(cfg, net, clips, views, store)
-    result = estimate_run(folder, cfg.n_boot, cfg.seed, threshold=cfg.joint_encoding_thresh, progress=True)
-    write_results(cfg, folder, net, result, stage)
-    every_view = cfg.pairs == "factorial" and cfg.app_shuffle and not cfg.use_normal_app
-    if every_view and views["clip"].nunique() > 1:
-        write_variance(cfg, folder, net)
-    print(f"\nwritten to {folder}: layers.csv, units.parquet, profile.png, ...")
+    manifest = manifest_of(net, clips, identity, views, pairs)
+    if cfg.batch_size == "auto":
+        manifest["batch_size"] = batch_size_of(cfg, folder)
+    shard = shard_of(cfg, batch_size_of(cfg, folder) * clips.rows_per_view)
+    if shard and not is_read(folder):
+        own = shard.folder(folder)
+        with writing(own):
+            store = Store.create_or_resume(own, shard.manifest(manifest), views, pairs)
+            read_views(cfg, net, clips, views, store)
+        if not shard.together:
+            log.info("%s is read; when the others are: task=merge", own)
+            return own
+        wait_for_all()
+        if shard.index == 0:
+            folders = [replace(shard, index=k).folder(folder) for k in range(shard.of)]
+            merge_shards(folder, folders, remove=True)
+    if shard and shard.index:
+        return folder
+    with writing(folder):
+        store = Store.create_or_resume(folder, manifest, views, pairs)
+        read_views(cfg, net, clips, views, store)
+        conclude(cfg, folder, net)
     return folder
+
+
+def conclude(cfg: DictConfig, folder: Path, net: VideoNetwork) -> None:
+    """Tables and figures of a run that is on disk."""
+    stage = net.stage_name(cfg.stg, cfg.path, cfg.fuse)
+    result = estimate_run(
+        folder,
+        cfg.n_boot,
+        cfg.seed,
+        threshold=cfg.joint_encoding_thresh,
+        n_permutations=cfg.n_permutations,
+        progress=True,
+    )
+    write_results(cfg, folder, net, result, stage)
+    if isinstance(net, TwoStreamNetwork):
+        write_original_files(cfg, folder, net, result)
+    shuffled = cfg.app_shuffle and not cfg.use_normal_app and not isinstance(net, TwoStreamNetwork)
+    every_view = cfg.pairs == "factorial" and shuffled
+    if every_view and read_manifest(folder)["counts"]["clips"] > 1:
+        write_variance(cfg, folder, net)
+    write_report(folder)
+    print(f"\nwritten to {folder}: report.html, layers.csv, units.parquet, profile.png, ...")
+
+
+def require_fit(cfg: DictConfig) -> None:
+    """Raise where network and data set do not go together, before either costs anything."""
+    shape = cfg.model.get("input") or {}
+    flow = FLOW in (shape.get("pathways") or {})
+    if flow and cfg.dataset.layout != "davis":
+        raise UserError(
+            f"model {cfg.model.name!r} takes images and optical flow, which dataset={cfg.dataset.name} "
+            "has not: give dataset=StylizedDAVIS"
+        )
+    if flow and shape["size"] != shape["crop"]:
+        raise UserError(
+            f"model.input.size={shape['size']}, model.input.crop={shape['crop']}: frames of "
+            f"dataset={cfg.dataset.name} are resized to one size: give crop_size=[480,854]"
+        )
 
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
     """The network that the configuration asks for, and the file that its weights came from (None: random)."""
+    if cfg.checkpoint == NO_CHECKPOINT:
+        log.warning("checkpoint=%s: no weights are loaded, not even ImageNet's: random ones", NO_CHECKPOINT)
+        cfg.model.init = "random"
     if cfg.model.init == "random":
         checkpoint = None
     else:
@@ -83,10 +145,26 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
     return net, weights_file(net, checkpoint, cfg.model.get("pretrained"))
 
 
+def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
+    """The clips of ``cfg.dataset``, as the network sees them."""
+    if not isinstance(net, TwoStreamNetwork):
+        return list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+    return list_davis(
+        cfg.dataset,
+        styles,
+        both_flows=net.channels["Flow"] > net.channels["Image"],
+        frames_at_once=net.input_spec.pathways["Image"],
+        limit=cfg.n_examples,
+        on_error=cfg.on_error,
+    )
+
+
 def sampling_of(cfg: DictConfig) -> dict:
     """How views and pairs are drawn: the options of `make_views`."""
     rules = cfg.dataset.get("window") or {}
+    repeats = {"repeats": cfg.dataset.nreps} if "nreps" in cfg.dataset else {}
     return {
+        **repeats,
         "pairs": cfg.pairs,
         "window": rules.get(cfg.pairs) or rules.get("default") or "drawn",
         **{key: cfg[key] for key in ("resample_fps", "app_shuffle", "use_normal_app", "m_same")},
@@ -104,6 +182,9 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **sampling_of(cfg),
         "n_sample_frames": window,
         "seed": cfg.seed,
+        # named where they differ from what every run was read with before there was a choice
+        **({"precision": cfg.precision} if cfg.precision != "fp32" else {}),
+        **({"tune": True} if cfg.tune else {}),
     }
 
 
@@ -170,18 +251,30 @@ def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store
         views,
         store,
         device=device,
-        batch_size=cfg.batch_size,
+        batch_size=batch_size_of(cfg, store.path),
         num_workers=cfg.num_workers,
-        on_error=cfg.on_error,
+        **{key: cfg[key] for key in ("on_error", "nan", "clip_timeout", "precision", "tune")},
     )
     timing = {"views": to_do, "seconds": time.perf_counter() - begin, "device": str(device)}
     write_text(store.path / "timing.json", to_json(timing))
 
 
+def batch_size_of(cfg: DictConfig, folder: Path) -> int:
+    """Views in a batch; ``auto`` is what the run began with, whatever machine it goes on on."""
+    if cfg.batch_size != "auto":
+        return cfg.batch_size
+    begun = read_manifest(folder) if (folder / "manifest.json").exists() else {}
+    return begun.get("batch_size") or AUTO_BATCH[choose_device(cfg.device).type]
+
+
 def choose_device(device: str | int | None) -> torch.device:
-    """The device that ``--device`` means: a number is a GPU, -1 the CPU, null a GPU where there is one."""
+    """The device that ``--device`` means: a number is a GPU, -1 the CPU, null a GPU where there is one (under
+    torchrun each process's own)."""
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        rank = int(os.environ["LOCAL_RANK"]) if launched() else 0
+        return torch.device("cuda", rank % torch.cuda.device_count())
     name = {"-1": "cpu"}.get(str(device), f"cuda:{device}" if str(device).isdigit() else str(device))
     try:
         chosen = torch.device(name)
@@ -202,6 +295,8 @@ def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunE
     title = f"{cfg.model.name}{untrained} on {cfg.dataset.name}"
     figures.draw_profile(layers, folder / "profile.png", title)
     print(tables.format_layers(layers if cfg.stg is None else layers[layers["stage"] == stage], title))
+    if isinstance(net, TwoStreamNetwork):
+        return  # the original's files of these networks hold every stage
 
     row = result.layers.set_index("stage").loc[stage]
     print(f"\n{stage}:\n{tables.format_dimensions(row)}")
@@ -220,6 +315,21 @@ def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunE
         figures.draw_classes(
             row, Path(cfg.save_dir) / "joint_encode_plots_unique" / name, f"{title}, {stage}"
         )
+
+
+def write_original_files(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunEstimate) -> None:
+    """The original's files of video object segmentation, below ``save_dir/vos_models``."""
+    place, name = Path(cfg.save_dir) / "vos_models", cfg.model.original_name
+    write_statistics(place, name, cfg.seed, folder, result)
+    lines = write_vos_results(
+        place,
+        name,
+        cfg.seed,
+        result,
+        net.shown_stages(cfg.path, cfg.fuse),
+        cfg.joint_encoding,
+    )
+    print(f"\nthe original's lines: {lines}")
 
 
 def write_variance(cfg: DictConfig, folder: Path, net: VideoNetwork) -> None:

@@ -28,7 +28,7 @@ from itertools import count
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from analysis.feature_path import FeaturePath, trace_path
@@ -67,6 +67,22 @@ def check_depth(depth: int, limit: int) -> None:
         raise UserError(f"depth={depth}: this network's pyramids have 1 to {limit} levels")
 
 
+def original_lists(net: VideoNetwork) -> tuple[list[tuple], list[tuple]]:
+    """What the original's network of that name returns; refuses networks that it has not got."""
+    if not hasattr(net, "original_lists"):
+        raise UserError(
+            f"rules=original are those of the original's own networks (cfp_...), and {type(net).__name__}"
+            " is none of them: rules=corrected"
+        )
+    return net.original_lists()
+
+
+def count_classes(net: VideoNetwork, rules: str, path: FeaturePath | None) -> int:
+    """Number of classes; `path` is needed for the corrected rules alone."""
+    name = path.classifier if rules == "corrected" else original_lists(net)[0][-1][0]
+    return len(net.get_submodule(name).weight)
+
+
 class Corrected:
     """A clip's activations along the way back through the network, and the wiring."""
 
@@ -95,8 +111,13 @@ class Corrected:
         self.wires = [self._wires(level) for level in range(depth)]
 
     def _keep_input(self, name: str):
+        padding = self.path.layers[name].padding
+
         def hook(module, args):
-            self.inputs[name] = args[0][0].clone()  # what follows may work in place
+            x = args[0][0]
+            if padding:  # zeros around maps are no part of them
+                x = nn.functional.pad(x, [-side for side in padding])
+            self.inputs[name] = x.clone()  # what follows may work in place
 
         return hook
 
@@ -224,12 +245,7 @@ class Original:
     @classmethod
     def read(cls, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None) -> Original:
         """Run a network of the original as that does."""
-        if not hasattr(net, "original_lists"):
-            raise UserError(
-                f"rules=original are those of the original's own networks (cfp_...), and {type(net).__name__}"
-                " is none of them: rules=corrected"
-            )
-        kernels, taps = net.original_lists()
+        kernels, taps = original_lists(net)
         taps = taps[:-1]
         check_depth(depth, len(taps))
         outputs: dict[str, Tensor] = {}

@@ -6,14 +6,22 @@ from.
     RUN/pairs.parquet       the row numbers a, b of each pair, its factor, clip and cluster
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
     RUN/activations/*.npy   (views, units) float32
+    RUN/.lock               held by the process that writes here
+    RUN/error.txt           why the run stopped, until it goes on
 
-Rows are flushed before their status, so that a killed run knows exactly what it has.
+Rows are flushed before their status, so that a killed run knows exactly what it has. A shard has the tables
+of the whole run, and status and activations of its own rows (``identity.shard``).
 """
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,17 +32,29 @@ from numpy.typing import NDArray
 from configs import UserError
 from configs.files import atomic_path, write_text
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
 TO_DO, DONE, SKIPPED = 0, 1, 2
 COMMIT_SECONDS = 5.0
+# `is_locked` of another process has the lock for a moment, and a killed one while it is being cleared away
+LOCK_WAITS = (0.1, 0.3)
+LOCK_NAME, ERROR_NAME = ".lock", "error.txt"
 
 
 class Store:
-    """One run folder; see the module's text for its files."""
+    """One run folder; see the module's text for its files. Row numbers are those of the whole run."""
 
     def __init__(self, path: Path, mode: str):
         self.path = path
         self.manifest = read_manifest(path)
         self.stages: dict[str, dict] = self.manifest["stages"]
+        self.shard: dict | None = self.manifest["identity"].get("shard")
+        self.first = self.shard["first"] if self.shard else 0
         self.pairs = pd.read_parquet(path / "pairs.parquet")
         try:
             self.status = np.load(path / "status.npy", mmap_mode=mode)
@@ -66,22 +86,25 @@ class Store:
 
     @classmethod
     def create_or_resume(cls, path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> Store:
-        """Open a run folder to go on with it; made first where it is not there.
+        """Open a run folder to go on with it; made first where it is not there. Hold `locked` meanwhile.
 
         Raises
         ------
         UserError
-            Where the folder holds a run that asked for something else; the line says what differs.
+            Where the folder holds a run that asked for something else (the line says what differs), or the
+            disk has no room for the activations.
         """
+        shard = manifest["identity"].get("shard")
+        rows = shard["end"] - shard["first"] if shard else len(views)
         if not (path / "manifest.json").exists():
-            path.mkdir(parents=True, exist_ok=True)
-            (path / "activations").mkdir(exist_ok=True)
+            (path / "activations").mkdir(parents=True, exist_ok=True)
             for stage, about in manifest["stages"].items():
-                open_memmap(cls._file(path, stage), "w+", np.float32, (len(views), about["units"])).flush()
+                open_memmap(cls._file(path, stage), "w+", np.float32, (rows, about["units"])).flush()
             for name, table in (("views", views), ("pairs", pairs)):
                 with atomic_path(path / f"{name}.parquet") as temporary:
                     table.to_parquet(temporary, index=False)
-            open_memmap(path / "status.npy", "w+", np.uint8, (len(views),)).flush()
+            open_memmap(path / "status.npy", "w+", np.uint8, (rows,)).flush()
+            reserve([path / "status.npy", *(cls._file(path, stage) for stage in manifest["stages"])])
             write_text(path / "manifest.json", to_json(manifest))
         store = cls(path, "r+")
         changed = differences(store.manifest["identity"], manifest["identity"])
@@ -90,6 +113,7 @@ class Store:
                 f"{path} holds a run that differs from what is asked for now ({'; '.join(changed)}): "
                 "give another save_dir or remove that folder"
             )
+        reserve([path / "status.npy", *(cls._file(path, stage) for stage in store.stages)])
         return store
 
     @staticmethod
@@ -109,26 +133,49 @@ class Store:
 
     def to_do(self) -> NDArray:
         """Row numbers of the views that are still to be read."""
-        return np.flatnonzero(~self._finished)
+        return np.flatnonzero(~self._finished) + self.first
 
     def write(self, rows: NDArray, activations: dict[str, NDArray]) -> None:
-        """Keep the activations of some views; on disk for good within seconds, or at `commit`."""
+        """Keep the activations of some views; on disk for good within seconds, or at `commit`.
+
+        Views that were left out before stay out, whatever their file yields now.
+        """
+        rows = rows - self.first
+        kept = self.status[rows] != SKIPPED
+        rows = rows[kept]
         for stage, values in activations.items():
-            self._rows[stage][rows] = values
+            self._rows[stage][rows] = values[kept]
         self._pending.append(rows)
         self._finished[rows] = True
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
 
     def skip(self, rows: NDArray, clip: str, reason: str) -> None:
-        """Leave views out, named with the reason in the manifest."""
-        if (self.status[rows] == SKIPPED).all():
+        """Leave views out, named with the reason in the manifest, in row order."""
+        own = rows - self.first
+        if (self.status[own] == SKIPPED).all():
             return  # by the run that this one goes on with
-        self.manifest["skipped_views"].append({"clip": clip, "views": rows.tolist(), "reason": reason})
-        write_text(self.path / "manifest.json", to_json(self.manifest))
-        self.status[rows] = SKIPPED
-        self._finished[rows] = True
+        entry = {"clip": clip, "views": rows.tolist(), "reason": reason}
+        others = [e for e in self.manifest["skipped_views"] if e["views"] != entry["views"]]
+        self.note(skipped_views=sorted([*others, entry], key=lambda e: e["views"]))
+        self.status[own] = SKIPPED
+        self._finished[own] = True
         self.status.flush()
+
+    def adopt(self, shard: Store) -> None:
+        """Take over the rows of a finished shard."""
+        own = slice(shard.first, shard.first + len(shard.status))
+        for stage, rows in self._rows.items():
+            rows[own] = shard.activations(stage)
+            rows.flush()
+        self.status[own] = shard.status
+        self.status.flush()
+        self._finished[own] = True
+
+    def note(self, **entries) -> None:
+        """Write entries of the manifest."""
+        self.manifest.update(entries)
+        write_text(self.path / "manifest.json", to_json(self.manifest))
 
     def commit(self) -> None:
         """Flush rows, then their status."""
@@ -140,12 +187,17 @@ class Store:
         self._pending, self._committed = [], time.monotonic()
 
     def require_finished(self) -> None:
-        """Raise where views are still to be read."""
+        """Raise where views are still to be read, or the folder holds one shard of a run."""
         left = len(self.to_do())
         if left:
             raise UserError(
                 f"{self.path}: {left} of {len(self.status)} views are still to be read: "
                 "run the same command again"
+            )
+        if self.shard:
+            raise UserError(
+                f"{self.path} is shard {self.shard['index']} of {self.shard['of']}: "
+                "merge them first (task=merge)"
             )
 
     def finished_pairs(self) -> pd.DataFrame:
@@ -154,6 +206,86 @@ class Store:
         return self.pairs[done[self.pairs["a"].to_numpy()] & done[self.pairs["b"].to_numpy()]].reset_index(
             drop=True
         )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the one run that writes to a folder; what a killed run left half-written there is removed.
+
+    The lock belongs to the process and goes with it, however it ends; forked workers do not inherit it.
+
+    Raises
+    ------
+    UserError
+        Where another run writes there.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK_NAME).open("a") as file:
+        if fcntl is None:
+            log.warning("%s cannot be locked on this system: let no other run write there", path)
+        elif not take(file, path, LOCK_WAITS):
+            raise UserError(
+                f"{path}: another run writes there: wait for it (task=status shows how far it is), "
+                "or give another save_dir"
+            )
+        for leftover in path.glob(".*.*"):  # of `atomic_path`
+            leftover.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """`locked`, and an error that stops the run is left in ``error.txt`` until the run goes on."""
+    with locked(path):
+        (path / ERROR_NAME).unlink(missing_ok=True)
+        try:
+            yield
+        except UserError as error:
+            write_text(path / ERROR_NAME, f"{error}\n")
+            raise
+
+
+def take(file, path: Path, waits: tuple[float, ...] = ()) -> bool:
+    """Take the lock; False where another process has it, and still has it after some waits (seconds)."""
+    for wait in (*waits, None):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                log.warning("%s lies on a file system without locks: let no other run write there", path)
+                return True
+        if wait is not None:
+            time.sleep(wait)
+    return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some other process writes to a run folder now."""
+    try:
+        with (path / LOCK_NAME).open("r+") as file:
+            return fcntl is not None and not take(file, path)
+    except OSError:
+        return False  # no lock was ever taken there, or it is not ours to take
+
+
+def reserve(files: list[Path]) -> None:
+    """Take the room of files on the disk now: a write to a mapped file finds no other end than a crash where
+    the disk is full."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    for file in files:
+        with file.open("r+b") as opened:
+            size = os.fstat(opened.fileno()).st_size
+            try:
+                os.posix_fallocate(opened.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    return  # this file system cannot reserve
+                raise UserError(
+                    f"no room on the disk for {file} ({size / 2**20:.0f} MiB): free some and give the same "
+                    "command again, or give another save_dir"
+                ) from error
 
 
 def read_manifest(path: Path) -> dict:

@@ -30,12 +30,43 @@ def write_tables(folder: Path, result: RunEstimate) -> None:
                 writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a csv file."""
+    with atomic_path(path) as temporary:
+        table.to_csv(temporary, index=False)
+
+
 def write_variance(folder: Path, estimate: VarianceEstimate) -> None:
     """Write ``variance_layers.csv`` and ``variance_units.parquet``."""
     with atomic_path(folder / "variance_layers.csv") as temporary:
         estimate.layers.to_csv(temporary, index=False)
     with atomic_path(folder / "variance_units.parquet") as temporary:
         estimate.units.to_parquet(temporary, index=False)
+
+
+def write_information(folder: Path, layers: pd.DataFrame, units: pd.DataFrame) -> None:
+    """Write ``information_layers.csv`` and ``information_units.parquet``."""
+    write_table(folder / "information_layers.csv", layers)
+    with atomic_path(folder / "information_units.parquet") as temporary:
+        units.to_parquet(temporary, index=False)
+
+
+def format_information(layers: pd.DataFrame) -> str:
+    """Measures of each stage and factor with their intervals, beside the p-values of broken pairs."""
+    first = layers.iloc[0]
+    lines = [
+        "bits: mean over units as if Gaussian and of the copula; subspace: bits of the stage's largest "
+        "directions",
+        f"{layers['clusters'].max()} videos, {first['permutations']} permutations; p in brackets",
+        "",
+    ]
+    rows = []
+    for (stage, factor), group in layers.groupby(["stage", "factor"], sort=False):
+        cells = {"stage": stage, "factor": factor}
+        for _, row in group.rename(columns={"low": "value_low", "high": "value_high"}).iterrows():
+            cells[row["measure"]] = f"{with_interval(row, 'value', 1, 3)} ({row['p']:.3f})"
+        rows.append(cells)
+    return "\n".join([*lines, align(rows)])
 
 
 def format_variance(layers: pd.DataFrame) -> str:
@@ -113,6 +144,20 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
         table[column] = values[:, :, k].mean(0)
         table[f"{column}_ci"] = 1.96 * values[:, :, k].std(0) / np.sqrt(len(runs))
     return table
+
+
+def read_units(folder: str | Path) -> pd.DataFrame:
+    """``units.parquet`` of a finished run.
+
+    Raises
+    ------
+    UserError
+        Where there is none.
+    """
+    file = Path(folder) / "units.parquet"
+    if not file.exists():
+        raise UserError(f"{folder} holds no units.parquet: is it the folder of a finished run?")
+    return pd.read_parquet(file)
 
 
 def read_layers(folder: str | Path) -> pd.DataFrame:

@@ -1,9 +1,11 @@
-"""Time and memory of the estimator with its bootstrap at the size of a large study.
+"""Time and memory of the estimator, with its bootstrap and its permutations, at the size of a large study.
 
-    python -m bench.estimator [--clips 3000 --units 2048 --replicates 1000]
+    python -m bench.estimator [--clips 3000 --units 64,256,512,1024,2048 --replicates 1000 --permutations 200]
+    python -m bench.estimator --information        # the measures of task=information as well
 
 Floor: three sums a factor, each a product of (replicates, clips) and (clips, units): 2 * 6 * R * K * C
-operations, 74e9 at the default size.
+operations, 141e9 at the default size; and one product of two activations for each permutation, pair and unit,
+23e9.
 """
 
 from __future__ import annotations
@@ -12,13 +14,16 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from analysis import estimate_run
+from analysis import estimate_information, estimate_run
 from analysis.store import Store
 from datasets import Clip, make_views
+
+VIEWS = 8
 
 
 def main() -> None:
@@ -27,31 +32,48 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--clips", type=int, default=3000)
-    parser.add_argument("--units", type=int, default=2048)
+    parser.add_argument("--units", default="64,256,512,1024,2048", help="of each stage")
     parser.add_argument("--replicates", type=int, default=1000)
+    parser.add_argument("--permutations", type=int, default=200)
+    parser.add_argument("--information", action="store_true")
     arguments = parser.parse_args()
-    clips = [Clip(f"c{i:05d}", f"c{i:05d}", 0, 64, cluster=f"c{i:05d}") for i in range(arguments.clips)]
-    views, pairs = make_views(clips, (1, 2, 3, 4), {"rgb": 8}, n_sample_frames=64)
-    draw = np.random.default_rng(0)
+    units = [int(count) for count in arguments.units.split(",")]
+    print(
+        f"{arguments.clips} clips x 10 pairs x {sum(units)} units in {len(units)} stages, "
+        f"{arguments.replicates} replicates, {arguments.permutations} permutations"
+    )
     with tempfile.TemporaryDirectory() as folder:
-        manifest = {
-            "identity": {},
-            "stages": {"stage1": {"units": arguments.units, "stream": "rgb"}},
-            "skipped_views": [],
-        }
-        store = Store.create_or_resume(Path(folder), manifest, views, pairs)
-        for clip in range(arguments.clips):
-            rows = draw.standard_normal((8, arguments.units), dtype=np.float32)
-            rows += draw.standard_normal((1, arguments.units), dtype=np.float32)
-            store.write(np.arange(8 * clip, 8 * clip + 8), {"stage1": rows})
-        store.commit()
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        begin = time.perf_counter()
-        estimate_run(folder, n_boot=arguments.replicates)
-        seconds = time.perf_counter() - begin
+        make_run(Path(folder), arguments.clips, units)
+        options = {"n_boot": arguments.replicates, "n_permutations": arguments.permutations, "progress": True}
+        measure("scores, intervals, p-values (bounds 180 s, 6 GiB)", lambda: estimate_run(folder, **options))
+        if arguments.information:
+            measure("measures of task=information", lambda: estimate_information(folder, **options))
+
+
+def make_run(folder: Path, clips: int, units: list[int]) -> None:
+    """Write a finished factorial run: clip effects and noise."""
+    listed = [Clip(f"c{i:05d}", f"c{i:05d}", 0, 64, cluster=f"c{i:05d}") for i in range(clips)]
+    views, pairs = make_views(listed, (1, 2, 3, 4), {"rgb": 8}, n_sample_frames=64)
+    stages = {f"stage{k}": {"units": count, "stream": "rgb"} for k, count in enumerate(units, start=1)}
+    manifest = {"identity": {}, "stages": stages, "skipped_views": []}
+    store = Store.create_or_resume(folder, manifest, views, pairs)
+    draw = np.random.default_rng(0)
+    for clip in range(clips):
+        rows = {}
+        for stage, count in zip(stages, units, strict=True):
+            rows[stage] = draw.standard_normal((VIEWS, count), dtype=np.float32)
+            rows[stage] += draw.standard_normal((1, count), dtype=np.float32)
+        store.write(np.arange(VIEWS * clip, VIEWS * (clip + 1)), rows)
+    store.commit()
+
+
+def measure(what: str, work: Callable[[], object]) -> None:
+    """Run `work` and print its time, its CPU time and the peak memory of the process so far."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{arguments.clips} clips x 10 pairs x {arguments.units} units, {arguments.replicates} replicates")
-    print(f"(c) {seconds:.1f} s (bound 60), peak memory {peak:.2f} GiB, {before:.2f} before (bound 4)")
+    print(f"{what}: {wall:.1f} s, {cpu:.1f} CPU seconds, peak memory {peak:.2f} GiB")
 
 
 if __name__ == "__main__":

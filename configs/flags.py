@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from configs import CONFIG_DIR, UserError, nearest, require_available, rows
+from configs.cfg_file import OPTIONS, expand
+from configs.grammar import quoted
 
 log = logging.getLogger(__name__)
 
@@ -24,13 +26,11 @@ HYDRA_FLAGS = {
     **dict.fromkeys(("-m", "--multirun", "--hydra-help", "--version", "--resolve", "--info"), False),
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), True),
 }
-# what Hydra's grammar takes without quotes
-PLAIN_VALUE = re.compile(r"-?[\w./+:@-]+")
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Turn ``--name value`` and ``--name=value`` into Hydra overrides; leave overrides and Hydra's own
-    flags as they are.
+    """Turn ``--name value`` and ``--name=value`` into Hydra overrides, and so what ``--cfg_file`` says; leave
+    overrides and Hydra's own flags as they are.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
         An unknown flag (with the nearest known name), or one without a value.
     """
     aliases = OmegaConf.load(CONFIG_DIR / "flags.yaml").aliases
-    known = [*known_keys(), *aliases]
+    known = [*known_keys(), *aliases, *OPTIONS]
     translated, waiting = [], list(arguments)
     while waiting:
         word = waiting.pop(0)
@@ -57,14 +57,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
                 raise UserError(f"option --{name} needs a value")
             value = waiting.pop(0)
         translated.append(f"{aliases.get(name, name)}={quoted(value)}")
-    return translated
-
-
-def quoted(value: str) -> str:
-    """A value as Hydra's grammar takes it, whatever it holds (commas, spaces, brackets)."""
-    if PLAIN_VALUE.fullmatch(value):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return expand(translated)
 
 
 def known_keys() -> list[str]:
@@ -87,8 +80,15 @@ def check(arguments: Sequence[str]) -> None:
         overrides = OverridesParser.create().parse_overrides(words)
     except HydraException as error:
         raise UserError(_one_line(error)) from error
+    sweep = {"-m", "--multirun"} & set(arguments)
     for override in overrides:
         check_name(override)
+        if override.is_sweep_override() and not sweep:
+            raise UserError(
+                f"{override.input_line} are several values: give -m to run once for each, or "
+                f"--{override.key_or_group} {','.join(choices(override))} "
+                "for one value with commas"
+            )
     try:
         with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
             for combination in first_of_sweeps(overrides):
@@ -112,9 +112,8 @@ def check_name(override: Override) -> None:
                 )
             require_available(name, choice, OmegaConf.load(CONFIG_DIR / name / f"{choice}.yaml"))
     elif re.split(r"[.@/]", name)[0] not in known_keys():
-        raise UserError(
-            f"unknown option {name}{nearest(name, known_keys())} (python main.py --help lists them)"
-        )
+        near = nearest(name, [*known_keys(), *OPTIONS])
+        raise UserError(f"unknown option {name}{near} (python main.py --help lists them)")
 
 
 def choices(override: Override) -> list[str]:
@@ -145,8 +144,11 @@ def first_of_sweeps(overrides: Iterable[Override]) -> list[list[str]]:
 def check_values(config: DictConfig) -> None:
     """Refuse values of another kind than the default's, and those that are not available yet."""
     defaults = OmegaConf.load(CONFIG_DIR / "config.yaml")
+    words = OmegaConf.load(CONFIG_DIR / "flags.yaml").words
     for key, default in defaults.items():
         value = config.get(key)
+        if value is not None and value == words.get(key):
+            continue
         kind = (
             bool if isinstance(default, bool) else (int, float) if isinstance(default, int | float) else None
         )
@@ -178,6 +180,7 @@ def help_text() -> str:
         "How much of what a video network encodes is static, and how much is dynamic?\n",
         "    python main.py                             real video, a real network: a first look",
         "    python main.py --stylized_data_dir DIR --dataset folder --model NAME --checkpoint FILE --stg 5",
+        "    python main.py --cfg_file configs/matnet_davis.json   a network of images and flow (DAVIS)",
         "    python main.py -m model=a,b seed=1,2,3,4   every combination",
         "\nOptions are given as --name value or name=value.",
     ]

@@ -71,7 +71,7 @@ class FrameFolder:
     def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
         require_frames(self, indices)
-        return _stack([_read_image(self.path / self.names[i]) for i in indices], self.path, room)
+        return _stack([read_image(self.path / self.names[i]) for i in indices], self.path, room)
 
 
 class FrameStore:
@@ -114,7 +114,7 @@ class FrameStore:
     def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
         require_frames(self, indices)
-        images = [_read_image(io.BytesIO(data), name) for name, data in self.encoded(indices)]
+        images = [read_image(io.BytesIO(data), name) for name, data in self.encoded(indices)]
         return _stack(images, self.path, room)
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
@@ -222,7 +222,14 @@ def require_frames(frames: FrameFolder | FrameStore, indices: Sequence[int]) -> 
         raise BadFrames(f"{frames.path} has {len(frames)} frames, {max(indices) + 1} are needed")
 
 
-def _read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
+def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
+    """Decode one image, (H, W, 3) RGB; `name` is what an error calls it.
+
+    Raises
+    ------
+    BadFrames
+        What is no image, or claims to be too large.
+    """
     name = name or str(source)
     try:
         with warnings.catch_warnings():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
-from datasets.clips import ClipList
+from datasets.clips import ClipList, style_folder
 from datasets.frames import BadFrames
 from datasets.shared import SharedFrames, give_back
 
@@ -45,30 +46,43 @@ class ViewBatches(Dataset):
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
+        self.given_up: dict[tuple[str, str, int], str] = {}  # key -> why nobody is to try to read it again
         self.shared = SharedFrames()  # of each worker its own
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
 
     def __getitem__(self, i: int) -> list[Decoded]:
+        return [self.decode(members) for members in self.groups(i)]
+
+    def groups(self, i: int) -> list[list[int]]:
+        """Items of a batch, those that show the same frames together."""
         span = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.rows)))
         groups: dict[tuple[str, str, int], list[int]] = {}
         for k in span:
             groups.setdefault(self.keys[k], []).append(k)
-        return [self._decode(*key, members) for key, members in groups.items()]
+        return list(groups.values())
 
-    def _decode(self, clip: str, video: str, style: int, members: list[int]) -> Decoded:
+    def path_of(self, key: tuple[str, str, int]) -> Path:
+        """Where the video of an item lies, but for its ending."""
+        _, video, style = key
+        return style_folder(self.clips.root, style, self.clips.normal_root) / video
+
+    def decode(self, members: list[int]) -> Decoded:
+        """Read the frames of items of one clip in one style."""
+        clip, video, style = key = self.keys[members[0]]
         frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]  # (views, T) a pathway
         wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
         ends = np.cumsum([f.size for f in frames])[:-1]
         by_pathway = [p.reshape(len(members), -1) for p in np.split(where, ends)]
         positions = [[p[k] for p in by_pathway] for k in range(len(members))]
         rows = self.rows[members]
+        if key in self.given_up:
+            return Decoded(clip, style, rows, positions, None, self.given_up[key])
         pixels = []
 
         def room(shape, dtype) -> NDArray:
-            in_worker = get_worker_info() is not None
-            pixels.append(self.shared.take(shape) if in_worker else torch.empty(shape, dtype=torch.uint8))
+            pixels.append(self.room(shape))
             return pixels[0].numpy()
 
         try:
@@ -78,21 +92,10 @@ class ViewBatches(Dataset):
             return Decoded(clip, style, rows, positions, None, str(error))
         return Decoded(clip, style, rows, positions, pixels[0])
 
-
-def loader(batches: ViewBatches, num_workers: int) -> DataLoader:
-    """Iterate over batches in order, decoded by `num_workers` processes ahead of use (0: by this one)."""
-    return DataLoader(
-        batches,
-        batch_size=None,
-        shuffle=False,
-        num_workers=num_workers,
-        prefetch_factor=2 if num_workers else None,
-        collate_fn=_as_is,
-    )
-
-
-def _as_is(batch: list[Decoded]) -> list[Decoded]:
-    return batch
+    def room(self, shape: tuple[int, ...]) -> Tensor:
+        """An array for uint8 frames; in a worker, shared memory."""
+        in_worker = get_worker_info() is not None
+        return self.shared.take(shape) if in_worker else torch.empty(shape, dtype=torch.uint8)
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
@@ -113,14 +116,18 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
         frames = preprocess(decoded.frames.to(device), spec)  # (3, n, crop, crop)
         give_back(decoded.frames)
         for pathways in decoded.positions:
-            views.append([frames[:, torch.from_numpy(p).to(device)] for p in pathways])
+            # not waited for: what was computed before goes on meanwhile
+            places = [torch.from_numpy(p).to(device, non_blocking=True) for p in pathways]
+            views.append([frames[:, place] for place in places])
     return [torch.stack(pathway) for pathway in zip(*views, strict=True)]
 
 
 def preprocess(frames: Tensor, spec) -> Tensor:
     """Normalise, scale the short side, crop the centre: (n, H, W, 3) uint8 -> (3, n, crop, crop) float32."""
     x = frames.permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
-    mean, std = (torch.tensor(v, device=x.device).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1).to(x.device, non_blocking=True) for v in (spec.mean, spec.std)
+    )
     x = scale_short_side((x - mean) / std, spec.size)
     top, left = (round((side - spec.crop) / 2) for side in x.shape[2:])
     return x[:, :, top : top + spec.crop, left : left + spec.crop].transpose(0, 1).contiguous()

@@ -35,5 +35,5 @@ class SharedFrames:
 
 def give_back(frames: Tensor) -> None:
     """Let the worker fill the buffer of `frames` again: they must not be read from now on."""
-    if frames.is_shared():
+    if not frames.is_cuda and frames.is_shared():  # torch calls memory of a GPU shared, too
         frames.untyped_storage()[0] = FREE

@@ -1,6 +1,7 @@
 """Views and pairs: what the network will see, decided before any forward pass.
 
-A view is a clip in a style and an order; a pair is two views that share one factor (0 dynamic, 1 static).
+A view is a clip in a style and an order (of networks that see optical flow: with its flow as it is, or
+jittered); a pair is two views that share one factor (0 dynamic, 1 static).
 Everything is a function of the clips, the options and the seed: each clip draws from a generator of its own,
 so that neither the number of workers nor the other clips matter (but where a pair takes another clip:
 ``app_shuffle`` or ``m_same`` false).
@@ -8,11 +9,11 @@ so that neither the number of workers nor the other clips matter (but where a pa
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -20,11 +21,19 @@ from numpy.typing import NDArray
 
 from configs import UserError, nearest
 from datasets.clips import Clip
+from datasets.draws import digest, generator
+from datasets.jitter import draw_jitter
 
 log = logging.getLogger(__name__)
 
 DYNAMIC, STATIC = 0, 1
+# a clip as it is, or with other dynamics: shuffled, or (the networks that have such a pathway) flow jittered
+PLAIN, CHANGED = 0, 1
 FORWARD, SHUFFLED = "forward", "shuffled"
+FLOW = "Flow"
+DIRECTIONS = 2  # flow to the next frame, flow to the one before
+# the second frame of networks that see two is so many frames away: from .. up to, but not with
+OTHER_FRAME = (-10, 10)
 
 
 def make_views(
@@ -40,13 +49,14 @@ def make_views(
     app_shuffle: bool = True,
     use_normal_app: bool = False,
     m_same: bool = True,
+    repeats: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Lay out the views of all clips, and their pairs.
 
     Parameters
     ----------
     pathways
-        Pathway name -> number of frames that it sees.
+        Pathway name -> number of frames that it sees. One that is called ``Flow`` sees optical flow.
     n_sample_frames
         Length of the window that those frames are taken from uniformly.
     pairs
@@ -62,12 +72,17 @@ def make_views(
         Static pairs show the unstylized videos, style 0.
     m_same
         A dynamic pair is one video in two styles; false: two videos of one class.
+    repeats
+        ``paper`` draws so many pairs for each clip, of both factors in turn.
 
     Returns
     -------
     views
         One row a view, its index the row number: clip, video, cluster, label, style, order, and for each
-        pathway the frame numbers that it sees (``frames_<pathway>``).
+        pathway the frame numbers that it sees (``frames_<pathway>``). With flow also ``flow`` (0: as it is,
+        k: the k-th jitter), ``jitter`` (hue, saturation, hue_first of each picture; none where flow is as
+        it is) and ``frame``: such networks yield a row for each frame that they see, so that a view of two
+        frames is two rows.
     pairs
         factor, a, b (row numbers of views), clip, cluster: those of a's clip.
     """
@@ -76,39 +91,91 @@ def make_views(
             raise UserError(f"{option}={value}{nearest(value, known)} (known: {', '.join(known)})")
     if len(set(styles)) < 2:
         raise UserError(f"styles={','.join(map(str, styles))}: a dynamic pair needs two different styles")
-    if min(pathways.values()) < 2:
+    if FLOW in pathways:
+        show = partial(with_flow, pathways=pathways, seed=seed)
+    elif min(pathways.values()) < 2:
         raise UserError("this network sees one frame at a time: there is no order to shuffle")
-    plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same)
+    else:
+        show = partial(
+            in_order,
+            pathways=pathways,
+            seed=seed,
+            n_sample_frames=n_sample_frames,
+            window=window,
+            resample_fps=resample_fps,
+        )
+    draws = repeats if pairs == "paper" else 1
+    plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, draws)
     wanted = defaultdict(set)  # clip -> its views, each one once
     for _, *members in plan:
-        for i, style, order in members:
-            wanted[i].add((style, order))
+        for i, style, change in members:
+            wanted[i].add((style, change))
 
     view_rows, row_of = [], {}
     for i, clip in enumerate(clips):
-        if not wanted[i]:
-            continue
-        frames = {order: {} for order in (FORWARD, SHUFFLED)}
-        draw = generator(seed, clip.id, "window")
-        shown = window_frames(clip, n_sample_frames, draw, window, resample_fps)
-        for name, count in pathways.items():
-            forward = shown[subsample(n_sample_frames, count)]
-            frames[FORWARD][f"frames_{name}"] = forward
-            if any(order == SHUFFLED for _, order in wanted[i]):
-                draw = generator(seed, clip.id, f"order {name}")
-                frames[SHUFFLED][f"frames_{name}"] = shuffle(forward, draw)
         about = {"clip": clip.id, "video": clip.video, "cluster": clip.cluster, "label": clip.label}
-        for style, order in sorted(wanted[i]):
-            row_of[i, style, order] = len(view_rows)
-            view_rows.append({**about, "style": style, "order": order, **frames[order]})
+        looks = sorted(wanted[i])
+        for (style, change), rows in zip(looks, show(clip, looks), strict=True):
+            row_of[i, style, change] = range(len(view_rows), len(view_rows) + len(rows))
+            view_rows += [{**about, "style": style, **row} for row in rows]
     pair_rows = [
-        {"factor": f, "a": row_of[a], "b": row_of[b], "clip": clips[a[0]].id, "cluster": clips[a[0]].cluster}
+        {"factor": f, "a": row_a, "b": row_b, "clip": clips[a[0]].id, "cluster": clips[a[0]].cluster}
         for f, a, b in plan
+        for row_a, row_b in zip(row_of[a], row_of[b], strict=True)
     ]
     return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
 
 
-Member = tuple[int, int, str]  # clip number, style, order
+Look = tuple[int, int]  # style, change: PLAIN, or k for the k-th change
+
+
+def in_order(
+    clip: Clip,
+    looks: Sequence[Look],
+    *,
+    pathways: Mapping[str, int],
+    seed: int,
+    n_sample_frames: int,
+    window: str,
+    resample_fps: float | None,
+) -> Iterator[list[dict]]:
+    """The row of each look at a clip: its frames in their order, or shuffled."""
+    columns = {PLAIN: {"order": FORWARD}, CHANGED: {"order": SHUFFLED}}
+    if looks:
+        draw = generator(seed, clip.id, "window")
+        shown = window_frames(clip, n_sample_frames, draw, window, resample_fps)
+        for name, count in pathways.items():
+            forward = shown[subsample(n_sample_frames, count)]
+            columns[PLAIN][f"frames_{name}"] = forward
+            if any(change for _, change in looks):
+                draw = generator(seed, clip.id, f"order {name}")
+                columns[CHANGED][f"frames_{name}"] = shuffle(forward, draw)
+    for _, change in looks:
+        yield [columns[change]]
+
+
+def with_flow(
+    clip: Clip, looks: Iterable[Look], *, pathways: Mapping[str, int], seed: int
+) -> Iterator[list[dict]]:
+    """The rows of each look at a frame, one for each frame that the network sees: with the flow as it is,
+    or jittered.
+
+    Frames beside the first are drawn once for a clip, from its whole video, which has no end.
+    """
+    frames = [clip.first]
+    for k in range(1, pathways[FLOW]):
+        step = int(generator(seed, clip.id, f"other frame {k}").integers(*OTHER_FRAME))
+        frames.append((clip.first + step) % clip.video_length)
+    shown = {f"frames_{name}": np.array(frames) for name in pathways}
+    for style, change in looks:
+        draw = generator(seed, clip.id, f"flow {style} {change}")
+        pictures = len(frames) * DIRECTIONS if change else 0
+        jitter = np.array([draw_jitter(draw) for _ in range(pictures)]).ravel()
+        look = {"order": FORWARD, "flow": change, "jitter": jitter}
+        yield [{**look, "frame": frame, **shown} for frame in frames]
+
+
+Member = tuple[int, int, int]  # clip number, and a look at it
 
 
 def plan_pairs(
@@ -119,9 +186,10 @@ def plan_pairs(
     app_shuffle: bool,
     use_normal_app: bool,
     m_same: bool,
+    repeats: int,
 ) -> list[tuple[int, Member, Member]]:
     """Every pair as factor and two members, in the order of the clips; each one once."""
-    by_rank = sorted(range(len(clips)), key=lambda i: _digest(seed, clips[i].id, "rank"))
+    by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
     parity[by_rank] = np.arange(len(clips)) % 2  # balanced over the clips, and drawn
     partner = {DYNAMIC: range(len(clips)), STATIC: range(len(clips))}
@@ -131,13 +199,15 @@ def plan_pairs(
         partner[STATIC] = other_class(clips, seed)
 
     plan = {}
-    for i, clip in enumerate(clips):
-        for factor, (s, first), (t, second) in scheme(styles, generator(seed, clip.id, "styles"), parity[i]):
+    for i, k in product(range(len(clips)), range(repeats)):
+        draw = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
+        for factor, (s, first), (t, second) in scheme(styles, draw, (parity[i] + k) % 2):
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
                 second = first  # what differs is the video
             if partner[factor][i] is not None:
+                first, second = (change and change + k for change in (first, second))
                 plan[factor, (i, s, first), (partner[factor][i], t, second)] = None
     return list(plan)
 
@@ -182,20 +252,19 @@ def _by_class(clips: Sequence[Clip], why: str) -> dict[int, list[int]]:
     return members
 
 
-View = tuple[int, str]  # style, order
-Scheme = list[tuple[int, View, View]]  # the pairs of a clip: factor, a, b
+Scheme = list[tuple[int, Look, Look]]  # the pairs of a clip: factor, a, b
 
 
 def factorial(styles: list[int], draw: np.random.Generator, factor: int) -> Scheme:
-    """Every style in both orders."""
-    dynamic = [(DYNAMIC, (s, FORWARD), (t, FORWARD)) for s, t in combinations(styles, 2)]
-    return dynamic + [(STATIC, (s, FORWARD), (s, SHUFFLED)) for s in styles]
+    """Every style, as it is and changed."""
+    dynamic = [(DYNAMIC, (s, PLAIN), (t, PLAIN)) for s, t in combinations(styles, 2)]
+    return dynamic + [(STATIC, (s, PLAIN), (s, CHANGED)) for s in styles]
 
 
 def both(styles: list[int], draw: np.random.Generator, factor: int) -> Scheme:
     """One pair of each factor from three views of two styles that are drawn."""
     s, t = (int(style) for style in draw.choice(styles, size=2, replace=False))
-    return [(DYNAMIC, (s, FORWARD), (t, FORWARD)), (STATIC, (s, FORWARD), (s, SHUFFLED))]
+    return [(DYNAMIC, (s, PLAIN), (t, PLAIN)), (STATIC, (s, PLAIN), (s, CHANGED))]
 
 
 def paper(styles: list[int], draw: np.random.Generator, factor: int) -> Scheme:
@@ -215,15 +284,6 @@ WINDOWS: dict[str, Callable[[int, int, np.random.Generator], int]] = {
         draw.integers(0, max(0, clip - (window if clip > window else SHORT)) + 1)
     ),
 }
-
-
-def generator(seed: int, clip: str, purpose: str) -> np.random.Generator:
-    """The random generator of one clip for one purpose."""
-    return np.random.default_rng(list(_digest(seed, clip, purpose)))
-
-
-def _digest(seed: int, clip: str, purpose: str) -> bytes:
-    return hashlib.sha256(f"{seed}|{clip}|{purpose}".encode()).digest()
 
 
 def window_frames(

@@ -1,4 +1,9 @@
-"""Cost of one network or of all: python misc/estimate_flops_params.py --model slowfast_r50_8x8 --crop 256."""
+"""Cost of one network or of all: python misc/estimate_flops_params.py --model slowfast_r50_8x8 --crop 256.
+
+    python misc/estimate_flops_params.py --cfg_file configs/rtnet_davis.json
+
+Networks of a json file are counted for 240 x 427 pixels, as in the original, which counts a batch of two.
+"""
 
 from __future__ import annotations
 
@@ -9,29 +14,45 @@ from pathlib import Path
 # run as a script: the project's packages lie one folder up
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from omegaconf import DictConfig, OmegaConf
+
 import configs
 from configs import UserError
+from configs.cfg_file import overrides, read_cfg_file
 from models import build_from_row, list_models
 from models.cost import at_size, measure
+
+# what the original counts with: height and width, items at once
+SIZE, BATCH = [240, 427], 2
 
 
 def main() -> int:
     """Print a table; return the exit status: 2 where the user can put it right."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", help="a row of configs/model; none: every network of the table")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--model", help="a row of configs/model; none: every network of the table")
+    chosen.add_argument("--cfg_file", help="a json file of the original (video object segmentation)")
     parser.add_argument(
         "--name", help="the network, where the row wraps a package: --model timm --name resnet50"
     )
     parser.add_argument("--frames", type=int, help="frames of the clip; none: the network's own")
     parser.add_argument("--crop", type=int, help="side of the clip in pixels; none: the network's own")
+    parser.add_argument("--checkpoint", help="read it too, to see that it fits; counting needs none")
+    parser.add_argument("--random_seed", type=int, default=1, help="of weights that no checkpoint gives")
     given = parser.parse_args()
     print(f"{'model':<30}{'T x H x W':>14}{'GFLOPs':>10}{'params (M)':>12}")
     try:
-        for name in [given.model] if given.model else list_models():
-            row = configs.row("model", name)
-            if given.name:
-                row.name = given.name
-            cost = measure(build_from_row(at_size(row, frames=given.frames, crop=given.crop)))
+        if given.checkpoint and not (given.model or given.cfg_file):
+            raise UserError("--checkpoint is of one network: give --model or --cfg_file too")
+        for row in rows(given):
+            net = build_from_row(
+                row,
+                checkpoint=None if given.checkpoint == "imgnet" else given.checkpoint or None,
+                seed=given.random_seed,
+            )
+            cost = measure(net)
             size = f"{cost.frames} x {cost.height} x {cost.width}"
             print(
                 f"{row.name:<30}{size:>14}{cost.multiply_adds / 1e9:>10.2f}{cost.parameters / 1e6:>12.2f}",
@@ -40,8 +61,33 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    if given.cfg_file:
+        print(f"\na batch of {BATCH}, as the original counts: {BATCH * cost.multiply_adds / 1e9:.2f} GFLOPs")
     print("\nGFLOPs: 1e9 multiply-adds of one clip (convolutions, linear layers, matrix products, attention)")
     return 0
+
+
+def rows(given: argparse.Namespace) -> list[DictConfig]:
+    """Rows of ``configs/model`` for the networks that are to be counted, at the size that was asked for."""
+    if given.cfg_file:
+        named = [row_of_file(given.cfg_file)]
+        size = given.crop or SIZE
+    else:
+        named = [configs.row("model", name) for name in ([given.model] if given.model else list_models())]
+        size = given.crop
+    for row in named:
+        row.name = given.name or row.name
+    return [at_size(row, frames=given.frames, crop=size) for row in named]
+
+
+def row_of_file(name: str) -> DictConfig:
+    """The row of ``configs/model`` that a json file of the original asks for."""
+    found = overrides(read_cfg_file(name), name)
+    row = configs.row("model", found["model"])
+    for key, value in found.items():
+        if key.startswith("model."):
+            OmegaConf.update(row, key.removeprefix("model."), value)
+    return row
 
 
 if __name__ == "__main__":

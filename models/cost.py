@@ -97,7 +97,7 @@ def baddbmm(inputs: list, outputs: list) -> int:
     return math.prod(first) * second[-1]
 
 
-def at_size(row: DictConfig, *, frames: int | None = None, crop: int | None = None) -> DictConfig:
+def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
     """A row of ``configs/model`` for clips of another size; None leaves what the row has."""
     row = row.copy()
     for key, value in (("frames", frames), ("crop", crop)):

@@ -75,6 +75,7 @@ def test_a_run_on_a_folder_gives_tables_figure_and_manifest(run, stylized, tmp_p
     assert list(layers["stage"]) == [f"stage{k}" for k in range(1, 6)] and list(layers["clips"]) == [4] * 5
     units = pd.read_parquet(folder / "units.parquet")
     assert len(units) == 24 + 24 + 48 + 96 + 192
+    assert layers["p_static"].between(1 / 201, 1).all() and layers["permutations"].eq(200).all()
     manifest = json.loads((folder / "manifest.json").read_text())
     assert (
         manifest["identity"]["seed"] == 1
@@ -83,6 +84,13 @@ def test_a_run_on_a_folder_gives_tables_figure_and_manifest(run, stylized, tmp_p
     )
     assert (folder / "profile.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "variance.png").exists() and "variance of units by source" in out
+    report = folder / "report.html"
+    first = report.read_bytes()
+    assert first.startswith(b"<!DOCTYPE html>") and first.count(b"<img") == 6  # 2 clips: 2 styles, 1 shuffled
+    report.unlink()
+    status, out, _ = run("task=report", f"runs=[{folder}]")
+    assert status == 0 and str(report) in out and report.read_bytes() == first
+    assert run("task=report")[0] == 2
     shares = pd.read_csv(folder / "variance_layers.csv").groupby("stage")["share"].sum()
     np.testing.assert_allclose(shares, 1)
     dims, percent = (tmp_path / "dim_outputs" / "x3d_xs_dim_est.csv").read_bytes().decode().split("\r\n")[:2]
@@ -128,8 +136,11 @@ def test_runs_side_by_side(run, stylized, tmp_path):
     data = ["dataset=folder", f"stylized_data_dir={stylized}", "styles='1,2'"]
     assert run("-m", *SMALL, *data, "seed=1,2")[0] == 0
     folders = run_folders(tmp_path)
-    status, out, _ = run("task=compare", f"runs=[{folders[0]},{folders[1]}]")
+    status, out, _ = run("task=compare", f"runs=[{folders[0]},{folders[1]}]", "task.formats=[png]")
     assert status == 0
+    (compared,) = (tmp_path / "dim_outputs" / "compare").iterdir()
+    figures = {path.stem for path in compared.glob("*.png")}
+    assert figures == {"curves", "plane", "classes", "histograms", "sweep"}
     expected = pd.read_csv(folders[1] / "layers.csv").set_index("stage").loc["stage3", "score_static"]
     assert "x3d_xs seed 1" in out and "x3d_xs seed 2" in out and f"{expected:.3f} [" in out
     status, _, err = run("task=compare", f"runs=[{folders[0]}]")
@@ -148,6 +159,7 @@ def test_average_of_what_is_no_run(tmp_path):
     ("arguments", "says"),
     [
         (["--bogus", "1"], "unknown option --bogus; nearest known: "),
+        (["styles=1,3"], "styles=1,3 are several values: give -m"),
         (["--joint_encodng", "True"], "nearest known: joint_encoding"),
         (["sead=3"], "unknown option sead; nearest known: seed"),
         (["--model", "i3d_inceptoin"], "nearest known: i3d_inception"),
@@ -165,7 +177,7 @@ def test_average_of_what_is_no_run(tmp_path):
             "stylized_data_dir=nowhere does not exist",
         ),
         (["--stylized_data_dir", "nowhere"], "say which data set it holds"),
-        (["--model", "matnet"], "not available yet: model 'matnet'"),
+        (["--model", "matnet"], "takes images and optical flow, which dataset=folder has not: give dataset="),
         (["--device", "gpu"], "device=gpu is not a device"),
         (["model.bogus=1"], "model.bogus"),
         (["pairs=all"], "pairs=all; nearest known"),

@@ -1,0 +1,105 @@
+"""Names of a network's classes: of its weights, or from a file."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+from pathlib import Path
+
+from configs import UserError, nearest
+from configs.assets import asset_row, fetch
+
+log = logging.getLogger(__name__)
+
+
+def class_names(source: str | Path, classes: int) -> list[str]:
+    """Read the names of `classes` classes from a file or an asset of ``configs/assets.yaml``.
+
+    A file holds one name a line, or json: a list of names, or a mapping of names to numbers.
+
+    Raises
+    ------
+    UserError
+        No such file, or other than `classes` names in it.
+    """
+    path = Path(source)
+    if not path.is_file():
+        try:
+            asset_row(str(source))
+        except UserError as error:
+            raise UserError(
+                f"task.names={source} is no file and no asset: give a text file with one name a line, "
+                "or kinetics400_names"
+            ) from error
+        path = fetch(str(source))
+    readers = {".json": names_of_json, ".py": names_of_source}
+    try:
+        names = readers.get(path.suffix, names_of_text)(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, AttributeError, SyntaxError) as error:
+        raise UserError(f"{path} holds no names of classes ({error})") from error
+    if len(names) != classes:
+        raise UserError(f"{path} holds {len(names)} names, and the network has {classes} classes")
+    return names
+
+
+def names_of_text(text: str) -> list[str]:
+    """One name a line."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def names_of_json(text: str) -> list[str]:
+    """A list of names, or a mapping of names to numbers."""
+    content = json.loads(text)
+    if isinstance(content, dict):
+        return sorted(content, key=lambda name: int(content[name]))
+    return [str(name) for name in content]
+
+
+def names_of_source(text: str) -> list[str]:
+    """The longest list of texts in Python source, which is parsed and never run."""
+    lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
+    names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
+    # written there as folder names: hurling_-sport-
+    return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
+
+
+def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
+    """Names of the classes of weights of ``configs/assets.yaml``; None where nobody knows them or they
+    cannot be fetched."""
+    source = asset_row(asset).get("names") if asset else None
+    if source is None:
+        return None
+    try:
+        return class_names(source, classes)
+    except UserError as error:
+        log.warning("classes are shown as numbers: %s", error)
+        return None
+
+
+def find_label(label: str | int | None, names: list[str] | None) -> int | None:
+    """Number of the class that a number or a name means.
+
+    Raises
+    ------
+    UserError
+        A name that no class has.
+    """
+    if label is None or isinstance(label, int):
+        return label
+    if re.fullmatch(r"-?\d+", label.strip()):
+        return int(label)
+    if names is None:
+        raise UserError(
+            f"label={label}: the names of this network's classes are not known: give a number, or "
+            "task.names=FILE (one name a line)"
+        )
+    plain = {_plain(name): number for number, name in enumerate(names)}
+    if _plain(label) not in plain:
+        raise UserError(f"label={label}: this network has no such class{nearest(_plain(label), plain)}")
+    return plain[_plain(label)]
+
+
+def _plain(name: str) -> str:
+    return name.strip().lower().replace("_", " ")

@@ -1,0 +1,245 @@
+"""The result files of the original's video object segmentation programs: read, checked, averaged over seeds.
+
+    final/MODEL/MODEL_final_SEED.txt     one line a stage: dimensions and their percentages
+    idv_scores/MODEL/STAGE.npy           (C, 3) shares of each unit
+    joint_encoding/MODEL/STAGE.parquet   scores and class of each unit
+    stats_tables/MODEL/STAGE_SEED.csv    correlation of each unit, by what the pairs share
+
+A stage is ``place,stream``, as in ``layer1,app_stream``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.paper import FACTORS, UNIT_CLASSES, classify
+from configs import UserError
+
+FOUR_FACTORS = (*FACTORS, "same")
+STAGE_NAME = re.compile(r"(\w+),(\w+)")
+STAGE_LINE = re.compile(r"Stage:\s*(\w+),(\w+)\s*,\s*Dimensions:\s*\[([^\]]*)\]\s*\[([^\]]*)\]")
+SEED_OF_TABLE = re.compile(r"(\w+),(\w+)_(\d+)")
+# columns of a statistics table behind the unit's number: what the members of its pairs have in common
+CONDITIONS = ("dynamic", "static", "neither", "both")
+
+
+def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
+    """Percentages of one result file: a row a stage, with columns place, stream and `factors`.
+
+    Raises
+    ------
+    UserError
+        A file that cannot be read, a line of another form, or a stage that comes twice.
+    """
+    rows = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        found = STAGE_LINE.fullmatch(line.strip())
+        percent = numbers(found[4]) if found else None
+        if percent is None or len(percent) != len(factors):
+            raise UserError(
+                f"{path}, line {number}: 'Stage: PLACE,STREAM , Dimensions: [...] [...]' with "
+                f"{len(factors)} percentages ({', '.join(factors)}) is expected"
+            )
+        rows.append({"place": found[1], "stream": found[2], **dict(zip(factors, percent, strict=True))})
+    table = pd.DataFrame(rows, columns=["place", "stream", *factors])
+    if table.empty:
+        raise UserError(f"{path} holds no stage: was the run that wrote it stopped?")
+    repeated = table[table.duplicated(["place", "stream"])]
+    if len(repeated):
+        first = repeated.iloc[0]
+        raise UserError(
+            f"{path} holds {first['place']},{first['stream']} twice: two runs wrote to it; leave one's lines"
+        )
+    return table
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a text file."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a readable text file ({error})") from error
+
+
+def numbers(text: str) -> list[float] | None:
+    """Finite numbers of a comma list; None where something else is in it."""
+    try:
+        values = [float(word) for word in text.split(",")]
+    except ValueError:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
+    """Average the result files of `folder`: for each stage, percentages and 1.96 * std / sqrt(n).
+
+    The standard deviation is the original's (population, ddof 0); of one file alone there is none (NaN).
+    Where ``residual`` is the last of `factors` it is what the others leave of 100, without an interval.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns place, stream, runs, FACTOR and FACTOR_ci.
+
+    Raises
+    ------
+    UserError
+        No result files, one that is malformed, or files of different stages.
+    """
+    files = files_in(folder, ".txt", "result file")
+    tables = [read_dimensions(file, factors) for file in files]
+    names = ["place", "stream"]
+    for file, table in zip(files, tables, strict=True):
+        if not table[names].equals(tables[0][names]):
+            raise UserError(f"{file} has other stages than {files[0]}: average runs of one network")
+    measured = [f for f in factors if f != "residual" or f != factors[-1]]
+    values = np.stack([table[measured].to_numpy(float) for table in tables])  # (runs, stages, measured)
+    average = tables[0][names].assign(runs=len(files))
+    for k, factor in enumerate(measured):
+        average[factor] = values[:, :, k].mean(axis=0)
+        spread = values[:, :, k].std(axis=0) if len(files) > 1 else np.nan
+        average[f"{factor}_ci"] = 1.96 * spread / np.sqrt(len(files))
+    if "residual" not in measured:
+        average["residual"] = 100 - average[measured].sum(axis=1)
+    return average
+
+
+def format_average(table: pd.DataFrame) -> str:
+    """The table of `average_seeds` for a terminal, a block a stream."""
+    shown = table.drop(columns=["stream", "runs"]).rename(columns={"place": "stage"})
+    blocks = []
+    for stream in table["stream"].unique():
+        rows = shown[table["stream"] == stream]
+        text = rows.to_string(
+            index=False, float_format=lambda x: f"{x:.1f}", na_rep="-", formatters=CI_FORMAT
+        )
+        blocks.append(f"{stream}\n{text}")
+    return "\n\n".join([f"percent of units, mean of {table['runs'].iloc[0]} runs", *blocks])
+
+
+# intervals are often below a tenth of a percent
+CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for factor in FOUR_FACTORS}
+
+
+def iteration_of(path: Path) -> int:
+    """Training iteration that a result file is of: the last part of its name, else the third from the end.
+
+    Raises
+    ------
+    UserError
+        Where neither is a number.
+    """
+    words = path.stem.split("_")
+    for word in (words[-1], *words[-3:-2]):
+        if word.isdecimal():
+            return int(word)
+    raise UserError(f"{path}: no iteration in the file's name; NAME_ITERATION.txt is expected")
+
+
+def read_iterations(folder: Path) -> pd.DataFrame:
+    """All result files of `folder`, one a training iteration; a column iteration beside `read_dimensions`'.
+
+    Raises
+    ------
+    UserError
+        No result files, a malformed one, or two of one iteration.
+    """
+    by_iteration: dict[int, Path] = {}
+    for file in files_in(folder, ".txt", "result file"):
+        other = by_iteration.setdefault(iteration_of(file), file)
+        if other != file:
+            raise UserError(f"{file} and {other.name} are of one iteration by their names: leave one")
+    return pd.concat(
+        [read_dimensions(file).assign(iteration=i) for i, file in sorted(by_iteration.items())],
+        ignore_index=True,
+    )
+
+
+def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
+    """Stage -> (C, 3) shares of each unit (dynamic, static, residual; NaN: a dead unit), of one network.
+
+    Raises
+    ------
+    UserError
+        No such files, or one that holds something else.
+    """
+    shares = {}
+    for file in files_in(folder, ".npy", "unit scores"):
+        try:
+            shares[file.stem] = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} is not a readable array ({error})") from error
+        shape, kind = shares[file.stem].shape, shares[file.stem].dtype.kind
+        if len(shape) != 2 or shape[1] != len(FACTORS) or kind != "f":
+            raise UserError(f"{file}: shape {shape} of kind {kind!r}; shares of units, (C, 3), are expected")
+    return by_depth(shares, folder)
+
+
+def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
+    """Numbers of units of each stage by class at `threshold`; index stage, columns `UNIT_CLASSES`.
+
+    Raises
+    ------
+    UserError
+        No such files, or one without the scores.
+    """
+    rows = {}
+    for file in files_in(folder, ".parquet", "joint encoding"):
+        try:
+            scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors derive from these
+            line = str(error).partition("\n")[0]
+            raise UserError(f"{file} holds no scores dynamic and static of units ({line})") from error
+        if not len(scores):
+            raise UserError(f"{file} holds no units")
+        rows[file.stem] = np.bincount(classify(*scores.T, threshold), minlength=len(UNIT_CLASSES))
+    return pd.DataFrame.from_dict(by_depth(rows, folder), orient="index", columns=list(UNIT_CLASSES))
+
+
+def read_statistics(path: Path) -> pd.DataFrame:
+    """A statistics table, ``unit,a,b,c,d`` without a head: a row a unit, columns `CONDITIONS`.
+
+    Raises
+    ------
+    UserError
+        A file that cannot be read, or a line of another form.
+    """
+    rows = [numbers(line) for line in read_lines(path)]
+    for number, row in enumerate(rows, start=1):
+        if row is None or len(row) != 1 + len(CONDITIONS):
+            raise UserError(f"{path}, line {number}: five numbers, UNIT,A,B,C,D, are expected")
+    if not rows:
+        raise UserError(f"{path} holds no units")
+    return pd.DataFrame(rows, columns=["unit", *CONDITIONS])
+
+
+def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
+    """Files of `folder` with that ending, sorted; hidden ones (half written) are left out.
+
+    Raises
+    ------
+    UserError
+        Where there are none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: give that of one network")
+    files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder} holds no {what} (*{suffix}): give the folder of one network")
+    return files
+
+
+def by_depth(stages: dict, folder: Path) -> dict:
+    """Sort stages by stream, then place; names order both as depth does."""
+    for stage in stages:
+        if not STAGE_NAME.fullmatch(stage):
+            raise UserError(f"{folder}: {stage!r} is no stage, such as layer1,app_stream")
+    return dict(sorted(stages.items(), key=lambda item: item[0].split(",")[::-1]))

@@ -1,0 +1,54 @@
+"""Task ``status``: what the runs below a folder have done, and what is left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from analysis.store import DONE, ERROR_NAME, SKIPPED, is_locked, read_manifest
+from analysis.tables import align
+from configs import UserError
+
+REASON_WIDTH = 100
+
+
+def run(cfg: DictConfig) -> None:
+    """Print how far each run below ``cfg.save_dir`` is."""
+    folder = Path(cfg.save_dir)
+    # a run that has just begun holds a lock before it has a manifest
+    found = {path.parent for name in ("manifest.json", ".lock") for path in folder.rglob(name)}
+    if not found:
+        raise UserError(f"no run below {folder}: give save_dir=DIR")
+    rows = [look(path) | {"run": str(path.relative_to(folder))} for path in sorted(found)]
+    print(align([{"run": row.pop("run"), **row} for row in rows]))
+    states = Counter(row["state"] for row in rows)
+    total, left = (sum(row[key] for row in rows) for key in ("views", "left"))
+    counts = ", ".join(f"{count} {state}" for state, count in states.most_common())
+    print(f"\n{len(rows)} runs: {counts}; {total - left} of {total} views are read")
+
+
+def look(folder: Path) -> dict:
+    """One row of the table: state, views, done, skipped, left, and why it stopped."""
+    status = np.zeros(0, np.uint8)
+    shard = None
+    if (folder / "manifest.json").exists():
+        status = np.load(folder / "status.npy", mmap_mode="r")
+        shard = read_manifest(folder)["identity"].get("shard")
+    done, skipped = (int((status == value).sum()) for value in (DONE, SKIPPED))
+    left = len(status) - done - skipped
+    reason = ""
+    if is_locked(folder):
+        state = "running"
+    elif (folder / ERROR_NAME).exists():
+        state, reason = "failed", (folder / ERROR_NAME).read_text().strip()[:REASON_WIDTH]
+    elif left or not len(status):
+        state = "stopped"
+    elif shard:
+        state = "to be merged"
+    else:
+        state = "done" if (folder / "layers.csv").exists() else "stopped"
+    counts = {"views": len(status), "done": done, "skipped": skipped, "left": left}
+    return {"state": state, **counts, "why": reason}

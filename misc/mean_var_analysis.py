@@ -1,0 +1,44 @@
+"""Average the result files of one network over seeds: mean and 1.96 * std / sqrt(n) of each stage.
+
+    python misc/mean_var_analysis.py dim_outputs/vos_models/final/MODEL
+
+The residual is what the dynamic and the static share leave of 100.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from analysis.original_files import average_seeds, format_average
+from analysis.paper import FACTORS
+from configs import UserError
+
+DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
+
+
+def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: str | None = __doc__) -> int:
+    """Print the table; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=default, help="its result files (default: %(default)s)"
+    )
+    parser.add_argument("--csv", type=Path, help="write the table there too")
+    arguments = parser.parse_args()
+    try:
+        table = average_seeds(arguments.folder, factors)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if arguments.csv:
+        table.to_csv(arguments.csv, index=False)
+    print(format_average(table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Percent of the units of each stage that are dynamic, static, joint or residual, as a table and figures.
+
+    python misc/plot_jointencoding.py dim_outputs/vos_models/joint_encoding/MODEL
+
+Figures go beside it, to joint_encoding_plots/MODEL: one a stage, and all of them in stages.png.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from analysis.figures import draw_classes
+from analysis.original_files import read_joint_encoding
+from analysis.stage_figures import draw_joint_encoding
+from configs import UserError
+
+DEFAULT = "dim_outputs/vos_models/joint_encoding/matnet_fusion_type_gated"
+
+
+def main() -> int:
+    """Print the table and draw; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "folder", nargs="?", type=Path, default=DEFAULT, help="scores of units (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, help="a unit encodes what it scores above (default: 0.5)"
+    )
+    parser.add_argument(
+        "--stream", default="sensor_fusion", help="app_stream, mot_stream or all (default: %(default)s)"
+    )
+    parser.add_argument("--out_dir", type=Path, help="default: joint_encoding_plots/MODEL beside it")
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    out = given.out_dir or folder.parent.with_name("joint_encoding_plots") / folder.name
+    try:
+        table = read_joint_encoding(given.folder, given.threshold)
+        shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
+        if shown.empty:
+            raise UserError(f"{given.folder} has no stage of {given.stream}: it has {', '.join(table.index)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    percent = 100 * shown.div(shown.sum(axis=1), axis=0)
+    print(f"percent of units at threshold {given.threshold}\n")
+    print(percent.to_string(float_format="{:.1f}".format))
+    for stage, row in shown.add_prefix("units_").assign(threshold=given.threshold).iterrows():
+        draw_classes(row.astype(object), out / f"{stage}.png", stage)
+    draw_joint_encoding(percent, out / "stages.png", f"{folder.name} (threshold {given.threshold})")
+    print(f"\nfigures in {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""Bar charts of tables of units, stats_tables/MODEL/PLACE,STREAM_SEED.csv: mean and spread over units.
+
+    python misc/plot_stats_fromtable.py [--in_dir dim_outputs/vos_models/stats_tables] [--out_dir plots_stats]
+
+A line is UNIT,A,B,C,D: the unit's value over pairs that share dynamics only, appearance only, neither, both.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tqdm import tqdm
+
+from analysis.original_files import SEED_OF_TABLE, read_statistics
+from analysis.stage_figures import draw_conditions
+from configs import UserError
+
+
+def main() -> int:
+    """Draw every table; return the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--in_dir", type=Path, default="dim_outputs/vos_models/stats_tables", help="default: %(default)s"
+    )
+    parser.add_argument("--out_dir", type=Path, default="plots_stats", help="default: %(default)s")
+    given = parser.parse_args()
+    try:
+        tables = sorted(given.in_dir.glob("*/*.csv"))
+        if not tables:
+            raise UserError(f"{given.in_dir} holds no MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
+        for path in tqdm(tables, unit="table"):
+            draw(path, given.out_dir)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{len(tables)} figures in {given.out_dir}")
+    return 0
+
+
+def draw(path: Path, out: Path) -> None:
+    """Draw one table, as MODEL_STREAM_PLACE_SEED.png."""
+    name = SEED_OF_TABLE.fullmatch(path.stem)
+    if not name:
+        raise UserError(f"{path}: a name PLACE,STREAM_SEED.csv is expected, such as layer1,app_stream_1.csv")
+    place, stream, seed = name.groups()
+    model = path.parent.name
+    own = "static" if stream == "app_stream" else "dynamic"
+    draw_conditions(
+        read_statistics(path), own, out / f"{model}_{stream}_{place}_{seed}.png", f"{model}, {place},{stream}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

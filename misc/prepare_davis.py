@@ -1,0 +1,172 @@
+"""Prepare DAVIS as downloaded for networks that take images and flow: FlowImages_gap1/, FlowImages_gap-1/
+and the frames in four styles, JPEGImages/STYLE/.
+
+    python misc/prepare_davis.py DAVIS                                    beside what is there
+    python misc/prepare_davis.py DAVIS --out PREPARED --short_side 240    a copy of its own, smaller
+    python misc/prepare_davis.py DAVIS --sequences blackswan libby --style shipped
+
+DAVIS holds JPEGImages/480p, Annotations/480p and ImageSets/480p. Flow is that of the unstylized frames; it is
+computed on grey images (DIS) and coloured by the Middlebury wheel. What is there already stays, so that the
+same command goes on where it was stopped.
+"""
+
+import argparse
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import cv2
+from omegaconf import OmegaConf
+from tqdm import tqdm
+
+import configs
+from configs import UserError
+from configs.files import atomic_path, write_text
+from datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
+from datasets.frames import BadFrames, FrameFolder, read_image
+from datasets.write import encode, fit
+from stylize.apply import choose_device, make_style
+from stylize.flow import colour_flow, dense_flow
+from stylize.generate import claim, generate
+from stylize.jobs import SAME, make_jobs
+from stylize.sequences import Video, write_png
+
+FRAMES, MASKS, LISTS = (Path(kind, RESOLUTION) for kind in ("JPEGImages", "Annotations", "ImageSets"))
+STEPS = dict(zip(FLOW_FOLDERS, (1, -1), strict=True))
+SIZE_NOTE = ".short_side"  # what a smaller copy was scaled to
+
+
+def write_flow(root: Path, name: str) -> None:
+    """Compute the flow pictures of one sequence that are not there yet."""
+    video = Video(name, FrameFolder(root / FRAMES / name))
+    for folder, step in STEPS.items():
+        files = {t: root / folder / name / f"{stem}.png" for t, stem in enumerate(video.stems)}
+        neighboured = range(max(0, -step), len(files) - max(0, step))
+        to_do = [t for t in neighboured if not files[t].exists()][::step]
+        for t, frame, other in video.neighbours(to_do, step):
+            write_png(files[t], colour_flow(dense_flow(frame, other)))
+
+
+def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
+    """Copy frames and masks of one sequence, scaled down to a short side."""
+    for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
+        for file in sorted((source / kind / name).glob("*.*")):
+            target = out / kind / name / file.name
+            if not target.exists():
+                with atomic_path(target) as temporary:
+                    temporary.write_bytes(shrink(file, short_side) if short_side else file.read_bytes())
+
+
+def smaller_frame(file: Path, short_side: int) -> bytes:
+    """A frame at another size, encoded."""
+    return encode(fit(read_image(file), short_side), ".jpg")
+
+
+def smaller_mask(file: Path, short_side: int) -> bytes:
+    """A mask at another size, encoded; each pixel is one of before."""
+    mask = read_image(file)
+    height, width = fit(mask, short_side).shape[:2]
+    return encode(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), ".png")
+
+
+def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], workers: int) -> None:
+    """Copy lists, and the sequences of those names.
+
+    Raises
+    ------
+    UserError
+        A copy of another size is there.
+    """
+    note, text = out / SIZE_NOTE, f"{short_side}\n"
+    if note.exists() and note.read_text() != text:
+        raise UserError(f"{out} was made with --short_side {note.read_text().strip()}: give another --out")
+    write_text(note, text)
+    for file in (source / LISTS).glob("*.txt"):
+        write_text(out / LISTS / file.name, file.read_text(encoding="utf-8"))
+    for_all(partial(copy_sequence, source, out, short_side), names, workers, "copy")
+
+
+def for_all(work, names: list[str], workers: int, what: str) -> None:
+    """Do a piece of work for every sequence, in several processes."""
+    with ProcessPoolExecutor(workers) as pool:
+        list(tqdm(pool.map(work, names), total=len(names), desc=what, unit="sequence"))
+
+
+def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) -> int:
+    """Stylize the sequences; return how many frames could not be read."""
+    rows = OmegaConf.to_container(configs.row("style", arguments.style).styles)
+    folders = configs.row("dataset", "StylizedDAVIS").style_folders
+    lost = 0
+    for k, row in rows.items():
+        if not 0 < int(k) < len(folders):
+            raise UserError(f"--style {arguments.style}: style {k} has no folder in dataset.style_folders")
+        target = root / FRAMES.parent / folders[int(k)]
+        style = make_style(row, choose_device(arguments.device))
+        claim(target, {"style": style.identity, "naming": SAME})
+        jobs = [job for name in names for job in make_jobs(root / FRAMES / name, target, naming=SAME)]
+        skipped = generate(jobs, style, batch_size=arguments.batch_size, workers=arguments.workers)
+        for entry in skipped:
+            print(f"left out: {entry.video} frame {entry.frame or 'all'} ({entry.count}): {entry.reason}")
+        lost += sum(entry.count for entry in skipped)
+        print(f"{target}: style {k} of {arguments.style}, {len(jobs)} sequences")
+    return lost
+
+
+def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
+    """The sequences of a split that are on disk, or those that are wanted.
+
+    Raises
+    ------
+    UserError
+        None, or one that is not there.
+    """
+    listed = dict.fromkeys(sequence for sequence, _ in read_split(root, split))
+    for name in wanted or ():
+        if name not in listed:
+            raise UserError(f"--sequences {name}{configs.nearest(name, listed)}: split {split} has it not")
+    names = [name for name in wanted or listed if (root / FRAMES / name).is_dir()]
+    if not names or len(names) < len(wanted or ()):
+        raise UserError(f"{root / FRAMES} has not the frames of {', '.join(wanted or listed)}: is it whole?")
+    return names
+
+
+def main() -> int:
+    """Prepare a split; return the exit status: 1 where frames were left out, 2 for an error."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("davis", type=Path, help="DAVIS 2016 as downloaded")
+    parser.add_argument("--out", type=Path, help="folder of a copy (default: DAVIS itself)")
+    parser.add_argument("--short_side", type=int, help="with --out: scale frames down to this short side")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--sequences", nargs="+", help="only these (default: all that are on disk)")
+    parser.add_argument("--style", default="builtin", help="table of four styles: builtin, shipped")
+    parser.add_argument("--device", help="of trained styles")
+    parser.add_argument("--batch_size", type=int, default=8, help="frames that a style takes at once")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, threads")
+    arguments = parser.parse_args()
+    root = arguments.out or arguments.davis
+    try:
+        if arguments.short_side and not arguments.out:
+            raise UserError("--short_side goes with --out DIR: the frames of DAVIS stay as they are")
+        names = sequences_of(arguments.davis, arguments.split, arguments.sequences)
+        if arguments.out:
+            copy_all(arguments.davis, root, arguments.short_side, names, arguments.workers)
+        for_all(partial(write_flow, root), names, arguments.workers, "flow")
+        lost = write_styles(root, names, arguments)
+    except (UserError, BadFrames) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    print(f"{root}: {len(names)} sequences with flow and styles")
+    return 1 if lost else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

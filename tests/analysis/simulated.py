@@ -1,0 +1,53 @@
+"""Runs on disk whose activations are drawn, for tests of statistics."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.store import Store
+from datasets import Clip, make_views
+
+STYLES = (1, 2, 3, 4)
+
+
+def write_run(
+    path: Path, draw, clips: int, pairs: str = "factorial", clips_a_cluster: int = 1, styles=STYLES
+) -> Path:
+    """A finished run of `clips` clips; draw(views) makes its activations (views, units)."""
+    listed = [
+        Clip(f"c{i:04d}", f"c{i:04d}", 0, 16, cluster=f"v{i // clips_a_cluster:04d}") for i in range(clips)
+    ]
+    views, table = make_views(listed, styles, {"rgb": 4}, n_sample_frames=16, pairs=pairs)
+    rows = draw(views).astype(np.float32)
+    manifest = {
+        "identity": {"pairs": pairs, "dataset": {"name": "folder"}},
+        "stages": {"stage1": {"units": rows.shape[1], "stream": "rgb"}},
+        "skipped_views": [],
+    }
+    store = Store.create_or_resume(path, manifest, views, table)
+    store.write(np.arange(len(rows)), {"stage1": rows})
+    store.commit()
+    return path
+
+
+def effects(seed: int, units: int = 12, clip=0.7, style=0.6, order=0.4, noise=0.2, fixed=0.5):
+    """Activations with effects of the clip, of styles and orders on it, and of the style on every clip."""
+
+    def draw(views: pd.DataFrame) -> np.ndarray:
+        random = np.random.default_rng(seed)
+
+        def one_each(*columns: str) -> np.ndarray:
+            group = views.groupby(list(columns)).ngroup().to_numpy()
+            return random.standard_normal((group.max() + 1, units))[group]
+
+        of_style = np.random.default_rng(99).standard_normal((10, units))[views["style"]]
+        rows = clip * one_each("clip") + style * one_each("clip", "style") + order * one_each("clip", "order")
+        return rows + noise * random.standard_normal((len(views), units)) + fixed * of_style
+
+    return draw
+
+
+def independent(seed: int, units: int = 12):
+    """Activations of which no two views share anything."""
+    return lambda views: np.random.default_rng(seed).standard_normal((len(views), units))
