@@ -79,6 +79,10 @@ def main() -> int:
     except Terminated:
         print("terminated; the same command goes on from here", file=sys.stderr)
         return 128 + signal.SIGTERM
+    except BrokenPipeError:  # somebody who reads along, as `head` does, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed to nowhere
+        print("nobody reads the output any more; the same command goes on from here", file=sys.stderr)
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -68,7 +68,7 @@ for seed in ${SEEDS:-1 2 3 4}; do
             finished=$((finished + 1))
         else
             status=$?
-            [[ $status == 130 ]] && exit 130
+            ((status == 130 || status == 143)) && exit "$status" # stopped
             echo "failed: $name (exit status $status)" >&2
             missed=$((missed + 1))
         fi

@@ -149,14 +149,18 @@ def class_feature_pyramid(
     Raises
     ------
     UserError
-        No such class or level, theta outside [0, 1], or a network without such convolutions.
+        No such class or level, theta outside [0, 1], a network without such convolutions, or one whose
+        outputs are not finite.
     """
     keep = check_options(theta, depth, rules, select)
     if rules == "corrected":
         path = path or trace_path(net, inputs)
     if label is not None:
         check_label(label, count_classes(net, rules, path))
-    return grow(RULES[rules](net, inputs, depth, path), label, theta, depth, rules, keep)
+    clip = RULES[rules](net, inputs, depth, path)
+    if not clip.logits.isfinite().all():
+        raise UserError(f"{type(net).__name__}: outputs of the network are no finite numbers for this clip")
+    return grow(clip, label, theta, depth, rules, keep)
 
 
 def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[int, int] | None:
@@ -165,6 +169,8 @@ def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[in
         raise UserError(f"unknown rules {rules!r}{nearest(str(rules), RULES)} (known: {', '.join(RULES)})")
     if not (isinstance(theta, int | float) and 0 <= theta <= 1):
         raise UserError(f"theta={theta}: give a number from 0 to 1")
+    if not isinstance(depth, int):
+        raise UserError(f"depth={depth}: give a whole number from 1 on")
     return parse_select(select, depth, rules)
 
 
@@ -174,11 +180,11 @@ def check_label(label: int, classes: int) -> None:
         raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
 
 
-def parse_select(select: str, depth: int, rules: str) -> tuple[int, int] | None:
+def parse_select(select: str | int, depth: int, rules: str) -> tuple[int, int] | None:
     """K and L of ``topK_inL``; None keeps all."""
     if select == "all":
         return None
-    match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", select)
+    match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", str(select))
     if not match:
         raise UserError(f"select={select!r}: give all, or topK_inL such as top5_in2")
     if rules == "original":

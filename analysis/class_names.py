@@ -24,7 +24,7 @@ def class_names(source: str | Path, classes: int) -> list[str]:
     UserError
         No such file, or other than `classes` names in it.
     """
-    path = Path(source)
+    path = Path(str(source))
     if not path.is_file():
         try:
             asset_row(str(source))
@@ -37,7 +37,7 @@ def class_names(source: str | Path, classes: int) -> list[str]:
     readers = {".json": names_of_json, ".py": names_of_source}
     try:
         names = readers.get(path.suffix, names_of_text)(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, AttributeError, SyntaxError) as error:
+    except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
         raise UserError(f"{path} holds no names of classes ({error})") from error
     if len(names) != classes:
         raise UserError(f"{path} holds {len(names)} names, and the network has {classes} classes")
@@ -50,10 +50,13 @@ def names_of_text(text: str) -> list[str]:
 
 
 def names_of_json(text: str) -> list[str]:
-    """A list of names, or a mapping of names to numbers."""
+    """A list of names, or a mapping of names to numbers from 0 on."""
     content = json.loads(text)
     if isinstance(content, dict):
-        return sorted(content, key=lambda name: int(content[name]))
+        names = {int(number): name for name, number in content.items()}
+        if sorted(names) != list(range(len(content))):
+            raise ValueError("their numbers are not 0, 1, 2 and so on")
+        return [names[number] for number in range(len(names))]
     return [str(name) for name in content]
 
 
@@ -84,8 +87,10 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
     Raises
     ------
     UserError
-        A name that no class has.
+        A name that no class has, or neither a number nor a name.
     """
+    if isinstance(label, bool) or not isinstance(label, str | int | None):
+        raise UserError(f"label={label}: give the number of a class, or its name")
     if label is None or isinstance(label, int):
         return label
     if re.fullmatch(r"-?\d+", label.strip()):

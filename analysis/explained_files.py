@@ -6,8 +6,9 @@ import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from analysis.class_feature_pyramids import Pyramid
 from analysis.kernel_classes import KernelClasses, class_shares
 from analysis.paper import UNIT_CLASSES
+from analysis.profile import file_name
 from analysis.pyramid_page import write_page
 from analysis.tables import align, with_interval
 from analysis.tubes import draw_tube, level_map, tube_map
@@ -27,30 +29,50 @@ from configs.files import atomic_path, write_text
 log = logging.getLogger(__name__)
 # the nested form has an entry for each way through the pyramid; beyond this it is not written
 MOST_WAYS = 2_000_000
-SUMMARY = "summary.json"
+SUMMARY, NODE_LINK = "summary.json", "node_link.json"
+# by these a folder is known as an earlier run's, which may be replaced
+OWN = (SUMMARY, NODE_LINK)
 
 
-@contextmanager
-def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which takes the place of `folder` on a clean exit.
+def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
+    """A folder below `root` for each clip, after its name; clips whose names are alike there are numbered.
 
     Raises
     ------
     UserError
-        Where `folder` holds anything but what an earlier run wrote.
+        Where one of them holds anything but what an earlier run wrote.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / SUMMARY).exists():
-        raise UserError(f"{folder} holds something else: give another task.outdir")
+    folders: dict[Path, None] = {}
+    for clip in clips:
+        name = file_name(clip)
+        if not name.strip("."):  # "..", which leads elsewhere
+            name = "clip"
+        choices = (root / (f"{name}--{k}" if k > 1 else name) for k in count(1))
+        folders[next(folder for folder in choices if folder not in folders)] = None
+    for folder in (root, *folders):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: give another task.outdir")
+    for folder in folders:
+        if folder.exists() and any(folder.iterdir()) and not all((folder / name).exists() for name in OWN):
+            raise UserError(f"{folder} holds something else: give another task.outdir")
+    return list(folders)
+
+
+@contextmanager
+def replaced_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which takes the place of `folder` on a clean exit; else that stays."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     room = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    new, old = room / "new", room / "old"
     try:
-        new, old = room / "new", room / "old"
         new.mkdir()
         yield new
         if folder.exists():
             folder.rename(old)
         new.rename(folder)
     finally:
+        if old.exists() and not folder.exists():  # stopped between the two
+            old.rename(folder)
         shutil.rmtree(room, ignore_errors=True)
 
 
@@ -78,7 +100,7 @@ def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None =
         }
     )
     graph = {"directed": True, "nodes": rows.to_dict("records"), "links": links.to_dict("records")}
-    write_text(folder / "node_link.json", json.dumps(graph, allow_nan=False))
+    write_text(folder / NODE_LINK, json.dumps(graph, allow_nan=False))
 
 
 def write_pictures(
@@ -161,7 +183,7 @@ def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boo
         with atomic_path(root / name) as temporary:
             content.to_csv(temporary, index=False)
     print(f"\nselected kernels by class of the profile {classes.origin} (%; in brackets 95 % over videos;")
-    print("behind the slash: of all units of that stage)\n")
+    print("behind the slash: of all kernels of that stage)\n")
     print(format_shares(table) if len(table) else "no selected kernel is a channel of a profiled stage")
     unknown = counts["unknown"].sum()
     if unknown:

@@ -200,7 +200,6 @@ class _Tracer(TorchDispatchMode):
                 )
                 if found:
                     self.known[id(x)] = (x, *found)
-                    self.padding.pop(id(x), None)  # of a tensor that had this id before
                     if name == "constant_pad_nd":
                         self.padding[id(x)] = tuple(args[1])
         return output
@@ -273,6 +272,12 @@ def _reduced(args, source, x, axis):
     return axis if x.dim() == source.dim() else axis - sum(d < axis for d in gone)
 
 
+def _slice_start(args: tuple) -> int:
+    """Where a slice begins; one counted from the end is given as it was typed."""
+    first = (args[2] if len(args) > 2 else None) or 0
+    return max(first + args[0].shape[args[1]], 0) if first < 0 else first
+
+
 # operators that move the axis of the channels -> where to
 MOVES = {
     "permute": _permuted,
@@ -281,14 +286,18 @@ MOVES = {
     **dict.fromkeys(("view", "_unsafe_view", "reshape", "_reshape_alias", "squeeze", "unsqueeze"), _viewed),
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
-# operators that pick places of an axis in any order -> whether they pick channels
+
+# operators that change the order of places, or leave out some between -> whether they do so with channels
 PICKS = {
+    "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
+    "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
+    "slice": lambda args, source, axis: len(args) > 4 and args[4] != 1 and args[1] % source.dim() == axis,
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
 # operators that take a stretch of an axis -> which axis, and the first place
 SLICES = {
-    "slice": lambda args, x, i: (args[1], args[2] or 0) if len(args) > 2 else (0, 0),
+    "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),
     "split_with_sizes": lambda args, x, i: (args[2] if len(args) > 2 else 0, sum(args[1][:i])),
 }

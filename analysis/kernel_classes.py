@@ -41,7 +41,9 @@ class KernelClasses:
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
 
-def read_kernel_classes(folder: str | Path, net: VideoNetwork, path: FeaturePath, identity: dict):
+def read_kernel_classes(
+    folder: str | Path, net: VideoNetwork, path: FeaturePath, identity: dict
+) -> KernelClasses:
     """Classes of the kernels of `net` from the folder of a finished run of ``task=profile``.
 
     Parameters
@@ -65,7 +67,8 @@ def read_kernel_classes(folder: str | Path, net: VideoNetwork, path: FeaturePath
     if units.empty:
         raise UserError(f"task.profile={folder}: no channel of its stages is a kernel of this network")
     # several readings of a stage (SlowFast) hold the same channel
-    return KernelClasses(units.drop_duplicates(["layer", "channel"]).reset_index(drop=True), folder.name)
+    units = units.drop_duplicates(["layer", "channel"]).reset_index(drop=True)
+    return KernelClasses(units, folder.resolve().name)
 
 
 def require_same_network(folder: Path, theirs: dict, ours: dict) -> None:
@@ -136,7 +139,7 @@ def class_shares(
     -------
     One row for each label (and ``all``), level and stage: clips, clusters, kernels (counted once a clip), and
     of each class ``share_`` (with ``_low``, ``_high`` over videos) beside ``stage_share_``, its share of all
-    units of that stage, which a selection that does not care would have.
+    kernels of that stage, which a selection that does not care would have.
     """
     known = counts[counts["stage"] != ""]
     rows = []

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 # what a model row says that does not change activations, or that the hash of the weights says better
 NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 # batch_size=auto: more than fits is halved where it does not
-AUTO_BATCH = {"cpu": 8, "cuda": 64}
+AUTO_BATCH = {"cpu": 2, "cuda": 64}
 # a checkpoint of that name stands for none at all, as in the original
 NO_CHECKPOINT = "imgnet"
 

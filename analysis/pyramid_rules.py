@@ -83,6 +83,12 @@ def count_classes(net: VideoNetwork, rules: str, path: FeaturePath | None) -> in
     return len(net.get_submodule(name).weight)
 
 
+def count_levels(net: VideoNetwork, rules: str, path: FeaturePath | None) -> int:
+    """How deep pyramids may be; `path` is needed for the corrected rules alone."""
+    # the last entry is the classifier's
+    return path.depth if rules == "corrected" else len(original_lists(net)[1]) - 1
+
+
 class Corrected:
     """A clip's activations along the way back through the network, and the wiring."""
 
@@ -114,7 +120,7 @@ class Corrected:
         padding = self.path.layers[name].padding
 
         def hook(module, args):
-            x = args[0][0]
+            x = args[0].movedim(-1, 1)[0] if isinstance(module, nn.Linear) else args[0][0]
             if padding:  # zeros around maps are no part of them
                 x = nn.functional.pad(x, [-side for side in padding])
             self.inputs[name] = x.clone()  # what follows may work in place

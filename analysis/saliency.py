@@ -26,6 +26,7 @@ from analysis.explained_clips import (
 )
 from analysis.explained_files import (
     SUMMARY,
+    clip_folders,
     format_clip,
     replaced_folder,
     write_graphs,
@@ -35,7 +36,7 @@ from analysis.explained_files import (
 from analysis.feature_path import FeaturePath, trace_path
 from analysis.kernel_classes import KernelClasses, count_kernels, read_kernel_classes
 from analysis.profile import build_network, choose_device, file_name
-from analysis.pyramid_rules import RULES, check_depth, count_classes
+from analysis.pyramid_rules import RULES, check_depth, count_classes, count_levels
 from analysis.store import to_json
 from analysis.tubes import VIDEOS
 from configs import UserError, nearest
@@ -109,19 +110,20 @@ def run(cfg: DictConfig) -> Path:
     check_options(**options)
     require_drawing(cfg.task)
     clips = find_shown_clips(cfg)
+    root = Path(str(cfg.task.outdir or Path(cfg.save_dir) / "saliency" / file_name(cfg.model.name)))
+    folders = clip_folders(root, [clip.clip.id for clip in clips])
     explainer = make_explainer(cfg, options)
-    root = Path(cfg.task.outdir or Path(cfg.save_dir) / "saliency" / file_name(cfg.model.name))
     spec = explainer.net.input_spec
     pictures = len(clips) == 1 if cfg.task.pictures is None else cfg.task.pictures
     counts, done = [], []
-    for clip in tqdm(clips, desc="explain", unit="clip", delay=2, disable=len(clips) == 1):
+    bar = tqdm(clips, desc="explain", unit="clip", delay=2, disable=len(clips) == 1)
+    for clip, folder in zip(bar, folders, strict=True):
         positions = clip.positions(spec, cfg.n_sample_frames, cfg.resample_fps)
         try:
             pyramid, frames, summary = explainer.explain(clip, positions)
         except BadFrames as error:
             skip_or_raise(cfg.on_error, clip.clip.id, error)
             continue
-        folder = root / file_name(clip.clip.id)
         done.append(folder)
         with replaced_folder(folder) as temporary:
             write_graphs(temporary, pyramid, explainer.classes)
@@ -167,8 +169,7 @@ def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
     if options["rules"] == "corrected" or cfg.task.profile:
         path = trace_path(net, net.example_input(partial(torch.empty, device="meta")))
     classes = count_classes(net, options["rules"], path)
-    if options["rules"] == "corrected":
-        check_depth(options["depth"], path.depth)
+    check_depth(options["depth"], count_levels(net, options["rules"], path))
     asset = cfg.model.get("pretrained") if weights and used_pretrained(cfg) else None
     names = class_names(cfg.task.names, classes) if cfg.task.names else names_of_weights(asset, classes)
     label = find_label(cfg.task.label, names)

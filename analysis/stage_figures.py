@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.figures import COLOURS, MARKERS, save
+from analysis.latex import escape
 from analysis.paper import FACTORS, UNIT_CLASSES
 from configs import UserError
 
@@ -23,7 +24,7 @@ STREAM_TITLES = {
     "sensor_fusion": "sensor fusion",
 }
 SHOWN = FACTORS[:2]
-# shares are softmaxes of correlations and a one: none of these two leaves that range
+# the original's range of percentages and its steps; `_range` widens it where a point lies outside
 LOWEST, HIGHEST, TICK = 10, 50, 5
 LEGEND = "Motion (dynamic), Appearance (static)"
 CONDITION_TITLES = {"dynamic": "dynamics", "static": "appearance"}
@@ -86,7 +87,7 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
             *colours,
             "\\hfill\n".join(pictures) + "\\\\",
             "\\ref{target_legend3}",
-            f"\\caption{{{_tex(title)}: share of dynamic and static information by stage.}}",
+            f"\\caption{{{escape(title)}: share of dynamic and static information by stage.}}",
             "\\end{figure}\n",
         ]
     )
@@ -109,7 +110,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
         [
             "\\begin{tikzpicture}",
             "\\begin{axis}[",
-            f"  title={{\\textbf{{{_tex(STREAM_TITLES.get(stream, stream))}}}}},",
+            f"  title={{\\textbf{{{escape(STREAM_TITLES.get(stream, stream))}}}}},",
             "  title style={font=\\footnotesize},",
             "  xlabel={Network stage}, ylabel={Share (\\%)},",
             f"  xmin=0.5, xmax=5.5, ymin={low:g}, ymax={high:g},",
@@ -240,7 +241,3 @@ def _range(table: pd.DataFrame) -> tuple[float, float]:
     bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in SHOWN]).to_numpy(float))
     low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK
     return min(LOWEST, float(low)), max(HIGHEST, float(high))
-
-
-def _tex(text: str) -> str:
-    return "".join(f"\\{c}" if c in "_%&#$" else c for c in text)

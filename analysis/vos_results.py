@@ -18,9 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.bootstrap import RunEstimate
-from analysis.paper import FACTORS, estimate_pairs
+from analysis.paper import FACTORS, covariance_and_variance, moments, unit_correlations
 from analysis.store import DONE, Store
 from configs.files import atomic_path, write_text
+
+# every unit of a stage at once, for all pairs, would be gigabytes
+UNITS_AT_ONCE = 256
 
 
 def write_vos_results(
@@ -50,14 +53,13 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
     clip was seen in both (``pairs=paper`` shows few of them so) has no such tables.
     """
     store = Store.open(run)
-    a, b = pairs_sharing_neither(pd.read_parquet(run / "views.parquet")[store.status == DONE])
+    members = np.stack(pairs_sharing_neither(pd.read_parquet(run / "views.parquet")))  # (2, pairs)
+    a, b = members[:, (store.status[members] == DONE).all(axis=0)]
     if not len(a):
         return
     for stage, units in result.units.groupby("stage", sort=False):
-        rows = store.activations(stage)
-        # factor 0: neither; factor 1: both, a frame with itself
-        members = np.concatenate([rows[a], rows[a]]), np.concatenate([rows[b], rows[a]])
-        neither, both = estimate_pairs(*members, np.repeat([0, 1], len(a))).unit_scores
+        neither = correlations(store.activations(stage), a, b)
+        both = np.ones(len(neither))  # a frame with itself
         shared = units[["score_dynamic", "score_static"]].to_numpy()
         table = np.column_stack([units["unit"], shared, neither, both])
         alive = np.isfinite(table).all(axis=1)
@@ -73,6 +75,16 @@ def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
     plain, jittered = looks[looks["flow"] == 0], looks[looks["flow"] > 0]
     met = plain.merge(jittered, on=["clip", "place"], suffixes=("_a", "_b")).query("style_a != style_b")
     return met["row_a"].to_numpy(), met["row_b"].to_numpy()
+
+
+def correlations(rows: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:
+    """Correlation of each unit over pairs of rows, as `analysis.paper` has it; NaN where a unit is dead."""
+    found = []
+    for start in range(0, rows.shape[1], UNITS_AT_ONCE):
+        part = rows[:, start : start + UNITS_AT_ONCE].astype(np.float64)
+        covariance, variance, _ = covariance_and_variance(moments(part[a], part[b], np.zeros(len(a)), 1))
+        found.append(unit_correlations(covariance, variance)[0])
+    return np.concatenate(found)
 
 
 def stage_line(stage: str, row: pd.Series) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from configs import CONFIG_DIR, UserError, nearest, rows
+from configs import CONFIG_DIR, UserError, nearest, row, rows
 from configs.grammar import unquoted, written
 
 TABLE = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "cfg_file.yaml"))
@@ -21,6 +21,13 @@ OPTIONS = [
     *TABLE["without_effect"],
 ]
 OTHERS = ("model", "extra_args", "dataset")
+# kind of a default in the rows: what a value has to be
+KINDS = {
+    bool: "true or false",
+    int: "a whole number from 1 on",
+    str: "a word",
+    type(None): "a word or a number",
+}
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -44,8 +51,13 @@ def expand(arguments: Sequence[str]) -> list[str]:
         found = TABLE["defaults"] | overrides(read_cfg_file(source) | said, source)
     else:
         model = given.get("model", "")
-        names = [name for name, about in TABLE["models"].items() if about["row"] == model]
-        found = overrides({"model": names[0] if names else model} | said, "the command line")
+        names = {about["row"]: name for name, about in TABLE["models"].items()}
+        if model not in names:
+            raise UserError(
+                f"{next(iter(said))} is an option of networks of images and flow: give it with "
+                f"--cfg_file FILE, or with --model {', '.join(names)}"
+            )
+        found = overrides({"model": names[model]} | said, "the command line")
         del found["model"]  # Hydra has it already
     # a data set of another kind has no such keys, and is refused where it is known what it lacks
     dataset = given.get("dataset", found.get("dataset"))
@@ -62,7 +74,7 @@ def read_cfg_file(name: str | Path) -> dict:
     Raises
     ------
     UserError
-        No such file, or one that holds no dict.
+        No such file, or one that holds no dict; one that would have values filled in (``${...}``).
     """
     path = Path(name).expanduser()
     path = path if path.is_file() else CONFIG_DIR.parent / path
@@ -71,10 +83,12 @@ def read_cfg_file(name: str | Path) -> dict:
     except OSError as error:
         known = [str(p.relative_to(CONFIG_DIR.parent)) for p in CONFIG_DIR.glob("**/*.json")]
         raise UserError(f"cfg_file={name} does not exist{nearest(str(name), known)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"cfg_file={name} is not a json file ({error})") from error
     if not isinstance(content, dict) or "model" not in content:
         raise UserError(f"cfg_file={name} names no model: it is a json dict with model, crop_size, ...")
+    if "${" in json.dumps(content):  # a file from elsewhere reads no environment
+        raise UserError(f"cfg_file={name}: ${{...}} is not filled in here: write the value itself")
     return content
 
 
@@ -87,7 +101,7 @@ def overrides(content: dict, source: str) -> dict:
         An unknown key or model, or a value that there is not.
     """
     name = content["model"]
-    if name not in TABLE["models"]:
+    if not isinstance(name, str) or name not in TABLE["models"]:
         known = ", ".join(TABLE["models"])
         raise UserError(
             f"{source}: unknown model {name!r}{nearest(str(name), TABLE['models'])} (known: {known})"
@@ -96,20 +110,26 @@ def overrides(content: dict, source: str) -> dict:
     known = [*OTHERS, *OPTIONS]
     targets = TABLE["keys"] | model.get("keys", {})
     only = TABLE["only"] | model.get("only", {})
+    defaults = {"model": row("model", model["row"]), "dataset": row("dataset", TABLE["defaults"]["dataset"])}
     found = {"model": model["row"]}
     for key, value in content.items():
         if key not in known:
             raise UserError(f"{source}: unknown key {key!r}{nearest(key, known)}")
         if key == "crop_size" and not _is_size(value):
-            raise UserError(f"{source}: crop_size={value}: height and width are expected, as in [480,854]")
+            raise UserError(f"{source}: crop_size={value!r}: height and width are expected, as in [480,854]")
         if key in only and value != only[key]:
-            raise UserError(f"{source}: {key}={value}: model {name} has only {key}={only[key]}")
-        found |= dict.fromkeys(targets.get(key, ()), value)
+            raise UserError(f"{source}: {key}={value!r}: model {name} has only {key}={only[key]}")
+        for target in targets.get(key, ()):
+            require_kind(f"{source}: {key}", value, OmegaConf.select(OmegaConf.create(defaults), target))
+            found[target] = value
     extra = content.get("extra_args") or {}
+    if not isinstance(extra, dict):
+        raise UserError(f"{source}: extra_args={extra!r}: a dict of the network's options is expected")
     for key, value in extra.items():
         if key not in model.get("extra_args", ()):
             near = nearest(key, model.get("extra_args", ()))
             raise UserError(f"{source}: extra_args: model {name} has no {key!r}{near}")
+        require_kind(f"{source}: extra_args: {key}", value, defaults["model"].args[key])
         found[f"model.args.{key}"] = value
     if extra:
         # the original's name of the results
@@ -117,9 +137,22 @@ def overrides(content: dict, source: str) -> dict:
     return found
 
 
+def require_kind(said: str, value, default) -> None:
+    """Raise where a value is of another kind than the default of its key."""
+    kind = type(default)
+    fits = {
+        bool: type(value) is bool,
+        int: type(value) is int and value > 0,
+        str: type(value) in (str, int),  # there are splits that are called by a year
+        type(None): value is None or type(value) in (str, int),
+    }
+    if not fits.get(kind, True):
+        raise UserError(f"{said}={value!r}: {KINDS[kind]} is expected")
+
+
 def _is_size(value) -> bool:
     sides = value if isinstance(value, list) else []
-    return len(sides) == 2 and all(isinstance(side, int) and side > 0 for side in sides)
+    return len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
 
 
 def parsed(value: str):

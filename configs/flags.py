@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -60,6 +61,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
     return expand(translated)
 
 
+@cache
 def known_keys() -> list[str]:
     """Top-level keys of the configuration, with the groups."""
     config = OmegaConf.load(CONFIG_DIR / "config.yaml")

@@ -194,7 +194,7 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
     listed: dict[str, list[str]] = defaultdict(list)
     for sequence, stem in read_split(clips.original_root, dataset.split):
         listed[sequence].append(stem)
-    wanted = dataset.sequences
+    wanted = [dataset.sequences] if isinstance(dataset.sequences, str) else dataset.sequences
     if wanted is not None and not isinstance(wanted, int):
         missing = [name for name in wanted if name not in listed]
         if missing:

@@ -89,6 +89,8 @@ def make_views(
     for option, value, known in (("pairs", pairs, SCHEMES), ("window", window, WINDOWS)):
         if value not in known:
             raise UserError(f"{option}={value}{nearest(value, known)} (known: {', '.join(known)})")
+    if not isinstance(repeats, int) or repeats < 1:
+        raise UserError(f"dataset.nreps={repeats}: a whole number from 1 on is expected")
     if len(set(styles)) < 2:
         raise UserError(f"styles={','.join(map(str, styles))}: a dynamic pair needs two different styles")
     if FLOW in pathways:

@@ -132,7 +132,7 @@ def frame_keys(frames: Frames, convention: str) -> dict[int, int]:
         return {number: position for position, number in numbered}
     try:
         return {n: position for position, n in numbered if convention.format(n) == frames.names[position]}
-    except (IndexError, KeyError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, ValueError) as error:
         raise UserError(
             f"--fname_convention {convention}: give a pattern such as frame_{{:010d}}.jpg"
         ) from error

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from analysis.original_files import average_seeds, format_average
 from analysis.paper import FACTORS
 from configs import UserError
+from configs.files import atomic_path
 
 DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 
@@ -35,7 +36,8 @@ def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: 
         print(f"error: {error}", file=sys.stderr)
         return 2
     if arguments.csv:
-        table.to_csv(arguments.csv, index=False)
+        with atomic_path(arguments.csv) as temporary:
+            table.to_csv(temporary, index=False)
     print(format_average(table))
     return 0
 

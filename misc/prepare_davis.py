@@ -12,6 +12,7 @@ same command goes on where it was stopped.
 
 import argparse
 import os
+import signal
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -27,7 +28,7 @@ import configs
 from configs import UserError
 from configs.files import atomic_path, write_text
 from datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
-from datasets.frames import BadFrames, FrameFolder, read_image
+from datasets.frames import BadFrames, FrameFolder, is_image, read_image
 from datasets.write import encode, fit
 from stylize.apply import choose_device, make_style
 from stylize.flow import colour_flow, dense_flow
@@ -54,9 +55,9 @@ def write_flow(root: Path, name: str) -> None:
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
     """Copy frames and masks of one sequence, scaled down to a short side."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
-        for file in sorted((source / kind / name).glob("*.*")):
+        for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name
-            if not target.exists():
+            if is_image(file.name) and not target.exists():
                 with atomic_path(target) as temporary:
                     temporary.write_bytes(shrink(file, short_side) if short_side else file.read_bytes())
 
@@ -92,8 +93,14 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
 
 def for_all(work, names: list[str], workers: int, what: str) -> None:
     """Do a piece of work for every sequence, in several processes."""
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(workers, initializer=start_worker) as pool:
         list(tqdm(pool.map(work, names), total=len(names), desc=what, unit="sequence"))
+
+
+def start_worker() -> None:
+    """Leave Ctrl-C to the parent, which says one line, and the other cores to the other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
 
 
 def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) -> int:
@@ -153,6 +160,10 @@ def main() -> int:
     try:
         if arguments.short_side and not arguments.out:
             raise UserError("--short_side goes with --out DIR: the frames of DAVIS stay as they are")
+        for option in ("workers", "batch_size", "short_side"):
+            value = getattr(arguments, option)
+            if value is not None and value < 1:
+                raise UserError(f"--{option} {value}: a number from 1 on is expected")
         names = sequences_of(arguments.davis, arguments.split, arguments.sequences)
         if arguments.out:
             copy_all(arguments.davis, root, arguments.short_side, names, arguments.workers)

@@ -4,6 +4,7 @@ original program's flags; bad input is one clear line and status 2."""
 import json
 import sqlite3
 import sys
+from functools import cache
 from pathlib import Path
 
 import av
@@ -12,19 +13,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import nn
 
 import main
-from analysis import class_feature_pyramid
+from analysis import class_feature_pyramid, saliency
 from analysis.class_names import class_names, find_label
-from analysis.explained_files import write_graphs
+from analysis.explained_files import clip_folders, replaced_folder, write_graphs
 from analysis.feature_path import trace_path
 from analysis.kernel_classes import KernelClasses, class_shares, count_kernels, stage_kernels
 from analysis.paper import UNIT_CLASSES
 from analysis.pyramid_page import write_page
 from analysis.tubes import draw_tube, level_map, overlay, scaled, tube_map
-from configs import UserError
+from configs import CONFIG_DIR, UserError
+from configs.files import write_text
 from misc import class_feature_pyramids as original_flags
 from models import build_model
 from models.stages import InputSpec, Stage, Tap, VideoNetwork
@@ -32,9 +36,10 @@ from tests.browser import Browser
 from tests.conftest import moving_square, write_frames
 from tests.golden_pyramids import golden_graph
 
-ROOT = Path(__file__).parents[1]
 NET = ["model=x3d_xs", "model.init=random", "model.input.size=40", "model.input.crop=32"]
-NET += ["cfp.theta=0.93", "task.kernels=1"]
+NET += ["model.args.depths=[1,1,1,1]", "cfp.theta=0.93", "task.kernels=1"]
+TOKENS = ["model=mvit", "model.init=random", "model.args.crop=32", "model.args.depth=15"]
+TOKENS += ["model.args.width=8", "model.args.kv_stride=1"]
 
 
 @pytest.fixture
@@ -56,6 +61,19 @@ def run(tmp_path, monkeypatch, capsys, caplog):
     return call
 
 
+@cache
+def composed():
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        return compose("config", ["task=saliency", *NET])
+
+
+@pytest.fixture
+def explain(tmp_path, monkeypatch):
+    """The task alone, without the command line that other tests go through: OPTION=VALUE, ... -> folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda *options: saliency.run(OmegaConf.merge(composed(), OmegaConf.from_dotlist(list(options))))
+
+
 @pytest.fixture
 def video(tmp_path):
     """A folder of 12 frames that has an awkward name."""
@@ -70,7 +88,7 @@ def read(folder):
 # -- outputs
 
 
-def test_one_clip_gives_graphs_tubes_and_page(run, video, tmp_path):
+def test_one_clip_gives_graphs_tubes_and_page(run, explain, video, tmp_path):
     status, out, err = run("task=saliency", *NET, f"task.input={main_quoted(video)}", "task.label=7")
     assert status == 0, err
     (folder,) = (tmp_path / "dim_outputs/saliency/x3d_xs").iterdir()
@@ -101,10 +119,7 @@ def test_one_clip_gives_graphs_tubes_and_page(run, video, tmp_path):
     assert not left, "temporary files stay"
 
     # again, with other options: nothing of the first run stays
-    again = run(
-        "task=saliency", *NET, f"task.input={main_quoted(video)}", "task.pictures=false", "cfp.depth=1"
-    )
-    assert again[0] == 0, again[2]
+    explain(f"task.input={video}", "task.pictures=false", "cfp.depth=1")
     assert not (folder / "pyramid.html").exists() and {n["level"] for n in read(folder)["nodes"]} == {0, 1}
 
 
@@ -118,7 +133,7 @@ def main_quoted(path):
     return "'" + str(path) + "'"
 
 
-def test_frame_store_and_video_give_the_same_graph(run, tmp_path):
+def test_frame_store_and_video_give_the_same_graph(explain, tmp_path):
     frames = moving_square(1)
     folder = write_frames(tmp_path / "clip", frames)
     store = tmp_path / "stores" / "clip"
@@ -141,9 +156,7 @@ def test_frame_store_and_video_give_the_same_graph(run, tmp_path):
         container.mux(stream.encode())
     graphs = []
     for k, source in enumerate((folder, store, film)):
-        where = [f"task.input={source}", f"task.outdir=out{k}", "task.pictures=false"]
-        status, _, err = run("task=saliency", *NET, *where)
-        assert status == 0, err
+        explain(f"task.input={source}", f"task.outdir=out{k}", "task.pictures=false")
         graphs.append(read(tmp_path / f"out{k}" / "clip"))
     assert graphs[0] == graphs[1] == graphs[2]
 
@@ -389,14 +402,16 @@ def test_shares_over_clips_with_intervals_over_videos():
     assert alone["share_dynamic_low"].isna().all()
 
 
-def test_profile_colours_kernels_and_a_folder_gives_a_table(run, stylized, tmp_path):
+def test_profile_colours_kernels_and_a_folder_gives_a_table(
+    run, explain, monkeypatch, capsys, stylized, tmp_path
+):
     data = ["dataset=folder", f"stylized_data_dir={stylized}", "styles='1,2'", "n_boot=20", "num_workers=0"]
-    assert run("task=profile", *NET[:4], *data)[0] == 0
+    assert run("task=profile", *NET[:5], *data)[0] == 0
     profile = next(tmp_path.rglob("units.parquet")).parent
     clips = stylized / "style_1"
-    common = ["task=saliency", *NET, f"task.profile={profile}", "cfp.depth=3"]
-    status, out, err = run(*common, f"task.input={clips}", "task.outdir=many")
-    assert status == 0, err
+    common = [f"task.profile={profile}", "cfp.depth=3"]
+    explain(*common, f"task.input={clips}", "task.outdir=many")
+    out = capsys.readouterr().out
     table = pd.read_csv(tmp_path / "many/kernel_classes.csv")
     counts = pd.read_csv(tmp_path / "many/kernel_counts.csv")
     assert counts["clip"].nunique() == 4 and "selected kernels by class" in out
@@ -404,21 +419,25 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(run, stylized, tmp_p
     np.testing.assert_allclose(shares, 1)
     assert not list((tmp_path / "many").rglob("*.html"))
 
-    status, _, err = run(*common, *data, "task.style=1", "task.outdir=same")
+    status, _, err = run("task=saliency", *NET, *common, *data, "task.style=1", "task.outdir=same")
     assert status == 0, err
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "same/kernel_counts.csv"), counts)
 
-    status, _, err = run(*common, f"task.input={clips / 'clip0'}", "task.outdir=one", "task.video=none")
-    assert status == 0, err
+    drawn = []  # tubes are drawn in other tests
+    monkeypatch.setattr("analysis.explained_files.draw_tube", lambda path, *rest: drawn.append(path.name))
+    explain(*common, f"task.input={clips / 'clip0'}", "task.outdir=one")
+    assert sum(name.startswith("level_3") for name in drawn) == 2  # all of it, and one kernel
+    assert '"stage": "stage5"' in (tmp_path / "one/clip0/pyramid.html").read_text()
     nodes = pd.DataFrame(read(tmp_path / "one/clip0")["nodes"])
     units = pd.read_parquet(profile / "units.parquet").set_index(["stage", "unit"])
     known = nodes.dropna(subset="stage")
     assert len(known) and set(known["stage"]) == {"stage5"}
-    assert set(known["layer"]) == {"s5.pathway0_res6.branch2.c"}
+    assert set(known["layer"]) == {"s5.pathway0_res0.branch2.c"}
     assert known["class"].tolist() == [units.loc[("stage5", c), "class"] for c in known["channel"]]
 
-    status, _, err = run(*common[:-1], f"task.input={clips / 'clip0'}", "seed=2")
-    assert status == 2 and "is of another network (x3d_xs; its seed of the random weights differs)" in err
+    differs = r"is of another network \(x3d_xs; its seed of the random weights differs\)"
+    with pytest.raises(UserError, match=differs):
+        explain(*common[:-1], f"task.input={clips / 'clip0'}", "seed=2")
 
 
 # -- names
@@ -444,9 +463,10 @@ def test_names_of_classes(tmp_path):
         find_label("archry", names)
     with pytest.raises(UserError, match="holds 2 names, and the network has 3 classes"):
         class_names(text, 3)
-    with pytest.raises(UserError, match="holds no names of classes"):
-        listed.write_text("{")
-        class_names(listed, 2)
+    for broken in ("{", "[" * 100_000, '{"archery": 1, "petting cat": 2}', '{"archery": 0, "cat": 0}'):
+        listed.write_text(broken)
+        with pytest.raises(UserError, match="holds no names of classes"):
+            class_names(listed, 2)
     with pytest.raises(UserError, match="is no file and no asset"):
         class_names(tmp_path / "nowhere.txt", 2)
 
@@ -459,6 +479,8 @@ def test_names_of_classes(tmp_path):
     [
         (["task.label=400"], "label=400: this network's classes are numbered 0 to 399"),
         (["task.label=-1"], "label=-1"),
+        (["task.label=1.5"], "label=1.5: give the number of a class, or its name"),
+        (["task.label=true"], "label=True: give the number of a class, or its name"),
         (["task.label=archery"], "the names of this network's classes are not known"),
         (["task.end=13"], "ends after 12 frames"),
         (["task.start=12"], "ends after 12 frames"),
@@ -469,56 +491,99 @@ def test_names_of_classes(tmp_path):
         (["cfp.depth=0"], "depth=0"),
         (["cfp.theta=1.5"], "theta=1.5: give a number from 0 to 1"),
         (["cfp.theta=much"], "theta=much: give a number from 0 to 1"),
-        (["cfp.tetha=0.5"], "cfp.tetha"),
+        (["cfp.depth=deep"], "depth=deep: give a whole number from 1 on"),
         (["cfp.rules=orignal"], "nearest known: original"),
         (["cfp.rules=original"], "rules=original are those of the original's own networks"),
         (["cfp.select=best"], "topK_inL"),
-        (["model=mvit", "model.input.size=256", "model.input.crop=224"], "go back through 3D convolutions"),
+        (["cfp.select=5"], "topK_inL"),
         (["task.input=nowhere"], "task.input=nowhere does not exist"),
         (["task.input=empty"], "task.input=empty holds no video, no frames and no frames.db"),
         (["task.video=avi"], "task.video=avi; nearest known: "),
         (["task.kernels=0"], "task.kernels=0"),
         (["task.profile=empty"], "is not a run folder"),
         (["task.names=empty/n.txt"], "is no file and no asset"),
+        (["task.names=5"], "task.names=5 is no file and no asset"),
+        (["task.outdir=taken"], "taken is a file: give another task.outdir"),
     ],
 )
-def test_bad_input_is_one_line_and_status_2(run, tmp_path, monkeypatch, arguments, says):
+def test_bad_input_is_said_before_anything_is_computed(
+    explain, tmp_path, monkeypatch, capsys, arguments, says
+):
     write_frames(tmp_path / "clip", moving_square(0))
     (tmp_path / "empty").mkdir()
-    forwards = []
-    monkeypatch.setattr("analysis.explained_clips.ShownClip.read", lambda *a: forwards.append(a))
-    given = {a.split("=")[0] for a in arguments}
-    usual = [a for a in (*NET, "task.input=clip") if a.split("=")[0] not in given]
-    status, out, err = run("task=saliency", *usual, *arguments)
+    (tmp_path / "taken").touch()
+    monkeypatch.setattr("analysis.explained_clips.ShownClip.read", None)
+    with pytest.raises(UserError) as error:
+        explain("task.input=clip", *arguments)
+    assert says in str(error.value) and "\n" not in str(error.value) and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["cfp.tetha=0.5"], "cfp.tetha"),
+        ([*TOKENS, "model.input.size=40", "model.input.crop=32"], "go back through 3D convolutions"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, says):
+    write_frames(tmp_path / "clip", moving_square(0))
+    net = [] if arguments[0].startswith("model=") else NET
+    status, out, err = run("task=saliency", *net, "task.input=clip", *arguments)
     (line,) = [line for line in err.splitlines() if line.startswith("error:")]
-    assert status == 2 and says in line and "Traceback" not in err and out == "" and not forwards
+    assert status == 2 and says in line and "Traceback" not in err and out == ""
 
 
-def test_a_folder_of_something_else_is_not_replaced(run, tmp_path):
+@pytest.mark.parametrize("name", ["thesis.tex", "summary.json"])
+def test_a_folder_of_something_else_is_not_replaced(explain, tmp_path, name):
     write_frames(tmp_path / "clip", moving_square(0))
     (tmp_path / "out" / "clip").mkdir(parents=True)
-    (tmp_path / "out" / "clip" / "thesis.tex").write_text("mine")
-    arguments = ["task=saliency", *NET, "task.input=clip", "task.outdir=out", "task.pictures=false"]
-    status, _, err = run(*arguments)
-    assert status == 2 and "holds something else" in err
-    assert (tmp_path / "out/clip/thesis.tex").read_text() == "mine"
+    (tmp_path / "out" / "clip" / name).write_text("mine")
+    with pytest.raises(UserError, match="holds something else"):
+        explain("task.input=clip", "task.outdir=out", "task.pictures=false")
+    assert (tmp_path / "out/clip" / name).read_text() == "mine"
 
 
-def test_a_broken_clip_among_many(run, tmp_path):
+def test_every_clip_has_a_folder_of_its_own_below_the_root(tmp_path):
+    names = ["a/b", "a--b", "..", "clip", "a b", "."]
+    expected = ["a--b", "a--b--2", "clip", "clip--2", "a--b--3", "clip--3"]
+    assert [folder.name for folder in clip_folders(tmp_path, names)] == expected
+    assert {folder.parent for folder in clip_folders(tmp_path, names)} == {tmp_path}
+
+
+def test_an_earlier_result_outlives_a_failure(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "clip", Path.rename
+    write_text(folder / "summary.json", "old")
+
+    def failing(path, target):
+        if path.name == "new":
+            raise OSError("stopped")
+        return rename(path, target)
+
+    for patch in (lambda: None, lambda: monkeypatch.setattr(Path, "rename", failing)):
+        patch()
+        with pytest.raises(OSError, match="stopped"), replaced_folder(folder) as new:
+            write_text(new / "summary.json", "new")
+            if Path.rename is rename:
+                raise OSError("stopped")
+        assert [path.name for path in tmp_path.iterdir()] == ["clip"]
+        assert (folder / "summary.json").read_text() == "old"
+
+
+def test_a_broken_clip_among_many(explain, tmp_path, caplog):
     write_frames(tmp_path / "clips" / "good", moving_square(0))
     (tmp_path / "clips" / "bad.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + b"\0" * 200)
-    arguments = ["task=saliency", *NET, "task.input=clips", "task.pictures=false"]
-    status, _, err = run(*arguments)
-    assert status == 2 and "bad.mp4 is not a readable video" in err and "on_error=skip" in err
-    status, _, err = run(*arguments, "on_error=skip")
-    assert status == 0 and "bad is left out" in err
+    arguments = ["task.input=clips", "task.outdir=out", "task.pictures=false"]
+    with pytest.raises(UserError, match=r"bad\.mp4 is not a readable video.*on_error=skip"):
+        explain(*arguments)
+    explain(*arguments, "on_error=skip")
+    assert "bad is left out" in caplog.text and (tmp_path / "out/good/summary.json").exists()
 
 
-def test_a_theta_that_nothing_reaches_says_so(run, tmp_path):
+def test_a_theta_that_nothing_reaches_says_so(explain, tmp_path, caplog):
     write_frames(tmp_path / "clip", moving_square(0))
-    status, _, err = run("task=saliency", *NET[:4], "task.input=clip", "cfp.theta=1", "task.kernels=1")
+    explain("task.input=clip", "cfp.theta=1", "cfp.depth=1")
     graph = read(next(tmp_path.rglob("summary.json")).parent)
-    assert status == 0 and "no feature of class" in err and "give a smaller cfp.theta" in err
+    assert "no feature of class" in caplog.text and "give a smaller cfp.theta" in caplog.text
     assert [node["id"] for node in graph["nodes"]] == [f"0:{graph['nodes'][0]['unit']}"] and not graph[
         "links"
     ]

@@ -14,11 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+from analysis import estimate_run, profile
 from analysis.extract import Store
+from analysis.vos_results import write_statistics
 from configs import CONFIG_DIR, UserError, row
 from configs.cfg_file import expand, read_cfg_file
 from configs.flags import check, translate
-from models import build_model
+from models import build_model, resnet2d
 from models.registry import FAMILIES
 from models.stages import Tap
 from models.twostream import TwoStreamNetwork, declare
@@ -62,6 +64,17 @@ def tiny(monkeypatch):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Call it, and runs from then on leave out figure and report, which cost more than they do."""
+
+    def call():
+        monkeypatch.setattr(profile, "write_report", lambda folder: None)
+        monkeypatch.setattr(profile.figures, "draw_profile", lambda layers, path, title: None)
+
+    return call
+
+
+@pytest.fixture
 def davis(tmp_path):
     return write_davis(tmp_path / "davis")
 
@@ -78,12 +91,17 @@ def arguments_of(davis, name, *more):
     ("name", "model", "frames"),
     [("matnet_davis", "matnet_fusion_type_gated", 5 + 4), ("rtnet_davis", "rtnet", 4 + 3)],
 )
-def test_results_have_the_originals_form(run, davis, tmp_path, tiny, name, model, frames):  # noqa: F811
+def test_results_have_the_originals_form(  # noqa: F811
+    run, davis, tmp_path, tiny, undrawn, name, model, frames
+):
     arguments = arguments_of(davis, name, "--joint_encoding", "True", "--random_seed", "3")
     if name == "matnet_davis":  # the original's word for no checkpoint at all
         arguments = [*(a for a in arguments if a != "model.init=random"), "--checkpoint", "imgnet"]
+    else:
+        undrawn()
     status, out, err = run(*arguments)
     assert status == 0, err
+    undrawn()
     assert "(untrained)" in out and ("no weights are loaded" in err) == (name == "matnet_davis")
     vos = tmp_path / "dim_outputs" / "vos_models"
     lines = (vos / "final" / model / f"{model}_final_003.txt").read_text().splitlines()
@@ -123,7 +141,7 @@ def test_results_have_the_originals_form(run, davis, tmp_path, tiny, name, model
     assert before == {p: p.read_bytes() for p in vos.rglob("*") if p.is_file()}
 
 
-def sharing_neither(views, store, stage):
+def sharing_neither(views, store, stage, skipped=None):
     """Correlation of each unit over frames in one style, and in another with other flow; one by one."""
     values = store.activations(stage).astype(float)
     of_view = {
@@ -138,7 +156,12 @@ def sharing_neither(views, store, stage):
     a, b = [], []
     for (clip, place, style, flow), k in of_view.items():
         for (other_clip, other_place, other_style, other_flow), j in of_view.items():
-            if (clip, place, flow) == (other_clip, other_place, 0) and style != other_style and other_flow:
+            if (
+                (clip, place, flow) == (other_clip, other_place, 0)
+                and style != other_style
+                and other_flow
+                and skipped not in (k, j)
+            ):
                 a.append(values[k])
                 b.append(values[j])
     both = np.concatenate([a, b])
@@ -146,7 +169,22 @@ def sharing_neither(views, store, stage):
     return (centred_a * centred_b).mean(0) / both.var(0)
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, monkeypatch):  # noqa: F811
+def test_a_frame_that_was_skipped_moves_no_other_into_its_place(run, davis, tmp_path, tiny, undrawn):  # noqa: F811
+    undrawn()
+    assert run(*arguments_of(davis, "rtnet_davis"))[0] == 0
+    (folder,) = run_folders(tmp_path / "dim_outputs")
+    store = Store(folder, "r+")
+    store.skip(np.array([0]), "goat/00001", "the first frame of the first look")
+    result = estimate_run(folder, 0, 1)
+    write_statistics(tmp_path, "net", 1, folder, result)
+    table = pd.read_csv(tmp_path / "stats_tables/net/layer1,app_stream_1.csv", header=None)
+    views, stage = pd.read_parquet(folder / "views.parquet"), "layer1,app_stream"
+    expected = sharing_neither(views, store, stage, skipped=0)
+    np.testing.assert_allclose(table[3], expected, atol=1e-5)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, undrawn, monkeypatch):  # noqa: F811
+    undrawn()
     arguments = arguments_of(davis, "rtnet_davis")
     assert run(*arguments, "--save_dir", tmp_path / "whole", "num_workers=1")[0] == 0
     write, calls = Store.write, []
@@ -175,7 +213,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, monk
     assert whole.keys() == parts.keys() and all(parts[p] == whole[p] for p in whole)
 
 
-def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(run, davis, tmp_path):  # noqa: F811
+def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(  # noqa: F811
+    run, davis, tmp_path, undrawn, monkeypatch
+):
+    undrawn()
+    kind, blocks, widths = resnet2d.ARCHITECTURES["resnet101"]
+    monkeypatch.setitem(resnet2d.ARCHITECTURES, "resnet101", (kind, (1,) * len(blocks), widths))  # less deep
     arguments = arguments_of(
         davis, "twostreamv3plus_davis", "pairs=both", "n_examples=4", "--trained_on", "taovos"
     )
@@ -205,6 +248,7 @@ def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(run,
             ["model=matnet", "model.family=tiny", "model.init=random", "dataset=StylizedDAVIS"],
             "needs a folder",
         ),
+        (["--crop_size", "24,32"], "crop_size is an option of networks of images and flow"),
         (["model=x3d_xs", "model.init=random", "dataset=StylizedDAVIS"], "for networks that take images and"),
         (["--cfg_file", "configs/matnet_davis.json", "--dataset", "folder"], "give dataset=StylizedDAVIS"),
         (
@@ -274,11 +318,20 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ({"model": "matnett"}, "unknown model 'matnett'; nearest known: matnet"),
         ({"extra_args": {"cc_tpye": "coatt"}}, "no 'cc_tpye'; nearest known: cc_type"),
         ({"sampling_method": "diff_sq"}, "has only sampling_method=noisy_flow"),
+        ({"model": ["matnet"]}, "unknown model ['matnet']"),
+        ({"extra_args": "gated"}, "extra_args='gated': a dict"),
+        ({"extra_args": {"use_global": "no"}}, "extra_args: use_global='no': true or false"),
+        ({"extra_args": {"cc_type": ["coatt"]}}, "extra_args: cc_type=['coatt']: a word"),
+        ({"crop_size": [True, 8]}, "crop_size=[True, 8]: height and width"),
+        ({"nreps": 0}, "nreps=0: a whole number from 1 on"),
+        ({"split": None}, "split=None: a word"),
+        ({"stylized_data_root": ["a"]}, "stylized_data_root=['a']: a word"),
+        ({"split": "${oc.env:HOME}"}, "${...} is not filled in here"),
     ):
         file.write_text(json.dumps({**content, **change}))
         with pytest.raises(UserError, match=re.escape(says)):
             translate(["--cfg_file", str(file)])
-    for text in ("[1", "[1]", "{}"):
+    for text in ("[1", "[1]", "{}", "[" * 100_000):
         file.write_text(text)
         with pytest.raises(UserError, match="my.json"):
             translate(["--cfg_file", str(file)])
@@ -345,7 +398,8 @@ def test_the_sweep_names_what_is_not_there(sweep, tmp_path):
     assert err.count("left out: ") == 8
     status, calls, err = sweep("model.init=random", FAIL="rtnet")
     assert status == 1 and len(calls) == 20 and err.count("failed: rtnet_davis") == 4
-    status, calls, _ = sweep("model.init=random", FAIL="matnet", FAIL_STATUS=130)
-    assert status == 130 and len(calls) == 2
+    for stopped in (130, 143):  # by Ctrl-C, by SIGTERM
+        status, calls, _ = sweep("model.init=random", FAIL="matnet", FAIL_STATUS=stopped)
+        assert status == stopped and len(calls) == 2
     status, calls, err = sweep("model.init=random", ORIGINAL_DATA_ROOT=tmp_path / "nowhere")
     assert status == 2 and not calls and "nowhere is not there" in err

@@ -243,6 +243,65 @@ def test_wiring_of_groups_branches_gates_and_shuffled_channels(theta):
     assert all(pyramid.links.query("level == 4").parent == pyramid.links.query("level == 4").child)
 
 
+# what lies between two convolutions -> the channels that the second is known to read
+BETWEEN = {
+    "last": (lambda net, x: x[:, -4:], [("first", 4, 8)]),
+    "stretch": (lambda net, x: x[:, 2:6], [("first", 2, 6)]),
+    "earlier_frames": (lambda net, x: x[:, 4:, ::2].flip(2).roll(1, 3), [("first", 4, 8)]),
+    "padded": (lambda net, x: nn.functional.pad(x[:, :4], [1] * 6).relu_(), [("first", 0, 4)]),
+    "linear": (lambda net, x: net.linear(x.movedim(1, -1)).movedim(-1, 1), [("linear", 0, 4)]),
+    # in another order, or not all between two: the way ends
+    "every_second": (lambda net, x: x[:, ::2], []),
+    "backwards": (lambda net, x: x[:, :4].flip(1), []),
+    "turned": (lambda net, x: x[:, :4].roll(1, 1), []),
+    "picked": (lambda net, x: x[:, [3, 2, 1, 0]], []),
+}
+
+
+class Between(nn.Module):
+    def __init__(self, step):
+        super().__init__()
+        self.step, self.first, self.second = step, nn.Conv3d(3, 8, 1), nn.Conv3d(4, 6, 1)
+        self.linear, self.head = nn.Linear(8, 4), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.head(self.second(self.step(self, self.first(x))).mean(dim=(2, 3, 4)))
+
+
+@pytest.mark.parametrize("name", BETWEEN)
+def test_the_way_goes_on_through_what_keeps_channels_in_order(name):
+    step, expected = BETWEEN[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        net, inputs = Between(step).eval().requires_grad_(False), noise(1, 3, 4, 5, 5)
+    path = trace_path(net, inputs)
+    assert list(path.layers["second"].inputs) == expected
+    assert path.depth == (3 if name == "linear" else 2 if expected else 1)
+    pyramid = class_feature_pyramid(net, inputs, 1, theta=0.3, depth=path.depth)
+    if not expected:
+        return
+    read = step(net, net.first(inputs))[0]
+    if name == "padded":
+        read = read[:, 1:-1, 1:-1, 1:-1]
+    weights = {"second": (net.second.weight, read), "linear": (net.linear.weight, net.first(inputs)[0])}
+    for level, layer in enumerate(["second", "linear"][: path.depth - 1], start=1):
+        weight, maps = weights[layer]
+        start = expected[0][1] if level == 1 else 0
+        for unit in np.unique(pyramid.steps[level][0]).tolist():
+            product = weight[unit].flatten() * maps.mean(dim=(1, 2, 3))
+            score = (product - product.min()) / (product.max() - product.min())
+            below = np.flatnonzero(score >= 0.3)
+            assert (pyramid.children(level, unit) - start).tolist() == below.tolist()
+            np.testing.assert_allclose(pyramid.map(level, unit), maps[below].sum(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_outputs_that_are_no_numbers_are_refused():
+    net = wired()
+    net.stem.bias[0] = torch.inf
+    with pytest.raises(UserError, match="outputs of the network are no finite numbers"):
+        class_feature_pyramid(net, noise(1, 3, 4, 10, 10), 2)
+
+
 def test_order_stands_where_the_sum_is_negative():
     case = next(case for case in CASES if case["tag"] == "negative_sum_flips_order")
     (kernel,), means = case["kernels"], case["activation"][0].mean(dim=(1, 2, 3))

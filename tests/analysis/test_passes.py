@@ -167,7 +167,7 @@ def test_kernels_yield_the_same_rows(name, monkeypatch):
 
 def test_the_automatic_batch_size_is_that_of_the_beginning(tmp_path):
     assert batch_size_of(asked("batch_size=5"), tmp_path) == 5
-    assert batch_size_of(asked("batch_size=auto"), tmp_path) == 8
+    assert batch_size_of(asked("batch_size=auto"), tmp_path) == 2
     (tmp_path / "manifest.json").write_text('{"batch_size": 64}')  # begun on a GPU
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 64
 

@@ -55,7 +55,8 @@ def test_frames_without_flow_are_left_out(davis):
     assert [c.id for c in both.clips if c.cluster == "goat"] == [f"goat/{t:05d}" for t in range(1, 5)]
     assert both.flow_file("goat", "FlowImages_gap-1", 0).name == "00001.png"
     assert len({clips.listing_sha256, both.listing_sha256, listed(davis, sequences=1).listing_sha256}) == 3
-    assert {c.cluster for c in listed(davis, sequences=["kite"]).clips} == {"kite"}
+    for kite in (["kite"], "kite"):
+        assert {c.cluster for c in listed(davis, sequences=kite).clips} == {"kite"}
     assert len(listed(davis, limit=3).clips) == 3
     assert listed(davis, styles=(0, 1)).image_file("goat", 0, 0) == davis / "JPEGImages/480p/goat/00000.jpg"
 
@@ -138,6 +139,9 @@ def test_repeats_draw_again(davis):
     jitters = views[views["flow"] > 0]
     assert set(jitters["flow"]) == {1, 2, 3, 4}
     assert len({tuple(j) for j in jitters["jitter"]}) == len(jitters)
+    for repeats in (0, "many"):
+        with pytest.raises(UserError, match=f"dataset.nreps={repeats}: a whole number"):
+            views_of(clips, scheme="paper", repeats=repeats)
 
 
 def test_jitter_is_drawn_as_the_original_does():
@@ -334,6 +338,7 @@ def pictures(root):
 
 def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):  # noqa: F811
     source, out = moving(tmp_path / "davis"), tmp_path / "out"
+    (source / "JPEGImages/480p/goat/.DS_Store").write_bytes(b"no frame")
     arguments = (source, "--out", out, "--short_side", 48, "--workers", 1)
     status, said, err = call("prepare_davis.py", *arguments)
     assert status == 0, err
@@ -358,3 +363,5 @@ def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):  # noqa
     status, _, err = call("prepare_davis.py", source, "--sequences", "goal")
     assert status == 2 and "nearest known: goat" in err
     assert call("prepare_davis.py", tmp_path)[0] == 2
+    status, _, err = call("prepare_davis.py", source, "--workers", 0)
+    assert status == 2 and "--workers 0: a number from 1 on" in err
