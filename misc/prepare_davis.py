@@ -93,14 +93,10 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
 
 def for_all(work, names: list[str], workers: int, what: str) -> None:
     """Do a piece of work for every sequence, in several processes."""
-    with ProcessPoolExecutor(workers, initializer=start_worker) as pool:
+    # Ctrl-C ends workers without a word: the parent says one line
+    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
+    with ProcessPoolExecutor(workers, **quiet) as pool:
         list(tqdm(pool.map(work, names), total=len(names), desc=what, unit="sequence"))
-
-
-def start_worker() -> None:
-    """Leave Ctrl-C to the parent, which says one line, and the other cores to the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from analysis.explained_files import clip_folders, replaced_folder, write_graphs
 from analysis.feature_path import trace_path
 from analysis.kernel_classes import KernelClasses, class_shares, count_kernels, stage_kernels
 from analysis.paper import UNIT_CLASSES
+from analysis.profile import build_network
 from analysis.pyramid_page import write_page
 from analysis.tubes import draw_tube, level_map, overlay, scaled, tube_map
 from configs import CONFIG_DIR, UserError
@@ -65,6 +66,11 @@ def run(tmp_path, monkeypatch, capsys, caplog):
 def composed():
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         return compose("config", ["task=saliency", *NET])
+
+
+@cache
+def network():
+    return build_network(composed().copy())
 
 
 @pytest.fixture
@@ -513,6 +519,7 @@ def test_bad_input_is_said_before_anything_is_computed(
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken").touch()
     monkeypatch.setattr("analysis.explained_clips.ShownClip.read", None)
+    monkeypatch.setattr(saliency, "build_network", lambda cfg: network())
     with pytest.raises(UserError) as error:
         explain("task.input=clip", *arguments)
     assert says in str(error.value) and "\n" not in str(error.value) and not capsys.readouterr().out
@@ -626,15 +633,25 @@ def numbered(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize("rules", ["corrected", "original"])
-def test_flags_of_the_original(run, weights, numbered, tmp_path, rules):
-    arguments = flags(weights, numbered, base_output_dir="vis", tubes_vis_method="concat", rules=rules)
+def test_flags_of_the_original(run, weights, numbered, tmp_path):
+    arguments = flags(weights, numbered, base_output_dir="vis", tubes_vis_method="concat", rules="original")
     status, _, err = run(*arguments, "--only_dep_graph", program=original_flags)
     assert status == 0, err
     summary = json.loads((tmp_path / "vis/frames/summary.json").read_text())
     assert summary["frames"] == list(range(2, 18)) and summary["model"] == "cfp_mfnet"
+    assert (summary["rules"], summary["theta"], summary["depth"]) == ("original", 0.88, 3)
     nested = json.loads((tmp_path / "vis/frames/class_dependency_graph.json").read_text())
     assert list(nested) == ["7"] and nested["7"] and not (tmp_path / "vis/frames/pyramid.html").exists()
+
+
+def test_flags_are_those_of_the_task(run, weights, numbered, monkeypatch):
+    asked = []
+    monkeypatch.setattr(saliency, "run", asked.append)
+    assert run(*flags(weights, numbered), program=original_flags)[0] == 0
+    (cfg,) = asked
+    assert cfg.cfp == {"rules": "corrected", "theta": 0.88, "depth": 3, "select": "all"}
+    assert (cfg.task.start, cfg.task.end, cfg.task.label, cfg.task.pictures) == (2, 18, "7", True)
+    assert (cfg.model.name, cfg.model.num_classes, cfg.task.outdir) == ("cfp_mfnet", 12, "visualisations")
 
 
 @pytest.mark.parametrize(

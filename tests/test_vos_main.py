@@ -91,8 +91,15 @@ def arguments_of(davis, name, *more):
     ("name", "model", "frames"),
     [("matnet_davis", "matnet_fusion_type_gated", 5 + 4), ("rtnet_davis", "rtnet", 4 + 3)],
 )
-def test_results_have_the_originals_form(  # noqa: F811
-    run, davis, tmp_path, tiny, undrawn, name, model, frames
+def test_results_have_the_originals_form(
+    run,  # noqa: F811
+    davis,
+    tmp_path,
+    tiny,
+    undrawn,
+    name,
+    model,
+    frames,
 ):
     arguments = arguments_of(davis, name, "--joint_encoding", "True", "--random_seed", "3")
     if name == "matnet_davis":  # the original's word for no checkpoint at all
@@ -213,8 +220,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, undr
     assert whole.keys() == parts.keys() and all(parts[p] == whole[p] for p in whole)
 
 
-def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(  # noqa: F811
-    run, davis, tmp_path, undrawn, monkeypatch
+def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(
+    run,  # noqa: F811
+    davis,
+    tmp_path,
+    undrawn,
+    monkeypatch,
 ):
     undrawn()
     kind, blocks, widths = resnet2d.ARCHITECTURES["resnet101"]

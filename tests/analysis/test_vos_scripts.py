@@ -395,6 +395,7 @@ class TwoConvolutions(TwoStreamNetwork):
 
 def test_cost_of_the_network_of_a_json_file(call, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)  # the original's paths start there
+    importlib.import_module("models.rtnet")  # which would register itself over the stand-in later
     monkeypatch.setitem(FAMILIES, "rtnet", TwoConvolutions)
     script = "estimate_flops_params.py"
     status, out, err = call(script, "--cfg_file", "configs/rtnet_davis.json", "--random_seed", 1)
