@@ -99,9 +99,7 @@ def measure_throughput(
     print(f"decoding alone       {rounds * used / spent['decode']:8.1f} frames/s")
     print(f"pixels to the device {rounds * used / spent['load']:8.1f} frames/s")
     print(f"(a) throughput over decoding alone  {spent['decode'] / spent['load']:.3f}   (bound 0.9)")
-    print(
-        f"    the same by processor time      {busy['decode'] / busy['load']:.3f}   (what other work disturbs less)"
-    )
+    print(f"    the same by processor time      {busy['decode'] / busy['load']:.3f}   (disturbed less)")
     print(f"(b) frames decoded over frames used {decoded / (rounds + 1) / used:.3f}   (bound 1)")
 
 

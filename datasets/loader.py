@@ -47,7 +47,7 @@ class ViewBatches(Dataset):
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
         self.given_up: dict[tuple[str, str, int], str] = {}  # key -> why nobody is to try to read it again
-        self.shared = SharedFrames()  # of each worker its own
+        self.shared: SharedFrames | None = None  # where workers put frames
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -93,9 +93,11 @@ class ViewBatches(Dataset):
         return Decoded(clip, style, rows, positions, pixels[0])
 
     def room(self, shape: tuple[int, ...]) -> Tensor:
-        """An array for uint8 frames; in a worker, shared memory."""
-        in_worker = get_worker_info() is not None
-        return self.shared.take(shape) if in_worker else torch.empty(shape, dtype=torch.uint8)
+        """An array for uint8 frames; in a worker, shared memory where there is some."""
+        worker = get_worker_info()
+        if worker is None or self.shared is None:
+            return torch.empty(shape, dtype=torch.uint8)
+        return self.shared.take(shape, worker.id)
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:

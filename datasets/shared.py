@@ -1,39 +1,76 @@
-"""Memory that a worker fills and the main process reads, used again and again: fresh shared pages cost a
-third of what it costs to decode what goes into them."""
+"""Memory that workers fill and the main process reads, used again and again: fresh shared pages, and passing
+each one's file from process to process, cost a tenth of what it costs to decode what goes into them."""
 
 from __future__ import annotations
 
 import math
+import mmap
+from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# the first byte of a buffer says whether it may be filled; pixels begin at a whole cache line
+# the first byte of a slot says whether it may be filled; pixels begin at a whole cache line
 FREE, TAKEN, HEADER = 0, 1, 64
-# buffers that a worker remembers; those that nobody gives back fall out, and go when their reader goes
-REMEMBERED = 64
+# of a worker; memory is used from where it is written first
+REGION = 1 << 30
+
+# where the memory begins that this process may give back slots of
+_known: set[int] = set()
+
+
+class Place(NamedTuple):
+    """Where frames lie: they go from process to process as this."""
+
+    offset: int
+    shape: tuple[int, ...]
 
 
 class SharedFrames:
-    """The buffers of one worker."""
+    """A region for each worker, of memory that is there before they fork."""
 
-    def __init__(self) -> None:
-        self.buffers: list[Tensor] = []
+    def __init__(self, workers: int):
+        self.memory = torch.frombuffer(mmap.mmap(-1, workers * REGION), dtype=torch.uint8)
+        self.base = self.memory.data_ptr()
+        self.slots: list[tuple[int, int]] = []  # offset and size of those of this worker
+        _known.add(self.base)
 
-    def take(self, shape: tuple[int, ...]) -> Tensor:
-        """Room for uint8 frames in a buffer that is free, or in a new one."""
-        count = math.prod(shape)
-        fitting = (b for b in self.buffers if b[0] == FREE and len(b) >= HEADER + count)
-        buffer = next(fitting, None)
-        if buffer is None:
-            storage = torch.UntypedStorage._new_shared(HEADER + count)  # as torch's default_collate does
-            buffer = torch.empty(0, dtype=torch.uint8).set_(storage)
-            self.buffers = [*self.buffers[1 - REMEMBERED :], buffer]
-        buffer[0] = TAKEN
-        return buffer[HEADER : HEADER + count].view(shape)
+    def take(self, shape: tuple[int, ...], worker: int) -> Tensor:
+        """Room for uint8 frames in a slot of `worker` that is free, or in a new one; memory of its own where
+        the region is full."""
+        size = HEADER + math.prod(shape)
+        offset = next((o for o, room in self.slots if room >= size and self.memory[o] == FREE), None)
+        if offset is None:
+            last, room = self.slots[-1] if self.slots else (worker * REGION, 0)
+            offset = last + -(-room // HEADER) * HEADER
+            if offset + size > (worker + 1) * REGION:
+                return torch.empty(shape, dtype=torch.uint8)
+            self.slots.append((offset, size))
+        self.memory[offset] = TAKEN
+        return self.memory[offset + HEADER : offset + size].view(shape)
+
+    def pack(self, decoded):
+        """`Decoded` frames of this memory as the place where they lie."""
+        frames = decoded.frames
+        if frames is None or frames.untyped_storage().data_ptr() != self.base:
+            return decoded
+        return replace(decoded, frames=Place(frames.storage_offset(), tuple(frames.shape)))
+
+    def unpack(self, decoded):
+        """What `pack` packed, in another process."""
+        if not isinstance(decoded.frames, Place):
+            return decoded
+        offset, shape = decoded.frames
+        return replace(decoded, frames=self.memory[offset : offset + math.prod(shape)].view(shape))
+
+    def close(self) -> None:
+        """Take back no more slots; frames that are still in use stay."""
+        _known.discard(self.base)
 
 
 def give_back(frames: Tensor) -> None:
-    """Let the worker fill the buffer of `frames` again: they must not be read from now on."""
-    if not frames.is_cuda and frames.is_shared():  # torch calls memory of a GPU shared, too
-        frames.untyped_storage()[0] = FREE
+    """Let the worker fill the slot of `frames` again: they must not be read from now on."""
+    storage = frames.untyped_storage()
+    if not frames.is_cuda and storage.data_ptr() in _known:
+        storage[frames.storage_offset() - HEADER] = FREE

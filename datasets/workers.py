@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
 from configs import UserError
 from datasets.loader import Decoded, ViewBatches
+from datasets.shared import SharedFrames
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Watched(Dataset):
         self.batches = batches
         # a line a worker: its process, the item of `batches.keys` that it reads, and since when
         self.notes = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
+        # only what forks sees the same memory; others send frames through torch
+        batches.shared = SharedFrames(workers) if START == "fork" else None
 
     def start(self, worker: int) -> None:
         """Sign in; called in each worker."""
@@ -50,9 +53,20 @@ class Watched(Dataset):
         for members in self.batches.groups(i):
             line[SINCE] = time.monotonic()
             line[ITEM] = members[0]
-            decoded.append(self.batches.decode(members))
+            found = self.batches.decode(members)
+            decoded.append(self.batches.shared.pack(found) if self.batches.shared else found)
             line[ITEM] = IDLE
         return decoded
+
+    def received(self, batch: list[Decoded]) -> list[Decoded]:
+        """A batch as it came to the main process, with its frames."""
+        shared = self.batches.shared
+        return [shared.unpack(decoded) for decoded in batch] if shared else batch
+
+    def close(self) -> None:
+        """Leave the memory of the workers, who have ended."""
+        if self.batches.shared:
+            self.batches.shared.close()
 
 
 def loader(batches: ViewBatches, num_workers: int, patience: float = PATIENCE) -> Iterator[list[Decoded]]:
@@ -77,7 +91,7 @@ def loader(batches: ViewBatches, num_workers: int, patience: float = PATIENCE) -
         with watchdog(source, processes, patience) as overdue:
             try:
                 for batch in iterator:
-                    yield batch
+                    yield source.received(batch)
                     done += 1
             except (RuntimeError, OSError, EOFError) as error:
                 victims = dead(processes)
@@ -86,6 +100,7 @@ def loader(batches: ViewBatches, num_workers: int, patience: float = PATIENCE) -
                 settle(source, victims, overdue, lost, patience, error)
             finally:
                 del iterator  # ends the other workers
+                source.close()
 
 
 def started(source: Watched, rows: range, num_workers: int) -> tuple[Iterator, list[BaseProcess]]:

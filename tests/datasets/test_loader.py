@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,7 +9,8 @@ from omegaconf import OmegaConf
 
 from configs import UserError
 from datasets import ViewBatches, list_clips, loader, make_views, preprocess, to_inputs
-from datasets.shared import SharedFrames, give_back
+from datasets.loader import Decoded
+from datasets.shared import REGION, Place, SharedFrames, give_back
 from datasets.views import subsample
 
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
@@ -120,16 +122,35 @@ def test_bad_roots(stylized, tmp_path):
 
 
 def test_shared_memory_is_used_again_only_when_it_was_given_back():
-    shared = SharedFrames()
-    first, second = shared.take((2, 3, 4, 3)), shared.take((2, 3, 4, 3))
+    shared = SharedFrames(workers=2)
+    first, second = shared.take((2, 3, 4, 3), 1), shared.take((2, 3, 4, 3), 1)
     first[:], second[:] = 1, 2
     assert (first == 1).all() and first.data_ptr() != second.data_ptr()
     give_back(first)
-    assert shared.take((2, 5, 4, 3)).data_ptr() not in (first.data_ptr(), second.data_ptr())  # too large
-    assert shared.take((1, 3, 4, 3)).data_ptr() == first.data_ptr()
-    for _ in range(200):
-        shared.take((1, 1, 1, 3))
-    assert len(shared.buffers) == 64 and (second == 2).all()
+    assert shared.take((2, 5, 4, 3), 1).data_ptr() not in (first.data_ptr(), second.data_ptr())  # too large
+    assert shared.take((1, 3, 4, 3), 1).data_ptr() == first.data_ptr()
+    assert (second == 2).all()
+    # where there is no room left it is memory of its own, which nobody has to give back
+    full = shared.take((REGION, 1, 1, 1), 1)
+    assert full.untyped_storage().data_ptr() != shared.base
+    give_back(full)
+    shared.close()
+    give_back(second)
+    assert (second == 2).all()
+
+
+def test_frames_are_sent_as_their_place():
+    shared = SharedFrames(workers=1)
+    frames = shared.take((2, 3, 4, 3), 0)
+    frames[:] = torch.arange(72).view(2, 3, 4, 3)
+    decoded = Decoded("clip", 1, np.arange(2), [], frames)
+    packed = shared.pack(decoded)
+    assert isinstance(packed.frames, Place) and torch.equal(shared.unpack(packed).frames, frames)
+    for other in (
+        Decoded("clip", 1, np.arange(2), [], None, "broken"),
+        replace(decoded, frames=frames.clone()),
+    ):
+        assert shared.unpack(shared.pack(other)) is other
 
 
 def test_frames_that_are_kept_are_not_overwritten(stylized):
