@@ -15,7 +15,6 @@ since it has no flow.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -26,20 +25,20 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from analysis.passes import cut
 from analysis.profile import (
-    NOT_IDENTITY,
     batch_size_of,
     build_network,
     choose_device,
     code_version,
-    file_name,
     require_fit,
+    run_folder,
+    subject_of,
 )
 from analysis.segmentation import (
     Statistics,
@@ -55,7 +54,7 @@ from analysis.segmentation import (
 from analysis.store import differences, locked, read_manifest, to_json
 from configs import UserError
 from configs.assets import versions
-from configs.files import atomic_path, sha256, write_text
+from configs.files import atomic_path, write_text
 from datasets import loader
 from datasets.davis import RESOLUTION, DavisClips, list_davis
 from datasets.flow_batches import FlowBatches, flow_inputs
@@ -84,7 +83,7 @@ def run(cfg: DictConfig) -> Path:
         on_error=cfg.on_error,
     )
     identity = identity_of(cfg, clips, weights)
-    folder = run_folder(cfg, identity)
+    folder = run_folder(cfg, identity, "segmentation")
     device = choose_device(cfg.device)
     net.to(device)
     skipped = dict(clips.skipped)
@@ -117,27 +116,8 @@ def run(cfg: DictConfig) -> Path:
 
 def identity_of(cfg: DictConfig, clips: DavisClips, weights: Path | None) -> dict:
     """All that decides the masks."""
-    model = OmegaConf.to_container(cfg.model, resolve=True)
-    return {
-        "task": cfg.task.name,
-        "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
-        "weights_sha256": sha256(weights) if weights else None,
-        "dataset": {
-            "name": clips.name,
-            "folder": clips.original_root.name,
-            "listing_sha256": clips.listing_sha256,
-        },
-        "seed": cfg.seed,
-    }
-
-
-def run_folder(cfg: DictConfig, identity: dict) -> Path:
-    """Folder of this run: no two identities share one."""
-    if cfg.run_dir:
-        return Path(cfg.run_dir)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    model, dataset = (file_name(identity[part]["name"]) for part in ("model", "dataset"))
-    return Path(cfg.save_dir) / model / dataset / f"segmentation-{digest}"
+    subject = subject_of(cfg, clips, clips.original_root, weights)
+    return {"task": cfg.task.name, **subject, "seed": cfg.seed}
 
 
 def require_same_run(folder: Path, identity: dict) -> None:

@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> Path:
         clips.clips, styles, spec.pathways, n_sample_frames=window, seed=cfg.seed, **sampling_of(cfg)
     )
     identity = identity_of(cfg, clips, weights, window)
-    folder = run_folder(cfg, identity)
+    folder = run_folder(cfg, identity, f"seed{cfg.seed:03d}")
     manifest = manifest_of(net, clips, identity, views, pairs)
     if cfg.batch_size == "auto":
         manifest["batch_size"] = batch_size_of(cfg, folder)
@@ -173,11 +173,8 @@ def sampling_of(cfg: DictConfig) -> dict:
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
     """All that decides the activations: two runs with the same identity are the same run."""
-    model = OmegaConf.to_container(cfg.model, resolve=True)
     return {
-        "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
-        "weights_sha256": sha256(weights) if weights else None,
-        "dataset": {"name": clips.name, "folder": clips.root.name, "listing_sha256": clips.listing_sha256},
+        **subject_of(cfg, clips, clips.root, weights),
         "styles": list(clips.styles),
         **sampling_of(cfg),
         "n_sample_frames": window,
@@ -188,13 +185,23 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
     }
 
 
-def run_folder(cfg: DictConfig, identity: dict) -> Path:
+def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | None) -> dict:
+    """Network, weights and data set, as an identity names them."""
+    model = OmegaConf.to_container(cfg.model, resolve=True)
+    return {
+        "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
+        "weights_sha256": sha256(weights) if weights else None,
+        "dataset": {"name": clips.name, "folder": root.name, "listing_sha256": clips.listing_sha256},
+    }
+
+
+def run_folder(cfg: DictConfig, identity: dict, prefix: str) -> Path:
     """Folder of this run: no two identities share one."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     model, dataset = (file_name(identity[part]["name"]) for part in ("model", "dataset"))
-    return Path(cfg.save_dir) / model / dataset / f"seed{cfg.seed:03d}-{digest}"
+    return Path(cfg.save_dir) / model / dataset / f"{prefix}-{digest}"
 
 
 def file_name(name: str) -> str:

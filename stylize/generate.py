@@ -30,6 +30,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from configs import UserError
+from configs.command import exit_status
 from configs.files import atomic_path, write_text
 from datasets import ClipList, list_clips, parse_styles
 from datasets.frames import BadFrames
@@ -306,8 +307,8 @@ def main() -> int:
     parser.add_argument("--num_shards", type=int, default=1)
     parser.add_argument("--shard", type=int, default=0)
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
+
+    def work() -> int:
         style = make_style({"checkpoint": given.checkpoint}, choose_device(given.device), given.precision)
         return stylize(
             given.data_root / given.dir_input,
@@ -320,12 +321,8 @@ def main() -> int:
             num_shards=given.num_shards,
             in_place=True,
         )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

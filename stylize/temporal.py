@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from configs import UserError
+from configs.command import exit_status
 from configs.files import write_text
 from datasets.frames import FrameFolder, number
 from stylize.bilateral import bilateral
@@ -224,15 +225,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status: 2 where the user can put it right."""
     args = parser().parse_args(argv)
-    try:
-        args.run(args)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status(lambda: args.run(args))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from configs import UserError
+from configs.command import exit_status
 from configs.files import atomic_path, write_text
 from datasets.frames import FrameFolder
 from stylize.apply import choose_device
@@ -297,18 +298,13 @@ def main() -> int:
     parser.add_argument("--device", help="cpu, cuda:0; else the config's")
     parser.add_argument("--seed", type=int, default=1)
     given = vars(parser.parse_args())
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
+
+    def work() -> None:
         recipe = read_recipe(given.pop("config"))
         device = choose_device(given.pop("device") or recipe.job.device)
         train(Plan(recipe=recipe, device=device, **given))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":

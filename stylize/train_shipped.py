@@ -10,7 +10,6 @@ rounds differently. A style that was stopped goes on; one that is there is kept 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import tempfile
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import configs
-from configs import UserError
 from configs.assets import cache_dir, fetch
+from configs.command import exit_status
 from datasets.frames import open_frames
 from datasets.shots import find_shots
 from stylize.checkpoints import load_generator, save_generator
@@ -108,17 +107,15 @@ def main() -> int:
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
     parser.add_argument("--steps", type=int, default=STEPS)
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     rows = configs.row("style", "builtin").styles
-    try:
+
+    def work() -> None:
         for name in given.styles:
             if not (FOLDER / f"{name}.safetensors").exists():
                 train_style(name, dict(rows[STYLES[name]]), given.steps)
         write_sheet()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_status(work)
 
 
 if __name__ == "__main__":
