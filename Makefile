@@ -22,6 +22,8 @@ bench: .venv/ready
 	$(BIN)/python -m bench.coverage
 	$(BIN)/python -m bench.loader
 	$(BIN)/python -m bench.loader --listing
+	$(BIN)/python -m bench.stylize
+	$(BIN)/python -m bench.pyramids
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv
