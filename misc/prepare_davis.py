@@ -12,9 +12,8 @@ same command goes on where it was stopped.
 
 import argparse
 import os
-import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -92,10 +91,9 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
 
 
 def for_all(work, names: list[str], workers: int, what: str) -> None:
-    """Do a piece of work for every sequence, in several processes."""
-    # Ctrl-C ends workers without a word: the parent says one line
-    quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_DFL)}
-    with ProcessPoolExecutor(workers, **quiet) as pool:
+    """Do a piece of work for every sequence, several at a time."""
+    # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
+    with ThreadPoolExecutor(workers) as pool:
         list(tqdm(pool.map(work, names), total=len(names), desc=what, unit="sequence"))
 
 
@@ -150,7 +148,7 @@ def main() -> int:
     parser.add_argument("--style", default="builtin", help="table of four styles: builtin, shipped")
     parser.add_argument("--device", help="of trained styles")
     parser.add_argument("--batch_size", type=int, default=8, help="frames that a style takes at once")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes, threads")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
     arguments = parser.parse_args()
     root = arguments.out or arguments.davis
     try:

@@ -10,15 +10,15 @@ that is filled. What is there already stays.
 """
 
 import argparse
+import os
 import shutil
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import cv2
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -46,7 +46,6 @@ class Job:
 
 def render_video(job: Job) -> None:
     """Write one video in every style."""
-    cv2.setNumThreads(1)
     wanted, where = np.unique(job.indices, return_inverse=True)
     frames = [fit(frame, job.short_side) for frame in read_in_parts(open_frames(job.source), wanted)]
     for style, target in job.targets.items():
@@ -131,13 +130,14 @@ def main() -> int:
     parser.add_argument("--number", type=int, default=8, help="videos at most (default 8)")
     parser.add_argument("--frames", type=int, default=64, help="frames of a video at most (default 64)")
     parser.add_argument("--short_side", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
     arguments = parser.parse_args()
     try:
         jobs = [job for name in arguments.datasets.split(",") for job in jobs_of(name, arguments)]
         if not jobs:
             raise UserError(f"{arguments.videos} holds no videos")
-        with ProcessPoolExecutor(arguments.workers) as pool:
+        # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
+        with ThreadPoolExecutor(arguments.workers or os.cpu_count()) as pool:
             list(tqdm(pool.map(render_video, jobs), total=len(jobs), desc="render styles", unit="video"))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -9,8 +9,9 @@ named, and the exit status is 1 then.
 """
 
 import argparse
+import os
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def main() -> int:
     parser.add_argument("--prefix", default="", help="put in front of the names of videos")
     parser.add_argument("--short_side", type=int, help="scale larger frames down to this short side")
     parser.add_argument("--quality", type=int, default=95, help="of jpg (default 95)")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
     arguments = parser.parse_args()
     try:
         row = configs.row("dataset", arguments.dataset) if arguments.dataset else {}
@@ -81,7 +82,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    with ProcessPoolExecutor(arguments.workers) as pool:
+    # threads: decoders and OpenCV let go of the lock, and OpenCV's own threads would not survive a fork
+    with ThreadPoolExecutor(arguments.workers or os.cpu_count()) as pool:
         done = pool.map(partial(extract, arguments), names)
         faults = [fault for fault in tqdm(done, total=len(names), unit="video") if fault]
     print(*faults, sep="\n", end="\n" if faults else "")
