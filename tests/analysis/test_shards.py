@@ -12,7 +12,6 @@ from pathlib import Path
 import joblib
 import numpy as np
 import pytest
-import torch
 from hydra import compose, initialize_config_dir
 
 import main
@@ -120,7 +119,6 @@ def test_which_shard_this_is(monkeypatch):
 
 
 def _rank(rank, port, arguments):
-    torch.set_num_threads(1)
     os.environ |= {"TORCHELASTIC_RUN_ID": "x", "RANK": str(rank), "LOCAL_RANK": str(rank)}
     os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with pytest.MonkeyPatch.context() as patch:
@@ -147,7 +145,6 @@ def test_processes_of_torchrun_share_a_run(whole, tmp_path):
 
 
 def _sweep(arguments):
-    torch.set_num_threads(1)
     sys.argv = ["main.py", "-m", *arguments]
     sys.exit(main.main())
 
