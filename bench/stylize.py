@@ -95,7 +95,7 @@ def main() -> None:
         "generation, shipped size": f"{rates['pipeline']:8.2f}",
         "bare network, shipped size": f"{rates['bare']:8.2f}",
         "one image at a time, published network": f"{rates['reference']:8.2f}",
-        "one image at a time, shipped size": f"{rates['small']:8.2f}",
+        "one image at a time, shipped size": f"{rates['light']:8.2f}",
         "(a) generation over the published loop": f"{gain:8.2f}   (bound 2)",
         "(b) generation over the bare network": f"{part:8.2f}   (GPU: bound 0.9)",
     }
