@@ -3,6 +3,7 @@ each one's file from process to process, cost a tenth of what it costs to decode
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
 from dataclasses import replace
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 # the first byte of a slot says whether it may be filled; pixels begin at a whole cache line
 FREE, TAKEN, HEADER = 0, 1, 64
@@ -35,6 +38,15 @@ class SharedFrames:
         self.base = self.memory.data_ptr()
         self.slots: list[tuple[int, int]] = []  # offset and size of those of this worker
         _known.add(self.base)
+
+    @classmethod
+    def of(cls, workers: int) -> SharedFrames | None:
+        """Memory for so many workers; None where the machine does not promise as much."""
+        try:
+            return cls(workers)
+        except OSError as error:
+            log.info("no memory is shared with %d workers (%s): frames are sent one by one", workers, error)
+            return None
 
     def take(self, shape: tuple[int, ...], worker: int) -> Tensor:
         """Room for uint8 frames in a slot of `worker` that is free, or in a new one; memory of its own where

@@ -41,7 +41,7 @@ class Watched(Dataset):
         # a line a worker: its process, the item of `batches.keys` that it reads, and since when
         self.notes = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
         # only what forks sees the same memory; others send frames through torch
-        batches.shared = SharedFrames(workers) if START == "fork" else None
+        batches.shared = SharedFrames.of(workers) if START == "fork" else None
 
     def start(self, worker: int) -> None:
         """Sign in; called in each worker."""

@@ -153,6 +153,17 @@ def test_frames_are_sent_as_their_place():
         assert shared.unpack(shared.pack(other)) is other
 
 
+def test_frames_come_also_where_no_memory_is_promised(stylized, monkeypatch):
+    def refuse(*_):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("datasets.shared.mmap.mmap", refuse)
+    _, source = batches(stylized)
+    for batch, i in zip(loader(source, 2), range(len(source)), strict=True):
+        for decoded, alone in zip(batch, source[i], strict=True):
+            assert torch.equal(decoded.frames, alone.frames)
+
+
 def test_frames_that_are_kept_are_not_overwritten(stylized):
     _, source = batches(stylized, batch_size=2)
     kept = [decoded for batch in loader(source, 2) for decoded in batch]
