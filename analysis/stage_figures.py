@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -67,6 +68,11 @@ def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> 
         axes.set_xticks(list(PLACES.values()), list(PLACES))
         axes.set_ylim(_range(table))
         axes.grid(alpha=0.3)
+    _save_shares(figure, panels, title, path)
+
+
+def _save_shares(figure: Figure, panels: Sequence[Axes], title: str, path: Path) -> None:
+    """Say once what all panels show, and write the figure."""
     panels[0].set_ylabel("share (%)")
     panels[0].legend(frameon=False)
     figure.suptitle(title, fontsize=11)
@@ -139,10 +145,7 @@ def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) 
         axes.set(title=stage, xlabel="training iteration")
         axes.set_ylim(_range(table))
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("share (%)")
-    panels[0].legend(frameon=False)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    _save_shares(figure, panels, title, path)
 
 
 def draw_histograms(
