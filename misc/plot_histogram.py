@@ -30,7 +30,7 @@ def main() -> int:
     parser.add_argument("--out_dir", type=Path, help="default: idv_scores_plots/MODEL beside it")
     given = parser.parse_args()
     folder = given.folder.resolve()
-    out = given.out_dir or folder.parent.with_name("idv_scores_plots") / folder.name
+    out = given.out_dir or folder.parent.parent / "idv_scores_plots" / folder.name
     try:
         shares = read_unit_shares(given.folder)
     except UserError as error:

@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--out_dir", type=Path, help="default: joint_encoding_plots/MODEL beside it")
     given = parser.parse_args()
     folder = given.folder.resolve()
-    out = given.out_dir or folder.parent.with_name("joint_encoding_plots") / folder.name
+    out = given.out_dir or folder.parent.parent / "joint_encoding_plots" / folder.name
     try:
         table = read_joint_encoding(given.folder, given.threshold)
         shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
