@@ -27,7 +27,7 @@ Rows = dict[str, Tensor]  # stage -> (B, units)
 
 # bf16 may add this much noise to a stage, relative to what views differ by: correlations lose its square
 BF16_TOLERANCE = 0.05
-# other kernels are taken where they are so many times faster, and agree so well in the same measure
+# other kernels are taken where they are so many times faster, and in fp32 agree so well in the same measure
 WORTH, SAME = 1.05, 0.01
 ROUNDS = 5
 
@@ -105,10 +105,8 @@ class Reader:
 
     def try_bf16(self, inputs: Inputs) -> bool:
         """Compute in bf16 from now on, if a sample's rows say the same in it as in fp32; say so if not."""
-        self.bf16 = False
-        exact = self.read(inputs)
         self.bf16 = True
-        off = disagreement(self.read(inputs), exact)
+        off = disagreement(self.read(inputs), self.exact(inputs))
         stage = max(off, key=off.get)
         self.bf16 = bool(off[stage] <= BF16_TOLERANCE)
         log.warning(
@@ -120,20 +118,28 @@ class Reader:
         )
         return self.bf16
 
+    def exact(self, inputs: Inputs) -> Rows:
+        """Read every stage in fp32, whatever is used otherwise."""
+        other = copy.copy(self)
+        other.bf16 = False
+        return other.read(inputs)
+
     def tune(self, inputs: Inputs) -> list[str]:
         """Measure other kernels on a sample, and keep those that are faster and right; return their names."""
         chosen = []
+        exact, tolerance = self.exact(inputs), BF16_TOLERANCE if self.bf16 else SAME
         for name in KERNELS:
+            log.warning("trying %s", name)
             other = copy.copy(self)
             other.net = copy.deepcopy(self.net)
             try:
                 KERNELS[name](other)
-                off = max(disagreement(other.read(inputs), self.read(inputs)).values())
-                gain = speed(self, inputs) / speed(other, inputs)
+                off = max(disagreement(other.read(inputs), exact).values())
+                gain = times_as_fast(other, self, inputs)
             except Exception as error:  # whatever a compiler stumbles on, there is a way without it
                 log.warning("%s: not usable here (%s)", name, type(error).__name__)
                 continue
-            taken = gain >= WORTH and off <= SAME
+            taken = gain >= WORTH and off <= tolerance
             log.warning("%s: %.2f times as fast: %s", name, gain, "used" if taken else "not used")
             if taken:
                 self.use(name)
@@ -160,6 +166,8 @@ def channels_last(x: Tensor) -> Tensor:
 def use_compile(reader: Reader) -> None:
     """Compile the parts of the network between taps, whose hooks stay as they are."""
     taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
+    # blocks of one class share one limit, past which a compiled block runs as it was without a word
+    torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
         if any(tap.startswith(path) and tap != path.rstrip(".") for tap in taps):
@@ -189,17 +197,18 @@ def disagreement(rows: Rows, exact: Rows) -> dict[str, float]:
     return found
 
 
-def speed(reader: Reader, inputs: Inputs) -> float:
-    """Median seconds of a read, after one that warms up."""
-    seconds = []
+def times_as_fast(one: Reader, other: Reader, inputs: Inputs) -> float:
+    """How many times as fast `one` reads as `other`: medians of reads in turn, after one that warms up."""
+    spent: dict[Reader, list[float]] = {one: [], other: []}
     for _ in range(ROUNDS + 1):
-        if reader.device.type == "cuda":
-            torch.cuda.synchronize(reader.device)
-        begin = time.perf_counter()
-        for rows in reader.read(inputs).values():
-            rows.cpu()  # waits for the device
-        seconds.append(time.perf_counter() - begin)
-    return median(seconds[1:])
+        for reader, seconds in spent.items():
+            if reader.device.type == "cuda":
+                torch.cuda.synchronize(reader.device)
+            begin = time.perf_counter()
+            for rows in reader.read(inputs).values():
+                rows.cpu()  # waits for the device
+            seconds.append(time.perf_counter() - begin)
+    return median(spent[other][1:]) / median(spent[one][1:])
 
 
 def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

@@ -7,6 +7,7 @@ everything in turn, and sums over rounds are compared, so that other work on the
 
 * bare: forward passes of one batch that is on the device already, at the best batch size;
 * ours: extraction of every stage, from disk, and on a GPU also from frames in memory (a warm source);
+* fast (``--fast``): ours with precision=bf16 tune=true, what of it was taken;
 * plain: the paper's procedure (bench/plain.py), with all its five runs;
 * width: the same for intervals of the same width (bench/widths.py, on a factorial run that is given).
 
@@ -17,6 +18,7 @@ ratio stays.
 from __future__ import annotations
 
 import argparse
+import copy
 import logging
 import os
 import platform
@@ -66,6 +68,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, default=min(14, os.cpu_count() or 1))
     parser.add_argument("--no-plain", action="store_true")
+    parser.add_argument("--fast", action="store_true", help="also ours with precision=bf16 tune=true")
     parser.add_argument(
         "--whole", action="store_true", help="plain: passes that go on to the end, whatever stage is read"
     )
@@ -117,12 +120,21 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
     stages, weight = (shown[-1:], len(shown)) if given.whole else (shown, 1)
     busy, peaks = [], []
 
-    def ours(source: ClipList, **more) -> None:
+    def ours(source: ClipList) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract(net, source, views, new_store(folder, net, views, pairs), **options, **more)
+            extract(net, source, views, new_store(folder, net, views, pairs), **options)
+
+    def fast() -> dict:
+        with tempfile.TemporaryDirectory() as folder:
+            store = new_store(folder, tuned, views, pairs, **chosen)
+            extract(tuned, clips, views, store, **options, precision="bf16", tune=True)
+            return {"computed_with": store.manifest["computed_with"]}
 
     for source in sources.values():
         ours(source)  # warm: files in the page cache, kernels chosen
+    if given.fast:
+        tuned, chosen = copy.deepcopy(net), {}
+        chosen = fast()
     for _ in tqdm(range(given.rounds), desc=name):
         spent["bare"] += timed(lambda: bare(net, device, batch, len(views)), device)
         for kind, source in sources.items():
@@ -130,6 +142,8 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
                 spent[kind] += timed(lambda source=source: ours(source), device)
             busy.append(np.mean(load) if load else np.nan)
             peaks.append(peak)
+        if given.fast:
+            spent["fast"] += timed(fast, device)
         if device.type == "cuda":
             spent["bf16"] += timed(lambda: bare(net, device, batch, len(views), torch.bfloat16), device)
         if not given.no_plain:
@@ -162,6 +176,10 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
         row["busy, %"] = f"{np.nanmean(busy):.0f}"
         row["bf16/fp32"] = f"{spent['bare'] / spent['bf16']:.2f}"
         row["bf16 gate"] = gate(net, clips, views, device)
+    if given.fast:
+        used = chosen["computed_with"]
+        row["fast, clips/s"] = f"{read / spent['fast']:.2f}"
+        row["(with)"] = ", ".join([used["precision"], *used["kernels"]])
     row["memory, GiB"] = f"{max(p[0] for p in peaks):.2f}"
     if not given.no_plain:
         pair_ours = spent["ours"] / (given.rounds * count * given.repeat)
@@ -172,6 +190,8 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
             "ours/plain": f"{pair_ours / pair_plain:.3f}",
             "_clip": (spent["ours"] / (given.rounds * len(clips.clips) * given.repeat), pair_plain),
         }
+        if given.fast:
+            row["fast/plain"] = f"{pair_ours / pair_plain * spent['fast'] / spent['ours']:.3f}"
     return row
 
 
@@ -183,12 +203,11 @@ def at_equal_width(row: dict, run: Path) -> dict:
     return {"at equal width": f"{np.median(ratios):.3f}", "(worst score)": f"{ratios.max():.3f}"}
 
 
-def new_store(folder: str, net: VideoNetwork, views, pairs) -> Store:
-    """An empty run."""
+def new_store(folder: str, net: VideoNetwork, views, pairs, **noted) -> Store:
+    """An empty run, whose manifest holds what is `noted`."""
     stages = {name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()}
-    return Store.create_or_resume(
-        Path(folder), {"identity": {}, "stages": stages, "skipped_views": []}, views, pairs
-    )
+    manifest = {"identity": {}, "stages": stages, "skipped_views": [], **noted}
+    return Store.create_or_resume(Path(folder), manifest, views, pairs)
 
 
 @torch.inference_mode()

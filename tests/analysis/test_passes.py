@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from analysis import passes
 from analysis.extract import extract
@@ -15,6 +16,7 @@ from analysis.store import Store
 from configs import UserError
 from datasets import list_clips, make_views
 from datasets.transfer import ahead
+from models import Stage, Tap, VideoNetwork
 from tests.analysis.test_extract import OrderBlind, T, contents, planted_clips
 from tests.analysis.test_shards import asked
 from tests.datasets.test_loader import dataset
@@ -136,9 +138,8 @@ def test_kernels_are_used_where_they_are_faster_and_right(planted, tmp_path, mon
         reader.net.found_right = True
 
     monkeypatch.setattr(passes, "KERNELS", {"wrong": wrong, "broken": broken, "slow": right, "right": right})
-    seconds = {"slow": iter([1.0, 1.0]), "right": iter([1.0, 0.5])}
-    measured = iter([1.0, 0.1, *seconds["slow"], *seconds["right"]])
-    monkeypatch.setattr(passes, "speed", lambda *_: next(measured))
+    measured = iter([10.0, 1.0, 2.0])  # of all but the broken one
+    monkeypatch.setattr(passes, "times_as_fast", lambda *_: next(measured))
     store = read(OrderBlind(), planted, tmp_path / "run", tune=True)
     assert store.manifest["computed_with"] == {"precision": "fp32", "kernels": ["right"]}
     other = read(OrderBlind(), planted, tmp_path / "other")
@@ -148,6 +149,59 @@ def test_kernels_are_used_where_they_are_faster_and_right(planted, tmp_path, mon
     net = OrderBlind()
     read(net, planted, tmp_path / "run", tune=True)  # measures nothing: `measured` is at its end
     assert net.found_right
+
+
+@pytest.mark.parametrize("off, kernels", [(0.02, ["other"]), (0.2, [])])
+def test_in_bf16_kernels_are_held_against_fp32(planted, tmp_path, monkeypatch, off, kernels):
+    """Other kernels round elsewhere: two roundings differ by more than each of them is off."""
+
+    def other(reader):
+        reader.net.conv.weight.data *= 1 + off
+
+    monkeypatch.setattr(passes, "KERNELS", {"other": other})
+    monkeypatch.setattr(passes, "times_as_fast", lambda *_: 2.0)
+    for precision, used in (("bf16", kernels), ("fp32", [])):
+        store = read(OrderBlind(), planted, tmp_path / precision, precision=precision, tune=True)
+        assert store.manifest["computed_with"] == {"precision": precision, "kernels": used}
+
+
+class Block(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(width, width + 1))
+
+    def forward(self, x):
+        return self.block(x)
+
+
+def test_every_block_is_compiled(monkeypatch):
+    """The compiler gives up after eight blocks of one class with different widths, of itself."""
+    compiled = []
+
+    def backend(graph, example):
+        compiled.append(graph)
+        return graph.forward
+
+    class Net(VideoNetwork):
+        stages = {f"s{i}": Stage(i + 2, (Tap(f"{i}.block", layout="tokens"),)) for i in range(13)}
+
+        def __init__(self):
+            super().__init__()
+            for i in range(13):
+                self.add_module(str(i), Block(i + 1))
+
+        def forward(self, x):
+            for block in self.children():
+                x = block(x)
+            return x
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    net = Net().eval()
+    reader = Reader(net, list(net.stages), CPU)
+    reader.use("compile")
+    reader.read(torch.randn(3, 4, 1))
+    assert len(compiled) == 13
 
 
 @pytest.mark.parametrize("name", list(passes.KERNELS))
@@ -162,7 +216,7 @@ def test_kernels_yield_the_same_rows(name, monkeypatch):
         rows = reader.read(x)
         for stage, values in expected.items():
             torch.testing.assert_close(rows[stage], values, rtol=1e-4, atol=1e-5)
-    assert passes.speed(reader, x) > 0
+    assert 0 < passes.times_as_fast(reader, Reader(net, list(net.stages), CPU), x) < float("inf")
 
 
 def test_the_automatic_batch_size_is_that_of_the_beginning(tmp_path):
