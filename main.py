@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +14,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from configs import UserError
-from configs.command import exit_status, report, start_logging
+from configs.command import as_user_error, exit_status, report, start_logging
 from configs.flags import check, help_text, translate
 
 
@@ -26,9 +27,16 @@ def run_task(cfg: DictConfig) -> None:
             cfg.dataset.root = str(get_method(cfg.dataset.prepare)(cfg.dataset, cfg.style))
         get_method(cfg.task.run)(cfg)
     except UserError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on, and Hydra names the one that failed
-        sys.exit(report(error))
+        stop(error)
+    except OSError as error:
+        stop(as_user_error(error))
+
+
+def stop(error: UserError) -> NoReturn:
+    """End this job; of several, the others go on, and Hydra names the one that failed."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise error
+    sys.exit(report(error))
 
 
 def run() -> None:
@@ -44,7 +52,13 @@ def run() -> None:
     arguments = translate(sys.argv[1:])
     check(arguments)
     sys.argv[1:] = arguments
-    run_task()
+    try:
+        run_task()
+    except RuntimeError as error:
+        if type(error).__module__.partition(".")[0] != "submitit":  # an optional package
+            raise
+        said = " ".join(str(error).partition("\n---")[0].split())
+        raise UserError(f"{said} (logs of jobs: .submitit in save_dir; the same command goes on)") from error
 
 
 def main() -> int:

@@ -1,26 +1,18 @@
 """Extract, estimate, plot, explain; uses ``datasets`` and ``models`` through their public faces."""
 
-from analysis.bootstrap import RunEstimate, estimate_run
-from analysis.class_feature_pyramids import Pyramid, class_feature_pyramid
-from analysis.convergence import estimate_convergence
-from analysis.information import InformationEstimate, estimate_information
-from analysis.paper import Estimate, estimate_pairs
-from analysis.plan import plan_study
-from analysis.tables import average_runs
-from analysis.variance import VarianceEstimate, estimate_variance
+from configs.lazy import lazy_face
 
-__all__ = [
-    "Estimate",
-    "InformationEstimate",
-    "Pyramid",
-    "RunEstimate",
-    "VarianceEstimate",
-    "average_runs",
-    "class_feature_pyramid",
-    "estimate_convergence",
-    "estimate_information",
-    "estimate_pairs",
-    "estimate_run",
-    "estimate_variance",
-    "plan_study",
-]
+# statistics and figures do without torch, which takes seconds to load
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__,
+    {
+        "bootstrap": "RunEstimate estimate_run",
+        "class_feature_pyramids": "Pyramid class_feature_pyramid",
+        "convergence": "estimate_convergence",
+        "information": "InformationEstimate estimate_information",
+        "paper": "Estimate estimate_pairs",
+        "plan": "plan_study",
+        "tables": "average_runs",
+        "variance": "VarianceEstimate estimate_variance",
+    },
+)

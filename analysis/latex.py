@@ -17,17 +17,9 @@ from analysis.compare_figures import curve_names, places, point_with_errors, sty
 from analysis.compare_tables import Grid, grids
 from analysis.comparison import Comparison
 from analysis.figures import COLOURS
+from analysis.latex_text import escape
 from analysis.paper import UNIT_CLASSES
 
-SPECIAL = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-}
 # matplotlib's markers in pgfplots' words
 MARKS = {
     "o": "*",
@@ -58,13 +50,6 @@ def comparison_files(comparison: Comparison) -> dict[str, str]:
     body = "\n\n".join(f"\\input{{{name}}}" for name in files)
     files["comparison.tex"] = f"{PREAMBLE}\\begin{{document}}\n{body}\n\\end{{document}}\n"
     return files
-
-
-def escape(text: object) -> str:
-    """Text that LaTeX prints as it is; a hyphen before a number becomes a minus. What its fonts lack is
-    a question mark."""
-    text = "".join(SPECIAL.get(c, c if c.isprintable() and ord(c) < 256 else "?") for c in str(text))
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)
 
 
 def table(grid: Grid) -> str:

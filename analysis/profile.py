@@ -27,7 +27,7 @@ from analysis.variance import estimate_variance
 from analysis.vos_results import write_statistics, write_vos_results
 from configs import UserError
 from configs.assets import versions
-from configs.files import sha256, write_text
+from configs.files import atomic_path, sha256, write_text
 from datasets import ClipList, list_clips, list_davis, make_views, parse_styles
 from datasets.views import FLOW
 from models import VideoNetwork, build_from_row
@@ -308,8 +308,8 @@ def write_results(cfg: DictConfig, folder: Path, net: VideoNetwork, result: RunE
     row = result.layers.set_index("stage").loc[stage]
     print(f"\n{stage}:\n{tables.format_dimensions(row)}")
     copy = Path(cfg.save_dir) / f"{file_name(cfg.model.name)}_dim_est.csv"
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(tables.dimensions_file(folder, stage), copy)
+    with atomic_path(copy) as temporary:
+        shutil.copyfile(tables.dimensions_file(folder, stage), temporary)
     if cfg.joint_encoding:
         print(tables.format_classes(row))
         # the original's name: with the path for SlowFast, with the stage for the others

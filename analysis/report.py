@@ -26,6 +26,7 @@ from configs import UserError, row
 from configs.files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
+REPORT_NAME = "report.html"
 # of a table of any other file, and of the names of what was left out
 MOST_ROWS, MOST_NAMES = 200, 50
 
@@ -73,7 +74,7 @@ def write_report(folder: Path) -> Path:
         "left_out": left_out(manifest),
         "examples": examples(manifest, pd.read_parquet(folder / "views.parquet")),
     }
-    path = folder / "report.html"
+    path = folder / REPORT_NAME
     write_text(path, render(page))
     return path
 

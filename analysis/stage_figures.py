@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from analysis.figures import COLOURS, MARKERS, save
-from analysis.latex import escape
+from analysis.latex_text import escape
 from analysis.paper import FACTORS, UNIT_CLASSES
 from configs import UserError
 

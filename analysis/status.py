@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
+from analysis.report import REPORT_NAME
 from analysis.store import DONE, ERROR_NAME, SKIPPED, is_locked, read_manifest
 from analysis.tables import align
 from configs import UserError
@@ -49,6 +50,6 @@ def look(folder: Path) -> dict:
     elif shard:
         state = "to be merged"
     else:
-        state = "done" if (folder / "layers.csv").exists() else "stopped"
+        state = "done" if (folder / REPORT_NAME).exists() else "stopped"  # written last
     counts = {"views": len(status), "done": done, "skipped": skipped, "left": left}
     return {"state": state, **counts, "why": reason}

@@ -21,7 +21,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from configs import UserError
-from configs.files import atomic_path, write_text
+from configs.files import NO_ROOM, atomic_path, named_where_full, remove_leftovers, write_text
 
 try:
     import fcntl
@@ -99,11 +99,11 @@ class Store:
         if not (path / "manifest.json").exists():
             (path / "activations").mkdir(parents=True, exist_ok=True)
             for stage, about in manifest["stages"].items():
-                open_memmap(cls._file(path, stage), "w+", np.float32, (rows, about["units"])).flush()
+                allot(cls._file(path, stage), np.float32, (rows, about["units"]))
             for name, table in (("views", views), ("pairs", pairs)):
                 with atomic_path(path / f"{name}.parquet") as temporary:
                     table.to_parquet(temporary, index=False)
-            open_memmap(path / "status.npy", "w+", np.uint8, (rows,)).flush()
+            allot(path / "status.npy", np.uint8, (rows,))
             reserve([path / "status.npy", *(cls._file(path, stage) for stage in manifest["stages"])])
             write_text(path / "manifest.json", to_json(manifest))
         store = cls(path, "r+")
@@ -228,8 +228,7 @@ def locked(path: Path) -> Iterator[None]:
                 f"{path}: another run writes there: wait for it (task=status shows how far it is), "
                 "or give another save_dir"
             )
-        for leftover in path.glob(".*.*"):  # of `atomic_path`
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(path)
         yield
 
 
@@ -241,7 +240,8 @@ def writing(path: Path) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            write_text(path / ERROR_NAME, f"{error}\n")
+            with suppress(OSError):  # a disk that is full has no room for that either
+                write_text(path / ERROR_NAME, f"{error}\n")
             raise
 
 
@@ -269,6 +269,12 @@ def is_locked(path: Path) -> bool:
         return False  # no lock was ever taken there, or it is not ours to take
 
 
+def allot(file: Path, kind: type, shape: tuple[int, ...]) -> None:
+    """Make a file of zeros that can be mapped, in place of one that a killed run began."""
+    with named_where_full(file):
+        open_memmap(file, "w+", kind, shape).flush()
+
+
 def reserve(files: list[Path]) -> None:
     """Take the room of files on the disk now: a write to a mapped file finds no other end than a crash where
     the disk is full."""
@@ -280,7 +286,7 @@ def reserve(files: list[Path]) -> None:
             try:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                if error.errno not in (*NO_ROOM, errno.EFBIG):
                     return  # this file system cannot reserve
                 raise UserError(
                     f"no room on the disk for {file} ({size / 2**20:.0f} MiB): free some and give the same "

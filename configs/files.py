@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -9,24 +10,67 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
+
+# errors of a disk that is full
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+# in the names of hidden files that are being written, or were when their writer was killed
+PART = ".part"
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit its file is flushed to disk and takes the
-    name `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # same suffix: some writers choose the format by it
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    name `path`.
+
+    What a killed writer of the same file left is written over.
+
+    Raises
+    ------
+    OSError
+        Where the disk is full: names `path`.
+    """
+    with named_where_full(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, handle = _part_of(path)
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.chmod(0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+@contextmanager
+def named_where_full(path: Path) -> Iterator[None]:
+    """Let an error that tells of a full disk name the file that had no room, which a failed write does not;
+    what names a file of another folder stays."""
     try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        elsewhere = error.filename and Path(error.filename).parent != path.parent
+        if error.errno not in NO_ROOM or elsewhere:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed writers left half-written in a folder and below it, and nothing that is being
+    written now."""
+    for path in folder.rglob(f".*{PART}*"):
+        handle = _opened(path, os.O_RDWR)
+        if handle is not None:
+            path.unlink(missing_ok=True)
+            os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,3 +83,40 @@ def sha256(path: Path) -> str:
     """Hash of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _part_of(path: Path) -> tuple[Path, int | None]:
+    """An empty temporary file for `path`, and the handle that keeps it locked (None: nothing can be locked).
+
+    Its name is always the same, so that a killed writer leaves one at most, and the next one takes it over;
+    where somebody else writes to that one now, another.
+    """
+    part = path.with_name(f".{path.stem}{PART}{path.suffix}")  # same suffix: some writers choose by it
+    handle = _opened(part, os.O_RDWR | os.O_CREAT)
+    if handle is not None:
+        os.ftruncate(handle, 0)
+        return part, handle
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{PART}-", suffix=path.suffix)
+    os.close(handle)
+    return Path(name), _opened(Path(name), os.O_RDWR)
+
+
+def _opened(part: Path, flags: int) -> int | None:
+    """Open a temporary file and lock it; None where it is not there, somebody else has it, or this system
+    cannot lock it."""
+    if fcntl is None:
+        return None
+    try:
+        handle = os.open(part, flags | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            raise
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(handle), part.stat()):  # nobody has finished or removed it meanwhile
+            return handle
+    except OSError:
+        pass  # locked, or gone
+    os.close(handle)
+    return None

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
+from itertools import takewhile
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -96,6 +97,8 @@ def check(arguments: Sequence[str]) -> None:
             for combination in first_of_sweeps(overrides):
                 config = compose("config", overrides=combination)
                 check_values(config)
+            of_hydra = [o.input_line for o in overrides if o.key_or_group.startswith("hydra")]
+            compose("config", overrides=of_hydra, return_hydra_config=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_one_line(error)) from error
     _warn_without_effect(overrides)
@@ -206,4 +209,6 @@ def help_text() -> str:
 
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:2]) or type(error).__name__
+    said = "; ".join(lines[:2]) or type(error).__name__
+    known = takewhile(lambda line: not line.startswith("Config search path"), lines[2:])
+    return f"{said} {', '.join(known)}" if said.endswith(":") else said

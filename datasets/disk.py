@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from configs import UserError
 from datasets.frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, is_image, open_frames
 
 
@@ -47,6 +48,20 @@ def list_videos(folder: Path) -> Iterator[str]:
             inside = _entries(Path(entry.path))
             members = {member: None for e in inside if (member := _video_name(e)) is not None}
         yield from (f"{name}/{member}" for member in members) if members else [name]
+
+
+def require_videos(folder: Path) -> list[str]:
+    """Names of the videos below `folder`, each once.
+
+    Raises
+    ------
+    UserError
+        Where there are none.
+    """
+    names = list(dict.fromkeys(list_videos(folder)))
+    if not names:
+        raise UserError(f"{folder} holds no videos")
+    return names
 
 
 def find_video(folder: Path, name: str) -> Path:

@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
@@ -42,23 +43,22 @@ class BadFrames(UserError):
     """A video that cannot be read: one input among many, which a run may skip."""
 
 
-class FrameFolder:
-    """A folder of images in the order of the numbers in their names (any zero-padding)."""
+class Images(ABC):
+    """Images in the order of the numbers in their names (any zero-padding)."""
 
     fps = None
 
     def __init__(self, path: Path):
         self.path = path
 
-    @cached_property
+    @property
+    @abstractmethod
     def names(self) -> list[str]:
         """The names of the images, in order."""
-        try:
-            with os.scandir(self.path) as entries:
-                images = [entry.name for entry in entries if is_image(entry.name)]
-        except OSError as error:
-            raise BadFrames(f"{self.path} cannot be listed ({error.strerror})") from error
-        return in_order(images, self.path)
+
+    @abstractmethod
+    def _decoded(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        """The images at `indices`, one by one."""
 
     @cached_property
     def numbers(self) -> list[int]:
@@ -70,18 +70,31 @@ class FrameFolder:
 
     def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
-        require_frames(self, indices)
-        return _stack([read_image(self.path / self.names[i]) for i in indices], self.path, room)
+        if max(indices) >= len(self):
+            raise BadFrames(f"{self.path} has {len(self)} frames, {max(indices) + 1} are needed")
+        return _stack(list(self._decoded(indices)), self.path, room)
 
 
-class FrameStore:
+class FrameFolder(Images):
+    """A folder of images."""
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The names of the images, in order."""
+        try:
+            with os.scandir(self.path) as entries:
+                images = [entry.name for entry in entries if is_image(entry.name)]
+        except OSError as error:
+            raise BadFrames(f"{self.path} cannot be listed ({error.strerror})") from error
+        return in_order(images, self.path)
+
+    def _decoded(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        return (read_image(self.path / self.names[i]) for i in indices)
+
+
+class FrameStore(Images):
     """A folder with an SQLite file: table ``Images(ObjId, frames)``, key ``VIDEO/frame_%05d``, encoded
     images."""
-
-    fps = None
-
-    def __init__(self, path: Path):
-        self.path = path
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -103,19 +116,8 @@ class FrameStore:
             names = [key for (key,) in keys if str(key).startswith(f"{self.path.name}/")]
         return in_order(names, self.path)
 
-    @cached_property
-    def numbers(self) -> list[int]:
-        """The number in the key of each frame, in order."""
-        return [number(name) for name in self.names]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
-        """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
-        require_frames(self, indices)
-        images = [read_image(io.BytesIO(data), name) for name, data in self.encoded(indices)]
-        return _stack(images, self.path, room)
+    def _decoded(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
+        return (read_image(io.BytesIO(data), name) for name, data in self.encoded(indices))
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         """Key and bytes, as stored, of the frames at `indices`."""
@@ -214,12 +216,6 @@ def in_order(names: list[str], path: Path) -> list[str]:
     if len(names) > MAX_FRAMES:
         raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: not read")
     return sorted(names, key=lambda name: (number(name), name))
-
-
-def require_frames(frames: FrameFolder | FrameStore, indices: Sequence[int]) -> None:
-    """Raise where a video has fewer frames than are needed."""
-    if max(indices) >= len(frames):
-        raise BadFrames(f"{frames.path} has {len(frames)} frames, {max(indices) + 1} are needed")
 
 
 def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:

@@ -28,6 +28,9 @@ PATIENCE = 300.0  # seconds that a clip may take to decode
 TRIES = 2  # a clip is given up when so many workers were lost on it: one may be lost for want of memory
 # what is listed is shared and not copied; said, since joblib's processes and Python 3.14 begin in other ways
 START = "fork" if sys.platform == "linux" else None
+# with these SLURM tells every process of a job that its end is near: workers, who inherit the main process's
+# answer, never see them
+ANNOUNCEMENTS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 IDLE = -1.0
 PID, ITEM, SINCE = range(3)
 
@@ -107,22 +110,36 @@ def started(source: Watched, rows: range, num_workers: int) -> tuple[Iterator, l
     """Start workers; return the iterator over their batches, and their processes."""
     before = set(multiprocessing.active_children())
     on_child = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    iterator = iter(
-        DataLoader(
-            Subset(source, rows),
-            batch_size=None,
-            shuffle=False,
-            num_workers=num_workers,
-            multiprocessing_context=START,
-            prefetch_factor=2,
-            collate_fn=_as_is,
-            worker_init_fn=source.start,
+    with _blocked(ANNOUNCEMENTS):
+        iterator = iter(
+            DataLoader(
+                Subset(source, rows),
+                batch_size=None,
+                shuffle=False,
+                num_workers=num_workers,
+                multiprocessing_context=START,
+                prefetch_factor=2,
+                collate_fn=_as_is,
+                worker_init_fn=source.start,
+            )
         )
-    )
     if on_child is not None and threading.current_thread() is threading.main_thread():
         # torch's own handler raises wherever the main thread is, be it in the midst of a write
         signal.signal(signal.SIGCHLD, on_child)
     return iterator, [p for p in multiprocessing.active_children() if p not in before]
+
+
+@contextmanager
+def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    """Hold signals back; processes that are started meanwhile do so for good."""
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

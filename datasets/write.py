@@ -3,16 +3,19 @@ all."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from configs import UserError
 from configs.files import atomic_path
@@ -20,6 +23,20 @@ from datasets.frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameSto
 
 # frames of a video that are in memory at a time
 AT_A_TIME = 64
+
+
+def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, unit: str) -> list:
+    """Do a piece of work for every item, several at a time, under a progress bar; return what came of each.
+
+    They are threads, since decoders and OpenCV let go of the lock, and OpenCV's own would not survive a fork.
+    `workers` None: one a core.
+    """
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        try:
+            return list(tqdm(pool.map(work, items), total=len(items), desc=desc, unit=unit))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # whoever stops the command does not wait for the rest
+            raise
 
 
 def resample(count: int, fps: float, to_fps: float) -> NDArray[np.int64]:

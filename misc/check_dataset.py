@@ -7,7 +7,6 @@ their other styles or from most videos; with --dataset also what its annotations
 status: 0 nothing is wrong, 1 something is, 2 there is nothing to check.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,40 +16,34 @@ from omegaconf import OmegaConf
 
 import configs
 from configs import UserError
+from configs.command import Options, command, positive
 from datasets import list_clips
 from datasets.check import check_videos
 from datasets.clips import style_folder
 
 
+@command
 def main() -> int:
-    """Check and print; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Check and print; return 1 where something is wrong."""
+    parser = Options(__doc__)
     parser.add_argument("root", type=Path, help="folder that holds style_1, style_2 ...")
     parser.add_argument("--styles", help="comma list (default: all that are there)")
     parser.add_argument("--dataset", help="check its annotations too")
-    parser.add_argument("--workers", type=int, default=None, help="processes (default: one a core)")
+    parser.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
     arguments = parser.parse_args()
-    try:
-        styles = chosen_styles(arguments.root, arguments.styles)
-        folders = {style: style_folder(arguments.root, style) for style in styles}
-        faults, videos, frames = check_videos(folders, arguments.workers)
-        if arguments.dataset:
-            row = OmegaConf.merge(
-                OmegaConf.create({"stylized_data_dir": str(arguments.root)}),
-                {"dataset": configs.row("dataset", arguments.dataset)},
-            )
-            clips = list_clips(row.dataset, styles, on_error="skip")
-            faults += [f"{clip}: {reason}" for clip, reason in clips.skipped]
-            print(f"{arguments.dataset}: {len(clips.clips)} clips")
-            for reason, ids in clips.filtered_by_reason.items():
-                print(
-                    f"left out, {reason}: {len(ids)} clips ({', '.join(ids[:3])}{', ...' if ids[3:] else ''})"
-                )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    styles = chosen_styles(arguments.root, arguments.styles)
+    folders = {style: style_folder(arguments.root, style) for style in styles}
+    faults, videos, frames = check_videos(folders, arguments.workers)
+    if arguments.dataset:
+        row = OmegaConf.merge(
+            OmegaConf.create({"stylized_data_dir": str(arguments.root)}),
+            {"dataset": configs.row("dataset", arguments.dataset)},
+        )
+        clips = list_clips(row.dataset, styles, on_error="skip")
+        faults += [f"{clip}: {reason}" for clip, reason in clips.skipped]
+        print(f"{arguments.dataset}: {len(clips.clips)} clips")
+        for reason, ids in clips.filtered_by_reason.items():
+            print(f"left out, {reason}: {len(ids)} clips ({', '.join(ids[:3])}{', ...' if ids[3:] else ''})")
     print(*dict.fromkeys(faults), sep="\n", end="\n" if faults else "")
     print(f"{arguments.root}: {videos} videos in {len(styles)} styles, {frames} frames, {len(faults)} faults")
     return 1 if faults else 0

@@ -11,7 +11,6 @@ All else is as with `python main.py task=saliency`.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from pathlib import Path
 
@@ -22,15 +21,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from analysis import saliency
 from configs import CONFIG_DIR, UserError, nearest, rows
+from configs.command import Options, command, positive
 from datasets.frames import FrameFolder, Frames, VideoFile, open_frames
 
 
-def main() -> int:
-    """Explain one clip; return the exit status: 2 where the user can put it right."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
+@command
+def main() -> None:
+    """Explain one clip."""
+    parser = Options(__doc__)
     parser.add_argument("--model_name", default="i3d", help="resnet50, ..., or any row of configs/model")
-    parser.add_argument("--num_classes", type=int, default=400)
+    parser.add_argument("--num_classes", type=positive, default=400)
     parser.add_argument("--model_weights", required=True, help="a checkpoint, or pretrained")
     parser.add_argument("--frame_dir", type=Path, required=True)
     parser.add_argument("--frames_start", type=int)
@@ -45,13 +45,7 @@ def main() -> int:
     parser.add_argument("--only_dep_graph", action="store_true", help="no pictures")
     parser.add_argument("--rules", default="corrected", help="original: with its flaws")
     parser.add_argument("--device", help="cpu, cuda, or the number of a GPU")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
-        saliency.run(configuration(parser.parse_args()))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    saliency.run(configuration(parser.parse_args()))
 
 
 def configuration(given: argparse.Namespace) -> DictConfig:

@@ -5,7 +5,6 @@
 Reads SlowFast .pyth, caffe2 .pkl, TimeSformer and PyTorchVideo .pyth, plain state dicts and safetensors.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -14,31 +13,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from safetensors.torch import save_file
 
 from configs import UserError
+from configs.command import Options, command, positive
 from configs.files import atomic_path
 from models import build_model, list_models
 
 
-def main() -> int:
-    """Convert one file; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Convert one file."""
+    parser = Options(__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("output", type=Path, help="a name that ends in .safetensors")
     parser.add_argument("--model", required=True, help=", ".join(list_models()))
-    parser.add_argument("--num_classes", type=int, help="where it is not the model's own")
+    parser.add_argument("--num_classes", type=positive, help="where it is not the model's own")
     arguments = parser.parse_args()
-    try:
-        if arguments.output.suffix != ".safetensors":
-            raise UserError(f"{arguments.output}: give a name that ends in .safetensors")
-        net = build_model(arguments.model, num_classes=arguments.num_classes, checkpoint=arguments.checkpoint)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    if arguments.output.suffix != ".safetensors":
+        raise UserError(f"{arguments.output}: give a name that ends in .safetensors")
+    net = build_model(arguments.model, num_classes=arguments.num_classes, checkpoint=arguments.checkpoint)
     with atomic_path(arguments.output) as temporary:
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, temporary)
     print(f"{arguments.output}: {len(net.state_dict())} tensors of {arguments.model}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ Masks are the png files below --root, in sequence folders; whatever is not black
 saliency_prior_DATASET.png and, on stdout, the mean size of objects and where their middle is.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,41 +17,35 @@ from tqdm import tqdm
 from analysis.segmentation import read_mask, resize_mask
 from analysis.stage_figures import draw_prior
 from configs import UserError
+from configs.command import Options, command
 
 SIZE = (480, 854)  # height and width that all masks are brought to
 
 
-def main() -> int:
-    """Count and draw; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Count and draw."""
+    parser = Options(__doc__)
     parser.add_argument(
         "--root", type=Path, default="data/DAVIS/Annotations/480p", help="default: %(default)s"
     )
     parser.add_argument("--dataset", default="davis", help="names the figure (default: %(default)s)")
     parser.add_argument("--out_dir", type=Path, default=".", help="default: here")
     given = parser.parse_args()
-    try:
-        files = sorted(given.root.rglob("*.png"))
-        if not files:
-            raise UserError(f"{given.root} holds no masks (*.png): give --root FOLDER")
-        total = np.zeros(SIZE)
-        for file in tqdm(files, unit="mask"):
-            total += resize_mask(read_mask(file), SIZE)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    files = sorted(given.root.rglob("*.png"))
+    if not files:
+        raise UserError(f"{given.root} holds no masks (*.png): give --root FOLDER")
+    total = np.zeros(SIZE)
+    for file in tqdm(files, unit="mask"):
+        total += resize_mask(read_mask(file), SIZE)
     if not total.any():
-        print(f"error: {given.root}: all {len(files)} masks are empty", file=sys.stderr)
-        return 2
+        raise UserError(f"{given.root}: all {len(files)} masks are empty")
     out = given.out_dir / f"saliency_prior_{given.dataset}.png"
     draw_prior(total / len(files), out, f"{given.dataset}: {len(files)} masks")
     y, x = (np.average((np.arange(n) + 0.5) / n, weights=total.sum(1 - k)) for k, n in enumerate(SIZE))
     print(f"{len(files)} masks; objects fill {100 * total.mean() / len(files):.1f} % of the picture")
     print(f"their middle: {100 * x:.1f} % from the left, {100 * y:.1f} % from the top")
     print(f"figure: {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 import configs
 from configs import UserError
 from configs.cfg_file import overrides, read_cfg_file
+from configs.command import Options, command, positive
 from models import build_from_row, list_models
 from models.cost import at_size, measure
 
@@ -26,45 +27,39 @@ from models.cost import at_size, measure
 SIZE, BATCH = [240, 427], 2
 
 
-def main() -> int:
-    """Print a table; return the exit status: 2 where the user can put it right."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Print a table."""
+    parser = Options(__doc__)
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument("--model", help="a row of configs/model; none: every network of the table")
     chosen.add_argument("--cfg_file", help="a json file of the original (video object segmentation)")
     parser.add_argument(
         "--name", help="the network, where the row wraps a package: --model timm --name resnet50"
     )
-    parser.add_argument("--frames", type=int, help="frames of the clip; none: the network's own")
-    parser.add_argument("--crop", type=int, help="side of the clip in pixels; none: the network's own")
+    parser.add_argument("--frames", type=positive, help="frames of the clip; none: the network's own")
+    parser.add_argument("--crop", type=positive, help="side of the clip in pixels; none: the network's own")
     parser.add_argument("--checkpoint", help="read it too, to see that it fits; counting needs none")
     parser.add_argument("--random_seed", type=int, default=1, help="of weights that no checkpoint gives")
     given = parser.parse_args()
+    if given.checkpoint and not (given.model or given.cfg_file):
+        raise UserError("--checkpoint is of one network: give --model or --cfg_file too")
     print(f"{'model':<30}{'T x H x W':>14}{'GFLOPs':>10}{'params (M)':>12}")
-    try:
-        if given.checkpoint and not (given.model or given.cfg_file):
-            raise UserError("--checkpoint is of one network: give --model or --cfg_file too")
-        for row in rows(given):
-            net = build_from_row(
-                row,
-                checkpoint=None if given.checkpoint == "imgnet" else given.checkpoint or None,
-                seed=given.random_seed,
-            )
-            cost = measure(net)
-            size = f"{cost.frames} x {cost.height} x {cost.width}"
-            print(
-                f"{row.name:<30}{size:>14}{cost.multiply_adds / 1e9:>10.2f}{cost.parameters / 1e6:>12.2f}",
-                flush=True,
-            )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for row in rows(given):
+        net = build_from_row(
+            row,
+            checkpoint=None if given.checkpoint == "imgnet" else given.checkpoint or None,
+            seed=given.random_seed,
+        )
+        cost = measure(net)
+        size = f"{cost.frames} x {cost.height} x {cost.width}"
+        print(
+            f"{row.name:<30}{size:>14}{cost.multiply_adds / 1e9:>10.2f}{cost.parameters / 1e6:>12.2f}",
+            flush=True,
+        )
     if given.cfg_file:
         print(f"\na batch of {BATCH}, as the original counts: {BATCH * cost.multiply_adds / 1e9:.2f} GFLOPs")
     print("\nGFLOPs: 1e9 multiply-adds of one clip (convolutions, linear layers, matrix products, attention)")
-    return 0
 
 
 def rows(given: argparse.Namespace) -> list[DictConfig]:

@@ -7,7 +7,6 @@ the frames of video files as png. Table Images(ObjId, frames), key VIDEO/frame_0
 stays.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,36 +14,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tqdm import tqdm
 
-from configs import UserError
-from datasets.disk import find_video, list_videos
+from configs.command import Options, command
+from datasets.disk import find_video, require_videos
 from datasets.frames import STORE_NAME
 from datasets.write import write_store
 
 
-def main() -> int:
-    """Make the stores; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Make the stores."""
+    parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("out", type=Path)
     parser.add_argument("--first", type=int, default=1, help="number of the first frame (default 1)")
     arguments = parser.parse_args()
-    try:
-        names = list(dict.fromkeys(list_videos(arguments.source)))
-        if not names:
-            raise UserError(f"{arguments.source} holds no videos")
-        frames = 0
-        for name in tqdm(names, unit="video"):
-            if not (arguments.out / name / STORE_NAME).exists():
-                frames += write_store(
-                    find_video(arguments.source, name), arguments.out / name, arguments.first
-                )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    names = require_videos(arguments.source)
+    frames = 0
+    for name in tqdm(names, unit="video"):
+        if not (arguments.out / name / STORE_NAME).exists():
+            frames += write_store(find_video(arguments.source, name), arguments.out / name, arguments.first)
     print(f"{arguments.out}: {len(names)} videos, {frames} frames written")
-    return 0
 
 
 if __name__ == "__main__":

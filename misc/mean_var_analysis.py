@@ -5,7 +5,6 @@
 The residual is what the dynamic and the static share leave of 100.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,32 +13,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from analysis.original_files import average_seeds, format_average
 from analysis.paper import FACTORS
-from configs import UserError
+from configs.command import Options, command
 from configs.files import atomic_path
 
 DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 
 
-def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: str | None = __doc__) -> int:
-    """Print the table; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: str | None = __doc__) -> None:
+    """Print the table."""
+    parser = Options(description)
     parser.add_argument(
         "folder", nargs="?", type=Path, default=default, help="its result files (default: %(default)s)"
     )
     parser.add_argument("--csv", type=Path, help="write the table there too")
     arguments = parser.parse_args()
-    try:
-        table = average_seeds(arguments.folder, factors)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    table = average_seeds(arguments.folder, factors)
     if arguments.csv:
         with atomic_path(arguments.csv) as temporary:
             table.to_csv(temporary, index=False)
     print(format_average(table))
-    return 0
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ The iteration is the last part of a file's name: MODEL_5000.txt. With %s in --ou
 of its own.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,36 +14,26 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from analysis.original_files import read_iterations
 from analysis.stage_figures import draw_iterations
 from configs import UserError
+from configs.command import Options, command
 
 
-def main() -> int:
-    """Draw; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Draw."""
+    parser = Options(__doc__)
     parser.add_argument("--in_dir", type=Path, required=True, help="folder of result files")
     parser.add_argument("--out_plot", default="iterations.png", help="file to write (default: %(default)s)")
     parser.add_argument("--stream", default="sensor_fusion", help="default: %(default)s")
     given = parser.parse_args()
-    try:
-        table = read_iterations(given.in_dir)
-        table = table[table["stream"] == given.stream]
-        if table.empty:
-            raise UserError(f"{given.in_dir}: no result file has a stage of {given.stream}")
-        stages = {f"{given.stream}_{place}": rows for place, rows in table.groupby("place")}
-        if "%s" in given.out_plot:
-            for name, rows in stages.items():
-                draw_iterations(
-                    {name: rows}, Path(given.out_plot.replace("%s", name)), given.in_dir.resolve().name
-                )
-                print(given.out_plot.replace("%s", name))
-        else:
-            draw_iterations(stages, Path(given.out_plot), given.in_dir.resolve().name)
-            print(given.out_plot)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    table = read_iterations(given.in_dir)
+    table = table[table["stream"] == given.stream]
+    if table.empty:
+        raise UserError(f"{given.in_dir}: no result file has a stage of {given.stream}")
+    stages = {f"{given.stream}_{place}": rows for place, rows in table.groupby("place")}
+    parts = {given.out_plot.replace("%s", name): {name: rows} for name, rows in stages.items()}
+    for path, part in parts.items() if "%s" in given.out_plot else [(given.out_plot, stages)]:
+        draw_iterations(part, Path(path), given.in_dir.resolve().name)
+        print(path)
 
 
 if __name__ == "__main__":

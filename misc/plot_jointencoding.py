@@ -5,7 +5,6 @@
 Figures go beside it, to joint_encoding_plots/MODEL: one a stage, and all of them in stages.png.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -15,15 +14,15 @@ from analysis.figures import draw_classes
 from analysis.original_files import read_joint_encoding
 from analysis.stage_figures import draw_joint_encoding
 from configs import UserError
+from configs.command import Options, command
 
 DEFAULT = "dim_outputs/vos_models/joint_encoding/matnet_fusion_type_gated"
 
 
-def main() -> int:
-    """Print the table and draw; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Print the table and draw."""
+    parser = Options(__doc__)
     parser.add_argument(
         "folder", nargs="?", type=Path, default=DEFAULT, help="scores of units (default: %(default)s)"
     )
@@ -37,14 +36,10 @@ def main() -> int:
     given = parser.parse_args()
     folder = given.folder.resolve()
     out = given.out_dir or folder.parent.parent / "joint_encoding_plots" / folder.name
-    try:
-        table = read_joint_encoding(given.folder, given.threshold)
-        shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
-        if shown.empty:
-            raise UserError(f"{given.folder} has no stage of {given.stream}: it has {', '.join(table.index)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    table = read_joint_encoding(given.folder, given.threshold)
+    shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
+    if shown.empty:
+        raise UserError(f"{given.folder} has no stage of {given.stream}: it has {', '.join(table.index)}")
     percent = 100 * shown.div(shown.sum(axis=1), axis=0)
     print(f"percent of units at threshold {given.threshold}\n")
     print(percent.to_string(float_format="{:.1f}".format))
@@ -52,7 +47,6 @@ def main() -> int:
         draw_classes(row.astype(object), out / f"{stage}.png", stage)
     draw_joint_encoding(percent, out / "stages.png", f"{folder.name} (threshold {given.threshold})")
     print(f"\nfigures in {out}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ A folder stands for the mean over its seeds, with 95 % bars. With %s in --out_pl
 its own.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,14 +15,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from analysis.original_files import average_seeds, read_dimensions
 from analysis.stage_figures import draw_stages, stages_as_tikz
 from configs import UserError
+from configs.command import Options, command
 from configs.files import write_text
 
 
-def main() -> int:
-    """Draw; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Draw."""
+    parser = Options(__doc__)
     parser.add_argument("--in_file", type=Path, required=True, help="a result file, or a folder of several")
     parser.add_argument("--out_plot", help="file to write (default: stages.tex, or stages.png)")
     parser.add_argument("--matplot", action="store_true", help="a figure instead of TikZ")
@@ -34,19 +33,14 @@ def main() -> int:
     given = parser.parse_args()
     out = given.out_plot or ("stages.png" if given.matplot else "stages.tex")
     title = given.title or given.in_file.stem.partition("_final_")[0]
-    try:
-        streams = streams_of(given.in_file, given.streams.split(","))
-        parts = {out.replace("%s", name): {name: streams[name]} for name in streams}
-        for path, part in parts.items() if "%s" in out else [(out, streams)]:
-            if given.matplot:
-                draw_stages(part, Path(path), title)
-            else:
-                write_text(Path(path), stages_as_tikz(part, title))
-            print(path)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    streams = streams_of(given.in_file, given.streams.split(","))
+    parts = {out.replace("%s", name): {name: streams[name]} for name in streams}
+    for path, part in parts.items() if "%s" in out else [(out, streams)]:
+        if given.matplot:
+            draw_stages(part, Path(path), title)
+        else:
+            write_text(Path(path), stages_as_tikz(part, title))
+        print(path)
 
 
 def streams_of(source: Path, names: list[str]) -> dict:

@@ -5,7 +5,6 @@
 A line is UNIT,A,B,C,D: the unit's value over pairs that share dynamics only, appearance only, neither, both.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -16,29 +15,24 @@ from tqdm import tqdm
 from analysis.original_files import SEED_OF_TABLE, read_statistics
 from analysis.stage_figures import draw_conditions
 from configs import UserError
+from configs.command import Options, command
 
 
-def main() -> int:
-    """Draw every table; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Draw every table."""
+    parser = Options(__doc__)
     parser.add_argument(
         "--in_dir", type=Path, default="dim_outputs/vos_models/stats_tables", help="default: %(default)s"
     )
     parser.add_argument("--out_dir", type=Path, default="plots_stats", help="default: %(default)s")
     given = parser.parse_args()
-    try:
-        tables = sorted(given.in_dir.glob("*/*.csv"))
-        if not tables:
-            raise UserError(f"{given.in_dir} holds no MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
-        for path in tqdm(tables, unit="table"):
-            draw(path, given.out_dir)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    tables = sorted(given.in_dir.glob("*/*.csv"))
+    if not tables:
+        raise UserError(f"{given.in_dir} holds no MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
+    for path in tqdm(tables, unit="table"):
+        draw(path, given.out_dir)
     print(f"{len(tables)} figures in {given.out_dir}")
-    return 0
 
 
 def draw(path: Path, out: Path) -> None:

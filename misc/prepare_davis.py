@@ -13,7 +13,6 @@ same command goes on where it was stopped.
 import argparse
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +20,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import cv2
 from omegaconf import OmegaConf
-from tqdm import tqdm
 
 import configs
 from configs import UserError
+from configs.command import Options, command, positive
 from configs.files import atomic_path, write_text
 from datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
-from datasets.frames import BadFrames, FrameFolder, is_image, read_image
-from datasets.write import encode, fit
+from datasets.frames import FrameFolder, is_image, read_image
+from datasets.write import encode, fit, in_threads
 from stylize.apply import choose_device, make_style
 from stylize.flow import colour_flow, dense_flow
 from stylize.generate import claim, generate
@@ -87,14 +86,7 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
     write_text(note, text)
     for file in (source / LISTS).glob("*.txt"):
         write_text(out / LISTS / file.name, file.read_text(encoding="utf-8"))
-    for_all(partial(copy_sequence, source, out, short_side), names, workers, "copy")
-
-
-def for_all(work, names: list[str], workers: int, what: str) -> None:
-    """Do a piece of work for every sequence, several at a time."""
-    # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
-    with ThreadPoolExecutor(workers) as pool:
-        list(tqdm(pool.map(work, names), total=len(names), desc=what, unit="sequence"))
+    in_threads(partial(copy_sequence, source, out, short_side), names, workers, "copy", "sequence")
 
 
 def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) -> int:
@@ -135,40 +127,30 @@ def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
     return names
 
 
+@command
 def main() -> int:
-    """Prepare a split; return the exit status: 1 where frames were left out, 2 for an error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Prepare a split; return 1 where frames were left out."""
+    parser = Options(__doc__)
     parser.add_argument("davis", type=Path, help="DAVIS 2016 as downloaded")
     parser.add_argument("--out", type=Path, help="folder of a copy (default: DAVIS itself)")
-    parser.add_argument("--short_side", type=int, help="with --out: scale frames down to this short side")
+    parser.add_argument(
+        "--short_side", type=positive, help="with --out: scale frames down to this short side"
+    )
     parser.add_argument("--split", default="val")
     parser.add_argument("--sequences", nargs="+", help="only these (default: all that are on disk)")
     parser.add_argument("--style", default="builtin", help="table of four styles: builtin, shipped")
     parser.add_argument("--device", help="of trained styles")
-    parser.add_argument("--batch_size", type=int, default=8, help="frames that a style takes at once")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads")
+    parser.add_argument("--batch_size", type=positive, default=8, help="frames that a style takes at once")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="threads")
     arguments = parser.parse_args()
     root = arguments.out or arguments.davis
-    try:
-        if arguments.short_side and not arguments.out:
-            raise UserError("--short_side goes with --out DIR: the frames of DAVIS stay as they are")
-        for option in ("workers", "batch_size", "short_side"):
-            value = getattr(arguments, option)
-            if value is not None and value < 1:
-                raise UserError(f"--{option} {value}: a number from 1 on is expected")
-        names = sequences_of(arguments.davis, arguments.split, arguments.sequences)
-        if arguments.out:
-            copy_all(arguments.davis, root, arguments.short_side, names, arguments.workers)
-        for_all(partial(write_flow, root), names, arguments.workers, "flow")
-        lost = write_styles(root, names, arguments)
-    except (UserError, BadFrames) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    if arguments.short_side and not arguments.out:
+        raise UserError("--short_side goes with --out DIR: the frames of DAVIS stay as they are")
+    names = sequences_of(arguments.davis, arguments.split, arguments.sequences)
+    if arguments.out:
+        copy_all(arguments.davis, root, arguments.short_side, names, arguments.workers)
+    in_threads(partial(write_flow, root), names, arguments.workers, "flow", "sequence")
+    lost = write_styles(root, names, arguments)
     print(f"{root}: {len(names)} sequences with flow and styles")
     return 1 if lost else 0
 

@@ -10,10 +10,8 @@ that is filled. What is there already stays.
 """
 
 import argparse
-import os
 import shutil
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +19,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 import configs
 from configs import UserError
+from configs.command import Options, command, positive
 from datasets.annotations import LAYOUTS, Annotated
-from datasets.disk import find_video, list_videos
+from datasets.disk import find_video, require_videos
 from datasets.frames import open_frames
-from datasets.write import fit, read_in_parts, resample, write_folder
+from datasets.write import fit, in_threads, read_in_parts, resample, write_folder
 from stylize.exemplars import render
 
 
@@ -94,7 +92,7 @@ def jobs_of(name: str, arguments: argparse.Namespace) -> list[Job]:
         raise UserError(f"dataset {name!r} has no annotations: {', '.join(known_datasets())} have")
     copy_annotations(row, arguments.annotations, root)
     lines = [e for e in LAYOUTS[row.layout](row, root, []) if not e.filtered and not e.broken]
-    videos = [find_video(arguments.videos, v) for v in dict.fromkeys(list_videos(arguments.videos))]
+    videos = [find_video(arguments.videos, video) for video in require_videos(arguments.videos)]
     plans = []
     for path in videos[: arguments.number]:
         frames = open_frames(path)
@@ -118,33 +116,23 @@ def known_datasets() -> list[str]:
     return [name for name, row in tables.items() if "annotations" in row]
 
 
-def main() -> int:
-    """Make the data sets; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Make the data sets."""
+    parser = Options(__doc__)
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")
     parser.add_argument("out", type=Path)
     parser.add_argument("--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list")
-    parser.add_argument("--number", type=int, default=8, help="videos at most (default 8)")
-    parser.add_argument("--frames", type=int, default=64, help="frames of a video at most (default 64)")
-    parser.add_argument("--short_side", type=int, default=256)
-    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
+    parser.add_argument("--number", type=positive, default=8, help="videos at most (default 8)")
+    parser.add_argument("--frames", type=positive, default=64, help="frames of a video at most (default 64)")
+    parser.add_argument("--short_side", type=positive, default=256)
+    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one a core)")
     arguments = parser.parse_args()
-    try:
-        jobs = [job for name in arguments.datasets.split(",") for job in jobs_of(name, arguments)]
-        if not jobs:
-            raise UserError(f"{arguments.videos} holds no videos")
-        # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
-        with ThreadPoolExecutor(arguments.workers or os.cpu_count()) as pool:
-            list(tqdm(pool.map(render_video, jobs), total=len(jobs), desc="render styles", unit="video"))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    jobs = [job for name in arguments.datasets.split(",") for job in jobs_of(name, arguments)]
+    in_threads(render_video, jobs, arguments.workers, "render styles", "video")
     for name in arguments.datasets.split(","):
         print(f"python main.py --stylized_data_dir {arguments.out / name} --dataset {name}")
-    return 0
 
 
 if __name__ == "__main__":

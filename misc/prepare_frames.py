@@ -9,21 +9,18 @@ named, and the exit status is 1 then.
 """
 
 import argparse
-import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tqdm import tqdm
-
 import configs
 from configs import UserError
-from datasets.disk import find_video, list_videos
+from configs.command import Options, command, positive
+from datasets.disk import find_video, require_videos
 from datasets.frames import BadFrames, open_frames
-from datasets.write import fit, frame_name, read_in_parts, resample, write_folder
+from datasets.write import fit, frame_name, in_threads, read_in_parts, resample, write_folder
 
 
 def extract(arguments: argparse.Namespace, name: str) -> str | None:
@@ -47,11 +44,10 @@ def extract(arguments: argparse.Namespace, name: str) -> str | None:
     return None
 
 
+@command
 def main() -> int:
-    """Extract all videos; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Extract all videos; return 1 where one could not be read."""
+    parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("out", type=Path)
     parser.add_argument("--dataset", help="take --fps, --names and --first of this data set")
@@ -60,32 +56,24 @@ def main() -> int:
     parser.add_argument("--names", help="pattern of frame names (default %%06d.jpg)")
     parser.add_argument("--first", type=int, help="number of the first frame (default 1)")
     parser.add_argument("--prefix", default="", help="put in front of the names of videos")
-    parser.add_argument("--short_side", type=int, help="scale larger frames down to this short side")
+    parser.add_argument("--short_side", type=positive, help="scale larger frames down to this short side")
     parser.add_argument("--quality", type=int, default=95, help="of jpg (default 95)")
-    parser.add_argument("--workers", type=int, default=None, help="threads (default: one a core)")
+    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one a core)")
     arguments = parser.parse_args()
-    try:
-        row = configs.row("dataset", arguments.dataset) if arguments.dataset else {}
-        frames = row.get("frames") or {}
-        if arguments.names is None:
-            arguments.names = frames.get("pattern", "%06d.jpg")
-        if arguments.first is None:
-            arguments.first = frames.get("first", 1)
-        if arguments.fps is None:
-            arguments.fps = row.get("fps")
-        if arguments.fps is not None and arguments.fps <= 0:
-            raise UserError(f"--fps {arguments.fps:g}: a number above 0 is expected")
-        frame_name(arguments.names, arguments.first)
-        names = list(dict.fromkeys(list_videos(arguments.source)))
-        if not names:
-            raise UserError(f"{arguments.source} holds no videos")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    # threads: decoders and OpenCV let go of the lock, and OpenCV's own threads would not survive a fork
-    with ThreadPoolExecutor(arguments.workers or os.cpu_count()) as pool:
-        done = pool.map(partial(extract, arguments), names)
-        faults = [fault for fault in tqdm(done, total=len(names), unit="video") if fault]
+    row = configs.row("dataset", arguments.dataset) if arguments.dataset else {}
+    frames = row.get("frames") or {}
+    if arguments.names is None:
+        arguments.names = frames.get("pattern", "%06d.jpg")
+    if arguments.first is None:
+        arguments.first = frames.get("first", 1)
+    if arguments.fps is None:
+        arguments.fps = row.get("fps")
+    if arguments.fps is not None and arguments.fps <= 0:
+        raise UserError(f"--fps {arguments.fps:g}: a number above 0 is expected")
+    frame_name(arguments.names, arguments.first)
+    names = require_videos(arguments.source)
+    done = in_threads(partial(extract, arguments), names, arguments.workers, "extract", "video")
+    faults = [fault for fault in done if fault]
     print(*faults, sep="\n", end="\n" if faults else "")
     print(f"{arguments.out}: {len(names) - len(faults)} of {len(names)} videos")
     return 1 if faults else 0

@@ -8,7 +8,6 @@ Reads json lists (SSv2, Diving48), json of videos by id (ActivityNet, official o
 Which lines are chosen depends on the seed and on the file's ids alone.
 """
 
-import argparse
 import csv
 import io
 import json
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import configs
 from configs import UserError, nearest
+from configs.command import Options, command, positive
 from configs.files import write_text
 from datasets.annotations import read_csv, read_json
 from datasets.views import generator
@@ -65,36 +65,30 @@ def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, in
     return "[\n" + ",\n".join(map(json.dumps, chosen)) + "\n]\n", len(chosen), len(clips)
 
 
-def main() -> int:
-    """Write the subset; return the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+@command
+def main() -> None:
+    """Write the subset."""
+    parser = Options(__doc__)
     parser.add_argument("annotations", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--number", type=int, help="how many clips (default: all)")
+    parser.add_argument("--number", type=positive, help="how many clips (default: all)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--classes", help="classes of a Kinetics subset: temporal, static or random")
     arguments = parser.parse_args()
-    try:
-        subsets = configs.row("dataset", "Kinetics").subsets
-        if arguments.classes is not None and arguments.classes not in subsets:
-            raise UserError(f"--classes {arguments.classes}{nearest(arguments.classes, subsets)}")
-        if not arguments.annotations.is_file():
-            raise UserError(f"{arguments.annotations} does not exist")
-        if arguments.annotations.suffix.lower() == ".csv":
-            classes = set(subsets[arguments.classes]) if arguments.classes else None
-            text, kept, whole = subset_csv(arguments.annotations, classes, arguments.number, arguments.seed)
-        elif arguments.classes is not None:
-            raise UserError(f"--classes {arguments.classes} is for csv lists of Kinetics")
-        else:
-            text, kept, whole = subset_json(arguments.annotations, arguments.number, arguments.seed)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    subsets = configs.row("dataset", "Kinetics").subsets
+    if arguments.classes is not None and arguments.classes not in subsets:
+        raise UserError(f"--classes {arguments.classes}{nearest(arguments.classes, subsets)}")
+    if not arguments.annotations.is_file():
+        raise UserError(f"{arguments.annotations} does not exist")
+    if arguments.annotations.suffix.lower() == ".csv":
+        classes = set(subsets[arguments.classes]) if arguments.classes else None
+        text, kept, whole = subset_csv(arguments.annotations, classes, arguments.number, arguments.seed)
+    elif arguments.classes is not None:
+        raise UserError(f"--classes {arguments.classes} is for csv lists of Kinetics")
+    else:
+        text, kept, whole = subset_json(arguments.annotations, arguments.number, arguments.seed)
     write_text(arguments.out, text)
     print(f"{arguments.out}: {kept} of {whole} clips")
-    return 0
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 import analysis.store
 import main
-from analysis import estimate_run, tables
+from analysis import estimate_run
 from analysis.extract import extract
 from analysis.status import look
 from analysis.store import Store, is_locked, locked, writing
 from configs import UserError
-from configs.files import write_text
+from configs.files import atomic_path, write_text
 from datasets import ClipList, list_clips, make_views
 from tests.analysis.test_extract import OrderBlind, T, contents, planted_clips, run
 from tests.datasets.test_loader import dataset
@@ -35,12 +35,19 @@ def planted(tmp_path_factory):
     return planted_clips(tmp_path_factory.mktemp("planted"), clips=24)
 
 
-def whole_run(root: Path, folder: Path, pause: float = 0.0) -> None:
-    """The main job without its pictures."""
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Last digits depend on the number of threads, here and in processes that tests start."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def read_slowly(root: Path, folder: Path, pause: float = 0.0) -> None:
+    """What of the main job takes long; test_whole_run.py has all of it."""
     with writing(folder):
         run(Slow(pause), root, folder, num_workers=1, on_error="skip")
-        tables.write_tables(folder, estimate_run(folder, n_boot=20))
 
 
 class Slow(OrderBlind):
@@ -57,15 +64,16 @@ class Slow(OrderBlind):
 
 def _begin(root, folder, ready):
     analysis.store.COMMIT_SECONDS = 0.0
+    torch.set_num_threads(1)
     ready.send(None)
-    whole_run(root, folder, pause=0.03)
+    read_slowly(root, folder, pause=0.03)
 
 
-def test_killed_at_ten_random_moments(tmp_path):
+def test_killed_between_batches_and_in_the_midst_of_them(tmp_path):
     root = planted_clips(tmp_path / "set", clips=10)
     (root / "style_2" / "clip007" / "000003.png").write_bytes(b"not an image")  # named once, whatever happens
     begin = time.monotonic()
-    whole_run(root, tmp_path / "undisturbed", pause=0.03)
+    read_slowly(root, tmp_path / "undisturbed", pause=0.03)
     seconds = time.monotonic() - begin
     undisturbed = contents(tmp_path / "undisturbed")
     processes = get_context("forkserver")
@@ -83,7 +91,7 @@ def test_killed_at_ten_random_moments(tmp_path):
         if victim.exitcode == 0:  # it was done before: begin again
             assert contents(folder) == undisturbed
             shutil.rmtree(folder)
-    whole_run(root, folder)  # at once: nothing waits for what the killed run left
+    read_slowly(root, folder)  # at once: nothing waits for what the killed run left
     assert contents(folder) == undisturbed
 
 
@@ -134,9 +142,14 @@ def test_one_run_a_folder_and_a_dead_one_does_not_count(tmp_path):
         pass
     other.kill()
     other.join()
-    (tmp_path / ".views.x1.parquet").touch()  # left half-written
-    with locked(tmp_path):
-        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    for name in (".views.part.parquet", "dim_est/.stage1.part.csv"):  # left half-written
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / ".settings.user.yaml").touch()  # somebody else's
+    with locked(tmp_path), atomic_path(tmp_path / "layers.csv"):
+        with locked(tmp_path):  # what is being written stays
+            left = {p.name for p in tmp_path.rglob(".*")}
+    assert left == {".lock", ".settings.user.yaml", ".layers.part.csv"}
     assert not is_locked(tmp_path)
 
 
@@ -288,8 +301,9 @@ def test_a_view_left_out_is_counted_once(planted, tmp_path):
 
 def test_status_tells_running_failed_stopped_and_done(planted, tmp_path):
     run(OrderBlind(), planted, tmp_path / "a")
-    assert look(tmp_path / "a")["state"] == "stopped"  # its tables are not written
     write_text(tmp_path / "a" / "layers.csv", "")
+    assert look(tmp_path / "a")["state"] == "stopped"  # before the report was written, which comes last
+    write_text(tmp_path / "a" / "report.html", "")
     assert look(tmp_path / "a") == {
         **{"state": "done", "views": 144, "done": 144, "skipped": 0, "left": 0, "why": ""}
     }

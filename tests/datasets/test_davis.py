@@ -364,4 +364,4 @@ def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):  # noqa
     assert status == 2 and "nearest known: goat" in err
     assert call("prepare_davis.py", tmp_path)[0] == 2
     status, _, err = call("prepare_davis.py", source, "--workers", 0)
-    assert status == 2 and "--workers 0: a number from 1 on" in err
+    assert status == 2 and "--workers: a number from 1 on is expected, not 0" in err
