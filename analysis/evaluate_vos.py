@@ -55,10 +55,10 @@ from analysis.store import differences, locked, read_manifest, to_json
 from configs import UserError
 from configs.assets import versions
 from configs.files import atomic_path, write_text
-from datasets import loader
 from datasets.davis import RESOLUTION, DavisClips, list_davis
 from datasets.flow_batches import FlowBatches, flow_inputs
 from datasets.frames import BadFrames, read_image
+from datasets.workers import loader
 from models.twostream import TwoStreamNetwork
 
 log = logging.getLogger(__name__)

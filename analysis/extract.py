@@ -15,9 +15,9 @@ from tqdm import tqdm
 from analysis.passes import Inputs, OnItsWay, Reader
 from analysis.store import Store
 from configs import UserError, nearest
-from datasets import ClipList, DavisClips, FlowBatches, ViewBatches, flow_inputs, loader, on_device, to_inputs
+from datasets import ClipList, DavisClips, FlowBatches, ViewBatches, flow_inputs, on_device, to_inputs
 from datasets.loader import Decoded
-from datasets.workers import PATIENCE
+from datasets.workers import PATIENCE, loader
 from models import VideoNetwork
 
 POLICIES = ("error", "skip")

@@ -24,8 +24,9 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 import configs
-from datasets import ClipList, ViewBatches, list_clips, loader, make_views, to_inputs
+from datasets import ClipList, ViewBatches, list_clips, make_views, to_inputs
 from datasets.shared import give_back
+from datasets.workers import loader
 from models import build_model
 from stylize.embedded import prepare
 

@@ -1,6 +1,8 @@
 """Turn videos into stylized videos: the pairs that everything rests on come from them."""
 
-from stylize.checkpoints import load_generator
-from stylize.networks import build_generator
+from configs.lazy import lazy_face
 
-__all__ = ["build_generator", "load_generator"]
+# what renders frames does without torch
+__getattr__, __dir__, __all__ = lazy_face(
+    __name__, {"checkpoints": "load_generator", "networks": "build_generator"}
+)

@@ -18,7 +18,7 @@ import pytest
 from analysis.status import look
 from configs import UserError
 from configs.flags import check
-from datasets import loader
+from datasets.workers import loader
 from tests.analysis.test_shards import TINY, results
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_loader import batches

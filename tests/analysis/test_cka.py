@@ -6,8 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
+from analysis import cka
 from analysis.bootstrap import bootstrap_weights, interval
-from analysis.cka import batches, hsic, likeness, shuffled_hsic, slots, stage_cka
+from analysis.cka import (
+    DrawnKernel,
+    Draws,
+    batches,
+    kernels,
+    likeness,
+    shuffled_hsic,
+    shuffled_places,
+    slots,
+    stage_cka,
+)
 from analysis.null import pairs_of_factor
 from analysis.store import Store
 from tests.analysis.simulated import effects, independent, write_run
@@ -23,7 +34,12 @@ def oracle(k, l, w):  # noqa: E741
     return total / weight
 
 
-def kernels(n, seed=0, units=3):
+def hsic(k, l, weights):  # noqa: E741
+    draws = Draws.of(weights)
+    return cka.hsic(DrawnKernel.of(k, draws), DrawnKernel.of(l, draws), draws)
+
+
+def two_kernels(n, seed=0, units=3):
     draw = np.random.default_rng(seed)
     x = draw.standard_normal((n, units)) + 3
     return likeness(x), likeness(x + draw.standard_normal((n, units)))
@@ -31,7 +47,7 @@ def kernels(n, seed=0, units=3):
 
 @pytest.mark.parametrize("n", [4, 7])
 def test_hsic_is_that_of_all_tuples(n):
-    k, l = kernels(n)  # noqa: E741
+    k, l = two_kernels(n)  # noqa: E741
     weights = np.vstack([np.ones(n), bootstrap_weights(n, 6, 1)])
     for w, found in zip(weights, hsic(k, l, weights), strict=True):
         if (w > 0).sum() < 4:
@@ -53,10 +69,10 @@ def test_hsic_does_not_see_means_and_matches_its_matrix_form():
 
 
 def test_shuffled_hsic_is_that_of_shuffled_samples():
-    k, l = kernels(8, 3)  # noqa: E741
+    k, l = two_kernels(8, 3)  # noqa: E741
     orders = np.stack([np.random.default_rng(p).permutation(8) for p in range(5)])
     slow = [hsic(k, l[order][:, order], np.ones((1, 8)))[0] for order in orders]
-    np.testing.assert_allclose(shuffled_hsic(k, l, orders), slow)
+    np.testing.assert_allclose(shuffled_hsic(k, l, orders, *shuffled_places(orders)), slow)
 
 
 def test_hsic_is_unbiased_with_more_units_than_samples():
@@ -117,6 +133,27 @@ def test_rotations_change_nothing_and_noise_does(tmp_path):
     apart = cka_of(write_run(tmp_path / "b", independent(4, units=40), 30))
     assert abs(apart["value"]) < 0.15 and apart["p"] > 0.05
     assert apart["low"] < 0 < apart["high"]
+
+
+def test_a_kernel_that_slots_share_is_made_once(tmp_path):
+    """Four styles: six dynamic pairs of four views."""
+    store = Store.open(write_run(tmp_path / "run", effects(1), 12, clips_a_cluster=2))
+    pairs, rows = pairs_of_factor(store.finished_pairs(), 0), store.activations("stage1")
+    made, compared = kernels(rows, pairs, slots(pairs), np.array([1, 3, 4, 5]))
+    assert len(made) == 4 and len(set(compared)) == 6
+    for slot, two in zip(slots(pairs), compared, strict=True):
+        own = slot[np.isin(pairs.cluster[slot], [1, 3, 4, 5])]
+        for member, number in zip((pairs.a, pairs.b), two, strict=True):
+            x = rows[member[own]].astype(float).reshape(4, 2, -1).mean(1)
+            np.testing.assert_allclose(made[number], likeness(x), atol=1e-9)
+
+
+def test_replicates_and_permutations_come_in_parts(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run", effects(5), 20)
+    whole = cka_of(run)
+    monkeypatch.setattr("analysis.cka.REPLICATES_AT_A_TIME", 7)
+    monkeypatch.setattr("analysis.cka.ORDERS_AT_A_TIME", 5)
+    assert cka_of(run) == pytest.approx(whole)
 
 
 def test_batches_hold_every_cluster_once(tmp_path, monkeypatch):

@@ -5,15 +5,24 @@ import pandas as pd
 import pytest
 from scipy.special import digamma
 from scipy.stats import multivariate_normal, norm, rankdata
+from scipy.stats import t as student_t
 
 from analysis import estimate_information, estimate_pairs, estimate_run
-from analysis.bootstrap import bootstrap_weights
-from analysis.gaussian import normal_scores, unit_information
-from analysis.neighbours import local_bits
-from analysis.null import FactorPairs, pairs_of_factor
+from analysis.bootstrap import bootstrap_weights, interval
+from analysis.gaussian import (
+    as_it_is,
+    lost_to_ranks,
+    normal_scores,
+    null_correlations,
+    same_plan,
+    transformed,
+    unit_information,
+)
+from analysis.neighbours import local_bits, neighbour_information
+from analysis.null import FactorPairs, pairs_of_factor, shuffles
 from analysis.paper import gaussian_bits
 from analysis.store import Store
-from analysis.subspace import canonical_bits, directions, project
+from analysis.subspace import canonical_bits, directions, project, split, subspace_information
 from configs import UserError
 from tests.analysis.simulated import effects, independent, write_run
 
@@ -32,14 +41,14 @@ def correlated(n, seed, rho=RHO, units=1):
     return np.concatenate([a, rho * a + np.sqrt(1 - rho**2) * e]).astype(np.float32)
 
 
-def bits_of_units(rows, n, transform=np.asarray, n_boot=200, n_permutations=0):
+def bits_of_units(rows, n, transform=as_it_is, n_boot=200, n_permutations=0):
     pairs = pairs_apart(n)
     orders = np.stack([np.random.default_rng(p).permutation(n) for p in range(n_permutations)] or [[]])
     orders = orders.astype(int) if n_permutations else np.empty((0, n), int)
     return unit_information(rows, pairs, bootstrap_weights(n, n_boot, 0), orders, transform, 0.95)
 
 
-@pytest.mark.parametrize("transform", [np.asarray, normal_scores])
+@pytest.mark.parametrize("transform", [as_it_is, normal_scores])
 def test_planted_units_share_the_bits_that_they_should(transform):
     layer, units = bits_of_units(correlated(1500, 1, units=20), 1500, transform)
     assert layer["value"] == pytest.approx(BITS, abs=0.01)
@@ -55,14 +64,63 @@ def test_the_copula_sees_through_a_distortion():
     assert bits_of_units(bent, 1000)[0]["value"] < straight - 0.3
 
 
-def test_normal_scores_are_quantiles_of_ranks():
-    x = np.random.default_rng(0).standard_normal((30, 3))
+@pytest.mark.parametrize("most", [1, 4])
+def test_normal_scores_are_quantiles_of_ranks(most):
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal((30, 4))
     x[:, 1] = np.round(x[:, 1])
     x[:, 2] = 4
+    x[:, 3] = np.maximum(x[:, 3], 0)
+    counts = draw.integers(1, most + 1, 30)
+    n = counts.sum()
+    found = normal_scores(x, counts)
     for u, column in enumerate(x.T):
-        ranks = [np.mean([k + 1 for k, v in enumerate(sorted(column)) if v == value]) for value in column]
-        np.testing.assert_allclose(normal_scores(x)[:, u], norm.ppf(np.array(ranks) / 31), atol=1e-12)
-        np.testing.assert_allclose(ranks, rankdata(column))
+        every = np.repeat(column, counts)
+        ranks = [np.mean([k + 1 for k, v in enumerate(sorted(every)) if v == value]) for value in column]
+        np.testing.assert_allclose(found[:, u], norm.ppf(np.array(ranks) / (n + 1)), atol=1e-12)
+        np.testing.assert_allclose(np.repeat(ranks, counts), rankdata(every))
+
+
+def test_views_of_several_pairs_are_ranked_as_often(tmp_path):
+    pairs, rows = pairs_and_rows(tmp_path, effects(1), 10)
+    slow = norm.ppf(rankdata(rows[pairs.b], axis=0) / (len(pairs.b) + 1))
+    np.testing.assert_allclose(transformed(rows, pairs.b, normal_scores), slow, atol=1e-12)
+
+
+def pairs_and_rows(tmp_path, draw, clips, f=0, **options):
+    store = Store.open(write_run(tmp_path / "run", draw, clips, **options))
+    return pairs_of_factor(store.finished_pairs(), f), store.activations("stage1").astype(float)
+
+
+@pytest.mark.parametrize("f", [0, 1])
+@pytest.mark.parametrize(
+    "options", [{}, {"clips_a_cluster": 2}, {"clips_a_cluster": 3}, {"pairs": "paper"}, {"pairs": "both"}]
+)
+def test_correlations_of_broken_pairs_are_those_of_pairs_made_anew(tmp_path, f, options):
+    pairs, rows = pairs_and_rows(tmp_path, effects(2, units=5), 14, f, **options)
+    rows[:, 3] = 0.3
+    orders = shuffles(pairs.cluster, 6, (1,))
+    za, zb = rows[pairs.a], rows[pairs.b]
+    found = null_correlations(za, zb, same_plan(pairs), orders)
+    assert (same_plan(pairs) is None) == (options.get("clips_a_cluster") == 3)  # the last cluster has two
+    for order, new in zip(orders, found, strict=True):
+        slow = estimate_pairs(za, zb[order], np.zeros(len(za)), residual_index=-1, n_factors=1).unit_scores[0]
+        np.testing.assert_allclose(new, np.nan_to_num(slow), atol=1e-5)
+    assert null_correlations(za, zb, same_plan(pairs), orders[:0]).shape == (0, 5)
+
+
+def test_what_ranks_lose_is_given_back():
+    """Every pair a cluster: few videos, ranked among themselves, have the information of many."""
+    rows = np.concatenate([correlated(24, seed, rho=0.9, units=40)[None] for seed in range(5)])
+    truth = -0.5 * np.log2(1 - 0.9**2)
+    errors = [bits_of_units(r, 24, normal_scores)[0]["value"] - truth for r in rows]
+    r = rows[0].astype(float)
+    plain = [transformed(r, member, normal_scores) for member in (pairs_apart(24).a, pairs_apart(24).b)]
+    assert lost_to_ranks(r, *plain, pairs_apart(24)).mean() > 0.01
+    assert abs(np.mean(errors)) < 0.05
+    same = np.concatenate([r[:24], r[:24]])
+    scores = normal_scores(same[:24], np.ones(24, int))
+    assert (lost_to_ranks(same, scores, scores, pairs_apart(24)) == 0).all()
 
 
 def test_the_correction_is_the_digamma_one_for_independent_pairs():
@@ -131,18 +189,63 @@ def test_the_subspace_holds_what_its_covariance_says():
     assert canonical_bits(ones.T @ ones) == pytest.approx(bits, rel=1e-6)
 
 
-def test_the_subspace_is_what_varies_most():
+def test_each_half_is_seen_in_what_varies_most_in_the_other():
     draw = np.random.default_rng(6)
-    rows = draw.standard_normal((300, 30)) * np.linspace(5, 0.1, 30) + 7
-    group = np.arange(300) % 3
+    rows = draw.standard_normal((400, 30)) * np.linspace(5, 0.1, 30) + 7
+    group = np.arange(400) % 3
     rows += 20 * draw.standard_normal((3, 30))[group]  # what styles do to every clip is not looked at
-    used = np.arange(0, 300, 2)
-    found = project(rows.astype(np.float32), used, group, 4)
-    centred = rows[used] - np.stack([rows[used][group[used] == g].mean(0) for g in range(3)])[group[used]]
-    singular = np.linalg.svd(centred, compute_uv=False)[:4]
-    np.testing.assert_allclose(np.sort(np.linalg.norm(found[used], axis=0))[::-1], singular, rtol=1e-4)
-    assert (found[1::2] == 0).all()
+    halves = [np.arange(0, 200), np.arange(201, 400, 2)]
+    found = project(rows.astype(np.float32), halves, group, 4)
+    centred = [
+        rows[h] - np.stack([rows[h][group[h] == g].mean(0) for g in range(3)])[group[h]] for h in halves
+    ]
+    for own, other, half in zip(centred, reversed(centred), halves, strict=True):
+        vectors = np.linalg.svd(other, full_matrices=False)[2][:4]
+        np.testing.assert_allclose(abs(found[half][:, ::-1]), abs(own @ vectors.T), rtol=1e-3, atol=1e-3)
+    assert (found[200::2] == 0).all()
     assert directions(24, 100) == 2 and directions(9, 100) == 0 and directions(1000, 100) == 16
+
+
+def test_the_subspace_of_a_stage_is_that_of_loops(tmp_path):
+    """Halves by themselves, bits by determinants, replicates pair by pair."""
+    pairs, rows = pairs_and_rows(tmp_path, effects(3, units=6), 24)
+    halves = split([pairs], 5, 1)
+    assert sorted(np.concatenate([half.pairs[0] for half in halves])) == list(range(len(pairs.a)))
+    assert not set(halves[0].views) & set(halves[1].views)
+    projected = project(rows, [half.views for half in halves], np.tile(np.arange(8), 24), 2)
+    weights = bootstrap_weights(24, 30, 0)
+
+    def bits(a, b):
+        covariance, det = np.cov(projected[a].T, projected[b].T, bias=True), np.linalg.det
+        return 0.5 * np.log2(det(covariance[:2, :2]) * det(covariance[2:, 2:]) / det(covariance))
+
+    value = np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.pairs[0]]) for h in halves])
+    drawn = []
+    for w in weights:
+        own = [np.repeat(h.pairs[0], w[pairs.cluster[h.pairs[0]]].astype(int)) for h in halves]
+        drawn.append(np.mean([bits(pairs.a[o], pairs.b[o]) for o in own]))
+    null = [np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.orders[0][p]]) for h in halves]) for p in range(5)]
+    found = subspace_information(
+        projected, pairs, weights, [(half.pairs[0], half.orders[0]) for half in halves], 0.95
+    )
+    assert found["plug_in"] == pytest.approx(value)
+    assert found["value"] == pytest.approx(2 * value - np.mean(drawn))
+    assert [found["low"], found["high"]] == pytest.approx(interval(value, np.array(drawn), 12, 0.95))
+    assert found["p"] == (1 + sum(null >= value)) / 6
+
+
+def test_directions_know_nothing_of_the_pairs_they_are_used_on(tmp_path):
+    """Noise alone: in its own directions it would seem to share something with itself."""
+    values = []
+    for seed in range(12):
+        pairs, rows = pairs_and_rows(tmp_path / str(seed), independent(seed, units=60), 40)
+        halves = split([pairs], 0, 0)
+        projected = project(rows, [half.views for half in halves], np.tile(np.arange(8), 40), 2)
+        own = [(half.pairs[0], half.orders[0]) for half in halves]
+        values.append(
+            subspace_information(projected, pairs, bootstrap_weights(40, 100, 0), own, 0.95)["value"]
+        )
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values)) + 0.02
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -164,6 +267,20 @@ def test_neighbours_find_planted_bits_and_what_no_correlation_shows(tmp_path):
     assert local_bits(rows[:2000], rows[2000:]).mean() == pytest.approx(BITS, abs=0.05)
     x = np.random.default_rng(9).standard_normal(2000)
     assert local_bits(x, x**2 + 0.1 * np.random.default_rng(10).standard_normal(2000)).mean() > 1
+
+
+def test_neighbours_have_the_interval_of_the_jackknife():
+    n, rows = 12, correlated(12, 3)
+    pairs = pairs_apart(n)
+    found = neighbour_information(rows[:n, 0], rows[n:, 0], pairs, 0, 0, 0.95)
+    x, y = (norm.ppf(rankdata(z[:, 0]) / (n + 1)) for z in (rows[:n], rows[n:]))
+    left = [local_bits(np.delete(x, i), np.delete(y, i)).mean() for i in range(n)]
+    error = np.sqrt((n - 1) / n * ((left - np.mean(left)) ** 2).sum())
+    value = local_bits(x, y).mean()
+    half = student_t.ppf(0.975, n - 1) * error
+    assert [found[k] for k in ("value", "low", "high")] == pytest.approx(
+        [value, value - half, value + half], abs=1e-6
+    )
 
 
 def test_broken_pairs_tell_signal_from_nothing(tmp_path):

@@ -22,7 +22,7 @@ from analysis import merge, profile, shards, status
 from analysis.shards import Shard, merge_shards, shard_of
 from analysis.store import Store
 from configs import CONFIG_DIR, UserError
-from datasets import loader
+from datasets.workers import loader
 from tests.analysis.test_extract import contents
 from tests.datasets.test_loader import batches
 

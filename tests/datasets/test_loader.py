@@ -8,10 +8,11 @@ import torch
 from omegaconf import OmegaConf
 
 from configs import UserError
-from datasets import ViewBatches, list_clips, loader, make_views, preprocess, to_inputs
+from datasets import ViewBatches, list_clips, make_views, preprocess, to_inputs
 from datasets.loader import Decoded
 from datasets.shared import REGION, Place, SharedFrames, give_back
 from datasets.views import subsample
+from datasets.workers import loader
 
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
 SPEC = SimpleNamespace(size=40, crop=32, mean=(0.45,) * 3, std=(0.225,) * 3)
