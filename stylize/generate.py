@@ -11,7 +11,6 @@ error that stopped it.
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -30,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from configs import UserError
-from configs.command import exit_status
+from configs.command import Options, command
 from configs.files import atomic_path, write_text
 from datasets import ClipList, list_clips, parse_styles
 from datasets.frames import BadFrames
@@ -286,13 +285,10 @@ def _unstylized(cfg: DictConfig) -> ClipList:
     return clips
 
 
+@command
 def main() -> int:
     """Run from the command line, with the original's options and ours."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stylize.generate",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__,
-    )
+    parser = Options(__doc__, prog="python -m stylize.generate")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--data_root", type=Path, default=Path())
     parser.add_argument("--dir_input", required=True, help="frames, a video, or videos, in data_root")
@@ -307,22 +303,18 @@ def main() -> int:
     parser.add_argument("--num_shards", type=int, default=1)
     parser.add_argument("--shard", type=int, default=0)
     given = parser.parse_args()
-
-    def work() -> int:
-        style = make_style({"checkpoint": given.checkpoint}, choose_device(given.device), given.precision)
-        return stylize(
-            given.data_root / given.dir_input,
-            {given.outdir: style},
-            naming=given.naming,
-            guides=tuple(given.data_root / d for g in GUIDES if (d := getattr(given, g))),
-            batch_size=given.batch_size,
-            workers=given.workers,
-            shard=given.shard,
-            num_shards=given.num_shards,
-            in_place=True,
-        )
-
-    return exit_status(work)
+    style = make_style({"checkpoint": given.checkpoint}, choose_device(given.device), given.precision)
+    return stylize(
+        given.data_root / given.dir_input,
+        {given.outdir: style},
+        naming=given.naming,
+        guides=tuple(given.data_root / d for g in GUIDES if (d := getattr(given, g))),
+        batch_size=given.batch_size,
+        workers=given.workers,
+        shard=given.shard,
+        num_shards=given.num_shards,
+        in_place=True,
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from configs import UserError
-from configs.command import exit_status
+from configs.command import Options, command
 from configs.files import write_text
 from datasets.frames import FrameFolder, number
 from stylize.bilateral import bilateral
@@ -187,14 +187,14 @@ def positive(kind: type, text: str):
     return value
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Options:
     """The three commands and their options."""
     whole, real = partial(positive, int), partial(positive, float)
     whole.__name__, real.__name__ = "whole number", "number"  # argparse names the kind by it
-    top = argparse.ArgumentParser("python -m stylize.temporal", description=__doc__.partition("\n\n")[0])
+    top = Options(__doc__.partition("\n\n")[0], prog="python -m stylize.temporal")
     commands = top.add_subparsers(required=True, metavar="flow | bilateral | guide")
 
-    def command(name: str, function) -> argparse.ArgumentParser:
+    def add(name: str, function) -> argparse.ArgumentParser:
         about = function.__doc__.splitlines()[0]
         sub = commands.add_parser(
             name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -206,15 +206,15 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--output", type=Path, required=True, help="folder; what is there already is kept")
         return sub
 
-    flow = command("flow", run_flow)
+    flow = add("flow", run_flow)
     which = "forward: to the frame before, as the original tool has it; backward: to the next"
     flow.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS), help=which)
     flow.add_argument("--forms", nargs="+", choices=SUFFIXES, default=list(SUFFIXES), help="kinds of files")
     flow.add_argument("--full", type=real, help="pixels that get full colour (None: each frame's longest)")
-    blur = command("bilateral", run_bilateral)
+    blur = add("bilateral", run_bilateral)
     blur.add_argument("--window", type=whole, default=15, help="frames on either side")
     blur.add_argument("--divisor", type=real, default=16.0, help="colour sigma is sqrt(3) 255 / divisor")
-    guide = command("guide", run_guide)
+    guide = add("guide", run_guide)
     guide.add_argument("--masks", type=Path, required=True, help="masks of the key frames, named as those")
     guide.add_argument("--radius", type=real, default=10.0, help="pixels between points at least")
     guide.add_argument("--sigmas", type=real, nargs="+", default=[10.0, 15.0], help="sizes of the spots")
@@ -222,10 +222,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit status: 2 where the user can put it right."""
+@command
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one of the three commands."""
     args = parser().parse_args(argv)
-    return exit_status(lambda: args.run(args))
+    args.run(args)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ to the same result.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -28,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from configs import UserError
-from configs.command import exit_status
+from configs.command import Options, command
 from configs.files import atomic_path, write_text
 from datasets.frames import FrameFolder
 from stylize.apply import choose_device
@@ -278,13 +277,10 @@ def run(cfg: DictConfig) -> None:
     print(folder / "model.safetensors")
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Run from the command line, with the original's options and ours."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stylize.train",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__,
-    )
+    parser = Options(__doc__, prog="python -m stylize.train")
     parser.add_argument(
         "--config", default="small", help="YAML file, or light, small, reference_P, reference_F"
     )
@@ -298,13 +294,9 @@ def main() -> int:
     parser.add_argument("--device", help="cpu, cuda:0; else the config's")
     parser.add_argument("--seed", type=int, default=1)
     given = vars(parser.parse_args())
-
-    def work() -> None:
-        recipe = read_recipe(given.pop("config"))
-        device = choose_device(given.pop("device") or recipe.job.device)
-        train(Plan(recipe=recipe, device=device, **given))
-
-    return exit_status(work)
+    recipe = read_recipe(given.pop("config"))
+    device = choose_device(given.pop("device") or recipe.job.device)
+    train(Plan(recipe=recipe, device=device, **given))
 
 
 if __name__ == "__main__":

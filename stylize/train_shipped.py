@@ -9,7 +9,6 @@ rounds differently. A style that was stopped goes on; one that is there is kept 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 import configs
 from configs.assets import cache_dir, fetch
-from configs.command import exit_status
+from configs.command import Options, command
 from datasets.frames import open_frames
 from datasets.shots import find_shots
 from stylize.checkpoints import load_generator, save_generator
@@ -97,25 +96,18 @@ def write_sheet() -> None:
     write_image(FOLDER / "sheet.jpg", contact_sheet(rows, height=128))
 
 
-def main() -> int:
+@command
+def main() -> None:
     """Train what is not there yet."""
-    parser = argparse.ArgumentParser(
-        prog="python -m stylize.train_shipped",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__,
-    )
+    parser = Options(__doc__, prog="python -m stylize.train_shipped")
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
     parser.add_argument("--steps", type=int, default=STEPS)
     given = parser.parse_args()
     rows = configs.row("style", "builtin").styles
-
-    def work() -> None:
-        for name in given.styles:
-            if not (FOLDER / f"{name}.safetensors").exists():
-                train_style(name, dict(rows[STYLES[name]]), given.steps)
-        write_sheet()
-
-    return exit_status(work)
+    for name in given.styles:
+        if not (FOLDER / f"{name}.safetensors").exists():
+            train_style(name, dict(rows[STYLES[name]]), given.steps)
+    write_sheet()
 
 
 if __name__ == "__main__":
