@@ -22,7 +22,8 @@ still takes tuples of different clusters only: a video drawn twice would be its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,8 @@ from analysis.bootstrap import finite_mean, interval
 from analysis.null import FactorPairs, p_value
 
 BATCH = 256
+# in memory at a time: a few hundred numbers by samples of a batch, and by pairs of them
+REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
 # fewer clusters have no tuples of four
 LEAST_CLUSTERS = 4
 
@@ -48,70 +51,133 @@ def slots(pairs: FactorPairs) -> list[NDArray]:
     return [np.flatnonzero(complete & (pairs.slot == slot)) for slot in range(counts.max())]
 
 
-def samples(
+def kernels(
     rows: NDArray, pairs: FactorPairs, chosen: list[NDArray], batch: NDArray
-) -> Iterator[tuple[NDArray, NDArray]]:
-    """Members of the pairs of each slot, averaged within each cluster of `batch`: X, Y (n, C)."""
+) -> tuple[list[NDArray], list[tuple[int, int]]]:
+    """Kernels of the samples in `batch`, each once, and the numbers of the two that each slot compares.
+
+    A sample is the mean of a cluster's members; slots share many, as one view is a member of several pairs.
+    """
+    found: dict[bytes, int] = {}
+    made, compared = [], []
     for slot in chosen:
         inside = slot[np.isin(pairs.cluster[slot], batch)]
         _, starts, counts = np.unique(pairs.cluster[inside], return_index=True, return_counts=True)
-        yield tuple(
-            np.add.reduceat(rows[member[inside]].astype(np.float64), starts) / counts[:, None]
-            for member in (pairs.a, pairs.b)
-        )
+        two = []
+        for member in (pairs.a[inside], pairs.b[inside]):
+            if (key := member.tobytes()) not in found:
+                found[key] = len(made)
+                x = np.add.reduceat(rows[member].astype(np.float64), starts) / counts[:, None]
+                made.append(likeness(x))
+            two.append(found[key])
+        compared.append(tuple(two))
+    return made, compared
 
 
 def likeness(x: NDArray) -> NDArray:
     """Linear kernel of samples (n, C) about their mean, without its diagonal: HSIC takes no notice of the
     mean, float64 does."""
+    x = x - x[0]  # so that constant units are exactly zero
     x = x - x.mean(0)
     k = x @ x.T
     np.fill_diagonal(k, 0)
     return k
 
 
-def hsic(k: NDArray, l: NDArray, weights: NDArray) -> NDArray:  # noqa: E741
-    """Unbiased HSIC of two kernels without diagonal (n, n), of samples weighted by each row of `weights`:
-    (R,).
+@dataclass(frozen=True)
+class Draws:
+    """How often each replicate drew each sample, w (R, n), and its powers."""
 
-    NaN where fewer than four samples have a weight.
+    w: NDArray
+    w2: NDArray
+    w3: NDArray
+
+    @classmethod
+    def of(cls, weights: NDArray) -> Draws:
+        """From weights (R, n)."""
+        return cls(weights, weights**2, weights**3)
+
+    @cached_property
+    def sums(self) -> list[NDArray]:
+        """Sums of the powers 1 to 4, each (R,)."""
+        return [self.w.sum(1), self.w2.sum(1), self.w3.sum(1), dots(self.w2, self.w2)]
+
+    @cached_property
+    def tuples(self) -> NDArray:
+        """Sum over tuples of different c, d, e, g of w_c w_d w_e w_g, (R,), from sums of powers (Newton).
+
+        NaN where a replicate drew fewer than four samples.
+        """
+        p1, p2, p3, p4 = self.sums
+        enough = (self.w > 0).sum(1) >= LEAST_CLUSTERS
+        return np.where(enough, p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4, np.nan)
+
+
+@dataclass(frozen=True)
+class DrawnKernel:
+    """A kernel without diagonal (n, n) and its sums over the samples of each replicate, which HSIC with any
+    other needs."""
+
+    k: NDArray
+    wk: NDArray  # (R, n): sum_d w_d K_cd
+    w_wk: NDArray  # w_c sum_d w_d K_cd
+    w2_wk: NDArray  # w_c^2 sum_d w_d K_cd
+    w_w2k: NDArray  # w_c sum_d w_d^2 K_cd
+    total: NDArray  # (R,): sum_cd w_c w_d K_cd
+
+    @classmethod
+    def of(cls, k: NDArray, draws: Draws) -> DrawnKernel:
+        """From the kernel and the replicates."""
+        wk = draws.w @ k
+        w_wk = draws.w * wk
+        return cls(k, wk, w_wk, draws.w * w_wk, draws.w * (draws.w2 @ k), w_wk.sum(1))
+
+
+def dots(a: NDArray, b: NDArray) -> NDArray:
+    """Dot product of each row of a and of b (R, n): (R,)."""
+    return np.einsum("rc,rc->r", a, b)
+
+
+def hsic(k: DrawnKernel, l: DrawnKernel, draws: Draws) -> NDArray:  # noqa: E741
+    """Unbiased HSIC of two kernels in each replicate, (R,); NaN where fewer than four samples were drawn.
+
+    The sum over tuples of different c, d, e, g of w_c w_d w_e w_g (K_cd L_cd + K_cd L_eg - 2 K_cd L_ce) is
+    that over all tuples, less those in which two are the same (inclusion and exclusion).
     """
-    enough = (weights > 0).sum(1) >= LEAST_CLUSTERS
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(enough, tuple_sum(k, l, weights) / tuple_weight(weights), np.nan)
-
-
-def tuple_weight(w: NDArray) -> NDArray:
-    """Sum over tuples of different c, d, e, g of w_c w_d w_e w_g, (R,), from power sums (Newton)."""
-    p1, p2, p3, p4 = ((w**k).sum(1) for k in range(1, 5))
-    return p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4
-
-
-def tuple_sum(k: NDArray, l: NDArray, w: NDArray) -> NDArray:  # noqa: E741
-    """Sum over tuples of different c, d, e, g of w_c w_d w_e w_g (K_cd L_cd + K_cd L_eg - 2 K_cd L_ce), (R,).
-
-    Sums over all tuples, less those in which two are the same (inclusion and exclusion).
-    """
-    both, w2, w3 = k * l, w**2, w**3
-    wk, w2k, wb = w @ k, w2 @ k, w @ both
-    wl, w2l = (wk, w2k) if l is k else (w @ l, w2 @ l)
-    first, second = w.sum(1), w2.sum(1)
-    b22, b31 = (w2 * (w2 @ both)).sum(1), (w3 * wb).sum(1)  # sums of w_c^p w_d^q K_cd L_cd
-    b11, b21 = (w * wb).sum(1), (w2 * wb).sum(1)
+    first, second = draws.sums[:2]
+    both = k.k * l.k
+    wb = draws.w @ both
+    b11, b21, b31 = (dots(w, wb) for w in (draws.w, draws.w2, draws.w3))  # sums of w_c^p w_d^q K_cd L_cd
+    b22 = dots(draws.w2, draws.w2 @ both)
+    own = dots(k.w2_wk, l.wk)
     two = (first**2 - second) * b11 - 4 * first * b21 + 4 * b31 + 2 * b22
-    own = (w2 * wk * wl).sum(1)
-    three = first * ((w * wk * wl).sum(1) - b21)
-    three -= own - b22 + (w * w2k * wl).sum(1) + (w * wk * w2l).sum(1) - 2 * b31
-    four = (w * wk).sum(1) * (w * wl).sum(1) - 4 * own + 2 * b22
-    return two + four - 2 * three
+    three = first * (dots(k.w_wk, l.wk) - b21)
+    three -= own - b22 + dots(k.w_w2k, l.wk) + dots(k.wk, l.w_w2k) - 2 * b31
+    four = k.total * l.total - 4 * own + 2 * b22
+    return (two + four - 2 * three) / draws.tuples
 
 
-def shuffled_hsic(k: NDArray, l: NDArray, orders: NDArray) -> NDArray:  # noqa: E741
-    """HSIC of K and of L with its samples in each of `orders` (P, n): (P,)."""
+def shuffled_places(orders: NDArray) -> tuple[NDArray, NDArray]:
+    """Places in a flat symmetric matrix of n samples: those above its diagonal, (n (n - 1) / 2,), and what
+    comes there where the samples are in each of `orders` (P, n): (P, n (n - 1) / 2)."""
+    n = orders.shape[1]
+    c, d = np.triu_indices(n, 1)
+    return c * n + d, orders[:, c] * n + orders[:, d]
+
+
+def shuffled_hsic(
+    k: NDArray,
+    l: NDArray,  # noqa: E741
+    orders: NDArray,
+    above: NDArray,
+    places: NDArray,
+) -> NDArray:
+    """HSIC of K and of L with its samples in each of `orders` (P, n), (P,); `above` and `places` of
+    `shuffled_places`."""
     n = len(k)
     row_k, row_l, total = k.sum(0), l.sum(0), k.sum() * l.sum()
-    two = np.array([np.vdot(k, l[np.ix_(order, order)]) for order in orders])
-    rows = np.array([row_k @ row_l[order] for order in orders])
+    two = 2 * (np.take(l, places) @ np.take(k, above))
+    rows = row_l[orders] @ row_k
     three, four = rows - two, total - 4 * rows + 2 * two
     n2 = n * (n - 1)
     return two / n2 + four / (n2 * (n - 2) * (n - 3)) - 2 * three / (n2 * (n - 2))
@@ -138,12 +204,21 @@ def stage_cka(
     sums = np.zeros((len(chosen), 3, len(weights)))
     null = np.zeros((len(chosen), n_permutations))
     for batch in (clusters[part] for part in batches(len(clusters), seed)):
-        orders = np.stack([draw.permutation(len(batch)) for _ in range(n_permutations)] or [np.arange(0)])
-        for slot, (x, y) in enumerate(samples(rows, pairs, chosen, batch)):
-            k, l = likeness(x), likeness(y)  # noqa: E741
-            sums[slot] += np.nan_to_num([hsic(p, q, weights[:, batch]) for p, q in ((k, l), (k, k), (l, l))])
-            if n_permutations:
-                null[slot] += shuffled_hsic(k, l, orders)
+        orders = [draw.permutation(len(batch)) for _ in range(n_permutations)]
+        made, compared = kernels(rows, pairs, chosen, batch)
+        for start in range(0, len(weights), REPLICATES_AT_A_TIME):
+            some = slice(start, start + REPLICATES_AT_A_TIME)
+            draws = Draws.of(weights[some, batch])
+            drawn = [DrawnKernel.of(k, draws) for k in made]
+            own = [np.nan_to_num(hsic(k, k, draws)) for k in drawn]
+            for slot, (k, l) in enumerate(compared):  # noqa: E741
+                sums[slot, :, some] += [np.nan_to_num(hsic(drawn[k], drawn[l], draws)), own[k], own[l]]
+        for start in range(0, n_permutations, ORDERS_AT_A_TIME):
+            some = slice(start, start + ORDERS_AT_A_TIME)
+            new = np.stack(orders[some])
+            places = shuffled_places(new)
+            for slot, (k, l) in enumerate(compared):  # noqa: E741
+                null[slot, some] += shuffled_hsic(made[k], made[l], new, *places)
     # where a member does not vary between videos, or less than chance has it, there is no CKA
     positive = (sums[:, 1] > 0) & (sums[:, 2] > 0)
     scale = np.sqrt(np.where(positive, sums[:, 1] * sums[:, 2], np.nan))

@@ -12,9 +12,12 @@ what its members share, up to the error of estimation.
 r^2 is too large by chance. The expected excess is taken off as the bootstrap over clusters finds it, 2 * bits
 - mean(bits of the replicates); for independent pairs this is, to the first order in 1 / n, Ince's digamma
 correction, and it holds for pairs that depend on each other too. Corrected bits may fall below zero where
-nothing is shared: only so do they average to zero. Replicates keep the normal scores of the whole sample,
-which changes their spread in higher order only. The interval of a unit is that of arctanh(r) (Fisher's z:
-bits = log2 cosh z), so that it never leaves the range of information.
+nothing is shared: only so do they average to zero. Replicates keep the normal scores of the whole sample.
+Ranks among few videos take away some of what those have in common, which such replicates cannot show. What
+arctanh(r) loses where groups of videos are left out and the others ranked anew tells how much that is, to the
+first order in 1 / n (the jackknife; Quenouille 1956, "Notes on bias in estimation"), and is given back to
+all of them. The interval of a unit is that of arctanh(r) (Fisher's z: bits = log2 cosh z), so that it never
+leaves the range of information.
 
 A stage's number is the mean over its live units. It is no information of the stage: units share what they
 know with each other, and may know together what none knows alone (`subspace.py`).
@@ -28,25 +31,43 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from analysis.bootstrap import corrected_bits, interval, over_all_clusters, resample, stage_bits
 from analysis.null import FactorPairs, p_value, shuffled_means
 from analysis.paper import IDENTICAL, Moments, covariance_and_variance, gaussian_bits, unit_correlations
 
 UNITS_AT_A_TIME = 128
+# of clusters, for the jackknife of ranks: its own error falls with their number, and matters for few clusters
+MOST_GROUPS, FEW_GROUPS, MANY_CLUSTERS = 8, 2, 300
 
-Transform = Callable[[NDArray], NDArray]
+# of the columns of (n, C), whose rows count so many times (n,)
+Transform = Callable[[NDArray, NDArray], NDArray]
 
 
-def as_it_is(x: NDArray) -> NDArray:
+def as_it_is(x: NDArray, counts: NDArray) -> NDArray:
     """No transform: the Gaussian measure."""
     return x
 
 
-def normal_scores(x: NDArray) -> NDArray:
-    """Columns of x (N, C) as normal scores; a constant column stays constant."""
-    return ndtri(rankdata(x, axis=0) / (len(x) + 1))
+def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
+    """Columns of x (n, C) as normal scores among rows that count `counts` times each, (n,) whole numbers; a
+    constant column stays constant."""
+    units, n, total = x.shape[1], len(x), int(counts.sum())
+    x = np.ascontiguousarray(x.T)
+    order = np.argsort(x, axis=1)
+    x = np.take_along_axis(x, order, axis=1)
+    begins = np.ones((units, n), bool)
+    begins[:, 1:] = x[:, 1:] != x[:, :-1]
+    starts = np.flatnonzero(begins)  # of each run of equal values, column after column
+    tied = np.add.reduceat(counts[order].ravel(), starts)
+    up_to = np.cumsum(tied) - starts // n * total
+    # ranks are whole or half: twice the mean rank of a run is a place in a table
+    table = ndtri(np.arange(2 * total + 1) / (2 * (total + 1)))
+    scores = table[2 * up_to - tied + 1]
+    scores = np.repeat(scores, np.diff(starts, append=units * n)).reshape(units, n)
+    found = np.empty_like(scores)
+    np.put_along_axis(found, order, scores, axis=1)
+    return np.ascontiguousarray(found.T)
 
 
 TRANSFORMS: dict[str, Transform] = {"gaussian": as_it_is, "copula": normal_scores}
@@ -78,16 +99,22 @@ def unit_information(
         dead.
     """
     tables, drawn_sum, null_sum, scores = [], np.zeros(len(weights)), np.zeros(len(orders)), []
+    kinds = same_plan(pairs)
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
         values = rows[:, start : start + UNITS_AT_A_TIME].astype(np.float64)
-        za, zb = transform(values[pairs.a]), transform(values[pairs.b])
-        r, replicates = correlations(za, zb, pairs, weights)
-        null = shuffled_means(*standardised(za, zb), orders)
+        za, zb = (transformed(values, member, transform) for member in (pairs.a, pairs.b))
+        plain, replicates = correlations(za, zb, pairs, weights)
+        r = plain
+        if transform is normal_scores:
+            lost = lost_to_ranks(values, za, zb, pairs)
+            r, replicates = raised(plain, lost), raised(replicates, lost)
+        null = null_correlations(za, zb, kinds, orders)
         value, drawn = corrected_bits(r, replicates)
         low, high = bounds(r, replicates, pairs.clusters, level)
         units = np.arange(start, start + len(r))
-        columns = {"unit": units, "value": value, "low": low, "high": high, "p": p_value(abs(r), abs(null))}
-        tables.append(pd.DataFrame(columns | {"plug_in": gaussian_bits(r)}))
+        p = p_value(abs(plain), abs(null))
+        columns = {"unit": units, "value": value, "low": low, "high": high, "p": p}
+        tables.append(pd.DataFrame(columns | {"plug_in": gaussian_bits(plain)}))
         scores.append(r)
         drawn_sum += np.nansum(drawn, axis=1)
         null_sum += gaussian_bits(null)[:, ~np.isnan(r)].sum(1)
@@ -99,15 +126,50 @@ def unit_information(
     return {"value": value, "low": low, "high": high, "p": p, "plug_in": plug_in}, units
 
 
+def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
+    """One member of pairs, (N, C): a view that is a member of several is transformed once."""
+    views, place, counts = np.unique(member, return_inverse=True, return_counts=True)
+    return transform(values[views], counts)[place]
+
+
+def lost_to_ranks(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
+    """What arctanh(r) of normal scores za, zb (N, C) lost to ranking, by a jackknife over groups of clusters,
+    (C,); 0 where that is no number.
+
+    Each group is left out once, with the others ranked anew and as they are: all but their ranks is the same.
+    """
+    groups = min(pairs.clusters, FEW_GROUPS if pairs.clusters >= MANY_CLUSTERS else MOST_GROUPS)
+    lost = np.zeros(za.shape[1])
+    group = np.random.default_rng(0).permutation(pairs.clusters) % max(1, groups)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        for left_out in range(groups if groups > 1 else 0):
+            own = np.flatnonzero(group[pairs.cluster] != left_out)
+            again = (transformed(values, member[own], normal_scores) for member in (pairs.a, pairs.b))
+            lost += np.arctanh(correlation(za[own], zb[own])) - np.arctanh(correlation(*again))
+    return np.where(np.isfinite(lost), lost, 0) * (groups - 1) / max(1, groups)
+
+
+def raised(r: NDArray, lost: NDArray) -> NDArray:
+    """Correlations (..., C) with what arctanh(r) lost; members that are the same stay so."""
+    with np.errstate(divide="ignore"):
+        return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + lost))
+
+
+def correlation(za: NDArray, zb: NDArray) -> NDArray:
+    """Correlation of the members by unit, (C,), about their common mean; 0 where a unit is dead."""
+    a, b = standardised(za, zb)
+    return np.einsum("nu,nu->u", a, b, dtype=np.float64) / max(1, len(a))
+
+
 def correlations(za: NDArray, zb: NDArray, pairs: FactorPairs, weights: NDArray) -> tuple[NDArray, NDArray]:
     """Correlation of the members by unit (C,), as `paper.py` has it, and in each replicate (R, C)."""
     sums = pair_sums(za, zb, pairs)
 
-    def correlation(m: Moments) -> NDArray:
+    def of_sums(m: Moments) -> NDArray:
         covariance, variance, _ = covariance_and_variance(m)
         return unit_correlations(covariance, variance)[..., 0, :]
 
-    return correlation(over_all_clusters(sums)), correlation(resample(sums, weights, slice(None)))
+    return of_sums(over_all_clusters(sums)), of_sums(resample(sums, weights, slice(None)))
 
 
 def pair_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
@@ -122,10 +184,43 @@ def pair_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
 def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
     """Both members about their common mean, in units of their common standard deviation, float32; a dead unit
     is 0."""
+    shift = za[0]  # so that a dead unit is exactly zero
+    za, zb = za - shift, zb - shift
     mean = (za.mean(0) + zb.mean(0)) / 2
     spread = np.sqrt((((za - mean) ** 2).mean(0) + ((zb - mean) ** 2).mean(0)) / 2)
     scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
     return ((za - mean) * scale).astype(np.float32), ((zb - mean) * scale).astype(np.float32)
+
+
+def same_plan(pairs: FactorPairs) -> NDArray | None:
+    """Which pairs of a cluster have one second member: their kinds 0 .. L - 1 (pairs of a cluster,), or None
+    where clusters differ in that."""
+    counts = np.bincount(pairs.cluster)
+    if (counts != counts[0]).any():
+        return None
+    second = pairs.b.reshape(-1, counts[0])
+    first = (second[:, :, None] == second[:, None]).argmax(2)  # the first pair of the same second member
+    return np.unique(first[0], return_inverse=True)[1] if (first == first[0]).all() else None
+
+
+def null_correlations(za: NDArray, zb: NDArray, kinds: NDArray | None, orders: NDArray) -> NDArray:
+    """Correlations of members that are paired anew, (P, C): za, zb (N, C), orders (P, N) as `null.shuffles`
+    makes them, `kinds` of `same_plan`.
+
+    Where clusters have the same plan, first members of one kind are added up before they meet the second
+    ones, and a permutation moves whole clusters: fewer products, and longer stretches of memory.
+    """
+    za, zb = standardised(za, zb)
+    if kinds is None:
+        return shuffled_means(za, zb, orders)
+    size, units = len(kinds), za.shape[1]
+    own = kinds == np.arange(kinds.max() + 1)[:, None]  # (L, pairs of a cluster)
+    sums = np.einsum("lj,kju->klu", own.astype(np.float32), za.reshape(-1, size, units))
+    seconds = zb.reshape(-1, size, units)[:, own.argmax(1)]
+    products = shuffled_means(
+        sums.reshape(len(sums), -1), seconds.reshape(len(sums), -1), orders[:, ::size] // size
+    )
+    return products.reshape(len(orders), len(own), units).sum(1) / size
 
 
 def bounds(r: NDArray, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:

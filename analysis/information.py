@@ -2,12 +2,13 @@
 folder.
 
     gaussian, copula   bits by unit, and their mean over a stage (`gaussian.py`)
-    subspace           bits of a stage in its largest directions (`subspace.py`)
+    subspace           bits of a stage in its largest directions, from 20 videos on (`subspace.py`)
     cka                likeness of geometries, indifferent to rotations of units (`cka.py`)
     neighbours         bits of chosen units, without a form of their distribution (`neighbours.py`)
 
-Each stands with the interval of a bootstrap over clusters (videos), the p-value of broken pairs (`null.py`),
-and the number of clusters. Everything is computed from activations on disk.
+Each stands with its interval (of a bootstrap over clusters, that is videos; of a jackknife for neighbours),
+the p-value of broken pairs (`null.py`), and the number of clusters. Everything is computed from activations
+on disk. bench/information.py counts how often the intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from analysis.gaussian import TRANSFORMS, unit_information
 from analysis.neighbours import neighbour_information
 from analysis.null import FactorPairs, pairs_of_factor, shuffles
 from analysis.store import Store
-from analysis.subspace import directions, project, subspace_information, used_views
+from analysis.subspace import directions, project, smallest, split, subspace_information
 from configs import UserError
 
 STAGE_MEASURES = (*TRANSFORMS, "subspace", "cka")
@@ -97,23 +98,26 @@ def estimate_information(
             raise UserError(f"{store.path}: no {name} pair is left: nothing can be estimated")
     names = np.unique(pairs["cluster"].to_numpy())
     weights = bootstrap_weights(len(names), n_boot, seed)
+    halves = split(factors, n_permutations, seed)
     plans = [
         FactorPlan(
             name,
             factor,
             weights[:, np.searchsorted(names, factor.names)],
             shuffles(factor.cluster, n_permutations, (seed, f)),
+            [(half.pairs[f], half.orders[f]) for half in halves],
             seed,
             level,
         )
         for f, (name, factor) in enumerate(zip(MEASURED, factors, strict=True))
     ]
-    used = used_views(factors)
+    used = np.unique(np.concatenate([half.views for half in halves]))
     views = pd.read_parquet(store.path / "views.parquet")
     group = views.groupby(["style", "order"], dropna=False).ngroup().to_numpy()
     layers, of_units = [], []
-    bar = tqdm(store.stages, desc="information", unit="stage", disable=None if progress else True)
-    for stage in bar:
+    every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(plans)
+    bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)
+    for stage in store.stages:
         rows = store.activations(stage)
         for block in np.array_split(used, max(1, len(used) // 1024)):
             if not np.isfinite(rows[block]).all():
@@ -121,13 +125,15 @@ def estimate_information(
                     f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run "
                     "again"
                 )
-        count = directions(min(f.clusters for f in factors), rows.shape[1])
-        projected = project(rows, used, group, count)
+        count = directions(smallest(factors, halves), rows.shape[1])
+        projected = project(rows, [half.views for half in halves], group, count)
         about = {"stage": stage, "stream": store.stages[stage]["stream"]}
         for plan in plans:
             layer, unit = plan.estimate(rows, projected, units.get(stage, ()) if units else None)
             layers.append(layer.assign(**about))
             of_units.append(unit.assign(**about))
+            bar.update(rows.shape[1])
+    bar.close()
     first = ["stage", "stream"]
     both = (pd.concat(parts, ignore_index=True) for parts in (layers, of_units))
     return InformationEstimate(*(t[first + [c for c in t if c not in first]] for t in both))
@@ -141,6 +147,7 @@ class FactorPlan:
     pairs: FactorPairs
     weights: NDArray  # (R, clusters of this factor)
     orders: NDArray  # (P, N)
+    halves: Sequence[tuple[NDArray, NDArray]]  # of `subspace.split`: positions of pairs, and permuted ones
     seed: int
     level: float
 
@@ -154,7 +161,7 @@ class FactorPlan:
                 rows, self.pairs, self.weights, self.orders, transform, self.level
             )
         layers["subspace"] = subspace_information(
-            projected, self.pairs, self.weights, self.orders, self.level
+            projected, self.pairs, self.weights, self.halves, self.level
         )
         layers["cka"] = stage_cka(rows, self.pairs, self.weights, len(self.orders), self.seed, self.level)
         if chosen is None:
@@ -177,9 +184,7 @@ class FactorPlan:
     def neighbours(self, values: NDArray) -> dict:
         """The nearest-neighbour estimate of one unit (views,)."""
         za, zb = values[self.pairs.a], values[self.pairs.b]
-        return neighbour_information(
-            za, zb, self.pairs, self.weights, len(self.orders), self.seed, self.level
-        )
+        return neighbour_information(za, zb, self.pairs, len(self.orders), self.seed, self.level)
 
 
 def require_units(store: Store, units: Mapping[str, Sequence[int]] | None) -> None:

@@ -5,10 +5,15 @@ Between Gaussian vectors it is -1/2 sum_i log2(1 - rho_i^2) bits, over their can
 (Hotelling 1936; Kay 1992, "Feature discovery under contextual supervision using mutual information"). With as
 many units as videos every rho is 1, whatever the network does: the number says how many videos there were. No
 shrinkage mends that without a choice that decides the result. We therefore project on the principal
-components with the largest variance, at most 16 of them and one for every ten videos. They are chosen
+components with the largest variance, at most 16 of them and one for every twenty videos. They are chosen
 without a look at which views are pairs, and do not depend on how units are rotated. What a style or an order
 does to every clip is taken off first (the mean of the views of that style and order): which styles a plan
 puts together says nothing of the network.
+
+The directions in which some videos happen to vary most are those in which their pairs happen to agree most.
+Directions are therefore those of the other half of the videos: each half is looked at in the directions of
+the other, and the stage's number is the mean of both. To either half its directions are given beforehand, so
+that intervals hold what they should (bench/information.py).
 
 Nothing that is computed from activations holds more than these (the data processing inequality, Cover &
 Thomas, section 2.8), so that the number is a lower bound to what the stage shares, as far as the projections
@@ -19,13 +24,14 @@ are Gaussian. It is about those directions alone: a stage may hold more elsewher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from analysis.bootstrap import finite_mean, interval
-from analysis.null import FactorPairs, p_value
+from analysis.null import FactorPairs, p_value, shuffles
 from analysis.paper import IDENTICAL, gaussian_bits
 
 MOST_DIRECTIONS, CLUSTERS_A_DIRECTION = 16, 10
@@ -39,37 +45,108 @@ def directions(clusters: int, units: int) -> int:
     return min(MOST_DIRECTIONS, clusters // CLUSTERS_A_DIRECTION, units)
 
 
-def project(rows: NDArray, used: NDArray, group: NDArray, count: int) -> NDArray:
-    """Put rows (views, C) on the first `count` principal components of those that are `used`: (views, at most
-    `count`).
+@dataclass(frozen=True)
+class Half:
+    """Half of the clusters: row numbers of their views, positions of their pairs in each factor, and where
+    second members come from in each permutation, (P, pairs)."""
 
-    `group` (views,) numbers styles and orders, whose means are taken off. Views that are not used are 0.
+    views: NDArray
+    pairs: list[NDArray]
+    orders: list[NDArray]
+
+
+def split(factors: Sequence[FactorPairs], n_permutations: int, seed: int) -> list[Half]:
+    """Draw two halves of the clusters; permutations stay within them."""
+    names = np.unique(np.concatenate([factor.names for factor in factors]))
+    half_of = np.random.default_rng([seed, 3]).permutation(len(names)) % 2
+    found = []
+    for half in (0, 1):
+        views, pairs, orders = [], [], []
+        for f, factor in enumerate(factors):
+            own = np.flatnonzero(half_of[np.searchsorted(names, factor.names)][factor.cluster] == half)
+            views += [factor.a[own], factor.b[own]]
+            pairs.append(own)
+            orders.append(own[shuffles(factor.cluster[own], n_permutations, (seed, f, half))])
+        found.append(Half(np.unique(np.concatenate(views)), pairs, orders))
+    return found
+
+
+def smallest(factors: Sequence[FactorPairs], halves: Sequence[Half]) -> int:
+    """Fewest clusters of any factor in any half."""
+    return min(
+        len(np.unique(factor.cluster[own]))
+        for half in halves
+        for factor, own in zip(factors, half.pairs, strict=True)
+    )
+
+
+def project(rows: NDArray, halves: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
+    """Put the views of each half on the first `count` principal components of the other: (views, at most
+    `count`), 0 for views of neither.
+
+    Parameters
+    ----------
+    rows : (views, C)
+        Activations; a block of views is in memory at a time.
+    halves
+        Row numbers of the views of each.
+    group : (views,)
+        Numbers styles and orders, whose means, half by half, are taken off.
     """
     if not count:
         return np.zeros((len(rows), 0))
-    blocks = np.array_split(used, max(1, -(-len(used) // ROWS_AT_A_TIME)))
+    means = [group_means(rows, half, group) for half in halves]
+    found = [components(rows, half, group, mean, count) for half, mean in zip(halves, means, strict=True)]
+    count = min(vectors.shape[1] for vectors in found)
+    projected = np.zeros((len(rows), count))
+    for half, mean, vectors in zip(halves, means, reversed(found), strict=True):
+        for block in blocks(half):
+            projected[block] = (rows[block] - mean[group[block]]) @ vectors[:, vectors.shape[1] - count :]
+    return projected
+
+
+def blocks(views: NDArray) -> list[NDArray]:
+    """Row numbers in parts that fit into memory."""
+    return np.array_split(views, max(1, -(-len(views) // ROWS_AT_A_TIME)))
+
+
+def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
+    """Mean of the `views` of each group, (groups, C)."""
+    total = np.zeros((group.max() + 1, rows.shape[1]))
+    for block in blocks(views):
+        total += np.eye(len(total))[:, group[block]] @ rows[block]
+    return total / np.maximum(1, np.bincount(group[views], minlength=len(total)))[:, None]
+
+
+def components(rows: NDArray, views: NDArray, group: NDArray, mean: NDArray, count: int) -> NDArray:
+    """First principal components of the `views` about the means of their groups, the largest last, (C, at
+    most `count`)."""
     units = rows.shape[1]
-    mean = np.zeros((group.max() + 1, units))
-    for block in blocks:
-        mean += np.eye(len(mean))[:, group[block]] @ rows[block]
-    mean /= np.maximum(1, np.bincount(group[used], minlength=len(mean)))[:, None]
     covariance = np.zeros((units, units))
-    for block in blocks:
+    for block in blocks(views):
         # float32: twice as fast, and directions need no more
         centred = (rows[block] - mean[group[block]]).astype(np.float32)
         covariance += centred.T @ centred
     variance, vectors = eigh(covariance, subset_by_index=(units - count, units - 1))
-    vectors = vectors[:, variance > LEAST_VARIANCE * variance[-1]] if variance[-1] > 0 else vectors[:, :0]
-    projected = np.zeros((len(rows), vectors.shape[1]))
-    for block in blocks:
-        projected[block] = (rows[block] - mean[group[block]]) @ vectors
-    return projected
+    return vectors[:, variance > LEAST_VARIANCE * variance[-1]] if variance[-1] > 0 else vectors[:, :0]
 
 
 def subspace_information(
-    projected: NDArray, pairs: FactorPairs, weights: NDArray, orders: NDArray, level: float
+    projected: NDArray,
+    pairs: FactorPairs,
+    weights: NDArray,
+    halves: Sequence[tuple[NDArray, NDArray]],
+    level: float,
 ) -> dict:
-    """Bits that the members of one factor's pairs share in the directions of `projected` (views, k).
+    """Bits that the members of one factor's pairs share in the directions of `projected` (views, k), averaged
+    over halves of the clusters.
+
+    Parameters
+    ----------
+    weights : (replicates, clusters of `pairs`)
+        How often each replicate drew each cluster.
+    halves
+        Of each, the positions of its pairs and those of their new second members (`Half`).
 
     Returns
     -------
@@ -80,23 +157,35 @@ def subspace_information(
     k = projected.shape[1]
     if not k:
         return dict.fromkeys(("value", "low", "high", "p", "plug_in"), np.nan) | {"directions": 0}
-    x, y = projected[pairs.a], projected[pairs.b]
-    centre = (x.mean(0) + y.mean(0)) / 2
+    parts = [half_bits(projected, pairs, weights, *half) for half in halves]
+    bits, drawn, null = (sum(part) / len(halves) for part in zip(*parts, strict=True))
+    p = float(p_value(bits, null))
+    drawn = np.where(np.isinf(drawn), np.nan, drawn)
+    # each half has its own, of half as many clusters
+    clusters = pairs.clusters // len(halves)
+    low, high = interval(bits, drawn, clusters, level) if np.isfinite(bits) else (bits, bits)
+    value = 2 * bits - finite_mean(drawn) if np.isfinite(bits) else bits
+    return {"value": value, "low": low, "high": high, "p": p, "plug_in": float(bits), "directions": k}
+
+
+def half_bits(
+    projected: NDArray, pairs: FactorPairs, weights: NDArray, own: NDArray, orders: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Bits of the pairs at positions `own`: as they are (), in each replicate (R,), and with second members
+    from each of `orders` (P,)."""
+    x, y = projected[pairs.a[own]], projected[pairs.b[own]]
+    k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
     z = np.column_stack([np.ones(len(x)), x, y])  # (N, 1 + 2 k)
-    second = np.stack([part.T @ part for part in np.split(z, pairs.starts[1:])])  # (clusters, ., .)
-    bits = float(canonical_bits(second.sum(0)))
-    flat = weights @ second.reshape(len(second), -1)
-    drawn = canonical_bits(flat.reshape(-1, *second.shape[1:]))
+    clusters, starts = np.unique(pairs.cluster[own], return_index=True)
+    second = np.stack([part.T @ part for part in np.split(z, starts[1:])])  # (clusters, ., .)
+    flat = weights[:, clusters] @ second.reshape(len(second), -1)
     shuffled = np.repeat(second.sum(0)[None], len(orders), axis=0)
     for moments, order in zip(shuffled, orders, strict=True):
-        moments[1 : 1 + k, 1 + k :] = x.T @ y[order]
+        moments[1 : 1 + k, 1 + k :] = x.T @ (projected[pairs.b[order]] - centre)
         moments[1 + k :, 1 : 1 + k] = moments[1 : 1 + k, 1 + k :].T
-    p = float(p_value(bits, canonical_bits(shuffled)))
-    drawn = np.where(np.isinf(drawn), np.nan, drawn)
-    low, high = interval(bits, drawn, pairs.clusters, level) if np.isfinite(bits) else (bits, bits)
-    value = 2 * bits - finite_mean(drawn) if np.isfinite(bits) else bits
-    return {"value": value, "low": low, "high": high, "p": p, "plug_in": bits, "directions": k}
+    drawn = canonical_bits(flat.reshape(-1, *second.shape[1:]))
+    return canonical_bits(second.sum(0)), drawn, canonical_bits(shuffled)
 
 
 def canonical_bits(second: NDArray) -> NDArray:
@@ -118,8 +207,3 @@ def whiten(covariance: NDArray) -> NDArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.where(variance > IDENTICAL * variance[..., -1:], variance, np.nan) ** -0.5
     return (vectors * scale[..., None, :]) @ np.swapaxes(vectors, -1, -2)
-
-
-def used_views(factors: Sequence[FactorPairs]) -> NDArray:
-    """Row numbers of the views of any pair."""
-    return np.unique(np.concatenate([rows for pairs in factors for rows in (pairs.a, pairs.b)]))

@@ -58,6 +58,8 @@ def format_information(layers: pd.DataFrame) -> str:
         "bits: mean over units as if Gaussian and of the copula; subspace: bits of the stage's largest "
         "directions",
         f"{layers['clusters'].max()} videos, {first['permutations']} permutations; p in brackets",
+        "95 % intervals held the truth in 92 to 97 % of simulated runs of 100 videos; in 90 to 97 % of runs",
+        "of 24, and in 82 to 95 % where units have heavy tails (python -m bench.information)",
         "",
     ]
     rows = []

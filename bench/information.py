@@ -1,0 +1,130 @@
+"""How often the 95 % intervals of task=information hold the truth, on simulated runs.
+
+    python -m bench.information [--runs 300 --clips 24 100]
+
+Runs are those of bench/coverage.py. The truth is the mean over 30 runs of 2,000 clips; for the subspace, what
+these share in the very directions that a run found; for nearest neighbours, what they find there. ``units``
+are units by themselves, ``bias`` is that of the value.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from analysis.bootstrap import bootstrap_weights
+from analysis.cka import stage_cka
+from analysis.gaussian import TRANSFORMS, unit_information
+from analysis.neighbours import neighbour_information
+from analysis.null import FactorPairs, pairs_of_factor
+from analysis.subspace import canonical_bits, directions, project, smallest, split, subspace_information
+from bench.coverage import KINDS, LARGE, LEVEL, REPLICATES, UNITS, pairs_of, simulate
+
+VIEWS, LARGE_RUNS, NEIGHBOUR_UNITS = 8, 30, 2
+
+
+def factors_of(clips: int) -> list[FactorPairs]:
+    """The pairs of both factors."""
+    return [pairs_of_factor(pairs_of(clips), f) for f in (0, 1)]
+
+
+def about_means(rows: NDArray, group: NDArray) -> NDArray:
+    """Rows about the mean of their style and order."""
+    means = np.stack([rows[group == g].mean(0) for g in range(VIEWS)])
+    return (rows - means[group]).astype(np.float64)
+
+
+def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[tuple[str, dict]]:
+    """Every measure but the subspace, with ``value``, ``low`` and ``high``; those of units as arrays."""
+    none = np.empty((0, len(pairs.a)), int)
+    for name, transform in TRANSFORMS.items():
+        layer, units = unit_information(rows, pairs, weights, none, transform, LEVEL)
+        yield name, layer
+        yield f"{name}, units", {key: units[key].to_numpy() for key in ("value", "low", "high", "plug_in")}
+    yield "cka", stage_cka(rows, pairs, weights, 0, 0, LEVEL)
+    of_units = []
+    for values in rows[:, :NEIGHBOUR_UNITS].T.astype(np.float64):
+        of_units.append(neighbour_information(values[pairs.a], values[pairs.b], pairs, 0, 0, LEVEL))
+    yield (
+        "neighbours",
+        {key: np.array([found[key] for found in of_units]) for key in ("value", "low", "high")},
+    )
+
+
+def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
+    """Of each factor: the measures by name, and the second moments of the members of its pairs."""
+    factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)
+    found, second = [{}, {}], [0, 0]
+    for run in tqdm(range(LARGE_RUNS), desc=f"{kind}, truth", unit="run", leave=False):
+        rows = simulate(LARGE, kind, np.random.default_rng(10**6 + run))
+        centred = about_means(rows, group)
+        for f, pairs in enumerate(factors):
+            for name, estimate in estimates(rows, pairs, np.ones((1, LARGE))):
+                value = np.asarray(estimate.get("plug_in", estimate["value"]))
+                found[f][name] = found[f].get(name, 0) + value / LARGE_RUNS
+            z = np.column_stack([np.ones(len(pairs.a)), centred[pairs.a], centred[pairs.b]])
+            second[f] = second[f] + z.T @ z / LARGE_RUNS
+    return found, second
+
+
+def bits_in(vectors: NDArray, second: NDArray) -> float:
+    """Bits that members of such second moments share in the directions `vectors` (units, k)."""
+    k = vectors.shape[1]
+    both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
+    both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors
+    return float(canonical_bits(both.T @ second @ both))
+
+
+def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
+    """Measure, factor, truth, value and bounds of every estimate."""
+    factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
+    truth, second = truths(kind)
+    weights, halves = bootstrap_weights(clips, REPLICATES, 0), split(factors, 0, 0)
+    count = directions(smallest(factors, halves), UNITS)
+    for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
+        rows = simulate(clips, kind, np.random.default_rng(run))
+        projected = project(rows, [half.views for half in halves], group, count)
+        own = [about_means(rows[half.views], group[half.views]) for half in halves]
+        turns = [
+            np.linalg.lstsq(x, projected[half.views], rcond=None)[0]
+            for x, half in zip(own, halves, strict=True)
+        ]
+        for f, pairs in enumerate(factors):
+            for name, e in estimates(rows, pairs, weights):
+                yield from (
+                    (name, f, *numbers)
+                    for numbers in np.broadcast(truth[f][name], e["value"], e["low"], e["high"])
+                )
+            parts = [(half.pairs[f], half.orders[f]) for half in halves]
+            e = subspace_information(projected, pairs, weights, parts, LEVEL)
+            bits = np.mean([bits_in(vectors, second[f]) for vectors in turns])
+            yield "subspace", f, bits, e["value"], e["low"], e["high"]
+
+
+def main() -> None:
+    """Simulate and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--clips", type=int, nargs="+", default=[24, 100])
+    given = parser.parse_args()
+    for kind in KINDS:
+        for clips in given.clips:
+            table = pd.DataFrame(
+                simulated(kind, clips, given.runs),
+                columns=["measure", "factor", "truth", "value", "low", "high"],
+            )
+            table["holds"] = (table["low"] <= table["truth"]) & (table["truth"] <= table["high"])
+            table["bias"] = table["value"] - table["truth"]
+            means = table.groupby(["measure", "factor"], sort=False)[["truth", "holds", "bias"]].mean()
+            print(f"{clips} clips, {kind}\n{means.round(3).to_string()}\n", flush=True)
+
+
+if __name__ == "__main__":
+    main()
