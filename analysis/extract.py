@@ -108,8 +108,13 @@ def extract(
             on_their_way.append((numbers, OnItsWay(reader.read(inputs_of(batch)))))
             keep(lag)
         keep(0)
+    except torch.OutOfMemoryError as error:  # `reader` halves what it computes, not what is sent
+        raise UserError(
+            f"frames of {batch_rows} views do not fit in the memory of {device}: give a smaller batch_size"
+        ) from error
     finally:
         store.commit()
+        batches.close()  # here, not when the last reference is gone: a thread and workers are behind it
         bar.close()
 
 

@@ -32,6 +32,12 @@ WORTH, SAME = 1.05, 0.01
 ROUNDS = 5
 
 
+def without_tf32() -> None:
+    """Let fp32 mean fp32 on a GPU, as it does elsewhere: TF32, which convolutions take there of themselves,
+    keeps three digits."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
 class Reader:
     """Reads stages of a network on a device.
 
@@ -243,7 +249,7 @@ class OnItsWay:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
             self.table.copy_(table, non_blocking=True)
             self.arrived = torch.cuda.Event()
-            self.arrived.record()
+            self.arrived.record(torch.cuda.current_stream(table.device))  # not the current device's
         else:
             self.table = table
 

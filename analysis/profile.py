@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from analysis import figures, tables
 from analysis.bootstrap import RunEstimate, estimate_run
 from analysis.extract import extract
+from analysis.passes import without_tf32
 from analysis.report import write_report
 from analysis.shards import is_read, launched, merge_shards, shard_of, wait_for_all
 from analysis.store import Store, read_manifest, to_json, writing
@@ -276,7 +277,8 @@ def batch_size_of(cfg: DictConfig, folder: Path) -> int:
 
 def choose_device(device: str | int | None) -> torch.device:
     """The device that ``--device`` means: a number is a GPU, -1 the CPU, null a GPU where there is one (under
-    torchrun each process's own)."""
+    torchrun each process's own). TF32 is off from here on."""
+    without_tf32()
     if device is None:
         if not torch.cuda.is_available():
             return torch.device("cpu")

@@ -4,7 +4,13 @@
 #
 #     [WHEELS=DIR] [PYTHON=python3] bench/gpu.sh
 #
-# DIR holds wheels of what requirements.txt names and that machine has not got.
+# It needs, beside torch: numpy scipy pandas pyarrow matplotlib jinja2 pyyaml opencv-python-headless pillow einops
+# safetensors tqdm, pytest for the tests, and omegaconf and av, which few machines have. DIR holds wheels of what is
+# missing there; those of the last two (36 MB) are fetched elsewhere, for Python 3.12 say, with
+#
+#     pip download --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+#         --platform manylinux_2_28_x86_64 --dest DIR omegaconf==2.3.1 av==18.1.0
+#     pip wheel --no-deps --wheel-dir DIR antlr4-python3-runtime==4.9.3    # omegaconf's; there is no wheel of it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export OMP_NUM_THREADS=1
@@ -17,8 +23,10 @@ if [[ -n ${WHEELS:-} ]]; then
 fi
 # what only a GPU can show; first, since speed is worth nothing without it
 if "$python" -c "import pytest" 2>/dev/null; then
-    "$python" -m pytest -q -p no:cacheprovider tests/analysis/test_gpu.py
+    timeout 90 "$python" -m pytest -q -p no:cacheprovider tests/analysis/test_gpu.py
 fi
-timeout 240 "$python" -m bench --device cuda --clips 4 --repeat 16 --rounds 2 --no-plain --write \
+# passes last so long that what it takes to begin weighs little, however fast the GPU is
+timeout 250 "$python" -m bench --device cuda --clips 4 --seconds 5 --rounds 2 --no-plain --write \
     --models slowfast_r50_8x8 x3d_m mvit i3d_inception
-timeout 180 "$python" -m bench --device cuda --clips 2 --rounds 1 --models slowfast_r50_8x8 i3d_inception
+timeout 140 "$python" -m bench --device cuda --clips 8 --seconds 3 --rounds 1 --write \
+    --models slowfast_r50_8x8 i3d_inception

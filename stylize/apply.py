@@ -54,6 +54,7 @@ def make_style(row: Mapping, device: torch.device, precision: str | None = None)
 
 def choose_device(name: str | int | None) -> torch.device:
     """The device of that name; None, or a GPU on a machine without one, takes the best there is."""
+    name = "cpu" if str(name) == "-1" else name
     if name is not None and (str(name) == "cpu" or torch.cuda.is_available()):
         return torch.device(f"cuda:{name}" if str(name).isdigit() else str(name))
     best = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -90,7 +91,7 @@ class TrainedStyle:
         host = torch.empty(y.shape, dtype=y.dtype, pin_memory=True)
         host.copy_(y, non_blocking=True)
         done = torch.cuda.Event()
-        done.record()
+        done.record(torch.cuda.current_stream(self.device))  # not the current device's
 
         def wait() -> Frames:
             done.synchronize()

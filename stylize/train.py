@@ -159,7 +159,8 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.recipe))
             return
         try:
-            state = torch.load(path, map_location=self.plan.device, weights_only=True)
+            # to the CPU, where Adam counts its steps: on a GPU each would be waited for
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise UserError(f"{path} is damaged: delete it to train anew") from error
         if state["identity"] != self.identity:
@@ -169,7 +170,7 @@ class _Run:
             )
         self.trainer.load_state_dict(state["trainer"])
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
-        self.sums, self.counted = state["sums"].cpu(), state["counted"]
+        self.sums, self.counted = state["sums"], state["counted"]
         log.info("goes on at step %d of %s", self.step, self.plan.log_folder)
 
     def save(self) -> None:

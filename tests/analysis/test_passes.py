@@ -2,6 +2,7 @@
 
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from analysis import passes
 from analysis.extract import extract
 from analysis.passes import Reader, disagreement
-from analysis.profile import batch_size_of, identity_of
+from analysis.profile import batch_size_of, choose_device, identity_of
 from analysis.store import Store
 from configs import UserError
 from datasets import list_clips, make_views
@@ -81,6 +82,31 @@ def test_passes_shrink_where_memory_runs_out(planted, tmp_path):
 def test_a_view_that_does_not_fit_is_one_line(planted, tmp_path):
     with pytest.raises(UserError, match="one view does not fit in the memory of cpu"):
         read(Small(0), planted, tmp_path / "run")
+
+
+def test_frames_that_do_not_fit_are_one_line(planted, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    monkeypatch.setattr("analysis.extract.to_inputs", full)
+    with pytest.raises(UserError, match="frames of 8 views do not fit in the memory of cpu: give a smaller"):
+        read(OrderBlind(), planted, tmp_path / "run")
+
+
+def test_rows_on_their_way_are_waited_for_on_their_own_device(monkeypatch):
+    """The current device is the first, whichever rows are on."""
+
+    class OnGpu(torch.Tensor):
+        is_cuda, device = True, torch.device("cuda", 1)
+
+    waited, empty = [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options))
+    monkeypatch.setattr(
+        torch.cuda, "Event", lambda: SimpleNamespace(record=lambda stream: waited.append(stream))
+    )
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
+    passes.OnItsWay({"stage1": torch.ones(2, 3).as_subclass(OnGpu)})
+    assert waited == [torch.device("cuda", 1)]
 
 
 @pytest.mark.parametrize("form", ["tensor", "list", "dict"])
@@ -217,6 +243,19 @@ def test_kernels_yield_the_same_rows(name, monkeypatch):
         for stage, values in expected.items():
             torch.testing.assert_close(rows[stage], values, rtol=1e-4, atol=1e-5)
     assert 0 < passes.times_as_fast(reader, Reader(net, list(net.stages), CPU), x) < float("inf")
+
+
+def test_fp32_means_fp32():
+    backends = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = True
+    try:
+        choose_device("cpu")
+        assert not any(backend.allow_tf32 for backend in backends)
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def test_the_automatic_batch_size_is_that_of_the_beginning(tmp_path):

@@ -1,5 +1,6 @@
 """Every network of the table: the contract that analysis leans on, and the golden outputs of the original."""
 
+import copy
 from functools import partial
 from pathlib import Path
 
@@ -84,6 +85,19 @@ def test_read_equals_pooled_full_activations_and_stops_early(net):
     deep.remove()
     assert torch.equal(early[first], rows[first])
     assert not ran, "reading the first stage ran the whole network"
+
+
+def test_no_tensor_of_the_cpu_takes_part(net):
+    """A network on a GPU would stumble over it; one of shapes alone does so too."""
+    shape = partial(torch.empty_like, device="meta")
+    known = {id(x): shape(x) for x in net.buffers()}
+    known |= {id(x): torch.nn.Parameter(shape(x), requires_grad=False) for x in net.parameters()}
+    shadow = copy.deepcopy(net, known)  # nothing that is large is copied
+    inputs = net.example_input(
+        partial(torch.empty, device="meta"), size=(64, 96) if two_streams(net) else None
+    )
+    end = shadow.foreground(inputs) if two_streams(net) else shadow.probabilities(inputs)
+    assert all(x.is_meta for x in [end, *shadow.read(inputs, [*net.stages, "logits"]).values()])
 
 
 def test_golden_outputs(name):

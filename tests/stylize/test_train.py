@@ -188,6 +188,9 @@ def test_a_gpu_that_is_not_here_is_said(monkeypatch, caplog):
     assert choose_device("cuda:0") == torch.device("cpu")
     assert "device cuda:0 is not here: cpu takes its place" in caplog.text
     assert choose_device(None) == choose_device("cpu") == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device(-1) == choose_device("-1") == torch.device("cpu")
+    assert choose_device(1) == choose_device("cuda:1") == torch.device("cuda", 1)
 
 
 @pytest.mark.parametrize("task", [True, False])
