@@ -7,9 +7,9 @@ __getattr__, __dir__, __all__ = lazy_face(
     __name__,
     {
         "bootstrap": "RunEstimate estimate_run",
-        "class_feature_pyramids": "Pyramid class_feature_pyramid",
+        "explain.class_feature_pyramids": "Pyramid class_feature_pyramid",
         "convergence": "estimate_convergence",
-        "information": "InformationEstimate estimate_information",
+        "information.estimate": "InformationEstimate estimate_information",
         "paper": "Estimate estimate_pairs",
         "plan": "plan_study",
         "tables": "average_runs",

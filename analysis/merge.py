@@ -8,7 +8,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from analysis import profile
+from analysis import results
 from analysis.shards import NAME, merge_shards
 from analysis.store import locked, read_manifest
 from configs import UserError
@@ -56,4 +56,4 @@ def conclude(cfg: DictConfig, folder: Path) -> None:
     # weights are not looked at: the network says which stages are shown together
     net = build_from_row(asked.model, checkpoint=None)
     with locked(folder):
-        profile.conclude(asked, folder, net)
+        results.conclude(asked, folder, net)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from analysis.report import REPORT_NAME
+from analysis.report.page import REPORT_NAME
 from analysis.store import DONE, ERROR_NAME, SKIPPED, is_locked, read_manifest
 from analysis.tables import align
 from configs import UserError

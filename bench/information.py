@@ -18,11 +18,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.bootstrap import bootstrap_weights
-from analysis.cka import stage_cka
-from analysis.gaussian import TRANSFORMS, unit_information
-from analysis.neighbours import neighbour_information
+from analysis.information.cka import stage_cka
+from analysis.information.gaussian import TRANSFORMS, unit_information
+from analysis.information.neighbours import neighbour_information
+from analysis.information.subspace import (
+    canonical_bits,
+    directions,
+    project,
+    smallest,
+    split,
+    subspace_information,
+)
 from analysis.null import FactorPairs, pairs_of_factor
-from analysis.subspace import canonical_bits, directions, project, smallest, split, subspace_information
 from bench.coverage import KINDS, LARGE, LEVEL, REPLICATES, UNITS, pairs_of, simulate
 
 VIEWS, LARGE_RUNS, NEIGHBOUR_UNITS = 8, 30, 2

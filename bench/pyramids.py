@@ -20,10 +20,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.class_feature_pyramids import grow
-from analysis.pyramid_rules import Corrected
+from analysis.explain.class_feature_pyramids import grow
+from analysis.explain.pyramid_rules import Corrected
 from models import build_model
-from tests.analysis import slow_pyramids
+from tests.analysis.explain import slow_pyramids
 from tests.keyed import keyed_state_dict, keyed_video
 
 SHAPE = (1, 3, 16, 224, 224)

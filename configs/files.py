@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +78,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole text file, or nothing."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def file_name(name: str) -> str:
+    """A name as one part of a path: networks of other packages may be named by folders."""
+    return re.sub(r"[^\w.-]+", "--", name.strip("/"))
 
 
 def sha256(path: Path) -> str:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from analysis import saliency
+from analysis.explain import saliency
 from configs import CONFIG_DIR, UserError, nearest, rows
 from configs.command import Options, command, positive
 from datasets.frames import FrameFolder, Frames, VideoFile, open_frames

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 from tqdm import tqdm
 
-from analysis.segmentation import read_mask, resize_mask
-from analysis.stage_figures import draw_prior
+from analysis.vos.segmentation import read_mask, resize_mask
+from analysis.vos.stage_figures import draw_prior
 from configs import UserError
 from configs.command import Options, command
 

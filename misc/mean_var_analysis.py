@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis.original_files import average_seeds, format_average
 from analysis.paper import FACTORS
+from analysis.vos.original_files import average_seeds, format_average
 from configs.command import Options, command
 from configs.files import atomic_path
 

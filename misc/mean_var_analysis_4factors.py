@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis.original_files import FOUR_FACTORS
+from analysis.vos.original_files import FOUR_FACTORS
 from misc.mean_var_analysis import main
 
 DEFAULT = "dim_outputs/vos_models/results_final_4pairs/tatt_matnet"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis.original_files import read_unit_shares
-from analysis.stage_figures import draw_histograms
+from analysis.vos.original_files import read_unit_shares
+from analysis.vos.stage_figures import draw_histograms
 from configs.command import Options, command
 
 DEFAULT = "dim_outputs/vos_models/idv_scores/matnet_fusion_type_gated"

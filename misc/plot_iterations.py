@@ -11,8 +11,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis.original_files import read_iterations
-from analysis.stage_figures import draw_iterations
+from analysis.vos.original_files import read_iterations
+from analysis.vos.stage_figures import draw_iterations
 from configs import UserError
 from configs.command import Options, command
 

@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from analysis.figures import draw_classes
-from analysis.original_files import read_joint_encoding
-from analysis.stage_figures import draw_joint_encoding
+from analysis.vos.original_files import read_joint_encoding
+from analysis.vos.stage_figures import draw_joint_encoding
 from configs import UserError
 from configs.command import Options, command
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from analysis.original_files import average_seeds, read_dimensions
-from analysis.stage_figures import draw_stages, stages_as_tikz
+from analysis.vos.original_files import average_seeds, read_dimensions
+from analysis.vos.stage_figures import draw_stages, stages_as_tikz
 from configs import UserError
 from configs.command import Options, command
 from configs.files import write_text

@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tqdm import tqdm
 
-from analysis.original_files import SEED_OF_TABLE, read_statistics
-from analysis.stage_figures import draw_conditions
+from analysis.vos.original_files import SEED_OF_TABLE, read_statistics
+from analysis.vos.stage_figures import draw_conditions
 from configs import UserError
 from configs.command import Options, command
 

@@ -145,7 +145,7 @@ class ResNeXt3D(ResNet3D):
         """The lists that the original returns: only the last block of each layer, and no pooled output.
 
         So its back-step pairs each convolution with the activation of another; see
-        ``analysis/pyramid_rules.py``.
+        ``analysis/explain/pyramid_rules.py``.
         """
         blocks = [f"layer{i}.{depth - 1}" for i, depth in enumerate(self.blocks, start=1)]
         return self._lists(blocks, stem="relu", head=())

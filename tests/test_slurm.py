@@ -19,7 +19,7 @@ from analysis.status import look
 from configs import UserError
 from configs.flags import check
 from datasets.workers import loader
-from tests.analysis.test_shards import TINY, results
+from tests.analysis.test_shards import TINY, bytes_of
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_loader import batches
 
@@ -221,7 +221,7 @@ def test_preempted_jobs_go_on_and_are_the_runs(cluster, plain, tmp_path):
     assert f"| {begun['done']}/64 [00:00<?" in said and "Traceback" not in said
     for run in folder.glob("*/folder/*"):
         other = tmp_path / run.relative_to(folder)
-        assert results(other) == results(run) and look(other)["state"] == "done"
+        assert bytes_of(other) == bytes_of(run) and look(other)["state"] == "done"
 
 
 def test_shards_of_requeued_jobs_are_one_run(cluster, plain, tmp_path):
@@ -236,7 +236,7 @@ def test_shards_of_requeued_jobs_are_one_run(cluster, plain, tmp_path):
     status, out, err = ended(cluster.main(*options, "task=merge", f"save_dir={tmp_path}"))
     assert status == 0, err
     (run,) = folder.glob("x3d_xs/folder/*")
-    assert results(tmp_path / run.relative_to(folder)) == results(run)
+    assert bytes_of(tmp_path / run.relative_to(folder)) == bytes_of(run)
 
 
 def test_a_job_that_fails_says_so_in_one_line(cluster, tmp_path):

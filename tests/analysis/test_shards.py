@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import main
-from analysis import merge, profile, shards, status
+from analysis import figures, merge, profile, results, shards, status
 from analysis.shards import Shard, merge_shards, shard_of
 from analysis.store import Store
 from configs import CONFIG_DIR, UserError
@@ -46,7 +46,7 @@ def asked(*arguments):
         return compose("config", overrides=[*TINY, *map(str, arguments)])
 
 
-def results(folder: Path) -> dict[str, bytes]:
+def bytes_of(folder: Path) -> dict[str, bytes]:
     """What a run leaves, but for how long it took."""
     return {name: data for name, data in contents(folder).items() if name != "timing.json"}
 
@@ -66,8 +66,8 @@ def assert_same(got: dict[str, bytes], expected: dict[str, bytes]) -> None:
 def undrawn(monkeypatch) -> None:
     """Leave out the pictures, which take longest."""
     for name in ("draw_profile", "draw_variance"):
-        monkeypatch.setattr(profile.figures, name, lambda *_, **__: None)
-    monkeypatch.setattr(profile, "write_report", lambda *_, **__: None)
+        monkeypatch.setattr(figures, name, lambda *_, **__: None)
+    monkeypatch.setattr(results, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -100,9 +100,9 @@ def test_merged_shards_are_the_run(whole, tmp_path, capsys):
     profile.run(asked(data, save, "shards=2", "shard=0"))
     merge.run(asked("task=merge", save))
     merged = tmp_path / "shares" / run.relative_to(tmp_path / "whole")
-    assert results(merged) == results(run)
+    assert bytes_of(merged) == bytes_of(run)
     merge.run(asked("task=merge", f"runs=[{first.with_name(run.name)}.0-of-2,{first}]"))  # again: the same
-    assert results(merged) == results(run)
+    assert bytes_of(merged) == bytes_of(run)
     assert profile.run(asked(data, save, "shards=2", "shard=0")) == merged  # nothing is read anew
     (merged / "report.html").touch()  # undrawn, and yet what tells that a run is done
     capsys.readouterr()
@@ -167,8 +167,8 @@ def test_processes_of_torchrun_share_a_run(whole, tmp_path):
         rank.join()
     assert [rank.exitcode for rank in ranks] == [0, 0]
     (merged,) = (tmp_path / "ranks" / "x3d_xs" / "folder").iterdir()  # the shards are gone
-    assert results(merged).keys() == results(run).keys()
-    assert_same(results(merged), results(run))
+    assert bytes_of(merged).keys() == bytes_of(run).keys()
+    assert_same(bytes_of(merged), bytes_of(run))
 
 
 def _sweep(arguments):
@@ -196,11 +196,11 @@ def test_a_preempted_job_of_submitit_is_requeued_and_goes_on(stylized, tmp_path,
     assert sweep.exitcode == 0
     assert "Requeued job" in (save / ".submitit" / str(job) / f"{job}_0_log.out").read_text()
     folder = statuses[0].parent
-    requeued = results(folder)
+    requeued = bytes_of(folder)
     shutil.rmtree(folder)
     undrawn(monkeypatch)
     assert profile.run(asked(*arguments[len(TINY) :], f"save_dir={save}")) == folder
-    assert_same(requeued, results(folder))
+    assert_same(requeued, bytes_of(folder))
 
 
 def _frames_seen(root):

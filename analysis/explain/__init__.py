@@ -1,0 +1,1 @@
+"""Class Feature Pyramids: which kernels made one prediction (task ``saliency``)."""

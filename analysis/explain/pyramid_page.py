@@ -1,0 +1,134 @@
+"""The pyramid as one page that needs nothing else: layers as columns, kernels as nodes, links by strength;
+pointing at a kernel plays its tube."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from analysis.explain.class_feature_pyramids import Pyramid
+from analysis.explain.tubes import HEAT_COLOURS, evenly, scaled, tube_map
+from analysis.figures import COLOURS
+from configs.files import write_text
+
+TEMPLATE = Path(__file__).with_name("pyramid_page.html")
+# what is seen of a tube: so many frames, and maps of so many cells a side
+FRAMES, CELLS, JPEG_QUALITY = 16, 28, 80
+# layers in turn, where kernels have no class
+LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
+
+
+def write_page(
+    path: Path,
+    pyramid: Pyramid,
+    blank: Pyramid,
+    nodes: pd.DataFrame,
+    shown: pd.DataFrame,
+    frames: NDArray[np.uint8],
+    title: str,
+    facts: Sequence[str],
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    blank
+        The same kernels, and what they show of a blank clip.
+    nodes
+        All kernels, as ``Pyramid.nodes``.
+    shown
+        Those to be drawn, with the columns ``stage`` and ``class`` where a profile is at hand.
+    frames
+        The clip, (T, H, W, 3).
+    facts
+        Lines below the title.
+    """
+    chosen = evenly(len(frames), FRAMES)
+    content = {
+        "frames": [_jpeg(frames[t]) for t in chosen],
+        "size": frames.shape[1:3],
+        "levels": level_heads(pyramid, nodes, shown),
+        "nodes": [_node(pyramid, blank, row, chosen / len(frames)) for row in shown.to_dict("records")],
+        "links": shown_links(pyramid, shown),
+        "colours": node_colours(shown),
+        "heat": (HEAT_COLOURS(np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int).tolist(),
+    }
+    page = TEMPLATE.read_text(encoding="utf-8")
+    parts = {
+        "title": html.escape(title),
+        "facts": "".join(f"<li>{html.escape(fact)}</li>" for fact in facts),
+        # within a script element nothing but "</" and "<!--" could end or twist it
+        "content": json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
+    }
+    write_text(path, re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], page))
+
+
+def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> list[dict]:
+    """What stands above each column."""
+    heads = []
+    for level in range(len(pyramid.steps) + 1):
+        own, drawn = (table[table["level"] == level] for table in (nodes, shown))
+        text = f"{len(drawn)} of {len(own)} kernels" if level else "class"
+        blocks = list(dict.fromkeys(own["layer"].str.split(".").str[0])) if level else []
+        heads.append({"title": f"level {level}" if level else "", "text": text, "layers": ", ".join(blocks)})
+    return heads
+
+
+def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
+    """Links between kernels that are drawn: parent, child, strength."""
+    ids = set(zip(shown["level"], shown["unit"], strict=True))
+    links = []
+    for level, step in enumerate(pyramid.steps):
+        for parent, child, strength in zip(*(part.tolist() for part in step), strict=True):
+            if (level, parent) in ids and (level + 1, child) in ids:
+                links.append([f"{level}:{parent}", f"{level + 1}:{child}", round(strength, 4)])
+    return links
+
+
+def node_colours(shown: pd.DataFrame) -> dict[str, str]:
+    """Legend: class or, without a profile, layer -> colour."""
+    if "class" in shown:
+        known = [name for name in COLOURS if (shown["class"] == name).any()]
+        return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}
+    layers = list(dict.fromkeys(shown.loc[shown["level"] > 0, "layer"]))
+    return {layer: LAYER_COLOURS[k % len(LAYER_COLOURS)] for k, layer in enumerate(layers)}
+
+
+def _node(pyramid: Pyramid, blank: Pyramid, row: dict, moments: NDArray) -> dict:
+    level, unit = row["level"], row["unit"]
+    activity = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
+    places = [np.minimum((np.arange(CELLS) + 0.5) * n / CELLS, n - 1).astype(int) for n in activity.shape[1:]]
+    rows, columns = (
+        p if n > CELLS else np.arange(n) for p, n in zip(places, activity.shape[1:], strict=True)
+    )
+    activity = activity[(moments * len(activity)).astype(int)][:, rows][:, :, columns]
+    ended = level == len(pyramid.steps)
+    kind = row.get("class")
+    return {
+        "id": f"{level}:{unit}",
+        "level": level,
+        "layer": row["layer"],
+        "channel": int(row["channel"]),
+        "importance": round(float(row["importance"]), 4),
+        "group": ("not profiled" if pd.isna(kind) else kind) if "class" in row else row["layer"],
+        "stage": "" if pd.isna(row.get("stage", np.nan)) else row["stage"],
+        "shows": "its own map" if ended else f"sum of {len(pyramid.children(level, unit))} kernels' maps",
+        "shape": activity.shape,
+        "map": base64.b64encode((activity * 255).round().astype(np.uint8).tobytes()).decode(),
+    }
+
+
+def _jpeg(frame: NDArray[np.uint8]) -> str:
+    data = io.BytesIO()
+    Image.fromarray(frame).save(data, "JPEG", quality=JPEG_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,0 +1,1 @@
+"""Measures of what pairs share beside the paper's scores: task ``information``."""

@@ -1,0 +1,1 @@
+"""Video object segmentation: J and F, and the original's files, tables and figures."""
