@@ -20,6 +20,7 @@ bench: .venv/ready
 	$(BIN)/python -m bench.stages --model slowfast_r50_8x8
 	$(BIN)/python -m bench.estimator
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.information
 	$(BIN)/python -m bench.loader
 	$(BIN)/python -m bench.loader --listing
 	$(BIN)/python -m bench.stylize

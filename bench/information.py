@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -63,6 +64,7 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
     )
 
 
+@cache
 def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
     """Of each factor: the measures by name, and the second moments of the members of its pairs."""
     factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)

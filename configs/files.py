@@ -6,9 +6,10 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -18,8 +19,9 @@ except ImportError:  # not on Windows
 
 # errors of a disk that is full
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-# in the names of hidden files that are being written, or were when their writer was killed
+# in the names of hidden files and folders that are being written, or were when their writer was killed
 PART = ".part"
+LOCK = "lock"  # of a hidden folder; a folder with .lock is a run
 
 
 @contextmanager
@@ -49,6 +51,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
         finally:
             if handle is not None:
                 os.close(handle)
+
+
+@contextmanager
+def room_beside(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `folder`, to make in it what takes that name; it is removed at the end.
+
+    What a killed writer of the same folder left there is removed first.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    room, handle = _room_of(folder)
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
@@ -105,6 +123,21 @@ def _part_of(path: Path) -> tuple[Path, int | None]:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{PART}-", suffix=path.suffix)
     os.close(handle)
     return Path(name), _opened(Path(name), os.O_RDWR)
+
+
+def _room_of(folder: Path) -> tuple[Path, int | None]:
+    """An empty hidden folder, and the handle of the file that keeps it locked, as `_part_of` has them."""
+    room = folder.with_name(f".{folder.name}{PART}")
+    room.mkdir(exist_ok=True)
+    handle = _opened(room / LOCK, os.O_RDWR | os.O_CREAT)
+    if handle is None:
+        with suppress(OSError):  # it stays where somebody else has it
+            room.rmdir()
+        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{room.name}-")), None
+    for path in room.iterdir():
+        if path.name != LOCK:
+            shutil.rmtree(path)
+    return room, handle
 
 
 def _opened(part: Path, flags: int) -> int | None:

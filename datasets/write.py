@@ -4,9 +4,7 @@ all."""
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -18,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from configs import UserError
-from configs.files import atomic_path
+from configs.files import atomic_path, room_beside
 from datasets.frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
 
 # frames of a video that are in memory at a time
@@ -125,7 +123,7 @@ def encoded(frames: Frames) -> Iterator[bytes]:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `folder`, which takes its name on a clean exit.
+    """Yield a temporary folder, which takes the name `folder` on a clean exit.
 
     Raises
     ------
@@ -134,11 +132,8 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         raise UserError(f"{folder} is there already: remove it, or write to another place")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with room_beside(folder) as room:
+        new = room / "new"
+        new.mkdir()
+        yield new
+        new.rename(folder)

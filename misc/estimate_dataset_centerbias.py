@@ -18,6 +18,7 @@ from analysis.vos.segmentation import read_mask, resize_mask
 from analysis.vos.stage_figures import draw_prior
 from configs import UserError
 from configs.command import Options, command
+from datasets.frames import is_image
 
 SIZE = (480, 854)  # height and width that all masks are brought to
 
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="davis", help="names the figure (default: %(default)s)")
     parser.add_argument("--out_dir", type=Path, default=".", help="default: here")
     given = parser.parse_args()
-    files = sorted(given.root.rglob("*.png"))
+    files = sorted(path for path in given.root.rglob("*.png") if is_image(path.name))
     if not files:
         raise UserError(f"{given.root} holds no masks (*.png): give --root FOLDER")
     total = np.zeros(SIZE)

@@ -27,7 +27,7 @@ def main() -> None:
     )
     parser.add_argument("--out_dir", type=Path, default="plots_stats", help="default: %(default)s")
     given = parser.parse_args()
-    tables = sorted(given.in_dir.glob("*/*.csv"))
+    tables = sorted(given.in_dir.glob("*/[!.]*.csv"))
     if not tables:
         raise UserError(f"{given.in_dir} holds no MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
     for path in tqdm(tables, unit="table"):

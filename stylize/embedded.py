@@ -5,17 +5,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from functools import partial
-from os import cpu_count
 from pathlib import Path
 
 import cv2
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 import datasets.shots
 import stylize.exemplars
@@ -24,11 +18,13 @@ from configs.assets import cache_dir, fetch
 from configs.files import write_text
 from datasets.frames import open_frames
 from datasets.shots import find_shots
+from datasets.write import in_threads, write_folder
 from stylize.apply import choose_device, make_style
 from stylize.exemplars import render
 from stylize.generate import generate
 from stylize.jobs import make_jobs
 
+NAMING = "%06d.jpg"
 TRAINED_BATCH = 8  # frames a forward pass of a trained style
 
 
@@ -59,15 +55,11 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
         todo = {k: v for k, v in rendered.items() if not (root / f"style_{k}" / clip).exists()}
         if todo:
             jobs.append((clip, path, crop, first, todo))
-    make = partial(render_clip, root, dataset.frames, dataset.short_side, dataset.jpeg_quality)
-    # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        futures = [pool.submit(make, *job) for job in jobs]
-        for future in tqdm(as_completed(futures), desc="render styles", unit="clip", total=len(jobs)):
-            future.result()
+    settings = root, dataset.frames, dataset.short_side, dataset.jpeg_quality
+    in_threads(lambda job: render_clip(*settings, *job), jobs, None, "render styles", "clip")
     for k, style in trained.items():
         generate(
-            make_jobs(root / "style_0", root / f"style_{k}", naming="%06d.jpg"),
+            make_jobs(root / "style_0", root / f"style_{k}", naming=NAMING),
             style,
             batch_size=TRAINED_BATCH,
         )
@@ -111,18 +103,14 @@ def render_clip(
         frames = frames[:, top : top + height, left : left + width]
     frames = [scale(frame, short_side) for frame in frames]
     for k, style in styles.items():
+        pictures = frames if style is None else (render(frame, style) for frame in frames)
         target = root / f"style_{k}" / clip
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{clip}."))
         try:
-            for i, frame in enumerate(frames, start=1):
-                picture = frame if style is None else render(frame, style)
-                _write_jpeg(temporary / f"{i:06d}.jpg", picture, quality)
-            temporary.chmod(0o755)
-            temporary.rename(target)
-        except BaseException:
-            shutil.rmtree(temporary)
-            raise
+            write_folder(pictures, target, NAMING, 1, quality)
+        except (UserError, OSError):
+            if not target.exists():
+                raise
+            # else another process was faster; it wrote the same
 
 
 def scale(frame: NDArray, short_side: int) -> NDArray:
@@ -130,13 +118,6 @@ def scale(frame: NDArray, short_side: int) -> NDArray:
     factor = short_side / min(frame.shape[:2])
     size = tuple(round(side * factor) for side in frame.shape[1::-1])
     return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-
-
-def _write_jpeg(path: Path, frame: NDArray, quality: int) -> None:
-    done, data = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not done:
-        raise RuntimeError(f"{path}: the image was not encoded")
-    path.write_bytes(data.tobytes())
 
 
 def _digest(path: str) -> str:

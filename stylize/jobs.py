@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs import UserError
+from configs.files import remove_leftovers
 from datasets.disk import find_video, list_videos
 from datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
 
 SAME = "same"  # frames keep the names of the input
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
-# as `atomic_path` calls its files; a killed run leaves some
-TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.(jpg|png)")
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,7 @@ class Job:
         """The pieces that are not there yet, in order: the same pieces whatever was there before, so that
         a frame is always computed beside the same others."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
-            if TEMPORARY.fullmatch(path.name):
-                path.unlink()
+        remove_leftovers(self.folder)
         read = _sequential(self.frames) if isinstance(self.frames, VideoFile) else self._one_by_one
         for first in range(0, len(self.names), size):
             indices = range(first, min(first + size, len(self.names)))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -23,7 +21,7 @@ from analysis.explain.tubes import draw_tube, level_map, tube_map
 from analysis.paper import UNIT_CLASSES
 from analysis.tables import align, with_interval
 from configs import UserError
-from configs.files import atomic_path, file_name, write_text
+from configs.files import atomic_path, file_name, room_beside, write_text
 
 log = logging.getLogger(__name__)
 # the nested form has an entry for each way through the pyramid; beyond this it is not written
@@ -60,19 +58,17 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, which takes the place of `folder` on a clean exit; else that stays."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    room = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    new, old = room / "new", room / "old"
-    try:
+    with room_beside(folder) as room:
+        new, old = room / "new", room / "old"
         new.mkdir()
-        yield new
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():  # stopped between the two
-            old.rename(folder)
-        shutil.rmtree(room, ignore_errors=True)
+        try:
+            yield new
+            if folder.exists():
+                folder.rename(old)
+            new.rename(folder)
+        finally:
+            if old.exists() and not folder.exists():  # stopped between the two
+                old.rename(folder)
 
 
 def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None = None) -> None:

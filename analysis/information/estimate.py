@@ -7,8 +7,8 @@ folder.
     neighbours         bits of chosen units, without a form of their distribution (`neighbours.py`)
 
 Each stands with its interval (of a bootstrap over clusters, that is videos; of a jackknife for neighbours),
-the p-value of broken pairs (`null.py`), and the number of clusters. Everything is computed from activations
-on disk. bench/information.py counts how often the intervals hold the truth.
+the p-value of broken pairs (`analysis.null`), and the number of clusters. Everything is computed from
+activations on disk. bench/information.py counts how often the intervals hold the truth.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from analysis.null import FactorPairs, pairs_of_factor, shuffles
 from analysis.store import Store
 from configs import UserError
 
-STAGE_MEASURES = (*TRANSFORMS, "subspace", "cka")
 # of which nearest neighbours are looked at, where none are chosen: the highest of each factor and stage
 HIGHEST_UNITS = 2
 

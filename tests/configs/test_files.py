@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from configs.files import atomic_path, remove_leftovers, write_text
+from configs.files import atomic_path, remove_leftovers, room_beside, write_text
 
 
 def names(folder):
@@ -20,8 +20,15 @@ def _die_in_the_midst(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def killed_writer(path):
-    writer = get_context("fork").Process(target=_die_in_the_midst, args=(path,))
+def _die_in_a_room(folder):
+    with room_beside(folder) as room:
+        (room / "new").mkdir()
+        (room / "new" / "half").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_writer(path, work=_die_in_the_midst):
+    writer = get_context("fork").Process(target=work, args=(path,))
     writer.start()
     writer.join()
     assert writer.exitcode == -signal.SIGKILL
@@ -33,6 +40,18 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
     assert names(tmp_path) == [".a.part.csv"]  # one at most, whatever happens
     write_text(tmp_path / "a.csv", "whole")
     assert names(tmp_path) == ["a.csv"] and (tmp_path / "a.csv").read_text() == "whole"
+
+
+def test_what_a_killed_writer_of_a_folder_left_is_removed(tmp_path):
+    folder = tmp_path / "below" / "a"
+    killed_writer(folder, _die_in_a_room)
+    killed_writer(folder, _die_in_a_room)
+    assert names(folder.parent) == [".a.part"]
+    with room_beside(folder) as room, room_beside(folder) as another:
+        assert names(room) == ["lock"] and names(another) == []  # nor do two writers meet
+        (room / "new").mkdir()
+        (room / "new").rename(folder)
+    assert names(folder.parent) == ["a"]
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):
@@ -79,6 +98,8 @@ def test_a_full_disk_elsewhere_is_named_as_it_is(tmp_path):
 def test_where_nothing_can_be_locked_files_are_written_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("configs.files.fcntl", None)
     write_text(tmp_path / "a", "whole")
+    with room_beside(tmp_path / "c") as room:
+        assert names(room) == []
     (tmp_path / ".b.part").touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".b.part", "a"]

@@ -1,5 +1,7 @@
 """The embedded data set, made from a small video of the test's own."""
 
+import shutil
+
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
@@ -65,6 +67,17 @@ def test_it_is_made_once_and_goes_on_where_it_was_stopped(config):
     assert {p: p.read_bytes() for p in sorted(root.rglob("*.jpg"))} == files
     assert sum(stamp[p] != p.stat().st_mtime_ns for p in files) == 20
     assert not [p for p in root.rglob(".*")]
+
+
+def test_two_processes_that_make_it_at_once_do_not_disturb_each_other(config, monkeypatch):
+    alone = prepare(config, row("style", "builtin"))
+    files = {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()}
+    shutil.rmtree(alone)
+    monkeypatch.setattr(
+        stylize.embedded, "in_threads", lambda work, jobs, *_: list(map(work, [*jobs, *jobs]))
+    )
+    assert prepare(config, row("style", "builtin")) == alone
+    assert files == {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()}
 
 
 def test_another_style_is_another_folder(config):

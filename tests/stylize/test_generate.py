@@ -100,7 +100,7 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(videos, checkpoint, tmp_path, m
         with pytest.raises(KeyboardInterrupt):
             go(videos, tmp_path / "parts", checkpoint)
     for folder in (tmp_path / "parts").glob(".*.partial"):
-        (folder / ".000001.abcd_123.png").write_bytes(b"half")  # of a process that was killed
+        (folder / ".000001.part-abcd_123.png").write_bytes(b"half")  # of a process that was killed
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "parts").rglob("[!.]*/0*.png")}
     assert go(videos, tmp_path / "parts", checkpoint) == 0
     assert files(tmp_path / "parts") == files(tmp_path / "whole")

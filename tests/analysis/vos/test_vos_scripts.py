@@ -319,6 +319,7 @@ def test_histograms(call, tree):
 
 def test_statistics_tables(call, tree, tmp_path):
     out = tmp_path / "plots"
+    (tree / "stats_tables/net_a/.layer2,app_stream_1.part.csv").touch()  # half-written
     status, said, _ = call("plot_stats_fromtable.py", "--in_dir", tree / "stats_tables", "--out_dir", out)
     assert status == 0 and "2 figures" in said
     assert sorted(p.name for p in out.iterdir()) == [
@@ -367,6 +368,7 @@ def test_centre_bias(call, tmp_path):
     left[12:36, :17] = 255  # half the height, a fifth of the width
     cv2.imwrite(str(masks / "a" / "00000.png"), left)
     cv2.imwrite(str(masks / "a" / "00001.png"), np.zeros_like(left))
+    (masks / "a" / ".00003.part.png").write_bytes(b"half")
     arguments = ("--root", masks, "--dataset", "mine", "--out_dir", tmp_path)
     status, out, _ = call("estimate_dataset_centerbias.py", *arguments)
     assert status == 0 and "2 masks; objects fill 5.0 % of the picture" in out
