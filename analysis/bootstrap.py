@@ -11,8 +11,9 @@ unit's score is therefore
 
     2 * estimate - mean(replicates)  -+  t(K - 1) * sqrt(K / (K - 1)) * std(replicates)
 
-with K clusters: bias taken off, and Student's t for the few. Scores and shares of a stage take the shape of
-their interval from the replicates too (studentised.py). Bits are Gaussian (paper.py), less what chance adds.
+with K clusters: bias taken off, and Student's t for the few. Scores, shares and mean bits of a stage take
+the shape of their interval from the replicates too (studentised.py). Bits are Gaussian (paper.py), less what
+chance adds.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from analysis.paper import (
     unit_correlations,
 )
 from analysis.store import Store
-from analysis.studentised import cluster_scalars, studentised_interval
+from analysis.studentised import added_bits, bounds, cluster_scalars, errors_of_bits, studentised_interval
 from configs import UserError
 
 MEASURED = FACTORS[:2]
@@ -146,14 +147,15 @@ def estimate_stage(
     """Point estimates of one stage from per-cluster sums, and intervals over the replicates that
     `weights` describes."""
     clusters = len(sums.count)
-    point = estimate_moments(over_all_clusters(sums), threshold)
+    whole = over_all_clusters(sums)
+    point = estimate_moments(whole, threshold)
     units = sums.total.shape[-1]
     numerator = np.zeros((len(weights), len(MEASURED)))
     denominator = np.zeros(len(weights))
     unit_low, unit_high = (np.full((len(MEASURED), units), np.nan) for _ in range(2))
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
     unit_bits, bits_drawn = np.full((len(MEASURED), units), np.nan), np.zeros((len(weights), len(MEASURED)))
-    live = (~np.isnan(point.unit_scores)).sum(-1)
+    added = np.zeros((len(weights), len(MEASURED), clusters))
     width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * len(MEASURED))))
     for start in range(0, units if len(weights) else 0, width):
         block = slice(start, start + width)
@@ -162,10 +164,11 @@ def estimate_stage(
         numerator += covariance.sum(-1)
         denominator += pooled_variance(replicates, variance, mean).sum(-1)
         r = unit_correlations(covariance, variance)
-        bounds = interval(point.unit_scores[:, block], r, clusters, level)
-        unit_low[:, block], unit_high[:, block] = np.clip(bounds, -1, 1)
+        ends = interval(point.unit_scores[:, block], r, clusters, level)
+        unit_low[:, block], unit_high[:, block] = np.clip(ends, -1, 1)
         unit_bits[:, block], drawn = corrected_bits(point.unit_scores[:, block], r)
         bits_drawn += np.nansum(drawn, axis=-1)
+        added += added_bits(of_units(sums, block), replicates, r)
         classes = classify(r[:, 0], r[:, 1], threshold)  # (R, block)
         for k in range(len(UNIT_CLASSES)):
             class_probability[block, k] = (classes == k).mean(0)
@@ -182,13 +185,17 @@ def estimate_stage(
     names = [f"score_{name}" for name in MEASURED] + [f"share_{name}" for name in FACTORS]
     values = np.concatenate([point.scores[: len(MEASURED)], point.shares])
     drawn = np.column_stack([scores[:, : len(MEASURED)], shares])
-    scalars = cluster_scalars(sums, over_all_clusters(sums))
-    bounds = studentised_interval(values, drawn, scalars, weights, level)
-    for name, value, low, high in zip(names, values, *bounds, strict=True):
+    scalars = cluster_scalars(sums, whole)
+    ends = studentised_interval(values, drawn, scalars, weights, level)
+    for name, value, low, high in zip(names, values, *ends, strict=True):
         layer |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    weights = np.vstack([np.ones(clusters), weights])
+    added = np.concatenate([added_bits(sums, one_replicate(whole), point.unit_scores[None]), added])
     for f, name in enumerate(MEASURED):
-        drawn = bits_drawn[:, f] / max(1, live[f])
-        bits, low, high = stage_bits(point.unit_scores[f], unit_bits[f], drawn, clusters, level)
+        errors = errors_of_bits(added[:, f], sums.count[:, f], weights)
+        bits, low, high = stage_bits(
+            point.unit_scores[f], unit_bits[f], bits_drawn[:, f], errors, clusters, level
+        )
         layer |= {f"bits_{name}": bits, f"bits_{name}_low": low, f"bits_{name}_high": high}
     for f, name in enumerate(FACTORS):
         layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}
@@ -220,17 +227,19 @@ def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def stage_bits(
-    r: NDArray, corrected: NDArray, drawn: NDArray, clusters: int, level: float
+    r: NDArray, corrected: NDArray, drawn: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[float, float, float]:
     """Mean bits over the live units of a stage, with their interval: unit scores and corrected bits (C,),
-    means of the replicates (R,)."""
+    sums over units of the replicates (R,), standard errors of that of the sample and of theirs (1 + R,)."""
     live = ~np.isnan(r)
     if not live.any():
         return np.nan, np.nan, np.nan
     plug_in = gaussian_bits(r[live]).mean()
     if np.isinf(plug_in):
         return np.inf, np.inf, np.inf
-    return corrected[live].mean(), *interval(plug_in, drawn, clusters, level)
+    drawn, errors = drawn[:, None] / live.sum(), errors[:, None] / live.sum()
+    low, high = bounds(np.array([plug_in]), drawn, errors[0], errors[1:], clusters, level)
+    return corrected[live].mean(), low[0], high[0]
 
 
 def finite_mean(drawn: NDArray) -> NDArray:
@@ -243,6 +252,19 @@ def finite_mean(drawn: NDArray) -> NDArray:
 def over_all_clusters(sums: Moments) -> Moments:
     """Sums over the whole sample, from those of its clusters."""
     return Moments(sums.count.sum(0), sums.total.sum(0), sums.product.sum(0), sums.square.sum(0), sums.shift)
+
+
+def of_units(sums: Moments, block: slice) -> Moments:
+    """The sums of a block of units."""
+    total, product, square, shift = (
+        x[..., block] for x in (sums.total, sums.product, sums.square, sums.shift)
+    )
+    return Moments(sums.count, total, product, square, shift)
+
+
+def one_replicate(whole: Moments) -> Moments:
+    """The whole sample in the shape of replicates: (1, F, C)."""
+    return Moments(whole.count[None], whole.total[None], whole.product[None], whole.square[None], whole.shift)
 
 
 def resample(sums: Moments, weights: NDArray, block: slice) -> Moments:

@@ -1,4 +1,4 @@
-"""Intervals of a stage's scores and shares: the symmetric studentised bootstrap over clusters.
+"""Intervals of a stage's scores, shares and mean bits: the symmetric studentised bootstrap over clusters.
 
 Where activations have heavy tails, a few videos decide both a score and how sure of it we seem to be, and an
 interval of fixed shape is too short when they are absent. Each replicate is therefore measured in its own
@@ -13,6 +13,13 @@ Student's t(K - 1) for K clusters. bench/coverage.py compares it with the interv
 A score is a ratio of four sums over clusters, s_f = (N_f / n_f) / (Q / n): of products and numbers of the
 pairs of factor f, of squares and numbers of all pairs. Its standard error follows from what a cluster adds
 to these (the infinitesimal jackknife), so that a replicate costs six numbers a cluster and not one a unit.
+
+Mean bits are no function of so few sums. With t, p, q a cluster's sums of za + zb, za zb and za^2 + zb^2, and
+n its pairs, it moves the correlation r of a unit (mean m, variance v, of N pairs) by
+
+    (p - (1 - r) m t - r q / 2) / (N v), less n times the same of all clusters / N
+
+and its bits by r / ((1 - r^2) ln 2) times that. The sum over units is one matrix product a sum.
 """
 
 from __future__ import annotations
@@ -23,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from analysis.paper import Moments, covariance_and_variance, softmax
+from analysis.paper import Moments, covariance_and_variance, gaussian_bits, softmax
 
 # of fewer, too many replicates are nearly all one cluster: Student's t and the spread of the replicates then
 FEWEST_CLUSTERS = 8
@@ -89,6 +96,49 @@ def standard_errors(
     second = weights @ (x[:, :, None] * x[:, None]).reshape(clusters, -1)
     variance = np.einsum("rsj,rjk,rsk->rs", slope, second.reshape(-1, columns, columns), slope, optimize=True)
     return np.sqrt(np.maximum(variance, 0) * clusters / max(1, clusters - 1))
+
+
+def added_bits(sums: Moments, drawn: Moments, r: NDArray, plain: NDArray | None = None) -> NDArray:
+    """What each cluster adds to the Gaussian bits of each replicate, summed over units and before the mean is
+    taken off: (R, F, clusters).
+
+    Parameters
+    ----------
+    sums : (clusters, F, C)
+        Of the clusters.
+    drawn : (R, F, C)
+        Of the replicates.
+    r : (R, F, C)
+        Correlations of the replicates; units of which bits are no finite number add nothing.
+    plain : (R, F, C)
+        The same as `drawn` has them, where something was added to arctanh(r) since.
+    """
+    plain = r if plain is None else plain
+    _, variance, mean = covariance_and_variance(drawn)
+    mean = mean - drawn.shift  # as the sums have it
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = r / ((1 - plain**2) * np.log(2) * variance * drawn.count[..., None])
+    scale = np.where(np.isfinite(gaussian_bits(r)) & np.isfinite(scale), scale, 0)
+    mean = np.where(scale == 0, 0, mean)
+    plain = np.where(scale == 0, 0, plain)
+    added = np.empty((*drawn.count.shape, len(sums.count)))
+    for f in range(added.shape[1]):
+        s, m, c = scale[:, f], mean[:, f], plain[:, f]
+        added[:, f] = s @ sums.product[:, f].T
+        added[:, f] -= (s * (1 - c) * m) @ sums.total[:, f].T
+        added[:, f] -= (s * c / 2) @ sums.square[:, f].T
+    return added
+
+
+def errors_of_bits(added: NDArray, count: NDArray, weights: NDArray) -> NDArray:
+    """Standard errors of summed bits (R,) by the infinitesimal jackknife: `added_bits` of one factor (R,
+    clusters), its pairs by cluster, (clusters,)."""
+    clusters = len(count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.einsum("rk,rk->r", weights, added) / (weights @ count)
+    influence = added - mean[:, None] * count
+    variance = np.einsum("rk,rk,rk->r", weights, influence, influence)
+    return np.sqrt(variance * clusters / max(1, clusters - 1))
 
 
 def studentised_interval(

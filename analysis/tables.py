@@ -59,7 +59,7 @@ def format_information(layers: pd.DataFrame) -> str:
         "directions",
         f"{layers['clusters'].max()} videos, {first['permutations']} permutations; p in brackets",
         "95 % intervals held the truth in 92 to 97 % of simulated runs of 100 videos; in 90 to 97 % of runs",
-        "of 24, and in 82 to 95 % where units have heavy tails (python -m bench.information)",
+        "of 24, and in 87 to 95 % where units have heavy tails (python -m bench.information)",
         "",
     ]
     rows = []

@@ -3,8 +3,8 @@ copula.
 
 Two Gaussian variables of correlation r share -1/2 log2(1 - r^2) bits (Cover & Thomas, "Elements of
 Information Theory", section 8.5), with a negative r as much as with a positive one. ``gaussian`` takes the
-unit score of `paper.py` for r. ``copula`` first puts normal scores in the place of the activations, member
-by member: the quantiles of the normal distribution at rank / (n + 1), ties at their mean rank (Ince et al.
+unit score of the paper for r. ``copula`` first puts normal scores in the place of the activations, member by
+member: the quantiles of the normal distribution at rank / (n + 1), ties at their mean rank (Ince et al.
 2017, "A statistical framework for neuroimaging data analysis based on mutual information estimated via a
 Gaussian copula"). Whatever the distribution of a unit (rectified, heavy-tailed), that is a lower bound to
 what its members share, up to the error of estimation.
@@ -32,9 +32,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from analysis.bootstrap import corrected_bits, interval, over_all_clusters, resample, stage_bits
+from analysis.bootstrap import (
+    corrected_bits,
+    interval,
+    one_replicate,
+    over_all_clusters,
+    resample,
+    stage_bits,
+)
 from analysis.null import FactorPairs, p_value, shuffled_means
 from analysis.paper import IDENTICAL, Moments, covariance_and_variance, gaussian_bits, unit_correlations
+from analysis.studentised import added_bits, errors_of_bits
 
 UNITS_AT_A_TIME = 128
 # of clusters, for the jackknife of ranks: its own error falls with their number, and matters for few clusters
@@ -99,15 +107,20 @@ def unit_information(
         dead.
     """
     tables, drawn_sum, null_sum, scores = [], np.zeros(len(weights)), np.zeros(len(orders)), []
-    kinds = same_plan(pairs)
+    kinds, added = same_plan(pairs), np.zeros((1 + len(weights), pairs.clusters))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
         values = rows[:, start : start + UNITS_AT_A_TIME].astype(np.float64)
         za, zb = (transformed(values, member, transform) for member in (pairs.a, pairs.b))
-        plain, replicates = correlations(za, zb, pairs, weights)
-        r = plain
+        sums = pair_sums(za, zb, pairs)
+        drawn = [one_replicate(over_all_clusters(sums)), resample(sums, weights, slice(None))]
+        as_drawn = [correlations(m) for m in drawn]
+        given_back = as_drawn
         if transform is normal_scores:
             lost = lost_to_ranks(values, za, zb, pairs)
-            r, replicates = raised(plain, lost), raised(replicates, lost)
+            given_back = [raised(r, lost) for r in as_drawn]
+        parts = zip(drawn, given_back, as_drawn, strict=True)
+        added += np.concatenate([added_bits(sums, *part)[:, 0] for part in parts])
+        plain, r, replicates = as_drawn[0][0, 0], given_back[0][0, 0], given_back[1][:, 0]
         null = null_correlations(za, zb, kinds, orders)
         value, drawn = corrected_bits(r, replicates)
         low, high = bounds(r, replicates, pairs.clusters, level)
@@ -120,7 +133,8 @@ def unit_information(
         null_sum += gaussian_bits(null)[:, ~np.isnan(r)].sum(1)
     units, r = pd.concat(tables, ignore_index=True), np.concatenate(scores)
     live = max(1, (~np.isnan(r)).sum())
-    value, low, high = stage_bits(r, units["value"].to_numpy(), drawn_sum / live, pairs.clusters, level)
+    errors = errors_of_bits(added, np.bincount(pairs.cluster), np.vstack([np.ones(pairs.clusters), weights]))
+    value, low, high = stage_bits(r, units["value"].to_numpy(), drawn_sum, errors, pairs.clusters, level)
     plug_in = units["plug_in"].mean()
     p = float(p_value(plug_in, null_sum / live))
     return {"value": value, "low": low, "high": high, "p": p, "plug_in": plug_in}, units
@@ -151,7 +165,7 @@ def lost_to_ranks(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs)
 
 def raised(r: NDArray, lost: NDArray) -> NDArray:
     """Correlations (..., C) with what arctanh(r) lost; members that are the same stay so."""
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore"):  # r may be above 1 in its last digit
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + lost))
 
 
@@ -161,15 +175,10 @@ def correlation(za: NDArray, zb: NDArray) -> NDArray:
     return np.einsum("nu,nu->u", a, b, dtype=np.float64) / max(1, len(a))
 
 
-def correlations(za: NDArray, zb: NDArray, pairs: FactorPairs, weights: NDArray) -> tuple[NDArray, NDArray]:
-    """Correlation of the members by unit (C,), as `paper.py` has it, and in each replicate (R, C)."""
-    sums = pair_sums(za, zb, pairs)
-
-    def of_sums(m: Moments) -> NDArray:
-        covariance, variance, _ = covariance_and_variance(m)
-        return unit_correlations(covariance, variance)[..., 0, :]
-
-    return of_sums(over_all_clusters(sums)), of_sums(resample(sums, weights, slice(None)))
+def correlations(drawn: Moments) -> NDArray:
+    """Correlation of the members by unit, as `analysis.paper` has it, in each replicate: (R, 1, C)."""
+    covariance, variance, _ = covariance_and_variance(drawn)
+    return unit_correlations(covariance, variance)
 
 
 def pair_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
