@@ -14,13 +14,15 @@ from analysis.tables import align
 from configs import UserError
 
 REASON_WIDTH = 100
+# by a profile; by an evaluation of masks, which reads no views
+WRITTEN_LAST = (REPORT_NAME, "sequences.csv")
 
 
 def run(cfg: DictConfig) -> None:
     """Print how far each run below ``cfg.save_dir`` is."""
     folder = Path(cfg.save_dir)
-    # a run that has just begun holds a lock before it has a manifest
-    found = {path.parent for name in ("manifest.json", ".lock") for path in folder.rglob(name)}
+    # a run that has just begun holds a lock before it has anything else
+    found = {path.parent for name in (".lock", "status.npy") for path in folder.rglob(name)}
     if not found:
         raise UserError(f"no run below {folder}: give save_dir=DIR")
     rows = [look(path) | {"run": str(path.relative_to(folder))} for path in sorted(found)]
@@ -35,7 +37,7 @@ def look(folder: Path) -> dict:
     """One row of the table: state, views, done, skipped, left, and why it stopped."""
     status = np.zeros(0, np.uint8)
     shard = None
-    if (folder / "manifest.json").exists():
+    if all((folder / name).exists() for name in ("manifest.json", "status.npy")):
         status = np.load(folder / "status.npy", mmap_mode="r")
         shard = read_manifest(folder)["identity"].get("shard")
     done, skipped = (int((status == value).sum()) for value in (DONE, SKIPPED))
@@ -45,11 +47,11 @@ def look(folder: Path) -> dict:
         state = "running"
     elif (folder / ERROR_NAME).exists():
         state, reason = "failed", (folder / ERROR_NAME).read_text().strip()[:REASON_WIDTH]
-    elif left or not len(status):
+    elif left:
         state = "stopped"
     elif shard:
         state = "to be merged"
     else:
-        state = "done" if (folder / REPORT_NAME).exists() else "stopped"  # written last
+        state = "done" if any((folder / name).exists() for name in WRITTEN_LAST) else "stopped"
     counts = {"views": len(status), "done": done, "skipped": skipped, "left": left}
     return {"state": state, **counts, "why": reason}

@@ -13,6 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from pycocotools import mask as coco
 
+from analysis.status import look
 from analysis.vos import evaluate as vos_evaluate
 from analysis.vos.segmentation import (
     boundary,
@@ -256,6 +257,7 @@ def evaluate(monkeypatch, net_class, root, *options):
 @pytest.mark.parametrize("net_class", [Bright, BrightPairs])
 def test_a_network_that_is_right(net_class, davis, monkeypatch, capsys):
     folder = evaluate(monkeypatch, net_class, davis)
+    assert look(folder)["state"] == "done"
     table = pd.read_csv(folder / "sequences.csv").set_index("sequence")
     assert list(table.index) == ["bear", "swan", "mean"]
     assert (table["frames"] == [5, 5, 10]).all()  # of seven, without the first and the last
