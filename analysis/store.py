@@ -52,6 +52,8 @@ class Store:
     def __init__(self, path: Path, mode: str):
         self.path = path
         self.manifest = read_manifest(path)
+        if "stages" not in self.manifest:
+            raise UserError(f"{path} holds no activations: give the folder of a run of task=profile")
         self.stages: dict[str, dict] = self.manifest["stages"]
         self.shard: dict | None = self.manifest["identity"].get("shard")
         self.first = self.shard["first"] if self.shard else 0
@@ -306,9 +308,12 @@ def read_manifest(path: Path) -> dict:
     if not file.exists():
         raise UserError(f"{path} is not a run folder (it has no manifest.json)")
     try:
-        return json.loads(file.read_text())
+        manifest = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{file} is damaged ({error}): remove the folder and run again") from error
+    if not isinstance(manifest, dict) or "identity" not in manifest:
+        raise UserError(f"{path} is not a run folder (its manifest.json is another program's)")
+    return manifest
 
 
 def to_json(content: dict) -> str:

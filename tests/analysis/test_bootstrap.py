@@ -152,3 +152,18 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
         estimate_run(write_run(tmp_path / "c", rows, pairs))
     with pytest.raises(UserError, match="not a run folder"):
         estimate_run(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "says"),
+    [
+        ('{"identity": {"task": "evaluate_vos"}, "skipped": {}}', "holds no activations"),
+        ('{"name": "a web application"}', "manifest.json is another program's"),
+        ("[1]", "manifest.json is another program's"),
+        ("{", "manifest.json is damaged"),
+    ],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path, manifest, says):
+    (tmp_path / "manifest.json").write_text(manifest)
+    with pytest.raises(UserError, match=says):
+        estimate_run(tmp_path)

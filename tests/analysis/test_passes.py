@@ -261,7 +261,7 @@ def test_fp32_means_fp32():
 def test_the_automatic_batch_size_is_that_of_the_beginning(tmp_path):
     assert batch_size_of(asked("batch_size=5"), tmp_path) == 5
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 2
-    (tmp_path / "manifest.json").write_text('{"batch_size": 64}')  # begun on a GPU
+    (tmp_path / "manifest.json").write_text('{"identity": {}, "batch_size": 64}')  # begun on a GPU
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 64
 
 
