@@ -271,13 +271,13 @@ def resample(sums: Moments, weights: NDArray, block: slice) -> Moments:
     """Sums of each replicate, (R, F, C), as one matrix product a sum: weights (R, clusters) x sums
     (clusters, F, C)."""
 
+    sums = of_units(sums, block)
+
     def product(values: NDArray) -> NDArray:
-        values = values[..., block]
         return (weights @ values.reshape(len(values), -1)).reshape(len(weights), *values.shape[1:])
 
-    shift = sums.shift[:, block]
     return Moments(
-        weights @ sums.count, product(sums.total), product(sums.product), product(sums.square), shift
+        weights @ sums.count, product(sums.total), product(sums.product), product(sums.square), sums.shift
     )
 
 

@@ -1,11 +1,13 @@
 """Small videos and data sets that tests make themselves; a cache of their own where nothing real is
 needed."""
 
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -16,6 +18,34 @@ def shared_data():
     if not (SHARED / "data" / "clips").is_dir():
         pytest.skip("real videos are not here (shared/data)")
     return SHARED / "data"
+
+
+@pytest.fixture
+def one_thread():
+    """Last digits of activations depend on the number of threads, here and in processes that tests start."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capsys, caplog):
+    """Run a command's ``main`` in this process, in a folder of its own: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO")
+
+    def call(program, *arguments):
+        caplog.clear()
+        monkeypatch.setattr(sys, "argv", [program.__file__, *map(str, arguments)])
+        try:
+            status = program.main()
+        except SystemExit as stop:
+            status = stop.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err + caplog.text  # pytest takes log lines for itself
+
+    return call
 
 
 def write_frames(folder: Path, frames: np.ndarray) -> Path:

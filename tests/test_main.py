@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +28,9 @@ SMALL = [
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, caplog):
-    """Run main.py in this process, in a folder of its own: (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO")
-
-    def call(*arguments):
-        caplog.clear()
-        monkeypatch.setattr(sys, "argv", [str(ROOT / "main.py"), *map(str, arguments)])
-        try:
-            status = main.main()
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err + caplog.text  # pytest takes log lines for itself
-
-    return call
+def run(in_process):
+    """Run main.py: (status, stdout, stderr)."""
+    return partial(in_process, main)
 
 
 def errors(text: str) -> list[str]:

@@ -29,19 +29,12 @@ from datasets import ClipList, list_clips, make_views
 from tests.analysis.test_extract import OrderBlind, T, contents, planted_clips, run
 from tests.datasets.test_loader import dataset
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory):
     return planted_clips(tmp_path_factory.mktemp("planted"), clips=24)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Last digits depend on the number of threads, here and in processes that tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def read_slowly(root: Path, folder: Path, pause: float = 0.0) -> None:

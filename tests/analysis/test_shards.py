@@ -26,19 +26,12 @@ from datasets.workers import loader
 from tests.analysis.test_extract import contents
 from tests.datasets.test_loader import batches
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = [
     *("model=x3d_xs", "model.init=random", "model.input.size=40", "model.input.crop=32", "num_workers=0"),
     *("n_boot=20", "dataset=folder", "styles='1,2'", "batch_size=3", "device=cpu"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Last digits of activations depend on the number of threads, here and in processes that tests start."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def asked(*arguments):

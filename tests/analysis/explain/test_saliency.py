@@ -3,7 +3,6 @@ original program's flags; bad input is one clear line and status 2."""
 
 import json
 import sqlite3
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -45,22 +44,9 @@ TOKENS += ["model.args.width=8", "model.args.kv_stride=1"]
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, capsys, caplog):
-    """Run main.py or the original's script in this process: (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    caplog.set_level("INFO")
-
-    def call(*arguments, program=main):
-        caplog.clear()
-        monkeypatch.setattr(sys, "argv", ["program", *map(str, arguments)])
-        try:
-            status = program.main()
-        except SystemExit as stop:
-            status = stop.code
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err + caplog.text  # pytest takes log lines for itself
-
-    return call
+def run(in_process):
+    """Run main.py or the original's script: (status, stdout, stderr)."""
+    return lambda *arguments, program=main: in_process(program, *arguments)
 
 
 @cache
