@@ -31,17 +31,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from analysis.extract import batches_of, extract
-from analysis.passes import Reader, without_tf32
-from analysis.store import Store
-from analysis.tables import align
 from bench.meters import peak_of, sampled, timed
 from bench.plain import plain
 from bench.videos import FRAMES, STYLES, make_set, warm_up
 from bench.widths import clips_needed
-from configs.files import write_text
-from datasets import ClipList, make_views, to_inputs
-from models import VideoNetwork, build_model
+from static_dynamic.analysis.run.extraction import batches_of, extract
+from static_dynamic.analysis.run.forward import Reader
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.show.text import align
+from static_dynamic.datasets import ClipList, make_views, to_inputs
+from static_dynamic.device import without_tf32
+from static_dynamic.files import write_text
+from static_dynamic.models import VideoNetwork, build_model
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")

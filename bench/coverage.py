@@ -17,10 +17,16 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.bootstrap import bootstrap_weights, cluster_moments, interval, over_all_clusters, resample
-from analysis.paper import Moments, covariance_and_variance, pooled_variance
-from analysis.studentised import cluster_scalars, studentised_interval
-from datasets import Clip, make_views
+from static_dynamic.analysis.estimate.bootstrap import (
+    bootstrap_weights,
+    cluster_moments,
+    interval,
+    over_all_clusters,
+    resample,
+)
+from static_dynamic.analysis.estimate.estimator import Moments, covariance_and_variance, pooled_variance
+from static_dynamic.analysis.estimate.studentised import cluster_scalars, studentised_interval
+from static_dynamic.datasets import Clip, make_views
 
 STYLES, UNITS, REPLICATES, LEVEL = (1, 2, 3, 4), 20, 500, 0.95
 CLIPS, LARGE = (8, 24, 100, 400), 2000

@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis import estimate_information, estimate_run
-from analysis.store import Store
-from datasets import Clip, make_views
+from static_dynamic.analysis import estimate_information, estimate_run
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import Clip, make_views
 
 VIEWS = 8
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 from omegaconf import OmegaConf
 
-import configs
-from analysis.extract import extract
-from analysis.store import Store
-from datasets import list_clips, make_views
-from models import build_model
-from stylize.embedded import prepare
+from static_dynamic import configs
+from static_dynamic.analysis.run.extraction import extract
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import list_clips, make_views
+from static_dynamic.models import build_model
+from static_dynamic.stylize.embedded import prepare
 
 BATCH = 8
 

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datasets.frames import FrameFolder
-from stylize.patches import load_key_frames, to_image
-from stylize.pictures import contact_sheet, run_once, write_image
-from stylize.recipe import read_recipe
-from stylize.train import Plan, train
+from static_dynamic.datasets.frames import FrameFolder
+from static_dynamic.stylize.patches import load_key_frames, to_image
+from static_dynamic.stylize.pictures import contact_sheet, run_once, write_image
+from static_dynamic.stylize.train import Plan, train
+from static_dynamic.stylize.training_config import read_recipe
 
 FOLDERS = ("input", "output", "mask")
 

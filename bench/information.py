@@ -18,11 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.bootstrap import bootstrap_weights
-from analysis.information.cka import stage_cka
-from analysis.information.gaussian import TRANSFORMS, unit_information
-from analysis.information.neighbours import neighbour_information
-from analysis.information.subspace import (
+from bench.coverage import KINDS, LARGE, LEVEL, REPLICATES, UNITS, pairs_of, simulate
+from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights
+from static_dynamic.analysis.estimate.information.cka import stage_cka
+from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, unit_information
+from static_dynamic.analysis.estimate.information.neighbours import neighbour_information
+from static_dynamic.analysis.estimate.information.subspace import (
     canonical_bits,
     directions,
     project,
@@ -30,8 +31,7 @@ from analysis.information.subspace import (
     split,
     subspace_information,
 )
-from analysis.null import FactorPairs, pairs_of_factor
-from bench.coverage import KINDS, LARGE, LEVEL, REPLICATES, UNITS, pairs_of, simulate
+from static_dynamic.analysis.estimate.permutation import FactorPairs, pairs_of_factor
 
 VIEWS, LARGE_RUNS, NEIGHBOUR_UNITS = 8, 30, 2
 

@@ -23,12 +23,12 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-import configs
-from datasets import ClipList, ViewBatches, list_clips, make_views, to_inputs
-from datasets.shared import give_back
-from datasets.workers import loader
-from models import build_model
-from stylize.embedded import prepare
+from static_dynamic import configs
+from static_dynamic.datasets import ClipList, ViewBatches, list_clips, make_views, to_inputs
+from static_dynamic.datasets.shared_memory import give_back
+from static_dynamic.datasets.workers import loader
+from static_dynamic.models import build_model
+from static_dynamic.stylize.embedded import prepare
 
 BATCH, WORKERS, REPEAT, STYLES = 8, 2, 8, (1, 2, 3, 4)
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from analysis.extract import extract
-from analysis.store import Store
 from bench.__main__ import new_store, peak_of
 from bench.videos import STYLES, WARM, WarmClips
-from datasets import Clip, make_views
-from models import InputSpec, Stage, Tap, VideoNetwork
+from static_dynamic.analysis.run.extraction import extract
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import Clip, make_views
+from static_dynamic.models import InputSpec, Stage, Tap, VideoNetwork
 
 UNITS, SIDE, FRAMES = 2048, 32, 16
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from analysis import estimate_pairs
-from analysis.paper import Estimate
-from datasets import ClipList, make_views, preprocess
-from models import VideoNetwork
+from static_dynamic.analysis import estimate_pairs
+from static_dynamic.analysis.estimate.estimator import Estimate
+from static_dynamic.datasets import ClipList, make_views, preprocess
+from static_dynamic.models import VideoNetwork
 
 BATCH = 2  # the original's default
 

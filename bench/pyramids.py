@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.explain.class_feature_pyramids import grow
-from analysis.explain.pyramid_rules import Corrected
-from models import build_model
+from static_dynamic.analysis.explain.class_feature_pyramids import grow
+from static_dynamic.analysis.explain.pyramid_rules import Corrected
+from static_dynamic.models import build_model
 from tests.analysis.explain import slow_pyramids
 from tests.keyed import keyed_state_dict, keyed_video
 

@@ -13,7 +13,7 @@ from statistics import median
 
 import torch
 
-from models import build_model
+from static_dynamic.models import build_model
 
 
 def main() -> None:

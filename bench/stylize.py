@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 import torch
 
-from stylize import build_generator
-from stylize.apply import make_style
-from stylize.checkpoints import save_generator
-from stylize.generate import generate, write_frame
-from stylize.jobs import make_jobs
-from stylize.patches import read_image
-from stylize.recipe import read_recipe
+from static_dynamic.stylize import build_generator
+from static_dynamic.stylize.apply import make_style
+from static_dynamic.stylize.checkpoints import save_generator
+from static_dynamic.stylize.generate import generate, write_frame
+from static_dynamic.stylize.jobs import make_jobs
+from static_dynamic.stylize.patches import read_image
+from static_dynamic.stylize.training_config import read_recipe
 
 WIDTH, HEIGHT = 340, 256
 BATCHES = {"cpu": (1, 4, 8), "cuda": (8, 16, 32, 64, 128)}

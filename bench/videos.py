@@ -9,8 +9,8 @@ import numpy as np
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from datasets import ClipList, list_clips
-from datasets.write import write_folder
+from static_dynamic.datasets import ClipList, list_clips
+from static_dynamic.datasets.write import write_folder
 
 STYLES, FRAMES = (1, 2, 3, 4), 64
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.bootstrap import bootstrap_weights, cluster_moments, resample
-from analysis.paper import covariance_and_variance, pooled_variance
-from analysis.store import Store
-from datasets import Clip
-from datasets.views import SCHEMES, plan_pairs
+from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, cluster_moments, resample
+from static_dynamic.analysis.estimate.estimator import covariance_and_variance, pooled_variance
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import Clip
+from static_dynamic.datasets.views import SCHEMES, plan_pairs
 
 DRAWS, REPLICATES = 20, 400
 

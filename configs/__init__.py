@@ -1,36 +1,15 @@
-"""What a user may ask for: the yaml tables beside this file, and the error that says that a request
-cannot be met.
-
-Every other package may lean on this one; it leans on none of them.
-"""
+"""Tables of what a user may ask for (tasks, data sets, networks, styles, assets), and what checks options against
+them."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from static_dynamic.errors import UserError, nearest
+
 CONFIG_DIR = Path(__file__).parent
-
-
-class UserError(Exception):
-    """Something that the user can put right: ``main.py`` prints it as one line and exits with status 2.
-
-    The text names the file or the option and says the way out.
-    """
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Name the known name nearest to `name`, as the end of an error line."""
-    known = list(known)
-    # a part of a name ("slowfast") is nearer than its edit distance tells
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
-        k for k in known if name and name in k
-    ]
-    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"; nearest known: {close[0]}" if close else ""
 
 
 def rows(group: str) -> list[str]:

@@ -9,8 +9,9 @@ from pathlib import Path
 import yaml
 from omegaconf import OmegaConf
 
-from configs import CONFIG_DIR, UserError, nearest, row, rows
-from configs.grammar import unquoted, written
+from static_dynamic.configs import CONFIG_DIR, row, rows
+from static_dynamic.configs.grammar import unquoted, written
+from static_dynamic.errors import UserError, nearest
 
 TABLE = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "cfg_file.yaml"))
 # keys that are options on the command line as well; ``dataset`` is one of Hydra's own

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from configs import UserError, nearest
+from static_dynamic.errors import UserError, nearest
 
 
 @dataclass(frozen=True)

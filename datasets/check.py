@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.clips import RATE_TOLERANCE
-from datasets.disk import find_video, list_videos, measure
-from datasets.frames import BadFrames, VideoFile, open_frames
+from static_dynamic.datasets.clips import RATE_TOLERANCE
+from static_dynamic.datasets.discovery import find_video, list_videos, measure
+from static_dynamic.datasets.frames import BadFrames, VideoFile, open_frames
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from configs import UserError
-from datasets.annotations import LAYOUTS, Annotated
-from datasets.disk import Measure, find_video, leads_out, list_videos, measure
-from datasets.frames import BadFrames, Frames, open_frames
+from static_dynamic.datasets.annotations import LAYOUTS, Annotated
+from static_dynamic.datasets.discovery import Measure, find_video, leads_out, list_videos, measure
+from static_dynamic.datasets.frames import BadFrames, Frames, open_frames
+from static_dynamic.errors import UserError
 
 # threads wait for the disk; so many videos are looked at between two looks at the limit
 THREADS, CHUNK = 4, 256

@@ -22,10 +22,10 @@ from pathlib import Path, PurePosixPath
 from omegaconf import DictConfig
 from PIL import Image
 
-from configs import UserError
-from datasets.clips import Clip, ClipList
-from datasets.disk import leads_out
-from datasets.frames import BadFrames
+from static_dynamic.datasets.clips import Clip, ClipList
+from static_dynamic.datasets.discovery import leads_out
+from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.errors import UserError
 
 RESOLUTION = "480p"  # the folder that DAVIS has its unstylized frames and its lists in
 FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # to the next frame, to the one before

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.davis import DavisClips, require_shape, size_text
-from datasets.frames import BadFrames, read_image
-from datasets.jitter import Jitter, apply_jitter
-from datasets.loader import Decoded, ViewBatches
-from datasets.shared import give_back
-from datasets.views import DIRECTIONS
+from static_dynamic.datasets.davis import DavisClips, require_shape, size_text
+from static_dynamic.datasets.frames import BadFrames, read_image
+from static_dynamic.datasets.jitter import Jitter, apply_jitter
+from static_dynamic.datasets.loader import Decoded, ViewBatches
+from static_dynamic.datasets.shared_memory import give_back
+from static_dynamic.datasets.views import DIRECTIONS
 
 IMAGE_CHANNELS = 3
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, get_worker_info
 
-from datasets.clips import ClipList, style_folder
-from datasets.frames import BadFrames
-from datasets.shared import SharedFrames, give_back
+from static_dynamic.datasets.clips import ClipList, style_folder
+from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.datasets.shared_memory import SharedFrames, give_back
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.frames import VideoFile
+from static_dynamic.datasets.frames import VideoFile
 
 # a cut changes a thumbnail by this much (of 255) and this many times as much as the frames around it do
 CHANGE, RATIO, AROUND = 11.0, 2.5, 6

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs import UserError, nearest
-from datasets.clips import Clip
-from datasets.draws import digest, generator
-from datasets.jitter import draw_jitter
+from static_dynamic.datasets.clips import Clip
+from static_dynamic.datasets.jitter import draw_jitter
+from static_dynamic.datasets.rng import digest, generator
+from static_dynamic.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from multiprocessing.process import BaseProcess
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
-from configs import UserError
-from datasets.loader import Decoded, ViewBatches
-from datasets.shared import SharedFrames
+from static_dynamic.datasets.loader import Decoded, ViewBatches
+from static_dynamic.datasets.shared_memory import SharedFrames
+from static_dynamic.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from configs import UserError
-from configs.files import atomic_path, room_beside
-from datasets.frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
+from static_dynamic.datasets.frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path, room_beside
 
 # frames of a video that are in memory at a time
 AT_A_TIME = 64

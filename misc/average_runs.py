@@ -6,10 +6,8 @@ python misc/average_runs.py dim_outputs/MODEL/DATASET/seed00*
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.tables import average_runs, write_table
-from configs.command import Options, command
+from static_dynamic.analysis.estimate.tables import average_runs, write_table
+from static_dynamic.command import Options, command
 
 
 @command

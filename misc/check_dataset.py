@@ -10,16 +10,14 @@ status: 0 nothing is wrong, 1 something is, 2 there is nothing to check.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from omegaconf import OmegaConf
 
-import configs
-from configs import UserError
-from configs.command import Options, command, positive
-from datasets import list_clips
-from datasets.check import check_videos
-from datasets.clips import style_folder
+from static_dynamic import configs
+from static_dynamic.command import Options, command, positive
+from static_dynamic.datasets import list_clips
+from static_dynamic.datasets.check import check_videos
+from static_dynamic.datasets.clips import style_folder
+from static_dynamic.errors import UserError
 
 
 @command

@@ -14,15 +14,14 @@ import argparse
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from analysis.explain import saliency
-from configs import CONFIG_DIR, UserError, nearest, rows
-from configs.command import Options, command, positive
-from datasets.frames import FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.analysis.tasks import saliency
+from static_dynamic.command import Options, command, positive
+from static_dynamic.configs import CONFIG_DIR, rows
+from static_dynamic.datasets.frames import FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.errors import UserError, nearest
 
 
 @command

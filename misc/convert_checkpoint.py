@@ -8,14 +8,12 @@ Reads SlowFast .pyth, caffe2 .pkl, TimeSformer and PyTorchVideo .pyth, plain sta
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from safetensors.torch import save_file
 
-from configs import UserError
-from configs.command import Options, command, positive
-from configs.files import atomic_path
-from models import build_model, list_models
+from static_dynamic.command import Options, command, positive
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path
+from static_dynamic.models import build_model, list_models
 
 
 @command

@@ -9,16 +9,14 @@ saliency_prior_DATASET.png and, on stdout, the mean size of objects and where th
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 from tqdm import tqdm
 
-from analysis.vos.segmentation import read_mask, resize_mask
-from analysis.vos.stage_figures import draw_prior
-from configs import UserError
-from configs.command import Options, command
-from datasets.frames import is_image
+from static_dynamic.analysis.vos.segmentation import read_mask, resize_mask
+from static_dynamic.analysis.vos.stage_figures import draw_prior
+from static_dynamic.command import Options, command
+from static_dynamic.datasets.frames import is_image
+from static_dynamic.errors import UserError
 
 SIZE = (480, 854)  # height and width that all masks are brought to
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 # run as a script: the project's packages lie one folder up
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from omegaconf import DictConfig, OmegaConf
 
-import configs
-from configs import UserError
-from configs.cfg_file import overrides, read_cfg_file
-from configs.command import Options, command, positive
-from models import build_from_row, list_models
-from models.cost import at_size, measure
+from static_dynamic import configs
+from static_dynamic.command import Options, command, positive
+from static_dynamic.configs.cfg_file import overrides, read_cfg_file
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_from_row, list_models
+from static_dynamic.models.cost import at_size, measure
 
 # what the original counts with: height and width, items at once
 SIZE, BATCH = [240, 427], 2

@@ -10,14 +10,12 @@ stays.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tqdm import tqdm
 
-from configs.command import Options, command
-from datasets.disk import find_video, require_videos
-from datasets.frames import STORE_NAME
-from datasets.write import write_store
+from static_dynamic.command import Options, command
+from static_dynamic.datasets.discovery import find_video, require_videos
+from static_dynamic.datasets.frames import STORE_NAME
+from static_dynamic.datasets.write import write_store
 
 
 @command

@@ -9,12 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.paper import FACTORS
-from analysis.vos.original_files import average_seeds, format_average
-from configs.command import Options, command
-from configs.files import atomic_path
+from static_dynamic.analysis.estimate.estimator import FACTORS
+from static_dynamic.analysis.vos.original_files import average_seeds, format_average
+from static_dynamic.command import Options, command
+from static_dynamic.files import atomic_path
 
 DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 

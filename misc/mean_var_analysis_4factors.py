@@ -5,12 +5,9 @@ fourth.
 """
 
 import sys
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.vos.original_files import FOUR_FACTORS
-from misc.mean_var_analysis import main
+from static_dynamic.analysis.vos.original_files import FOUR_FACTORS
+from static_dynamic.misc.mean_var_analysis import main
 
 DEFAULT = "dim_outputs/vos_models/results_final_4pairs/tatt_matnet"
 

@@ -8,11 +8,9 @@ Figures go beside it, to idv_scores_plots/MODEL; stages.png there holds all stag
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.vos.original_files import read_unit_shares
-from analysis.vos.stage_figures import draw_histograms
-from configs.command import Options, command
+from static_dynamic.analysis.vos.original_files import read_unit_shares
+from static_dynamic.analysis.vos.stage_figures import draw_histograms
+from static_dynamic.command import Options, command
 
 DEFAULT = "dim_outputs/vos_models/idv_scores/matnet_fusion_type_gated"
 FACTOR_OF = {"mot": "dynamic", "app": "static"}

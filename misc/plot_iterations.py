@@ -9,12 +9,10 @@ of its own.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.vos.original_files import read_iterations
-from analysis.vos.stage_figures import draw_iterations
-from configs import UserError
-from configs.command import Options, command
+from static_dynamic.analysis.vos.original_files import read_iterations
+from static_dynamic.analysis.vos.stage_figures import draw_iterations
+from static_dynamic.command import Options, command
+from static_dynamic.errors import UserError
 
 
 @command

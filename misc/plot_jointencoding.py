@@ -8,13 +8,11 @@ Figures go beside it, to joint_encoding_plots/MODEL: one a stage, and all of the
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.figures import draw_classes
-from analysis.vos.original_files import read_joint_encoding
-from analysis.vos.stage_figures import draw_joint_encoding
-from configs import UserError
-from configs.command import Options, command
+from static_dynamic.analysis.show.figures import draw_classes
+from static_dynamic.analysis.vos.original_files import read_joint_encoding
+from static_dynamic.analysis.vos.stage_figures import draw_joint_encoding
+from static_dynamic.command import Options, command
+from static_dynamic.errors import UserError
 
 DEFAULT = "dim_outputs/vos_models/joint_encoding/matnet_fusion_type_gated"
 

@@ -10,13 +10,11 @@ its own.
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from analysis.vos.original_files import average_seeds, read_dimensions
-from analysis.vos.stage_figures import draw_stages, stages_as_tikz
-from configs import UserError
-from configs.command import Options, command
-from configs.files import write_text
+from static_dynamic.analysis.vos.original_files import average_seeds, read_dimensions
+from static_dynamic.analysis.vos.stage_figures import draw_stages, stages_as_tikz
+from static_dynamic.command import Options, command
+from static_dynamic.errors import UserError
+from static_dynamic.files import write_text
 
 
 @command

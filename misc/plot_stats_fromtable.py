@@ -8,14 +8,12 @@ A line is UNIT,A,B,C,D: the unit's value over pairs that share dynamics only, ap
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from tqdm import tqdm
 
-from analysis.vos.original_files import SEED_OF_TABLE, read_statistics
-from analysis.vos.stage_figures import draw_conditions
-from configs import UserError
-from configs.command import Options, command
+from static_dynamic.analysis.vos.original_files import SEED_OF_TABLE, read_statistics
+from static_dynamic.analysis.vos.stage_figures import draw_conditions
+from static_dynamic.command import Options, command
+from static_dynamic.errors import UserError
 
 
 @command

@@ -16,23 +16,22 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import cv2
 from omegaconf import OmegaConf
 
-import configs
-from configs import UserError
-from configs.command import Options, command, positive
-from configs.files import atomic_path, write_text
-from datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
-from datasets.frames import FrameFolder, is_image, read_image
-from datasets.write import encode, fit, in_threads
-from stylize.apply import choose_device, make_style
-from stylize.flow import colour_flow, dense_flow
-from stylize.generate import claim, generate
-from stylize.jobs import SAME, make_jobs
-from stylize.sequences import Video, write_png
+from static_dynamic import configs
+from static_dynamic.command import Options, command, positive
+from static_dynamic.datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
+from static_dynamic.datasets.frames import FrameFolder, is_image, read_image
+from static_dynamic.datasets.write import encode, fit, in_threads
+from static_dynamic.device import choose_device
+from static_dynamic.errors import UserError, nearest
+from static_dynamic.files import atomic_path, write_text
+from static_dynamic.stylize.apply import make_style
+from static_dynamic.stylize.flow import colour_flow, dense_flow
+from static_dynamic.stylize.generate import claim, generate
+from static_dynamic.stylize.jobs import SAME, make_jobs
+from static_dynamic.stylize.sequences import Video, write_png
 
 FRAMES, MASKS, LISTS = (Path(kind, RESOLUTION) for kind in ("JPEGImages", "Annotations", "ImageSets"))
 STEPS = dict(zip(FLOW_FOLDERS, (1, -1), strict=True))
@@ -120,7 +119,7 @@ def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
     listed = dict.fromkeys(sequence for sequence, _ in read_split(root, split))
     for name in wanted or ():
         if name not in listed:
-            raise UserError(f"--sequences {name}{configs.nearest(name, listed)}: split {split} has it not")
+            raise UserError(f"--sequences {name}{nearest(name, listed)}: split {split} has it not")
     names = [name for name in wanted or listed if (root / FRAMES / name).is_dir()]
     if not names or len(names) < len(wanted or ()):
         raise UserError(f"{root / FRAMES} has not the frames of {', '.join(wanted or listed)}: is it whole?")

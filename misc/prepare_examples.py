@@ -15,19 +15,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-import configs
-from configs import UserError
-from configs.command import Options, command, positive
-from datasets.annotations import LAYOUTS, Annotated
-from datasets.disk import find_video, require_videos
-from datasets.frames import open_frames
-from datasets.write import fit, in_threads, read_in_parts, resample, write_folder
-from stylize.exemplars import render
+from static_dynamic import configs
+from static_dynamic.command import Options, command, positive
+from static_dynamic.datasets.annotations import LAYOUTS, Annotated
+from static_dynamic.datasets.discovery import find_video, require_videos
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.datasets.write import fit, in_threads, read_in_parts, resample, write_folder
+from static_dynamic.errors import UserError
+from static_dynamic.stylize.exemplars import render
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import configs
-from configs import UserError
-from configs.command import Options, command, positive
-from datasets.disk import find_video, require_videos
-from datasets.frames import BadFrames, open_frames
-from datasets.write import fit, frame_name, in_threads, read_in_parts, resample, write_folder
+from static_dynamic import configs
+from static_dynamic.command import Options, command, positive
+from static_dynamic.datasets.discovery import find_video, require_videos
+from static_dynamic.datasets.frames import BadFrames, open_frames
+from static_dynamic.datasets.write import fit, frame_name, in_threads, read_in_parts, resample, write_folder
+from static_dynamic.errors import UserError
 
 
 def extract(arguments: argparse.Namespace, name: str) -> str | None:

@@ -14,14 +14,12 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-import configs
-from configs import UserError, nearest
-from configs.command import Options, command, positive
-from configs.files import write_text
-from datasets.annotations import read_csv, read_json
-from datasets.views import generator
+from static_dynamic import configs
+from static_dynamic.command import Options, command, positive
+from static_dynamic.datasets.annotations import read_csv, read_json
+from static_dynamic.datasets.rng import generator
+from static_dynamic.errors import UserError, nearest
+from static_dynamic.files import write_text
 
 IDS = ("id", "vid_name", "youtube_id")
 

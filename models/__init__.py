@@ -1,6 +1,5 @@
-"""Networks, their stages, their input and their checkpoints; nothing of data sets or statistics."""
+"""Networks, their stages, their input and their checkpoints; nothing about data sets or statistics."""
 
-from models.registry import build_from_row, build_model, list_models
-from models.stages import InputSpec, Stage, Tap, VideoNetwork
+from static_dynamic import lazy_face
 
-__all__ = ["InputSpec", "Stage", "Tap", "VideoNetwork", "build_from_row", "build_model", "list_models"]
+__getattr__, __dir__, __all__ = lazy_face(__name__, __file__)

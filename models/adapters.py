@@ -1,6 +1,6 @@
 """Networks from outside: wrapped as they are, with modules of theirs as stages.
 
-`models.packages` loads them; `models.candidates` finds what can be read where.
+`static_dynamic.models.external` loads them; `static_dynamic.models.stage_discovery` finds what can be read where.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from configs import UserError
-from models.candidates import choose, declare, default_stages, find_candidates
-from models.registry import register
-from models.stages import InputSpec, Stage, Tap, VideoNetwork
+from static_dynamic.errors import UserError
+from static_dynamic.models.registry import register
+from static_dynamic.models.stage_discovery import choose, declare, default_stages, find_candidates
+from static_dynamic.models.stages import InputSpec, Stage, Tap, VideoNetwork
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from configs import UserError
-from configs.assets import asset_row, cache_dir, fetch
-from configs.files import atomic_path, sha256, write_text
-from models.stages import VideoNetwork
+from static_dynamic.assets import asset_row, cache_dir, fetch
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path, sha256, write_text
+from static_dynamic.models.stages import VideoNetwork
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from omegaconf import DictConfig
 
-from models.stages import VideoNetwork
+from static_dynamic.models.stages import VideoNetwork
 
 # operators without a rule of ours that would be too dear to leave out in silence
 DEAR = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")

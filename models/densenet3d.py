@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
 BOTTLENECK = 4  # inner channels of a layer for each that it adds

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import UserError
-from models.registry import register
-from models.resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, pooled, resnet_layers, stem
-from models.stages import Tap
-from models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare
+from static_dynamic.errors import UserError
+from static_dynamic.models.registry import register
+from static_dynamic.models.resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, pooled, resnet_layers, stem
+from static_dynamic.models.stages import Tap
+from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare
 
 ASPP_WIDTH = 256
 LOW_WIDTH = 48  # channels that are left of layer 1 in the head

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 # widths of [b0, b1a, b1b, b2a, b2b, b3b]
 MIXED = {

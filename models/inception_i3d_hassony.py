@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.inception_i3d import MIXED, STAGES
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.inception_i3d import MIXED, STAGES
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:

@@ -15,12 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import UserError, nearest
-from models.checkpoints import read_checkpoint, state_dict_of
-from models.registry import register
-from models.resnet2d import ARCHITECTURES, WIDTH, conv, pooled, resnet_layers, stem
-from models.stages import Tap
-from models.twostream import FUSED, INPUTS, LAYERS, STREAMS, ConvexGates, Gate, TwoStreamNetwork, declare
+from static_dynamic.errors import UserError, nearest
+from static_dynamic.models.checkpoints import read_checkpoint, state_dict_of
+from static_dynamic.models.registry import register
+from static_dynamic.models.resnet2d import ARCHITECTURES, WIDTH, conv, pooled, resnet_layers, stem
+from static_dynamic.models.stages import Tap
+from static_dynamic.models.twostream import (
+    FUSED,
+    INPUTS,
+    LAYERS,
+    STREAMS,
+    ConvexGates,
+    Gate,
+    TwoStreamNetwork,
+    declare,
+)
 
 WIDTHS = ARCHITECTURES["resnet101"][2]
 LEVELS = (2, 3, 4, 5)  # the original's numbers of layers 1 to 4

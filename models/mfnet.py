@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 16
 FIBERS = 16  # groups of the spatiotemporal convolutions

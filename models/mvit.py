@@ -14,9 +14,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs import UserError
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.errors import UserError
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 PATCH_STRIDE = (2, 4, 4)
 MLP_RATIO = 4

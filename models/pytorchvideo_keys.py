@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from models.registry import register
-from models.slowfast import (
+from static_dynamic.models.registry import register
+from static_dynamic.models.slowfast import (
     HeadPool,
     Lateral,
     PositionWise,
@@ -22,7 +22,7 @@ from models.slowfast import (
     two_pathway_stages,
     two_pathways,
 )
-from models.stages import Stage, Tap
+from static_dynamic.models.stages import Stage, Tap
 
 LAYER_NAMES = {
     "stem": ("conv", "norm"),

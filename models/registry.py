@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-import configs
-from configs import UserError
-from models.checkpoints import load_weights
-from models.stages import InputSpec, VideoNetwork, check_stages
+from static_dynamic import configs
+from static_dynamic.errors import UserError
+from static_dynamic.models.checkpoints import load_weights
+from static_dynamic.models.stages import InputSpec, VideoNetwork, check_stages
 
 FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 

@@ -12,8 +12,8 @@ from itertools import chain
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 OUTPUTS = (256, 512, 1024, 2048)  # channels that layers 1 to 4 put out
 STRIDES = (1, 2, 2, 2)  # over time and space, of the first block of each layer

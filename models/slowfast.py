@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.caffe2_names import from_caffe2
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.caffe2_names import from_caffe2
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
 STRIDES = (1, 2, 2, 2)  # over space, of the first block of stages 2 to 5

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from configs import UserError, nearest
+from static_dynamic.errors import UserError, nearest
 
 
 def _mean(output: Tensor, axes: range) -> Tensor:

@@ -16,8 +16,8 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 MLP_RATIO = 4
 EPS = 1e-6

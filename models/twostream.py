@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 INPUTS = ("Image", "Flow")
 STREAMS = ("app_stream", "mot_stream")  # that of the image, that of the flow

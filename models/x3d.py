@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.registry import register
-from models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.registry import register
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 BOTTLENECK = 2.25  # inner width of a block over its outer width
 HEAD_WIDTH = 2048

@@ -1,8 +1,5 @@
-"""Turn videos into stylized videos: the pairs that everything rests on come from them."""
+"""Turn videos into stylized videos."""
 
-from configs.lazy import lazy_face
+from static_dynamic import lazy_face
 
-# what renders frames does without torch
-__getattr__, __dir__, __all__ = lazy_face(
-    __name__, {"checkpoints": "load_generator", "networks": "build_generator"}
-)
+__getattr__, __dir__, __all__ = lazy_face(__name__, __file__)

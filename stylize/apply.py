@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import stylize.exemplars
-from configs import CONFIG_DIR, UserError
-from configs.files import sha256
-from stylize.checkpoints import load_generator
-from stylize.exemplars import render
-from stylize.networks import stylize_any_size
+from static_dynamic.configs import CONFIG_DIR
+from static_dynamic.errors import UserError
+from static_dynamic.files import sha256
+from static_dynamic.stylize import exemplars
+from static_dynamic.stylize.checkpoints import load_generator
+from static_dynamic.stylize.exemplars import render
+from static_dynamic.stylize.networks import stylize_any_size
 
 log = logging.getLogger(__name__)
 
@@ -50,17 +51,6 @@ def make_style(row: Mapping, device: torch.device, precision: str | None = None)
     shipped = CONFIG_DIR.parent / path
     precision = precision or ("float16" if device.type == "cuda" else "float32")
     return TrainedStyle(shipped if shipped.is_file() and not path.is_file() else path, device, precision)
-
-
-def choose_device(name: str | int | None) -> torch.device:
-    """The device of that name; None, or a GPU on a machine without one, takes the best there is."""
-    name = "cpu" if str(name) == "-1" else name
-    if name is not None and (str(name) == "cpu" or torch.cuda.is_available()):
-        return torch.device(f"cuda:{name}" if str(name).isdigit() else str(name))
-    best = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name is not None:
-        log.warning("device %s is not here: %s takes its place", name, best)
-    return best
 
 
 class TrainedStyle:
@@ -107,7 +97,7 @@ class RenderedStyle:
 
     def __init__(self, row: Mapping):
         self.row = dict(row)
-        code = hashlib.sha256(Path(stylize.exemplars.__file__).read_bytes()).hexdigest()
+        code = hashlib.sha256(Path(exemplars.__file__).read_bytes()).hexdigest()
         self.identity = json.dumps([self.row, code], sort_keys=True, default=list)
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from stylize.flow import Flow, dense_flow, grid, look_up
-from stylize.sequences import Frame
+from static_dynamic.stylize.flow import Flow, dense_flow, grid, look_up
+from static_dynamic.stylize.sequences import Frame
 
 
 def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) -> Iterator[Frame]:

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch._utils import _rebuild_parameter, _rebuild_tensor, _rebuild_tensor_v2
 
-from configs import UserError
-from configs.files import atomic_path
-from stylize.networks import Generator, build_generator
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path
+from static_dynamic.stylize.networks import Generator, build_generator
 
 ROOT_CLASS = "GeneratorJ"
 # module classes that the original's pickles hold: none of them runs, their state alone is read

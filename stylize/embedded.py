@@ -11,18 +11,19 @@ import cv2
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
-import datasets.shots
-import stylize.exemplars
-from configs import UserError
-from configs.assets import cache_dir, fetch
-from configs.files import write_text
-from datasets.frames import open_frames
-from datasets.shots import find_shots
-from datasets.write import in_threads, write_folder
-from stylize.apply import choose_device, make_style
-from stylize.exemplars import render
-from stylize.generate import generate
-from stylize.jobs import make_jobs
+from static_dynamic.assets import cache_dir, fetch
+from static_dynamic.datasets import shots
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.datasets.shots import find_shots
+from static_dynamic.datasets.write import in_threads, write_folder
+from static_dynamic.device import choose_device
+from static_dynamic.errors import UserError
+from static_dynamic.files import write_text
+from static_dynamic.stylize import exemplars
+from static_dynamic.stylize.apply import make_style
+from static_dynamic.stylize.exemplars import render
+from static_dynamic.stylize.generate import generate
+from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
 TRAINED_BATCH = 8  # frames a forward pass of a trained style
@@ -36,7 +37,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
     wanted = {
         "dataset": OmegaConf.to_container(dataset, resolve=False),
         "style": OmegaConf.to_container(style, resolve=True),
-        "code": [_digest(module.__file__) for module in (stylize.exemplars, datasets.shots)],
+        "code": [_digest(module.__file__) for module in (exemplars, shots)],
     }
     wanted["dataset"].pop("root")
     wanted["style"]["styles"] = {0: None, **wanted["style"]["styles"]}  # what the quality card compares with

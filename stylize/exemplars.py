@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UserError, nearest
+from static_dynamic.errors import UserError, nearest
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 RENDERINGS: dict[str, Callable[..., Frame]] = {}

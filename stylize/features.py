@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from configs import UserError
+from static_dynamic.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UserError
-from configs.files import atomic_path
-from datasets.frames import MAX_PIXELS
+from static_dynamic.datasets.frames import MAX_PIXELS
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path
 
 Flow = NDArray[np.float32]  # (H, W, 2): right, down
 FLO_MAGIC = np.float32(202021.25).tobytes()  # Middlebury: "PIEH"

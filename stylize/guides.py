@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize.flow import Flow
+from static_dynamic.stylize.flow import Flow
 
 Points = NDArray[np.float64]  # (N, 2): x, y
 TRIES = 30  # candidates around a point before it is given up (Bridson, SIGGRAPH 2007)

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UserError
-from configs.files import remove_leftovers
-from datasets.disk import find_video, list_videos
-from datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.datasets.discovery import find_video, list_videos
+from static_dynamic.datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.errors import UserError
+from static_dynamic.files import remove_leftovers
 
 SAME = "same"  # frames keep the names of the input
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from stylize.flow import Flow, consistent, dense_flow, warp
+from static_dynamic.stylize.flow import Flow, consistent, dense_flow, warp
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 QUANTILES = np.linspace(0.005, 0.995, 100)

@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from configs import UserError
-from datasets.frames import FrameFolder
+from static_dynamic.datasets.frames import FrameFolder
+from static_dynamic.errors import UserError
 
 MASK_ON = 128  # brighter than this is on
 EROSION = 7

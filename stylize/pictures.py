@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import torch
 
-from configs import UserError
-from configs.files import atomic_path
-from stylize.networks import Generator, stylize_any_size
-from stylize.patches import to_image
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path
+from static_dynamic.stylize.networks import Generator, stylize_any_size
+from static_dynamic.stylize.patches import to_image
 
 SHEET_HEIGHT = 240
 

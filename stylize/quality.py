@@ -21,14 +21,11 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from configs import UserError
-from configs.assets import versions
-from configs.files import atomic_path, write_text
-from datasets.clips import Clip, ClipList, list_clips, parse_styles
-from datasets.frames import BadFrames
-from stylize import card
-from stylize.flow import dense_flow
-from stylize.measures import Frame, Look, Motion, motion_error, wobble
+from static_dynamic.datasets.clips import Clip, ClipList, list_clips, parse_styles
+from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.errors import UserError
+from static_dynamic.stylize.flow import dense_flow
+from static_dynamic.stylize.measures import Frame, Look, Motion, motion_error, wobble
 
 log = logging.getLogger(__name__)
 ORIGINAL = 0
@@ -46,48 +43,6 @@ class ClipCard:
     rows: list[dict]  # one a style: clip, style and MEASURES
     distances: list[dict]  # one a pair of styles: clip, a, b, colour, texture
     pictures: dict[int, Frame]  # style -> one small frame
-
-
-def run(cfg: DictConfig) -> Path:
-    """Judge the styles of ``cfg.dataset``; print the table, write csv files and the contact sheet."""
-    listing = list_with_originals(cfg)
-    task = cfg.task
-    chosen = spread(listing.clips, task.clips)
-    cards, skipped = measure_all(listing, chosen, task, cfg.num_workers, cfg.on_error)
-    rows = pd.DataFrame([row for one in cards for row in one.rows])
-    distances = pd.DataFrame([row for one in cards for row in one.distances])
-    styles, pairs = summarise(rows, distances)
-    failures = judge(styles, pairs, task)
-    styles["verdict"] = ["; ".join(failures[k]) or "good" if k != ORIGINAL else "" for k in styles.index]
-
-    folder = run_folder(cfg, listing)
-    tables = {"styles": styles.reset_index(), "pairs": pairs.reset_index(), "clips": rows}
-    for name, table in tables.items():
-        with atomic_path(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
-    card.draw_sheet(
-        folder / "contact_sheet.png", styles, [one.pictures for one in spread(cards, task.sheet_rows)]
-    )
-    manifest = {
-        "dataset": listing.name,
-        "root": str(listing.root),
-        "listing_sha256": listing.listing_sha256,
-        "task": OmegaConf.to_container(task, resolve=True),
-        "clips": [clip.id for clip in chosen],
-        "skipped": [*map(list, listing.skipped), *skipped],
-        "versions": versions(),
-    }
-    write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
-    print(
-        f"{listing.name}: {len(cards)} clips, {task.frame_pairs} pairs of frames each; medians over clips\n"
-    )
-    print(card.format_styles(styles))
-    print(f"\nstyles from each other (colour in Lab units, texture in octaves)\n\n{card.format_pairs(pairs)}")
-    print(f"\nwritten to {folder}: styles.csv, pairs.csv, clips.csv, contact_sheet.png, manifest.json")
-    for style, reasons in failures.items():
-        for reason in reasons:
-            log.warning("style %d: %s", style, reason)
-    return folder
 
 
 def list_with_originals(cfg: DictConfig) -> ClipList:

@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from configs import UserError
-from configs.files import atomic_path
-from datasets.disk import find_video, list_videos
-from datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.datasets.discovery import find_video, list_videos
+from static_dynamic.datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 CHUNK = 16  # frames decoded at once

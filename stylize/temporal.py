@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from configs import UserError
-from configs.command import Options, command
-from configs.files import write_text
-from datasets.frames import FrameFolder, number
-from stylize.bilateral import bilateral
-from stylize.flow import colour_flow, dense_flow, write_flo
-from stylize.guides import carry, draw_disks, strew
-from stylize.sequences import Video, find_videos, write_png
+from static_dynamic.command import Options, command
+from static_dynamic.datasets.frames import FrameFolder, number
+from static_dynamic.errors import UserError
+from static_dynamic.files import write_text
+from static_dynamic.stylize.bilateral import bilateral
+from static_dynamic.stylize.flow import colour_flow, dense_flow, write_flo
+from static_dynamic.stylize.guides import carry, draw_disks, strew
+from static_dynamic.stylize.sequences import Video, find_videos, write_png
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
 

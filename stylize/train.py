@@ -26,15 +26,15 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
-from configs import UserError
-from configs.command import Options, command
-from configs.files import atomic_path, write_text
-from datasets.frames import FrameFolder
-from stylize.apply import choose_device
-from stylize.checkpoints import save_generator
-from stylize.features import build_features
-from stylize.networks import MULTIPLE, Generator
-from stylize.patches import (
+from static_dynamic.command import Options, command
+from static_dynamic.datasets.frames import FrameFolder
+from static_dynamic.device import choose_device
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path, write_text
+from static_dynamic.stylize.checkpoints import save_generator
+from static_dynamic.stylize.features import build_features
+from static_dynamic.stylize.networks import MULTIPLE, Generator
+from static_dynamic.stylize.patches import (
     RULES,
     FrameSampler,
     KeyFrame,
@@ -44,9 +44,9 @@ from stylize.patches import (
     to_image,
     to_tensor,
 )
-from stylize.pictures import contact_sheet, run_once, write_image
-from stylize.recipe import guides_of, read_recipe
-from stylize.trainer import StyleTrainer
+from static_dynamic.stylize.pictures import contact_sheet, run_once, write_image
+from static_dynamic.stylize.trainer import StyleTrainer
+from static_dynamic.stylize.training_config import guides_of, read_recipe
 
 log = logging.getLogger(__name__)
 
@@ -250,32 +250,6 @@ def _digest(frames: list[KeyFrame]) -> str:
         for tensor in (frame.pre, frame.post, frame.mask):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def run(cfg: DictConfig) -> None:
-    """``task=train_style``."""
-    task = cfg.task
-    if not task.data_root:
-        raise UserError("task=train_style needs a folder of key frames: give task.data_root=DIR")
-    if task.rules not in RULES:
-        raise UserError(f"task.rules={task.rules}: one of {', '.join(RULES)} is expected")
-    root = Path(task.data_root).expanduser()
-    folder = Path(task.log_folder or Path(cfg.save_dir) / "styles" / root.name).expanduser()
-    train(
-        Plan(
-            recipe=read_recipe(task.config),
-            data_root=root,
-            log_folder=folder,
-            log_interval=task.log_interval,
-            steps=task.steps,
-            minutes=task.minutes,
-            rules=task.rules,
-            vgg=task.vgg,
-            device=choose_device(cfg.device),
-            seed=cfg.seed,
-        )
-    )
-    print(folder / "model.safetensors")
 
 
 @command

@@ -16,18 +16,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import configs
-from configs.assets import cache_dir, fetch
-from configs.command import Options, command
-from datasets.frames import open_frames
-from datasets.shots import find_shots
-from stylize.checkpoints import load_generator, save_generator
-from stylize.embedded import scale
-from stylize.exemplars import render
-from stylize.patches import to_tensor
-from stylize.pictures import contact_sheet, run_once, write_image
-from stylize.recipe import read_recipe
-from stylize.train import Plan, train
+from static_dynamic import configs
+from static_dynamic.assets import cache_dir, fetch
+from static_dynamic.command import Options, command
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.datasets.shots import find_shots
+from static_dynamic.stylize.checkpoints import load_generator, save_generator
+from static_dynamic.stylize.embedded import scale
+from static_dynamic.stylize.exemplars import render
+from static_dynamic.stylize.patches import to_tensor
+from static_dynamic.stylize.pictures import contact_sheet, run_once, write_image
+from static_dynamic.stylize.train import Plan, train
+from static_dynamic.stylize.training_config import read_recipe
 
 FOLDER = Path(__file__).parent / "styles"
 # name -> its row in configs/style/builtin.yaml

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stylize.networks import Discriminator, Generator, build_generator
+from static_dynamic.stylize.networks import Discriminator, Generator, build_generator
 
 CRITERIA = {"L1Loss": functional.l1_loss, "MSELoss": functional.mse_loss}
 # what a pixel beyond the mask weighs (mended rules): little, yet it has to become something
@@ -24,7 +24,7 @@ class StyleTrainer:
     Parameters
     ----------
     recipe
-        Settings (``stylize.recipe``).
+        Settings (``static_dynamic.stylize.training_config``).
     features
         Images -> features (``stylize.features``).
     masks_weigh

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from models import build_model
+from static_dynamic.models import build_model
 from tests.keyed import keyed_state_dict, keyed_video
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,8 +13,10 @@ import pandas as pd
 import pytest
 
 import main
-from configs import UserError, row, rows
-from configs.flags import check, quoted, translate
+from static_dynamic.configs import row, rows
+from static_dynamic.configs.grammar import quoted
+from static_dynamic.configs.options import check, translate
+from static_dynamic.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

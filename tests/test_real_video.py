@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import main
-from configs import row
-from datasets.frames import open_frames
-from models import build_model
-from stylize.exemplars import render
+from static_dynamic.configs import row
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.models import build_model
+from static_dynamic.stylize.exemplars import render
 from tests.conftest import write_frames
 
 VIDEOS = ("archery.avi", "cat.mp4", "yoga.mp4")

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from analysis.status import look
-from configs import UserError
-from configs.flags import check
-from datasets.workers import loader
-from tests.analysis.test_shards import TINY, bytes_of
+from static_dynamic.analysis.tasks.status import look
+from static_dynamic.configs.options import check
+from static_dynamic.datasets.workers import loader
+from static_dynamic.errors import UserError
+from tests.analysis.run.test_shards import TINY, bytes_of
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_loader import batches
 

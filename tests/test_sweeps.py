@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from configs import row, rows
-from configs.flags import check, translate
+from static_dynamic.configs import row, rows
+from static_dynamic.configs.options import check, translate
 
 MISC = Path(__file__).parents[1] / "misc"
 

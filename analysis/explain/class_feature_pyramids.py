@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from analysis.explain.feature_path import FeaturePath, trace_path
-from analysis.explain.pyramid_rules import RULES, Corrected, Links, Original, count_classes
-from configs import UserError, nearest
-from models.stages import VideoNetwork
+from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
+from static_dynamic.analysis.explain.pyramid_rules import RULES, Corrected, Links, Original, count_classes
+from static_dynamic.errors import UserError, nearest
+from static_dynamic.models.stages import VideoNetwork
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import logging
 import re
 from pathlib import Path
 
-from configs import UserError, nearest
-from configs.assets import asset_row, fetch
+from static_dynamic.assets import asset_row, fetch
+from static_dynamic.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from configs import UserError
-from datasets import Clip, list_clips, preprocess
-from datasets.disk import find_video, list_videos
-from datasets.frames import VIDEO_SUFFIXES, BadFrames, Frames, open_frames
-from datasets.views import subsample, window_frames
+from static_dynamic.datasets import Clip, list_clips, preprocess
+from static_dynamic.datasets.discovery import find_video, list_videos
+from static_dynamic.datasets.frames import VIDEO_SUFFIXES, BadFrames, Frames, open_frames
+from static_dynamic.datasets.views import subsample, window_frames
+from static_dynamic.errors import UserError
 
 log = logging.getLogger(__name__)
 

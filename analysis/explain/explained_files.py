@@ -14,14 +14,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.explain.class_feature_pyramids import Pyramid
-from analysis.explain.kernel_classes import KernelClasses, class_shares
-from analysis.explain.pyramid_page import write_page
-from analysis.explain.tubes import draw_tube, level_map, tube_map
-from analysis.paper import UNIT_CLASSES
-from analysis.tables import align, with_interval
-from configs import UserError
-from configs.files import atomic_path, file_name, room_beside, write_text
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
+from static_dynamic.analysis.explain.kernel_classes import KernelClasses, class_shares
+from static_dynamic.analysis.explain.pyramid_page import write_page
+from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
+from static_dynamic.analysis.show.text import align, with_interval
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path, file_name, room_beside, write_text
 
 log = logging.getLogger(__name__)
 # the nested form has an entry for each way through the pyramid; beyond this it is not written

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from configs import UserError
-from models.stages import VideoNetwork
+from static_dynamic.errors import UserError
+from static_dynamic.models.stages import VideoNetwork
 
 # (convolution, first row, end); the convolution is None where nobody knows
 Segment = tuple[str | None, int, int]

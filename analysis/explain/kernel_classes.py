@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.bootstrap import bootstrap_weights, interval
-from analysis.explain.class_feature_pyramids import Pyramid
-from analysis.explain.feature_path import FeaturePath, Segment
-from analysis.paper import UNIT_CLASSES
-from analysis.store import read_manifest
-from configs import UserError
-from models.stages import Tap, VideoNetwork
+from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, interval
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
+from static_dynamic.analysis.explain.feature_path import FeaturePath, Segment
+from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.errors import UserError
+from static_dynamic.models.stages import Tap, VideoNetwork
 
 # what a model row says of the network itself
 SAME = ("family", "args", "num_classes", "init")

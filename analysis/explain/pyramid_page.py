@@ -16,10 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from analysis.explain.class_feature_pyramids import Pyramid
-from analysis.explain.tubes import HEAT_COLOURS, evenly, scaled, tube_map
-from analysis.figures import COLOURS
-from configs.files import write_text
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
+from static_dynamic.analysis.explain.tubes import HEAT_COLOURS, evenly, scaled, tube_map
+from static_dynamic.analysis.show.figures import COLOURS
+from static_dynamic.files import write_text
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
 # what is seen of a tube: so many frames, and maps of so many cells a side

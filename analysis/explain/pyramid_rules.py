@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from analysis.explain.feature_path import FeaturePath, trace_path
-from configs import UserError
-from models.stages import VideoNetwork
+from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
+from static_dynamic.errors import UserError
+from static_dynamic.models.stages import VideoNetwork
 
 # kernels, their children and how strong each is, link by link
 Links = tuple[NDArray, NDArray, NDArray]

@@ -22,9 +22,9 @@ from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 from PIL import Image
 
-from analysis.explain.class_feature_pyramids import Pyramid, zoom_cells
-from analysis.figures import save
-from configs.files import atomic_path
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid, zoom_cells
+from static_dynamic.analysis.show.figures import save
+from static_dynamic.files import atomic_path
 
 HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5

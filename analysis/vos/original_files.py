@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.paper import FACTORS, UNIT_CLASSES, classify
-from configs import UserError
+from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES, classify
+from static_dynamic.errors import UserError
 
 FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco
 
-from configs import UserError
-from datasets.frames import BadFrames, read_image
+from static_dynamic.datasets.frames import BadFrames, read_image
+from static_dynamic.errors import UserError
 
 # within so many diagonals of the picture, boundaries meet
 TOLERANCE = 0.008

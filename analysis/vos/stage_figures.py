@@ -1,5 +1,5 @@
 """Figures of the original's result files, and the same as TikZ; colours and marks are those of
-`analysis.figures`."""
+`static_dynamic.analysis.show.figures`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from analysis.figures import COLOURS, MARKERS, save
-from analysis.latex_text import escape
-from analysis.paper import FACTORS, UNIT_CLASSES
-from configs import UserError
+from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
+from static_dynamic.analysis.show.figures import COLOURS, MARKERS, save
+from static_dynamic.analysis.show.latex_text import escape
+from static_dynamic.errors import UserError
 
 # places that all networks with two streams have, at their positions on the axis
 PLACES = {"conv1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from analysis import estimate_run, estimate_variance
-from analysis.store import Store
-from analysis.tables import write_tables, write_variance
-from datasets import Clip, make_views
+from static_dynamic.analysis import estimate_run, estimate_variance
+from static_dynamic.analysis.estimate.tables import write_tables, write_variance
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import Clip, make_views
 
 
 def finished_run(

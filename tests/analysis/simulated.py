@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from analysis.store import Store
-from datasets import Clip, make_views
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import Clip, make_views
 
 STYLES = (1, 2, 3, 4)
 

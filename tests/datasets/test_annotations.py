@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-import configs
-from configs import UserError
-from datasets import list_clips
-from datasets.annotations import LAYOUTS
+from static_dynamic import configs
+from static_dynamic.datasets import list_clips
+from static_dynamic.datasets.annotations import LAYOUTS
+from static_dynamic.errors import UserError
 from tests.datasets.test_frames import write_video
 
 NAMES = {"StylizedActivityNet": "activitynet", "ssv2": "ssv2", "Diving48": "diving48"}

@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-import configs
-from configs import UserError
-from datasets import FlowBatches, flow_inputs, list_clips, list_davis, make_views
-from datasets.jitter import HUE_RANGE, SATURATION_RANGE, Jitter, apply_jitter, draw_jitter
-from stylize.flow import colour_flow, dense_flow
+from static_dynamic import configs
+from static_dynamic.datasets import FlowBatches, flow_inputs, list_clips, list_davis, make_views
+from static_dynamic.datasets.jitter import HUE_RANGE, SATURATION_RANGE, Jitter, apply_jitter, draw_jitter
+from static_dynamic.errors import UserError
+from static_dynamic.stylize.flow import colour_flow, dense_flow
 from tests.datasets.davis_trees import SIZE, write_davis, write_picture
 from tests.datasets.test_tools import call  # noqa: F401  a fixture
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.frames import MAX_FRAMES, BadFrames, number, open_frames
-from datasets.shots import find_shots
-from datasets.write import write_store
+from static_dynamic.datasets.frames import MAX_FRAMES, BadFrames, number, open_frames
+from static_dynamic.datasets.shots import find_shots
+from static_dynamic.datasets.write import write_store
 from tests.conftest import moving_square, write_frames
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from configs import UserError
-from datasets import ViewBatches, list_clips, make_views, preprocess, to_inputs
-from datasets.loader import Decoded
-from datasets.shared import REGION, Place, SharedFrames, give_back
-from datasets.views import subsample
-from datasets.workers import loader
+from static_dynamic.datasets import ViewBatches, list_clips, make_views, preprocess, to_inputs
+from static_dynamic.datasets.loader import Decoded
+from static_dynamic.datasets.shared_memory import REGION, Place, SharedFrames, give_back
+from static_dynamic.datasets.views import subsample
+from static_dynamic.datasets.workers import loader
+from static_dynamic.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
 SPEC = SimpleNamespace(size=40, crop=32, mean=(0.45,) * 3, std=(0.225,) * 3)
@@ -158,7 +158,7 @@ def test_frames_come_also_where_no_memory_is_promised(stylized, monkeypatch):
     def refuse(*_):
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr("datasets.shared.mmap.mmap", refuse)
+    monkeypatch.setattr("static_dynamic.datasets.shared_memory.mmap.mmap", refuse)
     _, source = batches(stylized)
     for batch, i in zip(loader(source, 2), range(len(source)), strict=True):
         for decoded, alone in zip(batch, source[i], strict=True):

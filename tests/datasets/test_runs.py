@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import main
-from datasets.write import write_store
+from static_dynamic.datasets.write import write_store
 from tests.conftest import moving_square, write_frames
 
 SMALL = (

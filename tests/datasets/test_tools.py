@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets import list_clips
-from datasets.frames import open_frames
-from datasets.write import resample
+from static_dynamic.datasets import list_clips
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.datasets.write import resample
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_annotations import row_of
 from tests.datasets.test_frames import write_video

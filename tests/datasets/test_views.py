@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from configs import UserError
-from datasets import Clip, make_views
-from datasets.views import generator, subsample, window_frames
+from static_dynamic.datasets import Clip, make_views
+from static_dynamic.datasets.rng import generator
+from static_dynamic.datasets.views import subsample, window_frames
+from static_dynamic.errors import UserError
 
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
 CLIPS = [Clip(id=f"c{i}", video=f"c{i}", first=0, length=20 + i, cluster=f"v{i // 2}") for i in range(9)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models import build_model
+from static_dynamic.models import build_model
 from tests.golden_pyramids import golden_graph
 
 SHARED_KEYS = Path(__file__).parents[3] / "shared" / "parity" / "keys"

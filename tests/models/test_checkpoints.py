@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from configs import UserError
-from models import build_model
-from models.checkpoints import load_weights, read_checkpoint, state_dict_of
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_model
+from static_dynamic.models.checkpoints import load_weights, read_checkpoint, state_dict_of
 
 NAME = "x3d_xs"
 

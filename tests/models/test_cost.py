@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import configs
-from models import build_from_row, build_model
-from models.cost import at_size, measure, multiply_adds
+from static_dynamic import configs
+from static_dynamic.models import build_from_row, build_model
+from static_dynamic.models.cost import at_size, measure, multiply_adds
 
 ROOT = Path(__file__).parents[2]
 # parameters (M) and GFLOPs of one view, as papers and model zoos publish them; None: parameters alone

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from configs.assets import cache_dir
-from datasets import preprocess
-from datasets.frames import open_frames
-from models import build_model
-from models.inception_i3d import JAX_BRANCHES, same_padding
+from static_dynamic.assets import cache_dir
+from static_dynamic.datasets import preprocess
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.models import build_model
+from static_dynamic.models.inception_i3d import JAX_BRANCHES, same_padding
 
 # video -> what an independent implementation says first
 ACTIONS = {

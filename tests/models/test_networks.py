@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models import build_model, list_models
+from static_dynamic.models import build_model, list_models
 from tests.keyed import keyed_state_dict, keyed_video
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from configs import UserError
-from models import build_model
-from models.checkpoints import load_state
-from models.slowfast import NonLocal
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_model
+from static_dynamic.models.checkpoints import load_state
+from static_dynamic.models.slowfast import NonLocal
 
 # row -> parameters in millions and, where published, the cost of a 256-pixel clip in 1e9 multiply-adds
 SIZES = {

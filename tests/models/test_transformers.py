@@ -6,11 +6,11 @@ from math import exp
 import pytest
 import torch
 
-from configs import UserError
-from models import build_model
-from models.mvit import MViT, PooledAttention
-from models.timesformer import DividedBlock, TimeSformer, fit_places, fit_times
-from models.x3d import X3D
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_model
+from static_dynamic.models.mvit import MViT, PooledAttention
+from static_dynamic.models.timesformer import DividedBlock, TimeSformer, fit_places, fit_times
+from static_dynamic.models.x3d import X3D
 from tests.keyed import keyed_state_dict, keyed_video
 from tests.models.test_networks import GOLDEN, relative_error
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from configs import UserError
-from models import build_model
-from models.checkpoints import load_weights
-from models.matnet import CC_TYPES, CoAttention, GatedFusion, MATNet, read_matnet_checkpoint
-from models.resnet2d import resnet_layers
-from models.rtnet import CHUNK, Pair, RTNet, Scaling, attention, scattering_attention
-from models.twostream import FUSED, STREAMS, ConvexGates, Gate
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_model
+from static_dynamic.models.checkpoints import load_weights
+from static_dynamic.models.matnet import CC_TYPES, CoAttention, GatedFusion, MATNet, read_matnet_checkpoint
+from static_dynamic.models.resnet2d import resnet_layers
+from static_dynamic.models.rtnet import CHUNK, Pair, RTNet, Scaling, attention, scattering_attention
+from static_dynamic.models.twostream import FUSED, STREAMS, ConvexGates, Gate
 from tests.keyed import keyed_image, keyed_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "golden"

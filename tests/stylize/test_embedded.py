@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-import stylize.embedded
-from configs import UserError, row
-from datasets import list_clips
-from datasets.frames import open_frames
-from stylize import build_generator
-from stylize.checkpoints import save_generator
-from stylize.embedded import prepare, scale
+from static_dynamic.configs import row
+from static_dynamic.datasets import list_clips
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.errors import UserError
+from static_dynamic.stylize import build_generator, embedded
+from static_dynamic.stylize.checkpoints import save_generator
+from static_dynamic.stylize.embedded import prepare, scale
 from tests.conftest import moving_square
 from tests.datasets.test_frames import write_video
 
@@ -24,7 +24,7 @@ def config(tmp_path, monkeypatch):
         moving_square(seed, n=n) // 2 + 40 * k for k, (seed, n) in enumerate(((0, 30), (7, 12), (9, 41)))
     ]
     video = write_video(tmp_path / "cuts.mkv", np.concatenate(shots))
-    monkeypatch.setattr(stylize.embedded, "fetch", lambda asset: video)
+    monkeypatch.setattr(embedded, "fetch", lambda asset: video)
     changes = {
         "sources": [{"asset": "v", "crop": [4, 0, 40, 48]}],
         "frames": 20,
@@ -45,7 +45,7 @@ def test_long_shots_become_clips_in_every_style(config):
 def test_style_0_is_the_scaled_original(config):
     root = prepare(config, row("style", "builtin"))
     listing = list_clips(OmegaConf.merge(config, {"root": str(root)}), (0, 1))
-    source = open_frames(stylize.embedded.fetch("v")).read([2])[0, :, 4:44]  # the crop; frame 2 is the first
+    source = open_frames(embedded.fetch("v")).read([2])[0, :, 4:44]  # the crop; frame 2 is the first
     kept = listing.frames_of("v_00002", 0).read([0])[0]
     grey, expected = kept.mean(-1), scale(source, 32).mean(-1)  # JPEG halves the resolution of colour
     assert np.abs(grey - expected).mean() < 4
@@ -73,9 +73,7 @@ def test_two_processes_that_make_it_at_once_do_not_disturb_each_other(config, mo
     alone = prepare(config, row("style", "builtin"))
     files = {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()}
     shutil.rmtree(alone)
-    monkeypatch.setattr(
-        stylize.embedded, "in_threads", lambda work, jobs, *_: list(map(work, [*jobs, *jobs]))
-    )
+    monkeypatch.setattr(embedded, "in_threads", lambda work, jobs, *_: list(map(work, [*jobs, *jobs])))
     assert prepare(config, row("style", "builtin")) == alone
     assert files == {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()}
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from configs import UserError, row
-from stylize.exemplars import render
+from static_dynamic.configs import row
+from static_dynamic.errors import UserError
+from static_dynamic.stylize.exemplars import render
 from tests.conftest import moving_square
 
 STYLES = OmegaConf.to_container(row("style", "builtin").styles)

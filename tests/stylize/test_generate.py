@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-import configs
-import stylize.generate
-from configs import UserError
-from datasets.frames import open_frames
-from stylize import build_generator
-from stylize.apply import make_style
-from stylize.checkpoints import save_generator
-from stylize.generate import stylize as run
+from static_dynamic import configs
+from static_dynamic.datasets.frames import open_frames
+from static_dynamic.errors import UserError
+from static_dynamic.stylize import build_generator, generate, load_generator
+from static_dynamic.stylize.apply import make_style
+from static_dynamic.stylize.checkpoints import save_generator
+from static_dynamic.stylize.generate import stylize as run
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_frames import write_video
 
@@ -57,7 +56,7 @@ def test_every_video_becomes_a_folder(videos, checkpoint, tmp_path):
     assert go(videos, out, checkpoint) == 0
     expected = {f"{v}/{i:06d}.png" for v, n in (("a", 11), ("class/b", 5), ("c", 7)) for i in range(1, n + 1)}
     assert set(files(out)) == expected | {".stylize.json"}
-    net = stylize.load_generator(checkpoint)
+    net = load_generator(checkpoint)
     source = open_frames(videos / "class" / "b").read([2])[0]
     whole = open_frames(out / "class" / "b").read([2])[0]
     assert whole.shape == source.shape == (37, 45, 3)
@@ -81,7 +80,7 @@ def test_names(videos, checkpoint, tmp_path):
 
 def interrupt_after(monkeypatch, count, error):
     """Let writing fail after so many frames."""
-    write, written = stylize.generate.write_frame, []
+    write, written = generate.write_frame, []
 
     def failing(path, image):
         if len(written) >= count:
@@ -89,7 +88,7 @@ def interrupt_after(monkeypatch, count, error):
         written.append(path)
         write(path, image)
 
-    monkeypatch.setattr(stylize.generate, "write_frame", failing)
+    monkeypatch.setattr(generate, "write_frame", failing)
 
 
 @pytest.mark.parametrize("count", [0, 3, 6, 13, 18])
@@ -199,7 +198,7 @@ def test_both_commands_run_and_their_status_tells(videos, checkpoint, tmp_path, 
         (videos / "a" / "000006.png").write_bytes(b"no image")
     original = [
         "-m",
-        "stylize.generate",
+        "static_dynamic.stylize.generate",
         "--checkpoint",
         checkpoint,
         "--data_root",

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from configs import UserError
-from stylize import build_generator, load_generator
-from stylize.checkpoints import save_generator
-from stylize.features import NeighbourDifferences, VGGFeatures, build_features
-from stylize.networks import Discriminator, stylize_any_size
+from static_dynamic.errors import UserError
+from static_dynamic.stylize import build_generator, load_generator
+from static_dynamic.stylize.checkpoints import save_generator
+from static_dynamic.stylize.features import NeighbourDifferences, VGGFeatures, build_features
+from static_dynamic.stylize.networks import Discriminator, stylize_any_size
 from tests.keyed import keyed_image, keyed_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from configs import UserError
-from stylize.features import VGGFeatures
-from stylize.patches import (
+from static_dynamic.errors import UserError
+from static_dynamic.stylize.features import VGGFeatures
+from static_dynamic.stylize.patches import (
     RULES,
     FrameSampler,
     KeyFrame,
@@ -19,8 +19,8 @@ from stylize.patches import (
     to_image,
     to_tensor,
 )
-from stylize.recipe import read_recipe
-from stylize.trainer import StyleTrainer
+from static_dynamic.stylize.trainer import StyleTrainer
+from static_dynamic.stylize.training_config import read_recipe
 from tests.keyed import keyed_image, keyed_state_dict
 from tests.stylize.test_networks import golden
 

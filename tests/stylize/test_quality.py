@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
-from configs import CONFIG_DIR, UserError
-from stylize import quality
-from stylize.exemplars import render
-from stylize.measures import Look, Motion, motion_error, wobble
+from static_dynamic.configs import CONFIG_DIR
+from static_dynamic.errors import UserError
+from static_dynamic.stylize import quality
+from static_dynamic.stylize.exemplars import render
+from static_dynamic.stylize.measures import Look, Motion, motion_error, wobble
 from tests.conftest import write_frames
 from tests.stylize.moving import texture, translation
 

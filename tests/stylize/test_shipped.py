@@ -5,12 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-import stylize.train_shipped
-from configs import CONFIG_DIR, row
-from stylize import load_generator
-from stylize.patches import to_tensor
-from stylize.pictures import run_once
-from stylize.train_shipped import STYLES, key_frames
+from static_dynamic.configs import CONFIG_DIR, row
+from static_dynamic.stylize import load_generator, train_shipped
+from static_dynamic.stylize.patches import to_tensor
+from static_dynamic.stylize.pictures import run_once
+from static_dynamic.stylize.train_shipped import STYLES, key_frames
 from tests.conftest import moving_square
 from tests.datasets.test_frames import write_video
 
@@ -38,7 +37,7 @@ def test_they_are_small_and_differ():
 def test_key_frames_are_spread_over_shots(tmp_path, monkeypatch, count):
     shots = [moving_square(seed, n=20) // 2 + 60 * seed for seed in range(2)]
     video = write_video(tmp_path / "cuts.mkv", np.concatenate(shots))
-    monkeypatch.setattr(stylize.train_shipped, "fetch", lambda asset: video)
+    monkeypatch.setattr(train_shipped, "fetch", lambda asset: video)
     frames = key_frames({"bikes": count})
     assert len(frames) == count and all(min(frame.shape[:2]) == 256 for frame in frames)
     assert len({frame.tobytes() for frame in frames}) >= min(count, 2)  # of both shots

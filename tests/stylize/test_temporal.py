@@ -8,11 +8,20 @@ import cv2
 import numpy as np
 import pytest
 
-from configs import UserError
-from stylize.bilateral import bilateral
-from stylize.flow import colour_flow, colour_wheel, consistent, dense_flow, grid, read_flo, warp, write_flo
-from stylize.guides import carry, draw_disks, poisson_disk, strew
-from stylize.temporal import DIRECTIONS, main
+from static_dynamic.errors import UserError
+from static_dynamic.stylize.bilateral import bilateral
+from static_dynamic.stylize.flow import (
+    colour_flow,
+    colour_wheel,
+    consistent,
+    dense_flow,
+    grid,
+    read_flo,
+    warp,
+    write_flo,
+)
+from static_dynamic.stylize.guides import carry, draw_disks, poisson_disk, strew
+from static_dynamic.stylize.temporal import DIRECTIONS, main
 from tests.conftest import write_frames
 from tests.stylize.moving import texture, translation
 

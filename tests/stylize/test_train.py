@@ -10,14 +10,15 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from configs import UserError, rows
-from stylize import load_generator
-from stylize.apply import choose_device
-from stylize.patches import read_image, to_tensor
-from stylize.pictures import run_once
-from stylize.recipe import read_recipe
-from stylize.train import Plan, train
-from stylize.trainer import StyleTrainer
+from static_dynamic.configs import rows
+from static_dynamic.device import choose_device
+from static_dynamic.errors import UserError
+from static_dynamic.stylize import load_generator
+from static_dynamic.stylize.patches import read_image, to_tensor
+from static_dynamic.stylize.pictures import run_once
+from static_dynamic.stylize.train import Plan, train
+from static_dynamic.stylize.trainer import StyleTrainer
+from static_dynamic.stylize.training_config import read_recipe
 
 # in the form of the original's files, with an anchor as YAML allows
 ORIGINAL = """
@@ -196,7 +197,16 @@ def test_a_gpu_that_is_not_here_is_said(monkeypatch, caplog):
 @pytest.mark.parametrize("task", [True, False])
 def test_both_commands_train(root, recipe, tmp_path, task):
     log = tmp_path / "log"
-    original = ["-m", "stylize.train", "--config", recipe, "--data_root", root, "--log_interval", 2]
+    original = [
+        "-m",
+        "static_dynamic.stylize.train",
+        "--config",
+        recipe,
+        "--data_root",
+        root,
+        "--log_interval",
+        2,
+    ]
     commands = {
         True: [
             "main.py",

@@ -9,12 +9,12 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from analysis import class_feature_pyramid
-from analysis.explain.class_feature_pyramids import corrected_tube, grow, original_tube
-from analysis.explain.feature_path import trace_path
-from analysis.explain.pyramid_rules import Original
-from configs import UserError
-from models import build_model
+from static_dynamic.analysis import class_feature_pyramid
+from static_dynamic.analysis.explain.class_feature_pyramids import corrected_tube, grow, original_tube
+from static_dynamic.analysis.explain.feature_path import trace_path
+from static_dynamic.analysis.explain.pyramid_rules import Original
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_model
 from tests.analysis.explain import slow_pyramids
 from tests.golden_pyramids import GOLDEN, golden_graph, golden_steps
 

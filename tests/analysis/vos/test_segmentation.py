@@ -13,9 +13,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from pycocotools import mask as coco
 
-from analysis.status import look
-from analysis.vos import evaluate as vos_evaluate
-from analysis.vos.segmentation import (
+from static_dynamic.analysis.tasks.status import look
+from static_dynamic.analysis.vos import evaluation as vos_evaluate
+from static_dynamic.analysis.vos.segmentation import (
     boundary,
     boundary_measure,
     coco_masks,
@@ -27,10 +27,11 @@ from analysis.vos.segmentation import (
     summarize,
     video_writer,
 )
-from configs import CONFIG_DIR, UserError
-from datasets.frames import BadFrames
-from models.stages import InputSpec
-from models.twostream import TwoStreamNetwork
+from static_dynamic.configs import CONFIG_DIR
+from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.errors import UserError
+from static_dynamic.models.stages import InputSpec
+from static_dynamic.models.twostream import TwoStreamNetwork
 
 
 def slow_j(mask, truth):

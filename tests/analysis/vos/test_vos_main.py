@@ -14,16 +14,18 @@ import pytest
 import torch
 from torch import nn
 
-from analysis import estimate_run, figures, results
-from analysis.extract import Store
-from analysis.vos.results import write_statistics
-from configs import CONFIG_DIR, UserError, row
-from configs.cfg_file import expand, read_cfg_file
-from configs.flags import check, translate
-from models import build_model, resnet2d
-from models.registry import FAMILIES
-from models.stages import Tap
-from models.twostream import TwoStreamNetwork, declare
+from static_dynamic.analysis import estimate_run, outputs
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.show import figures
+from static_dynamic.analysis.vos.outputs import write_statistics
+from static_dynamic.configs import CONFIG_DIR, row
+from static_dynamic.configs.cfg_file import expand, read_cfg_file
+from static_dynamic.configs.options import check, translate
+from static_dynamic.errors import UserError
+from static_dynamic.models import build_model, resnet2d
+from static_dynamic.models.registry import FAMILIES
+from static_dynamic.models.stages import Tap
+from static_dynamic.models.twostream import TwoStreamNetwork, declare
 from tests.datasets.davis_trees import write_davis
 from tests.test_main import errors, run, run_folders  # noqa: F401  a fixture
 
@@ -68,7 +70,7 @@ def undrawn(monkeypatch):
     """Call it, and runs from then on leave out figure and report, which cost more than they do."""
 
     def call():
-        monkeypatch.setattr(results, "write_report", lambda folder: None)
+        monkeypatch.setattr(outputs, "write_report", lambda folder: None)
         monkeypatch.setattr(figures, "draw_profile", lambda layers, path, title: None)
 
     return call

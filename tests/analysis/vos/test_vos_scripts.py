@@ -16,9 +16,9 @@ import pytest
 from PIL import Image
 from torch import nn
 
-from models.registry import FAMILIES
-from models.stages import Tap
-from models.twostream import TwoStreamNetwork, declare
+from static_dynamic.models.registry import FAMILIES
+from static_dynamic.models.stages import Tap
+from static_dynamic.models.twostream import TwoStreamNetwork, declare
 
 ROOT = Path(__file__).parents[3]
 MISC = ROOT / "misc"
@@ -255,7 +255,7 @@ def test_iterations(call, tmp_path):
     assert all({ORANGE, BLUE} <= colours(p) for p in out.split())
     assert call("plot_iterations.py", "--in_dir", folder, "--out_plot", tmp_path / "one.png")[0] == 0
     assert {ORANGE, BLUE} <= colours(tmp_path / "one.png")
-    from analysis.vos.original_files import read_iterations
+    from static_dynamic.analysis.vos.original_files import read_iterations
 
     table = read_iterations(folder)
     fused = table[(table["place"] == "layer1") & (table["stream"] == "sensor_fusion")]
@@ -342,7 +342,7 @@ def test_statistics_tables(call, tree, tmp_path):
 def test_bars_of_conditions_are_the_right_columns(monkeypatch, tmp_path):
     from matplotlib.axes import Axes
 
-    from analysis.vos import stage_figures
+    from static_dynamic.analysis.vos import stage_figures
 
     drawn = {}
     bar = Axes.bar
@@ -397,7 +397,9 @@ class TwoConvolutions(TwoStreamNetwork):
 
 def test_cost_of_the_network_of_a_json_file(call, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)  # the original's paths start there
-    importlib.import_module("models.rtnet")  # which would register itself over the stand-in later
+    importlib.import_module(
+        "static_dynamic.models.rtnet"
+    )  # which would register itself over the stand-in later
     monkeypatch.setitem(FAMILIES, "rtnet", TwoConvolutions)
     script = "estimate_flops_params.py"
     status, out, err = call(script, "--cfg_file", "configs/rtnet_davis.json", "--random_seed", 1)

@@ -1,1 +1,0 @@
-"""Runs side by side, with paired intervals: task ``compare``."""

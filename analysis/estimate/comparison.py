@@ -1,0 +1,281 @@
+"""Runs side by side, as tables: trained beside untrained, one network beside another, seeds averaged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from static_dynamic.analysis.estimate.bootstrap import MEASURED
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.paired import MEASURES, Compared, PairedBootstrap
+from static_dynamic.analysis.estimate.tables import read_layers, read_units
+from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.errors import UserError
+from static_dynamic.models.stage_names import readings, split_stage
+
+SWEEP = np.linspace(0, 1, 41)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Tidy tables of several runs; ``curve`` is a run's label, with the reading where it has several.
+
+    ``runs`` one row a run (or seeds averaged); ``layers`` one a stage of it; ``differences`` one for each two
+    runs and stage; ``units`` the scores of all units; ``sweep`` parts of units by class, over thresholds, at
+    the stages that ``layers`` marks as ``shown``: one of each curve.
+    """
+
+    runs: pd.DataFrame
+    layers: pd.DataFrame
+    differences: pd.DataFrame
+    units: pd.DataFrame
+    sweep: pd.DataFrame
+
+
+def compare_runs(
+    folders: Sequence[str | Path],
+    *,
+    n_boot: int = 1000,
+    seed: int = 1,
+    threshold: float = 0.5,
+    stage: str | None = None,
+    fuse: bool = True,
+    average_seeds: bool = False,
+    iterations: Sequence[int] = (),
+    progress: bool = False,
+) -> Comparison:
+    """Compare finished runs.
+
+    Parameters
+    ----------
+    threshold
+        A unit encodes a factor where its correlation is greater; the runs' own thresholds do not matter.
+    stage
+        The stage (or its place, ``stage5``) that figures of one stage show; None: the deepest of each curve.
+    fuse
+        Of SlowFast, the readings after the lateral fusion, or those before it.
+    average_seeds
+        Runs that differ in their seed alone become one.
+    iterations
+        For how many iterations the network of each run was trained.
+
+    Raises
+    ------
+    UserError
+        Fewer than two runs, the same one twice, or one without results.
+    """
+    if len(folders) < 2:
+        raise UserError("task=compare needs two runs at least: give runs=[FOLDER,FOLDER,...]")
+    folders = [Path(folder) for folder in folders]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise UserError("runs=... names a folder twice: a run stands beside others once")
+    if iterations and len(iterations) != len(folders):
+        raise UserError(f"task.iterations has {len(iterations)} numbers for {len(folders)} runs")
+    stores = [Store.open(folder) for folder in folders]
+    identities = [store.manifest["identity"] for store in stores]
+    per_run = [read_layers(folder) for folder in folders]
+    boot = PairedBootstrap(stores, [data_of(identity) for identity in identities], n_boot, seed)
+    groups = group_seeds(identities) if average_seeds else [[k] for k in range(len(folders))]
+    if len(groups) < 2:
+        raise UserError(
+            "task.average_seeds leaves one run, since all of these differ in their seed alone: "
+            "python misc/average_runs.py averages them"
+        )
+    labels = label_groups(identities, groups, iterations)
+
+    layers = []
+    for label, members in zip(labels, groups, strict=True):
+        table = mean_layers(members, per_run, boot)
+        for reading, stages in readings(table.index, fuse).items():
+            shown = shown_stage(stages, stage)
+            part = table.loc[stages].reset_index()
+            part.insert(0, "run", label)
+            part.insert(1, "reading", reading)
+            part["depth"] = np.arange(len(stages)) / max(1, len(stages) - 1)
+            layers.append(part.assign(shown=part["stage"] == shown))
+    layers = pd.concat(layers, ignore_index=True)
+    several = layers.groupby("run")["reading"].transform("nunique") > 1
+    layers.insert(1, "curve", layers["run"].where(~several, layers["run"] + " " + layers["reading"]))
+    if not layers["shown"].any():
+        known = ", ".join(dict.fromkeys(layers["stage"]))
+        raise UserError(f"task.stage={stage}: none of the runs has it (stages: {known})")
+
+    units = unit_scores(folders, labels, groups, layers)
+    layers = layers.join(class_parts(units, threshold), on=["run", "stage"]).assign(threshold=threshold)
+    shown_units = units.merge(layers.loc[layers["shown"], ["run", "stage", "curve"]], on=["run", "stage"])
+    sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
+    sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
+    return Comparison(
+        describe(stores, labels, groups, iterations),
+        layers,
+        differences(boot, labels, groups, layers, progress),
+        shown_units,
+        sweep,
+    )
+
+
+def data_of(identity: dict) -> tuple:
+    """What makes videos of the same name the same ones: the data set and its folder."""
+    return identity["dataset"]["name"], identity["dataset"]["folder"]
+
+
+def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
+    """Numbers of the runs that are the same but for their seed, in the order of the first of each group."""
+    groups: dict[str, list[int]] = {}
+    for k, identity in enumerate(identities):
+        groups.setdefault(json.dumps(identity | {"seed": None}, sort_keys=True), []).append(k)
+    return list(groups.values())
+
+
+def label_groups(
+    identities: Sequence[dict], groups: Sequence[Sequence[int]], iterations: Sequence[int] = ()
+) -> list[str]:
+    """Name runs by what tells them apart: network, untrained or not, iterations, data set, seed, else a
+    number."""
+    first = [members[0] for members in groups]
+    seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
+    parts = pd.DataFrame(
+        {
+            "model": [identities[k]["model"]["name"] for k in first],
+            "init": ["trained" if is_trained(identities[k]) else "untrained" for k in first],
+            "iterations": [f"{iterations[k]} iterations" if iterations else "" for k in first],
+            "dataset": [identities[k]["dataset"]["name"] for k in first],
+            "pairs": [f"pairs={identities[k].get('pairs')}" for k in first],
+            "seed": [f"seed{'s' * (len(s) > 1)} {','.join(map(str, s))}" for s in seeds],
+        }
+    )
+    telling = [c for c in parts if c == "model" or parts[c].nunique() > 1]
+    labels = parts[telling].agg(" ".join, axis=1)
+    again = labels.duplicated(keep=False)
+    return [
+        f"{label} ({k + 1})" if repeated else label
+        for k, (label, repeated) in enumerate(zip(labels, again, strict=True))
+    ]
+
+
+def is_trained(identity: dict) -> bool:
+    """Whether the network of a run had weights."""
+    return identity["model"]["init"] != "random"
+
+
+def mean_layers(
+    members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
+) -> pd.DataFrame:
+    """Measures by stage with their intervals: a run's own, or the mean over seeds (then with 1.96 standard
+    errors over the seeds as well, ``_seeds``)."""
+    first = per_run[members[0]]
+    columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
+    if len(members) == 1:
+        return first[["stream", "units", *columns]].assign(seeds=1)
+    table = first[["stream", "units"]].assign(seeds=len(members))
+    for stage in table.index:
+        found = boot.mean([(k, stage) for k in members])
+        table.loc[stage, columns] = np.stack([found.value, found.low, found.high], 1).ravel()
+    for measure in MEASURES:
+        values = np.stack([per_run[k].loc[table.index, measure] for k in members])
+        table[f"{measure}_seeds"] = 1.96 * values.std(0) / np.sqrt(len(members))
+    return table
+
+
+def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
+    """The stage of one curve that figures of one stage show: `wanted`, or the deepest."""
+    if wanted is None:
+        return stages[-1]
+    return next((s for s in stages if wanted in (s, split_stage(s)[0])), None)
+
+
+def unit_scores(
+    folders: Sequence[Path], labels: Sequence[str], groups: Sequence[Sequence[int]], layers: pd.DataFrame
+) -> pd.DataFrame:
+    """Scores of the units of every stage; those of all seeds one after the other."""
+    columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
+    parts = []
+    for label, members in zip(labels, groups, strict=True):
+        kept = layers.loc[layers["run"] == label, "stage"]
+        for k in members:
+            table = read_units(folders[k])[columns]
+            parts.append(table[table["stage"].isin(kept)].assign(run=label, member=k))
+    return pd.concat(parts, ignore_index=True)
+
+
+def class_parts(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Percent of units in each class, by run and stage."""
+    by_run = {run: counts_at(part, threshold) for run, part in units.groupby("run", sort=False)}
+    return percent(pd.concat(by_run, names=["run", "stage"]))
+
+
+def percent(counts: pd.DataFrame) -> pd.DataFrame:
+    """Numbers of units by class as percentages, ``percent_<class>``."""
+    counts = counts[list(UNIT_CLASSES)]
+    return 100 * counts.div(counts.sum(axis=1), axis=0).add_prefix("percent_")
+
+
+def differences(
+    boot: PairedBootstrap,
+    labels: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    layers: pd.DataFrame,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Differences of every two runs: stage by stage where they have the same ones, else between the shown
+    ones (the fifth block of one network is no match for the fifth stage of another)."""
+    of_run = {label: layers[layers["run"] == label] for label in labels}
+    contrasts = []
+    for i, j in combinations(range(len(labels)), 2):
+        left, right = (of_run[labels[k]] for k in (i, j))
+        pairs = list(zip(left["stage"], right["stage"], strict=False))
+        if list(left["stage"]) != list(right["stage"]):
+            pairs = list(product(*(part.loc[part["shown"], "stage"] for part in (left, right))))
+        contrasts += [(i, j, *pair) for pair in pairs]
+    rows = []
+    for i, j, s, t in tqdm(contrasts, desc="compare", unit="stage", disable=None if progress else True):
+        found = boot.difference([(k, s) for k in groups[i]], [(k, t) for k in groups[j]])
+        rows.append(
+            {"run": labels[i], "minus": labels[j], "stage": s, "minus_stage": t, **difference_row(found)}
+        )
+    return pd.DataFrame(rows)
+
+
+def difference_row(found: Compared) -> dict:
+    """One difference as columns: how it was made, and each measure with its interval."""
+    row = {"paired": found.paired, "videos": found.videos[0], "minus_videos": found.videos[1]}
+    for k, measure in enumerate(MEASURES):
+        row |= {measure: found.value[k], f"{measure}_low": found.low[k], f"{measure}_high": found.high[k]}
+    return row
+
+
+def describe(
+    stores: Sequence[Store],
+    labels: Sequence[str],
+    groups: Sequence[Sequence[int]],
+    iterations: Sequence[int],
+) -> pd.DataFrame:
+    """What each run is: network, weights, training, data, views, seeds."""
+    rows = []
+    for label, members in zip(labels, groups, strict=True):
+        manifest = stores[members[0]].manifest
+        identity, counts = manifest["identity"], manifest["counts"]
+        weights = identity.get("weights_sha256")
+        untrained = 0 if not is_trained(identity) else None
+        rows.append(
+            {
+                "run": label,
+                "network": identity["model"]["name"],
+                "weights": f"sha256 {weights[:8]}" if weights else "random",
+                "iterations": iterations[members[0]] if iterations else untrained,
+                "data": identity["dataset"]["name"],
+                "styles": len(identity["styles"]),
+                "pairs": identity["pairs"],
+                **{name: counts[name] for name in ("clips", "clusters", "pairs_dynamic", "pairs_static")},
+                "seeds": ",".join(str(stores[k].manifest["identity"]["seed"]) for k in members),
+            }
+        )
+    return pd.DataFrame(rows).rename(columns={"clusters": "videos"}).astype({"iterations": "Int64"})

@@ -1,0 +1,93 @@
+"""A look at single units: ``task=units`` on a run folder.
+
+    thresholds.csv, .png    classes of units at every threshold
+    histograms.png          correlations of the units of each stage
+    top_units.csv, .jpg     the clearest units of each class, and frames of the clips that drive them most
+
+The score of a unit is a mean over pairs, (za - m)(zb - m) / v, so that each clip adds a part to it. The clips
+that drive a unit are those with the largest parts, on whichever side of the mean they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from static_dynamic.analysis.estimate.bootstrap import MEASURED
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES, classify
+from static_dynamic.analysis.run.store import Store
+
+# classes of which there are clearest units, and the factors whose pairs drive them
+DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
+
+
+def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    """Number of units of each class by stage, at any threshold."""
+    index = classify(units["score_dynamic"].to_numpy(), units["score_static"].to_numpy(), threshold)
+    named = units[["stage"]].assign(named=pd.Categorical.from_codes(index, UNIT_CLASSES))
+    counts = named.groupby("stage", sort=False)["named"].value_counts().unstack(fill_value=0)
+    return counts.reindex(columns=list(UNIT_CLASSES), fill_value=0).rename_axis(columns=None)
+
+
+def sweep_thresholds(units: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
+    """Classes at each threshold: stage, threshold, and a column of counts for each class."""
+    parts = [counts_at(units, t).reset_index().assign(threshold=t) for t in thresholds]
+    table = pd.concat(parts, ignore_index=True)
+    place = {stage: k for k, stage in enumerate(units["stage"].unique())}
+    table = table.sort_values(["stage", "threshold"], key=lambda c: c.map(place) if c.name == "stage" else c)
+    return table[["stage", "threshold", *UNIT_CLASSES]].reset_index(drop=True)
+
+
+def top_units(
+    store: Store, units: pd.DataFrame, stage: str, threshold: float, count: int, clips: int
+) -> pd.DataFrame:
+    """The `count` clearest units of each class of a stage and the `clips` clips that drive each most.
+
+    Clearest are those with the highest score; of joint ones with the highest lower score.
+
+    Returns
+    -------
+    table
+        class, unit, rank, score_dynamic, score_static, and for each clip: clip, part (of the score, or of the
+        sum of both, that this clip makes), side (its mean activation, in standard deviations of the unit) and
+        row (a view of it).
+    """
+    values = store.activations(stage)  # refuses a stage that is not there
+    pairs = store.finished_pairs()
+    chosen = units[units["stage"] == stage].set_index("unit")
+    index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)
+    rows = []
+    for name, drivers in DRIVEN_BY.items():
+        members = chosen[index == UNIT_CLASSES.index(name)]
+        score = members[[f"score_{MEASURED[f]}" for f in drivers]].min(axis=1)
+        for rank, unit in enumerate(score.nlargest(count).index, start=1):
+            z = values[:, unit].astype(np.float64)
+            parts = pd.concat([parts_of_clips(z, pairs[pairs["factor"] == f]) for f in drivers])
+            parts = parts.groupby("clip", sort=False).agg({"part": "sum", "side": "mean", "row": "first"})
+            parts["part"] /= parts["part"].sum()
+            about = {"class": name, "unit": unit, "rank": rank}
+            about |= {f"score_{f}": members.loc[unit, f"score_{f}"] for f in MEASURED}
+            rows += [
+                about | {"clip": clip, **found} for clip, found in parts.nlargest(clips, "part").iterrows()
+            ]
+    columns = ["class", "unit", "rank", "score_dynamic", "score_static", "clip", "part", "side", "row"]
+    return pd.DataFrame(rows, columns=columns).astype({"row": int})
+
+
+def parts_of_clips(z: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
+    """What each clip adds to the score of a unit, z (views,), over the pairs of one factor: clip, part, side,
+    row."""
+    za, zb = z[pairs["a"]], z[pairs["b"]]
+    both = np.concatenate([za, zb])
+    mean, variance = both.mean(), both.var()
+    table = pairs[["clip"]].assign(
+        part=(za - mean) * (zb - mean) / (variance * len(pairs)),
+        side=((za + zb) / 2 - mean) / np.sqrt(variance),
+        row=pairs["a"],
+    )
+    return table.groupby("clip", sort=False, as_index=False).agg(
+        {"part": "sum", "side": "mean", "row": "first"}
+    )

@@ -1,0 +1,191 @@
+"""How much of a unit's variance is due to video, style, order and their interactions.
+
+The factorial views give each unit a balanced table y[video, style, order] without replicates. All effects
+are taken as random; mean squares (MS) are solved for variance components (textbook expected mean squares,
+e.g. Searle, Casella & McCulloch, "Variance Components", ch. 4; K videos, S styles, O = 2 orders):
+
+    E MS_vso = v_vso                            E MS_vs = v_vso + O v_vs
+    E MS_vo  = v_vso + S v_vo                   E MS_so = v_vso + K v_so
+    E MS_v   = v_vso + O v_vs + S v_vo + S O v_v
+    E MS_s   = v_vso + O v_vs + K v_so + K O v_s
+    E MS_o   = v_vso + S v_vo + K v_so + K S v_o
+
+Estimates are unbiased and may be negative where a component is near zero. Every mean square is a function of
+sums over videos, so that the bootstrap of ``bootstrap.py`` applies: a replicate is a weighted sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, interval
+from static_dynamic.analysis.run.store import DONE, Store
+from static_dynamic.errors import UserError
+
+COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
+# units of which the sums are in memory at a time
+UNITS_AT_A_TIME = 256
+
+
+@dataclass(frozen=True)
+class VarianceEstimate:
+    """Tidy tables: ``layers`` one row a stage and component, ``units`` one row a unit and component."""
+
+    layers: pd.DataFrame
+    units: pd.DataFrame
+
+
+def estimate_variance(
+    run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
+) -> VarianceEstimate:
+    """Decompose the variance of every stage of a factorial run, with intervals from a bootstrap over videos.
+
+    Raises
+    ------
+    UserError
+        A run that is not factorial, or has no two videos of which every view was read.
+    """
+    store = Store.open(run_dir)
+    store.require_finished()
+    rows, clusters = complete_table(store)
+    weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
+    layers, units = [], []
+    for stage in tqdm(store.stages, desc="variance", unit="stage", disable=None if progress else True):
+        values = store.activations(stage)
+        about = {"stage": stage, "stream": store.stages[stage]["stream"]}
+        layer, unit = decompose_stage(values, rows, clusters, weights, level)
+        layers.append(layer.assign(**about))
+        units.append(unit.assign(**about))
+    order = ["stage", "stream"]
+    tables = [pd.concat(parts, ignore_index=True) for parts in (layers, units)]
+    return VarianceEstimate(*(t[order + [c for c in t if c not in order]] for t in tables))
+
+
+def complete_table(store: Store) -> tuple[NDArray, NDArray]:
+    """Row numbers of the views as (clips, styles, orders), and the cluster number of each of those clips."""
+    views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
+    views = views[store.status == DONE]
+    table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
+    styles = views["style"].nunique()
+    if table.shape[1] != 2 * styles or styles < 2:
+        raise UserError(
+            f"{store.path}: a variance decomposition needs every style in both orders (pairs=factorial)"
+        )
+    if len(table) < 2:
+        raise UserError(
+            f"{store.path}: a variance decomposition needs two clips of which every view was read"
+        )
+    table = table.sort_index(axis=1)
+    clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
+    return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters
+
+
+def decompose_stage(
+    values: NDArray, rows: NDArray, clusters: NDArray, weights: NDArray, level: float
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Components of one stage: values (views, C), rows (K, S, O), weights (replicates, clusters)."""
+    units = values.shape[1]
+    n_clusters = int(clusters.max()) + 1
+    per_unit = []
+    point_sum, replicate_sum = np.zeros(len(COMPONENTS)), np.zeros((len(weights), len(COMPONENTS)))
+    for start in range(0, units, UNITS_AT_A_TIME):
+        block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
+        block -= block[0, 0, 0]  # far from zero, squares would cancel
+        sums = by_cluster(table_sums(block), clusters, n_clusters)  # (clusters, 5 + S * O, block)
+        point = components(sums.sum(0), *rows.shape[1:])  # (7, block)
+        flat = sums.reshape(n_clusters, -1)
+        replicates = (weights @ flat).reshape(len(weights), *sums.shape[1:])
+        replicates = components(replicates, *rows.shape[1:])  # (R, 7, block)
+        low, high = interval(point, replicates, n_clusters, level) if len(weights) else (np.nan * point,) * 2
+        point_sum += point.sum(-1)
+        replicate_sum += replicates.sum(-1)
+        for k, name in enumerate(COMPONENTS):
+            columns = {
+                "unit": np.arange(start, start + point.shape[1]),
+                "component": name,
+                "variance": point[k],
+            }
+            per_unit.append(pd.DataFrame(columns | {"variance_low": low[k], "variance_high": high[k]}))
+    unit = pd.concat(per_unit, ignore_index=True).sort_values(["unit", "component"], kind="stable")
+    total = unit.groupby("unit")["variance"].transform("sum")
+    unit = unit.assign(share=(unit["variance"] / total).where(total > 0))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share, shares = point_sum / point_sum.sum(), replicate_sum / replicate_sum.sum(-1, keepdims=True)
+    low, high = interval(share, shares, n_clusters, level) if len(weights) else (np.nan * share,) * 2
+    layer = pd.DataFrame(
+        {
+            "component": COMPONENTS,
+            "variance": point_sum,
+            "share": share,
+            "share_low": low,
+            "share_high": high,
+        }
+    )
+    return layer.assign(clips=len(rows), clusters=n_clusters), unit.reset_index(drop=True)
+
+
+def table_sums(y: NDArray) -> NDArray:
+    """What a clip adds to the sums: y (K, S, O, C) -> (K, 5 + S * O, C).
+
+    One (number of clips), the squares of all cells, of the clip's mean, of its means by style and by order,
+    and the cells.
+    """
+    return np.concatenate(
+        [
+            np.ones((len(y), 1, y.shape[-1])),
+            (y**2).sum((1, 2))[:, None],
+            y.mean((1, 2))[:, None] ** 2,
+            (y.mean(2) ** 2).sum(1)[:, None],
+            (y.mean(1) ** 2).sum(1)[:, None],
+            y.reshape(len(y), -1, y.shape[-1]),
+        ],
+        axis=1,
+    )
+
+
+def by_cluster(sums: NDArray, clusters: NDArray, n_clusters: int) -> NDArray:
+    """Add up the clips of each cluster: (K, ...) -> (clusters, ...)."""
+    total = np.zeros((n_clusters, *sums.shape[1:]))
+    np.add.at(total, clusters, sums)
+    return total
+
+
+def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
+    """Variance components (..., 7, C), in the order of `COMPONENTS`, from sums (..., 5 + S * O, C)."""
+    k, squares, of_clip, of_style, of_order = (sums[..., i, :] for i in range(5))
+    s, o = n_styles, n_orders
+    cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
+    grand = cells.mean((-3, -2))
+    style = (cells.mean(-2) ** 2).sum(-2)  # sum over styles of squared means
+    order = (cells.mean(-3) ** 2).sum(-2)
+    both = (cells**2).sum((-3, -2))
+    # sums of squares, each effect less those that it contains
+    ss_v = s * o * (of_clip - k * grand**2)
+    ss_s = k * o * (style - s * grand**2)
+    ss_o = k * s * (order - o * grand**2)
+    ss_vs = o * (of_style - s * of_clip) - ss_s
+    ss_vo = s * (of_order - o * of_clip) - ss_o
+    ss_so = k * (both - s * o * grand**2) - ss_s - ss_o
+    ss_vso = squares - k * s * o * grand**2 - ss_v - ss_s - ss_o - ss_vs - ss_vo - ss_so
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ms_v, ms_s, ms_o = ss_v / (k - 1), ss_s / (s - 1), ss_o / (o - 1)
+        ms_vs, ms_vo = ss_vs / ((k - 1) * (s - 1)), ss_vo / ((k - 1) * (o - 1))
+        ms_so, ms_vso = ss_so / ((s - 1) * (o - 1)), ss_vso / ((k - 1) * (s - 1) * (o - 1))
+    return np.stack(
+        [
+            (ms_v - ms_vs - ms_vo + ms_vso) / (s * o),
+            (ms_s - ms_vs - ms_so + ms_vso) / (k * o),
+            (ms_o - ms_vo - ms_so + ms_vso) / (k * s),
+            (ms_vs - ms_vso) / o,
+            (ms_vo - ms_vso) / s,
+            (ms_so - ms_vso) / k,
+            ms_vso,
+        ],
+        axis=-2,
+    )

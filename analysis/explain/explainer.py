@@ -1,0 +1,116 @@
+"""A network that is asked why it predicts what it predicts: pyramids of clips, and what there is to say of each."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid, check_label, class_feature_pyramid
+from static_dynamic.analysis.explain.class_names import class_names, find_label, names_of_weights
+from static_dynamic.analysis.explain.explained_clips import ShownClip, pictures_of
+from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
+from static_dynamic.analysis.explain.kernel_classes import KernelClasses, read_kernel_classes
+from static_dynamic.analysis.explain.pyramid_rules import RULES, check_depth, count_classes, count_levels
+from static_dynamic.analysis.run.setup import build_network
+from static_dynamic.device import choose_device
+from static_dynamic.files import sha256
+from static_dynamic.models import VideoNetwork
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """A network and what is asked of it, checked before anything is computed."""
+
+    net: VideoNetwork
+    model: str
+    label: int | None
+    names: list[str] | None
+    options: dict  # of `class_feature_pyramid`
+    path: FeaturePath | None  # None with the original's rules
+    classes: KernelClasses | None
+
+    def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
+        """The pyramid of a clip, its frames as the network sees them, and what there is to say."""
+        spec = self.net.input_spec
+        video = clip.read(positions, spec)
+        inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
+        pyramid = class_feature_pyramid(self.net, inputs, self.label, path=self.path, **self.options)
+        logits = pyramid.clip.logits
+        probability = logits.softmax(dim=0)
+        said = int(logits.argmax())
+        summary = {
+            "clip": clip.clip.id,
+            "model": self.model,
+            "label": pyramid.label,
+            "class": self.name(pyramid.label),
+            "probability": float(probability[pyramid.label]),
+            "prediction": said,
+            "prediction_class": self.name(said),
+            "prediction_probability": float(probability[said]),
+            **self.options,
+            "frames": positions.tolist(),
+            "kernels": [len(np.unique(child)) for _, child, _ in pyramid.steps],
+            "profile": self.classes.origin if self.classes else None,
+        }
+        if not summary["kernels"][0]:
+            log.warning(
+                "%s: no feature of class %s reaches theta=%g, the strongest has %.3f: "
+                "give a smaller cfp.theta",
+                clip.clip.id,
+                self.name(pyramid.label),
+                pyramid.theta,
+                pyramid.clip.class_scores[:, pyramid.label].max(),
+            )
+        return pyramid, pictures_of(video, spec), summary
+
+    def blank(self, pyramid: Pyramid) -> Pyramid:
+        """The same kernels, and what they show of a clip of plain mean colour."""
+        video = torch.zeros(1, 3, *pyramid.clip.size, device=next(self.net.parameters()).device)
+        read = RULES[pyramid.rules](self.net, self.net.prepare(video), self.options["depth"], self.path)
+        return replace(pyramid, clip=read)
+
+    def name(self, label: int) -> str:
+        """A class as people call it."""
+        return self.names[label] if self.names else str(label)
+
+
+def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
+    """Build the network and check what is asked of it: nothing has gone through it yet.
+
+    Raises
+    ------
+    UserError
+        A network without 3D convolutions, no such class or depth, or a profile of another network.
+    """
+    net, weights = build_network(cfg)
+    path = None
+    if options["rules"] == "corrected" or cfg.task.profile:
+        path = trace_path(net, net.example_input(partial(torch.empty, device="meta")))
+    classes = count_classes(net, options["rules"], path)
+    check_depth(options["depth"], count_levels(net, options["rules"], path))
+    asset = cfg.model.get("pretrained") if weights and used_pretrained(cfg) else None
+    names = class_names(cfg.task.names, classes) if cfg.task.names else names_of_weights(asset, classes)
+    label = find_label(cfg.task.label, names)
+    if label is not None:
+        check_label(label, classes)
+    profiled = None
+    if cfg.task.profile:
+        model = OmegaConf.to_container(cfg.model, resolve=True)
+        identity = {"model": model, "weights_sha256": sha256(weights) if weights else None, "seed": cfg.seed}
+        profiled = read_kernel_classes(cfg.task.profile, net, path, identity)
+    net.to(choose_device(cfg.device))
+    own_path = path if options["rules"] == "corrected" else None
+    return Explainer(net, cfg.model.name, label, names, options, own_path, profiled)
+
+
+def used_pretrained(cfg: DictConfig) -> bool:
+    """Whether the weights are those that the model's row names."""
+    return (cfg.checkpoint or cfg.model.checkpoint) == "pretrained"

@@ -1,0 +1,208 @@
+"""A comparison for a paper: booktabs tables and pgfplots figures, a file each, and a document that shows
+them all.
+
+What the figures need stands in the preamble of ``comparison.tex``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from static_dynamic.analysis.estimate.bootstrap import MEASURED
+from static_dynamic.analysis.estimate.comparison import Comparison
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.show.comparison_figures import curve_names, places, point_with_errors, styles_of
+from static_dynamic.analysis.show.comparison_tables import Grid, grids
+from static_dynamic.analysis.show.figures import COLOURS
+from static_dynamic.analysis.show.latex_text import escape
+
+# matplotlib's markers in pgfplots' words
+MARKS = {
+    "o": "*",
+    "s": "square*",
+    "^": "triangle*",
+    "D": "diamond*",
+    "v": "triangle*, mark options={rotate=180}",
+    "P": "+",
+    "X": "x",
+    "*": "star",
+}
+# size of a table whose longest lines have so many letters at most
+SIZES = {"footnotesize": 118, "scriptsize": 140, "tiny": np.inf}
+PREAMBLE = r"""\documentclass{article}
+\usepackage[a4paper, margin=1.8cm]{geometry}
+\usepackage{booktabs, pgfplots}
+\usepgfplotslibrary{groupplots, fillbetween}
+\usetikzlibrary{calc}
+\pgfplotsset{compat=1.16}
+"""
+
+
+def comparison_files(comparison: Comparison) -> dict[str, str]:
+    """File name -> content: ``table_*.tex``, ``figure_*.tex``, and ``comparison.tex``, which shows them."""
+    files = {f"table_{grid.name}.tex": table(grid) for grid in grids(comparison)}
+    files |= {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
+    # in the order in which they are written above
+    body = "\n\n".join(f"\\input{{{name}}}" for name in files)
+    files["comparison.tex"] = f"{PREAMBLE}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+    return files
+
+
+def table(grid: Grid) -> str:
+    """One booktabs table; rows of the same first column stand together, and it is said once."""
+    head = list(grid.rows[0])
+    widths = [max(len(name), *(len(str(cells[name])) + 2 for cells in grid.rows)) for name in head]
+    size = next(size for size, most in SIZES.items() if sum(widths) <= most)
+    lines = [
+        rf"\begin{{table}}[htbp]\centering\{size}",
+        r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}",
+        rf"\caption{{{escape(grid.caption)}}}",
+        rf"\label{{tab:{grid.name}}}",
+        rf"\begin{{tabular}}{{@{{}}{'l' * len(head)}@{{}}}}",
+        r"\toprule",
+        row(head),
+        r"\midrule",
+    ]
+    firsts = [cells[head[0]] for cells in grid.rows]
+    grouped, before = len(set(firsts)) < len(firsts), None
+    for cells in grid.rows:
+        first, *others = cells.values()
+        if grouped and before not in (None, first):
+            lines.append(r"\addlinespace")
+        cells = ["" if grouped and first == before else first, *others]
+        lines.append(row(cells, shrink=size == "footnotesize"))
+        before = first
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def row(cells: Iterable[str], shrink: bool = False) -> str:
+    """One line of a table; intervals smaller than what they belong to where there is room for that."""
+    interval = r"{\\scriptsize[\1]}" if shrink else r"[\1]"
+    escaped = (re.sub(r"\[(.*?)\]", interval, escape(cell)) for cell in cells)
+    return " & ".join(escaped) + r" \\"
+
+
+def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]) -> str:
+    """A tikzpicture with its colours, as a float."""
+    lines = [rf"\definecolor{{{key}}}{{HTML}}{{{value.lstrip('#')}}}" for key, value in colours.items()]
+    lines += [r"\begin{figure}[htbp]\centering", r"\begin{tikzpicture}", *body, r"\end{tikzpicture}"]
+    lines += [rf"\caption{{{escape(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""]
+    return "\n".join(lines)
+
+
+def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """Colours by name, and the options of each curve."""
+    colours, options = {}, {}
+    for k, (curve, style) in enumerate(styles_of(curve_names(layers)).items()):
+        name = f"run{chr(ord('a') + k % 26)}{k // 26 or ''}"
+        colours[name] = style["color"]
+        options[curve] = f"{name}, mark={MARKS[style['marker']]}"
+    return colours, options
+
+
+def curves(comparison: Comparison) -> str:
+    """Scores over depth, with bands."""
+    layers = comparison.layers
+    colours, options = styles(layers)
+    shared = places(layers)
+    ticks = [f"xtick={{{','.join(map(str, range(len(shared))))}}}"] if shared else ["xlabel={relative depth}"]
+    if shared:
+        ticks += [
+            f"xticklabels={{{','.join(map(escape, shared))}}}",
+            "xticklabel style={rotate=45, anchor=east}",
+        ]
+    body = [rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.5cm}}, {PANEL},"]
+    body.append(f"  {', '.join(ticks)}]")
+    for factor in MEASURED:
+        body.append(rf"\nextgroupplot[title={{{factor} score}}, legend to name=legend{factor}, {LEGEND}]")
+        for k, (curve, option) in enumerate(options.items()):
+            part = layers[layers["curve"] == curve]
+            x = np.arange(len(part)) if shared else part["depth"]
+            name = f"{factor}{k}"
+            colour = option.partition(",")[0]
+            for end in ("low", "high"):
+                points = coordinates(x, part[f"score_{factor}_{end}"])
+                body.append(
+                    rf"\addplot[draw=none, forget plot, name path={name}{end}] coordinates {{{points}}};"
+                )
+            if part[f"score_{factor}_low"].notna().all():
+                between = f"fill between[of={name}low and {name}high]"
+                body.append(rf"\addplot[{colour}, opacity=0.2, forget plot] {between};")
+            body.append(rf"\addplot[{option}] coordinates {{{coordinates(x, part[f'score_{factor}'])}}};")
+            body.append(rf"\addlegendentry{{{escape(curve)}}}")
+    body += [r"\end{groupplot}", below(f"legend{MEASURED[0]}")]
+    return figure("curves", "Scores over depth; bands: 95 % intervals over videos.", body, colours)
+
+
+def plane(comparison: Comparison) -> str:
+    """The static-dynamic plane, one point a curve: shares, and scores."""
+    shown = comparison.layers[comparison.layers["shown"]]
+    colours, options = styles(comparison.layers)
+    body = [rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.8cm}}, {PANEL},"]
+    body.append("  enlarge x limits=0.08]")
+    for kind, scale, unit in (("share", 100, r" (\%)"), ("score", 1, "")):
+        labels = f"xlabel={{static {kind}{unit}}}, ylabel={{dynamic {kind}{unit}}}"
+        body.append(rf"\nextgroupplot[{labels}, legend to name=legend{kind}, {LEGEND}]")
+        for curve, option in options.items():
+            for _, found in shown[shown["curve"] == curve].iterrows():
+                (x, y), errors = point_with_errors(found, kind, scale)
+                (left, right), (down, up) = np.nan_to_num(errors[..., 0])
+                body.append(
+                    rf"\addplot[only marks, {option}, error bars/.cd, x dir=both, y dir=both, x explicit, "
+                    rf"y explicit] coordinates {{({x:.4f},{y:.4f}) += ({right:.4f},{up:.4f}) "
+                    rf"-= ({left:.4f},{down:.4f})}};"
+                )
+                body.append(rf"\addlegendentry{{{escape(curve)}}}")
+    body += [r"\end{groupplot}", below("legendshare")]
+    stages = ", ".join(dict.fromkeys(shown["stage"]))
+    return figure(
+        "plane", f"The static-dynamic plane ({stages}); bars: 95 % intervals over videos.", body, colours
+    )
+
+
+def classes(comparison: Comparison) -> str:
+    """Units by class at the shown stage of each curve."""
+    shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
+    longest = max(len(r["curve"]) + len(r["stage"]) for _, r in shown.iterrows())
+    width = max(0.3, 0.9 - 0.0105 * longest)  # of the page, with what the names leave
+    names = ",".join(f"{{{escape(r['curve'])}, {escape(r['stage'])}}}" for _, r in shown.iterrows())
+    body = [
+        rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",
+        rf"  height={2.4 + 0.8 * len(shown):.1f}cm, y dir=reverse, enlarge y limits={{abs=0.6}},",
+        r"  xlabel={units (\%)},",
+        f"  ytick={{{','.join(map(str, range(len(shown))))}}}, yticklabels={{{names}}},",
+        r"  legend style={at={(0.5,1.05)}, anchor=south, draw=none, legend columns=-1}]",
+    ]
+    for name in UNIT_CLASSES:
+        points = " ".join(f"({x:.2f},{k})" for k, x in enumerate(shown[f"percent_{name}"]))
+        body += [
+            rf"\addplot[fill=unit{name}, draw=none] coordinates {{{points}}};",
+            rf"\addlegendentry{{{name}}}",
+        ]
+    body.append(r"\end{axis}")
+    colours = {f"unit{name}": COLOURS[name] for name in UNIT_CLASSES}
+    caption = f"Units by class (threshold {shown['threshold'].iloc[0]:g})."
+    return figure("classes", caption, body, colours)
+
+
+FIGURES = {f.__name__: f for f in (curves, plane, classes)}
+PANEL = (
+    r"width=0.48\textwidth, height=6cm, axis lines=left, enlarge y limits=0.08, "
+    r"every axis plot/.append style={mark size=2pt}"
+)
+LEGEND = "legend style={draw=none, legend columns=2, /tikz/every even column/.append style={column sep=8pt}}"
+
+
+def below(name: str) -> str:
+    """Place a legend below both panels."""
+    middle = "$(group c1r1.outer south)!0.5!(group c2r1.outer south)$"
+    return rf"\node[anchor=north] at ({middle}) {{\ref{{{name}}}}};"
+
+
+def coordinates(x: Iterable[float], y: Iterable[float]) -> str:
+    """Points as pgfplots reads them; those that are not numbers are left out."""
+    return " ".join(f"({a:.4f},{b:.5f})" for a, b in zip(x, y, strict=True) if np.isfinite(b))

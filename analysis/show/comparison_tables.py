@@ -1,0 +1,162 @@
+"""The tables of a comparison as people read them: in a terminal, as Markdown, and (``latex.py``) in a
+paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from static_dynamic.analysis.estimate.comparison import Comparison
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.show.text import align, with_interval
+
+# measure -> heading, scale, digits
+SHOWN = {
+    "score_dynamic": ("dynamic score", 1, 3),
+    "score_static": ("static score", 1, 3),
+    "share_dynamic": ("dynamic %", 100, 1),
+    "share_static": ("static %", 100, 1),
+}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text: rows with the same keys, which head the columns."""
+
+    name: str
+    caption: str
+    rows: list[dict[str, str]]
+
+
+def grids(comparison: Comparison) -> list[Grid]:
+    """What the runs are, their scores and classes of units by stage, and how they differ (not where only
+    one has the stage that is asked for)."""
+    found = [
+        grid_of_runs(comparison.runs),
+        grid_of_scores(comparison.layers),
+        grid_of_classes(comparison.layers),
+    ]
+    return found + ([grid_of_differences(comparison.differences)] if len(comparison.differences) else [])
+
+
+def grid_of_runs(runs: pd.DataFrame) -> Grid:
+    """A row for each run."""
+    columns = ["run", "weights", "iterations", "data", "styles", "pairs", "videos", "clips", "seeds"]
+    unknown = runs["iterations"].isna().all()
+    shown = runs[[c for c in columns if not (c == "iterations" and unknown)]]
+    return Grid(
+        "runs", "The runs.", shown.astype(object).where(shown.notna(), "-").astype(str).to_dict("records")
+    )
+
+
+def grid_of_scores(layers: pd.DataFrame) -> Grid:
+    """A row for each stage of each run, stages together."""
+    rows = []
+    for _, row in by_stage(layers).iterrows():
+        cells = {
+            heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()
+        }
+        rows.append({"stage": row["stage"], "run": row["run"], **cells})
+    averaged = " Means over the seeds of a run." if (layers["seeds"] > 1).any() else ""
+    caption = (
+        "Scores (correlation of what the network says of the two members of a pair) and shares of "
+        f"information, with 95 % intervals from a bootstrap over videos.{averaged}"
+    )
+    return Grid("scores", caption, rows)
+
+
+def grid_of_classes(layers: pd.DataFrame) -> Grid:
+    """Units by class, in percent, a row for each stage of each run."""
+    rows = []
+    for _, row in by_stage(layers).iterrows():
+        cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
+        rows.append({"stage": row["stage"], "run": row["run"], "units": str(row["units"]), **cells})
+    threshold = layers["threshold"].iloc[0]
+    return Grid(
+        "classes",
+        f"Units by class: a unit encodes a factor where its correlation is over {threshold:g}.",
+        rows,
+    )
+
+
+def grid_of_differences(differences: pd.DataFrame) -> Grid:
+    """How the first run differs from each other one; an asterisk where the interval excludes 0."""
+    first = differences["run"].iloc[0]
+    shown = differences[differences["run"] == first]
+    others = list(dict.fromkeys(shown["minus"]))
+    rows = []
+    for _, row in shown.iterrows():
+        stage = (
+            row["stage"] if row["stage"] == row["minus_stage"] else f"{row['stage']} - {row['minus_stage']}"
+        )
+        cells = {
+            heading: with_interval(row, m, scale, digits) + (" *" if excludes_zero(row, m) else "")
+            for m, (heading, scale, digits) in SHOWN.items()
+        }
+        how = f"{row['videos']} same" if row["paired"] else f"{row['videos']}, {row['minus_videos']} other"
+        minus = {"minus": row["minus"]} if len(others) > 1 else {}
+        rows.append({"stage": stage, **minus, **cells, "videos": how})
+    title = f"{first} minus {others[0] if len(others) == 1 else '...'}"
+    return Grid("differences", f"{title}: {how_paired(shown)} *: the interval excludes 0.", rows)
+
+
+def how_paired(differences: pd.DataFrame) -> str:
+    """Say how the differences were made."""
+    said = ["differences with 95 % intervals."]
+    if differences["paired"].any():
+        said.append("Same: replicates draw the same videos for both runs.")
+    if not differences["paired"].all():
+        said.append(
+            "Other: the runs share too few videos and are drawn independently, "
+            "so that the data differ as well as the networks."
+        )
+    return " ".join(said)
+
+
+def excludes_zero(row: pd.Series, measure: str) -> bool:
+    """Whether 0 lies outside the interval of a difference."""
+    low, high = row[f"{measure}_low"], row[f"{measure}_high"]
+    return bool(low > 0 or high < 0)
+
+
+def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one stage together, stages in the order of their first appearance."""
+    rank = {stage: k for k, stage in enumerate(dict.fromkeys(layers["stage"]))}
+    return layers.iloc[np.argsort(layers["stage"].map(rank), kind="stable")]
+
+
+def as_text(comparison: Comparison) -> str:
+    """For a terminal: a column for each run, then the differences."""
+    layers, parts = comparison.layers, []
+    runs = list(comparison.runs["run"])
+    for measure, (heading, scale, digits) in SHOWN.items():
+        rows = []
+        for stage, members in by_stage(layers).groupby("stage", sort=False):
+            members = members.set_index("run")
+            cells = {
+                r: with_interval(members.loc[r], measure, scale, digits) if r in members.index else "-"
+                for r in runs
+            }
+            rows.append({"stage": stage, **cells})
+        parts.append(f"{heading}\n\n{align(rows)}")
+    if len(comparison.differences):
+        grid = grid_of_differences(comparison.differences)
+        parts.append(f"{grid.caption}\n\n{align(grid.rows)}")
+    return "\n\n".join(parts)
+
+
+def as_markdown(comparison: Comparison) -> str:
+    """Every table of a comparison as Markdown."""
+    return "\n\n".join(f"{grid.caption}\n\n{markdown(grid.rows)}" for grid in grids(comparison)) + "\n"
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """Rows as a Markdown table."""
+
+    def line(cells) -> str:
+        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+
+    head = list(rows[0])
+    return "\n".join([line(head), line(["---"] * len(head)), *(line(row.values()) for row in rows)])

@@ -1,0 +1,42 @@
+"""Task ``units``: classes of units at any threshold, their histograms, and the clips that drive them most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+from tqdm import tqdm
+
+from static_dynamic.analysis.estimate.tables import read_units, write_table
+from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds, top_units
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.show import unit_figures
+from static_dynamic.analysis.show.text import align
+from static_dynamic.analysis.show.unit_strips import read_strips
+from static_dynamic.errors import UserError
+
+
+def run(cfg: DictConfig) -> None:
+    """Sweep the threshold, draw histograms and the contact sheet of each of ``cfg.runs``."""
+    if not cfg.runs:
+        raise UserError("task=units needs the folder of a finished run: give runs=[FOLDER]")
+    task = cfg.task
+    for folder in tqdm([Path(folder) for folder in cfg.runs], desc="units", unit="run", delay=5):
+        units = read_units(folder)
+        sweep = sweep_thresholds(units, np.round(np.arange(task.least, task.most + 1e-9, task.step), 6))
+        write_table(folder / "thresholds.csv", sweep)
+        threshold = cfg.joint_encoding_thresh
+        unit_figures.draw_thresholds(sweep, folder / "thresholds.png", threshold)
+        unit_figures.draw_histograms(units, folder / "histograms.png", threshold)
+        stage = task.stage or units["stage"].iloc[-1]
+        store = Store.open(folder)
+        top = top_units(store, units, stage, threshold, task.top, task.clips)
+        write_table(folder / "top_units.csv", top)
+        print(align(counts_at(units, threshold).reset_index().to_dict("records")))
+        if len(top):
+            strips = read_strips(store, top, task.root)
+            title = f"{stage}: units with the highest scores, and the clips that drive them most"
+            unit_figures.draw_sheet(top, strips, folder / "top_units.jpg", title)
+        print(f"\nwritten to {folder}: thresholds.csv, thresholds.png, histograms.png, top_units.csv", end="")
+        print(", top_units.jpg" if len(top) else f" (no unit of {stage} is over {threshold})")

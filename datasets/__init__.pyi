@@ -1,0 +1,13 @@
+from .clips import Clip as Clip
+from .clips import ClipList as ClipList
+from .clips import list_clips as list_clips
+from .clips import parse_styles as parse_styles
+from .davis import DavisClips as DavisClips
+from .davis import list_davis as list_davis
+from .flow_batches import FlowBatches as FlowBatches
+from .flow_batches import flow_inputs as flow_inputs
+from .loader import ViewBatches as ViewBatches
+from .loader import preprocess as preprocess
+from .loader import to_inputs as to_inputs
+from .prefetch import on_device as on_device
+from .views import make_views as make_views

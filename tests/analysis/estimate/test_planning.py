@@ -1,0 +1,126 @@
+"""Planning and convergence: what a pilot predicts against what studies of that size reach."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from static_dynamic.analysis import estimate_run
+from static_dynamic.analysis.estimate.convergence import estimate_convergence, sample_sizes
+from static_dynamic.analysis.estimate.planning import (
+    clusters_for,
+    components,
+    half_width,
+    pair_parts,
+    plan_study,
+)
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.errors import UserError
+from tests.analysis.simulated import effects, write_run
+
+# a predicted half-width is right to within this part of the mean of those that studies reach
+TOLERANCE = 0.15
+
+
+def parts_of(run):
+    store = Store.open(run)
+    return pair_parts(store.activations("stage1"), store.finished_pairs())
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("pilot") / "run", effects(1), 150)
+
+
+@pytest.mark.parametrize("pairs", ["factorial", "both", "paper"])
+def test_predicted_widths_are_reached(tmp_path, pilot, pairs):
+    parts, clips = parts_of(pilot), 80
+    reached = []
+    for seed in range(5):
+        run = write_run(tmp_path / str(seed), effects(seed + 10), clips, pairs)
+        layer = estimate_run(run, n_boot=300).layers.iloc[0]
+        reached.append(
+            [(layer[f"score_{f}_high"] - layer[f"score_{f}_low"]) / 2 for f in ("dynamic", "static")]
+        )
+    for f, width in enumerate(np.mean(reached, axis=0)):
+        found = components(parts, f, "factorial", pairs)
+        assert half_width(found.between + found.within, clips) == pytest.approx(width, rel=TOLERANCE)
+
+
+def test_the_components_are_those_of_loops(tmp_path):
+    """`both`: the mean over all ways to draw a pair of each factor in each clip, one by one."""
+    parts = parts_of(write_run(tmp_path / "run", effects(3, units=3), 6))
+    share = parts["factor"].value_counts(normalize=True)
+    for f in (0, 1):
+        v = np.mean([parts["q"][parts["factor"] == g].mean() for g in (0, 1)])
+        score = parts["n"][parts["factor"] == f].mean() / v
+        total = 0.0
+        for _, clip in parts.groupby("clip"):
+            own, other = clip[clip["factor"] == f], clip[clip["factor"] != f]
+            adds = [
+                (n / v - score) - score * ((q + p) / 2 / v - 1)
+                for n, q in zip(own["n"], own["q"], strict=True)
+                for p in other["q"]
+            ]
+            total += np.mean(np.square(adds)) - np.mean(adds) ** 2 + np.mean(adds) ** 2 * 6 / 5
+        found = components(parts, f, "factorial", "both")
+        assert found.between + found.within == pytest.approx(total / 6, rel=1e-9)
+        assert found.within > 0 and share.sum() == 1
+        assert components(parts, f, "factorial", "factorial").within == 0
+
+
+def test_clusters_of_several_clips_count_as_one(tmp_path):
+    """Clips of a cluster that are the same tell no more than one of them."""
+
+    def twice(views):
+        half = views[views["clip"].isin(views["clip"].unique()[::2])]
+        return np.repeat(effects(4)(half).reshape(-1, 8, 12), 2, axis=0).reshape(-1, 12)
+
+    once = parts_of(write_run(tmp_path / "a", lambda v: effects(4)(v), 40))
+    double = parts_of(write_run(tmp_path / "b", twice, 80, clips_a_cluster=2))
+    a, b = (components(parts, 0, "factorial", "factorial").between for parts in (once, double))
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_the_plan_says_clips_views_and_time(pilot):
+    table = plan_study(pilot, 0.02, seconds_per_view=0.5).set_index(["pairs", "score"])
+    need = table["clusters"].unstack()
+    assert (need.loc["factorial"] <= need.loc["both"]).all() and (need.loc["both"] <= need.loc["paper"]).all()
+    row = table.loc[("both", "static")]
+    assert row["views"] == 3 * row["clips"] and row["hours"] == pytest.approx(row["views"] * 0.5 / 3600)
+    clusters, variance = row["clusters"], row["between"] + row["within"]
+    assert half_width(variance, clusters) <= 0.02 < half_width(variance, clusters - 1)
+    assert clusters_for(0.0, 0.1) == 2
+
+
+def test_a_plan_that_cannot_be_made(pilot, tmp_path):
+    with pytest.raises(UserError, match="task.seconds_per_view"):
+        plan_study(pilot, 0.02)
+    with pytest.raises(UserError, match="between 0 and 1"):
+        plan_study(pilot, 5, seconds_per_view=1)
+    with pytest.raises(UserError, match="needs a pilot of 4"):
+        plan_study(write_run(tmp_path / "run", effects(0), 3), 0.05, seconds_per_view=1)
+    manifest = json.loads((pilot / "manifest.json").read_text())
+    manifest["identity"]["m_same"] = False
+    other = write_run(tmp_path / "other", effects(0), 10)
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="this run has m_same=False"):
+        plan_study(other, 0.05, seconds_per_view=1)
+    both = plan_study(write_run(tmp_path / "both", effects(0), 30, "both"), 0.05, seconds_per_view=1)
+    assert list(both["pairs"].unique()) == ["both", "paper"]
+
+
+def test_convergence_ends_with_the_estimate_of_all(pilot, tmp_path):
+    table = estimate_convergence(pilot, n_boot=50, seed=3)
+    layer = estimate_run(pilot, n_boot=50, seed=3).layers.iloc[0]
+    assert list(table["clusters"]) == sample_sizes(150) == [4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 150]
+    pd.testing.assert_series_equal(
+        table.iloc[-1][["score_dynamic", "score_static_low"]],
+        layer[["score_dynamic", "score_static_low"]],
+        check_names=False,
+    )
+    width = table["score_static_high"] - table["score_static_low"]
+    assert width.iloc[-1] < width.iloc[3] / 2
+    with pytest.raises(UserError, match="convergence needs 4"):
+        estimate_convergence(write_run(tmp_path / "run", effects(0), 2))

@@ -1,0 +1,267 @@
+"""The report of a run: what stands in it, what it escapes, and how a real browser shows it."""
+
+import base64
+import html
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from static_dynamic.analysis.show.report import charts
+from static_dynamic.analysis.show.report.page import headline, spread, table_cells, write_report
+from static_dynamic.errors import UserError
+from tests.analysis.finished import finished_run
+from tests.browser import Browser
+from tests.conftest import moving_square, write_frames
+
+VIDEOS = 8
+HOSTILE = "<script>alert(1)</script>&\"'"
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """The original and two styles of a few short videos."""
+    root = tmp_path_factory.mktemp("data")
+    for v in range(VIDEOS):
+        frames = moving_square(v, n=8)
+        for style, shown in ((0, frames), (1, frames // 2), (2, 255 - frames)):
+            write_frames(root / f"style_{style}" / str(v), shown)
+    return root
+
+
+@pytest.fixture
+def run(tmp_path, videos):
+    return finished_run(tmp_path / "run", videos=range(VIDEOS), root=videos)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
+
+
+class Page(HTMLParser):
+    """What a page consists of: tags with their attributes, in order, and that they are closed."""
+
+    EMPTY = {"meta", "link", "img", "br"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_it_says_what_the_run_found(run):
+    text = write_report(run).read_text()
+    page = Page(text)
+    layers = pd.read_csv(run / "layers.csv")
+    for _, row in layers.iterrows():
+        assert (
+            f"{row['score_static']:.3f} [{row['score_static_low']:.3f}, {row['score_static_high']:.3f}]"
+            in text
+        )
+        assert f"<td>{row['units_joint']}</td>" in text
+    assert html.escape(headline(layers.set_index("stage").loc["stage2"])) in text
+    variance = 100 * pd.read_csv(run / "variance_layers.csv").set_index(["stage", "component"])["share"]
+    assert f"stage1: video {variance['stage1', 'video']:.1f} %" in text
+    assert "tiny on folder" in text and "8 clips of 8 videos, 2 styles" in text
+    shown = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", text, re.S)[1]))
+    assert shown == json.loads((run / "manifest.json").read_text())
+    pictures = [a["src"] for tag, a in page.tags if tag == "img"]
+    assert len(pictures) == 8 and all(p.startswith("data:image/jpeg;base64,") for p in pictures)
+    for label in ("original", "style 1", "style 2", "style 1, shuffled"):
+        assert f"<figcaption>{label} <" in text
+    assert len([tag for tag, a in page.tags if tag == "svg" and "viewBox" in a or "viewbox" in a]) == 6
+
+
+def test_it_asks_for_nothing_outside(run):
+    text = write_report(run).read_text()
+    for _, attributes in Page(text).tags:
+        for name in ("src", "href", "action", "data", "srcset"):
+            assert not attributes.get(name) or attributes[name].startswith(("data:", "#"))
+    assert "@import" not in text and "url(" not in text and "default-src 'none'" in text
+
+
+def test_the_same_run_gives_the_same_bytes(run):
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    assert len(first) < 400_000 and not list(run.glob(".report*"))
+
+
+def test_hostile_names_are_text(tmp_path, videos):
+    for style in (0, 1, 2):
+        shutil.copytree(videos / f"style_{style}" / "0", tmp_path / "data" / f"style_{style}" / "<b>0")
+    more = {
+        "skipped_clips": [{"clip": HOSTILE, "reason": HOSTILE}],
+        "filtered_clips": {HOSTILE: [HOSTILE] * 80},
+    }
+    run = finished_run(
+        tmp_path / "run",
+        model=HOSTILE,
+        dataset=(HOSTILE, HOSTILE),
+        videos=range(VIDEOS),
+        names=lambda v: f"<b>{v}",
+        stages=("stage1", HOSTILE.replace("/", "")),
+        root=tmp_path / "data",
+        more=more,
+    )
+    text = write_report(run).read_text()
+    page = Page(text)
+    assert [tag for tag, _ in page.tags].count("script") == 1 and "b" not in {
+        tag for tag, a in page.tags if not a and tag == "b" and "<b>0" in text
+    }
+    assert "<script>alert" not in text and "<b>0" not in text and "&lt;b&gt;0" in text
+    assert "80 filtered" in text and "manifest.json names all" in text
+    assert "<b>1 does not exist" not in text and "1 does not exist" not in text  # nor is it looked for
+    assert "cannot be read where the run found them" in text
+
+
+def test_a_video_outside_the_data_is_not_shown(tmp_path, videos):
+    write_frames(tmp_path / "secret", moving_square(0))
+    run = finished_run(tmp_path / "run", videos=range(2), root=videos, names=lambda v: f"../../secret{v}")
+    text = write_report(run).read_text()
+    assert "<img" not in text and "leads out of" in text
+
+
+def test_data_that_moved_is_said(tmp_path):
+    text = write_report(finished_run(tmp_path / "run", root=tmp_path / "gone")).read_text()
+    assert "<img" not in text and text.count("cannot be read where the run found them") == 2
+
+
+def test_one_video_has_no_intervals(tmp_path):
+    text = write_report(finished_run(tmp_path / "run", videos=[1])).read_text()
+    assert (
+        "there are no intervals" in text
+        and "nan" not in text.replace("nan'", "").lower().split("</style>")[1]
+    )
+
+
+@pytest.mark.parametrize("name", ["layers.csv", "units.parquet", "views.parquet", "manifest.json"])
+def test_an_unfinished_run_is_refused(run, name):
+    (run / name).unlink()
+    with pytest.raises(UserError, match="manifest.json" if name == "manifest.json" else f"holds no {name}"):
+        write_report(run)
+
+
+def test_tables_of_the_run_folder_are_shown_where_they_are(run):
+    table = pd.DataFrame({"videos": [4, 8], "score": [0.12345, np.nan], "score_low": [0.1, np.nan]})
+    table.assign(score_high=[0.2, np.nan]).to_csv(run / "convergence.csv", index=False)
+    text = write_report(run).read_text()
+    assert "With fewer videos" in text and "<td>0.123 [0.1, 0.2]</td>" in text and "<td>-</td>" in text
+    assert "Information by other measures" not in text and "The clearest units" not in text
+    (run / "top_units.jpg").write_bytes(b"picture")
+    text = write_report(run).read_text()
+    assert "The clearest units" in text and base64.b64encode(b"picture").decode() in text
+
+
+def test_a_long_table_becomes_wide():
+    table = pd.DataFrame(
+        {"stage": ["b", "b", "a"], "part": ["y", "x", "y"], "v": [0.5, 0.25, 1], "v_low": 0.1, "v_high": 2.0}
+    )
+    assert table_cells(spread(table, ["stage"], "part", "v", scale=100)) == [
+        {"stage": "b", "y": "50 [10, 200]", "x": "25 [10, 200]"},
+        {"stage": "a", "y": "100 [10, 200]", "x": "-"},
+    ]
+
+
+def test_headlines_say_no_more_than_the_intervals():
+    values = {f"units_{c}": 0 for c in ("dynamic", "static", "joint", "residual", "dead")} | {"units": 400}
+    values |= {"score_dynamic": 0.2, "score_dynamic_low": 0.1, "score_dynamic_high": 0.3, "units_joint": 1}
+    stage = pd.Series(
+        values | {"score_static": 0.4, "score_static_low": 0.35, "score_static_high": 0.45}, name="s"
+    )
+    assert (
+        "At s the network follows appearance (static score 0.40, 95 % interval 0.35 to 0.45) more"
+        in headline(stage)
+    )
+    assert "Units: under 1\u00a0% joint." in headline(stage)
+    assert "cannot tell" in headline(stage.replace(0.35, 0.25))
+    swapped = stage.rename(lambda c: c.translate(str.maketrans("", "")))
+    swapped[["score_dynamic", "score_dynamic_low", "score_dynamic_high"]] = [0.9, 0.8, 1.0]
+    assert "follows motion and order (dynamic score 0.90" in headline(swapped)
+    assert "interval" not in headline(stage.where(~stage.index.str.endswith(("_low", "_high"))))
+
+
+def test_bars_stand_on_each_other():
+    parts = pd.DataFrame({"x": [60.0, 110.0], "y": [40.0, -10.0]}, index=["a", "b"])
+    shapes = charts.stacked_bars(parts, {"x": "red", "y": "blue"}, "", "").shapes
+    bars = {s.tip: s.attributes for s in shapes if s.tag == "rect"}
+    top, bottom = (float(bars[t]["y"]) for t in ("a: y 40.0 %", "a: x 60.0 %"))
+    assert np.isclose(top + float(bars["a: y 40.0 %"]["height"]), bottom, atol=0.11)
+    zero = bottom + float(bars["a: x 60.0 %"]["height"])
+    assert np.isclose(float(bars["b: y -10.0 %"]["y"]), zero, atol=0.11)  # hangs below zero
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it(browser, run, width):
+    manifest = json.loads((run / "manifest.json").read_text())
+    long = "no_place_to_break_" * 12
+    manifest["filtered_clips"] = {long: [long] * 3}
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    browser.open(write_report(run), width)
+    assert browser.of("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
+    asked = [event["request"]["url"].split(":")[0] for event in browser.of("Network.requestWillBeSent")]
+    assert set(asked) == {"file", "data"} and asked.count("file") == 1
+    assert browser.evaluate("innerWidth") == width
+    for part in ("documentElement", "body"):
+        assert browser.evaluate(f"document.{part}.scrollWidth") <= width
+    # what is wider than the page scrolls in its own box
+    assert browser.evaluate(
+        "[...document.querySelectorAll('.scroll')].every(e => e.clientWidth <= innerWidth)"
+    )
+    size = "parseFloat(getComputedStyle(document.querySelector('svg[viewBox] text')).fontSize)"
+    scale = "document.querySelector('svg[viewBox]').getBoundingClientRect().width / 350"
+    assert browser.evaluate(f"{size} * {scale}") >= 9  # pixels: readable
+    assert browser.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 100)")
+    spot = browser.evaluate(
+        "(() => { const m = document.querySelector('circle'); m.scrollIntoView({block: 'center'});"
+        " const b = m.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
+    )
+    browser.settle()
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=spot[0], y=spot[1])
+    tip = browser.evaluate(
+        "(() => { const t = document.getElementById('tip'); return t.hidden ? '' : t.innerText })()"
+    )
+    assert re.fullmatch(r"stage1: dynamic -?\d\.\d{3} \(.* to .*\)", tip)
+
+
+def test_a_browser_runs_no_script_but_its_own(browser, run):
+    path = write_report(run)
+    smuggled = "<script>document.title = 'smuggled'</script><img src='http://example.org/x.png'></main>"
+    path.write_text(path.read_text().replace("</main>", smuggled))
+    browser.open(path, 800)
+    assert browser.evaluate("document.title") == "tiny on folder: static or dynamic?"
+    blocked = browser.evaluate("document.images[document.images.length - 1].naturalWidth")
+    failed = {e["requestId"]: e.get("blockedReason") for e in browser.of("Network.loadingFailed")}
+    outside = [
+        e["requestId"] for e in browser.of("Network.requestWillBeSent") if e["request"]["url"][:4] == "http"
+    ]
+    assert blocked == 0 and [failed.get(request) for request in outside] == ["csp"] * len(outside)
+
+
+def test_a_browser_prints_it(browser, run):
+    browser.open(write_report(run), 1280)
+    browser.call("Emulation.setEmulatedMedia", media="print")
+    try:
+        browser.call(
+            "Emulation.setDeviceMetricsOverride", width=720, height=1000, deviceScaleFactor=1, mobile=False
+        )
+        assert browser.evaluate("document.documentElement.scrollWidth") <= 720
+        assert browser.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == "visible"
+        assert len(browser.call("Page.printToPDF")["data"]) > 10_000
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="")
