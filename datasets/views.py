@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from static_dynamic.datasets.clips import Clip
 from static_dynamic.datasets.jitter import draw_jitter
-from static_dynamic.datasets.rng import digest, generator
+from static_dynamic.rng import digest, generator
 from static_dynamic.errors import UserError, nearest
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.annotations import read_csv, read_json
-from static_dynamic.datasets.rng import generator
+from static_dynamic.rng import generator
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import write_text
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from static_dynamic.datasets import Clip, make_views
-from static_dynamic.datasets.rng import generator
+from static_dynamic.rng import generator
 from static_dynamic.datasets.views import subsample, window_frames
 from static_dynamic.errors import UserError
 
