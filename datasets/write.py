@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from static_dynamic.datasets.frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
 from static_dynamic.errors import UserError
-from static_dynamic.files import atomic_path, room_beside
+from static_dynamic.files import atomic_path, temporary_folder
 
 # frames of a video that are in memory at a time
 AT_A_TIME = 64
@@ -132,7 +132,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists():
         raise UserError(f"{folder} is there already: remove it, or write to another place")
-    with room_beside(folder) as room:
+    with temporary_folder(folder) as room:
         new = room / "new"
         new.mkdir()
         yield new

@@ -6,18 +6,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from static_dynamic.assets import asset_row, cache_dir, fetch
-from static_dynamic.errors import UserError
+from static_dynamic.errors import RefusedFile, UserError, checkpoint_errors
 from static_dynamic.files import atomic_path, sha256, write_text
 from static_dynamic.models.stages import VideoNetwork
 
@@ -46,12 +44,8 @@ TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) not in ALLOWED_GLOBALS:
-            raise _Refused(f"{module}.{name}")
+            raise RefusedFile(f"{module}.{name}")
         return super().find_class(module, name)
-
-
-class _Refused(Exception):
-    """A pickle asked for something that plain arrays do not need."""
 
 
 def read_checkpoint(path: Path) -> Mapping:
@@ -67,7 +61,7 @@ def read_checkpoint(path: Path) -> Mapping:
         raise UserError(f"checkpoint {path} does not exist")
     with path.open("rb") as file:
         head = file.read(64)
-    try:
+    with checkpoint_errors(path, allowed="plain tensors and arrays"):
         if path.suffix == ".safetensors":
             return load_file(path)
         if head.startswith(b"PK") or TORCH_LEGACY_MAGIC in head:
@@ -76,28 +70,6 @@ def read_checkpoint(path: Path) -> Mapping:
             with path.open("rb") as file:
                 # latin1: arrays pickled by Python 2, as those of caffe2
                 return _ArraysOnly(file, encoding="latin1").load()
-    except _Refused as error:
-        raise UserError(
-            f"checkpoint {path} was refused: it asks for {error}, and only plain arrays are read"
-        ) from error
-    except pickle.UnpicklingError as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if asked:
-            raise UserError(
-                f"checkpoint {path} was refused: it asks for {asked[1]}, and only plain tensors are read"
-            ) from error
-        raise UserError(f"checkpoint {path} is damaged ({_first_line(error)}): fetch it again") from error
-    except (
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise UserError(f"checkpoint {path} is damaged ({_first_line(error)}): fetch it again") from error
     raise UserError(
         f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (it starts with "
         f"{head[:12]!r}): was a web page saved in its place?"
@@ -235,7 +207,3 @@ def tensor_hashes(net: VideoNetwork) -> Path:
     path = cache_dir() / "weights" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.tensors.txt"
     write_text(path, text)
     return path
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

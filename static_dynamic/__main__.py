@@ -1,4 +1,4 @@
-"""``python -m static_dynamic``: the same as the command ``static-dynamic``."""
+"""Run the command ``static-dynamic`` as ``python -m static_dynamic``."""
 
 import sys
 

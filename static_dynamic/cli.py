@@ -13,7 +13,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig
 
 from static_dynamic import CHECKOUT, put_checkout_last
-from static_dynamic.command import as_user_error, exit_status, report, start_logging
+from static_dynamic.command import as_user_error, asks_for_help, exit_status, report, start_logging
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.configs.options import check, help_text, translate
 from static_dynamic.errors import UserError
@@ -21,8 +21,8 @@ from static_dynamic.errors import UserError
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def run_task(cfg: DictConfig) -> None:
-    """Make the data set if it is one that this program makes, and run the task."""
-    put_checkout_last()  # again: a job that a launcher started elsewhere begins here
+    """Run the task; before it, make the data set if the program makes this data set itself."""
+    put_checkout_last()  # also here, because jobs of a Hydra launcher start in this function
     start_logging()
     try:
         if cfg.task.get("needs_data") and not cfg.task.get("input") and cfg.dataset.get("prepare"):
@@ -35,20 +35,20 @@ def run_task(cfg: DictConfig) -> None:
 
 
 def stop(error: UserError) -> NoReturn:
-    """End this job; in a sweep the other jobs go on, and Hydra names the one that failed."""
+    """End this job with an error; the other jobs of a sweep run on, and Hydra names the failed job."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise error
     sys.exit(report(error))
 
 
 def run() -> None:
-    """Check the command line, and run it."""
-    # Hydra would otherwise shorten tracebacks and hide the type of an error.
+    """Check the command line and run its task, or print the help text."""
+    # By default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if CHECKOUT:  # jobs that a launcher starts elsewhere must find this package
+    if CHECKOUT:  # processes that a Hydra launcher starts must find this package
         paths = [os.environ.get("PYTHONPATH"), str(CHECKOUT)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    if {"--help", "-h"} & set(sys.argv[1:]):
+    if asks_for_help():
         print(help_text())
         return
     arguments = translate(sys.argv[1:])
@@ -57,12 +57,13 @@ def run() -> None:
     try:
         run_task()
     except RuntimeError as error:
-        if type(error).__module__.partition(".")[0] != "submitit":  # an optional package
+        if type(error).__module__.partition(".")[0] != "submitit":  # by name: the package is optional
             raise
-        said = " ".join(str(error).partition("\n---")[0].split())
-        raise UserError(f"{said} (logs of jobs: .submitit in save_dir; the same command resumes)") from error
+        message = " ".join(str(error).partition("\n---")[0].split())
+        hint = "logs of jobs: .submitit in save_dir; the same command resumes"
+        raise UserError(f"{message} ({hint})") from error
 
 
 def main() -> int:
-    """Run the program; return its exit status: 2 for an error that the user can put right."""
+    """Run the program; return its exit status: 2 for an error that the user can correct."""
     return exit_status(run)

@@ -1,5 +1,4 @@
-"""How a command begins and ends: options as its file describes them, results on stdout, one line on stderr
-for what stopped it, and an exit status."""
+"""Shared parts of every command: options, logging, exit status, and one line on stderr for an error."""
 
 from __future__ import annotations
 
@@ -14,35 +13,35 @@ from functools import partial, wraps
 from typing import NoReturn
 
 from static_dynamic.errors import UserError
-from static_dynamic.files import NO_ROOM
+from static_dynamic.files import DISK_FULL
 
-# errors of a place that may not be used, or holds a file where a folder is expected, or the reverse
 WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+"""Errors for a path without permission, or for a file where a folder is expected and the reverse."""
 
 
 class Terminated(BaseException):
-    """Somebody asked this process to end: what is open is flushed and closed on the way out."""
+    """SIGTERM arrived: open files are flushed and closed while this exception passes."""
 
 
 class Options(argparse.ArgumentParser):
-    """The options of a command, under its file's docstring; a wrong one is an error of one line, too."""
+    """Option parser: --help prints the description as it is written; a wrong option raises UserError."""
 
     def __init__(self, description: str | None = None, **settings):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """Raise UserError: says what is wrong with the options."""
+        """Raise UserError with the message about the wrong option."""
         raise UserError(f"{message.removeprefix('argument ')} ({self.prog} --help lists the options)")
 
 
 def positive(text: str) -> int:
-    """Read an option's value: a whole number from 1 on.
+    """Read an option's value as an integer of at least 1, for argparse.
 
     Raises
     ------
     ArgumentTypeError
-        What is none: becomes an error of one line.
+        The text is not such a number.
     """
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a number from 1 on is expected, not {text}")
@@ -50,7 +49,7 @@ def positive(text: str) -> int:
 
 
 def command(work: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorate what does the work of a command: it returns its exit status then, as `exit_status` says."""
+    """Decorate the main function of a command, so that it returns the exit status of `exit_status`."""
 
     @wraps(work)
     def main(*arguments, **named) -> int:
@@ -60,56 +59,64 @@ def command(work: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Do the work of a command; return its exit status: what `work` returns (None: 0), 2 where the user can
-    put right what stopped it, 128 and the number of the signal that did."""
+    """Run the work of a command; return its exit status.
+
+    The status is what `work` returns (0 for None), 2 after an error that the user can correct, and 128 + the
+    signal's number after a signal.
+    """
     start_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _printed(work) or 0
+        return _run_and_flush(work) or 0
     except UserError as error:
         return report(error)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGINT
     except Terminated:
-        print("terminated; the same command goes on from here", file=sys.stderr)
+        print("terminated; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except BrokenPipeError:  # somebody who reads along, as `head` does, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is flushed to nowhere
-        print("nobody reads the output any more; the same command goes on from here", file=sys.stderr)
+    except BrokenPipeError:  # the reader of stdout, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
+        if not asks_for_help():
+            print("the reader has closed the output; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGPIPE
     except OSError as error:
         return report(as_user_error(error))
 
 
+def asks_for_help() -> bool:
+    """Return whether the command line asks for the help text."""
+    return bool({"--help", "-h"} & set(sys.argv[1:]))
+
+
 def as_user_error(error: OSError) -> UserError:
-    """What the user can put right of what the system says: a full disk, a place that may not be used; errors
-    of other kinds are raised again."""
+    """Return the UserError for a full disk or an unusable path; raise any other error again."""
     where = f" for {error.filename}" if error.filename else ""
-    if error.errno in NO_ROOM:
-        return UserError(f"no room on the disk{where}: free some; the same command goes on from here")
+    if error.errno in DISK_FULL:
+        return UserError(f"no space on the disk{where}: free some space; the same command resumes")
     if error.errno in WRONG_PLACE and error.filename:
-        place = error.filename2 or error.filename  # of a file that takes another's name, that name
-        return UserError(f"{place} cannot be used ({os.strerror(error.errno).lower()}): name another place")
+        place = error.filename2 or error.filename  # a failed rename: the new name
+        return UserError(f"{place} cannot be used ({os.strerror(error.errno).lower()}): give another path")
     raise error
 
 
 def report(error: UserError) -> int:
-    """Print an error as one line; return the exit status."""
+    """Print an error as one line on stderr; return the exit status."""
     print(f"error: {error}", file=sys.stderr)
     return 2
 
 
 def start_logging() -> None:
-    """Log to stderr, so that stdout holds results alone."""
+    """Send log messages to stderr, so that stdout holds results only."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
 
 
-def _printed(work: Callable[[], int | None]) -> int | None:
-    """Do the work and flush what it printed, so that a reader who has gone is noticed here."""
+def _run_and_flush(work: Callable[[], int | None]) -> int | None:
+    """Run the work and flush stdout, so that a closed pipe raises BrokenPipeError here."""
     try:
         status = work()
-    except SystemExit:  # of --help
+    except SystemExit:  # argparse has printed the help text
         print(end="", flush=True)
         raise
     print(end="", flush=True)
@@ -117,6 +124,6 @@ def _printed(work: Callable[[], int | None]) -> int | None:
 
 
 def _terminate(*_) -> None:
-    """Handle SIGTERM; once, so that flushing is not disturbed by another."""
+    """Handle the first SIGTERM; ignore later ones, so that they do not interrupt the flushing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated

@@ -1,4 +1,4 @@
-"""The device that computes."""
+"""Choice of the device that computes."""
 
 from __future__ import annotations
 
@@ -8,10 +8,24 @@ import torch
 
 from static_dynamic.errors import UserError
 
+DEVICES = "cpu (or -1), cuda, cuda:N, or the number N of a GPU"
+"""What ``--device`` accepts, for help texts and messages."""
+
 
 def choose_device(device: str | int | None) -> torch.device:
-    """The device that ``--device`` means: a number is a GPU, -1 the CPU, null a GPU where there is one (under
-    torchrun each process's own). TF32 is off from here on."""
+    """Return the device that the value of ``--device`` names, and switch TF32 off.
+
+    Parameters
+    ----------
+    device
+        ``cpu`` or -1; ``cuda``, ``cuda:N`` or N for a GPU; None for a GPU if torch sees one, else the CPU.
+        Under torchrun, None gives each process its own GPU.
+
+    Raises
+    ------
+    UserError
+        The value names no device, or a GPU that torch does not see.
+    """
     without_tf32()
     if device is None:
         if not torch.cuda.is_available():
@@ -22,18 +36,20 @@ def choose_device(device: str | int | None) -> torch.device:
     try:
         chosen = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"device={device} is not a device: give cpu, cuda, or the number of a GPU") from error
+        raise UserError(f"device={device} is not a device: give {DEVICES}") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={device}: torch sees {torch.cuda.device_count()} GPUs here; give device=cpu")
+        raise UserError(f"device={device}: torch sees {torch.cuda.device_count()} GPUs here; give cpu")
     return chosen
 
 
 def launched() -> bool:
-    """Whether torchrun started this process."""
+    """Return whether torchrun started this process."""
     return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
 
 
 def without_tf32() -> None:
-    """Let fp32 mean fp32 on a GPU, as it does elsewhere: TF32, which convolutions take there of themselves,
-    keeps three digits."""
+    """Compute float32 in full precision on a GPU.
+
+    By default torch uses TF32 for convolutions on a GPU, which keeps only three decimal digits.
+    """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

@@ -1,22 +1,72 @@
-"""The error that a user can put right, and the nearest known name that such an error suggests."""
+"""Errors that end a command with one line, and how they are made from what reading a file raises."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import pickle
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
 
 
 class UserError(Exception):
-    """Something that the user can put right: the program prints it as one line and exits with status 2.
+    """An error that the user can correct: the program prints the text as one line and exits with status 2.
 
-    The text names the file or the option and says the way out.
+    The text names the file or the option and says what to do.
     """
 
 
+class RefusedFile(Exception):
+    """A pickled file asks for a class or function that its reader does not allow; the text names it."""
+
+
+DAMAGED = (
+    SafetensorError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    TypeError,
+)
+"""Exceptions that the readers of torch, pickle and safetensors raise for damaged files."""
+
+
+@contextmanager
+def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
+    """Turn the exceptions of a checkpoint's reader into a UserError that names the file.
+
+    Parameters
+    ----------
+    allowed
+        What the reader allows, for the message about a refused file: "only `allowed` are read".
+    """
+    try:
+        yield
+    except PermissionError:
+        raise  # not damage; the program reports it for any file
+    except (RefusedFile, *DAMAGED, OSError) as error:
+        asked = re.search(r"GLOBAL (\S+)", str(error))  # how torch.load(weights_only=True) refuses a class
+        refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
+        if refused:
+            raise UserError(
+                f"checkpoint {path} was refused: it asks for {refused}, and only {allowed} are read"
+            ) from error
+        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise UserError(f"checkpoint {path} is damaged ({line}): fetch it again") from error
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Name the known name that is nearest to `name`, as the end of an error line."""
+    """Return "; nearest known: X", the end of an error message, for the known name nearest to `name`."""
     known = list(known)
-    # A part of a name ("slowfast") is a better guess than the edit distance suggests.
+    # A known name that contains `name` ("slowfast") is a better guess than the edit distance suggests.
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
         k for k in known if name and name in k
     ]

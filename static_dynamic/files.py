@@ -1,9 +1,14 @@
-"""Files that a reader never sees half of, and their hashes."""
+"""Write files and folders whole or not at all, remove what killed writers left, and hash content.
+
+A file is written under a hidden temporary name beside its place, flushed, and renamed. Its writer holds a
+lock on it, so that the next writer can tell a leftover of a killed process from a file that is being written.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -11,34 +16,35 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import ModuleType
 
+fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # not on Windows
+except ImportError:  # Windows has no such module: files are written without locks there
     fcntl = None
 
-# errors of a disk that is full
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-# in the names of hidden files and folders that are being written, or were when their writer was killed
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PART = ".part"
-LOCK = "lock"  # of a hidden folder; a folder with .lock is a run
+"""Part of the name of every temporary file and folder."""
+LOCK = "lock"
+"""Name of the locked file in a temporary folder."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit its file is flushed to disk and takes the
-    name `path`.
+    """Yield a temporary path beside `path`; on a clean exit, flush the file to disk and rename it to `path`.
 
-    What a killed writer of the same file left is written over.
+    A temporary file that a killed writer of the same `path` left is overwritten.
 
     Raises
     ------
     OSError
-        Where the disk is full: names `path`.
+        The disk is full: the error names `path`.
     """
-    with named_where_full(path):
+    with name_in_disk_full_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _part_of(path)
+        temporary, handle = _lock_temporary_file(path)
         try:
             yield temporary
             with temporary.open("rb") as file:
@@ -54,39 +60,43 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def room_beside(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `folder`, to make in it what takes that name; it is removed at the end.
+def temporary_folder(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `folder`, in which its content can be prepared; remove it at the end.
 
-    What a killed writer of the same folder left there is removed first.
+    What a killed writer of the same `folder` left in the hidden folder is removed first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    room, handle = _room_of(folder)
+    temporary, handle = _lock_temporary_folder(folder)
     try:
-        yield room
+        yield temporary
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         if handle is not None:
             os.close(handle)
 
 
 @contextmanager
-def named_where_full(path: Path) -> Iterator[None]:
-    """Let an error that tells of a full disk name the file that had no room, which a failed write does not;
-    what names a file of another folder stays."""
+def name_in_disk_full_error(path: Path) -> Iterator[None]:
+    """Add `path` to an error about a full disk, since the error of a failed write names no file.
+
+    An error that names a file in another folder is left unchanged.
+    """
     try:
         yield
     except OSError as error:
         elsewhere = error.filename and Path(error.filename).parent != path.parent
-        if error.errno not in NO_ROOM or elsewhere:
+        if error.errno not in DISK_FULL or elsewhere:
             raise
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed writers left half-written in a folder and below it, and nothing that is being
-    written now."""
+    """Remove the temporary files that killed writers left in `folder` and its subfolders.
+
+    A file that a live process is writing is locked and stays.
+    """
     for path in folder.rglob(f".*{PART}*"):
-        handle = _opened(path, os.O_RDWR)
+        handle = _open_locked(path, os.O_RDWR)
         if handle is not None:
             path.unlink(missing_ok=True)
             os.close(handle)
@@ -99,63 +109,72 @@ def write_text(path: Path, text: str) -> None:
 
 
 def file_name(name: str) -> str:
-    """A name as one part of a path: networks of other packages may be named by folders."""
+    """Turn a name into one path component; names of networks from other packages may contain slashes."""
     return re.sub(r"[^\w.-]+", "--", name.strip("/"))
 
 
 def sha256(path: Path) -> str:
-    """Hash of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _part_of(path: Path) -> tuple[Path, int | None]:
-    """An empty temporary file for `path`, and the handle that keeps it locked (None: nothing can be locked).
+def json_sha256(value: object) -> str:
+    """Return the SHA-256 of a value as JSON with sorted keys, in hex: equal values have equal hashes."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
-    Its name is always the same, so that a killed writer leaves one at most, and the next one takes it over;
-    where somebody else writes to that one now, another.
+
+def _lock_temporary_file(path: Path) -> tuple[Path, int | None]:
+    """Create or empty the temporary file of `path`; return it with its locked handle, None without locks.
+
+    The name of the temporary file follows from `path`: killed writers leave at most one file, which the next
+    writer reuses. If another process is writing that file now, a second file with a random name is created.
     """
-    part = path.with_name(f".{path.stem}{PART}{path.suffix}")  # same suffix: some writers choose by it
-    handle = _opened(part, os.O_RDWR | os.O_CREAT)
+    # The suffix stays, because some writers choose the format by it.
+    part = path.with_name(f".{path.stem}{PART}{path.suffix}")
+    handle = _open_locked(part, os.O_RDWR | os.O_CREAT)
     if handle is not None:
         os.ftruncate(handle, 0)
         return part, handle
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{PART}-", suffix=path.suffix)
-    os.close(handle)
-    return Path(name), _opened(Path(name), os.O_RDWR)
+    new, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{PART}-", suffix=path.suffix)
+    os.close(new)
+    return Path(name), _open_locked(Path(name), os.O_RDWR)
 
 
-def _room_of(folder: Path) -> tuple[Path, int | None]:
-    """An empty hidden folder, and the handle of the file that keeps it locked, as `_part_of` has them."""
-    room = folder.with_name(f".{folder.name}{PART}")
-    room.mkdir(exist_ok=True)
-    handle = _opened(room / LOCK, os.O_RDWR | os.O_CREAT)
+def _lock_temporary_folder(folder: Path) -> tuple[Path, int | None]:
+    """Create or empty the hidden folder of `folder`; return it with the handle of its lock file, or None."""
+    temporary = folder.with_name(f".{folder.name}{PART}")
+    temporary.mkdir(exist_ok=True)
+    handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
     if handle is None:
-        with suppress(OSError):  # it stays where somebody else has it
-            room.rmdir()
-        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{room.name}-")), None
-    for path in room.iterdir():
+        with suppress(OSError):  # not empty: another process is writing there
+            temporary.rmdir()
+        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-")), None
+    for path in temporary.iterdir():
         if path.name != LOCK:
             shutil.rmtree(path)
-    return room, handle
+    return temporary, handle
 
 
-def _opened(part: Path, flags: int) -> int | None:
-    """Open a temporary file and lock it; None where it is not there, somebody else has it, or this system
-    cannot lock it."""
+def _open_locked(part: Path, flags: int) -> int | None:
+    """Open a temporary file and lock it; return its handle.
+
+    Return None if the file does not exist, another process holds its lock, or the system has no locks.
+    """
     if fcntl is None:
         return None
     try:
         handle = os.open(part, flags | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        if error.errno in NO_ROOM:
+        if error.errno in DISK_FULL:
             raise
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(handle), part.stat()):  # nobody has finished or removed it meanwhile
+        # Before the lock was taken, another writer may have renamed or removed the file.
+        if os.path.samestat(os.fstat(handle), part.stat()):
             return handle
     except OSError:
-        pass  # locked, or gone
+        pass  # locked by another process, or removed
     os.close(handle)
     return None

@@ -1,5 +1,7 @@
-"""Random generators that depend on the seed, a clip and a purpose alone: neither on the number of workers
-nor on the other clips."""
+"""Random generators that depend only on the seed, the clip and the purpose of the numbers.
+
+Results therefore do not depend on the number of workers or on which other clips are listed.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,10 @@ import numpy as np
 
 
 def generator(seed: int, clip: str, purpose: str) -> np.random.Generator:
-    """The random generator of one clip for one purpose."""
+    """Return the random generator of one clip for one purpose."""
     return np.random.default_rng(list(digest(seed, clip, purpose)))
 
 
 def digest(seed: int, clip: str, purpose: str) -> bytes:
-    """32 bytes that look random."""
+    """Return 32 pseudorandom bytes for one clip and one purpose."""
     return hashlib.sha256(f"{seed}|{clip}|{purpose}".encode()).digest()

@@ -21,7 +21,7 @@ from static_dynamic.analysis.explain.pyramid_page import write_page
 from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
 from static_dynamic.analysis.show.text import align, with_interval
 from static_dynamic.errors import UserError
-from static_dynamic.files import atomic_path, file_name, room_beside, write_text
+from static_dynamic.files import atomic_path, file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
 # the nested form has an entry for each way through the pyramid; beyond this it is not written
@@ -58,7 +58,7 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, which takes the place of `folder` on a clean exit; else that stays."""
-    with room_beside(folder) as room:
+    with temporary_folder(folder) as room:
         new, old = room / "new", room / "old"
         new.mkdir()
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from static_dynamic.analysis.run.setup import sampling_of
 from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
-from static_dynamic.files import file_name, sha256
+from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
 
 # what a model row says that does not change activations, or that the hash of the weights says better
@@ -48,7 +46,7 @@ def run_folder(cfg: DictConfig, identity: dict, prefix: str) -> Path:
     """Folder of this run: no two identities share one."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
+    digest = json_sha256(identity)[:8]
     model, dataset = (file_name(identity[part]["name"]) for part in ("model", "dataset"))
     return Path(cfg.save_dir) / model / dataset / f"{prefix}-{digest}"
 

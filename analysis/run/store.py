@@ -30,7 +30,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from static_dynamic.errors import UserError
-from static_dynamic.files import NO_ROOM, atomic_path, named_where_full, remove_leftovers, write_text
+from static_dynamic.files import DISK_FULL, atomic_path, name_in_disk_full_error, remove_leftovers, write_text
 
 try:
     import fcntl
@@ -273,7 +273,7 @@ def is_locked(path: Path) -> bool:
 
 def allot(file: Path, kind: type, shape: tuple[int, ...]) -> None:
     """Make a file of zeros that can be mapped, in place of one that a killed run began."""
-    with named_where_full(file):
+    with name_in_disk_full_error(file):
         open_memmap(file, "w+", kind, shape).flush()
 
 
@@ -288,10 +288,10 @@ def reserve(files: list[Path]) -> None:
             try:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
-                if error.errno not in (*NO_ROOM, errno.EFBIG):
+                if error.errno not in (*DISK_FULL, errno.EFBIG):
                     return  # this file system cannot reserve
                 raise UserError(
-                    f"no room on the disk for {file} ({size / 2**20:.0f} MiB): free some and give the same "
+                    f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some and give the same "
                     "command again, or give another save_dir"
                 ) from error
 

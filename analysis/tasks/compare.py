@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.analysis.show import comparison_figures as figures
 from static_dynamic.analysis.show import comparison_latex as latex
 from static_dynamic.analysis.show import comparison_tables as tables
-from static_dynamic.files import atomic_path, write_text
+from static_dynamic.files import atomic_path, json_sha256, write_text
 
 
 def run(cfg: DictConfig) -> Path:
@@ -41,7 +39,7 @@ def run(cfg: DictConfig) -> Path:
 def comparison_folder(cfg: DictConfig, options: dict) -> Path:
     """Folder of this comparison: no two comparisons share one."""
     identities = [read_manifest(Path(folder))["identity"] for folder in cfg.runs]
-    digest = hashlib.sha256(json.dumps([identities, options], sort_keys=True).encode()).hexdigest()[:8]
+    digest = json_sha256([identities, options])[:8]
     return Path(cfg.save_dir) / "compare" / digest
 
 

@@ -51,7 +51,7 @@ STOPS = {
     "of the user": (UserError("x: mend it"), 2, "error: x: mend it\n"),
     "may not write": (OSError(errno.EACCES, "", "out.csv"), 2, "error: out.csv cannot be used (permission "),
     "is a folder": (OSError(errno.EISDIR, "", "part", None, "out"), 2, "error: out cannot be used (is a dir"),
-    "disk is full": (OSError(errno.ENOSPC, "", "out.csv"), 2, "error: no room on the disk for out.csv: "),
+    "disk is full": (OSError(errno.ENOSPC, "", "out.csv"), 2, "error: no space on the disk for out.csv: "),
     "interrupted": (KeyboardInterrupt(), 130, "stopped; "),
 }
 

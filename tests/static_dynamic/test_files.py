@@ -7,7 +7,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from static_dynamic.files import atomic_path, remove_leftovers, room_beside, write_text
+from static_dynamic.files import atomic_path, remove_leftovers, temporary_folder, write_text
 
 
 def names(folder):
@@ -21,7 +21,7 @@ def _die_in_the_midst(path):
 
 
 def _die_in_a_room(folder):
-    with room_beside(folder) as room:
+    with temporary_folder(folder) as room:
         (room / "new").mkdir()
         (room / "new" / "half").touch()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -47,7 +47,7 @@ def test_what_a_killed_writer_of_a_folder_left_is_removed(tmp_path):
     killed_writer(folder, _die_in_a_room)
     killed_writer(folder, _die_in_a_room)
     assert names(folder.parent) == [".a.part"]
-    with room_beside(folder) as room, room_beside(folder) as another:
+    with temporary_folder(folder) as room, temporary_folder(folder) as another:
         assert names(room) == ["lock"] and names(another) == []  # nor do two writers meet
         (room / "new").mkdir()
         (room / "new").rename(folder)
@@ -98,7 +98,7 @@ def test_a_full_disk_elsewhere_is_named_as_it_is(tmp_path):
 def test_where_nothing_can_be_locked_files_are_written_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("static_dynamic.files.fcntl", None)
     write_text(tmp_path / "a", "whole")
-    with room_beside(tmp_path / "c") as room:
+    with temporary_folder(tmp_path / "c") as room:
         assert names(room) == []
     (tmp_path / ".b.part").touch()
     remove_leftovers(tmp_path)

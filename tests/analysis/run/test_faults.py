@@ -112,7 +112,7 @@ def test_sigterm_flushes_and_says_so(stylized, tmp_path):
     victim.join()
     err = (tmp_path / "errors").read_text()
     assert victim.exitcode == 128 + signal.SIGTERM, err
-    assert err.splitlines()[-1] == "terminated; the same command goes on from here" and "Trace" not in err
+    assert err.splitlines()[-1] == "terminated; the same command resumes" and "Trace" not in err
     assert look(tmp_path / "run")["state"] == "stopped"
 
 
@@ -152,7 +152,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(planted, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        with pytest.raises(UserError, match=r"no room on the disk for .*status.npy .*free some"):
+        with pytest.raises(UserError, match=r"no space on the disk for .*status.npy .*free some"):
             run(OrderBlind(), planted, tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr(Store, "commit", full)
@@ -177,7 +177,7 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["main.py"])
     assert main.main() == 2
     assert capsys.readouterr().err == (
-        "error: no room on the disk for runs/layers.csv: free some; the same command goes on from here\n"
+        "error: no space on the disk for runs/layers.csv: free some space; the same command resumes\n"
     )
 
 

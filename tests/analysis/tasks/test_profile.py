@@ -169,7 +169,7 @@ def test_a_disk_that_is_full_stops_the_run_in_one_line_and_nothing_is_lost(undis
         was_read = all_read(save)
         assert start(undisturbed.data, save, errors).wait() == 2, errors.read_text()
         said = errors.read_text()
-        assert re.search(rf"\nerror: no room on the disk for .*{file}.*\n$", said), said
+        assert re.search(rf"\nerror: no space on the disk for .*{file}.*\n$", said), said
         assert said.count("rror") == 1 and "Traceback" not in said
         assert ("views are on disk" in said) == was_read and all_read(save) == (k >= 2)
         undisturbed.require_whole(save)
