@@ -1,47 +1,51 @@
-"""The command line: the original programs' flags (``--stg 5``) beside Hydra overrides (``stg=5``),
-checked before anything runs."""
+"""The command line: the original programs' flags (``--stg 5``) become Hydra overrides (``stg=5``), and every
+override is checked before anything runs."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import takewhile
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from static_dynamic.configs import CONFIG_DIR, require_available, rows
+from static_dynamic.configs import CONFIG_DIR, GROUPS, row
 from static_dynamic.configs.cfg_file import OPTIONS, expand
+from static_dynamic.configs.common import Common
 from static_dynamic.configs.grammar import quoted
+from static_dynamic.configs.schema import Option, options_of
+from static_dynamic.configs.tasks import tasks
 from static_dynamic.errors import UserError, nearest
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("task", "dataset", "model", "style")
 # Hydra's own flags, and whether a value follows
 HYDRA_FLAGS = {
     **dict.fromkeys(("-m", "--multirun", "--hydra-help", "--version", "--resolve", "--info"), False),
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), True),
 }
+FLAGS: dict[str, str] = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml"))
+HELP = "python main.py --help lists them"
+COMMON = {option.name: option for option in options_of(Common)}
+TOP_LEVEL = [*GROUPS, *dict.fromkeys(name.partition(".")[0] for name in COMMON)]
 
 
 def translate(arguments: Sequence[str]) -> list[str]:
-    """Turn ``--name value`` and ``--name=value`` into Hydra overrides, and so what ``--cfg_file`` says; leave
-    overrides and Hydra's own flags as they are.
+    """Turn ``--name value`` and ``--name=value``, and the content of ``--cfg_file``, into Hydra overrides.
+
+    Overrides and Hydra's own flags stay as they are.
 
     Raises
     ------
     UserError
-        An unknown flag (with the nearest known name), or one without a value.
+        An unknown flag (the message has the nearest known name), or a flag without a value.
     """
-    aliases = OmegaConf.load(CONFIG_DIR / "flags.yaml").aliases
-    known = [*known_keys(), *aliases, *OPTIONS]
+    known = [*TOP_LEVEL, *FLAGS, *OPTIONS]
     translated, waiting = [], list(arguments)
     while waiting:
         word = waiting.pop(0)
@@ -51,78 +55,124 @@ def translate(arguments: Sequence[str]) -> list[str]:
                 translated.append(waiting.pop(0))
             continue
         name, equals, value = word.removeprefix("--").partition("=")
-        if name not in known:
-            raise UserError(
-                f"unknown option --{name}{nearest(name, known)} (python main.py --help lists them)"
-            )
+        if name.partition(".")[0] not in known:
+            raise UserError(f"unknown option --{name}{nearest(name, known)} ({HELP})")
         if not equals:
             if not waiting or waiting[0].startswith("--"):
                 raise UserError(f"option --{name} needs a value")
             value = waiting.pop(0)
-        translated.append(f"{aliases.get(name, name)}={quoted(value)}")
+        translated.append(f"{FLAGS.get(name, name)}={quoted(value)}")
     return expand(translated)
 
 
-@cache
-def known_keys() -> list[str]:
-    """Top-level keys of the configuration, with the groups."""
-    config = OmegaConf.load(CONFIG_DIR / "config.yaml")
-    return [*GROUPS, *(key for key in config if key not in ("defaults", "hydra"))]
-
-
 def check(arguments: Sequence[str]) -> None:
-    """Refuse what cannot be composed or is not available yet, before Hydra starts; warn of what has no
-    effect.
+    """Check overrides before Hydra starts; warn of options without effect.
 
     Raises
     ------
     UserError
-        An unknown key or row (with the nearest known name), or a value of the wrong kind.
+        An unknown name (the message has the nearest known one), or a value that the option does not take.
     """
-    words = [word for word in arguments if not word.startswith("-")]
-    try:
-        overrides = OverridesParser.create().parse_overrides(words)
-    except HydraException as error:
-        raise UserError(_one_line(error)) from error
+    overrides = parse(arguments)
     sweep = {"-m", "--multirun"} & set(arguments)
     for override in overrides:
         check_name(override)
         if override.is_sweep_override() and not sweep:
             raise UserError(
                 f"{override.input_line} are several values: give -m to run once for each, or "
-                f"--{override.key_or_group} {','.join(choices(override))} "
+                f"--{override.key_or_group} {','.join(values_of(override))} "
                 "for one value with commas"
             )
+    of_hydra = [o.input_line for o in overrides if o.key_or_group.startswith("hydra")]
+    for combination in first_of_sweeps(overrides):
+        check_values(composed(combination))
+    composed(of_hydra, return_hydra_config=True)
+    for override in overrides:
+        option = COMMON.get(override.key_or_group)
+        if option and option.ignored:
+            log.warning("%s has no effect: %s", option.name, option.about)
+
+
+def parse(arguments: Sequence[str]) -> list[Override]:
+    """Parse the overrides among the arguments of a command line."""
     try:
-        with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-            for combination in first_of_sweeps(overrides):
-                config = compose("config", overrides=combination)
-                check_values(config)
-            of_hydra = [o.input_line for o in overrides if o.key_or_group.startswith("hydra")]
-            compose("config", overrides=of_hydra, return_hydra_config=True)
-    except (HydraException, OmegaConfBaseException) as error:
+        return OverridesParser.create().parse_overrides([w for w in arguments if not w.startswith("-")])
+    except HydraException as error:
         raise UserError(_one_line(error)) from error
-    _warn_without_effect(overrides)
 
 
 def check_name(override: Override) -> None:
-    """Refuse an override of a key or a row that is not there."""
+    """Raise UserError if an override names no option at the top level, or no row of a table."""
     name = override.key_or_group
     if override.is_add() or name.startswith("hydra"):
         return
     if name in GROUPS:
-        for choice in choices(override):
-            if choice not in rows(name):
-                raise UserError(
-                    f"unknown {name} {choice!r}{nearest(choice, rows(name))} (known: {', '.join(rows(name))})"
-                )
-            require_available(name, choice, OmegaConf.load(CONFIG_DIR / name / f"{choice}.yaml"))
-    elif re.split(r"[.@/]", name)[0] not in known_keys():
-        near = nearest(name, [*known_keys(), *OPTIONS])
-        raise UserError(f"unknown option {name}{near} (python main.py --help lists them)")
+        for value in values_of(override):
+            row(name, value)
+    elif name.partition(".")[0] not in TOP_LEVEL and "@" not in name:
+        raise UserError(unknown(name, {n: n for n in [*suggested(TOP_LEVEL), *OPTIONS]} | FLAGS))
 
 
-def choices(override: Override) -> list[str]:
+def composed(overrides: Sequence[str], return_hydra_config: bool = False) -> DictConfig:
+    """Compose the configuration.
+
+    Raises
+    ------
+    UserError
+        An unknown name below the top level, or a value of the wrong type.
+    """
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        try:
+            return compose("config", list(overrides), return_hydra_config=return_hydra_config)
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = error.__cause__ or error
+            name = str(getattr(cause, "full_key", None) or "")
+            if isinstance(cause, ConfigKeyError | ConfigAttributeError) and name:
+                tables = [o for o in overrides if (key := o.partition("=")[0]) in GROUPS or "/" in key]
+                config = compose("config", tables, return_hydra_config=return_hydra_config)
+                raise UserError(unknown(name, siblings(config, name))) from error
+            option = options_in(overrides).get(name.partition("[")[0])
+            if option is None:
+                raise UserError(_one_line(error)) from error
+            given = next((line for line in overrides if line.startswith(option.name)), option.name)
+            raise UserError(f"{given} (expected: {option.values})") from error
+
+
+def options_in(overrides: Sequence[str]) -> dict[str, Option]:
+    """The common options and those of the task that the overrides choose, by name."""
+    task = {"task": "profile", **dict(line.partition("=")[::2] for line in overrides)}["task"]
+    return COMMON | {option.name: option for option in options_of(type(tasks()[task]), "task.")}
+
+
+def siblings(config: DictConfig, name: str) -> dict[str, str]:
+    """Names beside an unknown one, without and with the path before them.
+
+    Among the options of a task, the common options and the flags of the original programs count as well.
+    """
+    path, _, _ = name.rpartition(".")
+    node = OmegaConf.select(config, path) if path else config
+    found = {str(key): f"{path}.{key}" for key in node} if isinstance(node, DictConfig) else {}
+    if path == "task":
+        own = {key: full for key, full in found.items() if key not in ("name", "about", "run", "needs_data")}
+        flags = {flag: full for flag, full in FLAGS.items() if full in (*own.values(), *COMMON)}
+        return {key: key for key in suggested(COMMON)} | flags | own
+    return found
+
+
+def suggested(names: Iterable[str]) -> list[str]:
+    """The names of options that have an effect."""
+    return [name for name in names if name not in COMMON or not COMMON[name].ignored]
+
+
+def unknown(name: str, known: dict[str, str]) -> str:
+    """Write the message for an unknown option; `known` maps the last part of a name to the whole name."""
+    close = nearest(name.rpartition(".")[2], known).rpartition(": ")[2]
+    group = name.partition(".")[0]
+    where = f"python main.py {group}=NAME --help lists them" if group in GROUPS else HELP
+    return f"unknown option {name}" + (f"; nearest known: {known[close]} ({where})" if close else "")
+
+
+def values_of(override: Override) -> list[str]:
     """Every value of an override, as text: one, or those of a sweep."""
     return (
         [str(v) for v in override.sweep_string_iterator()]
@@ -132,40 +182,31 @@ def choices(override: Override) -> list[str]:
 
 
 def first_of_sweeps(overrides: Iterable[Override]) -> list[list[str]]:
-    """Override lists to try: each sweep at its first value, and each further value of each sweep once."""
+    """List the overrides to check: each sweep at its first value, and each further value of a sweep once."""
     overrides = [o for o in overrides if not o.key_or_group.startswith("hydra")]
     first = [
-        f"{o.key_or_group}={choices(o)[0]}" if o.is_sweep_override() else o.input_line for o in overrides
+        f"{o.key_or_group}={values_of(o)[0]}" if o.is_sweep_override() else o.input_line for o in overrides
     ]
     combinations = [first]
     for i, override in enumerate(overrides):
         if override.is_sweep_override():
             combinations += [
                 [*first[:i], f"{override.key_or_group}={value}", *first[i + 1 :]]
-                for value in choices(override)[1:]
+                for value in values_of(override)[1:]
             ]
     return combinations
 
 
 def check_values(config: DictConfig) -> None:
-    """Refuse values of another kind than the default's, and those that are not available yet."""
-    defaults = OmegaConf.load(CONFIG_DIR / "config.yaml")
-    words = OmegaConf.load(CONFIG_DIR / "flags.yaml").words
-    for key, default in defaults.items():
-        value = config.get(key)
-        if value is not None and value == words.get(key):
-            continue
-        kind = (
-            bool if isinstance(default, bool) else (int, float) if isinstance(default, int | float) else None
-        )
-        if kind and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
-            wanted = "true or false" if kind is bool else "a number"
-            raise UserError(f"{key}={value}: {wanted} is expected")
-        if isinstance(default, int) and not isinstance(default, bool) and isinstance(value, float):
-            raise UserError(f"{key}={value}: a whole number is expected")
-    for flag, supported in OmegaConf.load(CONFIG_DIR / "flags.yaml").not_available_yet.items():
-        if config[flag] != supported:
-            raise UserError(f"not available yet: {flag}={config[flag]} (only {flag}={supported} is)")
+    """Raise UserError if an option has a value that it does not take."""
+    for option in options_in([f"task={config.task.name}"]).values():
+        value = OmegaConf.select(config, option.name)
+        for one in value if isinstance(value, ListConfig) else [value]:
+            if option.choices and type(one) is type(option.choices[0]) and one not in option.choices:
+                near = nearest(str(one), map(str, option.choices))
+                raise UserError(f"{option.name}={one}{near} (known: {', '.join(map(str, option.choices))})")
+        if option.least is not None and isinstance(value, int | float) and value < option.least:
+            raise UserError(f"{option.name}={value}: a number from {option.least} on is expected")
     if config.stylized_data_dir is not None and config.dataset.get("prepare"):
         raise UserError(
             f"stylized_data_dir={config.stylized_data_dir} is not read by dataset={config.dataset.name}: "
@@ -173,43 +214,10 @@ def check_values(config: DictConfig) -> None:
         )
 
 
-def _warn_without_effect(overrides: Iterable[Override]) -> None:
-    reasons = OmegaConf.load(CONFIG_DIR / "flags.yaml").without_effect
-    for override in overrides:
-        if override.key_or_group in reasons:
-            log.warning("%s has no effect: %s", override.key_or_group, reasons[override.key_or_group])
-
-
-def help_text() -> str:
-    """Tasks, models and data sets with one line each, and every option with its default and its comment."""
-    parts = [
-        "How much of what a video network encodes is static, and how much is dynamic?\n",
-        "    python main.py                             real video, a real network: a first look",
-        "    python main.py --stylized_data_dir DIR --dataset folder --model NAME --checkpoint FILE --stg 5",
-        "    python main.py --cfg_file configs/matnet_davis.json   a network of images and flow (DAVIS)",
-        "    python main.py -m model=a,b seed=1,2,3,4   every combination",
-        "\nOptions are given as --name value or name=value.",
-    ]
-    for group in GROUPS:
-        parts.append(f"\n{group}=")
-        for name in rows(group):
-            row = OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
-            later = " (not available yet)" if row.get("not_available_yet") else ""
-            parts.append(f"  {name:<30}{row.about}{later}")
-    parts.append("\noptions")
-    in_defaults = False
-    for line in (CONFIG_DIR / "config.yaml").read_text().splitlines():
-        in_defaults = line.startswith("defaults:") or (in_defaults and line.startswith(" "))
-        if line.startswith("hydra:"):
-            break
-        found = re.match(r"(\w+): (\S+)\s*(?:# (.*))?$", line)
-        if found and not in_defaults:
-            parts.append(f"  {found[1] + '=' + found[2]:<30}{found[3] or ''}".rstrip())
-    return "\n".join(parts)
-
-
 def _one_line(error: Exception) -> str:
+    """Return Hydra's message as one line, without its advice to add a key and its search path."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = "; ".join(lines[:2]) or type(error).__name__
+    lines = [line for line in lines if not line.startswith("To append to your config")]
+    message = "; ".join(lines[:2]) or type(error).__name__
     known = takewhile(lambda line: not line.startswith("Config search path"), lines[2:])
-    return f"{said} {', '.join(known)}" if said.endswith(":") else said
+    return f"{message} {', '.join(known)}" if message.endswith(":") else message

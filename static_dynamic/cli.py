@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 from static_dynamic import CHECKOUT, put_checkout_last
 from static_dynamic.command import as_user_error, asks_for_help, exit_status, report, start_logging
 from static_dynamic.configs import CONFIG_DIR
-from static_dynamic.configs.options import check, help_text, translate
+from static_dynamic.configs.help import help_text
+from static_dynamic.configs.options import check, translate
 from static_dynamic.errors import UserError
 
 
@@ -49,7 +50,7 @@ def run() -> None:
         paths = [os.environ.get("PYTHONPATH"), str(CHECKOUT)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     if asks_for_help():
-        print(help_text())
+        print(help_text([word for word in sys.argv[1:] if word not in ("--help", "-h")]))
         return
     arguments = translate(sys.argv[1:])
     check(arguments)

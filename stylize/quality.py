@@ -32,6 +32,13 @@ ORIGINAL = 0
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
 MIN_WOBBLE = 0.2  # pixels: what interpolation alone leaves in a clip that stands still
 THUMBNAIL = 220  # pixels wide
+# Version 0.1 hashed these three with the options; unchanged, so that folders keep their names.
+IN_EVERY_DIGEST = {
+    "name": "style_quality",
+    "about": "how good a stylization is: motion kept, appearance changed, flicker; "
+    "table, csv and contact sheet",
+    "run": "stylize.quality.run",
+}
 T = TypeVar("T")
 
 
@@ -193,6 +200,6 @@ def run_folder(cfg: DictConfig, listing: ClipList) -> Path:
     if cfg.run_dir:
         return Path(cfg.run_dir)
     identity = [str(listing.root.resolve()), str(listing.normal_root), listing.listing_sha256]
-    identity.append(OmegaConf.to_container(cfg.task, resolve=True))
+    identity.append(OmegaConf.to_container(cfg.task, resolve=True) | IN_EVERY_DIGEST)
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
     return Path(cfg.save_dir) / "style_quality" / f"{listing.name}-{digest}"

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# the last part of the budget, over which the learning rate falls to nothing (mended rules)
+# the last part of the budget, over which the learning rate falls to nothing (corrected rules)
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
 
@@ -68,7 +68,7 @@ class Plan:
     log_interval: int = 1000
     steps: int | None = None
     minutes: float | None = None
-    rules: str = "mended"
+    rules: str = "corrected"
     vgg: str | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     seed: int = 1
@@ -131,7 +131,7 @@ class _Run:
         self.identity = json.dumps(
             {
                 "recipe": OmegaConf.to_container(plan.recipe),
-                "rules": plan.rules,
+                "rules": "mended" if plan.rules == "corrected" else plan.rules,  # as in states of version 0.1
                 "seed": plan.seed,
                 "steps": plan.steps,
                 "features": type(trainer.features).__name__,
@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--log_folder", type=Path, default=Path("logs_reference_P"))
     parser.add_argument("--steps", type=int)
     parser.add_argument("--minutes", type=float)
-    parser.add_argument("--rules", choices=sorted(RULES), default="mended")
+    parser.add_argument("--rules", choices=sorted(RULES), default="corrected")
     parser.add_argument("--vgg", help="file of VGG19 weights")
     parser.add_argument("--device", help="cpu, cuda:0; else the config's")
     parser.add_argument("--seed", type=int, default=1)

@@ -59,7 +59,7 @@ def compare_runs(
     threshold
         A unit encodes a factor where its correlation is greater; the runs' own thresholds do not matter.
     stage
-        The stage (or its place, ``stage5``) that figures of one stage show; None: the deepest of each curve.
+        The stage (or its place, ``stage5``, or its number) that figures of one stage show; None: the deepest of each curve.
     fuse
         Of SlowFast, the readings after the lateral fusion, or those before it.
     average_seeds
@@ -106,7 +106,7 @@ def compare_runs(
     layers.insert(1, "curve", layers["run"].where(~several, layers["run"] + " " + layers["reading"]))
     if not layers["shown"].any():
         known = ", ".join(dict.fromkeys(layers["stage"]))
-        raise UserError(f"task.stage={stage}: none of the runs has it (stages: {known})")
+        raise UserError(f"stg={stage}: none of the runs has it (stages: {known})")
 
     units = unit_scores(folders, labels, groups, layers)
     layers = layers.join(class_parts(units, threshold), on=["run", "stage"]).assign(threshold=threshold)
@@ -189,7 +189,7 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
     """The stage of one curve that figures of one stage show: `wanted`, or the deepest."""
     if wanted is None:
         return stages[-1]
-    return next((s for s in stages if wanted in (s, split_stage(s)[0])), None)
+    return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)
 
 
 def unit_scores(

@@ -27,7 +27,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         "n_sample_frames": window,
         "seed": cfg.seed,
         # named where they differ from what every run was read with before there was a choice
-        **({"precision": cfg.precision} if cfg.precision != "fp32" else {}),
+        **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
     }
 

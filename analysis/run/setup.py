@@ -31,6 +31,8 @@ NO_CHECKPOINT = "imgnet"
 
 def require_fit(cfg: DictConfig) -> None:
     """Raise where network and data set do not go together, before either costs anything."""
+    if cfg.precision == "fp16":
+        raise UserError("precision=fp16 is for task=stylize: give fp32 or bf16")
     shape = cfg.model.get("input") or {}
     flow = FLOW in (shape.get("pathways") or {})
     if flow and cfg.dataset.layout != "davis":
@@ -109,7 +111,8 @@ def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store
         device=device,
         batch_size=batch_size_of(cfg, store.path),
         num_workers=cfg.num_workers,
-        **{key: cfg[key] for key in ("on_error", "nan", "clip_timeout", "precision", "tune")},
+        **{key: cfg[key] for key in ("on_error", "nan", "clip_timeout", "tune")},
+        precision=cfg.precision or "fp32",
     )
     timing = {"views": to_do, "seconds": time.perf_counter() - begin, "device": str(device)}
     write_text(store.path / "timing.json", to_json(timing))

@@ -22,7 +22,7 @@ def run(cfg: DictConfig) -> Path:
         "seed": cfg.seed,
         "threshold": cfg.joint_encoding_thresh,
         "fuse": cfg.fuse,
-        "stage": cfg.task.stage,
+        "stage": None if cfg.stg is None else str(cfg.stg),
         "average_seeds": cfg.task.average_seeds,
         "iterations": list(cfg.task.iterations),
     }

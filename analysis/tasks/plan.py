@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.planning import plan_study
 from static_dynamic.analysis.estimate.tables import write_table
+from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.analysis.show.text import align
 from static_dynamic.errors import UserError
+from static_dynamic.models.stage_names import find_stage
 
 
 def run(cfg: DictConfig) -> None:
@@ -18,7 +20,9 @@ def run(cfg: DictConfig) -> None:
     if len(cfg.runs) != 1:
         raise UserError("task=plan needs the folder of one finished run: give runs=[PILOT]")
     folder, task = Path(cfg.runs[0]), cfg.task
-    table = plan_study(folder, task.width, stage=task.stage, seconds_per_view=task.seconds_per_view)
+    names = read_manifest(folder)["stages"]
+    stage = None if cfg.stg is None else find_stage(cfg.stg, names, cfg)
+    table = plan_study(folder, task.width, stage=stage, seconds_per_view=task.seconds_per_view)
     write_table(folder / "plan.csv", table)
     print(f"for 95 % intervals of the scores of +- {task.width:g}\n")
     print(format_plan(table))

@@ -23,10 +23,8 @@ from static_dynamic.analysis.explain.explained_files import (
 )
 from static_dynamic.analysis.explain.explainer import make_explainer
 from static_dynamic.analysis.explain.kernel_classes import count_kernels
-from static_dynamic.analysis.explain.tubes import VIDEOS
 from static_dynamic.analysis.run.store import to_json
 from static_dynamic.datasets.frames import BadFrames
-from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import file_name, write_text
 
 log = logging.getLogger(__name__)
@@ -36,7 +34,6 @@ def run(cfg: DictConfig) -> Path:
     """Explain ``task.input``, or the clips of ``cfg.dataset``; return the folder that was written to."""
     options = OmegaConf.to_container(cfg.cfp)
     check_options(**options)
-    require_drawing(cfg.task)
     clips = find_shown_clips(cfg)
     root = Path(str(cfg.task.outdir or Path(cfg.save_dir) / "saliency" / file_name(cfg.model.name)))
     folders = clip_folders(root, [clip.clip.id for clip in clips])
@@ -71,14 +68,3 @@ def run(cfg: DictConfig) -> Path:
         write_shares(root, pd.concat(counts, ignore_index=True), explainer.classes, cfg.n_boot, cfg.seed)
     print(f"\nwritten to {done[0] if len(clips) == 1 else root}")
     return root
-
-
-def require_drawing(task: DictConfig) -> None:
-    """Refuse values of the task's own options that nothing can be drawn by."""
-    if task.video not in (*VIDEOS, "none"):
-        known = (*VIDEOS, "none")
-        raise UserError(
-            f"task.video={task.video}{nearest(str(task.video), known)} (known: {', '.join(known)})"
-        )
-    if not isinstance(task.kernels, int) or task.kernels < 1:
-        raise UserError(f"task.kernels={task.kernels}: a whole number from 1 on is expected")

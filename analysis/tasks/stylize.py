@@ -42,14 +42,14 @@ def run(cfg: DictConfig) -> None:
     outdir = Path(outdir).expanduser()
     status = stylize(
         Path(source).expanduser(),
-        {outdir / f"style_{k}": make_style(row, device, task.precision) for k, row in rows.items()},
+        {outdir / f"style_{k}": make_style(row, device, cfg.precision) for k, row in rows.items()},
         naming=task.naming or names["pattern"],
         first=names["first"] if task.first is None else task.first,
         guides=tuple(Path(guide).expanduser() for guide in task.guides),
-        batch_size=cfg.batch_size,
+        batch_size=8 if cfg.batch_size == "auto" else cfg.batch_size,
         workers=max(1, cfg.num_workers),
-        shard=task.shard,
-        num_shards=task.num_shards,
+        shard=cfg.shard,
+        num_shards=cfg.shards,
         videos=videos,
     )
     if status:

@@ -9,7 +9,6 @@ from omegaconf import DictConfig
 
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
-from static_dynamic.stylize.patches import RULES
 from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.training_config import read_recipe
 
@@ -21,10 +20,8 @@ def run(cfg: DictConfig) -> None:
     task = cfg.task
     if not task.data_root:
         raise UserError("task=train_style needs a folder of key frames: give task.data_root=DIR")
-    if task.rules not in RULES:
-        raise UserError(f"task.rules={task.rules}: one of {', '.join(RULES)} is expected")
     root = Path(task.data_root).expanduser()
-    folder = Path(task.log_folder or Path(cfg.save_dir) / "styles" / root.name).expanduser()
+    folder = Path(task.outdir or Path(cfg.save_dir) / "styles" / root.name).expanduser()
     train(
         Plan(
             recipe=read_recipe(task.config),

@@ -13,8 +13,9 @@ from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds, 
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show import unit_figures
 from static_dynamic.analysis.show.text import align
-from static_dynamic.analysis.show.unit_strips import read_strips
+from static_dynamic.analysis.show.strips import read_strips
 from static_dynamic.errors import UserError
+from static_dynamic.models.stage_names import find_stage
 
 
 def run(cfg: DictConfig) -> None:
@@ -29,13 +30,14 @@ def run(cfg: DictConfig) -> None:
         threshold = cfg.joint_encoding_thresh
         unit_figures.draw_thresholds(sweep, folder / "thresholds.png", threshold)
         unit_figures.draw_histograms(units, folder / "histograms.png", threshold)
-        stage = task.stage or units["stage"].iloc[-1]
+        names = list(units["stage"].unique())
+        stage = names[-1] if cfg.stg is None else find_stage(cfg.stg, names, cfg)
         store = Store.open(folder)
         top = top_units(store, units, stage, threshold, task.top, task.clips)
         write_table(folder / "top_units.csv", top)
         print(align(counts_at(units, threshold).reset_index().to_dict("records")))
         if len(top):
-            strips = read_strips(store, top, task.root)
+            strips = read_strips(store, top, task.data_root)
             title = f"{stage}: units with the highest scores, and the clips that drive them most"
             unit_figures.draw_sheet(top, strips, folder / "top_units.jpg", title)
         print(f"\nwritten to {folder}: thresholds.csv, thresholds.png, histograms.png, top_units.csv", end="")

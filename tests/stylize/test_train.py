@@ -102,7 +102,7 @@ def test_training_comes_nearer_to_the_style(root, recipe, tmp_path):
     assert all(torch.equal(v, generator.state_dict()[k]) for k, v in loaded.state_dict().items())
 
 
-@pytest.mark.parametrize("rules", ["mended", "original"])
+@pytest.mark.parametrize("rules", ["corrected", "original"])
 @pytest.mark.parametrize("kind", ["DatasetPatches_M", "DatasetFullImages"])
 def test_a_stopped_training_goes_on_to_the_same_result(root, recipe, tmp_path, monkeypatch, rules, kind):
     recipe.write_text(ORIGINAL.replace("TYPE", kind))
@@ -215,7 +215,7 @@ def test_both_commands_train(root, recipe, tmp_path, task):
             f"task.data_root={root}",
             "task.steps=2",
         ]
-        + [f"task.log_folder={log}", "device=cpu"],
+        + [f"task.outdir={log}", "device=cpu"],
         False: [*original, "--log_folder", log, "--device", "cpu", "--steps", 2],
     }
     done = subprocess.run([sys.executable, *map(str, commands[task])], capture_output=True, text=True)
