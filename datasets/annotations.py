@@ -1,8 +1,8 @@
-"""From annotation files to what they say of each clip: one small function for each form.
+"""Read the annotation files of data sets: one function per file format.
 
-Each takes a row of ``configs/dataset``, the data root and the names of the videos on disk, and yields one
-`Annotated` for every line, in file order. A line that cannot be used is yielded too, with its fault: what is
-left out is named.
+Each function takes a row of ``configs/dataset``, the data root and the names of the videos on disk. It yields
+one `Annotated` per entry, in file order. An unusable entry is yielded too, with the reason, so that the run
+can report every clip that it leaves out.
 """
 
 from __future__ import annotations
@@ -20,38 +20,37 @@ from static_dynamic.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Annotated:
-    """What an annotation file says of one clip, before the disk is asked.
+    """The annotation of one clip.
 
-    ``names``: under which its video may lie on disk. ``frames`` is its number of frames, from the first of
-    the video; ``seconds`` the stretch of the video instead; where both are None it is all of the video.
-    ``filtered`` says why the data set does not want this clip, ``broken`` why the line cannot be understood.
+    A clip is the first ``frames`` frames of its video, or the range ``seconds`` (start, end) of it; the whole
+    video if both are None.
     """
 
     id: str
-    names: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()  # possible names of the video on disk
     label: int = -1
     cluster: str = ""
     frames: int | None = None
     seconds: tuple[float, float] | None = None
-    filtered: str = ""
-    broken: str = ""
+    filtered: str = ""  # the rule of the data set that excludes this clip, if any
+    broken: str = ""  # why the entry cannot be parsed, if so
 
 
-# what a line of another form than it should have runs into
+# errors that parsing an entry of an unexpected form raises
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 Layout = Callable[[DictConfig, Path, list[str]], Iterable[Annotated]]
 LAYOUTS: dict[str, Layout] = {}
 
 
 def layout(function: Layout) -> Layout:
-    """Make an annotation form known to the rows of ``configs/dataset`` under its name."""
+    """Register an annotation reader: rows of ``configs/dataset`` select it by name (``layout``)."""
     LAYOUTS[function.__name__] = function
     return function
 
 
 @layout
 def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """No annotation: every video is a clip, over all of its frames; class folders are labels."""
+    """Make a clip of every whole video on disk, without an annotation file; class folders are labels."""
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
     for name in names:
         label = classes.index(name.split("/")[0]) if "/" in name else -1
@@ -60,7 +59,7 @@ def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
 
 @layout
 def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """ActivityNet 1.3: the first segment of each video; the official json, or the json and csv of BMN."""
+    """Read ActivityNet 1.3, the first segment per video: the official json, or the json and csv of BMN."""
     file = find_annotation(row, root, "list")
     videos = read_json(file, dict)
     if "database" in videos:
@@ -70,27 +69,27 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
         about = {}
         for n, line in read_csv(info, ("video", "subset")):
             if line is None:
-                yield Annotated(f"{info.name} line {n}", broken="it has not the fields of the first line")
+                yield Annotated(f"{info.name} line {n}", broken="its fields differ from the header's")
             else:
                 about[line["video"]] = line["subset"]
         videos = {key: {**video, "subset": about.get(key)} for key, video in videos.items()}
-    clips = []
+    clips: list[tuple[Annotated, str | None]] = []
     classes: set[str] = set()
     for key, video in videos.items():
         try:
             classes.update(str(segment["label"]) for segment in video["annotations"])
             clips.append(_first_segment(key, video, row.subset, row.filters))
         except MALFORMED as error:
-            broken = f"{file.name} says {_short(video)} of it ({type(error).__name__}: {_short(error)})"
+            broken = f"its entry {_shorten(video)} is malformed ({type(error).__name__}: {_shorten(error)})"
             clips.append((Annotated(key, broken=broken), None))
     number = {label: i for i, label in enumerate(sorted(classes))}
-    yield from (replace(clip, label=number.get(label, -1)) for clip, label in clips)
+    yield from (replace(clip, label=-1 if label is None else number[label]) for clip, label in clips)
 
 
 def _first_segment(
     key: str, video: dict, subset: str | None, limits: DictConfig
 ) -> tuple[Annotated, str | None]:
-    """The clip of one video, and the class of its first segment."""
+    """Return the clip of one video and the class name of its first segment; no class if it is filtered."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     duration = video.get("duration_second", video.get("duration"))
@@ -113,7 +112,7 @@ def _first_segment(
 
 @layout
 def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Something-Something v2: all frames of each video; the class is the template without its brackets."""
+    """Read Something-Something v2: whole videos; the class is the template without its brackets."""
     file = find_annotation(row, root, "list")
     labels = read_json(find_annotation(row, root, "labels"), dict)
     for n, line in enumerate(read_json(file, list), start=1):
@@ -123,12 +122,14 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
                 str(line["id"]), (str(line["id"]),), int(labels[template]), cluster=str(line["id"])
             )
         except MALFORMED as error:
-            yield Annotated(f"{file.name} entry {n}", broken=f"it reads {_short(line)} ({_short(error)})")
+            yield Annotated(
+                f"{file.name} entry {n}", broken=f"{_shorten(line)} is malformed ({_shorten(error)})"
+            )
 
 
 @layout
 def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Diving48: ``end_frame - start_frame`` frames from the first of each video; files are cut already."""
+    """Read Diving48: the first ``end_frame - start_frame`` frames per video (files are cut already)."""
     file = find_annotation(row, root, "list")
     vocabulary = read_json(find_annotation(row, root, "labels"), list)
     for n, line in enumerate(read_json(file, list), start=1):
@@ -139,15 +140,17 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
                 raise ValueError(f"class {label} of {len(vocabulary)}")
             least = row.filters.min_frames
             short = f"fewer than {least} frames" if frames < least else ""
-            # NAME_00012 is the twelfth dive of broadcast NAME
+            # NAME_00012 is the twelfth dive of the broadcast NAME: dives of one broadcast form a cluster.
             yield Annotated(name, (name,), label, name.rpartition("_")[0] or name, frames, filtered=short)
         except MALFORMED as error:
-            yield Annotated(f"{file.name} entry {n}", broken=f"it reads {_short(line)} ({_short(error)})")
+            yield Annotated(
+                f"{file.name} entry {n}", broken=f"{_shorten(line)} is malformed ({_shorten(error)})"
+            )
 
 
 @layout
 def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Kinetics csv lists, of all classes or of the 32 of a subset."""
+    """Read a Kinetics csv list: all classes, or the 32 classes of a subset."""
     wanted = None
     if row.subset is not None:
         if row.subset not in row.subsets:
@@ -161,26 +164,28 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
     classes = {c: i for i, c in enumerate(sorted({line["label"] for _, line in lines if line}))}
     for n, line in lines:
         try:
+            if line is None:
+                raise ValueError
             label, youtube = line["label"], line["youtube_id"]
             name = f"{youtube}_{int(line['time_start']):06d}_{int(line['time_end']):06d}"
-        except (TypeError, ValueError):
-            yield Annotated(f"{file.name} line {n}", broken="it has not the fields that the first line names")
+        except ValueError:
+            yield Annotated(f"{file.name} line {n}", broken="its fields differ from the header's")
             continue
         if wanted is not None and label not in wanted:
             yield Annotated(name, filtered=f"not a class of subset {row.subset}")
             continue
         stems = (name, youtube)
-        places = (*stems, *(f"{c}/{s}" for c in (label, label.replace(" ", "_")) for s in stems))
-        yield Annotated(name, places, classes[label], cluster=youtube)
+        paths = (*stems, *(f"{c}/{s}" for c in (label, label.replace(" ", "_")) for s in stems))
+        yield Annotated(name, paths, classes[label], cluster=youtube)
 
 
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """The annotation file of that kind: the first of the row's names that is there.
+    """Return the annotation file of one kind: the first of the row's file names that exists.
 
     Raises
     ------
     UserError
-        Where there is none of them.
+        If none of the file names exists.
     """
     folder = Path(row.get("annotations_dir") or root).expanduser()
     for name in row.annotations[kind]:
@@ -188,42 +193,44 @@ def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
             return folder / name
     raise UserError(
         f"dataset={row.name} needs its annotations: {folder} has no {' or '.join(row.annotations[kind])} "
-        "(dataset.annotations_dir=DIR, where they lie elsewhere)"
+        "(dataset.annotations_dir=DIR names another folder)"
     )
 
 
 def read_json(file: Path, kind: type | tuple[type, ...]):
-    """Read a json file that holds a list or a dict.
+    """Read a json file whose top-level value is of type `kind`.
 
     Raises
     ------
     UserError
-        Where it is damaged or holds anything else.
+        If the file is damaged, or its top-level value has another type.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not readable json ({_short(error)})") from error
+        raise UserError(f"{file} is not readable json ({_shorten(error)})") from error
     if not isinstance(content, kind):
-        raise UserError(f"{file} holds one {type(content).__name__}: another form is expected")
+        known = kind if isinstance(kind, tuple) else (kind,)
+        expected = " or ".join(each.__name__ for each in known)
+        raise UserError(f"{file} holds a {type(content).__name__}, a {expected} is expected")
     return content
 
 
 def read_csv(file: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Lines of a csv file by the names in its first line, each with its number; None for a broken one.
+    """Yield (line number, fields by column name) per line of a csv file; None in place of a broken line.
 
     Raises
     ------
     UserError
-        Where the first line lacks a name that is needed.
+        If the header lacks a needed column, or the file is not csv.
     """
     with file.open(encoding="utf-8", errors="replace", newline="") as stream:
         reader = csv.reader(stream)
         try:
             header = next(reader, [])
-            lacking = [name for name in needed if name not in header]
-            if lacking:
-                raise UserError(f"{file}: its first line does not name {', '.join(lacking)}")
+            missing = [name for name in needed if name not in header]
+            if missing:
+                raise UserError(f"{file}: its header has no column {', '.join(missing)}")
             for fields in reader:
                 if fields:
                     whole = len(fields) == len(header) and all(map(str.isprintable, fields))
@@ -232,6 +239,6 @@ def read_csv(file: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str,
             raise UserError(f"{file} line {reader.line_num} is not csv ({error})") from error
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 60 else text[:57] + "..."

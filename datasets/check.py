@@ -1,4 +1,4 @@
-"""Read every frame of a data set once and name what is wrong with it."""
+"""Read every frame of a data set once and list its faults."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from static_dynamic.datasets.clips import RATE_TOLERANCE
-from static_dynamic.datasets.discovery import find_video, list_videos, measure
+from static_dynamic.datasets.discovery import find_video, list_videos, video_info
 from static_dynamic.datasets.frames import BadFrames, VideoFile, open_frames
 
 
 @dataclass(frozen=True)
-class Look:
-    """One video in one style: what a whole read of it says. ``faults`` are files that do not decode."""
+class VideoReport:
+    """Findings from decoding one video in one style; ``faults`` are messages, one per fault."""
 
     video: str
     style: int
@@ -28,70 +28,70 @@ class Look:
     faults: tuple[str, ...] = ()
 
 
-def look_at(folders: dict[int, Path], wanted: tuple[str, int]) -> Look:
-    """Decode every frame of one video in one style."""
-    video, style = wanted
-    faults, sizes, shown = [], Counter(), 0
+def read_video(folders: dict[int, Path], video_and_style: tuple[str, int]) -> VideoReport:
+    """Decode every frame of one video in one style; `folders` maps each style to its folder."""
+    video, style = video_and_style
+    sizes: Counter[tuple[int, int]] = Counter()
+    faults, decoded = [], 0
     try:
         path = find_video(folders[style], video)
-        seen = measure(path)
-        if seen.fault:
-            faults.append(f"{path}: {seen.fault}")
+        info = video_info(path)
+        if info.fault:
+            faults.append(f"{path}: {info.fault}")
         frames = open_frames(path)
         if isinstance(frames, VideoFile):
             for _, frame in frames.frames():
                 sizes[frame.width, frame.height] += 1
-                shown += 1
+                decoded += 1
         for i in range(0 if isinstance(frames, VideoFile) else len(frames)):
             try:
                 sizes[frames.read([i]).shape[2:0:-1]] += 1
             except BadFrames as error:
                 faults.append(str(error))
-            shown += 1
+            decoded += 1
     except BadFrames as error:
-        return Look(video, style, faults=(*faults, str(error)))
-    if shown != seen.length:
-        faults.append(f"{path} says that it has {seen.length} frames, {shown} decode")
+        return VideoReport(video, style, faults=(*faults, str(error)))
+    if decoded != info.length:
+        faults.append(f"{path} should have {info.length} frames, but {decoded} decode")
     if len(sizes) > 1:
         faults.append(f"{path} holds frames of different sizes: {sorted(sizes)}")
-    return Look(video, style, seen.length, seen.fps, next(iter(sizes), None), tuple(faults))
+    return VideoReport(video, style, info.length, info.fps, next(iter(sizes), None), tuple(faults))
 
 
 def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[list[str], int, int]:
-    """Look at every video in every style; return the faults, and the numbers of videos and frames."""
+    """Decode every video in every style; return the faults, the number of videos and the number of frames."""
     names = {style: dict.fromkeys(list_videos(folder)) for style, folder in folders.items()}
     videos = sorted({video for known in names.values() for video in known})
     wanted = [(video, style) for video in videos for style in folders if video in names[style]]
     missing = [f"{v}: missing in style_{k}" for v in videos for k in folders if v not in names[k]]
     with ProcessPoolExecutor(workers) as pool:
-        looks = list(
-            tqdm(pool.map(partial(look_at, folders), wanted), total=len(wanted), desc="check", unit="video")
-        )
-    faults = missing + [fault for look in looks for fault in look.faults]
-    return faults + list(outliers(looks)), len(videos), sum(look.length for look in looks)
+        done = pool.map(partial(read_video, folders), wanted)
+        reports = list(tqdm(done, total=len(wanted), desc="check", unit="video"))
+    faults = missing + [fault for report in reports for fault in report.faults]
+    return faults + list(outliers(reports)), len(videos), sum(report.length for report in reports)
 
 
-def outliers(looks: Iterable[Look]) -> Iterator[str]:
-    """Name videos whose styles differ, and those of another size or frame rate than most."""
-    looks = [look for look in looks if look.length]
-    by_video: dict[str, list[Look]] = {}
-    for look in looks:
-        by_video.setdefault(look.video, []).append(look)
+def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
+    """List videos whose styles differ from each other, and videos whose size or frame rate is unusual."""
+    by_video: dict[str, list[VideoReport]] = {}
+    for report in reports:
+        if report.length:
+            by_video.setdefault(report.video, []).append(report)
     for video, styles in by_video.items():
         for what in ("length", "size", "fps"):
-            values = {f"style_{look.style}": getattr(look, what) for look in styles}
+            values = {f"style_{report.style}": getattr(report, what) for report in styles}
             if len(set(values.values())) > 1:
                 counts = ", ".join(f"{style} {value}" for style, value in values.items())
                 yield f"{video}: its styles differ in {NAMES[what]} ({counts})"
     first = [styles[0] for styles in by_video.values()]
-    shapes = Counter(min(look.size) for look in first if look.size)
-    rates = Counter(look.fps for look in first if look.fps)
-    side, rate = (counts.most_common(1)[0][0] if counts else None for counts in (shapes, rates))
-    for look in first:
-        if side and look.size and not side / 2 <= min(look.size) <= side * 2:
-            yield f"{look.video}: {look.size[0]}x{look.size[1]}, most have a short side of {side}"
-        if rate and look.fps and abs(look.fps / rate - 1) > RATE_TOLERANCE:
-            yield f"{look.video}: {look.fps:g} frames a second, most have {rate:g}"
+    sides = Counter(min(report.size) for report in first if report.size)
+    rates = Counter(report.fps for report in first if report.fps)
+    side, rate = (counts.most_common(1)[0][0] if counts else None for counts in (sides, rates))
+    for report in first:
+        if side and report.size and not side / 2 <= min(report.size) <= side * 2:
+            yield f"{report.video}: {report.size[0]}x{report.size[1]}, most have a short side of {side}"
+        if rate and report.fps and abs(report.fps / rate - 1) > RATE_TOLERANCE:
+            yield f"{report.video}: {report.fps:g} frames per second, most have {rate:g}"
 
 
 NAMES = {"length": "their number of frames", "size": "the size of their frames", "fps": "their frame rate"}

@@ -1,4 +1,4 @@
-"""Clips of a data set on disk: which stretch of which video, in which styles."""
+"""List the clips of a data set on disk: which frames of which video, in which styles."""
 
 from __future__ import annotations
 
@@ -10,29 +10,45 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from static_dynamic.datasets.annotations import LAYOUTS, Annotated
-from static_dynamic.datasets.discovery import Measure, find_video, leads_out, list_videos, measure
+from static_dynamic.datasets.discovery import (
+    VideoInfo,
+    find_video,
+    list_videos,
+    points_outside,
+    video_info,
+)
 from static_dynamic.datasets.frames import BadFrames, Frames, open_frames
 from static_dynamic.errors import UserError
 
-# threads wait for the disk; so many videos are looked at between two looks at the limit
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from static_dynamic.datasets.loader import Decoded, ViewBatches
+
+# THREADS inspect videos at the same time, because each waits for the disk. Videos are taken in chunks of
+# CHUNK, so that at most one chunk is inspected in vain once `limit` clips are found.
 THREADS, CHUNK = 4, 256
-# an annotation and a file may differ by this much in how long a video is
+# A video may be shorter than its annotation says by this much.
 SLACK_SECONDS = 1.0
-# frame rates nearer than this, relatively, are the same (29.97 and 30)
+# Frame rates whose relative difference is smaller count as equal (29.97 and 30).
 RATE_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One stretch of one video: frames ``first`` .. ``first + length - 1`` (0-based positions).
+    """A range of frames of one video: ``first`` .. ``first + length - 1`` (0-based positions).
 
-    ``cluster`` is what the bootstrap draws: clips of one cluster share a video. ``label`` is -1 where there
-    is none, ``fps`` None where the frame rate is not known.
+    The bootstrap resamples clusters: clips with equal ``cluster`` come from one video. ``label`` is -1 if the
+    clip has no class, ``fps`` is None if the frame rate is not known.
     """
 
     id: str
@@ -46,11 +62,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class ClipList:
-    """The clips of a data set and what was left out, with the reason.
+    """The clips of a data set, and the clips that were left out, with the reasons.
 
-    ``filtered`` clips are not wanted by the rules of the data set, or not on disk in any style; ``skipped``
-    ones are broken. The frames of a clip in style k are those of ``root/style_<k>/<video>``: a folder of
-    images, a frame store or a video file; unstylized ones (style 0) may lie in ``normal_root`` instead.
+    ``filtered`` clips are excluded by the rules of the data set, or missing on disk in every style.
+    ``skipped`` clips are broken. The frames of a clip in style k are in ``root/style_<k>/<video>``: a folder
+    of images, a frame store or a video file. Unstylized videos (style 0) may be in ``normal_root`` instead.
     """
 
     name: str
@@ -60,20 +76,41 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
-    rows_per_view: int = 1  # rows that a network yields of one look at a clip
+    rows_per_view: int = 1  # rows of activations per view: the frames that the network sees at once
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
         return open_frames(find_video(style_folder(self.root, style, self.normal_root), video))
 
+    def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> ViewBatches:
+        """Return the views at `rows` in batches of `batch_rows` rows, for workers to decode.
+
+        `spec` is the input spec of the network.
+        """
+        from static_dynamic.datasets.loader import ViewBatches  # here, because loader.py imports this file
+
+        return ViewBatches(self, views, rows, batch_rows)
+
+    def to_inputs(
+        self, batch: list[Decoded], spec, device: torch.device
+    ) -> Tensor | list[Tensor] | dict[str, Tensor]:
+        """Convert a decoded batch to the input of a network with input spec `spec`, on `device`.
+
+        Returns (B, 3, T, crop, crop), or a list of such tensors for a network with several pathways.
+        """
+        from static_dynamic.datasets.loader import to_inputs
+
+        pathways = to_inputs(batch, spec, device)
+        return pathways if len(pathways) > 1 else pathways[0]
+
     @property
     def listing_sha256(self) -> str:
-        """Hash of what was listed: another listing is another experiment."""
+        """Hash of the styles and clips, part of the identity of a run."""
         return hashlib.sha256(repr([self.styles, *map(astuple, self.clips)]).encode()).hexdigest()
 
     @property
     def filtered_by_reason(self) -> dict[str, list[str]]:
-        """Reason -> the clips that were left out for it."""
+        """Map each reason to the ids of the clips that were filtered for it."""
         reasons: dict[str, list[str]] = {}
         for clip, reason in self.filtered:
             reasons.setdefault(reason, []).append(clip)
@@ -81,11 +118,11 @@ class ClipList:
 
     @property
     def frame_rates(self) -> dict[float | None, int]:
-        """Frame rate -> number of clips, most frequent first."""
+        """Map each frame rate to its number of clips, most frequent first."""
         return dict(Counter(clip.fps for clip in self.clips).most_common())
 
     def left_out(self) -> list[str]:
-        """What was skipped or filtered, a line each reason."""
+        """Describe the skipped and filtered clips, one line per reason."""
         lines = []
         if self.skipped:
             clip, reason = self.skipped[0]
@@ -95,35 +132,44 @@ class ClipList:
         return lines
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """What a user should know of this list, for a network whose sampling counts in `assumed_fps` and
-        that is shown windows of so many frames."""
+        """Describe left-out clips, unexpected frame rates and short clips, one line each.
+
+        Parameters
+        ----------
+        assumed_fps
+            Frame rate that the network's sampling rate refers to.
+        resample_fps
+            Frame rate to which clips are resampled; None: not resampled.
+        window
+            Frames per window.
+        """
         lines = self.left_out()
-        rates = {resample_fps: len(self.clips)} if resample_fps else self.frame_rates
+        rates: dict[float | None, int] = {resample_fps: len(self.clips)} if resample_fps else self.frame_rates
         others = {fps: n for fps, n in rates.items() if fps and abs(fps / assumed_fps - 1) > RATE_TOLERANCE}
         if others:
-            said = ", ".join(f"{n} at {fps:g}" for fps, n in list(others.items())[:4])
+            counts = ", ".join(f"{n} clips are at {fps:g}" for fps, n in list(others.items())[:4])
             lines.append(
-                f"frame rate: the network's sampling counts in {assumed_fps:g} frames a second, but {said}: "
-                f"motion is not as fast as it was trained on (resample_fps={assumed_fps:g} mends it)"
+                f"frame rate: the network expects {assumed_fps:g} frames per second, but {counts}: "
+                f"the speed of motion differs from training (resample_fps={assumed_fps:g} corrects it)"
             )
         if None in rates:
             lines.append(
-                f"frame rate: not known of {rates[None]} clips (images do not say it), "
-                f"the network's sampling counts in {assumed_fps:g} frames a second"
+                f"frame rate: unknown for {rates[None]} clips (folders of images do not store it), "
+                f"the network expects {assumed_fps:g} frames per second"
             )
-        paces = [(clip.fps or resample_fps) / resample_fps if resample_fps else 1 for clip in self.clips]
-        short = [c for c, pace in zip(self.clips, paces, strict=True) if int(c.length / pace) < window]
+        strides = [(clip.fps or resample_fps) / resample_fps if resample_fps else 1 for clip in self.clips]
+        short = [c for c, stride in zip(self.clips, strides, strict=True) if int(c.length / stride) < window]
         if short:
             lines.append(
                 f"short clips: {len(short)} of {len(self.clips)} have fewer frames than the window of "
-                f"{window} (the first: {short[0].id}): theirs start again from the beginning "
+                f"{window} (the first: {short[0].id}): their frames are repeated from the start of the clip "
                 "(a shorter n_sample_frames avoids it)"
             )
         return lines
 
 
 class Filtered(Exception):
-    """A clip that the data set does not want, or that was never fetched: no fault of any file."""
+    """A clip that the rules of the data set exclude, or that is not on disk. No file is broken."""
 
 
 def list_clips(
@@ -133,22 +179,23 @@ def list_clips(
     on_error: str = "error",
     normal_root: str | Path | None = None,
 ) -> ClipList:
-    """List the clips of a data set, in the order of its annotations; the first `limit` of them.
+    """List the first `limit` usable clips of a data set, in the order of its annotations.
 
     Parameters
     ----------
     dataset
-        A row of ``configs/dataset``: its ``layout`` chooses how annotations become clips.
+        A row of ``configs/dataset``; its ``layout`` names the function that reads the annotations.
+    limit
+        Largest number of clips; None: all clips.
     on_error
-        ``error`` refuses a data set in which a video cannot be used, ``skip`` leaves such videos out, with
-        the reason.
+        ``error`` raises for a broken video, ``skip`` leaves broken videos out and records the reasons.
     normal_root
-        Where the unstylized videos lie, if style 0 is among `styles`; None: ``root/style_0``.
+        Folder of the unstylized videos, if style 0 is among `styles`; None: ``root/style_0``.
 
     Raises
     ------
     UserError
-        A folder that is not there, a video that cannot be used, or no clip at all.
+        If a folder is missing, a video is broken (``on_error=error``), or no clip is left.
     """
     if dataset.layout not in LAYOUTS:
         raise UserError(
@@ -163,12 +210,13 @@ def list_clips(
     require_folders(root, folders)
     names = {style: dict.fromkeys(list_videos(folder)) for style, folder in folders.items()}
     annotated = list(LAYOUTS[dataset.layout](dataset, root, list(names[styles[0]])))
-    clips, filtered, skipped = [], [], []
-    seen = set()
-    for entry, found in _look(dataset, annotated, folders, names):
-        if entry.id in seen:
+    clips: list[Clip] = []
+    filtered, skipped = [], []
+    listed = set()
+    for entry, found in _find_clips(dataset, annotated, folders, names):
+        if entry.id in listed:
             found = Filtered("listed a second time")
-        seen.add(entry.id)
+        listed.add(entry.id)
         if isinstance(found, Filtered):
             filtered.append((entry.id, str(found)))
         elif isinstance(found, BadFrames):
@@ -180,33 +228,33 @@ def list_clips(
     if skipped and on_error != "skip":
         more = f" (the first of {len(skipped)} such videos)" if len(skipped) > 1 else ""
         raise UserError(
-            f"video {skipped[0][0]!r}{more}: {skipped[0][1]}: mend it, or give on_error=skip to leave it out"
+            f"video {skipped[0][0]!r}{more}: {skipped[0][1]}: repair it, or leave it out with on_error=skip"
         )
     if not clips:
         reasons = Counter(reason for _, reason in filtered + skipped).most_common(3)
         why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         raise UserError(
-            f"no video that can be used below {folders[styles[0]]} "
+            f"no usable video below {folders[styles[0]]} "
             f"({len(filtered) + len(skipped)} were left out{': ' if why else ''}{why})"
         )
     return ClipList(dataset.name, root, styles, tuple(clips), tuple(skipped), tuple(filtered), normal)
 
 
 def parse_styles(styles: str | int) -> tuple[int, ...]:
-    """Style ids of a comma list, as ``--styles`` has it."""
+    """Parse a comma list of style ids, the value of ``--styles``."""
     try:
         return tuple(int(style) for style in str(styles).strip("[]").split(","))
     except ValueError as error:
-        raise UserError(f"styles={styles} is not a comma list of style numbers such as 1,2,3,4") from error
+        raise UserError(f"styles={styles} is not a comma list of style ids such as 1,2,3,4") from error
 
 
 def style_folder(root: Path, style: int, normal_root: Path | None = None) -> Path:
-    """The folder of one style."""
+    """Return the folder of one style."""
     return normal_root if style == 0 and normal_root is not None else root / f"style_{style}"
 
 
 def require_folders(root: Path, folders: dict[int, Path]) -> None:
-    """Raise where the root or a style is not there."""
+    """Raise UserError if the root or the folder of a style is missing."""
     if not root.is_dir():
         raise UserError(f"stylized_data_dir={root} does not exist or is not a folder")
     for style, folder in folders.items():
@@ -214,29 +262,31 @@ def require_folders(root: Path, folders: dict[int, Path]) -> None:
             continue
         if folder.name != f"style_{style}":
             raise UserError(f"normal_data_root={folder} does not exist or is not a folder")
-        have = ", ".join(sorted(p.name for p in root.glob("style_*"))) or "no style_* folder"
-        raise UserError(f"{root} has no style_{style} (it has {have}): stylize it first, or give styles=...")
+        present = ", ".join(sorted(p.name for p in root.glob("style_*"))) or "no style_* folder"
+        raise UserError(
+            f"{root} has no style_{style} (it has {present}): stylize it first, or give styles=..."
+        )
 
 
 Found = Clip | Filtered | BadFrames
 
 
-def _look(
+def _find_clips(
     dataset: DictConfig, annotated: list[Annotated], folders: dict[int, Path], names: dict[int, dict]
 ) -> Iterator[tuple[Annotated, Found]]:
-    """Find what became of each annotation, in order; lazily, so that a limit ends the look at the disk."""
-    look = partial(_outcome, dataset, folders, names)
+    """Yield each annotation with its clip, or with the reason why it has none; lazily, in order."""
+    find = partial(_find_clip, dataset, folders, names)
     entries = iter(annotated)
     with (
         ThreadPoolExecutor(THREADS) as pool,
         tqdm(desc="list", unit="clip", total=len(annotated), delay=2) as bar,
     ):
         while chunk := list(islice(entries, CHUNK)):
-            yield from zip(chunk, pool.map(look, chunk), strict=True)
+            yield from zip(chunk, pool.map(find, chunk), strict=True)
             bar.update(len(chunk))
 
 
-def _outcome(dataset: DictConfig, folders: dict, names: dict, entry: Annotated) -> Found:
+def _find_clip(dataset: DictConfig, folders: dict, names: dict, entry: Annotated) -> Found:
     try:
         return make_clip(dataset, entry, folders, names)
     except (Filtered, BadFrames) as reason:
@@ -246,64 +296,73 @@ def _outcome(dataset: DictConfig, folders: dict, names: dict, entry: Annotated) 
 def make_clip(
     dataset: DictConfig, entry: Annotated, folders: dict[int, Path], names: dict[int, Iterable[str]]
 ) -> Clip:
-    """Join what an annotation says of a clip with what is on disk.
+    """Make a clip from its annotation and its files on disk.
+
+    Parameters
+    ----------
+    folders
+        Folder of each style.
+    names
+        Names of the videos on disk in each style.
 
     Raises
     ------
-    Filtered, BadFrames
-        Where there is no clip: not wanted, or broken.
+    Filtered
+        If the data set excludes the clip, or it is not on disk.
+    BadFrames
+        If the annotation or a file is broken.
     """
     if entry.broken:
         raise BadFrames(entry.broken)
     if entry.filtered:
         raise Filtered(entry.filtered)
-    if any(map(leads_out, entry.names)):
-        raise BadFrames("its name leads out of the data set: refused")
+    if any(map(points_outside, entry.names)):
+        raise BadFrames("its name points outside the data set")
     name = next((n for n in entry.names for known in names.values() if n in known), None)
     if name is None:
         raise Filtered("not on disk")
-    seen = same_in_all_styles({k: measure(find_video(folder, name)) for k, folder in folders.items()})
-    if dataset.get("frames") and seen.fault:
-        raise BadFrames(seen.fault)
-    fps = seen.fps or dataset.get("fps")
-    first, length = stretch(entry, seen.length, fps)
+    info = common_info({k: video_info(find_video(folder, name)) for k, folder in folders.items()})
+    if dataset.get("frames") and info.fault:
+        raise BadFrames(info.fault)
+    fps = info.fps or dataset.get("fps")
+    first, length = frame_range(entry, info.length, fps)
     least = (dataset.get("filters") or {}).get("min_frames", 2)
     if entry.seconds is None and length < least:
         raise Filtered(f"fewer than {least} frames")
     return Clip(entry.id, name, first, length, entry.label, entry.cluster, fps)
 
 
-def same_in_all_styles(seen: dict[int, Measure]) -> Measure:
-    """What all styles of a video agree on.
+def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
+    """Return the length and frame rate of a video, which must be equal in all its styles.
 
     Raises
     ------
     BadFrames
-        Where they do not, or a video is too short for an order.
+        If the styles differ, or the video has fewer than two frames.
     """
-    for what, values in {
-        "number of frames": {k: m.length for k, m in seen.items()},
-        "frame rate": {k: m.fps for k, m in seen.items()},
-    }.items():
+    for what, field in (("number of frames", "length"), ("frame rate", "fps")):
+        values = {k: getattr(info, field) for k, info in by_style.items()}
         if len(set(values.values())) > 1:
             counts = ", ".join(f"style_{k} has {value}" for k, value in values.items())
             raise BadFrames(f"its styles differ in their {what}: {counts}")
-    if len({m.steps for m in seen.values()}) > 1:
-        faults = "; ".join(f"style_{k}: {m.fault}" for k, m in seen.items() if m.steps)
-        raise BadFrames(f"its styles differ in which frames they have ({faults})")
-    common = next(iter(seen.values()))
+    if len({info.offsets for info in by_style.values()}) > 1:
+        faults = "; ".join(f"style_{k}: {info.fault}" for k, info in by_style.items() if info.offsets)
+        raise BadFrames(f"its styles have different frames ({faults})")
+    common = next(iter(by_style.values()))
     if common.length < 2:
-        raise BadFrames(f"{common.length} frames: an order needs two at least")
+        raise BadFrames(f"{common.length} frames: at least two are needed to shuffle their order")
     return common
 
 
-def stretch(entry: Annotated, available: int, fps: float | None) -> tuple[int, int]:
-    """First frame and number of frames of a clip, of those that are on disk.
+def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[int, int]:
+    """Return the first frame and the number of frames of a clip whose video has `available` frames.
 
     Raises
     ------
     BadFrames
-        Where the disk has less than the annotation says.
+        If the video has fewer frames than its annotation needs.
+    UserError
+        If the annotation is in seconds and the frame rate is not known.
     """
     if entry.seconds is None:
         wanted = available if entry.frames is None else entry.frames
@@ -312,12 +371,12 @@ def stretch(entry: Annotated, available: int, fps: float | None) -> tuple[int, i
         return 0, wanted
     if fps is None:
         raise UserError(
-            f"clip {entry.id!r}: its annotation counts in seconds: give dataset.fps=FRAMES_A_SECOND"
+            f"clip {entry.id!r}: its annotation is in seconds: give dataset.fps=FRAMES_PER_SECOND"
         )
     first, end = (int(fps * second) for second in entry.seconds)
     if end - available > SLACK_SECONDS * fps or min(end, available) - first < 2:
         raise BadFrames(
-            f"it has {available} frames, its segment ends at {end} at {fps:g} frames a second "
-            "(is dataset.fps what the frames were extracted at?)"
+            f"it has {available} frames, its segment ends at frame {end} at {fps:g} frames per second "
+            "(is dataset.fps the rate at which the frames were extracted?)"
         )
     return first, min(end, available) - first

@@ -1,13 +1,15 @@
-"""DAVIS with optical flow, for networks that segment: a clip is one frame of a sequence (or two, for
-networks that see two), in a style, with the flow to its neighbours.
+"""DAVIS with optical flow, for video object segmentation.
 
-    ROOT/ImageSets/480p/val.txt                          which frames; the last of each sequence has no flow
+A clip is one frame of a sequence in one style, with the flow to its neighbours. Networks that see two frames
+add a second frame of the same sequence.
+
+    ROOT/ImageSets/480p/val.txt                          list of frames; the last of a sequence has no flow
     ROOT/FlowImages_gap1/SEQUENCE/00000.png              flow of the unstylized video to the next frame
-    ROOT/FlowImages_gap-1/SEQUENCE/00001.png             to the one before, for networks that see both
-    STYLIZED_ROOT/JPEGImages/STYLE/SEQUENCE/00000.jpg    the frames in a style
+    ROOT/FlowImages_gap-1/SEQUENCE/00001.png             flow to the previous frame, if it is seen
+    STYLIZED_ROOT/JPEGImages/STYLE/SEQUENCE/00000.jpg    frames in a style
 
-``python misc/prepare_davis.py`` makes all of it of DAVIS as downloaded. Of cinematograms, every frame of a
-sequence is a folder of frames: ``SEQUENCE/00000/00000.jpg``.
+``python misc/prepare_davis.py`` makes these files from a download of DAVIS. In the cinematogram data set
+every frame of a sequence is a folder of frames: ``SEQUENCE/00000/00000.jpg``.
 """
 
 from __future__ import annotations
@@ -18,68 +20,90 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from PIL import Image
 
 from static_dynamic.datasets.clips import Clip, ClipList
-from static_dynamic.datasets.discovery import leads_out
+from static_dynamic.datasets.discovery import points_outside
 from static_dynamic.datasets.frames import BadFrames
 from static_dynamic.errors import UserError
 
-RESOLUTION = "480p"  # the folder that DAVIS has its unstylized frames and its lists in
-FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # to the next frame, to the one before
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from static_dynamic.datasets.flow_batches import FlowBatches
+    from static_dynamic.datasets.loader import Decoded
+
+RESOLUTION = "480p"  # folder of the unstylized frames and the lists of DAVIS
+FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # flow to the next frame, flow to the previous frame
 PREPARE = "python misc/prepare_davis.py makes it"
-# shapes that differ by less, relatively, are those of one video at two sizes
+# Largest relative difference between the aspect ratios of a frame and its flow image.
 SHAPE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class FrameClip(Clip):
-    """One frame of a video of which `video_length` frames may be seen; ``first`` counts among those."""
+    """One frame of a video: ``first`` is its index among the `video_length` frames that have flow."""
 
     video_length: int = 0
 
 
 @dataclass(frozen=True)
 class DavisClips(ClipList):
-    """The frames of DAVIS that have what a network needs, as clips.
+    """The frames of DAVIS that have every flow image that the network needs, as clips.
 
-    ``names`` are the stems of the files of each video's frames, ``sizes`` width and height of all its
-    images; ``root`` holds the styles, ``original_root`` all else; ``flows`` the folders of flow pictures
-    that the network sees; ``rows_per_view`` is how many frames it sees at once.
+    ``root`` holds the frames in all styles, ``rows_per_view`` is the number of frames that the network sees.
     """
 
-    original_root: Path = Path()
-    style_folders: tuple[str, ...] = ()
-    flows: tuple[str, ...] = FLOW_FOLDERS[:1]
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    original_root: Path = Path()  # holds the lists, the unstylized frames and the flow
+    style_folders: tuple[str, ...] = ()  # folder name per style
+    flows: tuple[str, ...] = FLOW_FOLDERS[:1]  # folders of the flow images that the network sees
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # per video: stems of its frames
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height
+
+    def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
+        """Return the views at `rows` in batches of `batch_rows` rows, for workers to decode."""
+        from static_dynamic.datasets.flow_batches import FlowBatches  # here, because it imports this file
+
+        return FlowBatches(self, views, rows, batch_rows, spec.shape)
+
+    def to_inputs(self, batch: list[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
+        """Convert a decoded batch to ``{"Image": ..., "Flow": ...}``; see `flow_inputs` for the shapes."""
+        from static_dynamic.datasets.flow_batches import flow_inputs
+
+        return flow_inputs(batch, spec, device)
 
     @property
     def listing_sha256(self) -> str:
-        """Hash of what was listed, with the folders of the styles."""
+        """Hash of the styles, their folders and the clips, part of the identity of a run."""
         styles = [self.style_folders[style] for style in self.styles]
         return hashlib.sha256(
             repr([self.styles, styles, self.flows, self.names, *map(astuple, self.clips)]).encode()
         ).hexdigest()
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """What a user should know of this list; frames are looked at one by one, at no rate."""
-        unused = ["resample_fps has no effect: frames are looked at one by one"] if resample_fps else []
+        """Describe left-out videos, one line per reason; single frames have no frame rate."""
+        unused = (
+            ["resample_fps has no effect, because this network sees single frames"] if resample_fps else []
+        )
         return [*self.left_out(), *unused]
 
     def image_file(self, video: str, style: int, position: int) -> Path:
-        """The file of one frame in one style."""
+        """Return the file of one frame in one style."""
         return self.image_folder(video, style) / f"{self.names[video][position]}.jpg"
 
     def image_folder(self, video: str, style: int) -> Path:
-        """The folder of a video in one style."""
+        """Return the folder of a video in one style."""
         root = self.original_root if style == 0 else self.root
         return root / "JPEGImages" / self.style_folders[style] / video
 
     def flow_file(self, video: str, flow: str, position: int) -> Path:
-        """The flow picture of one frame."""
+        """Return the flow image of one frame."""
         return self.original_root / flow / video / f"{self.names[video][position]}.png"
 
 
@@ -92,29 +116,33 @@ def list_davis(
     limit: int | None = None,
     on_error: str = "error",
 ) -> DavisClips:
-    """List the frames of a split of DAVIS, in its order; the first `limit` of them.
+    """List the first `limit` usable frames of a split of DAVIS, in the order of its list.
 
     Parameters
     ----------
     dataset
         A row of ``configs/dataset`` with the layout ``davis``.
     both_flows
-        The network sees the flow to the frame before too: first frames, which have none, are left out.
+        The network also sees the flow to the previous frame. First frames have none and are left out.
     frames_at_once
         Frames of one video that the network sees together.
+    limit
+        Largest number of frames; None: all frames.
     on_error
-        ``error`` refuses a sequence of which a file is missing, ``skip`` leaves it out, with the reason.
+        ``error`` raises if a file of a sequence is missing, ``skip`` leaves the sequence out.
 
     Raises
     ------
     UserError
-        A folder, a style or a file that is not there, pictures of another shape, or no frame at all.
+        If a folder, a style or a file is missing, image and flow differ in shape, or no frame is left.
     """
     clips = find_folders(dataset, styles, both_flows, frames_at_once)
     videos, filtered = videos_of_split(dataset, clips)
-    skipped, found, names, sizes = [], [], {}, {}
+    skipped: list[tuple[str, str]] = []
+    found: list[FrameClip] = []
+    names, sizes = {}, {}
     for (video, sequence), stems in videos.items():
-        # the last frame has no flow to the next, the first none to the one before
+        # The last frame has no flow to the next frame, the first none to the previous frame.
         names[video] = stems if dataset.cinematograms else stems[int(both_flows) : -1]
         try:
             sizes[video] = require_files(replace(clips, names=names), video)
@@ -130,22 +158,28 @@ def list_davis(
         ]
     if not found:
         raise UserError(
-            f"no frame of split {dataset.split} can be used below {clips.original_root} "
+            f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    lists = {"clips": tuple(found[:limit]), "skipped": tuple(skipped), "filtered": tuple(filtered)}
-    return replace(clips, names=names, sizes=sizes, **lists)
+    return replace(
+        clips,
+        names=names,
+        sizes=sizes,
+        clips=tuple(found[:limit]),
+        skipped=tuple(skipped),
+        filtered=tuple(filtered),
+    )
 
 
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """The folders of a data set, without clips yet.
+    """Find the folders of a data set; return a list without clips.
 
     Raises
     ------
     UserError
-        One that is not there.
+        If a folder is missing.
     """
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
@@ -171,14 +205,14 @@ def find_folders(
             known = ", ".join(f"{k} {name}" for k, name in enumerate(folders))
             raise UserError(
                 f"styles={style}: dataset.style_folders has no such entry (it has {known}): "
-                "name the folder of every style there"
+                "add the folder of this style"
             )
         folder = clips.image_folder("", style)
         if not folder.is_dir():
-            have = ", ".join(sorted(p.name for p in folder.parent.glob("*") if p.is_dir())) or "nothing"
+            present = ", ".join(sorted(p.name for p in folder.parent.glob("*") if p.is_dir())) or "nothing"
             raise UserError(
-                f"{folder} does not exist ({folder.parent} has {have}): {PREPARE}, "
-                "and dataset.style_folders=[...] names others"
+                f"{folder} does not exist ({folder.parent} has {present}): {PREPARE}, "
+                "or give other folders with dataset.style_folders=[...]"
             )
     for flow in flows:
         if not (original / flow).is_dir():
@@ -190,7 +224,7 @@ Videos = dict[tuple[str, str], tuple[str, ...]]  # video and sequence -> stems o
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:
-    """The videos of the split with their frames, in the order of its list, and those left out."""
+    """Return the videos of a split with the stems of their frames, and the videos left out with reasons."""
     listed: dict[str, list[str]] = defaultdict(list)
     for sequence, stem in read_split(clips.original_root, dataset.split):
         listed[sequence].append(stem)
@@ -221,20 +255,20 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
 
 
 def read_split(root: Path, split: str) -> list[tuple[str, str]]:
-    """Sequence and stem of every frame that a split's list names: the first file of each line.
+    """Read the list of a split: the sequence and the stem of the first file in each line.
 
     Raises
     ------
     UserError
-        No such list, or a line that names no frame below the data set.
+        If there is no such list, or a line does not name a frame of the data set.
     """
     file = root / "ImageSets" / RESOLUTION / f"{split}.txt"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{file} cannot be read: original_data_root=DIR is the folder of DAVIS as downloaded, "
-            "dataset.split=val the name of its list"
+            f"{file} cannot be read: give the folder of the DAVIS download with original_data_root=DIR, "
+            "and the name of a list with dataset.split=val"
         ) from error
     frames = []
     for n, line in enumerate(lines, start=1):
@@ -242,7 +276,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
             continue
         name = line.split()[0].lstrip("/")
         path = PurePosixPath(name)
-        if leads_out(name) or len(path.parts) < 3:
+        if points_outside(name) or len(path.parts) < 3:
             raise UserError(
                 f"{file}, line {n}: {line[:60]!r} does not begin with JPEGImages/480p/SEQUENCE/FRAME"
             )
@@ -251,7 +285,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
-    """Stems of the frames of a cinematogram that have every flow picture."""
+    """List the stems of those frames of a cinematogram that have every flow image."""
     stems = stems_in(clips.image_folder(video, clips.styles[0]), ".jpg")
     for flow in clips.flows:
         stems &= stems_in(clips.original_root / flow / video, ".png")
@@ -259,7 +293,7 @@ def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
 
 
 def stems_in(folder: Path, suffix: str) -> set[str]:
-    """Stems of the files in a folder; none where there is no folder."""
+    """List the stems of the files with a suffix in a folder; none if the folder is missing."""
     try:
         return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
     except OSError:
@@ -267,29 +301,29 @@ def stems_in(folder: Path, suffix: str) -> set[str]:
 
 
 def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
-    """Width and height of a video's images.
+    """Check the files of a video; return the width and height of its images.
 
     Raises
     ------
     BadFrames
-        A frame of it lacks a style or a flow, or the first of them do not fit together.
+        If a frame is missing in a style or lacks flow, or first frame and first flow image differ in shape.
     """
     names = clips.names[video]
     if not names:
-        raise BadFrames(f"video {video}: no frame of it has every flow")
+        raise BadFrames(f"video {video}: no frame has every flow image")
     folders = {clips.image_folder(video, style): ".jpg" for style in clips.styles}
     folders |= {clips.original_root / flow / video: ".png" for flow in clips.flows}
     for folder, suffix in folders.items():
-        there = stems_in(folder, suffix)
+        present = stems_in(folder, suffix)
         for name in names:
-            if name not in there:
+            if name not in present:
                 raise BadFrames(f"{folder / name}{suffix} does not exist: {PREPARE}")
     first, *others = (clips.image_file(video, style, 0) for style in clips.styles)
     size = image_size(first)
     for file in others:
         if image_size(file) != size:
             raise BadFrames(
-                f"{file} has {size_text(image_size(file))} pixels, {first} {size_text(size)}: {PREPARE} anew"
+                f"{file} has {size_text(image_size(file))} pixels, {first} {size_text(size)}: {PREPARE} again"
             )
     for flow in clips.flows:
         file = clips.flow_file(video, flow, 0)
@@ -298,16 +332,16 @@ def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
 
 
 def require_shape(file: Path, size: tuple[int, int], image: tuple[int, int]) -> None:
-    """Raise where a flow picture cannot be of the same video as an image."""
+    """Raise BadFrames if the aspect ratios of a flow image and its frame differ."""
     if abs(size[0] * image[1] / (size[1] * image[0]) - 1) > SHAPE_TOLERANCE:
         raise BadFrames(
-            f"{file} has {size_text(size)} pixels, its image {size_text(image)}, of another shape: "
-            f"{PREPARE} anew"
+            f"{file} has {size_text(size)} pixels, its image {size_text(image)}, another shape: "
+            f"{PREPARE} again"
         )
 
 
 def image_size(file: Path) -> tuple[int, int]:
-    """Width and height of an image, without decoding it."""
+    """Read the width and height of an image without decoding it."""
     try:
         with Image.open(file) as image:
             return image.size
@@ -316,5 +350,5 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def size_text(size: Iterable[int]) -> str:
-    """Width and height as an error says them."""
+    """Format width and height for an error message."""
     return "x".join(map(str, size))

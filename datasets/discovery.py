@@ -1,5 +1,5 @@
-"""Videos below the folder of a style: folders of images, frame stores and video files, in class folders or
-not."""
+"""Find videos below the folder of a style: folders of images, frame stores and video files, with or without
+class folders above them."""
 
 from __future__ import annotations
 
@@ -20,50 +20,52 @@ from static_dynamic.errors import UserError
 
 
 @dataclass(frozen=True)
-class Measure:
-    """What a look at one video says: its length, its frame rate where the file knows it, and what is wrong
-    with the numbers of its frames (gaps: positions would shift)."""
+class VideoInfo:
+    """Length and frame rate of one video, and the numbers in the names of its images.
+
+    A gap in those numbers means missing frames: all positions after it would be wrong.
+    """
 
     length: int
-    fps: float | None
-    steps: tuple[int, ...] = ()  # frame numbers counted from the first, unless they are 0, 1, 2 ...
-    first: int = 0
+    fps: float | None  # None if the file does not store it
+    offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if they are 0, 1, 2 ...
+    first: int = 0  # number of the first image
 
     @property
     def fault(self) -> str | None:
-        """Why these frames are not all that the video had, or None."""
-        if self.steps:
-            missing = sorted(set(range(self.steps[-1])) - set(self.steps))
+        """Which frames are missing or doubled, as text; None if the numbers are contiguous from 0 or 1."""
+        if self.offsets:
+            missing = sorted(set(range(self.offsets[-1])) - set(self.offsets))
             if not missing:
                 return "two files have the same frame number"
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            return f"frame {self.first + missing[0]}{more} of {self.steps[-1] + 1} is missing"
+            return f"frame {self.first + missing[0]}{more} of {self.offsets[-1] + 1} is missing"
         return None if self.first in (0, 1) else f"its first frame has the number {self.first}, not 0 or 1"
 
 
 def list_videos(folder: Path) -> Iterator[str]:
-    """Names of the videos below `folder`, in order: ``VIDEO``, or ``CLASS/VIDEO`` below a class folder.
+    """List the names of the videos below `folder`, sorted: ``VIDEO``, or ``CLASS/VIDEO`` in a class folder.
 
-    A folder that holds folders or video files, and no image, is a class folder.
+    A folder that holds folders or video files, but no image, is a class folder.
     """
     for entry in _entries(folder):
         name = _video_name(entry)
         if name is None:
             continue
         members = {}
-        if _is_folder(entry) and not _holds_frames(entry.path) and not leads_back(folder, name):
+        if _is_folder(entry) and not _holds_frames(entry.path) and not links_to_parent(folder, name):
             inside = _entries(Path(entry.path))
             members = {member: None for e in inside if (member := _video_name(e)) is not None}
         yield from (f"{name}/{member}" for member in members) if members else [name]
 
 
 def require_videos(folder: Path) -> list[str]:
-    """Names of the videos below `folder`, each once.
+    """List the names of the videos below `folder`, each once.
 
     Raises
     ------
     UserError
-        Where there are none.
+        If there is no video.
     """
     names = list(dict.fromkeys(list_videos(folder)))
     if not names:
@@ -72,74 +74,75 @@ def require_videos(folder: Path) -> list[str]:
 
 
 def find_video(folder: Path, name: str) -> Path:
-    """The folder of frames, or the video file, of that name.
+    """Return the path of a video in `folder`: a folder of frames, or a video file.
+
+    Symbolic links inside `folder` are followed, because the user placed them there.
 
     Raises
     ------
     BadFrames
-        Where there is none, or the name leads out of the folder. A link that lies there is followed: it is
-        the user's own.
+        If there is no such video, or its name points outside `folder`.
     """
-    if leads_out(name):
-        raise BadFrames(f"{name!r} leads out of {folder}")
+    if points_outside(name):
+        raise BadFrames(f"{name!r} points outside {folder}")
     path = folder / name
-    if leads_back(folder, name):
-        raise BadFrames(f"{path} is a link that leads back to a folder that holds it")
+    if links_to_parent(folder, name):
+        raise BadFrames(f"{path} is a link to a folder that contains the link")
     if path.is_dir():
         return path
     for suffix in sorted(VIDEO_SUFFIXES):
         file = folder / f"{name}{suffix}"
         if file.is_file():
             return file
-    lost = " (a link that leads nowhere)" if path.is_symlink() else ""
-    raise BadFrames(f"{path} does not exist{lost} (neither as a folder of frames nor as a video file)")
+    broken = " (broken link)" if path.is_symlink() else ""
+    raise BadFrames(f"{path} does not exist{broken} (neither as a folder of frames nor as a video file)")
 
 
-def leads_out(name: str) -> bool:
-    """Whether a name from an annotation file points to anything but what lies below a folder."""
+def points_outside(name: str) -> bool:
+    """Whether a name from an annotation file is empty or points outside the folder that it is relative to."""
     path = PurePosixPath(name)
     return not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name
 
 
-def leads_back(folder: Path, name: str) -> bool:
-    """Whether a video or class folder is a link to `folder`, or to one that `folder` lies in."""
+def links_to_parent(folder: Path, name: str) -> bool:
+    """Whether a video or class folder is a link to `folder` itself or to one of its parents."""
     path = folder / name
     return path.is_symlink() and path.exists() and folder.resolve().is_relative_to(path.resolve())
 
 
-def measure(path: Path) -> Measure:
-    """Look at one video without decoding it.
+def video_info(path: Path) -> VideoInfo:
+    """Read the length, frame rate and frame numbers of one video without decoding frames.
 
     Raises
     ------
     BadFrames
-        Where it cannot be opened.
+        If the video cannot be opened.
     """
     frames = open_frames(path)
     length, fps = len(frames), frames.fps
     if isinstance(frames, VideoFile) or not length:
-        return Measure(length, fps)
+        return VideoInfo(length, fps)
     first = frames.numbers[0]
-    steps = tuple(n - first for n in frames.numbers)
-    return Measure(length, fps, () if steps == tuple(range(length)) else steps, first)
+    offsets = tuple(n - first for n in frames.numbers)
+    return VideoInfo(length, fps, () if offsets == tuple(range(length)) else offsets, first)
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            # folders first: a folder of frames goes before a video file of the same name
+            # A folder of frames sorts before a video file of the same stem, and so takes precedence.
             return sorted(entries, key=lambda e: (_stem(e.name), e.name))
     except OSError as error:
         raise BadFrames(f"{folder} cannot be listed ({error.strerror})") from error
 
 
 def _holds_frames(folder: str) -> bool:
-    # the first image ends the look: tens of thousands of folders are looked at
+    # Stops at the first image, because data sets have tens of thousands of folders.
     try:
         with os.scandir(folder) as entries:
             return any(is_image(entry.name) or entry.name == STORE_NAME for entry in entries)
     except OSError:
-        return True  # it is named when it is opened
+        return True  # an error names this folder later, when it is opened
 
 
 def _stem(name: str) -> str:
@@ -151,9 +154,9 @@ def _video_name(entry: os.DirEntry) -> str | None:
     if entry.name.startswith("."):
         return None
     stem = _stem(entry.name)
-    # a link that leads nowhere is listed too, so that it is named when it is opened
-    lost = entry.is_symlink() and not os.path.exists(entry.path)
-    return stem if stem != entry.name or _is_folder(entry) or lost else None
+    # A broken link is listed too, so that an error names it when it is opened.
+    broken = entry.is_symlink() and not os.path.exists(entry.path)
+    return stem if stem != entry.name or _is_folder(entry) or broken else None
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

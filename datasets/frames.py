@@ -1,5 +1,5 @@
-"""Frames of one video, from wherever they are, as uint8 RGB: a folder of images, a video file, or the
-SQLite frame store of Class Feature Pyramids."""
+"""Read the frames of one video as uint8 RGB, from a folder of images, a video file, or an SQLite frame store
+(the format of the Class Feature Pyramids code)."""
 
 from __future__ import annotations
 
@@ -25,26 +25,25 @@ from static_dynamic.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
-# beyond these a file is taken for broken or hostile
+# A larger image (pixels) or a longer video (frames) is refused as broken or hostile.
 MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
-# a folder that holds this file is a frame store
+# A folder that holds this file is a frame store.
 STORE_NAME = "frames.db"
-# decoding this many frames costs less than a seek
+# A frame before this index is reached by decoding from the start, which is cheaper than a seek.
 SEEK_FROM = 32
-# the last number of a name, whatever stands behind it: an ending, or other letters
+# The last number of a file name, before its suffix and any letters.
 NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
 
-
-# makes the array that frames are written to, as np.empty does
-Room = Callable[[tuple[int, ...], type], NDArray]
+# Allocates the output array, called as np.empty is: allocate(shape, dtype).
+Allocate = Callable[[tuple[int, ...], type], NDArray]
 
 
 class BadFrames(UserError):
-    """A video that cannot be read: one input among many, which a run may skip."""
+    """A video that cannot be read. A run may skip it and go on with the other videos."""
 
 
-class Images(ABC):
-    """Images in the order of the numbers in their names (any zero-padding)."""
+class ImageSequence(ABC):
+    """Encoded images, ordered by the numbers in their names (any zero-padding)."""
 
     fps = None
 
@@ -54,33 +53,33 @@ class Images(ABC):
     @property
     @abstractmethod
     def names(self) -> list[str]:
-        """The names of the images, in order."""
+        """Names of the images, in order."""
 
     @abstractmethod
     def _decoded(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
-        """The images at `indices`, one by one."""
+        """Yield the decoded images at `indices`, one by one."""
 
     @cached_property
     def numbers(self) -> list[int]:
-        """The number in the name of each frame, in order."""
+        """Number in the name of each image, in order."""
         return [number(name) for name in self.names]
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
-        """Decode the frames at `indices` (0-based positions): (n, H, W, 3) RGB."""
+    def read(self, indices: Sequence[int], allocate: Allocate = np.empty) -> NDArray[np.uint8]:
+        """Decode the frames at `indices` (0-based positions) to (n, H, W, 3) RGB."""
         if max(indices) >= len(self):
             raise BadFrames(f"{self.path} has {len(self)} frames, {max(indices) + 1} are needed")
-        return _stack(list(self._decoded(indices)), self.path, room)
+        return _stack(list(self._decoded(indices)), self.path, allocate)
 
 
-class FrameFolder(Images):
+class FrameFolder(ImageSequence):
     """A folder of images."""
 
     @cached_property
     def names(self) -> list[str]:
-        """The names of the images, in order."""
+        """Names of the images, in order."""
         try:
             with os.scandir(self.path) as entries:
                 images = [entry.name for entry in entries if is_image(entry.name)]
@@ -92,14 +91,14 @@ class FrameFolder(Images):
         return (read_image(self.path / self.names[i]) for i in indices)
 
 
-class FrameStore(Images):
-    """A folder with an SQLite file: table ``Images(ObjId, frames)``, key ``VIDEO/frame_%05d``, encoded
-    images."""
+class FrameStore(ImageSequence):
+    """A folder with an SQLite file of encoded images: table ``Images(ObjId, frames)``, keys
+    ``VIDEO/frame_%05d``."""
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         file = self.path / STORE_NAME
-        # read-only, and opened by the process that reads: a connection does not survive a fork
+        # Opened anew for each read, because an SQLite connection must not be used after a fork.
         uri = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -110,7 +109,7 @@ class FrameStore(Images):
 
     @cached_property
     def names(self) -> list[str]:
-        """The keys of this video's frames, in order."""
+        """Keys of this video's frames, in order."""
         with self._connection() as connection:
             keys = connection.execute("SELECT ObjId FROM Images LIMIT ?", (MAX_FRAMES + 1,))
             names = [key for (key,) in keys if str(key).startswith(f"{self.path.name}/")]
@@ -120,48 +119,48 @@ class FrameStore(Images):
         return (read_image(io.BytesIO(data), name) for name, data in self.encoded(indices))
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-        """Key and bytes, as stored, of the frames at `indices`."""
+        """Yield the key and the stored bytes of the frames at `indices`."""
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
                 query = "SELECT frames FROM Images WHERE ObjId = ?"
                 (data,) = connection.execute(query, (name,)).fetchone()
                 if not isinstance(data, bytes):
                     raise BadFrames(
-                        f"{self.path / STORE_NAME}: {name} holds no bytes but {type(data).__name__}"
+                        f"{self.path / STORE_NAME}: {name} holds {type(data).__name__}, not bytes"
                     )
                 yield f"{self.path / STORE_NAME}: {name}", data
 
 
 class VideoFile:
-    """A video file; decoded by one thread, from the key frame before the first frame that is wanted."""
+    """A video file, decoded by one thread from the key frame before the first requested frame."""
 
     def __init__(self, path: Path):
         self.path = path
 
     @cached_property
     def _header(self) -> tuple[int, float | None]:
-        with _opened(self.path) as container:
+        with _open_container(self.path) as container:
             stream = container.streams.video[0]
-            # the header of an AVI counts place holders too
+            # The frame count in an AVI header includes empty placeholder packets: count packets instead.
             header = 0 if container.format.name == "avi" else stream.frames
             packets = filter(_holds_frame, container.demux(stream))
             count = header or sum(1 for _ in islice(packets, MAX_FRAMES + 1))
             if stream.width * stream.height > MAX_PIXELS or count > MAX_FRAMES:
                 raise BadFrames(
-                    f"{self.path} claims {count} frames of {stream.width}x{stream.height}: not read"
+                    f"{self.path} claims {count} frames of {stream.width}x{stream.height}: too large"
                 )
             return count, float(stream.average_rate) if stream.average_rate else None
 
     @property
     def fps(self) -> float | None:
-        """Frames a second, as the file says."""
+        """Frames per second as stored in the file; None if the file does not store it."""
         return self._header[1]
 
     def __len__(self) -> int:
         return self._header[0]
 
-    def read(self, indices: Sequence[int], room: Room = np.empty) -> NDArray[np.uint8]:
-        """Decode the frames at `indices` (0-based, in the order shown): (n, H, W, 3) RGB."""
+    def read(self, indices: Sequence[int], allocate: Allocate = np.empty) -> NDArray[np.uint8]:
+        """Decode the frames at `indices` (0-based, in display order) to (n, H, W, 3) RGB."""
         wanted, found, last = set(indices), {}, -1
         for last, frame in self.frames(min(wanted)):
             if last in wanted:
@@ -172,13 +171,13 @@ class VideoFile:
             raise BadFrames(
                 f"{self.path} ends after {last + 1} frames, {max(wanted) + 1} are needed (truncated?)"
             )
-        return _stack([found[i] for i in indices], self.path, room)
+        return _stack([found[i] for i in indices], self.path, allocate)
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode one by one: number and frame, from a key frame at or before `start`."""
-        with _opened(self.path) as container:
+        """Yield (index, decoded frame) one by one, from a key frame at or before index `start`."""
+        with _open_container(self.path) as container:
             stream = container.streams.video[0]
-            stream.thread_count = 1  # workers are processes already
+            stream.thread_count = 1  # parallelism comes from worker processes
             yield from _frames_from(container, stream, start)
 
 
@@ -191,7 +190,7 @@ def open_frames(path: Path) -> Frames:
     Raises
     ------
     BadFrames
-        Where there is none of them.
+        If `path` does not exist.
     """
     if path.is_dir():
         return FrameStore(path) if (path / STORE_NAME).is_file() else FrameFolder(path)
@@ -201,30 +200,30 @@ def open_frames(path: Path) -> Frames:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of that name is taken for a frame."""
+    """Whether a file name is that of a frame: a known image suffix, and not a hidden file."""
     return name[-5:].lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
 def number(name: str) -> int:
-    """The last number in a name, its ending aside: ``frame_00012.jpg`` -> 12; -1 where there is none."""
+    """Return the last number in a file name, suffix excluded: ``frame_00012.jpg`` -> 12; -1 if none."""
     found = NUMBER.search(name)
     return int(found[1]) if found else -1
 
 
 def in_order(names: list[str], path: Path) -> list[str]:
-    """Sort the names of frames by their numbers; refuse more of them than any video has."""
+    """Sort frame names by their numbers; raise BadFrames for more than `MAX_FRAMES` names."""
     if len(names) > MAX_FRAMES:
-        raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: not read")
+        raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: too large")
     return sorted(names, key=lambda name: (number(name), name))
 
 
 def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
-    """Decode one image, (H, W, 3) RGB; `name` is what an error calls it.
+    """Decode one image to (H, W, 3) RGB; `name` stands for it in error messages.
 
     Raises
     ------
     BadFrames
-        What is no image, or claims to be too large.
+        If the data is not an image, or has more than `MAX_PIXELS` pixels.
     """
     name = name or str(source)
     try:
@@ -232,47 +231,41 @@ def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
-                    raise BadFrames(f"{name} claims {image.width}x{image.height} pixels: not read")
+                    raise BadFrames(f"{name} claims {image.width}x{image.height} pixels: too large")
                 return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadFrames(f"{name} is not a readable image ({error})") from error
 
 
-def _stack(frames: list[NDArray], path: Path, room: Room) -> NDArray[np.uint8]:
+def _stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.uint8]:
     if len({frame.shape for frame in frames}) > 1:
         raise BadFrames(f"{path} holds frames of different sizes: {sorted({f.shape[1::-1] for f in frames})}")
-    return np.stack(frames, out=room((len(frames), *frames[0].shape), np.uint8))
+    return np.stack(frames, out=allocate((len(frames), *frames[0].shape), np.uint8))
 
 
-class _opened:
-    """A container whose errors, at opening or at decoding, name the file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def __enter__(self):
+@contextmanager
+def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open a video; its errors, when it is opened or decoded, become BadFrames that name the file."""
+    try:
+        container = av.open(str(path), metadata_errors="ignore")
+    except (av.FFmpegError, OSError) as error:
+        raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
+    with container:
+        if not container.streams.video:
+            raise BadFrames(f"{path} holds no video stream")
         try:
-            self.container = av.open(str(self.path), metadata_errors="ignore")
-        except (av.FFmpegError, OSError) as error:
-            raise BadFrames(f"{self.path} is not a readable video ({error.strerror or error})") from error
-        if not self.container.streams.video:
-            self.container.close()
-            raise BadFrames(f"{self.path} holds no video stream")
-        return self.container
-
-    def __exit__(self, kind, error, trace):
-        self.container.close()
-        if isinstance(error, av.FFmpegError):
-            raise BadFrames(f"{self.path} does not decode ({error.strerror or error}; truncated?)") from error
+            yield container
+        except av.FFmpegError as error:
+            raise BadFrames(f"{path} does not decode ({error.strerror or error}; truncated?)") from error
 
 
 def _holds_frame(packet: av.Packet) -> bool:
-    # one byte: the place holder that packed B-frames (Xvid) leave
+    # Packed B-frames (Xvid) leave one-byte placeholder packets, which hold no frame.
     return packet.size > 1
 
 
 def _frames_from(container, stream, index: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield numbered frames in the order shown, from a key frame at or before frame `index`."""
+    """Yield (index, frame) in display order, from a key frame at or before frame `index`."""
     times = []
     if index >= SEEK_FROM:
         times = sorted(p.pts for p in container.demux(stream) if _holds_frame(p) and p.pts is not None)

@@ -1,5 +1,7 @@
-"""Colour jitter of flow pictures, which changes what they say of motion: hue is its direction, saturation
-its strength (Kowal et al., CVPR 2022)."""
+"""Colour jitter of flow images, which alters the motion that they encode (Kowal et al., CVPR 2022).
+
+Hue encodes the direction of motion, saturation its magnitude.
+"""
 
 from __future__ import annotations
 
@@ -8,48 +10,49 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance
 
-# how far hue and saturation may go is drawn first, between these bounds
+# Bounds of the uniform distribution from which the largest change of hue and of saturation is drawn.
 HUE_RANGE, SATURATION_RANGE = (0.1, 0.5), (0.1, 1.0)
 
 
 class Jitter(NamedTuple):
-    """One change of colours: `hue` is a share of a full turn, `saturation` a factor; which comes first
-    matters."""
+    """Parameters of one colour change. The order of its two steps matters, because each rounds to 8 bits."""
 
-    hue: float
-    saturation: float
-    hue_first: float  # 0 or 1
+    hue: float  # shift, as a fraction of a full turn
+    saturation: float  # factor
+    hue_first: float  # 1: hue before saturation; 0: after
 
 
-def draw_jitter(draw: np.random.Generator) -> Jitter:
-    """Draw a change as the original does: a range each time, then hue and saturation within it, in either
-    order; but never a turn by nothing, which might leave a picture as it is."""
+def draw_jitter(rng: np.random.Generator) -> Jitter:
+    """Draw a colour change as the paper's code does: first the largest change, then the change, uniformly.
+
+    Unlike there, a hue shift of zero is drawn again, because it might leave the flow image unchanged.
+    """
     hue = 0.0
     while not hue_steps(hue):
-        reach = draw.uniform(*HUE_RANGE)
-        hue = draw.uniform(-reach, reach)
-    reach = draw.uniform(*SATURATION_RANGE)
-    return Jitter(hue, draw.uniform(max(0.0, 1 - reach), 1 + reach), float(draw.integers(2)))
+        largest = rng.uniform(*HUE_RANGE)
+        hue = rng.uniform(-largest, largest)
+    largest = rng.uniform(*SATURATION_RANGE)
+    return Jitter(hue, rng.uniform(max(0.0, 1 - largest), 1 + largest), float(rng.integers(2)))
 
 
 def hue_steps(hue: float) -> int:
-    """A turn of hue in the 256 steps that 8 bits have."""
+    """Convert a hue shift to steps of 8 bits (256 steps per turn)."""
     return int(hue * 255) % 256
 
 
 def apply_jitter(image: Image.Image, jitter: Jitter) -> Image.Image:
-    """Change the colours of an RGB picture, in 8 bits as the original does."""
-    steps = [_saturate, _turn]
+    """Change the colours of an RGB image, in 8 bits as the paper's code does."""
+    steps = [_scale_saturation, _shift_hue]
     for step in reversed(steps) if jitter.hue_first else steps:
         image = step(image, jitter)
     return image
 
 
-def _saturate(image: Image.Image, jitter: Jitter) -> Image.Image:
+def _scale_saturation(image: Image.Image, jitter: Jitter) -> Image.Image:
     return ImageEnhance.Color(image).enhance(jitter.saturation)
 
 
-def _turn(image: Image.Image, jitter: Jitter) -> Image.Image:
+def _shift_hue(image: Image.Image, jitter: Jitter) -> Image.Image:
     hue, saturation, value = image.convert("HSV").split()
     hue = hue.point([(h + hue_steps(jitter.hue)) % 256 for h in range(256)])
     return Image.merge("HSV", (hue, saturation, value)).convert("RGB")

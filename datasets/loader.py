@@ -1,7 +1,8 @@
-"""From views to tensors: workers decode each frame once, the device scales, crops and puts them in order."""
+"""Make network inputs from views: workers decode each frame once, the device scales, crops and orders."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,39 +16,36 @@ from torch.utils.data import Dataset, get_worker_info
 
 from static_dynamic.datasets.clips import ClipList, style_folder
 from static_dynamic.datasets.frames import BadFrames
-from static_dynamic.datasets.shared_memory import SharedFrames, give_back
+from static_dynamic.datasets.shared_memory import SharedFrames, release
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The frames of one clip in one style, and the views made of them.
-
-    ``frames`` (n, H, W, 3) uint8, or None with ``error`` where they could not be read; ``rows`` row numbers
-    of the views; ``positions`` per view and pathway, the positions within ``frames`` in the order to be
-    seen.
-    """
+    """The decoded frames of one clip in one style, and the views that show them."""
 
     clip: str
     style: int
-    rows: NDArray
-    positions: list[list[NDArray]]  # no tensors: each would be a shared file of its own
-    frames: Tensor | None
-    error: str = ""
+    rows: NDArray  # row numbers of the views
+    # Per view and pathway: indices into `frames`, in the order of presentation. Arrays, because each tensor
+    # sent from a worker would open a shared-memory file.
+    positions: list[list[NDArray]]
+    frames: Tensor | None  # (n, H, W, 3) uint8; None if they could not be read
+    error: str = ""  # why they could not be read
 
 
 class ViewBatches(Dataset):
-    """Batches of views, in row order: item i is a list of `Decoded`, each frame decoded once."""
+    """Batches of views in row order; item i is a list of `Decoded`. Each frame is decoded once per batch."""
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
-        # plain lists and arrays: workers that fork share them, and a batch costs little beside its frames
+        # Plain lists and arrays: forked workers share them, and indexing them is cheap compared to decoding.
         chosen = views.iloc[rows]
         self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[tuple[str, str, int], str] = {}  # key -> why nobody is to try to read it again
-        self.shared: SharedFrames | None = None  # where workers put frames
+        self.given_up: dict[tuple[str, str, int], str] = {}  # clips not to be tried again -> the reason
+        self.shared: SharedFrames | None = None  # memory in which workers return frames
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -55,8 +53,8 @@ class ViewBatches(Dataset):
     def __getitem__(self, i: int) -> list[Decoded]:
         return [self.decode(members) for members in self.groups(i)]
 
-    def groups(self, i: int) -> list[list[int]]:
-        """Items of a batch, those that show the same frames together."""
+    def groups(self, i: int) -> list[Sequence[int]]:
+        """Group the items of batch `i` by clip and style; items of one group show the same frames."""
         span = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.rows)))
         groups: dict[tuple[str, str, int], list[int]] = {}
         for k in span:
@@ -64,14 +62,16 @@ class ViewBatches(Dataset):
         return list(groups.values())
 
     def path_of(self, key: tuple[str, str, int]) -> Path:
-        """Where the video of an item lies, but for its ending."""
+        """Return the path of an item's video, without its suffix."""
         _, video, style = key
         return style_folder(self.clips.root, style, self.clips.normal_root) / video
 
-    def decode(self, members: list[int]) -> Decoded:
-        """Read the frames of items of one clip in one style."""
+    def decode(self, members: Sequence[int]) -> Decoded:
+        """Decode the frames of one group of items; a video that cannot be read gives an `error`."""
         clip, video, style = key = self.keys[members[0]]
-        frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]  # (views, T) a pathway
+        frames = [
+            np.stack([pathway[k] for k in members]) for pathway in self.frames
+        ]  # per pathway (views, T)
         wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
         ends = np.cumsum([f.size for f in frames])[:-1]
         by_pathway = [p.reshape(len(members), -1) for p in np.split(where, ends)]
@@ -81,46 +81,49 @@ class ViewBatches(Dataset):
             return Decoded(clip, style, rows, positions, None, self.given_up[key])
         pixels = []
 
-        def room(shape, dtype) -> NDArray:
-            pixels.append(self.room(shape))
+        def allocate(shape, dtype) -> NDArray:
+            pixels.append(self.allocate(shape))
             return pixels[0].numpy()
 
         try:
-            self.clips.frames_of(video, style).read(wanted.tolist(), room)
+            self.clips.frames_of(video, style).read(wanted.tolist(), allocate)
         except BadFrames as error:
-            # as a value: a worker's exception would come back as its traceback
+            # Returned, not raised: an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, positions, None, str(error))
         return Decoded(clip, style, rows, positions, pixels[0])
 
-    def room(self, shape: tuple[int, ...]) -> Tensor:
-        """An array for uint8 frames; in a worker, shared memory where there is some."""
+    def allocate(self, shape: tuple[int, ...]) -> Tensor:
+        """Allocate a tensor for uint8 frames; in a worker, from shared memory if possible."""
         worker = get_worker_info()
         if worker is None or self.shared is None:
             return torch.empty(shape, dtype=torch.uint8)
-        return self.shared.take(shape, worker.id)
+        return self.shared.allocate(shape, worker.id)
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
-    """Make the decoded frames of a batch into what the network's pathways see; their memory is given back.
+    """Make the inputs of the network's pathways from the decoded frames of a batch, and release the frames.
 
     Parameters
     ----------
+    batch
+        Clips that could be read: none with ``frames=None``.
     spec
-        The network's input: ``size``, ``crop``, ``mean``, ``std``.
+        Input spec of the network: ``size``, ``crop``, ``mean``, ``std``.
 
     Returns
     -------
     list
-        For each pathway (B, 3, T, crop, crop) float32 on `device`, views in the order of the batch.
+        One tensor (B, 3, T, crop, crop) float32 on `device` per pathway, views in the order of the batch.
     """
     views = []
     for decoded in batch:
+        assert decoded.frames is not None
         frames = preprocess(decoded.frames.to(device), spec)  # (3, n, crop, crop)
-        give_back(decoded.frames)
+        release(decoded.frames)
         for pathways in decoded.positions:
-            # not waited for: what was computed before goes on meanwhile
-            places = [torch.from_numpy(p).to(device, non_blocking=True) for p in pathways]
-            views.append([frames[:, place] for place in places])
+            # Non-blocking, so that the CPU does not wait for kernels that were launched before.
+            indices = [torch.from_numpy(p).to(device, non_blocking=True) for p in pathways]
+            views.append([frames[:, index] for index in indices])
     return [torch.stack(pathway) for pathway in zip(*views, strict=True)]
 
 
@@ -136,8 +139,7 @@ def preprocess(frames: Tensor, spec) -> Tensor:
 
 
 def scale_short_side(x: Tensor, size: int) -> Tensor:
-    """Scale (n, C, H, W) so that its short side is `size`; bilinear, no antialiasing, the long side
-    rounded down."""
+    """Scale (n, C, H, W) to the short side `size`: bilinear, no antialiasing, long side rounded down."""
     height, width = x.shape[2:]
     if width < height:
         shape = (int(height / width * size), size)

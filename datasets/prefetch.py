@@ -1,86 +1,86 @@
-"""Decoded frames to a GPU while it computes: pinned memory, a stream of their own, two batches at a time."""
+"""Copy decoded frames to a GPU while it computes, through pinned memory and a separate CUDA stream."""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from static_dynamic.datasets.loader import Decoded
-from static_dynamic.datasets.shared_memory import give_back
+from static_dynamic.datasets.shared_memory import release
 
-BUFFERS = 2
+BUFFERS = 2  # pinned buffers: one is filled while the other is copied to the device
 
 
-def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Iterator[list[Decoded]]:
-    """The same batches with their frames on the device, sent ahead of use where it is a GPU."""
+def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generator[list[Decoded], None, None]:
+    """Yield the batches with their frames on the device; to a GPU they are copied ahead of use."""
     if device.type != "cuda":
         yield from batches
         return
     sender = Sender(device)
-    for batch, sent in ahead(batches, sender.send):
+    for batch, copied in ahead(batches, sender.send):
         stream = torch.cuda.current_stream(device)
-        stream.wait_event(sent)
+        stream.wait_event(copied)
         for decoded in batch:
             if decoded.frames is not None:
-                decoded.frames.record_stream(stream)  # its memory is not taken before that stream is done
+                decoded.frames.record_stream(stream)  # keeps the memory until `stream` has used it
         yield batch
 
 
 class Sender:
-    """Copies frames into pinned memory and on to the device; one buffer fills while another is sent."""
+    """Copies frames into pinned buffers and from there to the device, alternating between the buffers."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.buffers = [torch.empty(0, dtype=torch.uint8, pin_memory=True)] * BUFFERS
-        self.sent = [torch.cuda.Event() for _ in range(BUFFERS)]
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # per buffer: end of its last copy
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
-        """Start to send a batch; the event is when it is there. Shared memory of its frames is given back."""
+        """Start to copy a batch; return it and the event of its arrival. The shared memory is released."""
         self.turn = (self.turn + 1) % BUFFERS
-        sent = self.sent[self.turn]
-        sent.synchronize()  # what was sent from this buffer last has left it
+        copied = self.copied[self.turn]
+        copied.synchronize()  # the buffer may be overwritten once its last copy has ended
         needed = sum(decoded.frames.numel() for decoded in batch if decoded.frames is not None)
         if needed > len(self.buffers[self.turn]):
             self.buffers[self.turn] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
-        room = self.buffers[self.turn]
+        buffer = self.buffers[self.turn]
         with torch.cuda.stream(self.stream):
             moved = []
             for decoded in batch:
                 if decoded.frames is not None:
-                    frames, room = self._move(decoded.frames, room)
+                    frames, buffer = self._move(decoded.frames, buffer)
                     decoded = replace(decoded, frames=frames)
                 moved.append(decoded)
-            # an event of its own: the buffer's is recorded anew before a slow reader looks at this one
-            there = torch.cuda.Event()
-            there.record(self.stream)
-            sent.record(self.stream)
-        return moved, there
+            # A separate event, since the buffer's may be recorded again before a slow consumer waits for it.
+            arrived = torch.cuda.Event()
+            arrived.record(self.stream)
+            copied.record(self.stream)
+        return moved, arrived
 
-    def _move(self, frames: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
-        """One clip's frames on their way to the device, and the room left behind them."""
-        pinned = room[: frames.numel()].view(frames.shape)
+    def _move(self, frames: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
+        """Start to copy the frames of one clip; return them on the device, and the free rest of `buffer`."""
+        pinned = buffer[: frames.numel()].view(frames.shape)
         pinned.copy_(frames)
-        give_back(frames)
-        return pinned.to(self.device, non_blocking=True), room[frames.numel() :]
+        release(frames)
+        return pinned.to(self.device, non_blocking=True), buffer[frames.numel() :]
 
 
 def ahead(items: Iterable, make: Callable, depth: int = 1) -> Iterator:
-    """``map(make, items)``, made by a thread up to `depth` items ahead of the one in use.
+    """Yield ``map(make, items)``, computed by a thread up to `depth` items ahead of the consumer.
 
-    Errors of either come out where the item would have; a reader that stops early stops the thread.
+    An error of `items` or `make` is raised in the place of its item. The thread ends if the consumer stops.
     """
     ready: queue.Queue = queue.Queue(maxsize=depth)
-    over = threading.Event()
+    stop = threading.Event()
 
     def put(kind: str, value) -> None:
-        while not over.is_set():
+        while not stop.is_set():
             try:
                 ready.put((kind, value), timeout=0.1)
                 return
@@ -91,7 +91,7 @@ def ahead(items: Iterable, make: Callable, depth: int = 1) -> Iterator:
         try:
             for item in items:
                 put("item", make(item))
-                if over.is_set():
+                if stop.is_set():
                     return
             put("end", None)
         except BaseException as error:
@@ -108,5 +108,5 @@ def ahead(items: Iterable, make: Callable, depth: int = 1) -> Iterator:
                 return
             yield value
     finally:
-        over.set()
+        stop.set()
         thread.join()

@@ -1,5 +1,8 @@
-"""Memory that workers fill and the main process reads, used again and again: fresh shared pages, and passing
-each one's file from process to process, cost a tenth of what it costs to decode what goes into them."""
+"""Shared memory in which workers return decoded frames to the main process.
+
+Its slots are reused, because torch's way, a new shared-memory file per tensor, takes a tenth of the time of
+decoding.
+"""
 
 from __future__ import annotations
 
@@ -14,48 +17,47 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# the first byte of a slot says whether it may be filled; pixels begin at a whole cache line
+# The first byte of a slot is FREE or TAKEN. Pixels begin after HEADER bytes, one cache line.
 FREE, TAKEN, HEADER = 0, 1, 64
-# of a worker; memory is used from where it is written first
+# Bytes reserved per worker. The system allocates pages only when they are written.
 REGION = 1 << 30
 
-# where the memory begins that this process may give back slots of
-_known: set[int] = set()
+# start addresses of the memory in which this process may release slots
+_open: set[int] = set()
 
 
-class Place(NamedTuple):
-    """Where frames lie: they go from process to process as this."""
+class Location(NamedTuple):
+    """Position and shape of frames in shared memory; sent between processes in place of the frames."""
 
     offset: int
     shape: tuple[int, ...]
 
 
 class SharedFrames:
-    """A region for each worker, of memory that is there before they fork."""
+    """Shared memory with one region per worker, mapped before the workers fork."""
 
     def __init__(self, workers: int):
         self.memory = torch.frombuffer(mmap.mmap(-1, workers * REGION), dtype=torch.uint8)
         self.base = self.memory.data_ptr()
-        self.slots: list[tuple[int, int]] = []  # offset and size of those of this worker
-        _known.add(self.base)
+        self.slots: list[tuple[int, int]] = []  # offset and size per slot of this worker
+        _open.add(self.base)
 
     @classmethod
-    def of(cls, workers: int) -> SharedFrames | None:
-        """Memory for so many workers; None where the machine does not promise as much."""
+    def create(cls, workers: int) -> SharedFrames | None:
+        """Map memory for `workers` workers; return None if the system refuses to reserve that much."""
         try:
             return cls(workers)
         except OSError as error:
-            log.info("no memory is shared with %d workers (%s): frames are sent one by one", workers, error)
+            log.info("no shared memory for %d workers (%s): torch sends frames, more slowly", workers, error)
             return None
 
-    def take(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Room for uint8 frames in a slot of `worker` that is free, or in a new one; memory of its own where
-        the region is full."""
+    def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
+        """Allocate uint8 frames in a free or a new slot of `worker`; outside the region if it is full."""
         size = HEADER + math.prod(shape)
-        offset = next((o for o, room in self.slots if room >= size and self.memory[o] == FREE), None)
+        offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:
-            last, room = self.slots[-1] if self.slots else (worker * REGION, 0)
-            offset = last + -(-room // HEADER) * HEADER
+            last, length = self.slots[-1] if self.slots else (worker * REGION, 0)
+            offset = last + -(-length // HEADER) * HEADER
             if offset + size > (worker + 1) * REGION:
                 return torch.empty(shape, dtype=torch.uint8)
             self.slots.append((offset, size))
@@ -63,26 +65,26 @@ class SharedFrames:
         return self.memory[offset + HEADER : offset + size].view(shape)
 
     def pack(self, decoded):
-        """`Decoded` frames of this memory as the place where they lie."""
+        """Replace the frames of a `Decoded` by their `Location`, if they are in this memory."""
         frames = decoded.frames
         if frames is None or frames.untyped_storage().data_ptr() != self.base:
             return decoded
-        return replace(decoded, frames=Place(frames.storage_offset(), tuple(frames.shape)))
+        return replace(decoded, frames=Location(frames.storage_offset(), tuple(frames.shape)))
 
     def unpack(self, decoded):
-        """What `pack` packed, in another process."""
-        if not isinstance(decoded.frames, Place):
+        """Replace the `Location` that `pack` stored, possibly in another process, by the frames."""
+        if not isinstance(decoded.frames, Location):
             return decoded
         offset, shape = decoded.frames
         return replace(decoded, frames=self.memory[offset : offset + math.prod(shape)].view(shape))
 
     def close(self) -> None:
-        """Take back no more slots; frames that are still in use stay."""
-        _known.discard(self.base)
+        """Stop releasing slots, because the workers have ended; frames in use stay valid."""
+        _open.discard(self.base)
 
 
-def give_back(frames: Tensor) -> None:
-    """Let the worker fill the slot of `frames` again: they must not be read from now on."""
+def release(frames: Tensor) -> None:
+    """Let a worker overwrite the slot of `frames`, which must not be read afterwards; else do nothing."""
     storage = frames.untyped_storage()
-    if not frames.is_cuda and storage.data_ptr() in _known:
+    if not frames.is_cuda and storage.data_ptr() in _open:
         storage[frames.storage_offset() - HEADER] = FREE

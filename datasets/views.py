@@ -1,10 +1,11 @@
-"""Views and pairs: what the network will see, decided before any forward pass.
+"""Lay out the views and pairs of a run, before any forward pass.
 
-A view is a clip in a style and an order (of networks that see optical flow: with its flow as it is, or
-jittered); a pair is two views that share one factor (0 dynamic, 1 static).
-Everything is a function of the clips, the options and the seed: each clip draws from a generator of its own,
-so that neither the number of workers nor the other clips matter (but where a pair takes another clip:
-``app_shuffle`` or ``m_same`` false).
+A view is a clip in one style and one frame order; for networks that see optical flow, the flow is jittered in
+place of the order. A pair is two views that share one factor (0 dynamic, 1 static).
+
+Views and pairs depend on the clips, the options and the seed alone. Each clip has its own random streams (see
+`static_dynamic.rng`), so that its views do not depend on the other clips. Pairs of two clips
+(``app_shuffle=false`` or ``m_same=false``) are the exception.
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from static_dynamic.datasets.clips import Clip
+from static_dynamic.datasets.davis import FrameClip
 from static_dynamic.datasets.jitter import draw_jitter
-from static_dynamic.rng import digest, generator
 from static_dynamic.errors import UserError, nearest
+from static_dynamic.rng import digest, generator
+from static_dynamic.spacing import subsample_positions
 
 log = logging.getLogger(__name__)
 
-DYNAMIC, STATIC = 0, 1
-# a clip as it is, or with other dynamics: shuffled, or (the networks that have such a pathway) flow jittered
-PLAIN, CHANGED = 0, 1
+DYNAMIC, STATIC = 0, 1  # factors
+# Dynamics of a view: as recorded, or altered (frames shuffled; for networks that see flow, flow jittered).
+UNALTERED, ALTERED = 0, 1
 FORWARD, SHUFFLED = "forward", "shuffled"
-FLOW = "Flow"
-DIRECTIONS = 2  # flow to the next frame, flow to the one before
-# the second frame of networks that see two is so many frames away: from .. up to, but not with
-OTHER_FRAME = (-10, 10)
+FLOW = "Flow"  # name of the pathway that sees optical flow
+DIRECTIONS = 2  # flow to the next frame, and flow to the previous frame
+# Networks that see two frames: offset of the second frame from the first, drawn from [first, last).
+SECOND_FRAME_OFFSETS = (-10, 10)
 
 
 def make_views(
@@ -51,89 +54,91 @@ def make_views(
     m_same: bool = True,
     repeats: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Lay out the views of all clips, and their pairs.
+    """Lay out the views and pairs of all clips.
 
     Parameters
     ----------
     pathways
-        Pathway name -> number of frames that it sees. One that is called ``Flow`` sees optical flow.
+        Number of frames per pathway. The pathway named ``Flow`` sees optical flow.
     n_sample_frames
-        Length of the window that those frames are taken from uniformly.
+        Length of the window from which the frames of each pathway are subsampled uniformly.
     pairs
-        ``factorial``: every style in both orders, S(S-1)/2 dynamic and S static pairs a clip; ``both``: one
-        of each from three views; ``paper``: one pair a clip, factors balanced over the clips.
+        Per clip, with S styles: ``factorial`` makes S(S-1)/2 dynamic and S static pairs from every style in
+        both orders. ``both`` makes one pair per factor from three views. ``paper`` makes one pair, with
+        factors balanced over the clips.
     window
-        Where the window starts: a key of `WINDOWS`.
+        Rule for the start of the window: a key of `WINDOWS`.
     resample_fps
-        The window counts frames at this rate, whatever rate a clip has; None: the clip's own frames.
+        Frame rate at which the window counts frames; None: the frames of the clip as they are.
     app_shuffle
-        A static pair is a clip and itself shuffled; false: it and one of another class, in the same style.
+        True: a static pair is a clip in both orders. False: two clips of different classes in one style.
     use_normal_app
         Static pairs show the unstylized videos, style 0.
     m_same
-        A dynamic pair is one video in two styles; false: two videos of one class.
+        True: a dynamic pair is one clip in two styles. False: two videos of one class in two styles.
     repeats
-        ``paper`` draws so many pairs for each clip, of both factors in turn.
+        Pairs per clip with ``pairs=paper``; their factors alternate.
 
     Returns
     -------
     views
-        One row a view, its index the row number: clip, video, cluster, label, style, order, and for each
-        pathway the frame numbers that it sees (``frames_<pathway>``). With flow also ``flow`` (0: as it is,
-        k: the k-th jitter), ``jitter`` (hue, saturation, hue_first of each picture; none where flow is as
-        it is) and ``frame``: such networks yield a row for each frame that they see, so that a view of two
-        frames is two rows.
+        One row per view, indexed by row number, with the columns clip, video, cluster, label, style, order,
+        and ``frames_<pathway>``: the frame numbers that the pathway sees. Networks that see flow have one row
+        per frame of a view, and three more columns: ``flow`` (0: not jittered, k: the k-th jitter),
+        ``jitter`` (hue, saturation, hue_first per flow image; empty if not jittered) and ``frame``.
     pairs
-        factor, a, b (row numbers of views), clip, cluster: those of a's clip.
+        One row per pair: factor, a, b (row numbers in `views`), clip and cluster of a.
     """
     for option, value, known in (("pairs", pairs, SCHEMES), ("window", window, WINDOWS)):
         if value not in known:
             raise UserError(f"{option}={value}{nearest(value, known)} (known: {', '.join(known)})")
     if not isinstance(repeats, int) or repeats < 1:
-        raise UserError(f"dataset.nreps={repeats}: a whole number from 1 on is expected")
+        raise UserError(f"dataset.nreps={repeats} is not a positive integer")
     if len(set(styles)) < 2:
         raise UserError(f"styles={','.join(map(str, styles))}: a dynamic pair needs two different styles")
+    rows_of: Callable[..., Iterator[list[dict]]]
     if FLOW in pathways:
-        show = partial(with_flow, pathways=pathways, seed=seed)
+        rows_of = partial(flow_rows, pathways=pathways, seed=seed)
     elif min(pathways.values()) < 2:
         raise UserError("this network sees one frame at a time: there is no order to shuffle")
     else:
-        show = partial(
-            in_order,
+        rows_of = partial(
+            ordered_rows,
             pathways=pathways,
             seed=seed,
             n_sample_frames=n_sample_frames,
             window=window,
             resample_fps=resample_fps,
         )
-    draws = repeats if pairs == "paper" else 1
-    plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, draws)
-    wanted = defaultdict(set)  # clip -> its views, each one once
+    count = repeats if pairs == "paper" else 1
+    plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
+    wanted = defaultdict(set)  # clip number -> its variants, each once
     for _, *members in plan:
-        for i, style, change in members:
-            wanted[i].add((style, change))
+        for i, style, alteration in members:
+            wanted[i].add((style, alteration))
 
-    view_rows, row_of = [], {}
+    view_rows: list[dict] = []
+    row_range: dict[Member, range] = {}
     for i, clip in enumerate(clips):
         about = {"clip": clip.id, "video": clip.video, "cluster": clip.cluster, "label": clip.label}
-        looks = sorted(wanted[i])
-        for (style, change), rows in zip(looks, show(clip, looks), strict=True):
-            row_of[i, style, change] = range(len(view_rows), len(view_rows) + len(rows))
+        variants = sorted(wanted[i])
+        for (style, alteration), rows in zip(variants, rows_of(clip, variants), strict=True):
+            row_range[i, style, alteration] = range(len(view_rows), len(view_rows) + len(rows))
             view_rows += [{**about, "style": style, **row} for row in rows]
     pair_rows = [
         {"factor": f, "a": row_a, "b": row_b, "clip": clips[a[0]].id, "cluster": clips[a[0]].cluster}
         for f, a, b in plan
-        for row_a, row_b in zip(row_of[a], row_of[b], strict=True)
+        for row_a, row_b in zip(row_range[a], row_range[b], strict=True)
     ]
     return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
 
 
-Look = tuple[int, int]  # style, change: PLAIN, or k for the k-th change
+Variant = tuple[int, int]  # style and alteration (UNALTERED, or k for the k-th alteration) of a clip
 
 
-def in_order(
+def ordered_rows(
     clip: Clip,
-    looks: Sequence[Look],
+    variants: Sequence[Variant],
     *,
     pathways: Mapping[str, int],
     seed: int,
@@ -141,43 +146,42 @@ def in_order(
     window: str,
     resample_fps: float | None,
 ) -> Iterator[list[dict]]:
-    """The row of each look at a clip: its frames in their order, or shuffled."""
-    columns = {PLAIN: {"order": FORWARD}, CHANGED: {"order": SHUFFLED}}
-    if looks:
-        draw = generator(seed, clip.id, "window")
-        shown = window_frames(clip, n_sample_frames, draw, window, resample_fps)
+    """Yield the row of each variant of a clip: frames in forward order, or shuffled per pathway."""
+    columns: dict[int, dict] = {UNALTERED: {"order": FORWARD}, ALTERED: {"order": SHUFFLED}}
+    if variants:
+        rng = generator(seed, clip.id, "window")
+        frames = window_frames(clip, n_sample_frames, rng, window, resample_fps)
         for name, count in pathways.items():
-            forward = shown[subsample(n_sample_frames, count)]
-            columns[PLAIN][f"frames_{name}"] = forward
-            if any(change for _, change in looks):
-                draw = generator(seed, clip.id, f"order {name}")
-                columns[CHANGED][f"frames_{name}"] = shuffle(forward, draw)
-    for _, change in looks:
-        yield [columns[change]]
+            forward = frames[subsample_positions(n_sample_frames, count, np.float64)]
+            columns[UNALTERED][f"frames_{name}"] = forward
+            if any(alteration for _, alteration in variants):
+                rng = generator(seed, clip.id, f"order {name}")
+                columns[ALTERED][f"frames_{name}"] = shuffle(forward, rng)
+    for _, alteration in variants:
+        yield [columns[alteration]]
 
 
-def with_flow(
-    clip: Clip, looks: Iterable[Look], *, pathways: Mapping[str, int], seed: int
+def flow_rows(
+    clip: FrameClip, variants: Iterable[Variant], *, pathways: Mapping[str, int], seed: int
 ) -> Iterator[list[dict]]:
-    """The rows of each look at a frame, one for each frame that the network sees: with the flow as it is,
-    or jittered.
+    """Yield the rows of each variant of a clip for a network that sees flow: one row per frame.
 
-    Frames beside the first are drawn once for a clip, from its whole video, which has no end.
+    Frames after the first are drawn once per clip. Their positions wrap around the ends of the video.
     """
     frames = [clip.first]
     for k in range(1, pathways[FLOW]):
-        step = int(generator(seed, clip.id, f"other frame {k}").integers(*OTHER_FRAME))
-        frames.append((clip.first + step) % clip.video_length)
-    shown = {f"frames_{name}": np.array(frames) for name in pathways}
-    for style, change in looks:
-        draw = generator(seed, clip.id, f"flow {style} {change}")
-        pictures = len(frames) * DIRECTIONS if change else 0
-        jitter = np.array([draw_jitter(draw) for _ in range(pictures)]).ravel()
-        look = {"order": FORWARD, "flow": change, "jitter": jitter}
-        yield [{**look, "frame": frame, **shown} for frame in frames]
+        offset = int(generator(seed, clip.id, f"other frame {k}").integers(*SECOND_FRAME_OFFSETS))
+        frames.append((clip.first + offset) % clip.video_length)
+    columns = {f"frames_{name}": np.array(frames) for name in pathways}
+    for style, alteration in variants:
+        rng = generator(seed, clip.id, f"flow {style} {alteration}")
+        flow_images = len(frames) * DIRECTIONS if alteration else 0
+        jitter = np.array([draw_jitter(rng) for _ in range(flow_images)]).ravel()
+        common = {"order": FORWARD, "flow": alteration, "jitter": jitter}
+        yield [{**common, "frame": frame, **columns} for frame in frames]
 
 
-Member = tuple[int, int, int]  # clip number, and a look at it
+Member = tuple[int, int, int]  # one member of a pair: clip number, style, alteration
 
 
 def plan_pairs(
@@ -190,55 +194,57 @@ def plan_pairs(
     m_same: bool,
     repeats: int,
 ) -> list[tuple[int, Member, Member]]:
-    """Every pair as factor and two members, in the order of the clips; each one once."""
+    """Plan every distinct pair, as (factor, member a, member b), in the order of the clips."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    parity[by_rank] = np.arange(len(clips)) % 2  # balanced over the clips, and drawn
-    partner = {DYNAMIC: range(len(clips)), STATIC: range(len(clips))}
+    parity[by_rank] = np.arange(len(clips)) % 2  # random factor per clip, balanced over the clips
+    partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
         partner[DYNAMIC] = same_class(clips, seed)
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan = {}
+    plan: dict[tuple[int, Member, Member], None] = {}  # a dict, because it keeps the order
     for i, k in product(range(len(clips)), range(repeats)):
-        draw = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
-        for factor, (s, first), (t, second) in scheme(styles, draw, (parity[i] + k) % 2):
+        rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
+        for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                second = first  # what differs is the video
-            if partner[factor][i] is not None:
-                first, second = (change and change + k for change in (first, second))
-                plan[factor, (i, s, first), (partner[factor][i], t, second)] = None
+                second = first  # the members differ in their video instead
+            j = partner[factor][i]
+            if j is not None:
+                # Each repeat has its own alteration: numbers k + 1.
+                first, second = (alteration and alteration + k for alteration in (first, second))
+                plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)
 
 
 def same_class(clips: Sequence[Clip], seed: int) -> list[int | None]:
-    """For each clip another one of its class that shows another video, drawn; None where there is none."""
+    """Draw for each clip a clip of the same class from another video; None if there is none."""
     members = _by_class(clips, "m_same=False makes dynamic pairs of two videos of one class")
-    chosen = []
+    chosen: list[int | None] = []
     for clip in clips:
         others = [j for j in members[clip.label] if clips[j].cluster != clip.cluster]
         chosen.append(int(generator(seed, clip.id, "same class").choice(others)) if others else None)
     alone = chosen.count(None)
     if alone == len(clips):
-        raise UserError("m_same=False: no class has two videos among these clips: give a greater n_examples")
+        raise UserError("m_same=False: no class has two videos among these clips: give a larger n_examples")
     if alone:
-        log.warning("m_same=False: %d clips have no other video of their class, and no dynamic pair", alone)
+        log.warning("m_same=False: %d clips are the only video of their class and get no dynamic pair", alone)
     return chosen
 
 
 def other_class(clips: Sequence[Clip], seed: int) -> list[int]:
-    """For each clip one of another class: the class is drawn, then its clip."""
+    """Draw for each clip a clip of another class: first the class, then one of its clips."""
     members = _by_class(clips, "app_shuffle=False makes static pairs of two classes")
     if len(members) < 2:
-        raise UserError("app_shuffle=False: all of these clips are of one class: give a greater n_examples")
+        raise UserError("app_shuffle=False: all these clips are of one class: give a larger n_examples")
     chosen = []
     for clip in clips:
-        draw = generator(seed, clip.id, "other class")
-        label = draw.choice([label for label in members if label != clip.label])
-        chosen.append(int(draw.choice(members[label])))
+        rng = generator(seed, clip.id, "other class")
+        label = rng.choice([label for label in members if label != clip.label])
+        chosen.append(int(rng.choice(members[label])))
     return chosen
 
 
@@ -254,73 +260,76 @@ def _by_class(clips: Sequence[Clip], why: str) -> dict[int, list[int]]:
     return members
 
 
-Scheme = list[tuple[int, Look, Look]]  # the pairs of a clip: factor, a, b
+PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
-def factorial(styles: list[int], draw: np.random.Generator, factor: int) -> Scheme:
-    """Every style, as it is and changed."""
-    dynamic = [(DYNAMIC, (s, PLAIN), (t, PLAIN)) for s, t in combinations(styles, 2)]
-    return dynamic + [(STATIC, (s, PLAIN), (s, CHANGED)) for s in styles]
+def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
+    """Pair all styles with each other, and every style with its alteration."""
+    dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
+    return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 
 
-def both(styles: list[int], draw: np.random.Generator, factor: int) -> Scheme:
-    """One pair of each factor from three views of two styles that are drawn."""
-    s, t = (int(style) for style in draw.choice(styles, size=2, replace=False))
-    return [(DYNAMIC, (s, PLAIN), (t, PLAIN)), (STATIC, (s, PLAIN), (s, CHANGED))]
+def both(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
+    """Make one pair per factor, from three views in two random styles."""
+    s, t = (int(style) for style in rng.choice(styles, size=2, replace=False))
+    return [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)), (STATIC, (s, UNALTERED), (s, ALTERED))]
 
 
-def paper(styles: list[int], draw: np.random.Generator, factor: int) -> Scheme:
-    """One pair, of the factor that falls to this clip."""
-    return [both(styles, draw, factor)[factor]]
+def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
+    """Make one pair of the given factor in random styles."""
+    return [both(styles, rng, factor)[factor]]
 
 
 SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
 
-# so many frames a window that starts within a short clip keeps
+# Frames that a window in a short clip keeps at least before the clip ends (drawn_short).
 SHORT = 8
-# name -> where a window starts in a clip; drawn_short is the paper's for SSv2 and Diving48
-WINDOWS: dict[str, Callable[[int, int, np.random.Generator], int]] = {
-    "first": lambda clip, window, draw: 0,
-    "drawn": lambda clip, window, draw: int(draw.integers(0, max(0, clip - window) + 1)),
-    "drawn_short": lambda clip, window, draw: int(
-        draw.integers(0, max(0, clip - (window if clip > window else SHORT)) + 1)
-    ),
+# Number of possible starts of a window, given the lengths of clip and window; the start is drawn uniformly.
+# drawn_short is the rule of the paper's code for SSv2 and Diving48.
+WINDOWS: dict[str, Callable[[int, int], int]] = {
+    "first": lambda clip, window: 1,
+    "drawn": lambda clip, window: max(0, clip - window) + 1,
+    "drawn_short": lambda clip, window: max(0, clip - (window if clip > window else SHORT)) + 1,
 }
 
 
 def window_frames(
     clip: Clip,
     length: int,
-    draw: np.random.Generator,
+    rng: np.random.Generator | None,
     window: str = "drawn",
     resample_fps: float | None = None,
 ) -> NDArray[np.int64]:
-    """Frame numbers of the window: `length` consecutive frames from its start, cycled where the clip ends
-    before; counted at `resample_fps` where that is given."""
-    pace = 1.0
+    """Choose the window of a clip: `length` consecutive frame numbers, wrapped around at the end of the clip.
+
+    Parameters
+    ----------
+    rng
+        Draws the start of the window; None: the first possible start.
+    window
+        A key of `WINDOWS`.
+    resample_fps
+        Frame rate at which the window counts frames; None: the frames of the clip as they are.
+    """
+    stride = 1.0
     if resample_fps is not None:
         if not clip.fps:
             raise UserError(
-                f"resample_fps={resample_fps:g}: the frame rate of clip {clip.id!r} is not known: "
-                "give dataset.fps=FRAMES_A_SECOND"
+                f"resample_fps={resample_fps:g}: the frame rate of clip {clip.id!r} is unknown: "
+                "give dataset.fps=FRAMES_PER_SECOND"
             )
-        pace = clip.fps / resample_fps
-    count = max(1, int(clip.length / pace))
-    start = WINDOWS[window](count, length, draw)
+        stride = clip.fps / resample_fps
+    count = max(1, int(clip.length / stride))
+    start = 0 if rng is None else int(rng.integers(WINDOWS[window](count, length)))
     wanted = start + np.arange(length) % min(count - start, length)
-    return clip.first + np.minimum((wanted * pace).astype(np.int64), clip.length - 1)
+    return clip.first + np.minimum((wanted * stride).astype(np.int64), clip.length - 1)
 
 
-def subsample(length: int, count: int) -> NDArray[np.int64]:
-    """Uniform temporal subsampling of a window: positions trunc(linspace(0, length - 1, count))."""
-    return np.linspace(0, length - 1, count).astype(np.int64)
-
-
-def shuffle(frames: NDArray[np.int64], draw: np.random.Generator) -> NDArray[np.int64]:
-    """Put frames in another order; never the one they have."""
+def shuffle(frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Permute frames at random until their order differs from the given one."""
     if len(set(frames.tolist())) < 2:
-        raise UserError(f"frames {frames.tolist()}: all are the same, there is no order to shuffle")
+        raise UserError(f"all frames are equal ({frames.tolist()}): there is no order to shuffle")
     while True:
-        shuffled = draw.permutation(frames)
+        shuffled = rng.permutation(frames)
         if not np.array_equal(shuffled, frames):
             return shuffled

@@ -1,4 +1,4 @@
-"""Batches decoded ahead of use by processes that may die on a file, or hang on it."""
+"""Decode batches ahead of use in worker processes, which a broken file may crash or block."""
 
 from __future__ import annotations
 
@@ -24,114 +24,118 @@ from static_dynamic.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 300.0  # seconds that a clip may take to decode
-TRIES = 2  # a clip is given up when so many workers were lost on it: one may be lost for want of memory
-# what is listed is shared and not copied; said, since joblib's processes and Python 3.14 begin in other ways
-START = "fork" if sys.platform == "linux" else None
-# with these SLURM tells every process of a job that its end is near: workers, who inherit the main process's
-# answer, never see them
-ANNOUNCEMENTS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
+CLIP_TIMEOUT = 300.0  # default for the seconds in which a clip must be decoded
+# A clip is skipped after it crashed this many workers. One crash may be due to a lack of memory.
+TRIES = 2
+# Forked workers share the list of clips without a copy. Set explicitly, because joblib and Python 3.14 change
+# the default.
+START_METHOD = "fork" if sys.platform == "linux" else None
+# SLURM sends these signals to all processes of a job before it preempts the job. They are blocked in workers,
+# which would otherwise run the handler inherited from the main process.
+PREEMPTION_SIGNALS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 IDLE = -1.0
-PID, ITEM, SINCE = range(3)
+PID, ITEM, SINCE = range(3)  # columns of `Monitored.progress`
 
 
-class Watched(Dataset):
-    """`ViewBatches` whose workers write down what they read, in memory that they share with the main
-    process."""
+class Monitored(Dataset):
+    """`ViewBatches` whose workers record which clip they decode, in memory shared with the main process."""
 
     def __init__(self, batches: ViewBatches, workers: int):
         self.batches = batches
-        # a line a worker: its process, the item of `batches.keys` that it reads, and since when
-        self.notes = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
-        # only what forks sees the same memory; others send frames through torch
-        batches.shared = SharedFrames.of(workers) if START == "fork" else None
+        # One row per worker: process id, index into `batches.keys` of the clip at work, and its start time.
+        self.progress = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
+        # Only forked workers see this memory; torch sends the frames of other workers.
+        batches.shared = SharedFrames.create(workers) if START_METHOD == "fork" else None
 
     def start(self, worker: int) -> None:
-        """Sign in; called in each worker."""
-        self.notes[worker, PID] = os.getpid()
+        """Record the process id; called in each worker."""
+        self.progress[worker, PID] = os.getpid()
 
     def __getitem__(self, i: int) -> list[Decoded]:
-        line = self.notes[get_worker_info().id]
-        decoded = []
+        worker = get_worker_info()
+        assert worker is not None
+        row = self.progress[worker.id]
+        batch = []
         for members in self.batches.groups(i):
-            line[SINCE] = time.monotonic()
-            line[ITEM] = members[0]
-            found = self.batches.decode(members)
-            decoded.append(self.batches.shared.pack(found) if self.batches.shared else found)
-            line[ITEM] = IDLE
-        return decoded
+            row[SINCE] = time.monotonic()
+            row[ITEM] = members[0]
+            decoded = self.batches.decode(members)
+            batch.append(self.batches.shared.pack(decoded) if self.batches.shared else decoded)
+            row[ITEM] = IDLE
+        return batch
 
-    def received(self, batch: list[Decoded]) -> list[Decoded]:
-        """A batch as it came to the main process, with its frames."""
+    def unpack(self, batch: list[Decoded]) -> list[Decoded]:
+        """Restore the frames of a batch that the main process received from a worker."""
         shared = self.batches.shared
         return [shared.unpack(decoded) for decoded in batch] if shared else batch
 
     def close(self) -> None:
-        """Leave the memory of the workers, who have ended."""
+        """Close the shared memory; called after the workers have ended."""
         if self.batches.shared:
             self.batches.shared.close()
 
 
-def loader(batches: ViewBatches, num_workers: int, patience: float = PATIENCE) -> Iterator[list[Decoded]]:
-    """Iterate over batches in order, decoded by `num_workers` processes ahead of use (0: by this one, where
-    nothing helps against a file that hangs).
+def loader(batches: ViewBatches, num_workers: int, timeout: float = CLIP_TIMEOUT) -> Iterator[list[Decoded]]:
+    """Yield all batches in order, decoded ahead of use by `num_workers` processes.
 
-    A worker that dies, or that reads one clip for more than `patience` seconds, is replaced; the clip on
-    which that happens twice comes without frames and with an error, as one that cannot be read does.
+    If a worker crashes, or decodes one clip for more than `timeout` seconds, all workers are replaced. A clip
+    on which this happens twice is yielded without frames and with an error, like an unreadable clip. With
+    ``num_workers=0`` this process decodes, without protection against crashes and timeouts.
 
     Raises
     ------
     UserError
-        Where workers die again and again, and not on a file.
+        If workers crash repeatedly while they decode no clip.
     """
     if not num_workers:
         yield from map(batches.__getitem__, range(len(batches)))
         return
-    done, lost = 0, Counter()
+    done = 0
+    crashes: Counter[tuple[str, str, int] | None] = Counter()
     while done < len(batches):
-        source = Watched(batches, num_workers)
-        iterator, processes = started(source, range(done, len(batches)), num_workers)
-        with watchdog(source, processes, patience) as overdue:
+        source = Monitored(batches, num_workers)
+        iterator, processes = start_workers(source, range(done, len(batches)), num_workers)
+        with watchdog(source, processes, timeout) as overdue:
             try:
                 for batch in iterator:
-                    yield source.received(batch)
+                    yield source.unpack(batch)
                     done += 1
             except (RuntimeError, OSError, EOFError) as error:
-                victims = dead(processes)
-                if not victims:
+                crashed = ended(processes)
+                if not crashed:
                     raise
-                settle(source, victims, overdue, lost, patience, error)
+                record_crashes(source, crashed, overdue, crashes, timeout, error)
             finally:
-                del iterator  # ends the other workers
+                del iterator  # ends the remaining workers
                 source.close()
 
 
-def started(source: Watched, rows: range, num_workers: int) -> tuple[Iterator, list[BaseProcess]]:
-    """Start workers; return the iterator over their batches, and their processes."""
+def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Iterator, list[BaseProcess]]:
+    """Start worker processes for the batches `rows`; return the iterator over batches, and the processes."""
     before = set(multiprocessing.active_children())
     on_child = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    with _blocked(ANNOUNCEMENTS):
+    with _blocked(PREEMPTION_SIGNALS):
         iterator = iter(
             DataLoader(
                 Subset(source, rows),
                 batch_size=None,
                 shuffle=False,
                 num_workers=num_workers,
-                multiprocessing_context=START,
+                multiprocessing_context=START_METHOD,
                 prefetch_factor=2,
-                collate_fn=_as_is,
+                collate_fn=_identity,
                 worker_init_fn=source.start,
             )
         )
     if on_child is not None and threading.current_thread() is threading.main_thread():
-        # torch's own handler raises wherever the main thread is, be it in the midst of a write
+        # Torch's handler would raise at any point of the main thread, even in the middle of a write.
         signal.signal(signal.SIGCHLD, on_child)
     return iterator, [p for p in multiprocessing.active_children() if p not in before]
 
 
 @contextmanager
 def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
-    """Hold signals back; processes that are started meanwhile do so for good."""
+    """Block signals; processes started within this context keep them blocked."""
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
         return
@@ -143,15 +147,15 @@ def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 
 @contextmanager
-def watchdog(source: Watched, processes: list[BaseProcess], patience: float) -> Iterator[set[int]]:
-    """Kill workers that read one clip for more than `patience` seconds; yields the set of those."""
-    overdue: set[int] = set()
-    over = threading.Event()
+def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) -> Iterator[set[int | None]]:
+    """Kill workers that decode one clip for more than `timeout` seconds; yield the set of their ids."""
+    overdue: set[int | None] = set()
+    stop = threading.Event()
 
     def watch() -> None:
-        while not over.wait(min(1.0, patience / 4)):
-            for process, (_, item, since) in _with_notes(source, processes):
-                if item != IDLE and time.monotonic() - since > patience:
+        while not stop.wait(min(1.0, timeout / 4)):
+            for process, (_, item, since) in _with_progress(source, processes):
+                if item != IDLE and time.monotonic() - since > timeout:
                     overdue.add(process.pid)
                     process.kill()
 
@@ -160,57 +164,60 @@ def watchdog(source: Watched, processes: list[BaseProcess], patience: float) -> 
     try:
         yield overdue
     finally:
-        over.set()
+        stop.set()
         thread.join()
 
 
-def dead(processes: list[BaseProcess]) -> list[BaseProcess]:
-    """The workers that have ended; waits a moment, since the news may come before the end."""
+def ended(processes: list[BaseProcess]) -> list[BaseProcess]:
+    """Return the workers that have ended; wait up to a second, because an error may precede the exit."""
     wait([process.sentinel for process in processes], timeout=1.0)
     return [process for process in processes if process.exitcode is not None]
 
 
-def settle(
-    source: Watched,
-    victims: list[BaseProcess],
-    overdue: set[int],
-    lost: Counter,
-    patience: float,
+def record_crashes(
+    source: Monitored,
+    crashed: list[BaseProcess],
+    overdue: set[int | None],
+    crashes: Counter[tuple[str, str, int] | None],
+    timeout: float,
     error: Exception,
 ) -> None:
-    """Count what workers were lost on, and give up on the clips where that is enough."""
+    """Count crashes per clip (None: no clip was being decoded), and give up clips with `TRIES` crashes."""
     batches = source.batches
-    for process, (_, item, _) in _with_notes(source, victims):
+    for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None
-        lost[key] += 1
+        crashes[key] += 1
+        exit_text = _exit_text(process.exitcode)
         how = (
-            f"was not read within {patience:g} s (clip_timeout)"
+            f"was not decoded within {timeout:g} s (clip_timeout)"
             if process.pid in overdue
-            else f"took its reader down ({_ending(process.exitcode)})"
+            else f"crashed its worker ({exit_text})"
         )
         if key is None:
-            log.warning("a process that decodes ended (%s): replaced", _ending(process.exitcode))
+            log.warning("a decoding worker crashed (%s): replaced", exit_text)
         else:
-            log.warning("%s %s%s", batches.path_of(key), how, "" if lost[key] < TRIES else ": given up")
-        if lost[key] < TRIES:
+            log.warning("%s %s%s", batches.path_of(key), how, "" if crashes[key] < TRIES else ": given up")
+        if crashes[key] < TRIES:
             continue
         if key is None:
             raise UserError(
-                f"processes that decode end again and again ({_ending(process.exitcode)}): memory or "
-                "/dev/shm may be short: give a smaller num_workers or batch_size"
+                f"decoding workers crash repeatedly ({exit_text}), probably because memory or /dev/shm is "
+                "full: give a smaller num_workers or batch_size"
             ) from error
         batches.given_up[key] = f"{batches.path_of(key)} {how}, {TRIES} times"
 
 
-def _with_notes(source: Watched, processes: list[BaseProcess]) -> list[tuple[BaseProcess, list[float]]]:
-    """Each process with its line of the notes; an idle one for a process that never signed in."""
-    lines = {int(line[PID]): line for line in source.notes.tolist()}
-    return [(process, lines.get(process.pid, [IDLE] * 3)) for process in processes]
+def _with_progress(source: Monitored, processes: list[BaseProcess]) -> list[tuple[BaseProcess, list[float]]]:
+    """Pair each process with its row of `progress`; a process that has not started yet counts as idle."""
+    rows = {int(row[PID]): row for row in source.progress.tolist()}
+    return [(process, rows.get(process.pid or -1, [IDLE] * 3)) for process in processes]
 
 
-def _ending(exitcode: int) -> str:
-    return signal.Signals(-exitcode).name if exitcode < 0 else f"exit status {exitcode}"
+def _exit_text(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        return signal.Signals(-exitcode).name
+    return f"exit status {exitcode}"
 
 
-def _as_is(batch: list[Decoded]) -> list[Decoded]:
+def _identity(batch: list[Decoded]) -> list[Decoded]:
     return batch

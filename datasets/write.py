@@ -1,5 +1,4 @@
-"""Frames to disk: folders of images named as a data set names them, and SQLite frame stores; whole or not at
-all."""
+"""Write frames to disk as folders of images or SQLite frame stores; readers never see a partial one."""
 
 from __future__ import annotations
 
@@ -19,38 +18,37 @@ from static_dynamic.datasets.frames import STORE_NAME, BadFrames, FrameFolder, F
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path, temporary_folder
 
-# frames of a video that are in memory at a time
-AT_A_TIME = 64
+CHUNK = 64  # frames of a video held in memory at a time
 
 
 def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, unit: str) -> list:
-    """Do a piece of work for every item, several at a time, under a progress bar; return what came of each.
+    """Return ``[work(item) for item in items]``, computed by `workers` threads (None: one per core).
 
-    They are threads, since decoders and OpenCV let go of the lock, and OpenCV's own would not survive a fork.
-    `workers` None: one a core.
+    Threads suffice, because the decoders and OpenCV release the interpreter lock. Processes would have to be
+    forked, which OpenCV's own threads do not survive. `desc` and `unit` label the progress bar.
     """
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:
             return list(tqdm(pool.map(work, items), total=len(items), desc=desc, unit=unit))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # whoever stops the command does not wait for the rest
+            pool.shutdown(cancel_futures=True)  # an interrupted command does not finish the remaining items
             raise
 
 
 def resample(count: int, fps: float, to_fps: float) -> NDArray[np.int64]:
-    """Which of `count` frames at rate `fps` make a video at `to_fps`: the last one before each moment."""
+    """Resample `count` frames from `fps` to `to_fps`: indices of the last frame before each time step."""
     return (np.arange(max(1, int(count * to_fps / fps))) * (fps / to_fps)).astype(np.int64)
 
 
 def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
-    """Decode frames one by one, a few at a time in memory."""
+    """Yield the frames at `indices`, decoded `CHUNK` at a time to bound memory."""
     indices = [int(i) for i in indices]
-    for start in range(0, len(indices), AT_A_TIME):
-        yield from frames.read(indices[start : start + AT_A_TIME])
+    for start in range(0, len(indices), CHUNK):
+        yield from frames.read(indices[start : start + CHUNK])
 
 
-def encode(frame: NDArray[np.uint8], suffix: str, quality: int = 95) -> bytes:
-    """An RGB frame (H, W, 3) as the bytes of an image file; `quality` is of jpg."""
+def encode(frame: NDArray, suffix: str, quality: int = 95) -> bytes:
+    """Encode an RGB frame (H, W, 3) as an image file; `quality` applies to jpg."""
     done, data = cv2.imencode(
         suffix, np.ascontiguousarray(frame[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
     )
@@ -59,8 +57,8 @@ def encode(frame: NDArray[np.uint8], suffix: str, quality: int = 95) -> bytes:
     return data.tobytes()
 
 
-def fit(frame: NDArray[np.uint8], short_side: int | None) -> NDArray[np.uint8]:
-    """Scale a frame down to a short side; one that is small already stays."""
+def fit(frame: NDArray, short_side: int | None) -> NDArray:
+    """Scale a frame down to a short side; a smaller frame is returned unchanged."""
     if short_side is None or min(frame.shape[:2]) <= short_side:
         return frame
     factor = short_side / min(frame.shape[:2])
@@ -69,26 +67,26 @@ def fit(frame: NDArray[np.uint8], short_side: int | None) -> NDArray[np.uint8]:
 
 
 def frame_name(pattern: str, number: int) -> str:
-    """Name of a frame by a pattern such as ``image_%05d.jpg``.
+    """Return the file name of a frame by a pattern such as ``image_%05d.jpg``.
 
     Raises
     ------
     UserError
-        A pattern without a place for the number, or one that names a folder.
+        If the pattern has no field for the number, contains a folder, or has no image suffix.
     """
     try:
         name = pattern % number
     except (TypeError, ValueError) as error:
-        raise UserError(f"{pattern!r} is no pattern for frame names, such as %06d.jpg ({error})") from error
+        raise UserError(f"{pattern!r} is not a frame name pattern such as %06d.jpg ({error})") from error
     if "/" in name or Path(name).suffix.lower() not in (".jpg", ".jpeg", ".png"):
-        raise UserError(f"{pattern!r} is no pattern for frame names, such as %06d.jpg or image_%05d.png")
+        raise UserError(f"{pattern!r} is not a frame name pattern such as %06d.jpg or image_%05d.png")
     return name
 
 
 def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: int, quality: int = 95) -> int:
-    """Write frames as ``folder/PATTERN``, numbered from `first`; return how many."""
+    """Write frames as ``folder/PATTERN``, numbered from `first`; return their number."""
     count = 0
-    with whole_folder(folder) as temporary:
+    with atomic_folder(folder) as temporary:
         for count, frame in enumerate(frames, start=1):
             name = frame_name(pattern, first + count - 1)
             (temporary / name).write_bytes(encode(frame, Path(name).suffix, quality))
@@ -96,9 +94,9 @@ def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: i
 
 
 def write_store(source: Path, folder: Path, first: int = 1) -> int:
-    """Put the frames of a video into ``folder/frames.db``; return how many.
+    """Write the frames of a video to the frame store ``folder/frames.db``; return their number.
 
-    Images are stored as they are, those of a video file as png: nothing is lost.
+    Image files are copied byte by byte. Frames of a video file are stored as png, without loss.
     """
     frames = open_frames(source)
     if not len(frames):
@@ -112,7 +110,7 @@ def write_store(source: Path, folder: Path, first: int = 1) -> int:
 
 
 def encoded(frames: Frames) -> Iterator[bytes]:
-    """The images of a video as they are stored; those of a video file as png."""
+    """Yield the encoded images of a video: files as they are, frames of a video file as png."""
     if isinstance(frames, FrameFolder):
         yield from ((frames.path / name).read_bytes() for name in frames.names)
     elif isinstance(frames, FrameStore):
@@ -122,18 +120,18 @@ def encoded(frames: Frames) -> Iterator[bytes]:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which takes the name `folder` on a clean exit.
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder, which is renamed to `folder` on a clean exit.
 
     Raises
     ------
     UserError
-        Where `folder` is there already.
+        If `folder` exists already.
     """
     if folder.exists():
-        raise UserError(f"{folder} is there already: remove it, or write to another place")
-    with temporary_folder(folder) as room:
-        new = room / "new"
+        raise UserError(f"{folder} exists already: remove it, or give another folder")
+    with temporary_folder(folder) as temporary:
+        new = temporary / "new"
         new.mkdir()
         yield new
         new.rename(folder)

@@ -1,14 +1,16 @@
 """Stand-in that lets ``python misc/SCRIPT.py`` find the package in a checkout, from any folder.
 
-Python searches the script's own folder first and so finds this file. It puts the real package in its place.
+Python searches the script's own folder first and so imports this file as ``static_dynamic``. This file takes
+that folder off the search path, puts the checkout's root there and imports the real package in its place.
 """
 
 import sys
 from pathlib import Path
 
-root = str(Path(__file__).resolve().parents[1])
-sys.path.insert(0, root)
-del sys.modules["static_dynamic"]
-import static_dynamic  # noqa: E402
+if __name__ == "static_dynamic":
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [str(here.parent), *(entry for entry in sys.path if Path(entry).resolve() != here)]
+    del sys.modules[__name__]
+    import static_dynamic
 
-static_dynamic.put_checkout_last()
+    static_dynamic.put_checkout_last()

@@ -175,7 +175,7 @@ def test_ssv2_on_disk(tmp_path):
     assert dict(clips.filtered) == {"12": "fewer than 8 frames", "absent": "not on disk"}
     assert clips.filtered_by_reason["not on disk"] == ["absent"]
     lines = clips.remarks(assumed_fps=30, resample_fps=None)
-    assert any("2 at 12" in line and "resample_fps=30 mends it" in line for line in lines)
+    assert any("2 clips are at 12" in line and "resample_fps=30 corrects it" in line for line in lines)
     assert not any("frame rate" in line for line in clips.remarks(30, resample_fps=30))
     (short,) = (line for line in clips.remarks(12, None, window=9) if "short clips" in line)
     assert "1 of 2 have fewer frames than the window of 9 (the first: 11)" in short
@@ -260,11 +260,11 @@ def test_an_id_that_leaves_the_root_is_refused(tmp_path):
     shutil.copytree(root / "style_1" / "12", tmp_path / "etc")
     lines = json.loads((root / "validation.json").read_text())
     (root / "validation.json").write_text(json.dumps([{**lines[0], "id": "../../etc"}, *lines]))
-    with pytest.raises(UserError, match=r"'../../etc': its name leads out of the data set: refused"):
+    with pytest.raises(UserError, match=r"'../../etc': its name points outside the data set"):
         list_clips(row_of("ssv2", root), (1, 2))
     clips = list_clips(row_of("ssv2", root), (1, 2), on_error="skip")
     assert [c.id for c in clips.clips] == ["12"]
-    with pytest.raises(UserError, match="leads out"):
+    with pytest.raises(UserError, match="points outside"):
         clips.frames_of("/etc", 1)
 
 
@@ -339,4 +339,4 @@ def test_a_link_that_goes_round_is_named_and_not_followed(tmp_path):
     found = list_clips(row_of("folder", tmp_path), (1, 2), on_error="skip")
     assert [c.id for c in found.clips] == ["a", "elsewhere"]
     reasons = dict(found.skipped)
-    assert "a link that leads nowhere" in reasons["loop"] and "leads back" in reasons["up"]
+    assert "broken link" in reasons["loop"] and "a link to a folder that contains" in reasons["up"]

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 
 from static_dynamic.datasets import ViewBatches, list_clips, make_views, preprocess, to_inputs
 from static_dynamic.datasets.loader import Decoded
-from static_dynamic.datasets.shared_memory import REGION, Place, SharedFrames, give_back
-from static_dynamic.datasets.views import subsample
+from static_dynamic.datasets.shared_memory import REGION, Location, SharedFrames, release
 from static_dynamic.datasets.workers import loader
 from static_dynamic.errors import UserError
+from static_dynamic.spacing import subsample_positions
 
 SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
 SPEC = SimpleNamespace(size=40, crop=32, mean=(0.45,) * 3, std=(0.225,) * 3)
@@ -63,7 +63,7 @@ def test_a_frame_of_a_view_pair_is_decoded_once(stylized, monkeypatch):
     def counting(self, video, style):
         frames = original(self, video, style)
         read = frames.read
-        frames.read = lambda indices, room: decoded.extend(indices) or read(indices, room)
+        frames.read = lambda indices, allocate: decoded.extend(indices) or read(indices, allocate)
         return frames
 
     monkeypatch.setattr(type(source.clips), "frames_of", counting)
@@ -91,7 +91,7 @@ def test_the_originals_transforms():
     for case in torch.load(SHARED, weights_only=True)["transforms"]:
         spec = specs[case["model"]]
         frames = case["input"].permute(1, 2, 3, 0).to(torch.uint8)  # C T H W -> T H W C
-        ours = preprocess(frames[subsample(len(frames), spec.frames)], spec)
+        ours = preprocess(frames[subsample_positions(len(frames), spec.frames)], spec)
         assert tuple(ours.shape) == tuple(case["output_shape"])
         torch.testing.assert_close(ours[:, ::3, ::5, ::5], case["output_sub"], rtol=1e-5, atol=1e-5)
 
@@ -118,35 +118,38 @@ def test_bad_roots(stylized, tmp_path):
         list_clips(dataset(""), (1, 2))
     (tmp_path / "empty" / "style_1").mkdir(parents=True)
     (tmp_path / "empty" / "style_2").mkdir()
-    with pytest.raises(UserError, match="no video that can be used"):
+    with pytest.raises(UserError, match="no usable video"):
         list_clips(dataset(tmp_path / "empty"), (1, 2))
 
 
 def test_shared_memory_is_used_again_only_when_it_was_given_back():
     shared = SharedFrames(workers=2)
-    first, second = shared.take((2, 3, 4, 3), 1), shared.take((2, 3, 4, 3), 1)
+    first, second = shared.allocate((2, 3, 4, 3), 1), shared.allocate((2, 3, 4, 3), 1)
     first[:], second[:] = 1, 2
     assert (first == 1).all() and first.data_ptr() != second.data_ptr()
-    give_back(first)
-    assert shared.take((2, 5, 4, 3), 1).data_ptr() not in (first.data_ptr(), second.data_ptr())  # too large
-    assert shared.take((1, 3, 4, 3), 1).data_ptr() == first.data_ptr()
+    release(first)
+    assert shared.allocate((2, 5, 4, 3), 1).data_ptr() not in (
+        first.data_ptr(),
+        second.data_ptr(),
+    )  # too large
+    assert shared.allocate((1, 3, 4, 3), 1).data_ptr() == first.data_ptr()
     assert (second == 2).all()
     # where there is no room left it is memory of its own, which nobody has to give back
-    full = shared.take((REGION, 1, 1, 1), 1)
+    full = shared.allocate((REGION, 1, 1, 1), 1)
     assert full.untyped_storage().data_ptr() != shared.base
-    give_back(full)
+    release(full)
     shared.close()
-    give_back(second)
+    release(second)
     assert (second == 2).all()
 
 
 def test_frames_are_sent_as_their_place():
     shared = SharedFrames(workers=1)
-    frames = shared.take((2, 3, 4, 3), 0)
+    frames = shared.allocate((2, 3, 4, 3), 0)
     frames[:] = torch.arange(72).view(2, 3, 4, 3)
     decoded = Decoded("clip", 1, np.arange(2), [], frames)
     packed = shared.pack(decoded)
-    assert isinstance(packed.frames, Place) and torch.equal(shared.unpack(packed).frames, frames)
+    assert isinstance(packed.frames, Location) and torch.equal(shared.unpack(packed).frames, frames)
     for other in (
         Decoded("clip", 1, np.arange(2), [], None, "broken"),
         replace(decoded, frames=frames.clone()),

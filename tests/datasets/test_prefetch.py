@@ -63,7 +63,7 @@ def late_gpu(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *shape, pin_memory, **options: empty(*shape, **options))
     monkeypatch.setattr(Tensor, "to", to)
     monkeypatch.setattr(Tensor, "record_stream", lambda self, stream: None)
-    monkeypatch.setattr(prefetch, "give_back", lambda frames: frames.zero_())
+    monkeypatch.setattr(prefetch, "release", lambda frames: frames.zero_())
     return SimpleNamespace(type="cuda")
 
 

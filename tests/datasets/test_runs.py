@@ -66,7 +66,11 @@ def test_ssv2(run, ssv2):
     assert status == 0, said
     assert manifest["identity"]["model"]["num_classes"] == 174
     assert manifest["filtered_clips"] == {"not on disk": ["6"]} and manifest["skipped_clips"] == []
-    assert manifest["frame_rates"] == {"12": 6} and "6 at 12" in said and "resample_fps=30 mends it" in said
+    assert (
+        manifest["frame_rates"] == {"12": 6}
+        and "6 clips are at 12" in said
+        and "resample_fps=30 corrects it" in said
+    )
     assert "1 clips were left out, not on disk: 6" in said
 
 
@@ -75,7 +79,7 @@ def test_resampling_changes_what_is_seen(run, ssv2):
     shown = {}
     for fps in ("null", 30):
         status, said, manifest = run(*arguments, f"resample_fps={fps}")
-        assert status == 0 and ("mends it" in said) == (fps != 30), said
+        assert status == 0 and ("corrects it" in said) == (fps != 30), said
         views = pd.read_parquet(next(Path("dim_outputs").rglob("views.parquet")))
         shown[fps] = np.stack(views[views["order"] == "forward"]["frames_rgb"])
     assert np.ptp(shown["null"], axis=1).min() == 39 and np.ptp(shown[30], axis=1).max() <= 16
@@ -131,7 +135,7 @@ def test_diving48_from_frame_stores(run, tmp_path):
     (root / "Diving48_vocab.json").write_text(json.dumps([["Back"]] * 48))
     status, said, manifest = run("--stylized_data_dir", root, "--dataset", "Diving48", "--model", "x3d_xs")
     assert status == 0, said
-    assert manifest["identity"]["model"]["num_classes"] == 48 and "frame rate: not known of 2 clips" in said
+    assert manifest["identity"]["model"]["num_classes"] == 48 and "frame rate: unknown for 2 clips" in said
 
 
 def test_a_zero_byte_jpg_stops_the_run_or_is_skipped(run, ssv2):

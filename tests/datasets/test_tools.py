@@ -139,7 +139,7 @@ def test_every_fault_is_listed(call, sound):
         "big: its styles differ in the size of their frames",
         "big: 200x200, most have a short side of 48",
         "mixed holds frames of different sizes",
-        "slow: 12 frames a second, most have 30",
+        "slow: 12 frames per second, most have 30",
         "slow: its styles differ in their number of frames (style_1 4, style_2 1)",
     ):
         assert fault in out, (fault, out)
