@@ -226,7 +226,7 @@ def read(root, folder, kind=ClipList, **options):
 
 def test_a_file_that_kills_its_reader_is_named_and_skipped(tmp_path, quick):
     root = planted_clips(tmp_path / "set", clips=6, styles=(1, 2))
-    with pytest.raises(UserError, match=r"style_2/clip001 took its reader down \(SIGKILL\), 2 times: mend"):
+    with pytest.raises(UserError, match=r"style_2/clip001 crashed its worker \(SIGKILL\), 2 times: mend"):
         read(root, tmp_path / "run", Deadly)
     store = read(root, tmp_path / "run", Deadly, on_error="skip")
     assert [(e["clip"], e["views"]) for e in store.manifest["skipped_views"]] == [("clip001", [6, 7])]
@@ -250,7 +250,7 @@ def test_a_file_that_hangs_is_named_and_skipped(tmp_path, quick):
     os.mkfifo(hanging)  # whoever reads it waits for one who writes
     store = read(root, tmp_path / "run", on_error="skip", clip_timeout=0.7)
     (entry,) = store.manifest["skipped_views"]
-    assert entry["clip"] == "clip002" and "style_1/clip002 was not read within 0.7 s" in entry["reason"]
+    assert entry["clip"] == "clip002" and "style_1/clip002 was not decoded within 0.7 s" in entry["reason"]
     assert (store.status == 1).sum() == 14
 
 

@@ -125,21 +125,21 @@ def test_hostile_names_are_text(tmp_path, videos):
         tag for tag, a in page.tags if not a and tag == "b" and "<b>0" in text
     }
     assert "<script>alert" not in text and "<b>0" not in text and "&lt;b&gt;0" in text
-    assert "80 filtered" in text and "manifest.json names all" in text
+    assert "80 filtered" in text and "manifest.json lists all of them" in text
     assert "<b>1 does not exist" not in text and "1 does not exist" not in text  # nor is it looked for
-    assert "cannot be read where the run found them" in text
+    assert "cannot be read from the folder that the run used" in text
 
 
 def test_a_video_outside_the_data_is_not_shown(tmp_path, videos):
     write_frames(tmp_path / "secret", moving_square(0))
     run = finished_run(tmp_path / "run", videos=range(2), root=videos, names=lambda v: f"../../secret{v}")
     text = write_report(run).read_text()
-    assert "<img" not in text and "leads out of" in text
+    assert "<img" not in text and "points outside" in text
 
 
 def test_data_that_moved_is_said(tmp_path):
     text = write_report(finished_run(tmp_path / "run", root=tmp_path / "gone")).read_text()
-    assert "<img" not in text and text.count("cannot be read where the run found them") == 2
+    assert "<img" not in text and text.count("cannot be read from the folder that the run used") == 2
 
 
 def test_one_video_has_no_intervals(tmp_path):
@@ -185,14 +185,14 @@ def test_headlines_say_no_more_than_the_intervals():
         values | {"score_static": 0.4, "score_static_low": 0.35, "score_static_high": 0.45}, name="s"
     )
     assert (
-        "At s the network follows appearance (static score 0.40, 95 % interval 0.35 to 0.45) more"
+        "s encodes appearance (static score 0.40, 95 % interval 0.35 to 0.45) more"
         in headline(stage)
     )
     assert "Units: under 1\u00a0% joint." in headline(stage)
-    assert "cannot tell" in headline(stage.replace(0.35, 0.25))
+    assert "do not show which" in headline(stage.replace(0.35, 0.25))
     swapped = stage.rename(lambda c: c.translate(str.maketrans("", "")))
     swapped[["score_dynamic", "score_dynamic_low", "score_dynamic_high"]] = [0.9, 0.8, 1.0]
-    assert "follows motion and order (dynamic score 0.90" in headline(swapped)
+    assert "encodes motion and order (dynamic score 0.90" in headline(swapped)
     assert "interval" not in headline(stage.where(~stage.index.str.endswith(("_low", "_high"))))
 
 

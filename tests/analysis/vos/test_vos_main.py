@@ -336,7 +336,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ({"extra_args": {"use_global": "no"}}, "extra_args: use_global='no': true or false"),
         ({"extra_args": {"cc_type": ["coatt"]}}, "extra_args: cc_type=['coatt']: a word"),
         ({"crop_size": [True, 8]}, "crop_size=[True, 8]: height and width"),
-        ({"nreps": 0}, "nreps=0: a whole number from 1 on"),
+        ({"nreps": 0}, "nreps=0 is not a positive integer"),
         ({"split": None}, "split=None: a word"),
         ({"stylized_data_root": ["a"]}, "stylized_data_root=['a']: a word"),
         ({"split": "${oc.env:HOME}"}, "${...} is not filled in here"),
