@@ -17,15 +17,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.bootstrap import (
+from static_dynamic.analysis.estimate.intervals import (
     bootstrap_weights,
-    cluster_moments,
+    cluster_scalars,
     interval,
-    over_all_clusters,
-    resample,
+    studentised_interval,
 )
-from static_dynamic.analysis.estimate.estimator import Moments, covariance_and_variance, pooled_variance
-from static_dynamic.analysis.estimate.studentised import cluster_scalars, studentised_interval
+from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.datasets import Clip, make_views
 
 STYLES, UNITS, REPLICATES, LEVEL = (1, 2, 3, 4), 20, 500, 0.95
@@ -54,12 +52,6 @@ def simulate(clips: int, kind: str, draw: np.random.Generator) -> np.ndarray:
     return (np.maximum(rows, 0) if kind == "rectified" else rows).reshape(-1, UNITS).astype(np.float32)
 
 
-def layer_scores(sums: Moments) -> np.ndarray:
-    """Layer scores (..., 2) of sums over all clips, or of replicates."""
-    covariance, variance, mean = covariance_and_variance(sums)
-    return covariance.sum(-1) / pooled_variance(sums, variance, mean).sum(-1)[..., None]
-
-
 def pairs_of(clips: int) -> pd.DataFrame:
     """The pairs of the factorial views of `clips` clips."""
     listed = [Clip(f"c{i:05d}", "", 0, 16, cluster=f"c{i:05d}") for i in range(clips)]
@@ -77,22 +69,22 @@ def main() -> None:
 
     def sums_of(clips: int, kind: str, seed: int) -> Moments:
         rows = simulate(clips, kind, np.random.default_rng(seed))
-        return cluster_moments(rows, tables[clips], np.arange(clips).repeat(10), clips)
+        return Moments.per_cluster(rows, tables[clips], np.arange(clips).repeat(10), clips)
 
     print(
         "clips  units         truth          ours           fixed shape    percentile     (dynamic, static)"
     )
     for kind in KINDS:
         alike = "normal" if kind == "heavy tails" else kind
-        large = [layer_scores(over_all_clusters(sums_of(LARGE, alike, 10**6 + i))) for i in range(50)]
+        large = [sums_of(LARGE, alike, 10**6 + i).over_clusters().layer_scores() for i in range(50)]
         truth = np.mean(large, axis=0)
         for clips in CLIPS:
             weights = bootstrap_weights(clips, REPLICATES, 0)
             held = np.zeros((3, 2))
             for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
                 sums = sums_of(clips, kind, run)
-                whole = over_all_clusters(sums)
-                score, replicates = layer_scores(whole), layer_scores(resample(sums, weights, slice(None)))
+                whole = sums.over_clusters()
+                score, replicates = whole.layer_scores(), sums.resample(weights).layer_scores()
                 scalars = cluster_scalars(sums, whole)
                 bounds = [
                     studentised_interval(score, replicates, scalars, weights, LEVEL),

@@ -19,19 +19,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.coverage import KINDS, LARGE, LEVEL, REPLICATES, UNITS, pairs_of, simulate
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights
 from static_dynamic.analysis.estimate.information.cka import stage_cka
 from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, unit_information
 from static_dynamic.analysis.estimate.information.neighbours import neighbour_information
 from static_dynamic.analysis.estimate.information.subspace import (
     canonical_bits,
     directions,
+    fewest_clusters,
     project,
-    smallest,
-    split,
+    split_folds,
     subspace_information,
 )
-from static_dynamic.analysis.estimate.permutation import FactorPairs, pairs_of_factor
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights
+from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
 
 VIEWS, LARGE_RUNS, NEIGHBOUR_UNITS = 8, 30, 2
 
@@ -93,15 +93,15 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
     """Measure, factor, truth, value and bounds of every estimate."""
     factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
     truth, second = truths(kind)
-    weights, halves = bootstrap_weights(clips, REPLICATES, 0), split(factors, 0, 0)
-    count = directions(smallest(factors, halves), UNITS)
+    weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
+    count = directions(fewest_clusters(factors, folds), UNITS)
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
         rows = simulate(clips, kind, np.random.default_rng(run))
-        projected = project(rows, [half.views for half in halves], group, count)
-        own = [about_means(rows[half.views], group[half.views]) for half in halves]
+        projected = project(rows, [fold.views for fold in folds], group, count)
+        own = [about_means(rows[fold.views], group[fold.views]) for fold in folds]
         turns = [
-            np.linalg.lstsq(x, projected[half.views], rcond=None)[0]
-            for x, half in zip(own, halves, strict=True)
+            np.linalg.lstsq(x, projected[fold.views], rcond=None)[0]
+            for x, fold in zip(own, folds, strict=True)
         ]
         for f, pairs in enumerate(factors):
             for name, e in estimates(rows, pairs, weights):
@@ -109,7 +109,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
                     (name, f, *numbers)
                     for numbers in np.broadcast(truth[f][name], e["value"], e["low"], e["high"])
                 )
-            parts = [(half.pairs[f], half.orders[f]) for half in halves]
+            parts = [(fold.pairs[f], fold.orders[f]) for fold in folds]
             e = subspace_information(projected, pairs, weights, parts, LEVEL)
             bits = np.mean([bits_in(vectors, second[f]) for vectors in turns])
             yield "subspace", f, bits, e["value"], e["low"], e["high"]

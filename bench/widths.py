@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, cluster_moments, resample
-from static_dynamic.analysis.estimate.estimator import covariance_and_variance, pooled_variance
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights
+from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip
 from static_dynamic.datasets.views import SCHEMES, plan_pairs
@@ -44,11 +44,8 @@ def spreads(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
         of_pair = cluster[[i for _, (i, _, _), _ in plan]]
         scores = {}
         for stage in store.stages:
-            sums = cluster_moments(store.activations(stage), table, of_pair, len(clusters))
-            replicates = resample(sums, weights, slice(None))
-            covariance, variance, mean = covariance_and_variance(replicates)
-            total = pooled_variance(replicates, variance, mean).sum(-1)
-            scores[stage] = np.nanvar(covariance.sum(-1) / total[..., None], axis=0)
+            sums = Moments.per_cluster(store.activations(stage), table, of_pair, len(clusters))
+            scores[stage] = np.nanvar(sums.resample(weights).layer_scores(), axis=0)
         found.append(pd.DataFrame(scores, index=["dynamic", "static"]).T)
     return sum(found) / len(found)
 

@@ -1,4 +1,4 @@
-"""Runs side by side, as tables: trained beside untrained, one network beside another, seeds averaged."""
+"""Tables that compare finished runs: trained and untrained networks, several networks, means over seeds."""
 
 from __future__ import annotations
 
@@ -12,32 +12,31 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.bootstrap import MEASURED
-from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
-from static_dynamic.analysis.estimate.paired import MEASURES, Compared, PairedBootstrap
+from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
+from static_dynamic.analysis.estimate.paired import MEASURES, PairedBootstrap, PairedEstimate
 from static_dynamic.analysis.estimate.tables import read_layers, read_units
 from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import readings, split_stage
 
+# Thresholds of the sweep.
 SWEEP = np.linspace(0, 1, 41)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tidy tables of several runs; ``curve`` is a run's label, with the reading where it has several.
+    """Tidy tables of several runs.
 
-    ``runs`` one row a run (or seeds averaged); ``layers`` one a stage of it; ``differences`` one for each two
-    runs and stage; ``units`` the scores of all units; ``sweep`` parts of units by class, over thresholds, at
-    the stages that ``layers`` marks as ``shown``: one of each curve.
+    A run whose stages are read in several ways (streams, pathways) has one curve over depth per reading. Each
+    curve shows one of its stages in the figures of a single stage (column ``shown`` of `layers`).
     """
 
-    runs: pd.DataFrame
-    layers: pd.DataFrame
-    differences: pd.DataFrame
-    units: pd.DataFrame
-    sweep: pd.DataFrame
+    runs: pd.DataFrame  # one row per run, or per group of averaged seeds
+    layers: pd.DataFrame  # one row per run and stage
+    differences: pd.DataFrame  # one row per pair of runs and stage
+    units: pd.DataFrame  # scores of the units of the shown stages
+    sweep: pd.DataFrame  # percent of the units in each class, by threshold, at the shown stage of each curve
 
 
 def compare_runs(
@@ -57,26 +56,27 @@ def compare_runs(
     Parameters
     ----------
     threshold
-        A unit encodes a factor where its correlation is greater; the runs' own thresholds do not matter.
+        A unit encodes a factor if its unit score is above this threshold. It replaces the runs' thresholds.
     stage
-        The stage (or its place, ``stage5``, or its number) that figures of one stage show; None: the deepest of each curve.
+        The stage that figures of a single stage show: its name, its name without the reading (``stage5``), or
+        its number. None: the deepest stage of each curve.
     fuse
-        Of SlowFast, the readings after the lateral fusion, or those before it.
+        For SlowFast: show the readings after the lateral fusion instead of those before it.
     average_seeds
-        Runs that differ in their seed alone become one.
+        Average runs that differ only in their seed.
     iterations
-        For how many iterations the network of each run was trained.
+        Number of iterations for which the network of each run was trained.
 
     Raises
     ------
     UserError
-        Fewer than two runs, the same one twice, or one without results.
+        Fewer than two runs, the same folder twice, a run without results, or a stage that no run has.
     """
     if len(folders) < 2:
-        raise UserError("task=compare needs two runs at least: give runs=[FOLDER,FOLDER,...]")
+        raise UserError("task=compare needs at least two runs: give runs=[FOLDER,FOLDER,...]")
     folders = [Path(folder) for folder in folders]
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise UserError("runs=... names a folder twice: a run stands beside others once")
+        raise UserError("runs=... names a folder twice: name each run once")
     if iterations and len(iterations) != len(folders):
         raise UserError(f"task.iterations has {len(iterations)} numbers for {len(folders)} runs")
     stores = [Store.open(folder) for folder in folders]
@@ -86,12 +86,12 @@ def compare_runs(
     groups = group_seeds(identities) if average_seeds else [[k] for k in range(len(folders))]
     if len(groups) < 2:
         raise UserError(
-            "task.average_seeds leaves one run, since all of these differ in their seed alone: "
-            "python misc/average_runs.py averages them"
+            "task.average_seeds leaves one run, because these runs differ only in their seed: "
+            "average them with python misc/average_runs.py"
         )
     labels = label_groups(identities, groups, iterations)
 
-    layers = []
+    tables = []
     for label, members in zip(labels, groups, strict=True):
         table = mean_layers(members, per_run, boot)
         for reading, stages in readings(table.index, fuse).items():
@@ -100,13 +100,13 @@ def compare_runs(
             part.insert(0, "run", label)
             part.insert(1, "reading", reading)
             part["depth"] = np.arange(len(stages)) / max(1, len(stages) - 1)
-            layers.append(part.assign(shown=part["stage"] == shown))
-    layers = pd.concat(layers, ignore_index=True)
+            tables.append(part.assign(shown=part["stage"] == shown))
+    layers = pd.concat(tables, ignore_index=True)
     several = layers.groupby("run")["reading"].transform("nunique") > 1
     layers.insert(1, "curve", layers["run"].where(~several, layers["run"] + " " + layers["reading"]))
     if not layers["shown"].any():
         known = ", ".join(dict.fromkeys(layers["stage"]))
-        raise UserError(f"stg={stage}: none of the runs has it (stages: {known})")
+        raise UserError(f"stg={stage}: no run has this stage (stages: {known})")
 
     units = unit_scores(folders, labels, groups, layers)
     layers = layers.join(class_parts(units, threshold), on=["run", "stage"]).assign(threshold=threshold)
@@ -123,12 +123,12 @@ def compare_runs(
 
 
 def data_of(identity: dict) -> tuple:
-    """What makes videos of the same name the same ones: the data set and its folder."""
+    """Return the data set and its folder: videos of the same name are the same video if these are equal."""
     return identity["dataset"]["name"], identity["dataset"]["folder"]
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
-    """Numbers of the runs that are the same but for their seed, in the order of the first of each group."""
+    """Group the numbers of runs that differ only in their seed; groups are ordered by their first run."""
     groups: dict[str, list[int]] = {}
     for k, identity in enumerate(identities):
         groups.setdefault(json.dumps(identity | {"seed": None}, sort_keys=True), []).append(k)
@@ -138,8 +138,10 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 def label_groups(
     identities: Sequence[dict], groups: Sequence[Sequence[int]], iterations: Sequence[int] = ()
 ) -> list[str]:
-    """Name runs by what tells them apart: network, untrained or not, iterations, data set, seed, else a
-    number."""
+    """Label each group by the properties in which groups differ; equal labels get a number.
+
+    Properties: network, trained or untrained, iterations, data set, pairs, seeds.
+    """
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
     parts = pd.DataFrame(
@@ -152,33 +154,35 @@ def label_groups(
             "seed": [f"seed{'s' * (len(s) > 1)} {','.join(map(str, s))}" for s in seeds],
         }
     )
-    telling = [c for c in parts if c == "model" or parts[c].nunique() > 1]
-    labels = parts[telling].agg(" ".join, axis=1)
-    again = labels.duplicated(keep=False)
+    differing = [c for c in parts if c == "model" or parts[c].nunique() > 1]
+    labels = parts[differing].agg(" ".join, axis=1)
+    duplicated = labels.duplicated(keep=False)
     return [
         f"{label} ({k + 1})" if repeated else label
-        for k, (label, repeated) in enumerate(zip(labels, again, strict=True))
+        for k, (label, repeated) in enumerate(zip(labels, duplicated, strict=True))
     ]
 
 
 def is_trained(identity: dict) -> bool:
-    """Whether the network of a run had weights."""
+    """Return whether the network of a run had trained weights."""
     return identity["model"]["init"] != "random"
 
 
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Measures by stage with their intervals: a run's own, or the mean over seeds (then with 1.96 standard
-    errors over the seeds as well, ``_seeds``)."""
+    """Return the measures of each stage with their intervals: those of one run, or means over seeds.
+
+    Means over seeds also have a column ``_seeds``: 1.96 standard errors over the seeds.
+    """
     first = per_run[members[0]]
     columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
     if len(members) == 1:
         return first[["stream", "units", *columns]].assign(seeds=1)
     table = first[["stream", "units"]].assign(seeds=len(members))
     for stage in table.index:
-        found = boot.mean([(k, stage) for k in members])
-        table.loc[stage, columns] = np.stack([found.value, found.low, found.high], 1).ravel()
+        mean = boot.mean([(k, stage) for k in members])
+        table.loc[stage, columns] = np.stack([mean.value, mean.low, mean.high], 1).ravel()
     for measure in MEASURES:
         values = np.stack([per_run[k].loc[table.index, measure] for k in members])
         table[f"{measure}_seeds"] = 1.96 * values.std(0) / np.sqrt(len(members))
@@ -186,7 +190,10 @@ def mean_layers(
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """The stage of one curve that figures of one stage show: `wanted`, or the deepest."""
+    """Return the stage of a curve that figures of a single stage show.
+
+    This is the deepest stage, or `wanted` (None if the curve has no such stage).
+    """
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)
@@ -195,7 +202,7 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
 def unit_scores(
     folders: Sequence[Path], labels: Sequence[str], groups: Sequence[Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Scores of the units of every stage; those of all seeds one after the other."""
+    """Collect the unit scores of every stage; averaged seeds are concatenated."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
     parts = []
     for label, members in zip(labels, groups, strict=True):
@@ -207,13 +214,13 @@ def unit_scores(
 
 
 def class_parts(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Percent of units in each class, by run and stage."""
+    """Return the percentage of units in each class, by run and stage."""
     by_run = {run: counts_at(part, threshold) for run, part in units.groupby("run", sort=False)}
     return percent(pd.concat(by_run, names=["run", "stage"]))
 
 
 def percent(counts: pd.DataFrame) -> pd.DataFrame:
-    """Numbers of units by class as percentages, ``percent_<class>``."""
+    """Turn numbers of units per class into percentages, ``percent_<class>``."""
     counts = counts[list(UNIT_CLASSES)]
     return 100 * counts.div(counts.sum(axis=1), axis=0).add_prefix("percent_")
 
@@ -225,30 +232,34 @@ def differences(
     layers: pd.DataFrame,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Differences of every two runs: stage by stage where they have the same ones, else between the shown
-    ones (the fifth block of one network is no match for the fifth stage of another)."""
-    of_run = {label: layers[layers["run"] == label] for label in labels}
+    """Estimate the difference of every two runs.
+
+    Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
+    the fifth block of one network does not correspond to the fifth stage of another.
+    """
+    by_run = {label: layers[layers["run"] == label] for label in labels}
     contrasts = []
     for i, j in combinations(range(len(labels)), 2):
-        left, right = (of_run[labels[k]] for k in (i, j))
+        left, right = (by_run[labels[k]] for k in (i, j))
         pairs = list(zip(left["stage"], right["stage"], strict=False))
         if list(left["stage"]) != list(right["stage"]):
             pairs = list(product(*(part.loc[part["shown"], "stage"] for part in (left, right))))
         contrasts += [(i, j, *pair) for pair in pairs]
     rows = []
     for i, j, s, t in tqdm(contrasts, desc="compare", unit="stage", disable=None if progress else True):
-        found = boot.difference([(k, s) for k in groups[i]], [(k, t) for k in groups[j]])
-        rows.append(
-            {"run": labels[i], "minus": labels[j], "stage": s, "minus_stage": t, **difference_row(found)}
-        )
+        difference = boot.difference([(k, s) for k in groups[i]], [(k, t) for k in groups[j]])
+        names = {"run": labels[i], "minus": labels[j], "stage": s, "minus_stage": t}
+        rows.append(names | difference_row(difference))
     return pd.DataFrame(rows)
 
 
-def difference_row(found: Compared) -> dict:
-    """One difference as columns: how it was made, and each measure with its interval."""
-    row = {"paired": found.paired, "videos": found.videos[0], "minus_videos": found.videos[1]}
+def difference_row(difference: PairedEstimate) -> dict:
+    """Return one difference as columns: pairing, numbers of videos, and each measure with its interval."""
+    videos, minus_videos = difference.videos
+    row: dict = {"paired": difference.paired, "videos": videos, "minus_videos": minus_videos}
     for k, measure in enumerate(MEASURES):
-        row |= {measure: found.value[k], f"{measure}_low": found.low[k], f"{measure}_high": found.high[k]}
+        row[measure] = difference.value[k]
+        row |= {f"{measure}_low": difference.low[k], f"{measure}_high": difference.high[k]}
     return row
 
 
@@ -258,7 +269,7 @@ def describe(
     groups: Sequence[Sequence[int]],
     iterations: Sequence[int],
 ) -> pd.DataFrame:
-    """What each run is: network, weights, training, data, views, seeds."""
+    """Describe each run: network, weights, training, data, views, seeds."""
     rows = []
     for label, members in zip(labels, groups, strict=True):
         manifest = stores[members[0]].manifest

@@ -1,25 +1,26 @@
-"""Intervals of a stage's scores, shares and mean bits: the symmetric studentised bootstrap over clusters.
+"""Confidence intervals from a bootstrap over clusters.
 
-Where activations have heavy tails, a few videos decide both a score and how sure of it we seem to be, and an
-interval of fixed shape is too short when they are absent. Each replicate is therefore measured in its own
-standard error (Hall 1988, "On symmetric bootstrap confidence intervals"; Davison & Hinkley 1997, sections 5.2
-and 2.7.2), and the interval is
+Pairs of one video are not independent. A replicate therefore draws whole clusters (all clips of one video)
+with replacement, as many as there are. Means and variances that are estimated from few clusters bias scores
+towards zero, and replicates once more: percentiles of the replicates would miss the truth too often
+(bench/coverage.py). Both intervals below take this bias off. For K clusters:
+
+`interval`, for units, has a fixed shape:
+
+    2 * estimate - mean(replicates)  -+  t(K - 1) * sqrt(K / (K - 1)) * std(replicates)
+
+`studentised_interval`, for the scores and shares of a stage, is the symmetric studentised bootstrap:
 
     2 * estimate - mean(replicates)  -+  q * standard error
 
-with q the quantile of |replicate - mean(replicates)| / (standard error of the replicate), no less than
-Student's t(K - 1) for K clusters. bench/coverage.py compares it with the interval of fixed shape.
+where q is the quantile of |replicate - mean(replicates)| / (standard error of the replicate), but at least
+Student's t(K - 1). With heavy-tailed activations a few videos decide both a score and its apparent precision,
+and an interval of fixed shape is too short if these videos are missing (Hall 1988, "On symmetric bootstrap
+confidence intervals"; Davison & Hinkley 1997, sections 5.2 and 2.7.2).
 
-A score is a ratio of four sums over clusters, s_f = (N_f / n_f) / (Q / n): of products and numbers of the
-pairs of factor f, of squares and numbers of all pairs. Its standard error follows from what a cluster adds
-to these (the infinitesimal jackknife), so that a replicate costs six numbers a cluster and not one a unit.
-
-Mean bits are no function of so few sums. With t, p, q a cluster's sums of za + zb, za zb and za^2 + zb^2, and
-n its pairs, it moves the correlation r of a unit (mean m, variance v, of N pairs) by
-
-    (p - (1 - r) m t - r q / 2) / (N v), less n times the same of all clusters / N
-
-and its bits by r / ((1 - r^2) ln 2) times that. The sum over units is one matrix product a sum.
+A layer score is a ratio of four sums over clusters, s_f = (N_f / n_f) / (Q / n): products and number of the
+pairs of factor f, squares and number of all pairs. Its standard error follows from the terms of each cluster
+(infinitesimal jackknife), so one replicate needs six numbers per cluster instead of six per cluster and unit.
 """
 
 from __future__ import annotations
@@ -27,31 +28,59 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
-from static_dynamic.analysis.estimate.estimator import (
-    Moments,
-    covariance_and_variance,
-    gaussian_bits,
-    softmax,
-)
+from static_dynamic.analysis.estimate.estimator import append_shares
+from static_dynamic.analysis.estimate.moments import Moments, layer_score
 
-# of fewer, too many replicates are nearly all one cluster: Student's t and the spread of the replicates then
+# Below 8 clusters many replicates consist almost of one cluster and their standard errors are useless: the
+# studentised interval falls back to t x standard deviation of the replicates.
 FEWEST_CLUSTERS = 8
 
 
-def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
-    """What each cluster adds to the sums of the scores, summed over units: (clusters, 2 F + 2).
+def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> NDArray:
+    """Draw replicates: how often each replicate contains each cluster, (replicates, clusters).
 
-    Columns: for each factor the products of its members about the mean of `whole` (the sums over all
+    With one cluster there is no replicate.
+    """
+    if n_clusters < 2:
+        return np.empty((0, n_clusters))
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot).astype(np.float64)
+
+
+def finite_mean(replicates: NDArray) -> NDArray:
+    """Return the mean over the finite replicates (R, ...); NaN where no replicate is finite."""
+    finite = np.isfinite(replicates)
+    with np.errstate(invalid="ignore"):
+        return np.where(finite, replicates, 0).sum(0) / finite.sum(0)
+
+
+def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:
+    """Return the bounds of the interval of fixed shape; replicates (R, ...) that are NaN do not count.
+
+    Bounds are NaN where all replicates are NaN, and everywhere if there are no replicates.
+    """
+    alive = ~np.isnan(replicates)
+    count = alive.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(alive, replicates, 0).sum(0) / count
+        spread = np.sqrt(np.where(alive, (replicates - mean) ** 2, 0).sum(0) / count)
+    half = student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(clusters / max(1, clusters - 1)) * spread
+    return 2 * point - mean - half, 2 * point - mean + half
+
+
+def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
+    """Return the terms of each cluster in the sums of the layer scores, added up over units: (K, 2 F + 2).
+
+    Columns: for each factor, the products of its members about the mean of `whole` (the sums over all
     clusters) and the number of its pairs; then half the squares about the pooled mean, and the number of all
     pairs.
     """
-    _, _, mean = covariance_and_variance(whole)
     weight = whole.count / whole.count.sum()
-    # means as the sums have them: of rows shifted by one row a factor
-    mean = mean - sums.shift  # (F, C)
+    # `sums` are of rows shifted by one row per factor, so means are shifted too.
+    mean = whole.covariance_and_variance[2] - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
     product = (
@@ -64,16 +93,16 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
     return np.column_stack([factors, square.sum(-1) / 2, count.sum(-1)])
 
 
-def scores_of(x: NDArray) -> NDArray:
-    """Layer scores (..., F) from sums (..., 2 F + 2) of the columns of `cluster_scalars`."""
+def scores_of_scalars(x: NDArray) -> NDArray:
+    """Return layer scores (..., F) from sums over clusters of `cluster_scalars`, (..., 2 F + 2)."""
     products, counts, square, count = x[..., :-2:2], x[..., 1:-2:2], x[..., -2:-1], x[..., -1:]
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (products / counts) / (square / count)
+        return layer_score(products / counts, square / count)
 
 
 def gradients(x: NDArray) -> NDArray:
-    """Derivatives of scores and shares to the sums x (..., J): (..., F + F + 1, J), scores first."""
-    s = scores_of(x)
+    """Return the derivatives of scores and shares by the sums x (..., J): (..., F + F + 1, J)."""
+    s = scores_of_scalars(x)
     n_factors = s.shape[-1]
     score = np.zeros((*s.shape, x.shape[-1]))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -82,99 +111,75 @@ def gradients(x: NDArray) -> NDArray:
             score[..., f, 2 * f + 1] = -s[..., f] / x[..., 2 * f + 1]
             score[..., f, -2] = -s[..., f] / x[..., -2]
             score[..., f, -1] = s[..., f] / x[..., -1]
-    share = softmax(np.concatenate([s, np.ones_like(s[..., :1])], axis=-1))  # (..., F + 1)
+    share = append_shares(s)[..., n_factors:]  # (..., F + 1)
     slope = share[..., :, None] * (np.eye(n_factors + 1)[:, :n_factors] - share[..., None, :n_factors])
     return np.concatenate([score, slope @ score], axis=-2)
 
 
 def standard_errors(
-    x: NDArray, weights: NDArray, slope_of: Callable[[NDArray], NDArray] = gradients
+    x: NDArray, weights: NDArray, gradients_of: Callable[[NDArray], NDArray] = gradients
 ) -> NDArray:
-    """Standard errors of scores and shares in each replicate, (R, F + F + 1), by the infinitesimal jackknife.
+    """Return the standard errors of scores and shares in each replicate, (R, F + F + 1).
 
-    x (clusters, J) of `cluster_scalars`; a score does not change with the scale of x, so that the influences
-    of all clusters sum to zero as they are. Another function of such sums has another `slope_of`, its
-    derivatives (..., S, J).
+    They are those of the infinitesimal jackknife. Scores do not change with the scale of x, so the influences
+    of all clusters sum to zero and no mean has to be subtracted.
+
+    Parameters
+    ----------
+    x : (K, J)
+        `cluster_scalars` of each cluster.
+    weights : (R, K)
+        How often each replicate contains each cluster.
+    gradients_of
+        Derivatives (..., S, J) of the S statistics with respect to the sums of x.
     """
     clusters, columns = x.shape
-    slope = slope_of(weights @ x)  # (R, S, J)
+    slope = gradients_of(weights @ x)  # (R, S, J)
     second = weights @ (x[:, :, None] * x[:, None]).reshape(clusters, -1)
     variance = np.einsum("rsj,rjk,rsk->rs", slope, second.reshape(-1, columns, columns), slope, optimize=True)
     return np.sqrt(np.maximum(variance, 0) * clusters / max(1, clusters - 1))
 
 
-def added_bits(sums: Moments, drawn: Moments, r: NDArray, plain: NDArray | None = None) -> NDArray:
-    """What each cluster adds to the Gaussian bits of each replicate, summed over units and before the mean is
-    taken off: (R, F, clusters).
-
-    Parameters
-    ----------
-    sums : (clusters, F, C)
-        Of the clusters.
-    drawn : (R, F, C)
-        Of the replicates.
-    r : (R, F, C)
-        Correlations of the replicates; units of which bits are no finite number add nothing.
-    plain : (R, F, C)
-        The same as `drawn` has them, where something was added to arctanh(r) since.
-    """
-    plain = r if plain is None else plain
-    _, variance, mean = covariance_and_variance(drawn)
-    mean = mean - drawn.shift  # as the sums have it
-    with np.errstate(invalid="ignore", divide="ignore"):
-        scale = r / ((1 - plain**2) * np.log(2) * variance * drawn.count[..., None])
-    scale = np.where(np.isfinite(gaussian_bits(r)) & np.isfinite(scale), scale, 0)
-    mean = np.where(scale == 0, 0, mean)
-    plain = np.where(scale == 0, 0, plain)
-    added = np.empty((*drawn.count.shape, len(sums.count)))
-    for f in range(added.shape[1]):
-        s, m, c = scale[:, f], mean[:, f], plain[:, f]
-        added[:, f] = s @ sums.product[:, f].T
-        added[:, f] -= (s * (1 - c) * m) @ sums.total[:, f].T
-        added[:, f] -= (s * c / 2) @ sums.square[:, f].T
-    return added
-
-
-def errors_of_bits(added: NDArray, count: NDArray, weights: NDArray) -> NDArray:
-    """Standard errors of summed bits (R,) by the infinitesimal jackknife: `added_bits` of one factor (R,
-    clusters), its pairs by cluster, (clusters,)."""
-    clusters = len(count)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.einsum("rk,rk->r", weights, added) / (weights @ count)
-    influence = added - mean[:, None] * count
-    variance = np.einsum("rk,rk,rk->r", weights, influence, influence)
-    return np.sqrt(variance * clusters / max(1, clusters - 1))
-
-
 def studentised_interval(
     point: NDArray, replicates: NDArray, x: NDArray, weights: NDArray, level: float
 ) -> tuple[NDArray, NDArray]:
-    """Bounds of the interval of the module's text: point (S,), replicates (R, S), scores and then shares, or
-    scores alone.
+    """Return the bounds of the studentised interval of scores and shares, or of scores alone.
 
-    Replicates of one cluster, or without pairs of a factor, do not count; NaN where none is left.
+    Parameters
+    ----------
+    point, replicates : (S,), (R, S)
+        Scores, then shares, of the sample and of the replicates.
+    x : (K, J)
+        `cluster_scalars` of each cluster.
+    weights : (R, K)
+        How often each replicate contains each cluster.
     """
     error = standard_errors(x, np.ones((1, len(x))))[0, : len(point)]
     errors = standard_errors(x, weights)[:, : len(point)]
-    return bounds(point, replicates, error, errors, len(x), level)
+    return studentised_bounds(point, replicates, error, errors, len(x), level)
 
 
-def bounds(
+def studentised_bounds(
     point: NDArray, replicates: NDArray, error: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[NDArray, NDArray]:
-    """The same from standard errors: of the estimate (S,) and of each replicate (R, S)."""
+    """Return the bounds of the studentised interval from standard errors.
+
+    `error` (S,) is of the sample, `errors` (R, S) are of the replicates.
+    Replicates of one cluster, or without pairs of a factor, do not count. Bounds are NaN if no replicate is
+    left.
+    """
     alive = np.isfinite(replicates).all(-1)
     if clusters < 2 or not alive.any():
         return np.full_like(point, np.nan), np.full_like(point, np.nan)
     replicates, errors = replicates[alive], errors[alive]
     mean = replicates.mean(0)
-    # what rounding leaves of a standard error is none
-    measured = errors > 1e-9 * np.maximum(error, 1e-300)
+    # A standard error below this is rounding error of zero: such a replicate has no distance.
+    known = errors > 1e-9 * np.maximum(error, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
-        distance = np.where(measured, np.abs(replicates - mean) / errors, np.nan)
+        distance = np.where(known, np.abs(replicates - mean) / errors, np.nan)
     q = np.full(len(point), student_t.ppf((1 + level) / 2, clusters - 1))
-    known = measured.any(0) & (clusters >= FEWEST_CLUSTERS)
-    q[known] = np.maximum(q[known], np.nanquantile(distance[:, known], level, axis=0))
+    studentised = known.any(0) & (clusters >= FEWEST_CLUSTERS)
+    q[studentised] = np.maximum(q[studentised], np.nanquantile(distance[:, studentised], level, axis=0))
     if clusters < FEWEST_CLUSTERS:
         error = replicates.std(0) * np.sqrt(clusters / (clusters - 1))
     centre = 2 * point - mean

@@ -1,21 +1,22 @@
-"""How large a study has to be: ``task=plan`` on a small finished run, the pilot.
+"""Size of a study for intervals of a given width: ``task=plan`` on a small finished run, the pilot.
 
-To the first order, the error of a layer score is the mean of what each clip adds to it. For a pair i of
-factor f, with n_i = sum_u (za_u - m_fu)(zb_u - m_fu), q_i half the squares of both members about the pooled
-mean, and N_f, v the means of n and q,
+To first order, the error of a layer score is a mean of one term per pair. For pair i of factor f let
+n_i = sum_u (za_u - m_fu)(zb_u - m_fu), let q_i be half the squares of both members about the pooled mean, and
+let N_f and v be the means of n and q. The terms are
 
-    to the score of its own factor      (n_i - N_f) / v      over the pairs of that factor
-    to either score                   - s_f (q_i - v) / v    over all pairs
+    in the score of the pair's own factor      (n_i - N_f) / v      over the pairs of that factor
+    in both scores                           - s_f (q_i - v) / v    over all pairs
 
-These have a variance component between clips, of the mean over all that a clip may show, and one within
-clips, of which styles are drawn for it. `factorial` pays for all views of a clip and has the first alone;
-`both` adds the second, of one pair of each factor; `paper` has one pair of one factor a clip, so that every
-clip tells of one score only. With clusters of several clips, components are those of sums over the clips of
-a cluster, draws being independent between clips. The half-width that K clusters reach is t(K - 1) *
-sqrt(variance / K), and a scheme takes as long as its views, at the time that a view took in the pilot.
+The error has two variance components: between clips (of a clip's mean over all views that it can show), and
+within clips (of the random choice of styles). `factorial` reads all views of a clip and has only the first.
+`both` adds the second, for one pair per factor. `paper` has one pair of one factor per clip, so each clip
+informs only one score. If clusters have several clips, components are of sums over the clips of a cluster;
+the choice of styles is independent between clips. K clusters give the half-width
+t(K - 1) * sqrt(variance / K). Time is the number of views times the pilot's time per view.
 
-A plan is as good as its pilot: the width that it predicts is about 100 / sqrt(2 K) % uncertain with K pilot
-clusters, more with heavy tails, and it takes further clips for alike. Styles are those of the pilot.
+A plan is as good as its pilot. The predicted width has a relative error of about 100 / sqrt(2 K) % for K
+pilot clusters, more with heavy tails. The plan assumes further clips like those of the pilot, in the same
+styles.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from static_dynamic.analysis.estimate.bootstrap import MEASURED
-from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.estimate.estimator import MEASURED
+from static_dynamic.analysis.estimate.moments import layer_score
+from static_dynamic.analysis.estimate.pairs import open_finished
 from static_dynamic.errors import UserError
 
-# views a clip, of S styles
+# Views per clip of each way to make pairs, from the number of styles.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
-# what a pilot of each pairing can tell of
-TELLS = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
-# how the pairs of a study that can be planned are made (segmentation data sets have repeats)
-PLANNED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
+# Ways to make pairs that a pilot can plan for: their views are among the pilot's.
+PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
+# Options that a pilot must have; a missing one counts as right. Segmentation data sets have `repeats`.
+REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
+# Fewest clusters of a pilot, and most clusters of a plan.
 FEWEST, MOST = 4, 10**7
 UNITS_AT_A_TIME = 256
 
@@ -46,69 +49,64 @@ UNITS_AT_A_TIME = 256
 def plan_study(
     run_dir: str | Path, width: float, *, stage: str | None = None, seconds_per_view: float | None = None
 ) -> pd.DataFrame:
-    """Clips, views and time that each pairing needs for intervals of half-width `width`, by stage and score.
+    """Plan the clips, views and hours of a study whose intervals have the half-width `width`.
 
     Returns
     -------
     table
-        stage, score, pairs (the pairing), between, within (variance components of a cluster), clusters,
-        clips, views, hours.
+        One row per stage, score and way to make pairs: stage, score, pairs, between, within (variance
+        components of a cluster), clusters, clips, views, hours.
 
     Raises
     ------
     UserError
-        A pilot that is not finished or too small, a width that makes no sense, or no known time of a view.
+        The pilot is unfinished, too small or of other pairs; `width` is not between 0 and 1; or the time per
+        view is unknown.
     """
     if not 0 < width < 1:
         raise UserError(f"task.width={width:g}: the half-width of an interval of a score is between 0 and 1")
-    store = Store.open(run_dir)
-    store.require_finished()
-    seconds = time_of_view(store.path) if seconds_per_view is None else seconds_per_view
+    store, pairs = open_finished(run_dir)
+    seconds = time_per_view(store.path) if seconds_per_view is None else seconds_per_view
     views = pd.read_parquet(store.path / "views.parquet")
-    pairs = store.finished_pairs()
     identity = store.manifest["identity"]
     scheme = identity["pairs"]
-    unusual = [
-        f"{key}={identity[key]}" for key, usual in PLANNED.items() if identity.get(key, usual) != usual
-    ]
-    if unusual:
+    wrong = [f"{key}={identity[key]}" for key, value in REQUIRED.items() if identity.get(key, value) != value]
+    if wrong:
         raise UserError(
-            f"{store.path}: a plan is for pairs of views of one clip; this run has {', '.join(unusual)}"
+            f"{store.path}: a plan needs pairs of two views of one clip; this run has {', '.join(wrong)}"
         )
     clusters, clips = pairs["cluster"].nunique(), pairs["clip"].nunique()
-    if clusters < FEWEST or pairs["factor"].nunique() < len(MEASURED):
-        raise UserError(
-            f"{store.path}: {clusters} videos: a plan needs a pilot of {FEWEST}, and pairs of both factors"
-        )
+    if clusters < FEWEST:
+        raise UserError(f"{store.path}: {clusters} videos: a plan needs a pilot of at least {FEWEST}")
     if stage is not None:
-        store.activations(stage)  # refuses a stage that is not there
+        store.activations(stage)  # raises UserError if the run has no such stage
     per_clip = {name: count(views["style"].nunique()) for name, count in VIEWS.items()}
     rows = []
     for name in [stage] if stage else store.stages:
-        parts = pair_parts(store.activations(name), pairs)
-        for planned in TELLS[scheme]:
+        terms = pair_terms(store.activations(name), pairs)
+        for planned in PLANNED_FROM[scheme]:
             for f, factor in enumerate(MEASURED):
-                found = components(parts, f, scheme, planned)
-                needed = clusters_for(found.between + found.within, width)
-                number = int(np.ceil(needed * clips / clusters))
+                variance = variance_components(terms, f, scheme, planned)
+                needed = clusters_for(variance.between + variance.within, width)
+                n_clips = int(np.ceil(needed * clips / clusters))
                 rows.append(
                     {
                         "stage": name,
                         "score": factor,
                         "pairs": planned,
-                        "between": found.between,
-                        "within": found.within,
+                        "between": variance.between,
+                        "within": variance.within,
                         "clusters": needed,
-                        "clips": number,
-                        "views": number * per_clip[planned],
-                        "hours": number * per_clip[planned] * seconds / 3600,
+                        "clips": n_clips,
+                        "views": n_clips * per_clip[planned],
+                        "hours": n_clips * per_clip[planned] * seconds / 3600,
                     }
                 )
     return pd.DataFrame(rows)
 
 
-def time_of_view(folder: Path) -> float:
-    """Seconds that a view took in the pilot."""
+def time_per_view(folder: Path) -> float:
+    """Read the pilot's time per view, in seconds."""
     file = folder / "timing.json"
     if not file.exists():
         raise UserError(f"{folder} holds no timing.json: give task.seconds_per_view=SECONDS")
@@ -116,8 +114,8 @@ def time_of_view(folder: Path) -> float:
     return timing["seconds"] / timing["views"]
 
 
-def pair_parts(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Clip, cluster and factor of each pair of one stage, with its n_i and q_i of the module's text."""
+def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return clip, cluster and factor of each pair of one stage, with its n_i and q_i (columns n, q)."""
     a, b, factor = (pairs[name].to_numpy() for name in ("a", "b", "factor"))
     product, square = np.zeros(len(pairs)), np.zeros(len(pairs))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
@@ -133,54 +131,61 @@ def pair_parts(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Components:
-    """Variance of what a cluster adds to a score: between clusters, and of what is drawn within clips."""
+class VarianceComponents:
+    """Variance of a cluster's term in the error of a score: between clusters, and within clips."""
 
     between: float
     within: float
 
 
-def components(parts: pd.DataFrame, f: int, pilot: str, planned: str) -> Components:
-    """Components of the score of factor `f` in a study of pairing `planned`, from the pairs of a pilot.
+def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -> VarianceComponents:
+    """Estimate the variance components of the score of factor `f` in a planned study.
 
-    The pooled variance of a `factorial` study is that of all its pairs; the others have as many pairs of each
-    factor. The pairs of a clip that are drawn for its two factors are taken as independent.
+    The pooled variance of a `factorial` study is over all its pairs; `both` and `paper` have equally many
+    pairs of each factor. The pairs that a clip shows for its two factors are taken as independent.
+
+    Parameters
+    ----------
+    terms
+        `pair_terms` of the pilot.
+    pilot, planned
+        How the pilot's pairs were made, and how those of the study will be made.
     """
-    share = parts["factor"].map(parts["factor"].value_counts(normalize=True))
-    weight = share * len(MEASURED) if planned == "factorial" else pd.Series(1.0, parts.index)
-    own = parts["factor"] == f
-    v = np.average(parts["q"], weights=weight / share)
-    score = parts.loc[own, "n"].mean() / v
-    # what a pair adds to the error where it is the one pair of its factor that its clip shows
-    of_score = ((parts["n"] / v - score).where(own, 0)).to_numpy()
-    of_pool = weight * -score * (parts["q"] / v - 1)
+    share = terms["factor"].map(terms["factor"].value_counts(normalize=True))
+    weight = share * len(MEASURED) if planned == "factorial" else pd.Series(1.0, terms.index)
+    own = terms["factor"] == f
+    v = np.average(terms["q"], weights=weight / share)
+    score = layer_score(terms.loc[own, "n"].mean(), v)
+    # Terms of a pair in the error if it is the only pair of its factor that its clip shows.
+    in_own_score = ((terms["n"] / v - score).where(own, 0)).to_numpy()
+    in_both_scores = weight * -score * (terms["q"] / v - 1)
     if planned == "paper":
-        adds = of_score / (share if pilot == "paper" else 1 / len(MEASURED)) + of_pool
+        term = in_own_score / (share if pilot == "paper" else 1 / len(MEASURED)) + in_both_scores
     else:
-        adds = of_score + of_pool / len(MEASURED)
-    clips = parts[["cluster", "clip"]].drop_duplicates()
-    drawn = adds.groupby([parts["cluster"], parts["clip"], parts["factor"]])
-    mean, square = drawn.mean(), (adds**2).groupby([parts["cluster"], parts["clip"], parts["factor"]]).mean()
+        term = in_own_score + in_both_scores / len(MEASURED)
+    clips = terms[["cluster", "clip"]].drop_duplicates()
+    by_factor = [terms["cluster"], terms["clip"], terms["factor"]]
+    mean, square = term.groupby(by_factor).mean(), (term**2).groupby(by_factor).mean()
     level = ["cluster", "clip"]
-    if planned == "paper":  # one pair of one factor: both are drawn
+    if planned == "paper":  # a clip shows one random pair of one random factor
         clip = mean.groupby(level).mean()
         within = square.groupby(level).mean() - clip**2
     else:
         clip = mean.groupby(level).sum()
         within = (square - mean**2).groupby(level).sum() * (planned == "both")
-    size = len(clips) / clips["cluster"].nunique()  # clips a cluster, in the mean
-    of_cluster = clip.groupby("cluster").sum() / size
-    between = (of_cluster**2).sum() / (len(of_cluster) - 1)
-    return Components(float(between), float(within.groupby("cluster").sum().mean() / size**2))
+    size = len(clips) / clips["cluster"].nunique()  # mean number of clips per cluster
+    cluster = clip.groupby("cluster").sum() / size
+    between = (cluster**2).sum() / (len(cluster) - 1)
+    return VarianceComponents(float(between), float(within.groupby("cluster").sum().mean() / size**2))
 
 
 def half_width(variance: float, clusters: int, level: float = 0.95) -> float:
-    """Half-width of the interval of a score from so many clusters."""
+    """Return the half-width of the interval of a score from this number of clusters."""
     return float(student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(variance / clusters))
 
 
 def clusters_for(variance: float, width: float) -> int:
-    """Fewest clusters whose interval is no wider; found by halving, since the width falls with them."""
+    """Find by bisection the smallest number of clusters whose interval has at most the half-width `width`."""
     low, high = 2, MOST
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,4 @@
-"""Tables: as files, as text for a terminal, and averaged over runs."""
+"""Tables of finished runs: writing, reading, and averaging over runs."""
 
 from __future__ import annotations
 
@@ -16,59 +16,56 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table without its index, as parquet or csv by the suffix of `path`."""
+    with atomic_path(path) as temporary:
+        if path.suffix == ".parquet":
+            table.to_parquet(temporary, index=False)
+        else:
+            table.to_csv(temporary, index=False)
+
+
 def write_tables(folder: Path, result: RunEstimate) -> None:
-    """Write ``layers.csv``, ``units.parquet`` and, for each stage, the original's two-row ``dim_est`` csv."""
-    with atomic_path(folder / "layers.csv") as temporary:
-        result.layers.to_csv(temporary, index=False)
-    with atomic_path(folder / "units.parquet") as temporary:
-        result.units.to_parquet(temporary, index=False)
+    """Write ``layers.csv``, ``units.parquet`` and the two-row ``dim_est`` csv of each stage."""
+    write_table(folder / "layers.csv", result.layers)
+    write_table(folder / "units.parquet", result.units)
     for _, row in result.layers.iterrows():
         with atomic_path(dimensions_file(folder, row["stage"])) as temporary:
             with temporary.open("w", newline="") as file:
-                writer = csv.writer(file)  # CRLF, as the original's
+                writer = csv.writer(file)  # ends lines with CRLF, as the original code does
                 writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
                 writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a csv file."""
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
-
-
 def write_variance(folder: Path, estimate: VarianceEstimate) -> None:
     """Write ``variance_layers.csv`` and ``variance_units.parquet``."""
-    with atomic_path(folder / "variance_layers.csv") as temporary:
-        estimate.layers.to_csv(temporary, index=False)
-    with atomic_path(folder / "variance_units.parquet") as temporary:
-        estimate.units.to_parquet(temporary, index=False)
+    write_table(folder / "variance_layers.csv", estimate.layers)
+    write_table(folder / "variance_units.parquet", estimate.units)
 
 
 def write_information(folder: Path, layers: pd.DataFrame, units: pd.DataFrame) -> None:
     """Write ``information_layers.csv`` and ``information_units.parquet``."""
     write_table(folder / "information_layers.csv", layers)
-    with atomic_path(folder / "information_units.parquet") as temporary:
-        units.to_parquet(temporary, index=False)
+    write_table(folder / "information_units.parquet", units)
 
 
 def dimensions_file(folder: Path, stage: str) -> Path:
-    """The original's two-row csv of one stage: dimensions, then percent; dynamic, static, residual."""
+    """Return the path of a stage's two-row csv: dimensions, then percent; dynamic, static, residual."""
     return folder / "dim_est" / f"{stage.replace('/', '--')}.csv"
 
 
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """Average ``layers.csv`` over runs that differ in their seed: mean and 1.96 * std / sqrt(n) for each
-    stage.
+    """Average ``layers.csv`` over runs that differ in their seed: mean and 1.96 * std / sqrt(n) per stage.
 
-    The standard deviation is that of the original's script (population, ddof 0).
+    As in the original script, the standard deviation is that of the population (ddof 0).
 
     Raises
     ------
     UserError
-        Fewer than two runs, one without results, or runs of different stages.
+        Fewer than two runs, a run without results, or runs of different stages.
     """
     if len(folders) < 2:
-        raise UserError(f"{len(folders)} run: an average needs two runs at least")
+        raise UserError(f"{len(folders)} run: an average needs at least two runs")
     runs = [read_layers(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         if list(run.index) != list(runs[0].index):
@@ -83,28 +80,18 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def read_units(folder: str | Path) -> pd.DataFrame:
-    """``units.parquet`` of a finished run.
-
-    Raises
-    ------
-    UserError
-        Where there is none.
-    """
-    file = Path(folder) / "units.parquet"
-    if not file.exists():
-        raise UserError(f"{folder} holds no units.parquet: is it the folder of a finished run?")
-    return pd.read_parquet(file)
+    """Read ``units.parquet`` of a finished run; raise UserError if the folder has none."""
+    return pd.read_parquet(existing_file(folder, "units.parquet"))
 
 
 def read_layers(folder: str | Path) -> pd.DataFrame:
-    """``layers.csv`` of a finished run, by stage.
+    """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the folder has none."""
+    return pd.read_csv(existing_file(folder, "layers.csv")).set_index("stage")
 
-    Raises
-    ------
-    UserError
-        Where there is none.
-    """
-    file = Path(folder) / "layers.csv"
+
+def existing_file(folder: str | Path, name: str) -> Path:
+    """Return the path of a result file; raise UserError if the folder has no such file."""
+    file = Path(folder) / name
     if not file.exists():
-        raise UserError(f"{folder} holds no layers.csv: is it the folder of a finished run?")
-    return pd.read_csv(file).set_index("stage")
+        raise UserError(f"{folder} holds no {name}: is it the folder of a finished run?")
+    return file

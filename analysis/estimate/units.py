@@ -1,11 +1,11 @@
-"""A look at single units: ``task=units`` on a run folder.
+"""Single units of a finished run: ``task=units`` on a run folder.
 
-    thresholds.csv, .png    classes of units at every threshold
-    histograms.png          correlations of the units of each stage
-    top_units.csv, .jpg     the clearest units of each class, and frames of the clips that drive them most
+    thresholds.csv, .png    number of units of each class at every threshold
+    histograms.png          unit scores of each stage
+    top_units.csv, .jpg     highest-scoring units of each class, and frames of the clips that drive them
 
-The score of a unit is a mean over pairs, (za - m)(zb - m) / v, so that each clip adds a part to it. The clips
-that drive a unit are those with the largest parts, on whichever side of the mean they are.
+A unit score is a mean over pairs of (za - m)(zb - m) / v, so each clip contributes a part of it. The clips
+that drive a unit are those with the largest parts, whether the unit is above or below its mean there.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.bootstrap import MEASURED
-from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES, classify
+from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES, classify
 from static_dynamic.analysis.run.store import Store
 
-# classes of which there are clearest units, and the factors whose pairs drive them
+# Classes whose top units are listed, with the factors whose pairs drive them.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
 
 
 def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Number of units of each class by stage, at any threshold."""
+    """Count the units of each class by stage, at one threshold."""
     index = classify(units["score_dynamic"].to_numpy(), units["score_static"].to_numpy(), threshold)
     named = units[["stage"]].assign(named=pd.Categorical.from_codes(index, UNIT_CLASSES))
     counts = named.groupby("stage", sort=False)["named"].value_counts().unstack(fill_value=0)
@@ -33,29 +32,29 @@ def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def sweep_thresholds(units: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
-    """Classes at each threshold: stage, threshold, and a column of counts for each class."""
+    """Count the units of each class at each threshold: stage, threshold, and one column per class."""
     parts = [counts_at(units, t).reset_index().assign(threshold=t) for t in thresholds]
     table = pd.concat(parts, ignore_index=True)
-    place = {stage: k for k, stage in enumerate(units["stage"].unique())}
-    table = table.sort_values(["stage", "threshold"], key=lambda c: c.map(place) if c.name == "stage" else c)
+    depth = {stage: k for k, stage in enumerate(units["stage"].unique())}
+    table = table.sort_values(["stage", "threshold"], key=lambda c: c.map(depth) if c.name == "stage" else c)
     return table[["stage", "threshold", *UNIT_CLASSES]].reset_index(drop=True)
 
 
 def top_units(
     store: Store, units: pd.DataFrame, stage: str, threshold: float, count: int, clips: int
 ) -> pd.DataFrame:
-    """The `count` clearest units of each class of a stage and the `clips` clips that drive each most.
+    """Find the `count` highest-scoring units of each class, and the `clips` clips that drive each unit most.
 
-    Clearest are those with the highest score; of joint ones with the highest lower score.
+    Joint units are ranked by the lower of their two scores.
 
     Returns
     -------
     table
-        class, unit, rank, score_dynamic, score_static, and for each clip: clip, part (of the score, or of the
-        sum of both, that this clip makes), side (its mean activation, in standard deviations of the unit) and
-        row (a view of it).
+        class, unit, rank, score_dynamic, score_static, and for each clip: clip; part, the clip's fraction of
+        the score (joint units: of the sum of both scores); side, its mean activation in standard deviations
+        of the unit; row, the row number of one of its views.
     """
-    values = store.activations(stage)  # refuses a stage that is not there
+    values = store.activations(stage)  # raises UserError if the run has no such stage
     pairs = store.finished_pairs()
     chosen = units[units["stage"] == stage].set_index("unit")
     index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)
@@ -78,8 +77,10 @@ def top_units(
 
 
 def parts_of_clips(z: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """What each clip adds to the score of a unit, z (views,), over the pairs of one factor: clip, part, side,
-    row."""
+    """Return the part of each clip in the score of one unit z (views,), over the pairs of one factor.
+
+    Columns: clip, part, side, row (see `top_units`).
+    """
     za, zb = z[pairs["a"]], z[pairs["b"]]
     both = np.concatenate([za, zb])
     mean, variance = both.mean(), both.var()

@@ -1,8 +1,8 @@
-"""How much of a unit's variance is due to video, style, order and their interactions.
+"""Decomposition of a unit's variance into video, style, order and their interactions.
 
-The factorial views give each unit a balanced table y[video, style, order] without replicates. All effects
-are taken as random; mean squares (MS) are solved for variance components (textbook expected mean squares,
-e.g. Searle, Casella & McCulloch, "Variance Components", ch. 4; K videos, S styles, O = 2 orders):
+Factorial views give each unit a balanced table y[video, style, order] with one value per cell. All effects
+are random. The expected mean squares (MS) are solved for the variance components (Searle, Casella &
+McCulloch, "Variance Components", ch. 4; K videos, S styles, O = 2 orders):
 
     E MS_vso = v_vso                            E MS_vs = v_vso + O v_vs
     E MS_vo  = v_vso + S v_vo                   E MS_so = v_vso + K v_so
@@ -10,8 +10,8 @@ e.g. Searle, Casella & McCulloch, "Variance Components", ch. 4; K videos, S styl
     E MS_s   = v_vso + O v_vs + K v_so + K O v_s
     E MS_o   = v_vso + S v_vo + K v_so + K S v_o
 
-Estimates are unbiased and may be negative where a component is near zero. Every mean square is a function of
-sums over videos, so that the bootstrap of ``bootstrap.py`` applies: a replicate is a weighted sum.
+Estimates are unbiased, and may be negative for components near zero. Every mean square is a function of sums
+over videos, so a bootstrap replicate is a weighted sum.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, interval
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.errors import UserError
 
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
-# units of which the sums are in memory at a time
+# Units whose sums are in memory at a time.
 UNITS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
 class VarianceEstimate:
-    """Tidy tables: ``layers`` one row a stage and component, ``units`` one row a unit and component."""
+    """Tidy tables: ``layers`` has one row per stage and component, ``units`` one per unit and component."""
 
     layers: pd.DataFrame
     units: pd.DataFrame
@@ -49,7 +49,7 @@ def estimate_variance(
     Raises
     ------
     UserError
-        A run that is not factorial, or has no two videos of which every view was read.
+        The run is not factorial, or fewer than two of its clips have all their views.
     """
     store = Store.open(run_dir)
     store.require_finished()
@@ -68,7 +68,10 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Row numbers of the views as (clips, styles, orders), and the cluster number of each of those clips."""
+    """Return the row numbers of the views, (clips, styles, orders), and the cluster number of each clip.
+
+    Clips that lack a view are left out.
+    """
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
@@ -78,9 +81,7 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
             f"{store.path}: a variance decomposition needs every style in both orders (pairs=factorial)"
         )
     if len(table) < 2:
-        raise UserError(
-            f"{store.path}: a variance decomposition needs two clips of which every view was read"
-        )
+        raise UserError(f"{store.path}: a variance decomposition needs two clips with all their views")
     table = table.sort_index(axis=1)
     clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
     return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters
@@ -89,14 +90,20 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
 def decompose_stage(
     values: NDArray, rows: NDArray, clusters: NDArray, weights: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Components of one stage: values (views, C), rows (K, S, O), weights (replicates, clusters)."""
+    """Decompose one stage: values (views, C), row numbers (K, S, O), weights (replicates, clusters).
+
+    Returns
+    -------
+    layer, units
+        Rows of `VarianceEstimate.layers` and of `VarianceEstimate.units`.
+    """
     units = values.shape[1]
     n_clusters = int(clusters.max()) + 1
     per_unit = []
     point_sum, replicate_sum = np.zeros(len(COMPONENTS)), np.zeros((len(weights), len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
-        block -= block[0, 0, 0]  # far from zero, squares would cancel
+        block -= block[0, 0, 0]  # avoids cancellation in the sums of squares
         sums = by_cluster(table_sums(block), clusters, n_clusters)  # (clusters, 5 + S * O, block)
         point = components(sums.sum(0), *rows.shape[1:])  # (7, block)
         flat = sums.reshape(n_clusters, -1)
@@ -131,10 +138,10 @@ def decompose_stage(
 
 
 def table_sums(y: NDArray) -> NDArray:
-    """What a clip adds to the sums: y (K, S, O, C) -> (K, 5 + S * O, C).
+    """Return the terms of each clip in the sums that `components` needs: y (K, S, O, C) -> (K, 5 + S * O, C).
 
-    One (number of clips), the squares of all cells, of the clip's mean, of its means by style and by order,
-    and the cells.
+    Rows: 1 (to count clips); the sum of squares of all cells; the squared mean of the clip; the sums of its
+    squared means by style and by order; the S * O cells.
     """
     return np.concatenate(
         [
@@ -157,20 +164,20 @@ def by_cluster(sums: NDArray, clusters: NDArray, n_clusters: int) -> NDArray:
 
 
 def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
-    """Variance components (..., 7, C), in the order of `COMPONENTS`, from sums (..., 5 + S * O, C)."""
-    k, squares, of_clip, of_style, of_order = (sums[..., i, :] for i in range(5))
+    """Solve for the variance components, in the order of `COMPONENTS`: (..., 5 + S * O, C) -> (..., 7, C)."""
+    k, squares, by_clip, by_style, by_order = (sums[..., i, :] for i in range(5))
     s, o = n_styles, n_orders
     cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
     grand = cells.mean((-3, -2))
     style = (cells.mean(-2) ** 2).sum(-2)  # sum over styles of squared means
     order = (cells.mean(-3) ** 2).sum(-2)
     both = (cells**2).sum((-3, -2))
-    # sums of squares, each effect less those that it contains
-    ss_v = s * o * (of_clip - k * grand**2)
+    # Sums of squares: each interaction minus the effects that it contains.
+    ss_v = s * o * (by_clip - k * grand**2)
     ss_s = k * o * (style - s * grand**2)
     ss_o = k * s * (order - o * grand**2)
-    ss_vs = o * (of_style - s * of_clip) - ss_s
-    ss_vo = s * (of_order - o * of_clip) - ss_o
+    ss_vs = o * (by_style - s * by_clip) - ss_s
+    ss_vo = s * (by_order - o * by_clip) - ss_o
     ss_so = k * (both - s * o * grand**2) - ss_s - ss_o
     ss_vso = squares - k * s * o * grand**2 - ss_v - ss_s - ss_o - ss_vs - ss_vo - ss_so
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -1,1 +1,1 @@
-"""Measures of what pairs share beside the paper's scores: task ``information``."""
+"""Measures of shared information beside the paper's scores: task ``information``."""

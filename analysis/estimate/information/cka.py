@@ -1,23 +1,24 @@
-"""Whether a stage sees the same likenesses between videos in both members of pairs: linear CKA, unbiased.
+"""Unbiased linear CKA: does a stage see the same geometry of videos in both members of pairs?
 
-With the videos as samples, K = X X^T and L = Y Y^T hold how alike the stage finds any two videos, in the
-first members and in the second. CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al. 2019,
-"Similarity of neural network representations revisited"): 1 where both geometries are the same up to
-rotation and scale, 0 where they have nothing in common; units may be mixed by any rotation. The plain
-estimate of HSIC goes to 1 with more units than videos. Ours is the unbiased one (Song et al. 2012, "Feature
-selection via dependence maximization", eq. 5), a mean over tuples of different videos
+The samples are videos. The Gram matrices K = X X^T and L = Y Y^T hold the inner products between videos, X of
+the first members and Y of the second. CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al. 2019,
+"Similarity of neural network representations revisited"). It is 1 if both geometries are equal up to rotation
+and scale, so units may be mixed by any rotation, and 0 if they are unrelated. The plain estimate of HSIC goes
+to 1 with more units than videos. This file uses the unbiased estimate (Song et al. 2012, "Feature selection
+via dependence maximization", eq. 5), a mean over tuples of distinct videos
 
     sum_(c,d) K_cd L_cd / n_2  +  sum_(c,d,e,g) K_cd L_eg / n_4  -  2 sum_(c,d,e) K_cd L_ce / n_3
 
-averaged over batches of videos so that memory does not grow with their number (Nguyen et al. 2021, "Do wide
-and deep networks learn the same things?"). It may fall below 0 by chance.
+averaged over batches of videos, so that memory does not grow with the number of videos (Nguyen et al. 2021,
+"Do wide and deep networks learn the same things?"). It can fall below 0 by chance.
 
-Pairs of one place in the plan of a clip (its first dynamic pair, its second ...) are compared with each
-other: where every clip has the same pairs, styles do not mix. CKA is averaged over these slots. Clips of one
-cluster are averaged to one sample, since samples have to be independent; clips that lack a pair are left out.
+Pairs of one slot (position within a clip: its first dynamic pair, its second ...) are compared with each
+other, so that styles do not mix if every clip has the same pairs. CKA is averaged over slots. Samples have to
+be independent: the clips of a cluster are averaged to one sample. Clips that lack a pair are left out.
 
-A bootstrap replicate weighs every tuple of four clusters by the product of how often each was drawn, and
-still takes tuples of different clusters only: a video drawn twice would be its own neighbour.
+A bootstrap replicate weighs every tuple of four clusters by the product of the numbers of times that it
+contains the clusters. It uses tuples of distinct clusters only: a video drawn twice is not compared with
+itself.
 """
 
 from __future__ import annotations
@@ -28,56 +29,55 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.bootstrap import finite_mean, interval
-from static_dynamic.analysis.estimate.permutation import FactorPairs, p_value
+from static_dynamic.analysis.estimate.intervals import finite_mean, interval
+from static_dynamic.analysis.estimate.pairs import FactorPairs
+from static_dynamic.analysis.estimate.permutation import p_value
 
+# Clusters per batch.
 BATCH = 256
-# in memory at a time: a few hundred numbers by samples of a batch, and by pairs of them
+# Sizes of one block. For batches of n clusters, R replicates need arrays of R x n numbers, and P permutations
+# arrays of P x n^2 / 2.
 REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
-# fewer clusters have no tuples of four
+# HSIC needs tuples of four distinct clusters.
 LEAST_CLUSTERS = 4
 
 
 def batches(clusters: int, seed: int) -> list[NDArray]:
-    """Cluster numbers in batches of nearly equal size, drawn."""
+    """Divide cluster numbers at random into batches of nearly equal size."""
     order = np.random.default_rng(seed).permutation(clusters)
     return [np.sort(part) for part in np.array_split(order, max(1, -(-clusters // BATCH)))]
 
 
-def slots(pairs: FactorPairs) -> list[NDArray]:
-    """Positions of the pairs of each slot, of the clips that have all of them."""
-    counts = np.bincount(pairs.clip)
-    complete = counts[pairs.clip] == counts.max()
-    return [np.flatnonzero(complete & (pairs.slot == slot)) for slot in range(counts.max())]
-
-
-def kernels(
-    rows: NDArray, pairs: FactorPairs, chosen: list[NDArray], batch: NDArray
+def gram_matrices(
+    rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[list[NDArray], list[tuple[int, int]]]:
-    """Kernels of the samples in `batch`, each once, and the numbers of the two that each slot compares.
+    """Compute the Gram matrices of the clusters in `batch`, and the two matrices that each slot compares.
 
-    A sample is the mean of a cluster's members; slots share many, as one view is a member of several pairs.
+    A sample is the mean of a cluster's members. A view is a member in several slots, and slots with the same
+    members share one matrix.
     """
-    found: dict[bytes, int] = {}
-    made, compared = [], []
-    for slot in chosen:
+    numbers: dict[bytes, int] = {}
+    matrices, compared = [], []
+    for slot in slots:
         inside = slot[np.isin(pairs.cluster[slot], batch)]
         _, starts, counts = np.unique(pairs.cluster[inside], return_index=True, return_counts=True)
         two = []
         for member in (pairs.a[inside], pairs.b[inside]):
-            if (key := member.tobytes()) not in found:
-                found[key] = len(made)
+            if (key := member.tobytes()) not in numbers:
+                numbers[key] = len(matrices)
                 x = np.add.reduceat(rows[member].astype(np.float64), starts) / counts[:, None]
-                made.append(likeness(x))
-            two.append(found[key])
-        compared.append(tuple(two))
-    return made, compared
+                matrices.append(gram_matrix(x))
+            two.append(numbers[key])
+        compared.append((two[0], two[1]))
+    return matrices, compared
 
 
-def likeness(x: NDArray) -> NDArray:
-    """Linear kernel of samples (n, C) about their mean, without its diagonal: HSIC takes no notice of the
-    mean, float64 does."""
-    x = x - x[0]  # so that constant units are exactly zero
+def gram_matrix(x: NDArray) -> NDArray:
+    """Return the Gram matrix of samples (n, C) about their mean, with a zero diagonal.
+
+    HSIC does not depend on the mean; subtracting it avoids cancellation in float64.
+    """
+    x = x - x[0]  # makes constant units exactly zero
     x = x - x.mean(0)
     k = x @ x.T
     np.fill_diagonal(k, 0)
@@ -85,28 +85,28 @@ def likeness(x: NDArray) -> NDArray:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """How often each replicate drew each sample, w (R, n), and its powers."""
+class ReplicateWeights:
+    """How often each replicate contains each sample, w (R, n), with its powers."""
 
     w: NDArray
     w2: NDArray
     w3: NDArray
 
     @classmethod
-    def of(cls, weights: NDArray) -> Draws:
-        """From weights (R, n)."""
+    def of(cls, weights: NDArray) -> ReplicateWeights:
+        """Compute the powers of weights (R, n)."""
         return cls(weights, weights**2, weights**3)
 
     @cached_property
     def sums(self) -> list[NDArray]:
-        """Sums of the powers 1 to 4, each (R,)."""
-        return [self.w.sum(1), self.w2.sum(1), self.w3.sum(1), dots(self.w2, self.w2)]
+        """Sums of the powers 1 to 4 over samples, each (R,)."""
+        return [self.w.sum(1), self.w2.sum(1), self.w3.sum(1), row_products(self.w2, self.w2)]
 
     @cached_property
     def tuples(self) -> NDArray:
-        """Sum over tuples of different c, d, e, g of w_c w_d w_e w_g, (R,), from sums of powers (Newton).
+        """Sum over tuples of distinct c, d, e, g of w_c w_d w_e w_g, (R,), by Newton's identities.
 
-        NaN where a replicate drew fewer than four samples.
+        NaN for replicates of fewer than four distinct samples.
         """
         p1, p2, p3, p4 = self.sums
         enough = (self.w > 0).sum(1) >= LEAST_CLUSTERS
@@ -114,9 +114,8 @@ class Draws:
 
 
 @dataclass(frozen=True)
-class DrawnKernel:
-    """A kernel without diagonal (n, n) and its sums over the samples of each replicate, which HSIC with any
-    other needs."""
+class WeightedGram:
+    """A Gram matrix K (n, n) with zero diagonal, and the weighted sums in each replicate that HSIC needs."""
 
     k: NDArray
     wk: NDArray  # (R, n): sum_d w_d K_cd
@@ -126,57 +125,63 @@ class DrawnKernel:
     total: NDArray  # (R,): sum_cd w_c w_d K_cd
 
     @classmethod
-    def of(cls, k: NDArray, draws: Draws) -> DrawnKernel:
-        """From the kernel and the replicates."""
-        wk = draws.w @ k
-        w_wk = draws.w * wk
-        return cls(k, wk, w_wk, draws.w * w_wk, draws.w * (draws.w2 @ k), w_wk.sum(1))
+    def of(cls, k: NDArray, weights: ReplicateWeights) -> WeightedGram:
+        """Compute the weighted sums of a Gram matrix."""
+        wk = weights.w @ k
+        w_wk = weights.w * wk
+        return cls(k, wk, w_wk, weights.w * w_wk, weights.w * (weights.w2 @ k), w_wk.sum(1))
 
 
-def dots(a: NDArray, b: NDArray) -> NDArray:
-    """Dot product of each row of a and of b (R, n): (R,)."""
+def row_products(a: NDArray, b: NDArray) -> NDArray:
+    """Return the dot product of each row of a with the same row of b: (R, n), (R, n) -> (R,)."""
     return np.einsum("rc,rc->r", a, b)
 
 
-def hsic(k: DrawnKernel, l: DrawnKernel, draws: Draws) -> NDArray:  # noqa: E741
-    """Unbiased HSIC of two kernels in each replicate, (R,); NaN where fewer than four samples were drawn.
+def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray:  # noqa: E741
+    """Return the unbiased HSIC of two Gram matrices in each replicate, (R,).
 
-    The sum over tuples of different c, d, e, g of w_c w_d w_e w_g (K_cd L_cd + K_cd L_eg - 2 K_cd L_ce) is
-    that over all tuples, less those in which two are the same (inclusion and exclusion).
+    The sum over tuples of distinct c, d, e, g of w_c w_d w_e w_g (K_cd L_cd + K_cd L_eg - 2 K_cd L_ce) is
+    computed as the sum over all tuples minus those with equal indices (inclusion and exclusion). NaN for
+    replicates of fewer than four distinct samples.
     """
-    first, second = draws.sums[:2]
+    first, second = weights.sums[:2]
     both = k.k * l.k
-    wb = draws.w @ both
-    b11, b21, b31 = (dots(w, wb) for w in (draws.w, draws.w2, draws.w3))  # sums of w_c^p w_d^q K_cd L_cd
-    b22 = dots(draws.w2, draws.w2 @ both)
-    own = dots(k.w2_wk, l.wk)
+    wb = weights.w @ both
+    # b_pq: sums over c, d of w_c^p w_d^q K_cd L_cd
+    b11, b21, b31 = (row_products(w, wb) for w in (weights.w, weights.w2, weights.w3))
+    b22 = row_products(weights.w2, weights.w2 @ both)
+    own = row_products(k.w2_wk, l.wk)
     two = (first**2 - second) * b11 - 4 * first * b21 + 4 * b31 + 2 * b22
-    three = first * (dots(k.w_wk, l.wk) - b21)
-    three -= own - b22 + dots(k.w_w2k, l.wk) + dots(k.wk, l.w_w2k) - 2 * b31
+    three = first * (row_products(k.w_wk, l.wk) - b21)
+    three -= own - b22 + row_products(k.w_w2k, l.wk) + row_products(k.wk, l.w_w2k) - 2 * b31
     four = k.total * l.total - 4 * own + 2 * b22
-    return (two + four - 2 * three) / draws.tuples
+    return (two + four - 2 * three) / weights.tuples
 
 
-def shuffled_places(orders: NDArray) -> tuple[NDArray, NDArray]:
-    """Places in a flat symmetric matrix of n samples: those above its diagonal, (n (n - 1) / 2,), and what
-    comes there where the samples are in each of `orders` (P, n): (P, n (n - 1) / 2)."""
+def upper_positions(orders: NDArray) -> tuple[NDArray, NDArray]:
+    """Return flat positions of the upper triangle of an (n, n) matrix, without and with permuted samples.
+
+    For `orders` (P, n) the shapes are (n (n - 1) / 2,) and (P, n (n - 1) / 2).
+    """
     n = orders.shape[1]
     c, d = np.triu_indices(n, 1)
     return c * n + d, orders[:, c] * n + orders[:, d]
 
 
-def shuffled_hsic(
+def permuted_hsic(
     k: NDArray,
     l: NDArray,  # noqa: E741
     orders: NDArray,
-    above: NDArray,
-    places: NDArray,
+    upper: NDArray,
+    permuted: NDArray,
 ) -> NDArray:
-    """HSIC of K and of L with its samples in each of `orders` (P, n), (P,); `above` and `places` of
-    `shuffled_places`."""
+    """Return HSIC of K with L whose samples are permuted by each of `orders` (P, n): (P,).
+
+    `upper` and `permuted` come from `upper_positions`.
+    """
     n = len(k)
     row_k, row_l, total = k.sum(0), l.sum(0), k.sum() * l.sum()
-    two = 2 * (np.take(l, places) @ np.take(k, above))
+    two = 2 * (np.take(l, permuted) @ np.take(k, upper))
     rows = row_l[orders] @ row_k
     three, four = rows - two, total - 4 * rows + 2 * two
     n2 = n * (n - 1)
@@ -186,43 +191,45 @@ def shuffled_hsic(
 def stage_cka(
     rows: NDArray, pairs: FactorPairs, weights: NDArray, n_permutations: int, seed: int, level: float
 ) -> dict:
-    """CKA of the members of one factor's pairs at one stage: ``value``, ``low``, ``high``, ``p``.
+    """Estimate the CKA of the members of one factor's pairs: ``value``, ``low``, ``high``, ``p``.
 
     Parameters
     ----------
     rows : (views, C)
-        Activations; those of one batch of clusters are in memory at a time.
-    weights : (replicates, clusters of `pairs`)
-        How often each replicate drew each cluster.
+        Activations; one batch of clusters is in memory at a time.
+    weights : (R, K)
+        How often each replicate contains each cluster of `pairs`.
     """
-    chosen = slots(pairs)
-    clusters = np.unique(pairs.cluster[np.concatenate(chosen)])
+    slots = pairs.slots()
+    clusters = np.unique(pairs.cluster[np.concatenate(slots)])
     if len(clusters) < LEAST_CLUSTERS:
         return dict.fromkeys(("value", "low", "high", "p"), np.nan)
-    draw = np.random.default_rng([seed, 1])
-    weights = np.vstack([np.ones(weights.shape[1]), weights])  # the first replicate is the sample itself
-    sums = np.zeros((len(chosen), 3, len(weights)))
-    null = np.zeros((len(chosen), n_permutations))
+    rng = np.random.default_rng([seed, 1])
+    weights = np.vstack([np.ones(weights.shape[1]), weights])  # the sample itself is the first replicate
+    sums = np.zeros((len(slots), 3, len(weights)))
+    null = np.zeros((len(slots), n_permutations))
     for batch in (clusters[part] for part in batches(len(clusters), seed)):
-        orders = [draw.permutation(len(batch)) for _ in range(n_permutations)]
-        made, compared = kernels(rows, pairs, chosen, batch)
+        orders = [rng.permutation(len(batch)) for _ in range(n_permutations)]
+        matrices, compared = gram_matrices(rows, pairs, slots, batch)
         for start in range(0, len(weights), REPLICATES_AT_A_TIME):
-            some = slice(start, start + REPLICATES_AT_A_TIME)
-            draws = Draws.of(weights[some, batch])
-            drawn = [DrawnKernel.of(k, draws) for k in made]
-            own = [np.nan_to_num(hsic(k, k, draws)) for k in drawn]
+            block = slice(start, start + REPLICATES_AT_A_TIME)
+            block_weights = ReplicateWeights.of(weights[block, batch])
+            grams = [WeightedGram.of(k, block_weights) for k in matrices]
+            own = [np.nan_to_num(hsic(k, k, block_weights)) for k in grams]
             for slot, (k, l) in enumerate(compared):  # noqa: E741
-                sums[slot, :, some] += [np.nan_to_num(hsic(drawn[k], drawn[l], draws)), own[k], own[l]]
+                both = np.nan_to_num(hsic(grams[k], grams[l], block_weights))
+                sums[slot, :, block] += [both, own[k], own[l]]
         for start in range(0, n_permutations, ORDERS_AT_A_TIME):
-            some = slice(start, start + ORDERS_AT_A_TIME)
-            new = np.stack(orders[some])
-            places = shuffled_places(new)
+            block = slice(start, start + ORDERS_AT_A_TIME)
+            some = np.stack(orders[block])
+            positions = upper_positions(some)
             for slot, (k, l) in enumerate(compared):  # noqa: E741
-                null[slot, some] += shuffled_hsic(made[k], made[l], new, *places)
-    # where a member does not vary between videos, or less than chance has it, there is no CKA
+                null[slot, block] += permuted_hsic(matrices[k], matrices[l], some, *positions)
+    # CKA is undefined if the HSIC of a member with itself is not positive: the member does not vary between
+    # videos, or less than expected by chance.
     positive = (sums[:, 1] > 0) & (sums[:, 2] > 0)
     scale = np.sqrt(np.where(positive, sums[:, 1] * sums[:, 2], np.nan))
-    value, *drawn = finite_mean(sums[:, 0] / scale)
+    value, *replicates = finite_mean(sums[:, 0] / scale)
     null = finite_mean(null / scale[:, :1])
-    low, high = interval(value, np.array(drawn), len(clusters), level)
+    low, high = interval(value, np.array(replicates), len(clusters), level)
     return {"value": value, "low": low, "high": high, "p": float(p_value(value, null))}

@@ -1,14 +1,13 @@
-"""Every measure of what the members of pairs share, beside the paper's scores: ``task=information`` on a run
-folder.
+"""Measures of what the members of pairs share, beside the paper's scores: ``task=information`` on a run.
 
-    gaussian, copula   bits by unit, and their mean over a stage (`gaussian.py`)
-    subspace           bits of a stage in its largest directions, from 20 videos on (`subspace.py`)
-    cka                likeness of geometries, indifferent to rotations of units (`cka.py`)
-    neighbours         bits of chosen units, without a form of their distribution (`neighbours.py`)
+    gaussian, copula   bits per unit, and their mean over a stage (`gaussian.py`)
+    subspace           bits of a stage in its directions of largest variance; needs 20 videos (`subspace.py`)
+    cka                similarity of geometries, invariant to rotations of the units (`cka.py`)
+    neighbours         bits of chosen units, without an assumed distribution (`neighbours.py`)
 
-Each stands with its interval (of a bootstrap over clusters, that is videos; of a jackknife for neighbours),
-the p-value of broken pairs (`static_dynamic.analysis.estimate.permutation`), and the number of clusters. Everything is computed from
-activations on disk. bench/information.py counts how often the intervals hold the truth.
+Each measure has an interval (bootstrap over clusters, that is videos; jackknife for neighbours), the p-value
+of a permutation test (`permutation.py`), and the number of clusters. All are computed from activations on
+disk. bench/information.py measures the coverage of the intervals.
 """
 
 from __future__ import annotations
@@ -22,29 +21,30 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.bootstrap import MEASURED, bootstrap_weights
+from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.information.cka import stage_cka
 from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, unit_information
 from static_dynamic.analysis.estimate.information.neighbours import neighbour_information
 from static_dynamic.analysis.estimate.information.subspace import (
     directions,
+    fewest_clusters,
     project,
-    smallest,
-    split,
+    split_folds,
     subspace_information,
 )
-from static_dynamic.analysis.estimate.permutation import FactorPairs, pairs_of_factor, shuffles
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights
+from static_dynamic.analysis.estimate.pairs import FactorPairs, not_finite, open_finished, pairs_of_factor
+from static_dynamic.analysis.estimate.permutation import permute_clusters
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 
-# of which nearest neighbours are looked at, where none are chosen: the highest of each factor and stage
+# If no units are chosen, nearest neighbours are computed for this many units of each factor and stage.
 HIGHEST_UNITS = 2
 
 
 @dataclass(frozen=True)
 class InformationEstimate:
-    """Tidy tables: ``layers`` one row a stage, factor and measure; ``units`` one row a unit, factor and
-    measure."""
+    """Tidy tables with one row per factor and measure: ``layers`` of each stage, ``units`` of each unit."""
 
     layers: pd.DataFrame
     units: pd.DataFrame
@@ -60,43 +60,38 @@ def estimate_information(
     level: float = 0.95,
     progress: bool = False,
 ) -> InformationEstimate:
-    """Estimate all measures of every stage of the extraction in `run_dir`.
+    """Estimate all measures of every stage of the run in `run_dir`.
 
     Parameters
     ----------
     units
-        Stage -> units whose nearest neighbours are looked at; None: the two of each stage and factor with the
-        highest unit scores.
+        Units whose nearest neighbours are computed, by stage. None: the two units of each stage and factor
+        with the highest Gaussian bits.
 
     Raises
     ------
     UserError
-        No finished extraction there, one of which nothing can be estimated, or a unit that it has not got.
+        The folder holds no finished run, nothing can be estimated from it, or it has no such stage or unit.
     """
-    store = Store.open(run_dir)
-    store.require_finished()
+    store, pairs = open_finished(run_dir)
     require_units(store, units)
-    pairs = store.finished_pairs()
     factors = [pairs_of_factor(pairs, f) for f in range(len(MEASURED))]
-    for name, factor in zip(MEASURED, factors, strict=True):
-        if not factor.clusters:
-            raise UserError(f"{store.path}: no {name} pair is left: nothing can be estimated")
     names = np.unique(pairs["cluster"].to_numpy())
     weights = bootstrap_weights(len(names), n_boot, seed)
-    halves = split(factors, n_permutations, seed)
+    folds = split_folds(factors, n_permutations, seed)
     plans = [
         FactorPlan(
             name,
             factor,
             weights[:, np.searchsorted(names, factor.names)],
-            shuffles(factor.cluster, n_permutations, (seed, f)),
-            [(half.pairs[f], half.orders[f]) for half in halves],
+            permute_clusters(factor.cluster, n_permutations, (seed, f)),
+            [(fold.pairs[f], fold.orders[f]) for fold in folds],
             seed,
             level,
         )
         for f, (name, factor) in enumerate(zip(MEASURED, factors, strict=True))
     ]
-    used = np.unique(np.concatenate([half.views for half in halves]))
+    used = np.unique(np.concatenate([fold.views for fold in folds]))
     views = pd.read_parquet(store.path / "views.parquet")
     group = views.groupby(["style", "order"], dropna=False).ngroup().to_numpy()
     layers, of_units = [], []
@@ -106,12 +101,9 @@ def estimate_information(
         rows = store.activations(stage)
         for block in np.array_split(used, max(1, len(used) // 1024)):
             if not np.isfinite(rows[block]).all():
-                raise UserError(
-                    f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run "
-                    "again"
-                )
-        count = directions(smallest(factors, halves), rows.shape[1])
-        projected = project(rows, [half.views for half in halves], group, count)
+                raise not_finite(store, stage)
+        count = directions(fewest_clusters(factors, folds), rows.shape[1])
+        projected = project(rows, [fold.views for fold in folds], group, count)
         about = {"stage": stage, "stream": store.stages[stage]["stream"]}
         for plan in plans:
             layer, unit = plan.estimate(rows, projected, units.get(stage, ()) if units else None)
@@ -126,32 +118,30 @@ def estimate_information(
 
 @dataclass(frozen=True)
 class FactorPlan:
-    """The pairs of one factor with the replicates and permutations that all stages share."""
+    """The pairs of one factor, with the replicates and permutations that all stages share."""
 
     name: str
     pairs: FactorPairs
     weights: NDArray  # (R, clusters of this factor)
-    orders: NDArray  # (P, N)
-    halves: Sequence[tuple[NDArray, NDArray]]  # of `subspace.split`: positions of pairs, and permuted ones
+    orders: NDArray  # (P, N) of `permute_clusters`
+    folds: Sequence[tuple[NDArray, NDArray]]  # per fold: its pairs, and permuted second members (`Fold`)
     seed: int
     level: float
 
     def estimate(
         self, rows: NDArray, projected: NDArray, chosen: Sequence[int] | None
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """All measures of one stage: rows (views, C), `projected` on its directions (views, k)."""
+        """Estimate all measures of one stage: rows (views, C), `projected` on its directions (views, k)."""
         layers, of_units = {}, {}
         for name, transform in TRANSFORMS.items():
             layers[name], of_units[name] = unit_information(
                 rows, self.pairs, self.weights, self.orders, transform, self.level
             )
-        layers["subspace"] = subspace_information(
-            projected, self.pairs, self.weights, self.halves, self.level
-        )
+        layers["subspace"] = subspace_information(projected, self.pairs, self.weights, self.folds, self.level)
         layers["cka"] = stage_cka(rows, self.pairs, self.weights, len(self.orders), self.seed, self.level)
         if chosen is None:
-            found = of_units["gaussian"]
-            highest = found[np.isfinite(found["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")
+            bits = of_units["gaussian"]
+            highest = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")
             chosen = highest["unit"].tolist()
         of_units["neighbours"] = pd.DataFrame(
             [{"unit": unit} | self.neighbours(rows[:, unit].astype(np.float64)) for unit in chosen]
@@ -167,13 +157,13 @@ class FactorPlan:
         return layer, pd.concat(unit, ignore_index=True)
 
     def neighbours(self, values: NDArray) -> dict:
-        """The nearest-neighbour estimate of one unit (views,)."""
+        """Estimate the nearest-neighbour information of one unit (views,)."""
         za, zb = values[self.pairs.a], values[self.pairs.b]
         return neighbour_information(za, zb, self.pairs, len(self.orders), self.seed, self.level)
 
 
 def require_units(store: Store, units: Mapping[str, Sequence[int]] | None) -> None:
-    """Raise where a stage or a unit is asked for that the run has not got."""
+    """Raise UserError if the run lacks one of the stages or units."""
     for stage, chosen in (units or {}).items():
         have = store.activations(stage).shape[1]
         for unit in chosen:

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import t
 
 from static_dynamic.analysis import estimate_pairs, estimate_run
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 
@@ -158,8 +158,8 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
     ("manifest", "says"),
     [
         ('{"identity": {"task": "evaluate_vos"}, "skipped": {}}', "holds no activations"),
-        ('{"name": "a web application"}', "manifest.json is another program's"),
-        ("[1]", "manifest.json is another program's"),
+        ('{"name": "a web application"}', "manifest.json was written by another program"),
+        ("[1]", "manifest.json was written by another program"),
         ("{", "manifest.json is damaged"),
     ],
 )

@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import ortho_group
 
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, interval
 from static_dynamic.analysis.estimate.information import cka
 from static_dynamic.analysis.estimate.information.cka import (
-    DrawnKernel,
-    Draws,
+    ReplicateWeights,
+    WeightedGram,
     batches,
-    kernels,
-    likeness,
-    shuffled_hsic,
-    shuffled_places,
-    slots,
+    gram_matrices,
+    gram_matrix,
+    permuted_hsic,
     stage_cka,
+    upper_positions,
 )
-from static_dynamic.analysis.estimate.permutation import pairs_of_factor
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
+from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.run.store import Store
 from tests.analysis.simulated import effects, independent, write_run
 
@@ -35,19 +34,19 @@ def oracle(k, l, w):  # noqa: E741
 
 
 def hsic(k, l, weights):  # noqa: E741
-    draws = Draws.of(weights)
-    return cka.hsic(DrawnKernel.of(k, draws), DrawnKernel.of(l, draws), draws)
+    weights = ReplicateWeights.of(weights)
+    return cka.hsic(WeightedGram.of(k, weights), WeightedGram.of(l, weights), weights)
 
 
-def two_kernels(n, seed=0, units=3):
+def two_gram_matrices(n, seed=0, units=3):
     draw = np.random.default_rng(seed)
     x = draw.standard_normal((n, units)) + 3
-    return likeness(x), likeness(x + draw.standard_normal((n, units)))
+    return gram_matrix(x), gram_matrix(x + draw.standard_normal((n, units)))
 
 
 @pytest.mark.parametrize("n", [4, 7])
 def test_hsic_is_that_of_all_tuples(n):
-    k, l = two_kernels(n)  # noqa: E741
+    k, l = two_gram_matrices(n)  # noqa: E741
     weights = np.vstack([np.ones(n), bootstrap_weights(n, 6, 1)])
     for w, found in zip(weights, hsic(k, l, weights), strict=True):
         if (w > 0).sum() < 4:
@@ -65,24 +64,24 @@ def test_hsic_does_not_see_means_and_matches_its_matrix_form():
     n, one = 9, np.ones(9)
     matrix = np.trace(k @ l) + (one @ k @ one) * (one @ l @ one) / ((n - 1) * (n - 2))
     matrix = (matrix - 2 / (n - 2) * one @ k @ l @ one) / (n * (n - 3))
-    assert hsic(likeness(x), likeness(y), np.ones((1, 9)))[0] == pytest.approx(matrix, rel=1e-9)
+    assert hsic(gram_matrix(x), gram_matrix(y), np.ones((1, 9)))[0] == pytest.approx(matrix, rel=1e-9)
 
 
-def test_shuffled_hsic_is_that_of_shuffled_samples():
-    k, l = two_kernels(8, 3)  # noqa: E741
+def test_permuted_hsic_is_that_of_permuted_samples():
+    k, l = two_gram_matrices(8, 3)  # noqa: E741
     orders = np.stack([np.random.default_rng(p).permutation(8) for p in range(5)])
     slow = [hsic(k, l[order][:, order], np.ones((1, 8)))[0] for order in orders]
-    np.testing.assert_allclose(shuffled_hsic(k, l, orders, *shuffled_places(orders)), slow)
+    np.testing.assert_allclose(permuted_hsic(k, l, orders, *upper_positions(orders)), slow)
 
 
 def test_hsic_is_unbiased_with_more_units_than_samples():
-    found = [hsic(*kernels_apart(seed), np.ones((1, 6)))[0] for seed in range(2000)]
+    found = [hsic(*independent_gram_matrices(seed), np.ones((1, 6)))[0] for seed in range(2000)]
     assert abs(np.mean(found)) < 3 * np.std(found) / np.sqrt(len(found))
 
 
-def kernels_apart(seed):
+def independent_gram_matrices(seed):
     x, y = np.random.default_rng(seed).standard_normal((2, 6, 40))
-    return likeness(x), likeness(y)
+    return gram_matrix(x), gram_matrix(y)
 
 
 def cka_of(run, f=0, n_boot=100, **options):
@@ -135,17 +134,17 @@ def test_rotations_change_nothing_and_noise_does(tmp_path):
     assert apart["low"] < 0 < apart["high"]
 
 
-def test_a_kernel_that_slots_share_is_made_once(tmp_path):
+def test_a_gram_matrix_that_slots_share_is_computed_once(tmp_path):
     """Four styles: six dynamic pairs of four views."""
     store = Store.open(write_run(tmp_path / "run", effects(1), 12, clips_a_cluster=2))
     pairs, rows = pairs_of_factor(store.finished_pairs(), 0), store.activations("stage1")
-    made, compared = kernels(rows, pairs, slots(pairs), np.array([1, 3, 4, 5]))
-    assert len(made) == 4 and len(set(compared)) == 6
-    for slot, two in zip(slots(pairs), compared, strict=True):
+    matrices, compared = gram_matrices(rows, pairs, pairs.slots(), np.array([1, 3, 4, 5]))
+    assert len(matrices) == 4 and len(set(compared)) == 6
+    for slot, two in zip(pairs.slots(), compared, strict=True):
         own = slot[np.isin(pairs.cluster[slot], [1, 3, 4, 5])]
         for member, number in zip((pairs.a, pairs.b), two, strict=True):
             x = rows[member[own]].astype(float).reshape(4, 2, -1).mean(1)
-            np.testing.assert_allclose(made[number], likeness(x), atol=1e-9)
+            np.testing.assert_allclose(matrices[number], gram_matrix(x), atol=1e-9)
 
 
 def test_replicates_and_permutations_come_in_parts(tmp_path, monkeypatch):
@@ -174,5 +173,5 @@ def test_what_has_no_cka(tmp_path):
 def test_clips_without_all_pairs_are_left_out(tmp_path):
     store = Store.open(write_run(tmp_path / "run", effects(1), 5))
     pairs = store.finished_pairs().drop(index=0)
-    chosen = slots(pairs_of_factor(pairs, 0))
-    assert [len(slot) for slot in chosen] == [4] * 6
+    slots = pairs_of_factor(pairs, 0).slots()
+    assert [len(slot) for slot in slots] == [4] * 6

@@ -8,15 +8,14 @@ from scipy.stats import multivariate_normal, norm, rankdata
 from scipy.stats import t as student_t
 
 from static_dynamic.analysis import estimate_information, estimate_pairs, estimate_run
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, interval
-from static_dynamic.analysis.estimate.estimator import gaussian_bits
+from static_dynamic.analysis.estimate.bits import gaussian_bits
 from static_dynamic.analysis.estimate.information.gaussian import (
-    as_it_is,
     correlation,
-    lost_to_ranks,
+    identity,
     normal_scores,
     null_correlations,
-    same_plan,
+    rank_bias,
+    second_members,
     transformed,
     unit_information,
 )
@@ -25,10 +24,12 @@ from static_dynamic.analysis.estimate.information.subspace import (
     canonical_bits,
     directions,
     project,
-    split,
+    split_folds,
     subspace_information,
 )
-from static_dynamic.analysis.estimate.permutation import FactorPairs, pairs_of_factor, shuffles
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
+from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
+from static_dynamic.analysis.estimate.permutation import permute_clusters
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from tests.analysis.simulated import effects, independent, write_run
@@ -48,14 +49,14 @@ def correlated(n, seed, rho=RHO, units=1):
     return np.concatenate([a, rho * a + np.sqrt(1 - rho**2) * e]).astype(np.float32)
 
 
-def bits_of_units(rows, n, transform=as_it_is, n_boot=200, n_permutations=0):
+def bits_of_units(rows, n, transform=identity, n_boot=200, n_permutations=0):
     pairs = pairs_apart(n)
     orders = np.stack([np.random.default_rng(p).permutation(n) for p in range(n_permutations)] or [[]])
     orders = orders.astype(int) if n_permutations else np.empty((0, n), int)
     return unit_information(rows, pairs, bootstrap_weights(n, n_boot, 0), orders, transform, 0.95)
 
 
-@pytest.mark.parametrize("transform", [as_it_is, normal_scores])
+@pytest.mark.parametrize("transform", [identity, normal_scores])
 def test_planted_units_share_the_bits_that_they_should(transform):
     layer, units = bits_of_units(correlated(1500, 1, units=20), 1500, transform)
     assert layer["value"] == pytest.approx(BITS, abs=0.01)
@@ -106,15 +107,17 @@ def pairs_and_rows(tmp_path, draw, clips, f=0, **options):
 def test_correlations_of_broken_pairs_are_those_of_pairs_made_anew(tmp_path, f, options):
     pairs, rows = pairs_and_rows(tmp_path, effects(2, units=5), 14, f, **options)
     rows[:, 3] = 0.3
-    orders = shuffles(pairs.cluster, 6, (1,))
+    orders = permute_clusters(pairs.cluster, 6, (1,))
     za, zb = rows[pairs.a], rows[pairs.b]
-    found = null_correlations(za, zb, same_plan(pairs), orders)
-    assert (same_plan(pairs) is None) == (options.get("clips_a_cluster") == 3)  # the last cluster has two
+    found = null_correlations(za, zb, second_members(pairs), orders)
+    assert (second_members(pairs) is None) == (
+        options.get("clips_a_cluster") == 3
+    )  # the last cluster has two
     for order, new in zip(orders, found, strict=True):
         twice = [np.concatenate([z, z]) for z in (za, zb[order])]  # of both factors: the estimate wants two
         slow = estimate_pairs(*twice, np.repeat([0, 1], len(za))).unit_scores[0]
         np.testing.assert_allclose(new, np.nan_to_num(slow), atol=1e-5)
-    assert null_correlations(za, zb, same_plan(pairs), orders[:0]).shape == (0, 5)
+    assert null_correlations(za, zb, second_members(pairs), orders[:0]).shape == (0, 5)
 
 
 def test_what_ranks_lose_is_given_back():
@@ -124,12 +127,12 @@ def test_what_ranks_lose_is_given_back():
         r = correlated(100, seed, rho=0.9, units=40).astype(float)
         za, zb = (transformed(r, member, normal_scores) for member in (pairs.a, pairs.b))
         found, truth = (np.arctanh(correlation(*two)) for two in ((za, zb), (r[:100], r[100:])))
-        errors.append([(found - truth).mean(), (found + lost_to_ranks(r, za, zb, pairs) - truth).mean()])
+        errors.append([(found - truth).mean(), (found + rank_bias(r, za, zb, pairs) - truth).mean()])
     without, given_back = np.mean(errors, axis=0)
     assert without < -0.015 and abs(given_back) < 0.4 * abs(without)
     same = np.concatenate([r[:24], r[:24]])
     scores = normal_scores(same[:24], np.ones(24, int))
-    assert (lost_to_ranks(same, scores, scores, pairs_apart(24)) == 0).all()
+    assert (rank_bias(same, scores, scores, pairs_apart(24)) == 0).all()
 
 
 def test_the_correction_is_the_digamma_one_for_independent_pairs():
@@ -203,12 +206,12 @@ def test_each_half_is_seen_in_what_varies_most_in_the_other():
     rows = draw.standard_normal((400, 30)) * np.linspace(5, 0.1, 30) + 7
     group = np.arange(400) % 3
     rows += 20 * draw.standard_normal((3, 30))[group]  # what styles do to every clip is not looked at
-    halves = [np.arange(0, 200), np.arange(201, 400, 2)]
-    found = project(rows.astype(np.float32), halves, group, 4)
+    folds = [np.arange(0, 200), np.arange(201, 400, 2)]
+    found = project(rows.astype(np.float32), folds, group, 4)
     centred = [
-        rows[h] - np.stack([rows[h][group[h] == g].mean(0) for g in range(3)])[group[h]] for h in halves
+        rows[h] - np.stack([rows[h][group[h] == g].mean(0) for g in range(3)])[group[h]] for h in folds
     ]
-    for own, other, half in zip(centred, reversed(centred), halves, strict=True):
+    for own, other, half in zip(centred, reversed(centred), folds, strict=True):
         vectors = np.linalg.svd(other, full_matrices=False)[2][:4]
         np.testing.assert_allclose(abs(found[half][:, ::-1]), abs(own @ vectors.T), rtol=1e-3, atol=1e-3)
     assert (found[200::2] == 0).all()
@@ -218,24 +221,24 @@ def test_each_half_is_seen_in_what_varies_most_in_the_other():
 def test_the_subspace_of_a_stage_is_that_of_loops(tmp_path):
     """Halves by themselves, bits by determinants, replicates pair by pair."""
     pairs, rows = pairs_and_rows(tmp_path, effects(3, units=6), 24)
-    halves = split([pairs], 5, 1)
-    assert sorted(np.concatenate([half.pairs[0] for half in halves])) == list(range(len(pairs.a)))
-    assert not set(halves[0].views) & set(halves[1].views)
-    projected = project(rows, [half.views for half in halves], np.tile(np.arange(8), 24), 2)
+    folds = split_folds([pairs], 5, 1)
+    assert sorted(np.concatenate([fold.pairs[0] for fold in folds])) == list(range(len(pairs.a)))
+    assert not set(folds[0].views) & set(folds[1].views)
+    projected = project(rows, [fold.views for fold in folds], np.tile(np.arange(8), 24), 2)
     weights = bootstrap_weights(24, 30, 0)
 
     def bits(a, b):
         covariance, det = np.cov(projected[a].T, projected[b].T, bias=True), np.linalg.det
         return 0.5 * np.log2(det(covariance[:2, :2]) * det(covariance[2:, 2:]) / det(covariance))
 
-    value = np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.pairs[0]]) for h in halves])
+    value = np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.pairs[0]]) for h in folds])
     drawn = []
     for w in weights:
-        own = [np.repeat(h.pairs[0], w[pairs.cluster[h.pairs[0]]].astype(int)) for h in halves]
+        own = [np.repeat(h.pairs[0], w[pairs.cluster[h.pairs[0]]].astype(int)) for h in folds]
         drawn.append(np.mean([bits(pairs.a[o], pairs.b[o]) for o in own]))
-    null = [np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.orders[0][p]]) for h in halves]) for p in range(5)]
+    null = [np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.orders[0][p]]) for h in folds]) for p in range(5)]
     found = subspace_information(
-        projected, pairs, weights, [(half.pairs[0], half.orders[0]) for half in halves], 0.95
+        projected, pairs, weights, [(fold.pairs[0], fold.orders[0]) for fold in folds], 0.95
     )
     assert found["plug_in"] == pytest.approx(value)
     assert found["value"] == pytest.approx(2 * value - np.mean(drawn))
@@ -248,9 +251,9 @@ def test_directions_know_nothing_of_the_pairs_they_are_used_on(tmp_path):
     values = []
     for seed in range(12):
         pairs, rows = pairs_and_rows(tmp_path / str(seed), independent(seed, units=60), 40)
-        halves = split([pairs], 0, 0)
-        projected = project(rows, [half.views for half in halves], np.tile(np.arange(8), 40), 2)
-        own = [(half.pairs[0], half.orders[0]) for half in halves]
+        folds = split_folds([pairs], 0, 0)
+        projected = project(rows, [fold.views for fold in folds], np.tile(np.arange(8), 40), 2)
+        own = [(fold.pairs[0], fold.orders[0]) for fold in folds]
         values.append(
             subspace_information(projected, pairs, bootstrap_weights(40, 100, 0), own, 0.95)["value"]
         )

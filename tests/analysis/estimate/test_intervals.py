@@ -6,25 +6,15 @@ import pytest
 from scipy.stats import t
 
 from static_dynamic.analysis import estimate_pairs, estimate_run
-from static_dynamic.analysis.estimate.bootstrap import (
-    bootstrap_weights,
-    cluster_moments,
-    estimate_stage,
-    over_all_clusters,
-    resample,
-)
-from static_dynamic.analysis.estimate.estimator import (
-    covariance_and_variance,
-    gaussian_bits,
-    unit_correlations,
-)
-from static_dynamic.analysis.estimate.studentised import (
+from static_dynamic.analysis.estimate.bits import bits_influence, bits_standard_errors, gaussian_bits
+from static_dynamic.analysis.estimate.bootstrap import estimate_stage
+from static_dynamic.analysis.estimate.intervals import (
     FEWEST_CLUSTERS,
-    added_bits,
+    bootstrap_weights,
     cluster_scalars,
-    errors_of_bits,
     standard_errors,
 )
+from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.run.store import Store
 from tests.analysis.simulated import effects, write_run
 
@@ -35,7 +25,7 @@ def sums_of(run):
     store = Store.open(run)
     pairs = store.finished_pairs()
     names, cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
-    return cluster_moments(store.activations("stage1"), pairs, cluster, len(names)), store, pairs
+    return Moments.per_cluster(store.activations("stage1"), pairs, cluster, len(names)), store, pairs
 
 
 def statistics(rows, pairs):
@@ -63,7 +53,7 @@ def test_the_interval_is_that_of_loops(tmp_path):
     layer = estimate_run(run, n_boot=40, seed=6).layers.iloc[0]
     sums, store, pairs = sums_of(run)
     rows, k = store.activations("stage1"), len(sums.count)
-    x = cluster_scalars(sums, over_all_clusters(sums))
+    x = cluster_scalars(sums, sums.over_clusters())
     whole = statistics(rows, pairs)
     np.testing.assert_allclose(
         (x[:, [0, 2]].sum(0) / x[:, [1, 3]].sum(0)) / (x[:, 4].sum() / x[:, 5].sum()), whole[:2]
@@ -88,7 +78,7 @@ def test_the_interval_is_that_of_loops(tmp_path):
 
 def test_a_standard_error_is_that_of_the_jackknife(tmp_path):
     sums, store, pairs = sums_of(write_run(tmp_path / "run", effects(7), 60))
-    error = standard_errors(cluster_scalars(sums, over_all_clusters(sums)), np.ones((1, 60)))[0]
+    error = standard_errors(cluster_scalars(sums, sums.over_clusters()), np.ones((1, 60)))[0]
     rows = store.activations("stage1")
     left_out = np.array([statistics(rows, pairs[pairs["clip"] != c]) for c in pairs["clip"].unique()])
     jackknife = np.sqrt(59 / 60 * ((left_out - left_out.mean(0)) ** 2).sum(0))
@@ -120,7 +110,7 @@ def hard_sums(kind, clusters):
         rows[:, 3] = np.repeat(rows[::3, 3], 3)
     pairs = [(f, 3 * c, 3 * c + b, c // 2) for c in range(clips) for f, b in ((0, 2), (1, 1))]
     pairs = pd.DataFrame(pairs, columns=["factor", "a", "b", "cluster"])
-    return cluster_moments(rows.astype(np.float32), pairs, pairs["cluster"].to_numpy(), clusters)
+    return Moments.per_cluster(rows.astype(np.float32), pairs, pairs["cluster"].to_numpy(), clusters)
 
 
 @pytest.mark.parametrize("kind", ["plain", "ties", "constant", "the same"])
@@ -130,13 +120,13 @@ def test_standard_errors_of_bits_are_those_of_numeric_derivatives(kind, clusters
     weights = np.vstack([np.ones(clusters), bootstrap_weights(clusters, 20, 0)])
 
     def replicate(w):
-        drawn = resample(sums, np.atleast_2d(w), slice(None))
-        return drawn, unit_correlations(*covariance_and_variance(drawn)[:2])
+        replicates = sums.resample(np.atleast_2d(w))
+        return replicates, replicates.unit_scores()
 
-    drawn, r = replicate(weights)
-    added = added_bits(sums, drawn, r)
+    replicates, r = replicate(weights)
+    influence = bits_influence(sums, replicates, r)
     for f in (0, 1):
-        fast = errors_of_bits(added[:, f], sums.count[:, f], weights)
+        fast = bits_standard_errors(influence[:, f], sums.count[:, f], weights)
         for i, w in enumerate(weights):
             if (w > 0).sum() == 1 < clusters:
                 continue  # of one cluster nothing is known, and r may be anything
@@ -146,8 +136,8 @@ def test_standard_errors_of_bits_are_those_of_numeric_derivatives(kind, clusters
                 for k in np.eye(clusters)
                 for s in (1e-5, -1e-5)
             ]
-            influence = np.diff(np.reshape(bits, (-1, 2)), axis=1)[:, 0] / -2e-5
-            slow = np.sqrt((w * influence**2).sum() * clusters / max(1, clusters - 1))
+            derivative = np.diff(np.reshape(bits, (-1, 2)), axis=1)[:, 0] / -2e-5
+            slow = np.sqrt((w * derivative**2).sum() * clusters / max(1, clusters - 1))
             assert fast[i] == pytest.approx(slow, rel=1e-5, abs=1e-8)
 
 
@@ -156,13 +146,13 @@ def test_the_interval_of_mean_bits_is_that_of_loops():
     drawn_weights = bootstrap_weights(clusters, 60, 3)
     layer, _ = estimate_stage(sums, drawn_weights, 0.5, 0.95)
     weights = np.vstack([np.ones(clusters), drawn_weights])
-    drawn = resample(sums, weights, slice(None))
-    r = unit_correlations(*covariance_and_variance(drawn)[:2])
-    added = added_bits(sums, drawn, r)
+    replicates = sums.resample(weights)
+    r = replicates.unit_scores()
+    influence = bits_influence(sums, replicates, r)
     for f, name in enumerate(("dynamic", "static")):
         live = ~np.isnan(r[0, f])
         bits = np.nansum(gaussian_bits(r[:, f]), axis=1) / live.sum()
-        error = errors_of_bits(added[:, f], sums.count[:, f], weights) / live.sum()
+        error = bits_standard_errors(influence[:, f], sums.count[:, f], weights) / live.sum()
         far = np.quantile(abs(bits[1:] - bits[1:].mean()) / error[1:], 0.95)
         half = max(far, t.ppf(0.975, clusters - 1)) * error[0]
         centre = 2 * bits[0] - bits[1:].mean()

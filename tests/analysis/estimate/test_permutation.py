@@ -1,4 +1,4 @@
-"""Broken pairs: the fast path against loops, p-values that are uniform where nothing is shared and small
+"""Permutation test: the fast path against loops, p-values that are uniform where nothing is shared and small
 where something is."""
 
 import numpy as np
@@ -7,21 +7,21 @@ import pytest
 from scipy.stats import kstest
 
 from static_dynamic.analysis import estimate_pairs, estimate_run
-from static_dynamic.analysis.estimate.bootstrap import cluster_moments, over_all_clusters
+from static_dynamic.analysis.estimate.moments import Moments
+from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.estimate.permutation import (
-    SAME,
+    TIE,
     family_p_value,
     p_value,
-    pairs_of_factor,
-    score_null,
-    shuffled_means,
-    shuffles,
+    permute_clusters,
+    permuted_means,
+    score_p_values,
 )
 from static_dynamic.analysis.run.store import Store
 from tests.analysis.simulated import effects, independent, write_run
 
 
-def broken(pairs: pd.DataFrame, order: np.ndarray, f: int) -> pd.DataFrame:
+def permuted(pairs: pd.DataFrame, order: np.ndarray, f: int) -> pd.DataFrame:
     """The table with the second members of factor f in another order, written with a loop."""
     table = pairs.sort_values(["cluster", "clip"], kind="stable").copy()
     own = np.flatnonzero(table["factor"] == f)
@@ -32,7 +32,7 @@ def broken(pairs: pd.DataFrame, order: np.ndarray, f: int) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("clips_a_cluster", [1, 3])
-def test_p_values_are_those_of_broken_pairs(tmp_path, clips_a_cluster):
+def test_p_values_are_those_of_permuted_pairs(tmp_path, clips_a_cluster):
     def draw(views):
         rows = effects(2, units=5)(views) + 100
         rows[:, 3] = np.round(rows[:, 3])  # ties
@@ -45,16 +45,16 @@ def test_p_values_are_those_of_broken_pairs(tmp_path, clips_a_cluster):
     rows, pairs = store.activations("stage1"), store.finished_pairs()
     whole = estimate_pairs(rows[pairs["a"]], rows[pairs["b"]], pairs["factor"])
     for f, name in enumerate(("dynamic", "static")):
-        orders = shuffles(pairs_of_factor(pairs, f).cluster, 40, (4, f))
+        orders = permute_clusters(pairs_of_factor(pairs, f).cluster, 40, (4, f))
         assert len(np.unique(orders, axis=0)) > 20
         drawn = []
         for order in orders:
-            table = broken(pairs, order, f)
+            table = permuted(pairs, order, f)
             drawn.append(estimate_pairs(rows[table["a"]], rows[table["b"]], table["factor"]))
         layer = np.array([e.scores[f] for e in drawn])
-        assert r.layers.iloc[0][f"p_{name}"] == (1 + (layer >= whole.scores[f] - SAME).sum()) / 41
+        assert r.layers.iloc[0][f"p_{name}"] == (1 + (layer >= whole.scores[f] - TIE).sum()) / 41
         units = np.array([e.unit_scores[f] for e in drawn])[:, :4]
-        point = whole.unit_scores[f][:4] - SAME
+        point = whole.unit_scores[f][:4] - TIE
         np.testing.assert_array_equal(r.units[f"p_{name}"][:4], (1 + (units >= point).sum(0)) / 41)
         family = (1 + (units.max(1)[:, None] >= point).sum(0)) / 41
         np.testing.assert_array_equal(r.units[f"p_family_{name}"][:4], family)
@@ -64,21 +64,21 @@ def test_p_values_are_those_of_broken_pairs(tmp_path, clips_a_cluster):
 
 def test_whole_clusters_change_places():
     cluster = np.repeat(np.arange(5), 3)
-    for order in shuffles(cluster, 20, (1,)):
+    for order in permute_clusters(cluster, 20, (1,)):
         assert sorted(order) == list(range(15))
         np.testing.assert_array_equal(order.reshape(5, 3) % 3, np.tile([0, 1, 2], (5, 1)))
-    assert shuffles(np.zeros(4, int), 20, (1,)).shape == (0, 4)
-    uneven = shuffles(np.array([0, 1, 1, 1, 2, 2]), 50, (1,))
+    assert permute_clusters(np.zeros(4, int), 20, (1,)).shape == (0, 4)
+    uneven = permute_clusters(np.array([0, 1, 1, 1, 2, 2]), 50, (1,))
     assert all("123" in "".join(map(str, order)) and "45" in "".join(map(str, order)) for order in uneven)
-    np.testing.assert_array_equal(shuffles(cluster, 3, (1,)), shuffles(cluster, 3, (1,)))
+    np.testing.assert_array_equal(permute_clusters(cluster, 3, (1,)), permute_clusters(cluster, 3, (1,)))
 
 
 def test_the_fast_means_are_those_of_a_gather():
     draw = np.random.default_rng(0)
     za, zb = draw.standard_normal((2, 300, 7)).astype(np.float32)
-    orders = shuffles(np.arange(300) // 4, 5, (2,))
+    orders = permute_clusters(np.arange(300) // 4, 5, (2,))
     slow = [(za.astype(float) * zb.astype(float)[order]).mean(0) for order in orders]
-    np.testing.assert_allclose(shuffled_means(za, zb, orders), slow, atol=1e-6)
+    np.testing.assert_allclose(permuted_means(za, zb, orders), slow, atol=1e-6)
 
 
 def test_p_values_count_themselves():
@@ -97,11 +97,11 @@ def test_where_nothing_is_shared_p_values_are_uniform(tmp_path):
     p, least = [], []
     for seed in range(300):
         rows = np.random.default_rng(seed).standard_normal((len(store.status), 4)).astype(np.float32)
-        orders = [shuffles(factor.cluster, 99, (seed, f)) for f, factor in enumerate(factors)]
-        whole = over_all_clusters(cluster_moments(rows, pairs, cluster, 20))
-        null = score_null(rows, factors, orders, whole)
-        p += [null.p_layer[0], null.p_unit[1, 0]]
-        least.append(null.p_family[1].min())
+        orders = [permute_clusters(factor.cluster, 99, (seed, f)) for f, factor in enumerate(factors)]
+        whole = Moments.per_cluster(rows, pairs, cluster, 20).over_clusters()
+        found = score_p_values(rows, factors, orders, whole)
+        p += [found.layer[0], found.unit[1, 0]]
+        least.append(found.family[1].min())
     # as many values as permutations allow, each as likely as the others
     assert kstest(np.array(p) - 0.005, "uniform").pvalue > 0.05
     assert 0.02 <= np.mean(np.array(least) <= 0.05) <= 0.08
@@ -124,11 +124,12 @@ def test_a_factor_of_one_video_has_no_p_value(tmp_path):
     pairs = store.finished_pairs()
     pairs = pairs[(pairs["factor"] == 0) | (pairs["clip"] == "c0000")]
     factors = [pairs_of_factor(pairs, f) for f in (0, 1)]
-    orders = [shuffles(factor.cluster, 20, (1,)) for factor in factors]
+    orders = [permute_clusters(factor.cluster, 20, (1,)) for factor in factors]
     rows, cluster = store.activations("stage1"), np.unique(pairs["cluster"], return_inverse=True)[1]
-    null = score_null(rows, factors, orders, over_all_clusters(cluster_moments(rows, pairs, cluster, 8)))
-    assert np.isfinite([null.p_layer[0], *null.p_unit[0], *null.p_family[0]]).all()
-    assert np.isnan([null.p_layer[1], *null.p_unit[1], *null.p_family[1]]).all()
+    whole = Moments.per_cluster(rows, pairs, cluster, 8).over_clusters()
+    p = score_p_values(rows, factors, orders, whole)
+    assert np.isfinite([p.layer[0], *p.unit[0], *p.family[0]]).all()
+    assert np.isnan([p.layer[1], *p.unit[1], *p.family[1]]).all()
 
 
 def test_one_video_has_no_p_value(tmp_path):

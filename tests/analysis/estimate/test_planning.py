@@ -10,10 +10,10 @@ from static_dynamic.analysis import estimate_run
 from static_dynamic.analysis.estimate.convergence import estimate_convergence, sample_sizes
 from static_dynamic.analysis.estimate.planning import (
     clusters_for,
-    components,
     half_width,
-    pair_parts,
+    pair_terms,
     plan_study,
+    variance_components,
 )
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
@@ -25,7 +25,7 @@ TOLERANCE = 0.15
 
 def parts_of(run):
     store = Store.open(run)
-    return pair_parts(store.activations("stage1"), store.finished_pairs())
+    return pair_terms(store.activations("stage1"), store.finished_pairs())
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_predicted_widths_are_reached(tmp_path, pilot, pairs):
             [(layer[f"score_{f}_high"] - layer[f"score_{f}_low"]) / 2 for f in ("dynamic", "static")]
         )
     for f, width in enumerate(np.mean(reached, axis=0)):
-        found = components(parts, f, "factorial", pairs)
+        found = variance_components(parts, f, "factorial", pairs)
         assert half_width(found.between + found.within, clips) == pytest.approx(width, rel=TOLERANCE)
 
 
@@ -64,10 +64,10 @@ def test_the_components_are_those_of_loops(tmp_path):
                 for p in other["q"]
             ]
             total += np.mean(np.square(adds)) - np.mean(adds) ** 2 + np.mean(adds) ** 2 * 6 / 5
-        found = components(parts, f, "factorial", "both")
+        found = variance_components(parts, f, "factorial", "both")
         assert found.between + found.within == pytest.approx(total / 6, rel=1e-9)
         assert found.within > 0 and share.sum() == 1
-        assert components(parts, f, "factorial", "factorial").within == 0
+        assert variance_components(parts, f, "factorial", "factorial").within == 0
 
 
 def test_clusters_of_several_clips_count_as_one(tmp_path):
@@ -79,7 +79,7 @@ def test_clusters_of_several_clips_count_as_one(tmp_path):
 
     once = parts_of(write_run(tmp_path / "a", lambda v: effects(4)(v), 40))
     double = parts_of(write_run(tmp_path / "b", twice, 80, clips_a_cluster=2))
-    a, b = (components(parts, 0, "factorial", "factorial").between for parts in (once, double))
+    a, b = (variance_components(parts, 0, "factorial", "factorial").between for parts in (once, double))
     assert a == pytest.approx(b, rel=1e-5)
 
 
@@ -99,7 +99,7 @@ def test_a_plan_that_cannot_be_made(pilot, tmp_path):
         plan_study(pilot, 0.02)
     with pytest.raises(UserError, match="between 0 and 1"):
         plan_study(pilot, 5, seconds_per_view=1)
-    with pytest.raises(UserError, match="needs a pilot of 4"):
+    with pytest.raises(UserError, match="needs a pilot of at least 4"):
         plan_study(write_run(tmp_path / "run", effects(0), 3), 0.05, seconds_per_view=1)
     manifest = json.loads((pilot / "manifest.json").read_text())
     manifest["identity"]["m_same"] = False
@@ -122,5 +122,5 @@ def test_convergence_ends_with_the_estimate_of_all(pilot, tmp_path):
     )
     width = table["score_static_high"] - table["score_static_low"]
     assert width.iloc[-1] < width.iloc[3] / 2
-    with pytest.raises(UserError, match="convergence needs 4"):
+    with pytest.raises(UserError, match="convergence needs at least 4"):
         estimate_convergence(write_run(tmp_path / "run", effects(0), 2))

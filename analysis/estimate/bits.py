@@ -1,0 +1,122 @@
+"""Gaussian bits: the information that the members of pairs share if they are jointly Gaussian.
+
+A unit score r gives -1/2 log2(1 - r^2) bits. The estimate is biased upwards because r^2 is too large by
+chance; the mean of the bootstrap replicates shows by how much. The interval of the mean bits of a stage is
+the studentised one (`intervals.py`), with standard errors from the influence of each cluster. Let t, p, q be
+a cluster's sums of za + zb, za zb and za^2 + zb^2, and n its number of pairs. One more copy of the cluster
+moves the correlation r of a unit (mean m, variance v, over N pairs) by
+
+    (p - (1 - r) m t - r q / 2) / (N v)  -  n times the sum of this over all clusters / N
+
+and the unit's bits by r / ((1 - r^2) ln 2) times as much. The sum over units is a matrix product.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from static_dynamic.analysis.estimate.intervals import finite_mean, studentised_bounds
+from static_dynamic.analysis.estimate.moments import Moments
+
+# Members with |r| above 1 - 1e-9 count as identical, because float32 activations cannot tell them apart.
+# Their bits are infinite.
+IDENTICAL = 1e-9
+
+
+def gaussian_bits(r: NDArray) -> NDArray:
+    """Return the bits that Gaussian variables of correlation `r` share; infinite for identical members."""
+    with np.errstate(divide="ignore"):
+        return np.where(1 - np.abs(r) < IDENTICAL, np.inf, -0.5 * np.log2(np.maximum(1 - r**2, 0)))
+
+
+def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the bias-corrected bits of units (...), and the uncorrected bits of the replicates (R, ...).
+
+    Corrected bits can be below zero; only so do they average to zero where nothing is shared. Replicates with
+    identical members are replaced by the mean of the finite replicates.
+    """
+    bits, bits_of_replicates = gaussian_bits(r), gaussian_bits(replicates)
+    mean = finite_mean(bits_of_replicates)
+    bits_of_replicates = np.where(np.isfinite(bits_of_replicates), bits_of_replicates, mean)
+    return np.where(np.isinf(bits), np.inf, 2 * bits - mean), bits_of_replicates
+
+
+def stage_bits(
+    r: NDArray, corrected: NDArray, replicates: NDArray, errors: NDArray, clusters: int, level: float
+) -> tuple[float, float, float]:
+    """Return the mean bits over the live units of a stage, with the bounds of their interval.
+
+    Parameters
+    ----------
+    r, corrected : (C,)
+        Unit scores and corrected bits of the units.
+    replicates : (R,)
+        Bits of each replicate, summed over units.
+    errors : (1 + R,)
+        Standard errors of the summed bits: of the sample, then of each replicate.
+    """
+    live = ~np.isnan(r)
+    if not live.any():
+        return np.nan, np.nan, np.nan
+    plug_in = gaussian_bits(r[live]).mean()
+    if np.isinf(plug_in):
+        return np.inf, np.inf, np.inf
+    replicates, errors = replicates[:, None] / live.sum(), errors[:, None] / live.sum()
+    low, high = studentised_bounds(np.array([plug_in]), replicates, errors[0], errors[1:], clusters, level)
+    return corrected[live].mean(), low[0], high[0]
+
+
+def bits_influence(
+    sums: Moments, replicates: Moments, r: NDArray, uncorrected: NDArray | None = None
+) -> NDArray:
+    """Return the influence of each cluster on the bits of each replicate, (R, F, K), before centring.
+
+    Influences are summed over units. `bits_standard_errors` subtracts their mean.
+
+    Parameters
+    ----------
+    sums : (K, F, C)
+        Sums of the clusters.
+    replicates : (R, F, C)
+        Sums of the replicates.
+    r : (R, F, C)
+        Correlations of the replicates. Units whose bits are not finite have no influence.
+    uncorrected : (R, F, C)
+        Correlations before rank-bias correction, if `r` is corrected for it.
+    """
+    uncorrected = r if uncorrected is None else uncorrected
+    _, variance, mean = replicates.covariance_and_variance
+    mean = mean - replicates.shift  # `sums` are of shifted rows
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scale = r / ((1 - uncorrected**2) * np.log(2) * variance * replicates.count[..., None])
+    scale = np.where(np.isfinite(gaussian_bits(r)) & np.isfinite(scale), scale, 0)
+    mean = np.where(scale == 0, 0, mean)
+    uncorrected = np.where(scale == 0, 0, uncorrected)
+    influence = np.empty((*replicates.count.shape, len(sums.count)))
+    for f in range(influence.shape[1]):
+        s, m, c = scale[:, f], mean[:, f], uncorrected[:, f]
+        influence[:, f] = s @ sums.product[:, f].T
+        influence[:, f] -= (s * (1 - c) * m) @ sums.total[:, f].T
+        influence[:, f] -= (s * c / 2) @ sums.square[:, f].T
+    return influence
+
+
+def bits_standard_errors(influence: NDArray, count: NDArray, weights: NDArray) -> NDArray:
+    """Return the standard errors of the summed bits of one factor, (R,), by the infinitesimal jackknife.
+
+    Parameters
+    ----------
+    influence : (R, K)
+        `bits_influence` of one factor.
+    count : (K,)
+        Number of pairs of each cluster.
+    weights : (R, K)
+        How often each replicate contains each cluster.
+    """
+    clusters = len(count)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.einsum("rk,rk->r", weights, influence) / (weights @ count)
+    centred = influence - mean[:, None] * count
+    variance = np.einsum("rk,rk,rk->r", weights, centred, centred)
+    return np.sqrt(variance * clusters / max(1, clusters - 1))
