@@ -1,8 +1,9 @@
 # `make demo` and `make test` do all set-up themselves: a virtual environment in .venv, requirements, weights and video.
 PYTHON ?= python3
 BIN := .venv/bin
+FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow"
 
-.PHONY: demo test bench clean
+.PHONY: demo test check lint types fast-analysis fast-rest coverage package bench clean
 
 demo: .venv/ready
 	$(BIN)/python main.py
@@ -11,6 +12,43 @@ test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q
+
+# Fast checks, two at a time: linter, formatter, types, and the tests of files that tests/conftest.py does not list as slow.
+check: .venv/ready-test
+	$(MAKE) --no-print-directory -j 2 fast-analysis fast-rest types lint
+
+lint:
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy needs the layout of the installed package: links to all parts inside one folder.
+types:
+	rm -rf .venv/types && mkdir -p .venv/types/static_dynamic
+	ln -s $(CURDIR)/static_dynamic/*.py* $(CURDIR)/static_dynamic/py.typed .venv/types/static_dynamic/
+	ln -s $(addprefix $(CURDIR)/,configs datasets models stylize analysis misc) .venv/types/static_dynamic/
+	cd .venv/types && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p static_dynamic
+
+fast-analysis:
+	$(FAST) tests/analysis
+
+fast-rest:
+	$(FAST) --ignore tests/analysis
+
+coverage: .venv/ready-test
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# The package as users install it: its types, and a small run from another folder.
+package: .venv/ready-test
+	rm -rf .venv-package build
+	$(PYTHON) -m venv .venv-package
+	.venv-package/bin/pip install --quiet --disable-pip-version-check --constraint requirements.txt .
+	mkdir .venv-package/elsewhere
+	cd .venv-package/elsewhere && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
+		--cache-dir ../../.mypy_cache/package --python-executable ../bin/python -p static_dynamic
+	cd .venv-package/elsewhere && ../bin/static-dynamic --help >/dev/null
+	cd .venv-package/elsewhere && ../bin/static-dynamic model.init=random n_examples=2 n_boot=50 n_permutations=20
 
 bench: .venv/ready
 	$(BIN)/python -m bench --device cpu --scale 0.5
@@ -36,4 +74,4 @@ bench: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .venv-package build *.egg-info .mypy_cache .pytest_cache .ruff_cache
