@@ -35,14 +35,15 @@ from bench.meters import peak_of, sampled, timed
 from bench.plain import plain
 from bench.videos import FRAMES, STYLES, make_set, warm_up
 from bench.widths import clips_needed
-from static_dynamic.analysis.run.extraction import batches_of, extract
+from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.forward import Reader
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show.text import align
-from static_dynamic.datasets import ClipList, make_views, to_inputs
+from static_dynamic.datasets import ClipList, make_views
 from static_dynamic.device import without_tf32
 from static_dynamic.files import write_text
 from static_dynamic.models import VideoNetwork, build_model
+from static_dynamic.spacing import evenly_spaced
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
@@ -112,7 +113,7 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
     sources = {"ours": clips} | ({"warm": warm_up(clips)} if device.type == "cuda" else {})
     options = {"device": device, "batch_size": batch, "num_workers": given.workers}
     count = len(pairs)
-    shown = net.shown_stages("cat", True)
+    shown = net.shown_stages({"path": "cat"})
     # runs of whole passes cost the same whatever stage they read: one is measured
     stages, weight = (shown[-1:], len(shown)) if given.whole else (shown, 1)
     busy, peaks = [], []
@@ -236,9 +237,9 @@ def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
 
 def gate(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
     """Whether bf16 says the same as fp32, on a batch of views."""
-    rows = np.unique(np.linspace(0, len(views) - 1, 8).astype(int))
-    inputs = to_inputs(batches_of(net, clips, views, rows, len(rows))[0], net.input_spec, device)
-    passed = Reader(net, list(net.stages), device).try_bf16(inputs if len(inputs) > 1 else inputs[0])
+    rows = evenly_spaced(8, len(views), np.trunc)
+    batch = clips.batches(views, rows, len(rows), net.input_spec)[0]
+    passed = Reader(net, list(net.stages), device).try_bf16(clips.to_inputs(batch, net.input_spec, device))
     return "passes" if passed else "fails"
 
 

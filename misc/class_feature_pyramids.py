@@ -1,11 +1,11 @@
-"""Class Feature Pyramids with the flags of the original program.
+"""Compute the Class Feature Pyramid of one clip, with the flags of the published program.
 
     python misc/class_feature_pyramids.py --num_classes 400 --model_weights mfnet.pth --model_name mfnet \\
         --frame_dir FRAMES --frames_start 1 --frames_end 17 --label 5 --threshold 0.6 --backprop_depth 3
 
-FRAMES is a folder of images named as --fname_convention says, a folder with frames.db, or a video file;
-frames_start and frames_end (not among them) are the numbers in those names, of a video file positions from 0.
-All else is as with `python main.py task=saliency`.
+FRAMES is a folder of images with names of the form --fname_convention, a folder with frames.db, or a video
+file. The clip has the frames from --frames_start up to --frames_end, which is not included: numbers in the
+file names, or positions from 0 in a video file. For the outputs see `python main.py task=saliency --help`.
 """
 
 from __future__ import annotations
@@ -13,43 +13,54 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import cast
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from static_dynamic.analysis.tasks import saliency
+from static_dynamic.analysis.explain.explain_clips import explain_clips
 from static_dynamic.command import Options, command, positive
 from static_dynamic.configs import CONFIG_DIR, rows
-from static_dynamic.datasets.frames import FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.datasets.frames import FrameFolder, ImageSequence, VideoFile, open_frames
 from static_dynamic.errors import UserError, nearest
 
 
 @command
 def main() -> None:
-    """Explain one clip."""
+    """Translate the flags and run ``task=saliency``."""
     parser = Options(__doc__)
-    parser.add_argument("--model_name", default="i3d", help="resnet50, ..., or any row of configs/model")
-    parser.add_argument("--num_classes", type=positive, default=400)
-    parser.add_argument("--model_weights", required=True, help="a checkpoint, or pretrained")
-    parser.add_argument("--frame_dir", type=Path, required=True)
-    parser.add_argument("--frames_start", type=int)
-    parser.add_argument("--frames_end", type=int)
-    parser.add_argument("--fname_convention", default="frame_{:010d}.jpg")
-    parser.add_argument("--label", help="number or name of the class; none: what the network says")
-    parser.add_argument("--threshold", type=float, default=0.65)
-    parser.add_argument("--backprop_depth", type=int, default=3)
-    parser.add_argument("--visualisation_method", default="all", help="all, or topK_inL")
-    parser.add_argument("--tubes_vis_method", help="without effect, as in the original")
-    parser.add_argument("--base_output_dir", type=Path, default=Path("visualisations"))
-    parser.add_argument("--only_dep_graph", action="store_true", help="no pictures")
-    parser.add_argument("--rules", default="corrected", help="original: with its flaws")
+    parser.add_argument(
+        "--model_name",
+        default="i3d",
+        help="name in the published program (mfnet, i3d, resnet50 ...) or any row of configs/model",
+    )
+    parser.add_argument("--num_classes", type=positive, default=400, help="default: %(default)s")
+    parser.add_argument("--model_weights", required=True, help="checkpoint file, or: pretrained")
+    parser.add_argument("--frame_dir", type=Path, required=True, help="folder of images or video file")
+    parser.add_argument("--frames_start", type=int, help="first frame")
+    parser.add_argument("--frames_end", type=int, help="frame after the last one")
+    parser.add_argument("--fname_convention", default="frame_{:010d}.jpg", help="default: %(default)s")
+    parser.add_argument("--label", help="number or name of the class (default: the predicted class)")
+    parser.add_argument("--threshold", type=float, default=0.65, help="theta (default: %(default)s)")
+    parser.add_argument("--backprop_depth", type=int, default=3, help="levels (default: %(default)s)")
+    parser.add_argument(
+        "--visualisation_method",
+        default="all",
+        help="kernels to draw: all, or the K strongest of layer L: topK_inL",
+    )
+    parser.add_argument("--tubes_vis_method", help="ignored, as in the published program")
+    parser.add_argument("--base_output_dir", type=Path, default=Path("visualisations"), help="output folder")
+    parser.add_argument("--only_dep_graph", action="store_true", help="compute the pyramid, draw no figures")
+    parser.add_argument(
+        "--rules", default="corrected", help="corrected, or original: the published program with its errors"
+    )
     parser.add_argument("--device", help="cpu, cuda, or the number of a GPU")
-    saliency.run(configuration(parser.parse_args()))
+    explain_clips(configuration(parser.parse_args()))
 
 
 def configuration(given: argparse.Namespace) -> DictConfig:
-    """The flags as the configuration of ``task=saliency``."""
-    first, last = stretch(given)
+    """Translate the flags to the configuration of ``task=saliency``."""
+    first, last = frame_range(given)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = compose("config", ["task=saliency", f"model={network(given.model_name)}"])
     values = {
@@ -71,11 +82,11 @@ def configuration(given: argparse.Namespace) -> DictConfig:
             "pictures": not given.only_dep_graph,
         },
     }
-    return OmegaConf.merge(cfg, values)
+    return cast(DictConfig, OmegaConf.merge(cfg, values))
 
 
 def network(name: str) -> str:
-    """The row of ``configs/model`` that one of the original's names means."""
+    """Translate a network name of the published program to a row of ``configs/model``."""
     known = rows("model")
     if f"cfp_{name}" in known:
         return f"cfp_{name}"
@@ -84,13 +95,13 @@ def network(name: str) -> str:
     raise UserError(f"unknown --model_name {name!r}{nearest(name, known)}")
 
 
-def stretch(given: argparse.Namespace) -> tuple[int, int | None]:
-    """Positions of the first frame and the one behind the last.
+def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
+    """Return the positions of the first frame and of the frame after the last one (None: to the end).
 
     Raises
     ------
     UserError
-        Where a frame of those numbers is not there.
+        If a requested frame number is missing.
     """
     if not given.frame_dir.exists():
         raise UserError(f"--frame_dir {given.frame_dir} does not exist")
@@ -98,28 +109,28 @@ def stretch(given: argparse.Namespace) -> tuple[int, int | None]:
     first, last = given.frames_start, given.frames_end
     if isinstance(frames, VideoFile):
         return first or 0, last
-    there = frame_keys(frames, given.fname_convention)
-    if not there:
+    position_of = frame_positions(frames, given.fname_convention)
+    if not position_of:
         raise UserError(
-            f"{given.frame_dir} holds no frames named as --fname_convention {given.fname_convention}"
+            f"{given.frame_dir} holds no frames with names like --fname_convention {given.fname_convention}"
         )
-    first = min(there) if first is None else first
+    first = min(position_of) if first is None else first
     numbers = range(first, first + 1 if last is None else last)
-    missing = next((number for number in numbers if number not in there), None)
+    missing = next((number for number in numbers if number not in position_of), None)
     if missing is not None or not numbers:
         raise UserError(
             f"--frames_start {first} --frames_end {last}: {given.frame_dir} has frames "
-            f"{min(there)} to {max(there)}" + ("" if missing is None else f", and no frame {missing}")
+            f"{min(position_of)} to {max(position_of)}"
+            + ("" if missing is None else f", and no frame {missing}")
         )
-    positions = [there[number] for number in numbers]
+    positions = [position_of[number] for number in numbers]
     if positions != list(range(positions[0], positions[0] + len(positions))):
-        raise UserError(f"{given.frame_dir} holds other frames between {first} and {last}")
+        raise UserError(f"{given.frame_dir} holds frames with other names between frames {first} and {last}")
     return positions[0], None if last is None else positions[-1] + 1
 
 
-def frame_keys(frames: Frames, convention: str) -> dict[int, int]:
-    """Number in the name of each frame -> its position; of a folder those alone that keep to the
-    convention."""
+def frame_positions(frames: ImageSequence, convention: str) -> dict[int, int]:
+    """Map the number in each frame's name to its position; in a folder, skip names of another form."""
     numbered = enumerate(frames.numbers)
     if not isinstance(frames, FrameFolder):
         return {number: position for position, number in numbered}

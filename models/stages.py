@@ -11,11 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
+
+
+NO_OPTIONS: Mapping = MappingProxyType({})
 
 
 def _mean(output: Tensor, axes: range) -> Tensor:
@@ -115,6 +119,11 @@ class VideoNetwork(nn.Module):
     input_spec: InputSpec
     prefix: str = ""  # in front of module paths that users do not write: a wrapper's own part of them
 
+    @property
+    def flow_directions(self) -> int:
+        """Number of optical flow pictures that the network takes per image: 0, 1 or 2."""
+        return 0
+
     def prepare(self, video: Tensor):
         """Turn one normalised clip (B, 3, T, H, W) into what ``forward`` takes."""
         return video
@@ -135,9 +144,11 @@ class VideoNetwork(nn.Module):
         """State dict of a checkpoint that is a folder; families whose checkpoints are override it."""
         raise UserError(f"checkpoint {folder} is a folder: give the file in it")
 
-    def stage_name(self, stg: int | str | None, path: str = "fast", fuse: bool = True) -> str:
-        """Name of the stage that the original ``--stg`` (with ``--path`` and ``--fuse``) means; None is
-        the deepest."""
+    def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
+        """Return the name of the stage that the original flag ``--stg`` means; None is the deepest stage.
+
+        `options` are those of the run. Networks that read a stage in several ways choose one by them.
+        """
         if stg is None:
             return list(self.stages)[-1]
         name = stg if str(stg) in self.stages else f"stage{stg}"
@@ -148,15 +159,18 @@ class VideoNetwork(nn.Module):
             )
         return str(name)
 
-    def shown_stages(self, path: str, fuse: bool) -> list[str]:
-        """Stages that one table or curve shows together; networks with several readings of a stage choose
-        one."""
+    def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
+        """Return the stages that one table or curve shows together; `options` as in `stage_name`."""
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
         """Logits at every position that the head sees, (B, ..., classes); families with a position-wise
         head override it."""
         return self(inputs)
+
+    def foreground(self, inputs) -> Tensor:
+        """Return the probability of the object at every pixel, (rows, H, W); networks that segment override it."""
+        raise UserError(f"{type(self).__name__} does not segment")
 
     def probabilities(self, inputs) -> Tensor:
         """Class probabilities as the original's test mode has them, (B, classes): softmax at each

@@ -30,6 +30,11 @@ class TwoStreamNetwork(VideoNetwork):
     channels = dict.fromkeys(INPUTS, 3)
     clip: tuple[int, ...] = ()  # axes between the batch and the channels of an input
 
+    @property
+    def flow_directions(self) -> int:
+        """1: the flow to the next frame; 2: also the flow to the frame before."""
+        return self.channels["Flow"] // self.channels["Image"]
+
     def example_input(
         self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None
     ) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from static_dynamic.analysis.tasks.status import look
+from static_dynamic.analysis.run.progress import progress_of
 from static_dynamic.configs.options import check
 from static_dynamic.datasets.workers import loader
 from static_dynamic.errors import UserError
@@ -208,10 +208,10 @@ def test_preempted_jobs_go_on_and_are_the_runs(cluster, plain, tmp_path):
     wait_for(lambda: re.search(r" [1-9]\d*/64 \[", log.read_text()), "view that is read")
     (run,) = tmp_path.glob("x3d_s/folder/*")
     job = log.parent.name
-    assert look(run)["state"] == "running"
+    assert progress_of(run)["state"] == "running"
     cluster.ask("scancel", "--signal=USR2", job)  # to all processes, as before the end of a job's time
     wait_for(lambda: cluster.state(job) == "PENDING", "requeued job")
-    begun = look(run)
+    begun = progress_of(run)
     assert begun["state"] == "stopped" and 0 < begun["done"] < begun["views"] == 64
     cluster.go_on(job)
     status, out, err = ended(sweep)
@@ -221,7 +221,7 @@ def test_preempted_jobs_go_on_and_are_the_runs(cluster, plain, tmp_path):
     assert f"| {begun['done']}/64 [00:00<?" in said and "Traceback" not in said
     for run in folder.glob("*/folder/*"):
         other = tmp_path / run.relative_to(folder)
-        assert bytes_of(other) == bytes_of(run) and look(other)["state"] == "done"
+        assert bytes_of(other) == bytes_of(run) and progress_of(other)["state"] == "done"
 
 
 def test_shards_of_requeued_jobs_are_one_run(cluster, plain, tmp_path):

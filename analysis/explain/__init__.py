@@ -1,1 +1,1 @@
-"""Class Feature Pyramids: which kernels made one prediction (task ``saliency``)."""
+"""Class Feature Pyramids: the kernels that a class prediction of a video network depends on."""

@@ -1,9 +1,10 @@
-"""Class Feature Pyramids (Stergiou et al., "Class Feature Pyramids for Video Explanation", ICCVW 2019): which
-kernels, at which depth, a class prediction of a clip leans on.
+"""Class Feature Pyramids (Stergiou et al., "Class Feature Pyramids for Video Explanation", ICCVW 2019): the
+kernels of each layer that a class prediction for one clip depends on.
 
-Class step: the classifier's weights, scaled from 0 to 1 over all classes and features; the features of the
-class that reach theta are the kernels of level 1. Back-steps: see `pyramid_rules`. A kernel's tube
-is the sum of its children's activation maps over the clip.
+Class step: the classifier's weights are scaled to [0, 1] over all classes and features. The features whose
+weight for the class is at least theta are the kernels of level 1. Each back-step (`pyramid_rules`) finds the
+children of these kernels in the layer before, which form the next level. The saliency tube of a kernel is the
+sum of its children's feature maps over the clip.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
 from static_dynamic.analysis.explain.pyramid_rules import RULES, Corrected, Links, Original, count_classes
@@ -24,10 +24,10 @@ from static_dynamic.models.stages import VideoNetwork
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The kernels behind one class of one clip.
+    """The kernels that one class prediction for one clip depends on.
 
-    Level 0 is the class, level 1 the features that the classifier weighs, and so on back through the network;
-    ``steps[level]`` are the links from the kernels of that level to those of the next.
+    Level 0 is the class and level 1 holds features of the classifier; higher levels lie closer to the input.
+    ``steps[level]`` holds the links from the kernels of a level to their children in the next level.
     """
 
     label: int
@@ -38,7 +38,7 @@ class Pyramid:
 
     @property
     def links(self) -> pd.DataFrame:
-        """One row a link: level of the parent, parent, child (in the level after), strength in [0, 1]."""
+        """Table of links: level of the parent, parent, child (in the next level), strength in [0, 1]."""
         tables = [
             pd.DataFrame({"level": level, "parent": parent, "child": child, "strength": strength})
             for level, (parent, child, strength) in enumerate(self.steps)
@@ -47,28 +47,27 @@ class Pyramid:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """One row a kernel: level, unit (its number there), layer (module path), channel (number within),
-        importance.
+        """Table of kernels: level, unit (number in the level), layer (module path), channel, importance.
 
-        Importance is the sum, over all ways that lead from the class to a kernel, of the product of their
-        links' strengths; the first kernel of each level has 1.
+        The importance of a kernel is the sum over all paths from the class to the kernel of the product of
+        the links' strengths, divided by the largest such sum of the level.
         """
         tables = [pd.DataFrame({"level": [0], "unit": self.label, "layer": "class", "channel": self.label})]
         tables[0]["importance"] = 1.0
-        reached = np.zeros(self.label + 1)
-        reached[self.label] = 1
+        importance: NDArray = np.zeros(self.label + 1)
+        importance[self.label] = 1
         for level, (parent, child, strength) in enumerate(self.steps, start=1):
             units = np.unique(child)
             layers, channels = self.clip.name(level, units)
-            reached = np.bincount(child, weights=reached[parent] * strength)
-            reached = reached / (reached.max(initial=0) or 1)
+            importance = np.bincount(child, weights=importance[parent] * strength)
+            importance = importance / (importance.max(initial=0) or 1)
             columns = {"level": level, "unit": units, "layer": layers, "channel": channels}
-            tables.append(pd.DataFrame({**columns, "importance": reached[units]}))
+            tables.append(pd.DataFrame({**columns, "importance": importance[units]}))
         return pd.concat([table for table in tables if len(table)], ignore_index=True)
 
     @property
-    def ways(self) -> int:
-        """How many ways lead from the class to the kernels of the last level: entries of the nested form."""
+    def n_paths(self) -> int:
+        """Number of paths from the class to kernels of the last level, which is the size of `nested`."""
         counts = {self.label: 1}
         for parent, child, _ in self.steps:
             below: dict[int, int] = {}
@@ -78,40 +77,37 @@ class Pyramid:
         return sum(counts.values())
 
     def children(self, level: int, unit: int) -> NDArray:
-        """Children of a kernel, ascending."""
+        """Return the numbers of a kernel's children in the next level, ascending."""
         parent, child, _ = self.steps[level]
         return np.unique(child[parent == unit])
 
     def nested(self) -> dict:
-        """The original's form: {class: {kernel: {kernel: [kernels]}}} with text keys, as in JSON.
+        """Return the nested form of the original program: {class: {kernel: {kernel: [kernels]}}}.
 
-        A kernel stands there once for every path that leads to it, so deep pyramids are large in this form.
+        Keys are strings, as in JSON. A kernel occurs once per path from the class, so the nested form of a
+        deep pyramid is large.
         """
         below: dict[int, list | dict] = {}
         for level in reversed(range(len(self.steps))):
             last = level == len(self.steps) - 1
             units = np.unique(self.steps[level - 1][1]) if level else [self.label]
-            grown = {}
+            nested: dict[int, list | dict] = {}
             for unit in units:
                 children = self.children(level, unit).tolist()
-                grown[int(unit)] = children if last else {str(c): below[c] for c in children}
-            below = grown
+                nested[int(unit)] = children if last else {str(c): below[c] for c in children}
+            below = nested
         return {str(self.label): below[self.label]}
 
-    def map(self, level: int, unit: int) -> NDArray:
-        """Sum of the activation maps of a kernel's children, at the size that those have: (t, h, w)."""
+    def saliency_tube(self, level: int, unit: int) -> NDArray:
+        """Return the saliency tube of a kernel: the sum of its children's feature maps, (t, h, w)."""
         children = self.children(level, unit)
-        return self.clip.map(level, unit, children).float().cpu().numpy()
+        return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
-    def own_map(self, level: int, unit: int) -> NDArray:
-        """Activation map of a kernel itself, as the kernels of the level before it read it: (t, h, w)."""
+    def feature_map(self, level: int, unit: int) -> NDArray:
+        """Return the feature map of a kernel as its parents read it: (t, h, w)."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
-        return self.clip.map(level - 1, reader, np.array([unit])).float().cpu().numpy()
-
-    def tube(self, level: int, unit: int) -> NDArray:
-        """That sum at the size of the clip, from 0 to 1: (T, H, W)."""
-        return TUBES[self.rules](self.map(level, unit), self.clip.size)
+        return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()
 
 
 def class_feature_pyramid(
@@ -125,32 +121,34 @@ def class_feature_pyramid(
     select: str = "all",
     path: FeaturePath | None = None,
 ) -> Pyramid:
-    """Find the kernels behind class `label` in one clip.
+    """Find the kernels that the prediction of class `label` for one clip depends on.
 
     Parameters
     ----------
     net
-        A network whose classifier reads the maps of 3D convolutions. Of two pathways both are followed.
+        A network whose classifier reads feature maps of 3D convolutions. If there are two pathways, both are
+        followed.
     inputs
-        What ``net.prepare`` returns, of one clip.
+        The network's input for one clip, as ``net.prepare`` returns it.
     label
-        Number of the class; None: the one that the network says.
+        Number of the class; None: the class that the network predicts.
     theta
-        How strong, from 0 to 1, a channel must be beside the strongest that its kernel reads.
+        Smallest strength of a link, from 0 to 1, where 1 is the strongest link of a kernel.
     depth
-        Levels of kernels; 1 is the classifier's features alone.
+        Number of levels of kernels; 1: only the classifier's features.
     rules
-        ``"corrected"``, or ``"original"`` with the flaws of the original code: see `pyramid_rules`.
+        ``"corrected"``, or ``"original"`` for the rules of the published code with its flaws: see
+        `pyramid_rules`.
     select
-        ``"all"``, or ``"topK_inL"``: of each kernel of level L only the K strongest children.
+        ``"all"``, or ``"topK_inL"`` to keep only the K strongest children of each kernel of level L.
     path
-        What `feature_path.trace_path` returned for this network and size of clip, to save time.
+        Result of `feature_path.trace_path` for this network and size of clip; it saves the time of tracing.
 
     Raises
     ------
     UserError
-        No such class or level, theta outside [0, 1], a network without such convolutions, or one whose
-        outputs are not finite.
+        The class or the level does not exist, theta is outside [0, 1], the network has no such convolutions,
+        or its outputs are not finite.
     """
     keep = check_options(theta, depth, rules, select)
     if rules == "corrected":
@@ -159,43 +157,43 @@ def class_feature_pyramid(
         check_label(label, count_classes(net, rules, path))
     clip = RULES[rules](net, inputs, depth, path)
     if not clip.logits.isfinite().all():
-        raise UserError(f"{type(net).__name__}: outputs of the network are no finite numbers for this clip")
-    return grow(clip, label, theta, depth, rules, keep)
+        raise UserError(f"{type(net).__name__}: the outputs of the network for this clip are not finite")
+    return build_pyramid(clip, label, theta, depth, rules, keep)
 
 
 def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[int, int] | None:
-    """Refuse options that no network can meet; return K and L of ``topK_inL``."""
+    """Raise UserError if an option is invalid for every network; return K and L of ``topK_inL``."""
     if rules not in RULES:
         raise UserError(f"unknown rules {rules!r}{nearest(str(rules), RULES)} (known: {', '.join(RULES)})")
     if not (isinstance(theta, int | float) and 0 <= theta <= 1):
         raise UserError(f"theta={theta}: give a number from 0 to 1")
     if not isinstance(depth, int):
-        raise UserError(f"depth={depth}: give a whole number from 1 on")
+        raise UserError(f"depth={depth}: give a whole number, at least 1")
     return parse_select(select, depth, rules)
 
 
 def check_label(label: int, classes: int) -> None:
-    """Refuse a class that the network does not know."""
+    """Raise UserError if the network has no class of this number."""
     if not (isinstance(label, int | np.integer) and 0 <= label < classes):
         raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
 
 
 def parse_select(select: str | int, depth: int, rules: str) -> tuple[int, int] | None:
-    """K and L of ``topK_inL``; None keeps all."""
+    """Return K and L of ``topK_inL``; None for ``all``."""
     if select == "all":
         return None
     match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", str(select))
     if not match:
         raise UserError(f"select={select!r}: give all, or topK_inL such as top5_in2")
     if rules == "original":
-        raise UserError("the original never ran with topK_inL: give select=all, or rules=corrected")
+        raise UserError("topK_inL fails in the original program: give select=all, or rules=corrected")
     k, level = int(match[1]), int(match[2])
     if level >= depth:
-        raise UserError(f"select={select!r}: of depth={depth}, levels 1 to {depth - 1} have children")
+        raise UserError(f"select={select!r}: with depth={depth}, levels 1 to {depth - 1} have children")
     return k, level
 
 
-def grow(
+def build_pyramid(
     clip: Corrected | Original,
     label: int | None,
     theta: float,
@@ -203,7 +201,10 @@ def grow(
     rules: str = "corrected",
     keep: tuple[int, int] | None = None,
 ) -> Pyramid:
-    """Step back from a class through a clip that has been read; see `class_feature_pyramid`."""
+    """Build the pyramid of a class from the activations of a clip.
+
+    The options are those of `class_feature_pyramid`; `keep` is the pair (K, L) of ``topK_inL``.
+    """
     if label is None:
         label = int(clip.logits.argmax())
     steps = [class_step(clip, label, theta)]
@@ -217,7 +218,7 @@ def grow(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Of each kernel the `k` strongest children; of equally strong ones the first."""
+    """Keep the `k` strongest children of each kernel; ties go to the child with the lower number."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]
@@ -227,36 +228,8 @@ def strongest(links: Links, k: int) -> Links:
 
 
 def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
-    """Features of a class whose weight, scaled over all classes and features, reaches theta."""
+    """Link a class to the features whose scaled weight for the class is at least theta."""
     check_label(label, clip.class_scores.shape[1])
     scores = clip.class_scores[:, label]
     features = np.flatnonzero(scores >= theta)
     return np.full(len(features), label), clip.features()[features], scores[features]
-
-
-def original_tube(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
-    """Spline zoom by whole factors, which may lose the last frames and pixels; NaN where all is alike."""
-    factors = [n // side for n, side in zip(size, activity.shape, strict=True)]
-    zoomed = ndimage.zoom(activity, factors)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (zoomed - zoomed.min()) / (zoomed.max() - zoomed.min())
-
-
-def corrected_tube(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
-    """Zoom to the size of the clip, from 0 to 1; zeros where all is alike."""
-    zoomed = zoom_cells(activity, size)
-    zoomed = zoomed - zoomed.min()
-    return zoomed / zoomed.max() if zoomed.max() > 0 else zoomed
-
-
-def zoom_cells(activity: NDArray, size: tuple[int, int, int]) -> NDArray:
-    """Linear zoom by areas: a cell lies in the middle of the pixels that it stands for.
-
-    A spline between the middles of the outermost pixels, as the original has it, lies up to half a cell off
-    and overshoots beside bright cells.
-    """
-    factors = [n / side for n, side in zip(size, activity.shape, strict=True)]
-    return ndimage.zoom(activity, factors, order=1, mode="nearest", grid_mode=True)
-
-
-TUBES = {"corrected": corrected_tube, "original": original_tube}

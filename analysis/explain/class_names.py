@@ -1,4 +1,4 @@
-"""Names of a network's classes: of its weights, or from a file."""
+"""Names of a network's classes, from a file or from the entry of its weights in ``configs/assets.yaml``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 def class_names(source: str | Path, classes: int) -> list[str]:
     """Read the names of `classes` classes from a file or an asset of ``configs/assets.yaml``.
 
-    A file holds one name a line, or json: a list of names, or a mapping of names to numbers.
+    A text file holds one name per line; a JSON file holds a list of names, or a mapping of names to numbers.
 
     Raises
     ------
     UserError
-        No such file, or other than `classes` names in it.
+        There is no such file, or it does not hold `classes` names.
     """
     path = Path(str(source))
     if not path.is_file():
@@ -30,8 +30,8 @@ def class_names(source: str | Path, classes: int) -> list[str]:
             asset_row(str(source))
         except UserError as error:
             raise UserError(
-                f"task.names={source} is no file and no asset: give a text file with one name a line, "
-                "or kinetics400_names"
+                f"task.names={source} is neither a file nor an asset: give a text file with one name per "
+                "line, or kinetics400_names"
             ) from error
         path = fetch(str(source))
     readers = {".json": names_of_json, ".py": names_of_source}
@@ -45,32 +45,31 @@ def class_names(source: str | Path, classes: int) -> list[str]:
 
 
 def names_of_text(text: str) -> list[str]:
-    """One name a line."""
+    """Return the lines of a text, one name per line."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def names_of_json(text: str) -> list[str]:
-    """A list of names, or a mapping of names to numbers from 0 on."""
+    """Return the names of a JSON list, or of a JSON mapping of names to the numbers 0, 1, 2 and so on."""
     content = json.loads(text)
     if isinstance(content, dict):
         names = {int(number): name for name, number in content.items()}
         if sorted(names) != list(range(len(content))):
-            raise ValueError("their numbers are not 0, 1, 2 and so on")
+            raise ValueError("the numbers of the classes are not 0, 1, 2 and so on")
         return [names[number] for number in range(len(names))]
     return [str(name) for name in content]
 
 
 def names_of_source(text: str) -> list[str]:
-    """The longest list of texts in Python source, which is parsed and never run."""
+    """Return the longest list of strings in Python source; the source is parsed, never run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # written there as folder names: hurling_-sport-
+    # Such sources write names as folder names: hurling_-sport- means hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 
 def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
-    """Names of the classes of weights of ``configs/assets.yaml``; None where nobody knows them or they
-    cannot be fetched."""
+    """Return the class names of an asset with weights; None if it lists no names or the download fails."""
     source = asset_row(asset).get("names") if asset else None
     if source is None:
         return None
@@ -82,12 +81,12 @@ def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
 
 
 def find_label(label: str | int | None, names: list[str] | None) -> int | None:
-    """Number of the class that a number or a name means.
+    """Return the number of a class that is given by number or by name.
 
     Raises
     ------
     UserError
-        A name that no class has, or neither a number nor a name.
+        No class has this name, or `label` is neither a number nor a name.
     """
     if isinstance(label, bool) or not isinstance(label, str | int | None):
         raise UserError(f"label={label}: give the number of a class, or its name")
@@ -97,8 +96,8 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
         return int(label)
     if names is None:
         raise UserError(
-            f"label={label}: the names of this network's classes are not known: give a number, or "
-            "task.names=FILE (one name a line)"
+            f"label={label}: the names of this network's classes are unknown: give a number, or "
+            "task.names=FILE (one name per line)"
         )
     plain = {_plain(name): number for number, name in enumerate(names)}
     if _plain(label) not in plain:
@@ -107,4 +106,5 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
 
 
 def _plain(name: str) -> str:
+    """Return a name in the form in which names are compared."""
     return name.strip().lower().replace("_", " ")

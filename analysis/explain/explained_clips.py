@@ -1,5 +1,4 @@
-"""The clips that `task=saliency` explains: a video, a folder of videos or a data set, as a network sees
-them."""
+"""The clips that ``task=saliency`` explains: of one video, of a folder of videos, or of a data set."""
 
 from __future__ import annotations
 
@@ -17,18 +16,19 @@ from torch import Tensor
 from static_dynamic.datasets import Clip, list_clips, preprocess
 from static_dynamic.datasets.discovery import find_video, list_videos
 from static_dynamic.datasets.frames import VIDEO_SUFFIXES, BadFrames, Frames, open_frames
-from static_dynamic.datasets.views import subsample, window_frames
+from static_dynamic.datasets.views import window_frames
 from static_dynamic.errors import UserError
+from static_dynamic.spacing import subsample_positions
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A clip, where its frames come from, and how they are chosen.
+    """A clip with its frames.
 
-    ``exact``: the clip is what was asked for, and its frames are spread over it; else it is what there is,
-    and the window of the network starts with it.
+    ``exact``: the user named the first and the last frame, and the network's frames are spread over the whole
+    clip. Otherwise the network's window of frames starts at the first frame of the clip.
     """
 
     clip: Clip
@@ -36,64 +36,64 @@ class ShownClip:
     exact: bool = False
 
     def positions(self, spec, n_sample_frames: int | None, resample_fps: float | None) -> NDArray[np.int64]:
-        """Which frames a network with input `spec` sees."""
+        """Return the positions of the frames that a network with input `spec` reads, (T,)."""
         if self.exact:
-            return self.clip.first + subsample(self.clip.length, spec.frames)
+            return self.clip.first + subsample_positions(self.clip.length, spec.frames, np.float64)
         window = n_sample_frames or spec.frames * spec.sampling_rate
         shown = window_frames(self.clip, window, None, "first", resample_fps)
-        return shown[subsample(window, spec.frames)]
+        return shown[subsample_positions(window, spec.frames, np.float64)]
 
     def read(self, positions: NDArray[np.int64], spec) -> Tensor:
-        """The frames at `positions` as a network sees them: (3, T, h, w), normalised."""
+        """Read the frames at `positions` as the network's input: (3, T, h, w), cropped and normalised."""
         return preprocess(torch.from_numpy(self.frames.read(positions.tolist())), spec)
 
 
 def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
-    """Frames to look at, (T, h, w, 3), from what a network sees, (3, T, h, w)."""
+    """Turn the normalised input of a network, (3, T, h, w), back into pictures, (T, h, w, 3) uint8."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (spec.mean, spec.std))
     pixels = (video.cpu() * std + mean).clamp(0, 1) * 255
     return pixels.round().byte().permute(1, 2, 3, 0).numpy()
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Clips of ``task.input``, or of ``dataset`` where that is null.
+    """Return the clips of ``task.input``; if it is null, the clips of ``dataset``.
 
     Raises
     ------
     UserError
-        Nothing there, or frames asked for beyond a video's end.
+        There are no clips, or a video ends before ``task.end``.
     """
     task = cfg.task
     if task.input is not None:
-        found = []
+        clips = []
         for name, path in videos_of(Path(str(task.input)).expanduser()):
             try:
-                found.append(stretch_of(name, open_frames(path), task.start, task.end))
+                clips.append(make_clip(name, open_frames(path), task.start, task.end))
             except BadFrames as error:
                 skip_or_raise(cfg.on_error, name, error)
-        return require_clips(found, f"task.input={task.input}")
+        return require_clips(clips, f"task.input={task.input}")
     if task.start or task.end is not None:
-        raise UserError("task.start and task.end are of task.input=VIDEO: a data set says what its clips are")
-    found = list_clips(cfg.dataset, (task.style,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
-    return [ShownClip(clip, found.frames_of(clip.video, task.style)) for clip in found.clips]
+        raise UserError("task.start and task.end need task.input=VIDEO: a data set defines its own clips")
+    listed = list_clips(cfg.dataset, (task.style,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+    return [ShownClip(clip, listed.frames_of(clip.video, task.style)) for clip in listed.clips]
 
 
 def skip_or_raise(on_error: str, clip: str, error: BadFrames) -> None:
-    """Name a clip that cannot be read, or stop at it."""
+    """Log the name of a clip that cannot be read; raise UserError unless `on_error` is ``skip``."""
     if on_error != "skip":
-        raise UserError(f"{error}: mend it, or give on_error=skip to leave the clip out") from error
+        raise UserError(f"{error}: repair it, or give on_error=skip to leave the clip out") from error
     log.warning("%s is left out: %s", clip, error)
 
 
 def require_clips(clips: list, source: str) -> list:
-    """Raise where nothing is left to explain."""
+    """Return the clips; raise UserError if there are none."""
     if not clips:
-        raise UserError(f"{source}: no clip that can be read is left")
+        raise UserError(f"{source}: none of the clips can be read")
     return clips
 
 
 def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
-    """Name and path of the video at `path`, or of the videos in the folder `path`."""
+    """Yield name and path of the video at `path`, or of each video in the folder `path`."""
     if not path.exists():
         raise UserError(f"task.input={path} does not exist")
     if not path.is_dir():
@@ -107,13 +107,13 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
         yield from ((name, find_video(path, name)) for name in names)
 
 
-def stretch_of(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Frames `start` to `end` (0-based positions, the last one not among them) of a video.
+def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
+    """Return the clip of the frames `start` to `end` - 1 of a video (0-based); `end` None: up to the last.
 
     Raises
     ------
     UserError
-        Where the video has no such frames.
+        The video has no such frames.
     """
     count = len(frames)
     if not count:
@@ -123,7 +123,9 @@ def stretch_of(name: str, frames: Frames, start: int, end: int | None) -> ShownC
             raise UserError(f"{option}={value}: a whole number is expected")
     last = max(count, start + 1) if end is None else end
     if not 0 <= start < last:
-        raise UserError(f"task.start={start}, task.end={last}: a clip needs a frame at least, from 0 on")
+        raise UserError(
+            f"task.start={start}, task.end={last}: a clip needs at least one frame, and positions start at 0"
+        )
     if last > count:
         raise UserError(f"task.start={start}, task.end={end}: {frames.path} ends after {count} frames")
     clip = Clip(name, name, start, last - start, cluster=name, fps=frames.fps)

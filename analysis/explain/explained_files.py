@@ -1,4 +1,4 @@
-"""What `task=saliency` writes and prints of each clip and of all."""
+"""The files and terminal tables of ``task=saliency``, for each clip and over all clips."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from tqdm import tqdm
 
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
+from static_dynamic.analysis.explain.explainer import Explainer
 from static_dynamic.analysis.explain.kernel_classes import KernelClasses, class_shares
 from static_dynamic.analysis.explain.pyramid_page import write_page
 from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
+from static_dynamic.analysis.run.store import to_json
 from static_dynamic.analysis.show.text import align, with_interval
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path, file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# the nested form has an entry for each way through the pyramid; beyond this it is not written
-MOST_WAYS = 2_000_000
+# Pyramids with more paths from the class are not written in the nested form, which has one entry per path.
+MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
-# by these a folder is known as an earlier run's, which may be replaced
+# A folder with both files was written by an earlier run and may be replaced.
 OWN = (SUMMARY, NODE_LINK)
 
 
 def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
-    """A folder below `root` for each clip, after its name; clips whose names are alike there are numbered.
+    """Return one folder below `root` per clip, named after the clip; equal names get a number.
 
     Raises
     ------
     UserError
-        Where one of them holds anything but what an earlier run wrote.
+        One of the folders holds something that no earlier run wrote.
     """
     folders: dict[Path, None] = {}
     for clip in clips:
         name = file_name(clip)
-        if not name.strip("."):  # "..", which leads elsewhere
+        if not name.strip("."):  # ".." would leave the folder
             name = "clip"
         choices = (root / (f"{name}--{k}" if k > 1 else name) for k in count(1))
         folders[next(folder for folder in choices if folder not in folders)] = None
@@ -51,13 +53,13 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
             raise UserError(f"{folder} is a file: give another task.outdir")
     for folder in folders:
         if folder.exists() and any(folder.iterdir()) and not all((folder / name).exists() for name in OWN):
-            raise UserError(f"{folder} holds something else: give another task.outdir")
+            raise UserError(f"{folder} holds files of something else: give another task.outdir")
     return list(folders)
 
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which takes the place of `folder` on a clean exit; else that stays."""
+    """Yield a temporary folder that replaces `folder` on success; after an error `folder` stays as before."""
     with temporary_folder(folder) as room:
         new, old = room / "new", room / "old"
         new.mkdir()
@@ -67,19 +69,42 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
         finally:
-            if old.exists() and not folder.exists():  # stopped between the two
+            if old.exists() and not folder.exists():  # stopped between the two renames
                 old.rename(folder)
+
+
+def write_explanation(
+    folder: Path,
+    explainer: Explainer,
+    pyramid: Pyramid,
+    frames: NDArray[np.uint8],
+    summary: dict,
+    pictures: bool,
+    kernels: int,
+    video: str,
+) -> None:
+    """Write everything about one clip into `folder`, in place of an earlier run's files.
+
+    The parameters are those of `write_pictures`; `pictures` says whether there are any.
+    """
+    with replaced_folder(folder) as temporary:
+        write_graphs(temporary, pyramid, explainer.classes)
+        if pictures:
+            blank = explainer.blank(pyramid)
+            drawn = (explainer.classes, kernels, video)
+            write_pictures(temporary, pyramid, blank, frames, summary, *drawn)
+        write_text(temporary / SUMMARY, to_json(summary))
 
 
 def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None = None) -> None:
     """Write the pyramid in the original's nested form, as nodes and links, and as a table of kernels."""
-    if pyramid.ways <= MOST_WAYS:
+    if pyramid.n_paths <= MOST_PATHS:
         write_text(folder / "class_dependency_graph.json", json.dumps(pyramid.nested()))
     else:
         log.warning(
-            "class_dependency_graph.json is left out: in that form this pyramid has %d entries; "
-            "node_link.json has all of it",
-            pyramid.ways,
+            "class_dependency_graph.json is not written: in its nested form this pyramid has %d entries; "
+            "node_link.json holds the whole pyramid",
+            pyramid.n_paths,
         )
     nodes = pyramid.nodes if classes is None else classes.of(pyramid.nodes)
     with atomic_path(folder / "kernels.csv") as temporary:
@@ -108,38 +133,55 @@ def write_pictures(
     kernels: int,
     video: str,
 ) -> None:
-    """Draw the tubes of every level and of its most important kernels, and the page."""
+    """Draw the saliency tubes of every level and of its most important kernels, and write the HTML page.
+
+    Parameters
+    ----------
+    blank
+        The same pyramid with the feature maps of a uniform clip.
+    frames
+        The clip as the network sees it, (T, H, W, 3).
+    kernels
+        Number of kernels drawn per level.
+    video
+        Format of the tube videos: mp4, gif or none.
+    """
     nodes = pyramid.nodes if classes is None else classes.of(pyramid.nodes)
     ranked = nodes.sort_values(["level", "importance"], ascending=[True, False], kind="stable")
     shown = ranked.groupby("level").head(kernels)
     size = pyramid.clip.size
-    seen = frames[: size[0], : size[1], : size[2]]
+    frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    both = (pyramid, blank)
-    jobs = [
-        (f"levels/level_{level}", [level_map(p, level) for p in both], f"{name}: level {level}")
+    jobs = [  # file, tube, the uniform clip's tube, title
+        (
+            f"levels/level_{level}",
+            level_map(pyramid, level),
+            level_map(blank, level),
+            f"{name}: level {level}",
+        )
         for level in range(1, len(pyramid.steps) + 1)
     ]
     for row in shown[shown["level"] > 0].itertuples():
         title = f"{name}: {row.layer}, kernel {row.channel}"
         path = f"kernels/level_{row.level}_kernel_{row.unit}"
-        jobs.append((path, [tube_map(p, row.level, row.unit) for p in both], title))
-    for path, maps, title in tqdm(jobs, desc="draw", unit="tube", delay=2):
-        draw_tube(folder / path, *maps, seen, title, video)
+        kernel = (row.level, row.unit)
+        jobs.append((path, tube_map(pyramid, *kernel), tube_map(blank, *kernel), title))
+    for path, tube, blank_tube, title in tqdm(jobs, desc="draw", unit="tube", delay=2):
+        draw_tube(folder / path, tube, blank_tube, frames, title, video)
     page = folder / "pyramid.html"
-    write_page(page, pyramid, blank, nodes, shown, seen, page_title(summary), facts(summary))
+    write_page(page, pyramid, blank, nodes, shown, frames, page_title(summary), facts(summary))
 
 
 def page_title(summary: dict) -> str:
-    """What a pyramid explains, in a few words."""
-    return f"Which kernels of {summary['model']} stand behind “{summary['class']}” in {summary['clip']}"
+    """Return the title of a pyramid's page."""
+    return f"Kernels of {summary['model']} that support “{summary['class']}” in {summary['clip']}"
 
 
 def facts(summary: dict) -> list[str]:
-    """What there is to say of a pyramid, line by line."""
+    """Return the prediction, the options and the profile of a pyramid as sentences."""
     first, last = min(summary["frames"]), max(summary["frames"])
     lines = [
-        f"The network says {summary['prediction_class']} ({summary['prediction_probability']:.3f})"
+        f"The network predicts {summary['prediction_class']} ({summary['prediction_probability']:.3f})"
         + (
             f"; {summary['class']}: {summary['probability']:.3f}"
             if summary["label"] != summary["prediction"]
@@ -149,14 +191,14 @@ def facts(summary: dict) -> list[str]:
     ]
     if summary["profile"]:
         lines.append(
-            f"Classes of kernels from the profile {summary['profile']}; kernels whose channel is no channel "
-            "of a profiled stage have none."
+            f"Classes of kernels come from the profile {summary['profile']}; kernels whose channel does not "
+            "belong to a profiled stage have no class."
         )
     return lines
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """What a clip's pyramid holds, for a terminal."""
+    """Return the table of a clip's pyramid: kernels, layers and the most important kernels by level."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):
@@ -168,7 +210,7 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
 
 
 def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int) -> None:
-    """Write how many of the selected kernels are of each class, clip by clip and over all; print these."""
+    """Write the classes of the selected kernels by clip and over all clips; print the classes' shares."""
     table = class_shares(counts, classes, n_boot, seed)
     first = ["clip", "cluster", "label"]
     for name, content in (
@@ -177,18 +219,16 @@ def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boo
     ):
         with atomic_path(root / name) as temporary:
             content.to_csv(temporary, index=False)
-    print(f"\nselected kernels by class of the profile {classes.origin} (%; in brackets 95 % over videos;")
-    print("behind the slash: of all kernels of that stage)\n")
+    print(f"\nselected kernels by class, from the profile {classes.origin} (%)")
+    print("in brackets: 95 % intervals over videos; after the slash: share among all kernels of the stage\n")
     print(format_shares(table) if len(table) else "no selected kernel is a channel of a profiled stage")
     unknown = counts["unknown"].sum()
     if unknown:
-        print(
-            f"\n{unknown} of {counts['kernels'].sum()} selected kernels are no channels of a profiled stage"
-        )
+        print(f"\n{unknown} of {counts['kernels'].sum()} selected kernels belong to no profiled stage")
 
 
 def format_shares(table: pd.DataFrame) -> str:
-    """The shares of classes for a terminal."""
+    """Return the table of the shares of classes."""
     rows = []
     for _, row in table.iterrows():
         cells = {key: row[key] for key in ("label", "level", "stage", "clips", "kernels")}

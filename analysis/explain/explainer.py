@@ -1,4 +1,4 @@
-"""A network that is asked why it predicts what it predicts: pyramids of clips, and what there is to say of each."""
+"""A network with the options of its explanation; it makes the class feature pyramids of many clips."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network and what is asked of it, checked before anything is computed."""
+    """A network, the class to explain and the options of the pyramids; all are checked beforehand."""
 
     net: VideoNetwork
     model: str
     label: int | None
     names: list[str] | None
-    options: dict  # of `class_feature_pyramid`
-    path: FeaturePath | None  # None with the original's rules
-    classes: KernelClasses | None
+    options: dict  # options of `class_feature_pyramid`
+    path: FeaturePath | None  # None with rules=original, which do not need it
+    classes: KernelClasses | None  # classes of the kernels if a profile is given
 
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
-        """The pyramid of a clip, its frames as the network sees them, and what there is to say."""
+        """Return the pyramid of a clip, the frames as the network sees them, (T, h, w, 3), and a summary."""
         spec = self.net.input_spec
         video = clip.read(positions, spec)
         inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
         pyramid = class_feature_pyramid(self.net, inputs, self.label, path=self.path, **self.options)
         logits = pyramid.clip.logits
         probability = logits.softmax(dim=0)
-        said = int(logits.argmax())
+        predicted = int(logits.argmax())
         summary = {
             "clip": clip.clip.id,
             "model": self.model,
             "label": pyramid.label,
             "class": self.name(pyramid.label),
             "probability": float(probability[pyramid.label]),
-            "prediction": said,
-            "prediction_class": self.name(said),
-            "prediction_probability": float(probability[said]),
+            "prediction": predicted,
+            "prediction_class": self.name(predicted),
+            "prediction_probability": float(probability[predicted]),
             **self.options,
             "frames": positions.tolist(),
             "kernels": [len(np.unique(child)) for _, child, _ in pyramid.steps],
@@ -62,7 +62,7 @@ class Explainer:
         }
         if not summary["kernels"][0]:
             log.warning(
-                "%s: no feature of class %s reaches theta=%g, the strongest has %.3f: "
+                "%s: no feature of class %s reaches theta=%g; the strongest has %.3f: "
                 "give a smaller cfp.theta",
                 clip.clip.id,
                 self.name(pyramid.label),
@@ -72,23 +72,24 @@ class Explainer:
         return pyramid, pictures_of(video, spec), summary
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
-        """The same kernels, and what they show of a clip of plain mean colour."""
+        """Return the same pyramid with the feature maps of a uniform clip in the mean colour."""
         video = torch.zeros(1, 3, *pyramid.clip.size, device=next(self.net.parameters()).device)
         read = RULES[pyramid.rules](self.net, self.net.prepare(video), self.options["depth"], self.path)
         return replace(pyramid, clip=read)
 
     def name(self, label: int) -> str:
-        """A class as people call it."""
+        """Return the name of a class; its number if names are unknown."""
         return self.names[label] if self.names else str(label)
 
 
 def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
-    """Build the network and check what is asked of it: nothing has gone through it yet.
+    """Build the network and check the class, the options and the profile before any forward pass.
 
     Raises
     ------
     UserError
-        A network without 3D convolutions, no such class or depth, or a profile of another network.
+        The network has no 3D convolutions, no such class or no such depth, or the profile is of another
+        network.
     """
     net, weights = build_network(cfg)
     path = None
@@ -102,7 +103,7 @@ def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
     if label is not None:
         check_label(label, classes)
     profiled = None
-    if cfg.task.profile:
+    if cfg.task.profile and path:
         model = OmegaConf.to_container(cfg.model, resolve=True)
         identity = {"model": model, "weights_sha256": sha256(weights) if weights else None, "seed": cfg.seed}
         profiled = read_kernel_classes(cfg.task.profile, net, path, identity)
@@ -112,5 +113,5 @@ def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
 
 
 def used_pretrained(cfg: DictConfig) -> bool:
-    """Whether the weights are those that the model's row names."""
+    """Return whether the configuration asks for the pretrained weights of the model."""
     return (cfg.checkpoint or cfg.model.checkpoint) == "pretrained"

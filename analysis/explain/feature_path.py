@@ -1,16 +1,16 @@
-"""Which convolution computes which channel of what every other convolution reads: the way back through a
-network.
+"""Provenance of channels: the convolution that computes each input channel of every other convolution.
 
-The network runs once on shapes alone (the meta device), and every tensor carries its channels' provenance: a
-tuple of segments (convolution, first row, end). Norms, rectifiers and pooling hand it on, a concatenation
-puts segments side by side, a sum of two branches belongs to the deeper one (the residual branch, not the
-shortcut), and of a product the larger factor counts (the maps, not the gate). Where channels mix otherwise
-(attention, flattened maps) the way back ends.
+The network runs once on the meta device, which computes shapes only. Every tensor carries the provenance of
+its channels as a tuple of segments (convolution, first output channel, end). Normalization, activation
+functions and pooling keep the provenance; a concatenation joins the segments of its parts. A sum takes the
+provenance of its deeper term, which is the residual branch and not the shortcut. A product takes the
+provenance of its larger factor, which is the feature maps and not the gate. Provenance ends at operations
+that mix channels in other ways, such as attention.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -23,33 +23,36 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# (convolution, first row, end); the convolution is None where nobody knows
+# Consecutive channels: the layer that computes them (None: unknown), first and end of its output channels.
 Segment = tuple[str | None, int, int]
-# channels from these are no channels of what goes in
+# Operators whose output channels mix input channels: provenance is not passed on.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer: its outputs, whence its input channels come, and how deep it stands."""
+    """A convolution or linear layer: number of output channels, provenance of its input channels, depth."""
 
     name: str
-    rows: int
+    rows: int  # output channels, which are the rows of the weight
     inputs: tuple[Segment, ...]
-    depth: int
-    size: tuple[int, ...]  # of its output's maps
-    padding: tuple[int, ...] = ()  # of its input, by an operator of its own: as ``F.pad`` takes it
+    depth: int  # layers from the network's input up to this one
+    size: tuple[int, ...]  # (T, H, W) of the output
+    padding: tuple[int, ...] = ()  # padding of the input by a separate operator, in the order of ``F.pad``
 
     @property
     def sources(self) -> list[str]:
-        """Layers that compute its input, in order."""
+        """Names of the layers that compute the input, in order of their channels."""
         return list(dict.fromkeys(name for name, *_ in self.inputs if name))
 
 
 @dataclass(frozen=True)
 class MapTap:
-    """Where to read a layer's maps as later layers see them: the ``call``-th output of a module, or one
-    element of it, from channel ``start`` on."""
+    """Where to read the feature maps of a layer as later layers see them.
+
+    They start at channel ``start`` of the output of the ``call``-th call of a module; if the output is a list
+    or a dict, of its tensor number ``select``.
+    """
 
     module: str
     call: int
@@ -57,59 +60,67 @@ class MapTap:
     start: int
 
     def read(self, output, rows: int) -> Tensor:
-        """The maps of one clip, (rows, T, H, W)."""
+        """Copy the `rows` feature maps of one clip from a module's output: (rows, T, H, W)."""
         maps = output if self.select is None else list(_elements(output))[self.select]
-        return maps[0, self.start : self.start + rows].clone()  # what follows may work in place
+        # A copy, because later layers may overwrite the output in place.
+        return maps[0, self.start : self.start + rows].clone()
 
 
 @dataclass
 class FeaturePath:
-    """The way back from the classifier, level by level.
+    """The layers behind a classifier, level by level.
 
-    Level 1 holds the layers that compute the classifier's features, level 2 those that these read, and so
-    on; kernels of a level are numbered through, layer after layer. A layer whose neighbours' branches hold
-    a convolution parallel to it (of the same input) waits for that one: its kernels are their own children.
+    Level 1 holds the layers that compute the classifier's features, level 2 the layers that level 1 reads,
+    and so on. The kernels of a level are numbered consecutively, layer after layer.
+
+    Parallel branches can have different lengths. If a layer of a level has the same input as a layer that
+    another layer of the level reads, the shorter branch waits: its layer is carried over into the next level,
+    where its kernels are their own children.
     """
 
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # module -> channels of each tensor that it returns
+    outputs: dict[str, list[tuple[Segment, ...]]]  # module -> provenance of each tensor that it returns
     levels: list[list[str]] = field(init=False)
 
     def __post_init__(self):
         self.levels = [[self.classifier]]
 
     def level(self, number: int) -> list[str]:
-        """Layers of a level (0 is the classifier); none beyond the network's first convolutions."""
+        """Return the layers of a level; level 0 is the classifier, levels beyond the input are empty."""
         while len(self.levels) <= number:
             self.levels.append(self._below(self.levels[-1]))
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Layers of a level that stay where they are in the next."""
+        """Return the layers of a level that are carried over into the next level."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
-        """Number of the first kernel of each layer of a level."""
+        """Return the number of the first kernel of each layer of a level."""
         names = self.level(number)
         starts = accumulate((self.layers[name].rows for name in names), initial=0)
         return dict(zip(names, starts, strict=False))
 
     @property
     def depth(self) -> int:
-        """How many levels of features there are."""
+        """Number of levels of features."""
         number = 0
-        while self.level(number + 1) and number < len(self.layers):  # modules called twice make loops
+        while self.level(number + 1) and number < len(
+            self.layers
+        ):  # a module that is called twice makes a loop
             number += 1
         return number
 
     def _below(self, names: list[str]) -> list[str]:
+        """Return the level after a level of layers `names`."""
         waiting = self._waiting(names)
         below = ([name] if name in waiting else self.layers[name].sources for name in names)
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
+        """Return those of a level's layers that have the input of another branch's next layer."""
         parallel = {
             self.layers[source].inputs: name for name in names for source in self.layers[name].sources
         }
@@ -117,12 +128,17 @@ class FeaturePath:
 
 
 def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
-    """Find the way back through `net` for `inputs` (what ``net.prepare`` returns); nothing is computed.
+    """Trace the layers behind the classifier of `net`, without computing any activation.
+
+    Parameters
+    ----------
+    inputs
+        What ``net.prepare`` returns; only shapes matter, so meta tensors will do.
 
     Raises
     ------
     UserError
-        Where the classifier reads no feature maps of 3D convolutions.
+        The classifier does not read feature maps of 3D convolutions.
     """
     with ExitStack() as stack:
         tracer = _Tracer()
@@ -134,38 +150,43 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
         shadow = tree_map_only(Tensor, lambda x: torch.empty_like(x, device="meta"), inputs)
         with torch.no_grad(), tracer:
             output = torch.func.functional_call(net, shapes, (shadow,))
-    (top, *more) = tracer.segments(output) or ((None, 0, 0),)
-    features = tracer.layers[top[0]].inputs if top[0] and not more else ()
+    ((classifier, *_), *others) = tracer.segments(output) or ((None, 0, 0),)
+    features = tracer.layers[classifier].inputs if classifier and not others else ()
     convolutions = {n for n, m in net.named_modules() if isinstance(m, nn.Conv3d)}
-    if not features or not {name for name, *_ in features} <= convolutions:
+    if not classifier or not features or not {name for name, *_ in features} <= convolutions:
         raise UserError(
-            f"{type(net).__name__}: class feature pyramids go back through 3D convolutions, and this "
-            "network's classifier reads no feature maps of such: take a convolutional network (c2d, i3d, "
-            "slow, slowfast, x3d, i3d_inception, cfp_...)"
+            f"{type(net).__name__}: class feature pyramids need 3D convolutions whose feature maps the "
+            "classifier reads: choose a convolutional network (c2d, i3d, slow, slowfast, x3d, "
+            "i3d_inception, cfp_...)"
         )
-    return FeaturePath(tracer.layers, top[0], tracer.taps, tracer.outputs)
+    return FeaturePath(tracer.layers, classifier, tracer.taps, tracer.outputs)
 
 
 class _Tracer(TorchDispatchMode):
-    """Keeps the provenance of every tensor's channels: which axis they are on, and their segments."""
+    """Dispatch mode that records the provenance of every tensor's channels: their axis and their segments."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}  # by id; the tensor stays alive
+        # id of a tensor -> the tensor (kept alive, so that its id stays unique), channel axis, segments
+        self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
         self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
-        self.padding: dict[int, tuple[int, ...]] = {}  # by id, as `known`
-        self.calls: dict[str, int] = {}
+        self.padding: dict[int, tuple[int, ...]] = {}  # id of a padded tensor -> its padding
+        self.calls: dict[str, int] = {}  # module -> number of calls so far
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        _, where, segments = self.known.get(id(x), (None, None, ()))
-        return segments if axis is None or where == axis else ()
+        """Return the segments of a tensor; none if its channels are not on `axis`."""
+        _, own_axis, segments = self.known.get(id(x), (None, None, ()))
+        return segments if axis is None or own_axis == axis else ()
 
     def depth(self, segments: Iterable[Segment]) -> int:
+        """Return the depth of the deepest layer of some segments."""
         return max((self.layers[name].depth for name, *_ in segments if name), default=0)
 
-    def hook(self, name: str):
+    def hook(self, name: str) -> Callable:
+        """Return a forward hook that records layers and taps of the module `name`."""
+
         def after(module: nn.Module, args: tuple, output):
             self.calls[name] = self.calls.get(name, 0) + 1
             if isinstance(module, nn.Conv3d | nn.Linear):
@@ -175,12 +196,17 @@ class _Tracer(TorchDispatchMode):
                 self.layers[name] = Layer(name, rows, inputs, self.depth(inputs) + 1, size, padding)
                 self.known[id(output)] = (output, axis, ((name, 0, rows),))
             self.outputs[name] = [self.segments(x, 1) for x in _elements(output)]
-            # pooling blurs maps; its input is there too
+            # Pooling blurs feature maps, so its output is no tap; its input is one already.
             for i, x in enumerate(() if "Pool" in type(module).__name__ else _elements(output)):
                 start = 0
                 for source, first, end in self.segments(x, 1):
-                    layer = self.layers.get(source)
-                    if layer and (first, end) == (0, layer.rows) and layer.size == tuple(x.shape[2:]):
+                    layer = self.layers.get(source or "")
+                    if (
+                        source
+                        and layer
+                        and (first, end) == (0, layer.rows)
+                        and layer.size == tuple(x.shape[2:])
+                    ):
                         select = None if isinstance(output, Tensor) else i
                         self.taps[source] = MapTap(name, self.calls[name], select, start)
                     start += end - first
@@ -192,7 +218,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # of two factors or terms the larger, then the deeper
+            # Of two factors or terms, the larger one comes first; among equally large ones the deeper one.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 found = next(
@@ -205,7 +231,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Axis and segments of `x`, the `i`-th output, where they are told by `source`."""
+        """Return axis and segments of `x`, output number `i`, if the input `source` determines them."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -216,19 +242,20 @@ class _Tracer(TorchDispatchMode):
             parts = (self.segments(t, axis) or ((None, 0, t.shape[axis]),) for t in args[0])
             return axis, tuple(_joined(segment for part in parts for segment in part))
         if name in SLICES:
-            where, first = SLICES[name](args, x, i)
-            if where % source.dim() == axis:
+            sliced, first = SLICES[name](args, x, i)
+            if sliced % source.dim() == axis:
                 return axis, tuple(_cut(segments, first, first + x.shape[axis]))
         same = x.dim() == source.dim() and x.shape[axis] == source.shape[axis]
         return (axis, segments) if same else None
 
 
 def _elements(output) -> Iterator[Tensor]:
+    """Yield the tensors of a nested output."""
     return (x for x in tree_leaves(output) if isinstance(x, Tensor))
 
 
 def _joined(segments: Iterable[Segment]) -> list[Segment]:
-    """Neighbours of one convolution as one."""
+    """Merge neighbouring segments that continue each other."""
     joined: list[Segment] = []
     for name, first, end in segments:
         if joined and joined[-1][0] == name and joined[-1][2] == first:
@@ -239,7 +266,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Channels `first` to `end` of them."""
+    """Yield the segments of the channels `first` to `end` - 1."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -257,7 +284,7 @@ def _swapped(args, source, x, axis):
 
 
 def _viewed(args, source, x, axis):
-    """The axis with as many places in front of it, if the channels are still whole there."""
+    """Return the axis with the same number of elements before it if it still has all channels."""
     before = source.shape[:axis].numel()
     axes = (d for d in range(x.dim()) if x.shape[:d].numel() == before)
     return next((d for d in axes if x.shape[d] == source.shape[axis]), None)
@@ -273,12 +300,12 @@ def _reduced(args, source, x, axis):
 
 
 def _slice_start(args: tuple) -> int:
-    """Where a slice begins; one counted from the end is given as it was typed."""
+    """Return the start of a slice as a position; a negative start counts from the end."""
     first = (args[2] if len(args) > 2 else None) or 0
     return max(first + args[0].shape[args[1]], 0) if first < 0 else first
 
 
-# operators that move the axis of the channels -> where to
+# Operator that moves the channel axis -> function that returns the new axis (None: lost).
 MOVES = {
     "permute": _permuted,
     "transpose": _swapped,
@@ -287,7 +314,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# operators that change the order of places, or leave out some between -> whether they do so with channels
+# Operator that reorders or skips positions -> function that tells whether it does so along the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
@@ -295,7 +322,7 @@ PICKS = {
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
-# operators that take a stretch of an axis -> which axis, and the first place
+# Operator that takes consecutive positions of an axis -> function that returns axis and first position.
 SLICES = {
     "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),

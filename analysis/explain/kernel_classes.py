@@ -1,9 +1,9 @@
-"""Kernels of a class feature pyramid by what a profile says of them: static, dynamic, joint, residual.
+"""Classes (static, dynamic, joint, residual, dead) of the kernels of a class feature pyramid, from a profile.
 
-A kernel has a class where its channel is a channel of a stage that was profiled: the last convolutions
-before the stage's output, of parallel branches each at its place in their concatenation. Where a shortcut is
-added, the stage's channel is the sum, which is also what later layers see of the kernel. All other kernels
-(those within a block) were not measured, and have none.
+A kernel has a class if its output channel is a unit of a profiled stage. This holds for the last convolution
+before the stage's output; with parallel branches, for the last convolution of each branch at its position in
+the concatenation. If the stage adds a shortcut, the unit is the sum, which is what later layers read of the
+kernel. Other kernels, inside of blocks, were not measured and have no class.
 """
 
 from __future__ import annotations
@@ -16,49 +16,53 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights, interval
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.feature_path import FeaturePath, Segment
 from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import Tap, VideoNetwork
 
-# what a model row says of the network itself
+# Keys of a model's configuration that define the network.
 SAME = ("family", "args", "num_classes", "init")
 
 
 @dataclass(frozen=True)
 class KernelClasses:
-    """A profile's classes of the kernels of a network: ``units`` has one row a kernel that has a class
-    (layer, channel, stage, unit, class); ``origin`` names the run."""
+    """Classes of a network's kernels from a profile.
+
+    ``units`` has one row per kernel that has a class: layer, channel, stage, unit, class. ``origin`` is the
+    name of the profile's run.
+    """
 
     units: pd.DataFrame
     origin: str
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """The kernels of a pyramid with stage and class; both are missing where nothing is known."""
+        """Add the columns stage and class to a table of kernels; both are missing for unprofiled kernels."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
 
 def read_kernel_classes(
     folder: str | Path, net: VideoNetwork, path: FeaturePath, identity: dict
 ) -> KernelClasses:
-    """Classes of the kernels of `net` from the folder of a finished run of ``task=profile``.
+    """Read the classes of the kernels of `net` from the folder of a finished run of ``task=profile``.
 
     Parameters
     ----------
     identity
-        What the run must have been of: ``model`` (a row of ``configs/model``), ``weights_sha256``, ``seed``.
+        The network that the run must have profiled: ``model`` (its configuration), ``weights_sha256``,
+        ``seed``.
 
     Raises
     ------
     UserError
-        No finished run, one of another network, or one none of whose stages ends in a convolution.
+        The folder holds no finished run, the run is of another network, or no profiled stage ends in a
+        convolution.
     """
     folder = Path(folder)
-    theirs = read_manifest(folder)["identity"]
-    require_same_network(folder, theirs, identity)
+    require_same_network(folder, read_manifest(folder)["identity"], identity)
     if not (folder / "units.parquet").exists():
         raise UserError(f"task.profile={folder} holds no units.parquet: finish that run first")
     kernels = stage_kernels(net, path)
@@ -66,34 +70,34 @@ def read_kernel_classes(
     units = kernels.merge(profiled, on=["stage", "unit"])
     if units.empty:
         raise UserError(f"task.profile={folder}: no channel of its stages is a kernel of this network")
-    # several readings of a stage (SlowFast) hold the same channel
+    # Several readings of a SlowFast stage contain the same channel.
     units = units.drop_duplicates(["layer", "channel"]).reset_index(drop=True)
     return KernelClasses(units, folder.resolve().name)
 
 
-def require_same_network(folder: Path, theirs: dict, ours: dict) -> None:
-    """Raise where a run is of another network or other weights."""
-    differing = [key for key in SAME if theirs["model"].get(key) != ours["model"].get(key)]
-    if not differing and theirs["weights_sha256"] != ours["weights_sha256"]:
+def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
+    """Raise UserError if the profile is of another network or of other weights."""
+    differing = [key for key in SAME if profiled["model"].get(key) != explained["model"].get(key)]
+    if not differing and profiled["weights_sha256"] != explained["weights_sha256"]:
         differing = ["weights"]
-    if not differing and ours["weights_sha256"] is None and theirs["seed"] != ours["seed"]:
+    if not differing and explained["weights_sha256"] is None and profiled["seed"] != explained["seed"]:
         differing = ["seed of the random weights"]
     if differing:
         raise UserError(
-            f"task.profile={folder} is of another network ({theirs['model']['name']}; its {differing[0]} "
-            "differs): profile the one that is to be explained"
+            f"task.profile={folder} is of another network ({profiled['model']['name']}; its {differing[0]} "
+            "differs): give the profile of the network that is explained"
         )
 
 
 def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
-    """Which kernel (layer, channel) each unit of each stage is; units that are none are left out."""
+    """Return the kernel (layer, channel) of each unit of each stage; units without a kernel are left out."""
     rows = []
     for name, stage in net.stages.items():
         first = 0
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # nobody knows where the next one starts
+                break  # the first unit of the next tap is unknown
             for layer, start, end in segments:
                 if layer is not None:
                     unit = first + np.arange(end - start)
@@ -107,17 +111,16 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
 
 
 def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
-    """Which convolution's rows the columns of a tap are; nothing where they are no channels of maps."""
+    """Return the provenance of a tap's units; nothing if the units are not channels of feature maps."""
     outputs = path.outputs.get(tap.module, [])
-    place = 0 if tap.select is None else tap.select
-    if tap.layout != "maps" or tap.fold > 1 or not isinstance(place, int) or place >= len(outputs):
+    index = 0 if tap.select is None else tap.select
+    if tap.layout != "maps" or tap.fold > 1 or not isinstance(index, int) or index >= len(outputs):
         return ()
-    return outputs[place]
+    return outputs[index]
 
 
 def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
-    """How many kernels of each level are of each class; one row for each level and stage, those without a
-    class with stage ``""``."""
+    """Count kernels per class, one row per level and stage; unprofiled kernels have stage ``""``."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
     nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{"class": nodes["class"].fillna("unknown")})
     table = nodes.groupby(["level", "stage", "class"]).size().unstack(fill_value=0)
@@ -128,7 +131,7 @@ def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
 def class_shares(
     counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int, level: float = 0.95
 ) -> pd.DataFrame:
-    """Shares of the classes among the kernels that many clips selected.
+    """Estimate the shares of the classes among the kernels that many clips selected.
 
     Parameters
     ----------
@@ -137,9 +140,11 @@ def class_shares(
 
     Returns
     -------
-    One row for each label (and ``all``), level and stage: clips, clusters, kernels (counted once a clip), and
-    of each class ``share_`` (with ``_low``, ``_high`` over videos) beside ``stage_share_``, its share of all
-    kernels of that stage, which a selection that does not care would have.
+    pandas.DataFrame
+        One row per label (and ``all``), level and stage: clips, clusters, kernels (counted once per clip).
+        For each class: ``share_CLASS`` with bounds ``_low`` and ``_high`` of an interval over videos, and
+        ``stage_share_CLASS``, the share among all kernels of the stage, which is the expected share of a
+        random selection.
     """
     known = counts[counts["stage"] != ""]
     rows = []
@@ -156,14 +161,14 @@ def class_shares(
 
 
 def shares_of(sums: NDArray, weights: NDArray, of_stage: NDArray, level: float) -> dict[str, float]:
-    """Shares with intervals from sums by cluster, (clusters, classes)."""
+    """Return shares with intervals from the counts per cluster `sums`, (clusters, classes)."""
     with np.errstate(invalid="ignore"):
         point = sums.sum(0) / sums.sum()
-        drawn = weights @ sums
-        replicates = drawn / drawn.sum(axis=1, keepdims=True)
+        resampled = weights @ sums
+        replicates = resampled / resampled.sum(axis=1, keepdims=True)
     low, high = interval(point, replicates, len(sums), level)
     low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
-    row = {}
+    row: dict[str, float] = {}
     for k, name in enumerate(UNIT_CLASSES):
         row |= {f"share_{name}": point[k], f"share_{name}_low": low[k], f"share_{name}_high": high[k]}
         row[f"stage_share_{name}"] = of_stage[k]
@@ -171,6 +176,6 @@ def shares_of(sums: NDArray, weights: NDArray, of_stage: NDArray, level: float) 
 
 
 def stage_shares(classes: KernelClasses, stage: str) -> NDArray:
-    """Shares of the classes among all kernels of a stage."""
+    """Return the shares of the classes among all kernels of a stage."""
     own = classes.units.loc[classes.units["stage"] == stage, "class"]
     return np.array([(own == name).mean() for name in UNIT_CLASSES])

@@ -1,5 +1,8 @@
-"""The pyramid as one page that needs nothing else: layers as columns, kernels as nodes, links by strength;
-pointing at a kernel plays its tube."""
+"""A pyramid as one HTML page that loads nothing else.
+
+Levels are columns, kernels are nodes, and the width of a link shows its strength. The page plays the saliency
+tube of the kernel under the pointer.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
-from static_dynamic.analysis.explain.tubes import HEAT_COLOURS, evenly, scaled, tube_map
+from static_dynamic.analysis.explain.tubes import HEAT_COLOURS, scaled, tube_map
 from static_dynamic.analysis.show.figures import COLOURS
 from static_dynamic.files import write_text
+from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
-# what is seen of a tube: so many frames, and maps of so many cells a side
+# Largest number of frames of a tube, and of cells per side of a map; quality of the JPEG frames.
 FRAMES, CELLS, JPEG_QUALITY = 16, 28, 80
-# layers in turn, where kernels have no class
+# Colours of layers, used in turn if there is no profile with classes of kernels.
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
@@ -43,17 +47,17 @@ def write_page(
     Parameters
     ----------
     blank
-        The same kernels, and what they show of a blank clip.
+        The same pyramid with the feature maps of a uniform clip.
     nodes
-        All kernels, as ``Pyramid.nodes``.
+        Table of all kernels: ``Pyramid.nodes``.
     shown
-        Those to be drawn, with the columns ``stage`` and ``class`` where a profile is at hand.
+        Rows of `nodes` to draw; with a profile, the table has the columns ``stage`` and ``class``.
     frames
         The clip, (T, H, W, 3).
     facts
         Lines below the title.
     """
-    chosen = evenly(len(frames), FRAMES)
+    chosen = evenly_spaced(FRAMES, len(frames))
     content = {
         "frames": [_jpeg(frames[t]) for t in chosen],
         "size": frames.shape[1:3],
@@ -67,14 +71,14 @@ def write_page(
     parts = {
         "title": html.escape(title),
         "facts": "".join(f"<li>{html.escape(fact)}</li>" for fact in facts),
-        # within a script element nothing but "</" and "<!--" could end or twist it
+        # Inside a script element, "</" or "<!--" in the data would end the element.
         "content": json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
     }
     write_text(path, re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], page))
 
 
 def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> list[dict]:
-    """What stands above each column."""
+    """Return the heading of each column: level, number of kernels, blocks of the network."""
     heads = []
     for level in range(len(pyramid.steps) + 1):
         own, drawn = (table[table["level"] == level] for table in (nodes, shown))
@@ -85,7 +89,7 @@ def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> l
 
 
 def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
-    """Links between kernels that are drawn: parent, child, strength."""
+    """Return the links between drawn kernels: parent, child, strength."""
     ids = set(zip(shown["level"], shown["unit"], strict=True))
     links = []
     for level, step in enumerate(pyramid.steps):
@@ -96,7 +100,7 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
 
 
 def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Legend: class or, without a profile, layer -> colour."""
+    """Return the legend: class -> colour, or layer -> colour if there is no profile."""
     if "class" in shown:
         known = [name for name in COLOURS if (shown["class"] == name).any()]
         return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}
@@ -104,15 +108,16 @@ def node_colours(shown: pd.DataFrame) -> dict[str, str]:
     return {layer: LAYER_COLOURS[k % len(LAYER_COLOURS)] for k, layer in enumerate(layers)}
 
 
-def _node(pyramid: Pyramid, blank: Pyramid, row: dict, moments: NDArray) -> dict:
+def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
+    """Return a kernel as the page needs it; `times` are the shown moments as fractions of the clip."""
     level, unit = row["level"], row["unit"]
-    activity = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
-    places = [np.minimum((np.arange(CELLS) + 0.5) * n / CELLS, n - 1).astype(int) for n in activity.shape[1:]]
+    heat = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
     rows, columns = (
-        p if n > CELLS else np.arange(n) for p, n in zip(places, activity.shape[1:], strict=True)
+        np.minimum((np.arange(CELLS) + 0.5) * n / CELLS, n - 1).astype(int) if n > CELLS else np.arange(n)
+        for n in heat.shape[1:]
     )
-    activity = activity[(moments * len(activity)).astype(int)][:, rows][:, :, columns]
-    ended = level == len(pyramid.steps)
+    heat = heat[(times * len(heat)).astype(int)][:, rows][:, :, columns]
+    last = level == len(pyramid.steps)
     kind = row.get("class")
     return {
         "id": f"{level}:{unit}",
@@ -122,13 +127,14 @@ def _node(pyramid: Pyramid, blank: Pyramid, row: dict, moments: NDArray) -> dict
         "importance": round(float(row["importance"]), 4),
         "group": ("not profiled" if pd.isna(kind) else kind) if "class" in row else row["layer"],
         "stage": "" if pd.isna(row.get("stage", np.nan)) else row["stage"],
-        "shows": "its own map" if ended else f"sum of {len(pyramid.children(level, unit))} kernels' maps",
-        "shape": activity.shape,
-        "map": base64.b64encode((activity * 255).round().astype(np.uint8).tobytes()).decode(),
+        "shows": "own feature map" if last else f"sum of {len(pyramid.children(level, unit))} feature maps",
+        "shape": heat.shape,
+        "map": base64.b64encode((heat * 255).round().astype(np.uint8).tobytes()).decode(),
     }
 
 
 def _jpeg(frame: NDArray[np.uint8]) -> str:
+    """Return a frame as a ``data:`` URI."""
     data = io.BytesIO()
     Image.fromarray(frame).save(data, "JPEG", quality=JPEG_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -1,11 +1,11 @@
-"""Saliency tubes to look at: heat over the frames of a clip, as strips, films and tilted stacks.
+"""Pictures of saliency tubes: heat maps over the frames of a clip, as strips, videos and tilted stacks.
 
-What is drawn is made for the eye; the maps beside the pictures (``.npy``) are as the network has them. Some
-kernels answer to nothing but the zeros beyond the rim of the picture, and many times as strongly as to
-anything in it: those of Inception-I3D with its Kinetics weights do so in the right-hand corners of the last
-frames, of a grey clip as of any other. From what is drawn, therefore, what the same kernels show of a clip of
-plain mean colour is taken off, and a quarter of it more, since it is never quite the same. The scale ends at
-the 99.5th percentile of the cells.
+The files ``.npy`` hold the tubes without any change; only the pictures are corrected for zero padding. Some
+kernels respond to zero padding many times more strongly than to anything in the clip. Kernels of
+Inception-I3D with Kinetics weights, for example, respond in the right corners of the last frames of every
+clip, even of a uniform grey one. Therefore the pictures show a tube minus 1.25 times the tube of the same
+kernel for a uniform clip in the mean colour. The factor exceeds 1 because the two responses to padding are
+not exactly equal. The colour scale ends at the 99.5th percentile of the cells.
 """
 
 from __future__ import annotations
@@ -21,72 +21,82 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D
 from numpy.typing import NDArray
 from PIL import Image
+from scipy import ndimage
 
-from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid, zoom_cells
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.show.figures import save
 from static_dynamic.files import atomic_path
+from static_dynamic.spacing import evenly_spaced
 
 HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5
-# how much of a blank clip's map is taken off
+# Factor of the uniform clip's tube that is subtracted.
 BLANK_FACTOR = 1.25
-STRIP_FRAMES, STRIP_SIDE, STACK_FRAMES = 8, 128, 8
-# slow enough to be followed
-FRAMES_A_SECOND = 8
+# Largest number of frames of a strip and of a stack; longer side of a strip's frame in pixels.
+STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128
+# Frame rate of the videos, slow enough to follow.
+FRAMES_PER_SECOND = 8
 
 
-def scaled(activity: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """A map (t, h, w) from 0 to 1 for the eye, less that of a blank clip; zeros where nothing is left, and
-    where it is no map."""
-    shown = np.maximum(activity - BLANK_FACTOR * np.maximum(blank, 0), 0)
+def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
+    """Return the heat of a tube (t, h, w) in [0, 1], minus the tube of a uniform clip.
+
+    The result is 0 everywhere if nothing is left or if the tube is not finite.
+    """
+    shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
-        return np.zeros(activity.shape, np.float32)
+        return np.zeros(tube.shape, np.float32)
     high = np.percentile(shown, PERCENTILE) or shown.max()
     return np.clip(shown / high, 0, 1).astype(np.float32)
 
 
 def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
-    """What a kernel is shown by: the sum of its children's maps; its own map on the last level."""
+    """Return the saliency tube of a kernel; on the last level, without children, its own feature map."""
     if level < len(pyramid.steps):
-        return pyramid.map(level, unit)
-    return pyramid.own_map(level, unit)
+        return pyramid.saliency_tube(level, unit)
+    return pyramid.feature_map(level, unit)
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Sum of the maps of a level's kernels, once for each kernel that selected them: (t, h, w).
+    """Sum the feature maps of a level's kernels, each once per parent: (t, h, w).
 
-    Where layers of one level have maps of several sizes, all are brought to the largest.
+    If the layers of a level have feature maps of several sizes, all are resized to the largest.
     """
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
-        own = pyramid.map(level - 1, unit)
-        if np.isfinite(own).all():
-            maps[own.shape] = maps.get(own.shape, 0) + own
+        tube = pyramid.saliency_tube(level - 1, unit)
+        if np.isfinite(tube).all():
+            maps[tube.shape] = maps.get(tube.shape, 0) + tube
     if not maps:
         return np.zeros((1, 1, 1), np.float32)
     size = tuple(max(sides) for sides in zip(*maps, strict=True))
-    return np.sum([own if own.shape == size else zoom_cells(own, size) for own in maps.values()], axis=0)
+    return np.sum([tube if tube.shape == size else zoom_cells(tube, size) for tube in maps.values()], axis=0)
+
+
+def zoom_cells(activity: NDArray, size: tuple[int, ...]) -> NDArray:
+    """Resize feature maps linearly; a cell covers an area of pixels, and its value belongs to the centre.
+
+    The original program interpolates a spline between the outermost pixels. This moves cells by up to half a
+    cell and overshoots beside bright cells.
+    """
+    factors = [n / side for n, side in zip(size, activity.shape, strict=True)]
+    return ndimage.zoom(activity, factors, order=1, mode="nearest", grid_mode=True)
 
 
 def overlay(frames: NDArray[np.uint8], heat: NDArray) -> NDArray[np.uint8]:
-    """Lay heat (T, H, W), 0 to 1, over frames (T, H, W, 3): the more, the less of the frame."""
+    """Blend heat (T, H, W) in [0, 1] over frames (T, H, W, 3); opacity grows with the heat."""
     colour = HEAT_COLOURS(heat)[..., :3] * 255
-    much = (0.8 * np.sqrt(heat))[..., None]
-    return (frames * (1 - much) + colour * much).round().astype(np.uint8)
-
-
-def evenly(count: int, at_most: int) -> NDArray[np.int64]:
-    """Positions of at most so many of `count` frames, evenly spread."""
-    return np.linspace(0, count - 1, min(count, at_most)).round().astype(int)
+    opacity = (0.8 * np.sqrt(heat))[..., None]
+    return (frames * (1 - opacity) + colour * opacity).round().astype(np.uint8)
 
 
 def draw_tube(
-    path: Path, activity: NDArray, blank: NDArray, frames: NDArray[np.uint8], title: str, video: str
+    path: Path, tube: NDArray, blank: NDArray, frames: NDArray[np.uint8], title: str, video: str
 ) -> None:
-    """Write one tube as ``path``.png (strip), _stack.png, .mp4 or .gif, and .npy (the map as it is)."""
+    """Write one tube as ``path``.png (strip), _stack.png, .mp4 or .gif, and .npy (without any change)."""
     with atomic_path(path.with_name(f"{path.name}.npy")) as temporary:
-        np.save(temporary, activity)
-    heat = zoom_cells(scaled(activity, blank), frames.shape[:3])
+        np.save(temporary, tube)
+    heat = zoom_cells(scaled(tube, blank), frames.shape[:3])
     shown = overlay(frames, heat)
     draw_strip(path.with_name(f"{path.name}.png"), frames, shown)
     draw_stack(path.with_name(f"{path.name}_stack.png"), shown, heat, title)
@@ -95,22 +105,22 @@ def draw_tube(
 
 
 def draw_strip(path: Path, frames: NDArray[np.uint8], shown: NDArray[np.uint8]) -> None:
-    """Frames of a clip in a row, and below them the same under the heat."""
-    chosen = evenly(len(frames), STRIP_FRAMES)
+    """Draw frames of a clip in a row and, below them, the same frames with the heat."""
+    chosen = evenly_spaced(STRIP_FRAMES, len(frames))
     height, width = frames.shape[1:3]
     factor = STRIP_SIDE / max(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     rows = [
-        np.hstack([cv2.resize(film[t], size, interpolation=cv2.INTER_AREA) for t in chosen])
-        for film in (frames, shown)
+        np.hstack([cv2.resize(video[t], size, interpolation=cv2.INTER_AREA) for t in chosen])
+        for video in (frames, shown)
     ]
     with atomic_path(path) as temporary:
         Image.fromarray(np.vstack(rows)).save(temporary)
 
 
 def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) -> None:
-    """Frames as a tilted stack, the first in front; the one with most heat is opaque."""
-    chosen = evenly(len(shown), STACK_FRAMES)
+    """Draw frames as a tilted stack, the first in front; the frame with the most heat is opaque."""
+    chosen = evenly_spaced(STACK_FRAMES, len(shown))
     main = int(np.argmax(heat[chosen].sum(axis=(1, 2))))
     ratio = shown.shape[1] / shown.shape[2]
     figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -123,8 +133,10 @@ def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) 
         image.set_transform(tilt + axes.transData)
         corners = tilt.transform([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
         axes.plot(*corners.T, color="black", linewidth=1.4 if k == main else 0.5)
-        foot = tilt.transform((0.5, 0))
-        axes.annotate(str(chosen[k]), foot, xytext=(0, -3), textcoords="offset points", ha="center", va="top")
+        x, y = tilt.transform((0.5, 0))
+        axes.annotate(
+            str(chosen[k]), (x, y), xytext=(0, -3), textcoords="offset points", ha="center", va="top"
+        )
     axes.set(
         xlim=(-0.1, 0.42 * len(chosen) + 0.3),
         ylim=(-0.45, ratio + 0.1 + 0.04 * len(chosen)),
@@ -136,11 +148,13 @@ def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) 
 
 
 def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) as a film."""
+    """Write frames (T, H, W, 3) as an MP4 video."""
     codec = next(name for name in ("libx264", "mpeg4") if name in av.codecs_available)
-    height, width = (side - side % 2 for side in shown.shape[1:3])  # the format halves both for colour
+    height, width = (
+        side - side % 2 for side in shown.shape[1:3]
+    )  # colour has half the resolution: sides are even
     with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=Fraction(FRAMES_A_SECOND))
+        stream = container.add_stream(codec, rate=Fraction(FRAMES_PER_SECOND))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.thread_count = 1
         for picture in shown:
@@ -150,11 +164,11 @@ def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
 
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) as a film without end."""
-    octree = Image.Quantize.FASTOCTREE  # the default takes seconds a frame
+    """Write frames (T, H, W, 3) as an endlessly repeated GIF."""
+    octree = Image.Quantize.FASTOCTREE  # the default takes seconds per frame
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:
-        first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_A_SECOND, loop=0)
+        first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)
 
 
 VIDEOS = {"mp4": write_mp4, "gif": write_gif}

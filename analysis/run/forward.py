@@ -1,7 +1,7 @@
-"""Forward passes: how many views at a time, in which precision, with which kernels.
+"""Forward passes: number of views per pass, precision, and kernels.
 
-What is faster is used only where it was shown to be right for this network on this device: bf16 behind a
-gate, other memory layouts and compiled kernels behind a measurement.
+A faster way is used only after it was checked for this network on this device: bf16 must agree with fp32,
+and other memory layouts and compiled kernels must also be measurably faster.
 """
 
 from __future__ import annotations
@@ -25,22 +25,25 @@ log = logging.getLogger(__name__)
 Inputs = Tensor | list[Tensor] | dict[str, Tensor]
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
-# bf16 may add this much noise to a stage, relative to what views differ by: correlations lose its square
+# Largest `relative_error` of a stage at which bf16 is used. Correlations lose about its square.
 BF16_TOLERANCE = 0.05
-# other kernels are taken where they are so many times faster, and in fp32 agree so well in the same measure
-WORTH, SAME = 1.05, 0.01
+# The same limit for other kernels in fp32.
+FP32_TOLERANCE = 0.01
+# Other kernels are used from this speed-up on.
+MIN_SPEEDUP = 1.05
+# Number of timed reads per reader, after one that is not counted.
 ROUNDS = 5
 
 
 class Reader:
-    """Reads stages of a network on a device.
+    """Read the stages of a network on a device.
 
     Parameters
     ----------
-    views_a_pass
-        Most views in one forward pass; None: as many as come. Halved where memory runs out.
-    note
-        Called with what is to be remembered of this run (keywords).
+    views_per_pass
+        Largest number of views per forward pass; None is no limit. It is halved when memory runs out.
+    record
+        Called with keywords that belong into the manifest of the run.
     """
 
     def __init__(
@@ -49,124 +52,124 @@ class Reader:
         stages: Sequence[str],
         device: torch.device,
         *,
-        views_a_pass: int | None = None,
-        note: Callable[..., None] = lambda **entries: None,
+        views_per_pass: int | None = None,
+        record: Callable[..., None] = lambda **entries: None,
     ):
         self.net, self.stages, self.device = net.to(device), list(stages), device
-        self.views_a_pass, self.note = views_a_pass, note
+        self.views_per_pass, self.record = views_per_pass, record
         self.bf16 = self.channels_last = False
 
     def read(self, inputs: Inputs) -> Rows:
-        """Read every stage; in several passes where memory is short.
+        """Read every stage, in several forward passes if memory does not hold all views at once.
 
         Raises
         ------
         UserError
-            Where memory does not hold one view.
+            The memory does not hold a single view.
         """
-        total, parts, start = count(inputs), [], 0
+        total, parts, start = count_views(inputs), [], 0
         while start < total:
-            size = min(self.views_a_pass or total, total - start)
-            part = self.attempt(cut(inputs, slice(start, start + size)))
-            if part is None:  # what was computed of it is free again here
-                self.shrink(size)
+            size = min(self.views_per_pass or total, total - start)
+            part = self.try_read(take_views(inputs, slice(start, start + size)))
+            if part is None:  # the feature maps of the failed pass are freed here
+                self.halve(size)
             else:
                 parts.append(part)
                 start += size
         return {stage: torch.cat([part[stage] for part in parts]) for stage in self.stages}
 
-    def attempt(self, inputs: Inputs) -> Rows | None:
-        """Read every stage in one forward pass; None where memory ran out."""
+    def try_read(self, inputs: Inputs) -> Rows | None:
+        """Read every stage in one forward pass; return None if memory runs out."""
         try:
-            return self.one_pass(inputs)
+            return self.read_once(inputs)
         except torch.OutOfMemoryError:
             return None
 
-    def one_pass(self, inputs: Inputs) -> Rows:
+    def read_once(self, inputs: Inputs) -> Rows:
         """Read every stage in one forward pass."""
         if self.channels_last:
-            inputs = each(inputs, channels_last)
+            inputs = map_tensors(inputs, channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self.net.read(inputs, self.stages)
 
-    def shrink(self, size: int) -> None:
-        """Halve what goes into one pass, of which `size` views did not fit."""
+    def halve(self, size: int) -> None:
+        """Halve the number of views per forward pass, after `size` views did not fit into memory."""
         if size == 1:
             raise UserError(f"one view does not fit in the memory of {self.device}: give a larger device")
-        self.views_a_pass = size // 2
+        self.views_per_pass = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         log.warning(
-            "out of memory with %d views a forward pass: %d from now on (last digits may differ)",
+            "out of memory with %d views per forward pass: %d from now on (the last digits may differ)",
             size,
-            self.views_a_pass,
+            self.views_per_pass,
         )
-        self.note(views_a_pass=self.views_a_pass)
+        self.record(views_a_pass=self.views_per_pass)
 
     def try_bf16(self, inputs: Inputs) -> bool:
-        """Compute in bf16 from now on, if a sample's rows say the same in it as in fp32; say so if not."""
+        """Use bf16 from now on if the rows of a sample agree with fp32; return whether they do."""
         self.bf16 = True
-        off = disagreement(self.read(inputs), self.exact(inputs))
-        stage = max(off, key=off.get)
-        self.bf16 = bool(off[stage] <= BF16_TOLERANCE)
+        errors = relative_error(self.read(inputs), self.read_fp32(inputs))
+        stage = max(errors, key=lambda name: errors[name])
+        self.bf16 = errors[stage] <= BF16_TOLERANCE
         log.warning(
-            "bf16 adds %.3f of what views differ by at %s (at most %g may be): %s",
-            off[stage],
+            "bf16: the largest error is %.3f of the standard deviation over views, at %s (allowed: %g): %s",
+            errors[stage],
             stage,
             BF16_TOLERANCE,
             "bf16 is used" if self.bf16 else "staying in fp32",
         )
         return self.bf16
 
-    def exact(self, inputs: Inputs) -> Rows:
-        """Read every stage in fp32, whatever is used otherwise."""
-        other = copy.copy(self)
-        other.bf16 = False
-        return other.read(inputs)
+    def read_fp32(self, inputs: Inputs) -> Rows:
+        """Read every stage in fp32, even if bf16 is in use."""
+        reader = copy.copy(self)
+        reader.bf16 = False
+        return reader.read(inputs)
 
     def tune(self, inputs: Inputs) -> list[str]:
-        """Measure other kernels on a sample, and keep those that are faster and right; return their names."""
+        """Measure other kernels on a sample, use those that are faster and agree, and return their names."""
         chosen = []
-        exact, tolerance = self.exact(inputs), BF16_TOLERANCE if self.bf16 else SAME
+        reference, tolerance = self.read_fp32(inputs), BF16_TOLERANCE if self.bf16 else FP32_TOLERANCE
         for name in KERNELS:
             log.warning("trying %s", name)
-            other = copy.copy(self)
-            other.net = copy.deepcopy(self.net)
+            trial = copy.copy(self)
+            trial.net = copy.deepcopy(self.net)
             try:
-                KERNELS[name](other)
-                off = max(disagreement(other.read(inputs), exact).values())
-                gain = times_as_fast(other, self, inputs)
-            except Exception as error:  # whatever a compiler stumbles on, there is a way without it
-                log.warning("%s: not usable here (%s)", name, type(error).__name__)
+                KERNELS[name](trial)
+                error = max(relative_error(trial.read(inputs), reference).values())
+                gain = speedup(trial, self, inputs)
+            except Exception as failure:  # a compiler may raise anything; the run goes on without it
+                log.warning("%s: not usable here (%s)", name, type(failure).__name__)
                 continue
-            taken = gain >= WORTH and off <= tolerance
-            log.warning("%s: %.2f times as fast: %s", name, gain, "used" if taken else "not used")
-            if taken:
+            used = gain >= MIN_SPEEDUP and error <= tolerance
+            log.warning("%s: %.2f times as fast: %s", name, gain, "used" if used else "not used")
+            if used:
                 self.use(name)
                 chosen.append(name)
         return chosen
 
     def use(self, name: str) -> None:
-        """Use kernels of that name (a key of `KERNELS`)."""
+        """Use the kernels with this name (a key of `KERNELS`)."""
         KERNELS[name](self)
 
 
 def use_channels_last(reader: Reader) -> None:
-    """Lay out 3D convolutions and what they read with channels last."""
+    """Store the weights of 3D convolutions, and the inputs, with channels last in memory."""
     reader.channels_last = True
     for parameter in reader.net.parameters():
         parameter.data = channels_last(parameter.data)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same numbers with channels last in memory, where they are (B, C, T, H, W)."""
+    """Return a (B, C, T, H, W) tensor with channels last in memory; tensors of other shapes unchanged."""
     return x.contiguous(memory_format=torch.channels_last_3d) if x.dim() == 5 else x
 
 
 def use_compile(reader: Reader) -> None:
-    """Compile the parts of the network between taps, whose hooks stay as they are."""
+    """Compile the parts of the network between taps; modules with a tap are not compiled, to keep their hooks."""
     taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
-    # blocks of one class share one limit, past which a compiled block runs as it was without a word
+    # All blocks of one class count towards one limit; beyond it, torch runs a block uncompiled without a message.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
@@ -179,77 +182,78 @@ def use_compile(reader: Reader) -> None:
     visit(reader.net, "")
 
 
-# in the order in which they are tried, each on top of those taken before
+# Kernels that `Reader.tune` tries, in this order, each on top of those that were chosen before it.
 KERNELS: dict[str, Callable[[Reader], None]] = {
     "channels_last_3d": use_channels_last,
     "compile": use_compile,
 }
 
 
-def disagreement(rows: Rows, exact: Rows) -> dict[str, float]:
-    """For each stage the root mean square by which `rows` are off, over that by which views differ."""
-    found = {}
-    for stage, truth in exact.items():
+def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
+    """Return, per stage, the root mean square error of `rows` divided by the standard deviation over views."""
+    errors = {}
+    for stage, truth in reference.items():
         noise = (rows[stage].double() - truth.double()).square().mean().sqrt()
         spread = (truth.double() - truth.double().mean(0)).square().mean().sqrt()
-        off = float(noise / spread) if noise else 0.0
-        found[stage] = off if off == off else float("inf")  # NaN is no agreement
-    return found
+        error = float(noise / spread) if noise else 0.0
+        errors[stage] = float("inf") if np.isnan(error) else error  # NaN would pass no comparison
+    return errors
 
 
-def times_as_fast(one: Reader, other: Reader, inputs: Inputs) -> float:
-    """How many times as fast `one` reads as `other`: medians of reads in turn, after one that warms up."""
-    spent: dict[Reader, list[float]] = {one: [], other: []}
+def speedup(one: Reader, other: Reader, inputs: Inputs) -> float:
+    """Return the time of `other` divided by that of `one`: medians of alternating reads after a warm-up."""
+    seconds: dict[Reader, list[float]] = {one: [], other: []}
     for _ in range(ROUNDS + 1):
-        for reader, seconds in spent.items():
+        for reader, measured in seconds.items():
             if reader.device.type == "cuda":
                 torch.cuda.synchronize(reader.device)
             begin = time.perf_counter()
             for rows in reader.read(inputs).values():
                 rows.cpu()  # waits for the device
-            seconds.append(time.perf_counter() - begin)
-    return median(spent[other][1:]) / median(spent[one][1:])
+            measured.append(time.perf_counter() - begin)
+    return median(seconds[other][1:]) / median(seconds[one][1:])
 
 
-def each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    """Change each tensor of what a network takes."""
+def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
+    """Apply `change` to each tensor of a network's input."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     if isinstance(inputs, dict):
-        return {name: each(x, change) for name, x in inputs.items()}
-    return [each(x, change) for x in inputs]
+        return {name: change(x) for name, x in inputs.items()}
+    return [change(x) for x in inputs]
 
 
-def cut(inputs: Inputs, rows: slice) -> Inputs:
-    """Some of the views."""
-    return each(inputs, lambda x: x[rows])
+def take_views(inputs: Inputs, rows: slice) -> Inputs:
+    """Return some of the views of a network's input."""
+    return map_tensors(inputs, lambda x: x[rows])
 
 
-def count(inputs: Inputs) -> int:
-    """Number of views."""
-    while not isinstance(inputs, Tensor):
-        inputs = next(iter(inputs.values() if isinstance(inputs, dict) else inputs))
-    return len(inputs)
+def count_views(inputs: Inputs) -> int:
+    """Return the number of views in a network's input."""
+    if isinstance(inputs, Tensor):
+        return len(inputs)
+    return len(next(iter(inputs.values() if isinstance(inputs, dict) else inputs)))
 
 
-class OnItsWay:
-    """Rows on their way to the host: the device computes on while they travel."""
+class PendingRows:
+    """Rows that are being copied to the host while the device goes on computing."""
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        table = torch.cat(list(rows.values()), dim=1)  # one copy instead of one a stage
-        self.arrived = None
+        table = torch.cat(list(rows.values()), dim=1)  # (B, units of all stages): one copy, not one per stage
+        self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
             self.table.copy_(table, non_blocking=True)
-            self.arrived = torch.cuda.Event()
-            self.arrived.record(torch.cuda.current_stream(table.device))  # not the current device's
+            self.copied = torch.cuda.Event()
+            # the stream of the rows' device, which need not be the current device
+            self.copied.record(torch.cuda.current_stream(table.device))
         else:
             self.table = table
 
     def arrays(self) -> dict[str, NDArray]:
-        """Stage -> (B, units) float32; waits until they are here."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
+        """Wait for the copy and return stage -> (B, units) float32."""
+        if self.copied is not None:
+            self.copied.synchronize()
         ends = np.cumsum(list(self.widths.values()))[:-1]
         return dict(zip(self.widths, np.split(self.table.numpy(), ends, axis=1), strict=True))

@@ -1,4 +1,4 @@
-"""Identity of a run: all that decides its activations, its folder and its manifest."""
+"""Identity of a run (all options and inputs that decide its activations), and its folder and manifest."""
 
 from __future__ import annotations
 
@@ -6,34 +6,37 @@ import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
+import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from static_dynamic import CHECKOUT, __version__
 from static_dynamic.analysis.run.setup import sampling_of
 from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
 
-# what a model row says that does not change activations, or that the hash of the weights says better
+# Entries of a model row that are no part of the identity: they do not change activations, or the hash of the
+# weights stands for them.
 NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
-    """All that decides the activations: two runs with the same identity are the same run."""
+    """Return all options and inputs that decide the activations; runs with equal identities are one run."""
     return {
         **subject_of(cfg, clips, clips.root, weights),
         "styles": list(clips.styles),
         **sampling_of(cfg),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # named where they differ from what every run was read with before there was a choice
+        # only if not the default, so that runs made before these options existed keep their identity
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
     }
 
 
 def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | None) -> dict:
-    """Network, weights and data set, as an identity names them."""
+    """Return the entries of an identity for the network, its weights and the data set in folder `root`."""
     model = OmegaConf.to_container(cfg.model, resolve=True)
     return {
         "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
@@ -43,7 +46,7 @@ def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | Non
 
 
 def run_folder(cfg: DictConfig, identity: dict, prefix: str) -> Path:
-    """Folder of this run: no two identities share one."""
+    """Return the folder of a run: ``run_dir``, or one below ``save_dir`` named by the hash of the identity."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
     digest = json_sha256(identity)[:8]
@@ -51,8 +54,17 @@ def run_folder(cfg: DictConfig, identity: dict, prefix: str) -> Path:
     return Path(cfg.save_dir) / model / dataset / f"{prefix}-{digest}"
 
 
-def manifest_of(net: VideoNetwork, clips: ClipList, identity: dict, views, pairs) -> dict:
-    """Where a result comes from; holds no time and no machine, so that the same run writes the same bytes."""
+def manifest_of(
+    cfg: DictConfig,
+    net: VideoNetwork,
+    clips: ClipList,
+    identity: dict,
+    views: pd.DataFrame,
+    pairs: pd.DataFrame,
+    batch_size: int,
+) -> dict:
+    """Return the manifest of a run. It holds no time and no machine, so equal runs write equal bytes."""
+    original_name = cfg.model.get("original_name")
     return {
         "identity": identity,
         "stages": {
@@ -73,14 +85,20 @@ def manifest_of(net: VideoNetwork, clips: ClipList, identity: dict, views, pairs
         "skipped_views": [],
         "code": code_version(),
         "versions": versions(),
+        # kept for when the run is resumed on another device
+        **({"batch_size": batch_size} if cfg.batch_size == "auto" else {}),
+        # kept for task=merge, which names the original's files by it
+        **({"original_name": original_name} if original_name else {}),
     }
 
 
 def code_version() -> str:
-    """The commit of this project, where it is a git checkout."""
+    """Return the commit of the checkout that this code runs from, or the version of an installed copy."""
+    if CHECKOUT is None:
+        return __version__
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True)
     except FileNotFoundError:
         return "unknown"
     return done.stdout.strip() or "unknown"

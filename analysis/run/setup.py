@@ -1,4 +1,4 @@
-"""From options to what a run needs: network, clips, the options of views and pairs, batch size."""
+"""Set-up of a run from its options: network, clips, options of views and pairs, batch size."""
 
 from __future__ import annotations
 
@@ -9,36 +9,33 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.extraction import extract
-from static_dynamic.analysis.run.store import Store, read_manifest, to_json
-from static_dynamic.datasets import ClipList, list_clips, list_davis
+from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_json
+from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
 from static_dynamic.datasets.views import FLOW
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.models import VideoNetwork, build_from_row
 from static_dynamic.models.checkpoints import weights_file
-from static_dynamic.models.twostream import TwoStreamNetwork
 
 log = logging.getLogger(__name__)
 
-# batch_size=auto: more than fits is halved where it does not
+# batch_size=auto: views per batch by type of device. `Reader` splits a batch that does not fit into memory.
 AUTO_BATCH = {"cpu": 2, "cuda": 64}
-
-
-# a checkpoint of that name stands for none at all, as in the original
+# Value of checkpoint= that loads no weights, as in the original program.
 NO_CHECKPOINT = "imgnet"
 
 
 def require_fit(cfg: DictConfig) -> None:
-    """Raise where network and data set do not go together, before either costs anything."""
+    """Raise UserError if network and data set do not fit; called before either is loaded."""
     if cfg.precision == "fp16":
         raise UserError("precision=fp16 is for task=stylize: give fp32 or bf16")
     shape = cfg.model.get("input") or {}
     flow = FLOW in (shape.get("pathways") or {})
     if flow and cfg.dataset.layout != "davis":
         raise UserError(
-            f"model {cfg.model.name!r} takes images and optical flow, which dataset={cfg.dataset.name} "
-            "has not: give dataset=StylizedDAVIS"
+            f"model {cfg.model.name!r} takes images and optical flow; dataset={cfg.dataset.name} "
+            "has no flow: give dataset=StylizedDAVIS"
         )
     if flow and shape["size"] != shape["crop"]:
         raise UserError(
@@ -48,9 +45,9 @@ def require_fit(cfg: DictConfig) -> None:
 
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
-    """The network that the configuration asks for, and the file that its weights came from (None: random)."""
+    """Build the network of a configuration; return it and the file of its weights (None: random weights)."""
     if cfg.checkpoint == NO_CHECKPOINT:
-        log.warning("checkpoint=%s: no weights are loaded, not even ImageNet's: random ones", NO_CHECKPOINT)
+        log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
     if cfg.model.init == "random":
         checkpoint = None
@@ -62,29 +59,38 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
                 "model.init=random to look at the untrained network"
             )
     classes = cfg.dataset.get("num_classes")
-    if classes and checkpoint != "pretrained":  # those have a head of their own
-        log.info("a head of %d classes, those of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name)
+    if classes and checkpoint != "pretrained":  # pretrained weights come with their own classifier
+        log.info(
+            "classifier with the %d classes of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name
+        )
         cfg.model.num_classes = classes
     net = build_from_row(cfg.model, checkpoint=checkpoint, seed=cfg.seed, drop_head=cfg.drop_head)
     return net, weights_file(net, checkpoint, cfg.model.get("pretrained"))
 
 
 def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
-    """The clips of ``cfg.dataset``, as the network sees them."""
-    if not isinstance(net, TwoStreamNetwork):
-        return list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+    """List the clips of ``cfg.dataset``; for a network that takes optical flow, frames with their flow."""
+    if net.flow_directions:
+        return find_frames(cfg, net, styles, cfg.n_examples)
+    return list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+
+
+def find_frames(
+    cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...], limit: int | None = None
+) -> DavisClips:
+    """List the frames of ``cfg.dataset`` that have the optical flow that `net` takes."""
     return list_davis(
         cfg.dataset,
         styles,
-        both_flows=net.channels["Flow"] > net.channels["Image"],
+        both_flows=net.flow_directions > 1,
         frames_at_once=net.input_spec.pathways["Image"],
-        limit=cfg.n_examples,
+        limit=limit,
         on_error=cfg.on_error,
     )
 
 
 def sampling_of(cfg: DictConfig) -> dict:
-    """How views and pairs are drawn: the options of `make_views`."""
+    """Return the options of `make_views`, which decide how views and pairs are drawn."""
     rules = cfg.dataset.get("window") or {}
     repeats = {"repeats": cfg.dataset.nreps} if "nreps" in cfg.dataset else {}
     return {
@@ -96,7 +102,7 @@ def sampling_of(cfg: DictConfig) -> dict:
 
 
 def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store) -> None:
-    """Extract what is still to be read; measured time goes to ``timing.json``, for planning."""
+    """Read the views that the store does not hold; write the time taken to ``timing.json``, for task=plan."""
     to_do = len(store.to_do())
     if not to_do:
         log.info("all %d views are on disk: %s", len(views), store.path)
@@ -119,8 +125,11 @@ def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store
 
 
 def batch_size_of(cfg: DictConfig, folder: Path) -> int:
-    """Views in a batch; ``auto`` is what the run began with, whatever machine it goes on on."""
+    """Return the number of views per batch; ``auto`` keeps the number that a resumed run began with.
+
+    Otherwise a run that resumes on another device would compute its remaining rows in other batches.
+    """
     if cfg.batch_size != "auto":
         return cfg.batch_size
-    begun = read_manifest(folder) if (folder / "manifest.json").exists() else {}
+    begun = read_manifest(folder) if has_run(folder) else {}
     return begun.get("batch_size") or AUTO_BATCH[choose_device(cfg.device).type]

@@ -1,8 +1,8 @@
-"""One run on several machines or GPUs: shards of its views, and how they become one run again.
+"""Shards: the views of one run, divided between processes on several machines or GPUs, and their merge.
 
-A shard is a range of whole batches, so that no row depends on the sharding. It is a run folder of its own
-beside the run's: ``seed001-HASH.0-of-4``. Under ``torchrun`` each process is a shard, and the first one
-merges.
+A shard is a range of whole batches, so that rows do not depend on the number of shards. It has its own run
+folder beside that of the run: ``seed001-HASH.0-of-4``. Under ``torchrun`` each process reads one shard, and
+the first process merges them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,29 +22,35 @@ import torch.distributed
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from static_dynamic.analysis.run.store import Store, differences, locked
+from static_dynamic.analysis.run.locks import locked
+from static_dynamic.analysis.run.store import MANIFEST_NAME, Store, differences, has_run
 from static_dynamic.device import launched
 from static_dynamic.errors import UserError
 
-NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
-FOREVER = timedelta(days=365)
+FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
+# torchrun's barrier must not time out while another process still reads its shard.
+BARRIER_TIMEOUT = timedelta(days=365)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One share of a run's views, ``index`` counted from 0; ``together`` under torchrun."""
+    """Shard number ``index`` (from 0) of ``of``; ``torchrun``: it is read by a process of a torchrun job."""
 
     index: int
     of: int
     batch_size: int
-    together: bool = False
+    torchrun: bool = False
 
     def folder(self, run: Path) -> Path:
-        """Its folder, beside that of the run."""
+        """Return the folder of this shard, beside that of the run."""
         return run.with_name(f"{run.name}.{self.index}-of-{self.of}")
 
+    def all_folders(self, run: Path) -> list[Path]:
+        """Return the folders of all shards of the run."""
+        return [replace(self, index=k).folder(run) for k in range(self.of)]
+
     def manifest(self, manifest: dict) -> dict:
-        """The manifest of the run, with which rows are this shard's."""
+        """Return the manifest of the run with the rows of this shard added to its identity."""
         n_views = manifest["counts"]["views"]
         batches = -(-n_views // self.batch_size)
         first, end = (
@@ -60,48 +67,69 @@ class Shard:
 
 
 def shard_of(cfg: DictConfig, batch_size: int) -> Shard | None:
-    """The shard that this process is to read; None: everything."""
+    """Return the shard that this process reads; None if it reads the whole run."""
     if launched():
         if cfg.shards != 1:
-            raise UserError(f"shards={cfg.shards}: under torchrun each process is a shard: leave shards out")
+            raise UserError(f"shards={cfg.shards}: under torchrun each process reads one shard: omit shards")
         rank, processes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
-        return Shard(rank, processes, batch_size, together=True) if processes > 1 else None
+        return Shard(rank, processes, batch_size, torchrun=True) if processes > 1 else None
     if not 0 <= cfg.shard < cfg.shards:
         raise UserError(f"shard={cfg.shard}: shards={cfg.shards} are numbered from 0 to {cfg.shards - 1}")
     return Shard(cfg.shard, cfg.shards, batch_size) if cfg.shards > 1 else None
 
 
-def is_read(run: Path) -> bool:
-    """Whether the whole run is on disk: shards that were merged need not be read again."""
-    return (run / "manifest.json").exists() and not len(Store.open(run).to_do())
+def is_complete(run: Path) -> bool:
+    """Return whether a folder holds a run without views to do."""
+    return has_run(run) and not len(Store.open(run).to_do())
 
 
 def wait_for_all() -> None:
-    """Wait until every process of this torchrun has come here."""
-    torch.distributed.init_process_group("gloo", timeout=FOREVER)
+    """Wait until every process of this torchrun job has called this function."""
+    torch.distributed.init_process_group("gloo", timeout=BARRIER_TIMEOUT)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
-def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) -> None:
-    """Put shards together to the run that they are of; the same bytes as one process would have read.
-
-    With `remove` their folders are gone when all of it is on disk.
+def group_shards(folders: Sequence[Path], run_dir: str | None) -> dict[Path, list[Path]]:
+    """Return the folder of each run -> the folders of its shards in order of their index.
 
     Raises
     ------
     UserError
-        A shard is missing, has views to be read, or is of another run.
+        A folder whose name is not that of a shard.
+    """
+    groups = defaultdict(list)
+    for folder in sorted(folders):
+        name = FOLDER_NAME.fullmatch(folder.name)
+        if name is None:
+            raise UserError(f"{folder} is no shard: their names end in .K-of-N")
+        groups[Path(run_dir) if run_dir else folder.with_name(name["run"])].append(
+            (int(name["index"]), folder)
+        )
+    return {run: [folder for _, folder in sorted(shards)] for run, shards in groups.items()}
+
+
+def find_shards(folder: Path) -> list[Path]:
+    """Return the folders of all shards below a folder."""
+    found = {path.parent for path in folder.rglob(MANIFEST_NAME)}
+    return [path for path in found if FOLDER_NAME.fullmatch(path.name)]
+
+
+def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) -> None:
+    """Merge shards into the run folder `run`, which then holds the same bytes as an undivided run.
+
+    With `remove`, the folders of the shards are removed once the run is on disk.
+
+    Raises
+    ------
+    UserError
+        A shard is missing, has views to do, or belongs to another run.
     """
     shards = [Store.open(folder) for folder in folders]
     require_all(run, shards)
     manifest = shards[0].manifest
     for shard in shards[1:]:
-        changed = differences(identity_of_run(manifest), identity_of_run(shard.manifest))
-        changed += differences(manifest["stages"], shard.manifest["stages"])
-        changed += differences(
-            *({k: m.get(k) for k in ("computed_with", "batch_size")} for m in (manifest, shard.manifest))
-        )
+        changed = differences(comparable(manifest), comparable(shard.manifest))
         if changed:
             raise UserError(
                 f"{shards[0].path} and {shard.path} are not of one run ({'; '.join(changed)}): "
@@ -112,26 +140,27 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
     views, pairs = (pd.read_parquet(shards[0].path / f"{name}.parquet") for name in ("views", "pairs"))
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)
-        store.note(skipped_views=skipped)
+        store.update_manifest(skipped_views=skipped)
         for shard in tqdm(shards, desc="merge", unit="shard"):
-            store.adopt(shard)
+            store.copy_shard(shard)
     if remove:
         for folder in folders:
             shutil.rmtree(folder)
 
 
 def require_all(run: Path, shards: Sequence[Store]) -> None:
-    """Raise where these are not all shards of a run, finished."""
+    """Raise UserError unless `shards` are all shards of a run, each without views to do."""
     for shard in shards:
         if not shard.shard:
-            raise UserError(f"{shard.path} is no shard: task=merge puts shards together (shards=N shard=K)")
+            raise UserError(f"{shard.path} is no shard: task=merge merges shards (shards=N shard=K)")
         if len(shard.to_do()):
             raise UserError(
                 f"{shard.path}: {len(shard.to_do())} of {len(shard.status)} views are still to be read: "
                 "run the command of that shard again"
             )
-    of = shards[0].shard["of"]
-    missing = sorted(set(range(of)) - {shard.shard["index"] for shard in shards})
+    parts = [shard.manifest["identity"]["shard"] for shard in shards]
+    of = parts[0]["of"]
+    missing = sorted(set(range(of)) - {part["index"] for part in parts})
     if missing or len(shards) != of:
         raise UserError(
             f"{run}: {len(shards)} of {of} shards are here"
@@ -140,5 +169,11 @@ def require_all(run: Path, shards: Sequence[Store]) -> None:
 
 
 def identity_of_run(manifest: dict) -> dict:
-    """What a shard's run was asked for, whichever shard it is."""
+    """Return the identity of the run that a shard belongs to, without the entry of the shard."""
     return {key: value for key, value in manifest["identity"].items() if key != "shard"}
+
+
+def comparable(manifest: dict) -> dict:
+    """Return the entries of a shard's manifest that are equal in all shards of a run."""
+    computed = {key: manifest.get(key) for key in ("stages", "computed_with", "batch_size")}
+    return identity_of_run(manifest) | computed

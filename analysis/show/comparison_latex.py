@@ -1,7 +1,6 @@
-"""A comparison for a paper: booktabs tables and pgfplots figures, a file each, and a document that shows
-them all.
+"""A comparison of runs as LaTeX: booktabs tables and pgfplots figures in one file each, and one document.
 
-What the figures need stands in the preamble of ``comparison.tex``.
+The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """
 
 from __future__ import annotations
@@ -12,15 +11,19 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from static_dynamic.analysis.estimate.bootstrap import MEASURED
 from static_dynamic.analysis.estimate.comparison import Comparison
-from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
-from static_dynamic.analysis.show.comparison_figures import curve_names, places, point_with_errors, styles_of
+from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
+from static_dynamic.analysis.show.comparison_figures import (
+    curve_names,
+    point_with_errors,
+    shared_places,
+    styles_of,
+)
 from static_dynamic.analysis.show.comparison_tables import Grid, grids
 from static_dynamic.analysis.show.figures import COLOURS
 from static_dynamic.analysis.show.latex_text import escape
 
-# matplotlib's markers in pgfplots' words
+# Marker of matplotlib -> mark of pgfplots.
 MARKS = {
     "o": "*",
     "s": "square*",
@@ -31,7 +34,7 @@ MARKS = {
     "X": "x",
     "*": "star",
 }
-# size of a table whose longest lines have so many letters at most
+# Font size of a table -> the largest number of characters per line for which the size is used.
 SIZES = {"footnotesize": 118, "scriptsize": 140, "tiny": np.inf}
 PREAMBLE = r"""\documentclass{article}
 \usepackage[a4paper, margin=1.8cm]{geometry}
@@ -43,17 +46,16 @@ PREAMBLE = r"""\documentclass{article}
 
 
 def comparison_files(comparison: Comparison) -> dict[str, str]:
-    """File name -> content: ``table_*.tex``, ``figure_*.tex``, and ``comparison.tex``, which shows them."""
+    """Return file name -> content: ``table_*.tex``, ``figure_*.tex`` and the document ``comparison.tex``."""
     files = {f"table_{grid.name}.tex": table(grid) for grid in grids(comparison)}
     files |= {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
-    # in the order in which they are written above
     body = "\n\n".join(f"\\input{{{name}}}" for name in files)
     files["comparison.tex"] = f"{PREAMBLE}\\begin{{document}}\n{body}\n\\end{{document}}\n"
     return files
 
 
 def table(grid: Grid) -> str:
-    """One booktabs table; rows of the same first column stand together, and it is said once."""
+    """Return a booktabs table; neighbouring rows with the same first cell are grouped under one such cell."""
     head = list(grid.rows[0])
     widths = [max(len(name), *(len(str(cells[name])) + 2 for cells in grid.rows)) for name in head]
     size = next(size for size, most in SIZES.items() if sum(widths) <= most)
@@ -68,26 +70,25 @@ def table(grid: Grid) -> str:
         r"\midrule",
     ]
     firsts = [cells[head[0]] for cells in grid.rows]
-    grouped, before = len(set(firsts)) < len(firsts), None
-    for cells in grid.rows:
-        first, *others = cells.values()
-        if grouped and before not in (None, first):
+    grouped, previous = len(set(firsts)) < len(firsts), None
+    for first, *others in (cells.values() for cells in grid.rows):
+        if grouped and previous not in (None, first):
             lines.append(r"\addlinespace")
-        cells = ["" if grouped and first == before else first, *others]
-        lines.append(row(cells, shrink=size == "footnotesize"))
-        before = first
+        shown = "" if grouped and first == previous else first
+        lines.append(row([shown, *others], shrink=size == "footnotesize"))
+        previous = first
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def row(cells: Iterable[str], shrink: bool = False) -> str:
-    """One line of a table; intervals smaller than what they belong to where there is room for that."""
+    """Return one line of a table; `shrink` sets intervals in a smaller font than their estimates."""
     interval = r"{\\scriptsize[\1]}" if shrink else r"[\1]"
     escaped = (re.sub(r"\[(.*?)\]", interval, escape(cell)) for cell in cells)
     return " & ".join(escaped) + r" \\"
 
 
 def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]) -> str:
-    """A tikzpicture with its colours, as a float."""
+    """Return a floating figure: definitions of its colours, a tikzpicture, a caption."""
     lines = [rf"\definecolor{{{key}}}{{HTML}}{{{value.lstrip('#')}}}" for key, value in colours.items()]
     lines += [r"\begin{figure}[htbp]\centering", r"\begin{tikzpicture}", *body, r"\end{tikzpicture}"]
     lines += [rf"\caption{{{escape(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""]
@@ -95,7 +96,7 @@ def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]
 
 
 def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """Colours by name, and the options of each curve."""
+    """Return the colours by LaTeX name, and the pgfplots options of each curve."""
     colours, options = {}, {}
     for k, (curve, style) in enumerate(styles_of(curve_names(layers)).items()):
         name = f"run{chr(ord('a') + k % 26)}{k // 26 or ''}"
@@ -105,10 +106,10 @@ def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def curves(comparison: Comparison) -> str:
-    """Scores over depth, with bands."""
+    """Return the figure of scores over depth, with bands."""
     layers = comparison.layers
     colours, options = styles(layers)
-    shared = places(layers)
+    shared = shared_places(layers)
     ticks = [f"xtick={{{','.join(map(str, range(len(shared))))}}}"] if shared else ["xlabel={relative depth}"]
     if shared:
         ticks += [
@@ -139,7 +140,7 @@ def curves(comparison: Comparison) -> str:
 
 
 def plane(comparison: Comparison) -> str:
-    """The static-dynamic plane, one point a curve: shares, and scores."""
+    """Return the static-dynamic plane with one point per curve: shares, and scores."""
     shown = comparison.layers[comparison.layers["shown"]]
     colours, options = styles(comparison.layers)
     body = [rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.8cm}}, {PANEL},"]
@@ -148,8 +149,8 @@ def plane(comparison: Comparison) -> str:
         labels = f"xlabel={{static {kind}{unit}}}, ylabel={{dynamic {kind}{unit}}}"
         body.append(rf"\nextgroupplot[{labels}, legend to name=legend{kind}, {LEGEND}]")
         for curve, option in options.items():
-            for _, found in shown[shown["curve"] == curve].iterrows():
-                (x, y), errors = point_with_errors(found, kind, scale)
+            for _, stage in shown[shown["curve"] == curve].iterrows():
+                (x, y), errors = point_with_errors(stage, kind, scale)
                 (left, right), (down, up) = np.nan_to_num(errors[..., 0])
                 body.append(
                     rf"\addplot[only marks, {option}, error bars/.cd, x dir=both, y dir=both, x explicit, "
@@ -165,10 +166,10 @@ def plane(comparison: Comparison) -> str:
 
 
 def classes(comparison: Comparison) -> str:
-    """Units by class at the shown stage of each curve."""
+    """Return stacked bars of the units by class at the shown stage of each curve."""
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     longest = max(len(r["curve"]) + len(r["stage"]) for _, r in shown.iterrows())
-    width = max(0.3, 0.9 - 0.0105 * longest)  # of the page, with what the names leave
+    width = max(0.3, 0.9 - 0.0105 * longest)  # part of the page width that long names leave
     names = ",".join(f"{{{escape(r['curve'])}, {escape(r['stage'])}}}" for _, r in shown.iterrows())
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",
@@ -198,11 +199,11 @@ LEGEND = "legend style={draw=none, legend columns=2, /tikz/every even column/.ap
 
 
 def below(name: str) -> str:
-    """Place a legend below both panels."""
+    """Return a node that places a legend below both panels."""
     middle = "$(group c1r1.outer south)!0.5!(group c2r1.outer south)$"
     return rf"\node[anchor=north] at ({middle}) {{\ref{{{name}}}}};"
 
 
 def coordinates(x: Iterable[float], y: Iterable[float]) -> str:
-    """Points as pgfplots reads them; those that are not numbers are left out."""
+    """Return points in the notation of pgfplots; points with a NaN are left out."""
     return " ".join(f"({a:.4f},{b:.5f})" for a, b in zip(x, y, strict=True) if np.isfinite(b))

@@ -1,5 +1,4 @@
-"""The tables of a comparison as people read them: in a terminal, as Markdown, and (``latex.py``) in a
-paper."""
+"""Tables of a comparison of runs, as text for a terminal and as Markdown (LaTeX: `comparison_latex`)."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.show.text import align, with_interval
 
-# measure -> heading, scale, digits
+# Measure -> heading, scale, number of digits.
 SHOWN = {
     "score_dynamic": ("dynamic score", 1, 3),
     "score_static": ("static score", 1, 3),
@@ -23,7 +22,7 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text: rows with the same keys, which head the columns."""
+    """A table of text. All rows have the same keys, which are the headings of the columns."""
 
     name: str
     caption: str
@@ -31,18 +30,20 @@ class Grid:
 
 
 def grids(comparison: Comparison) -> list[Grid]:
-    """What the runs are, their scores and classes of units by stage, and how they differ (not where only
-    one has the stage that is asked for)."""
-    found = [
+    """Return the tables of a comparison: runs, scores, classes of units, and differences if there are any.
+
+    There are no differences if only one run has the requested stage.
+    """
+    tables = [
         grid_of_runs(comparison.runs),
         grid_of_scores(comparison.layers),
         grid_of_classes(comparison.layers),
     ]
-    return found + ([grid_of_differences(comparison.differences)] if len(comparison.differences) else [])
+    return tables + ([grid_of_differences(comparison.differences)] if len(comparison.differences) else [])
 
 
 def grid_of_runs(runs: pd.DataFrame) -> Grid:
-    """A row for each run."""
+    """Describe the runs, one row per run; missing values are dashes."""
     columns = ["run", "weights", "iterations", "data", "styles", "pairs", "videos", "clips", "seeds"]
     unknown = runs["iterations"].isna().all()
     shown = runs[[c for c in columns if not (c == "iterations" and unknown)]]
@@ -52,23 +53,23 @@ def grid_of_runs(runs: pd.DataFrame) -> Grid:
 
 
 def grid_of_scores(layers: pd.DataFrame) -> Grid:
-    """A row for each stage of each run, stages together."""
+    """Return scores and shares with intervals, one row per stage and run, sorted by stage."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         cells = {
             heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()
         }
         rows.append({"stage": row["stage"], "run": row["run"], **cells})
-    averaged = " Means over the seeds of a run." if (layers["seeds"] > 1).any() else ""
+    averaged = " Values are means over the seeds of a run." if (layers["seeds"] > 1).any() else ""
     caption = (
-        "Scores (correlation of what the network says of the two members of a pair) and shares of "
-        f"information, with 95 % intervals from a bootstrap over videos.{averaged}"
+        "Scores (covariance of the activations of the two members of a pair, divided by the pooled variance) "
+        f"and shares of dimensions, with 95 % intervals from a bootstrap over videos.{averaged}"
     )
     return Grid("scores", caption, rows)
 
 
 def grid_of_classes(layers: pd.DataFrame) -> Grid:
-    """Units by class, in percent, a row for each stage of each run."""
+    """Return the percentage of units per class, one row per stage and run, sorted by stage."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
@@ -76,13 +77,13 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
     threshold = layers["threshold"].iloc[0]
     return Grid(
         "classes",
-        f"Units by class: a unit encodes a factor where its correlation is over {threshold:g}.",
+        f"Units by class: a unit encodes a factor if its correlation exceeds {threshold:g}.",
         rows,
     )
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
-    """How the first run differs from each other one; an asterisk where the interval excludes 0."""
+    """Return the differences of the first run from each other run; an asterisk marks intervals without 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))
@@ -95,40 +96,40 @@ def grid_of_differences(differences: pd.DataFrame) -> Grid:
             heading: with_interval(row, m, scale, digits) + (" *" if excludes_zero(row, m) else "")
             for m, (heading, scale, digits) in SHOWN.items()
         }
-        how = f"{row['videos']} same" if row["paired"] else f"{row['videos']}, {row['minus_videos']} other"
+        videos = f"{row['videos']} same" if row["paired"] else f"{row['videos']}, {row['minus_videos']} other"
         minus = {"minus": row["minus"]} if len(others) > 1 else {}
-        rows.append({"stage": stage, **minus, **cells, "videos": how})
+        rows.append({"stage": stage, **minus, **cells, "videos": videos})
     title = f"{first} minus {others[0] if len(others) == 1 else '...'}"
-    return Grid("differences", f"{title}: {how_paired(shown)} *: the interval excludes 0.", rows)
+    return Grid("differences", f"{title}: {describe_pairing(shown)} *: the interval excludes 0.", rows)
 
 
-def how_paired(differences: pd.DataFrame) -> str:
-    """Say how the differences were made."""
-    said = ["differences with 95 % intervals."]
+def describe_pairing(differences: pd.DataFrame) -> str:
+    """Explain how the intervals of the differences were computed."""
+    sentences = ["differences with 95 % intervals."]
     if differences["paired"].any():
-        said.append("Same: replicates draw the same videos for both runs.")
+        sentences.append("Same: each bootstrap replicate draws the same videos for both runs.")
     if not differences["paired"].all():
-        said.append(
-            "Other: the runs share too few videos and are drawn independently, "
-            "so that the data differ as well as the networks."
+        sentences.append(
+            "Other: the runs have too few videos in common and are resampled independently; "
+            "the difference is due to the videos as well as to the networks."
         )
-    return " ".join(said)
+    return " ".join(sentences)
 
 
 def excludes_zero(row: pd.Series, measure: str) -> bool:
-    """Whether 0 lies outside the interval of a difference."""
+    """Return whether 0 lies outside the interval of a difference."""
     low, high = row[f"{measure}_low"], row[f"{measure}_high"]
     return bool(low > 0 or high < 0)
 
 
 def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
-    """Rows of one stage together, stages in the order of their first appearance."""
+    """Sort rows by stage, with the stages in the order of their first appearance."""
     rank = {stage: k for k, stage in enumerate(dict.fromkeys(layers["stage"]))}
     return layers.iloc[np.argsort(layers["stage"].map(rank), kind="stable")]
 
 
 def as_text(comparison: Comparison) -> str:
-    """For a terminal: a column for each run, then the differences."""
+    """Return one table per measure with one column per run, then the differences."""
     layers, parts = comparison.layers, []
     runs = list(comparison.runs["run"])
     for measure, (heading, scale, digits) in SHOWN.items():
@@ -148,12 +149,12 @@ def as_text(comparison: Comparison) -> str:
 
 
 def as_markdown(comparison: Comparison) -> str:
-    """Every table of a comparison as Markdown."""
+    """Return every table of a comparison as Markdown."""
     return "\n\n".join(f"{grid.caption}\n\n{markdown(grid.rows)}" for grid in grids(comparison)) + "\n"
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    """Rows as a Markdown table."""
+    """Return rows as a Markdown table."""
 
     def line(cells) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

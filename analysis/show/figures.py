@@ -1,15 +1,22 @@
-"""Figures, in one style: colours that colour-blind readers tell apart (Okabe and Ito), no pyplot state."""
+"""Style that all figures share, and the figures of one run.
+
+Colour-blind readers can tell the colours (Okabe and Ito) apart. No figure uses pyplot, whose state is global.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
+from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.files import atomic_path
 
 COLOURS = {
@@ -19,7 +26,7 @@ COLOURS = {
     "residual": "#999999",
     "dead": "#DDDDDD",
 }
-# sources of variance: the three effects in full colour, their interactions lighter
+# Sources of variance: the three main effects have strong colours, their interactions lighter ones.
 COMPONENT_COLOURS = {
     "video": "#009E73",
     "style": "#0072B2",
@@ -30,44 +37,36 @@ COMPONENT_COLOURS = {
     "video:style:order": "#999999",
 }
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
-# runs side by side, in turn; not first in the colours of dynamic and static
-RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
-RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-# what a writer would put into a file that differs from day to day
+# Metadata that matplotlib would fill with a date or a version; without these, files are reproducible.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+# Edges of the histogram bins of unit scores, which are correlations.
+SCORE_BINS = np.linspace(-1, 1, 41).tolist()
+# Largest number of panels per row in figures with one panel per stage.
+STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw a network's profile: shares and raw scores by stage with 95 % bands, classes of units as
-    stacked bars."""
+    """Draw shares, scores (both with 95 % bands) and classes of units (stacked bars) for every stage."""
     figure = Figure(figsize=(max(12.0, 3 + 0.8 * len(layers)), 4.2), layout="constrained")
     shares, scores, classes = figure.subplots(1, 3)
     x = np.arange(len(layers))
     for factor in FACTORS:
-        _curve(shares, x, 100 * _columns(layers, f"share_{factor}"), factor)
+        style = {"color": COLOURS[factor], "marker": MARKERS[factor], "label": factor}
+        draw_band(shares, x, value_and_bounds(layers, f"share_{factor}", 100), **style)
         if factor != "residual":
-            _curve(scores, x, _columns(layers, f"score_{factor}"), factor)
-    shares.set(title="share of information", ylabel="share (%)", ylim=(0, None))
-    scores.set(title="score (what pairs share)", ylabel="correlation of pairs")
+            draw_band(scores, x, value_and_bounds(layers, f"score_{factor}"), **style)
+    shares.set(title="share of dimensions", ylabel="share (%)", ylim=(0, None))
+    scores.set(title="score", ylabel="covariance of pairs / pooled variance")
     scores.axhline(0, color="black", linewidth=0.6)
     scores.set_ylim(top=max(1.02, scores.get_ylim()[1]))
     shares.legend(frameon=False)
 
-    bottom = np.zeros(len(layers))
-    for name in UNIT_CLASSES:
-        height = 100 * (layers[f"units_{name}"] / layers["units"]).to_numpy()
-        bars = classes.bar(x, height, bottom=bottom, color=COLOURS[name], label=name, width=0.75)
-        labels = [f"{h:.0f}" if h >= 6 else "" for h in height]
-        classes.bar_label(
-            bars, labels, label_type="center", color="black" if name == "dead" else "white", fontsize=8
-        )
-        bottom += height
+    heights = {c: 100 * (layers[f"units_{c}"] / layers["units"]).to_numpy() for c in UNIT_CLASSES}
+    draw_stacked_bars(classes, x, heights, COLOURS)
     classes.set(title=f"units (threshold {layers['threshold'].iloc[0]})", ylabel="units (%)", ylim=(0, 100))
-    classes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-
     for axes in (shares, scores, classes):
         axes.set_xticks(x, layers["stage"], rotation=0 if len(layers) <= 4 else 45)
-        axes.spines[["top", "right"]].set_visible(False)
+        hide_frame(axes)
     figure.suptitle(
         f"{title} ({layers['clips'].iloc[0]} clips; bands: 95 % intervals over videos)", fontsize=11
     )
@@ -75,52 +74,111 @@ def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_classes(row: pd.Series, path: Path, title: str) -> None:
-    """Draw the numbers of units by class of one stage, as the original's joint-encoding chart does."""
+    """Draw the number of units per class of one stage: the joint-encoding chart of the original program."""
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
     counts = [row[f"units_{name}"] for name in UNIT_CLASSES]
     bars = axes.bar(UNIT_CLASSES, counts, color=[COLOURS[name] for name in UNIT_CLASSES])
     axes.bar_label(bars, padding=3)
     axes.set(title=f"{title} (threshold {row['threshold']})", ylabel="units")
-    axes.spines[["top", "right"]].set_visible(False)
+    hide_frame(axes)
     save(figure, path)
 
 
 def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the shares of each stage's variance by source, as stacked bars; negative ones hang below zero."""
+    """Draw the share of each source in the variance of every stage as stacked bars."""
     stages = list(layers["stage"].unique())
     figure = Figure(figsize=(max(6.5, 2.5 + 0.8 * len(stages)), 4.2), layout="constrained")
     axes = figure.subplots()
-    above, below = np.zeros(len(stages)), np.zeros(len(stages))
-    for name, colour in COMPONENT_COLOURS.items():
-        part = layers[layers["component"] == name].set_index("stage").loc[stages, "share"]
-        height = 100 * part.to_numpy()
-        bars = axes.bar(
-            stages, height, bottom=np.where(height > 0, above, below), color=colour, label=name, width=0.75
-        )
-        labels = [f"{h:.0f}" if h >= 6 else "" for h in height]
-        axes.bar_label(bars, labels, label_type="center", color="white", fontsize=8)
-        above += np.maximum(height, 0)
-        below += np.minimum(height, 0)
+    shares = 100 * layers.pivot(index="component", columns="stage", values="share")[stages]
+    draw_stacked_bars(axes, stages, {c: shares.loc[c] for c in COMPONENT_COLOURS}, COMPONENT_COLOURS)
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set(title=f"{title}: what units vary with", ylabel="share of variance (%)")
+    axes.set(title=f"{title}: sources of the units' variance", ylabel="share of variance (%)")
     axes.tick_params(axis="x", rotation=0 if len(stages) <= 6 else 45)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.spines[["top", "right"]].set_visible(False)
+    hide_frame(axes)
     save(figure, path)
 
 
+def draw_band(axes: Axes, x: ArrayLike, values: NDArray, **style) -> None:
+    """Draw a curve with its interval as a band.
+
+    Parameters
+    ----------
+    values
+        Estimate, lower bound and upper bound: (3, N).
+    style
+        Colour, marker, label and so on of the curve.
+    """
+    estimate, low, high = values
+    axes.plot(x, estimate, **style)
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.2, linewidth=0)
+
+
+def draw_stacked_bars(
+    axes: Axes, x: Sequence | NDArray, heights: Mapping[str, ArrayLike], colours: Mapping[str, str]
+) -> None:
+    """Draw one stacked bar per entry of `x`, with a legend; negative parts hang below zero.
+
+    Parameters
+    ----------
+    heights
+        Name of a part -> its height in each bar, in percent. Parts of at least 6 % are labelled.
+    """
+    above, below = np.zeros(len(x)), np.zeros(len(x))
+    for name, values in heights.items():
+        height = np.asarray(values, float)
+        bottom = np.where(height >= 0, above, below)
+        bars = axes.bar(x, height, bottom=bottom, color=colours[name], label=name, width=0.75)
+        labels = [f"{h:.0f}" if h >= 6 else "" for h in height]
+        axes.bar_label(bars, labels, label_type="center", color=label_colour(name), fontsize=8)
+        above += np.maximum(height, 0)
+        below += np.minimum(height, 0)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def label_colour(name: str) -> str:
+    """Return the colour of a label on a bar: black on the light bars of dead units, white elsewhere."""
+    return "black" if name == "dead" else "white"
+
+
+def new_panels(count: int, columns: int, size: tuple[float, float], **shared) -> tuple[Figure, list[Axes]]:
+    """Make a figure of `size` inches with `count` panels in `columns` columns.
+
+    Options `shared` go to matplotlib's ``subplots``.
+    """
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(-(-count // columns), columns, squeeze=False, **shared).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels[:count]:
+        hide_frame(axes)
+    return figure, panels[:count]
+
+
+def stage_panels(table: pd.DataFrame, **shared) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
+    """Make a figure with one panel per stage; return it and (panel, stage, rows of that stage) in order."""
+    groups = list(table.groupby("stage", sort=False))
+    columns = min(STAGE_COLUMNS, len(groups))
+    size = (max(5.0, 2.5 * columns), 0.9 + 2.2 * -(-len(groups) // columns))
+    figure, panels = new_panels(len(groups), columns, size, sharex=True, **shared)
+    return figure, [(axes, stage, part) for axes, (stage, part) in zip(panels, groups, strict=True)]
+
+
+def label_panels(figure: Figure, x: str, y: str, title: str) -> None:
+    """Write the axis labels, the title and the legend that all panels of a figure share."""
+    figure.supxlabel(x, fontsize=10)
+    figure.supylabel(y, fontsize=10)
+    figure.suptitle(title, fontsize=11)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, loc="outside right upper")
+
+
+def hide_frame(axes: Axes) -> None:
+    """Hide the upper and the right line of a panel's frame."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the same figure gives the same bytes."""
+    """Write a figure to a file; the same figure always gives the same bytes."""
     with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "static-dynamic"}):
         figure.savefig(temporary, dpi=160, metadata=NO_DATE.get(path.suffix))
-
-
-def _curve(axes, x, values, factor: str) -> None:
-    point, low, high = values
-    axes.plot(x, point, color=COLOURS[factor], marker=MARKERS[factor], label=factor)
-    axes.fill_between(x, low, high, color=COLOURS[factor], alpha=0.2, linewidth=0)
-
-
-def _columns(layers: pd.DataFrame, name: str) -> np.ndarray:
-    return layers[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T

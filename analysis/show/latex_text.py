@@ -1,4 +1,4 @@
-"""Text as LaTeX prints it."""
+"""Escaping of text for LaTeX."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ SPECIAL = {
 
 
 def escape(text: object) -> str:
-    """Text that LaTeX prints as it is; a hyphen before a number becomes a minus. What its fonts lack is
-    a question mark."""
+    """Escape text so that LaTeX prints it literally.
+
+    A hyphen before a number becomes a minus sign. Characters beyond Latin-1, which the default fonts lack,
+    become question marks.
+    """
     text = "".join(SPECIAL.get(c, c if c.isprintable() and ord(c) < 256 else "?") for c in str(text))
     return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)

@@ -1,4 +1,4 @@
-"""Frames of the clips that drive single units most."""
+"""Frames of the views of a run, read again from the data set, and pictures of several frames in a row."""
 
 from __future__ import annotations
 
@@ -7,42 +7,73 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from PIL import Image
 from tqdm import tqdm
 
 from static_dynamic.analysis.run.store import Store
-from static_dynamic.datasets import ClipList
-from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.datasets.clips import style_folder
+from static_dynamic.datasets.discovery import find_video
+from static_dynamic.datasets.frames import BadFrames, open_frames
 from static_dynamic.errors import UserError
+from static_dynamic.spacing import evenly_spaced
 
-# frames of a view on the contact sheet: its first, its middle, its last
-SHOWN = 3
+# Number of frames of a view on the contact sheet: the first, the middle and the last one.
+SHEET_FRAMES = 3
+# White pixels between two frames of a row.
+GAP = 3
 
 
-def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray]:
-    """Some frames of the views that `top` names, as the network's first pathway saw them: row -> (n, H, W,
-    3).
+def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
+    """Read some frames of the views that the column ``row`` of `top` names: row -> (n, H, W, 3).
 
-    Read again from where the run's manifest says that its data lie, or from `root`.
+    Parameters
+    ----------
+    root
+        Folder of the data set; None: where the run read it.
 
     Raises
     ------
     UserError
-        Where they are not there any more.
+        The frames are not there any more.
     """
     views = pd.read_parquet(store.path / "views.parquet")
     column = next(name for name in views if name.startswith("frames_"))
-    place = Path(root or store.manifest["root"])
-    listing = ClipList(store.manifest["identity"]["dataset"]["name"], place, (), ())
+    folder = Path(root or store.manifest["root"])
     strips = {}
     for row in tqdm(sorted(set(top["row"])), desc="frames", unit="clip", delay=2):
         view = views.iloc[row]
-        frames = view[column]
-        shown = frames[np.linspace(0, len(frames) - 1, SHOWN).astype(int)].tolist()
         try:
-            strips[row] = listing.frames_of(view["video"], view["style"]).read(shown)
+            strips[row] = read_frames(
+                folder, view["style"], view["video"], pick_frames(view[column], SHEET_FRAMES)
+            )
         except BadFrames as error:
             raise UserError(
-                f"{store.path}: frames of its data set are not at {place} any more ({error}): "
-                "give task.root=FOLDER, where style_1, style_2 ... lie now"
+                f"{store.path}: the frames of its data set are no longer in {folder} ({error}): give "
+                "task.data_root=FOLDER, the folder that now holds style_1, style_2 ..."
             ) from error
     return strips
+
+
+def read_frames(root: Path, style: int, video: str, positions: list[int]) -> NDArray[np.uint8]:
+    """Read the frames at `positions` of one video in one style: (n, H, W, 3)."""
+    return open_frames(find_video(style_folder(root, style), video)).read(positions)
+
+
+def pick_frames(positions: NDArray, count: int) -> list[int]:
+    """Return at most `count` of a view's frame positions, evenly spaced, in the order of the view."""
+    return positions[evenly_spaced(count, len(positions), np.trunc)].tolist()
+
+
+def side_by_side(
+    frames: NDArray[np.uint8], *, width: int | None = None, height: int | None = None
+) -> NDArray[np.uint8]:
+    """Resize frames (n, H, W, 3) to a width or to a height and put them in a row, with a gap between them."""
+    if width is None:
+        assert height is not None
+        width = max(1, round(frames.shape[2] * height / frames.shape[1]))
+    if height is None:
+        height = max(1, round(frames.shape[1] * width / frames.shape[2]))
+    lanczos = Image.Resampling.LANCZOS
+    resized = [np.asarray(Image.fromarray(frame).resize((width, height), lanczos)) for frame in frames]
+    gap = np.full((height, GAP, 3), 255, np.uint8)
+    return np.concatenate([part for frame in resized for part in (frame, gap)][:-1], axis=1)

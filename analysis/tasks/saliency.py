@@ -1,70 +1,17 @@
-"""Explain predictions: which kernels a network leans on (Class Feature Pyramids), as graphs, tubes and a
-page; beside a profile, how many of them are static or dynamic."""
+"""Task ``saliency``: the kernels that predictions depend on (Class Feature Pyramids).
+
+The results are graphs, saliency tubes and an HTML page; with a profile also the classes of these kernels.
+"""
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
-import pandas as pd
-from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
+from omegaconf import DictConfig
 
-from static_dynamic.analysis.explain.class_feature_pyramids import check_options
-from static_dynamic.analysis.explain.explained_clips import find_shown_clips, require_clips, skip_or_raise
-from static_dynamic.analysis.explain.explained_files import (
-    SUMMARY,
-    clip_folders,
-    format_clip,
-    replaced_folder,
-    write_graphs,
-    write_pictures,
-    write_shares,
-)
-from static_dynamic.analysis.explain.explainer import make_explainer
-from static_dynamic.analysis.explain.kernel_classes import count_kernels
-from static_dynamic.analysis.run.store import to_json
-from static_dynamic.datasets.frames import BadFrames
-from static_dynamic.files import file_name, write_text
-
-log = logging.getLogger(__name__)
+from static_dynamic.analysis.explain.explain_clips import explain_clips
 
 
 def run(cfg: DictConfig) -> Path:
-    """Explain ``task.input``, or the clips of ``cfg.dataset``; return the folder that was written to."""
-    options = OmegaConf.to_container(cfg.cfp)
-    check_options(**options)
-    clips = find_shown_clips(cfg)
-    root = Path(str(cfg.task.outdir or Path(cfg.save_dir) / "saliency" / file_name(cfg.model.name)))
-    folders = clip_folders(root, [clip.clip.id for clip in clips])
-    explainer = make_explainer(cfg, options)
-    spec = explainer.net.input_spec
-    pictures = len(clips) == 1 if cfg.task.pictures is None else cfg.task.pictures
-    counts, done = [], []
-    bar = tqdm(clips, desc="explain", unit="clip", delay=2, disable=len(clips) == 1)
-    for clip, folder in zip(bar, folders, strict=True):
-        positions = clip.positions(spec, cfg.n_sample_frames, cfg.resample_fps)
-        try:
-            pyramid, frames, summary = explainer.explain(clip, positions)
-        except BadFrames as error:
-            skip_or_raise(cfg.on_error, clip.clip.id, error)
-            continue
-        done.append(folder)
-        with replaced_folder(folder) as temporary:
-            write_graphs(temporary, pyramid, explainer.classes)
-            if pictures:
-                blank = explainer.blank(pyramid)
-                drawn = (explainer.classes, cfg.task.kernels, cfg.task.video)
-                write_pictures(temporary, pyramid, blank, frames, summary, *drawn)
-            write_text(temporary / SUMMARY, to_json(summary))
-        if explainer.classes:
-            about = {"clip": clip.clip.id, "cluster": clip.clip.cluster or clip.clip.id}
-            own = count_kernels(pyramid, explainer.classes)
-            counts.append(own.assign(**about, label=explainer.name(pyramid.label)))
-        if len(clips) == 1:
-            print(format_clip(pyramid, summary))
-    require_clips(done, "task=saliency")
-    if explainer.classes:
-        write_shares(root, pd.concat(counts, ignore_index=True), explainer.classes, cfg.n_boot, cfg.seed)
-    print(f"\nwritten to {done[0] if len(clips) == 1 else root}")
-    return root
+    """Explain predictions for ``task.input`` or the clips of ``cfg.dataset``; return the output folder."""
+    return explain_clips(cfg)

@@ -1,10 +1,11 @@
-"""Task ``stylize``."""
+"""Task ``stylize``: stylize videos."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -12,41 +13,44 @@ from static_dynamic.datasets import ClipList, list_clips, parse_styles
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.apply import make_style
-from static_dynamic.stylize.generate import DEFAULT_NAMING, stylize
+from static_dynamic.stylize.generate import BATCH_SIZE, DEFAULT_NAMING, stylize
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """``task=stylize``: one style from ``checkpoint=``, or those of ``style=``; videos of ``task.input=``, or
-    the unstylized ones of a data set."""
+    """Stylize the videos of ``task.input``, or else the unstylized videos of the data set.
+
+    The style is that of ``checkpoint``, or else the styles of the table ``style`` that ``styles`` selects.
+    """
     task = cfg.task
-    names = {"pattern": DEFAULT_NAMING, "first": 1}
-    if task.input:
-        source, outdir, videos = task.input, task.outdir, None
-    else:
+    pattern, first, videos = DEFAULT_NAMING, 1, None
+    source, outdir = task.input, task.outdir
+    if not source:
         clips = _unstylized(cfg)
-        source, outdir = clips.normal_root or clips.root / "style_0", task.outdir or clips.root
+        source, outdir = clips.normal_root or clips.root / "style_0", outdir or clips.root
         videos = frozenset(clip.video for clip in clips.clips)
-        names |= cfg.dataset.get("frames") or {}
+        frames = cfg.dataset.get("frames") or {}
+        pattern, first = frames.get("pattern", pattern), frames.get("first", first)
     if not outdir:
         raise UserError(
-            f"task=stylize: where should the stylized copies of {source} go? Give task.outdir=ROOT"
+            f"task=stylize needs a folder for the stylized copies of {source}: give task.outdir=ROOT"
         )
     if cfg.checkpoint:
         rows = {task.style_id: {"checkpoint": cfg.checkpoint}}
     else:
-        wanted = parse_styles(cfg.styles)
-        rows = {k: row for k, row in OmegaConf.to_container(cfg.style.styles).items() if int(k) in wanted}
+        chosen = parse_styles(cfg.styles)
+        styles = cast(dict, OmegaConf.to_container(cfg.style.styles))
+        rows = {k: row for k, row in styles.items() if int(k) in chosen}
     device = choose_device(cfg.device)
     outdir = Path(outdir).expanduser()
     status = stylize(
         Path(source).expanduser(),
         {outdir / f"style_{k}": make_style(row, device, cfg.precision) for k, row in rows.items()},
-        naming=task.naming or names["pattern"],
-        first=names["first"] if task.first is None else task.first,
+        naming=task.naming or pattern,
+        first=first if task.first is None else task.first,
         guides=tuple(Path(guide).expanduser() for guide in task.guides),
-        batch_size=8 if cfg.batch_size == "auto" else cfg.batch_size,
+        batch_size=BATCH_SIZE if cfg.batch_size == "auto" else cfg.batch_size,
         workers=max(1, cfg.num_workers),
         shard=cfg.shard,
         num_shards=cfg.shards,
@@ -57,7 +61,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _unstylized(cfg: DictConfig) -> ClipList:
-    """The clips of the data set of the configuration, as they are before any style."""
+    """List the unstylized clips of the data set; log the clips that are left out."""
     if not cfg.dataset.root:
         raise UserError(
             "task=stylize needs task.input=VIDEOS and task.outdir=ROOT, or dataset=NAME and "

@@ -1,8 +1,6 @@
-"""Task ``units``: classes of units at any threshold, their histograms, and the clips that drive them most."""
+"""Task ``units``: classes of units by threshold, histograms of scores, and the clips that drive units most."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 from omegaconf import DictConfig
@@ -10,20 +8,18 @@ from tqdm import tqdm
 
 from static_dynamic.analysis.estimate.tables import read_units, write_table
 from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds, top_units
+from static_dynamic.analysis.run.progress import finished_runs
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show import unit_figures
-from static_dynamic.analysis.show.text import align
 from static_dynamic.analysis.show.strips import read_strips
-from static_dynamic.errors import UserError
+from static_dynamic.analysis.show.text import align
 from static_dynamic.models.stage_names import find_stage
 
 
 def run(cfg: DictConfig) -> None:
-    """Sweep the threshold, draw histograms and the contact sheet of each of ``cfg.runs``."""
-    if not cfg.runs:
-        raise UserError("task=units needs the folder of a finished run: give runs=[FOLDER]")
+    """Write the tables, the figures and the contact sheet into the folder of each of ``cfg.runs``."""
     task = cfg.task
-    for folder in tqdm([Path(folder) for folder in cfg.runs], desc="units", unit="run", delay=5):
+    for folder in tqdm(finished_runs(cfg, "units"), desc="units", unit="run", delay=5):
         units = read_units(folder)
         sweep = sweep_thresholds(units, np.round(np.arange(task.least, task.most + 1e-9, task.step), 6))
         write_table(folder / "thresholds.csv", sweep)
@@ -41,4 +37,4 @@ def run(cfg: DictConfig) -> None:
             title = f"{stage}: units with the highest scores, and the clips that drive them most"
             unit_figures.draw_sheet(top, strips, folder / "top_units.jpg", title)
         print(f"\nwritten to {folder}: thresholds.csv, thresholds.png, histograms.png, top_units.csv", end="")
-        print(", top_units.jpg" if len(top) else f" (no unit of {stage} is over {threshold})")
+        print(", top_units.jpg" if len(top) else f" (no unit of {stage} has a score above {threshold})")

@@ -1,1 +1,1 @@
-"""Video object segmentation: J and F, and the original's files, tables and figures."""
+"""Video object segmentation: J and F of a network; result files and figures of the original programs."""

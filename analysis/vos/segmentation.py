@@ -1,10 +1,10 @@
-"""How well a mask fits the truth, as DAVIS 2016 measures it (Perazzi et al., CVPR 2016), and masks as files.
+"""Segmentation measures of DAVIS 2016 (Perazzi et al., CVPR 2016), and reading and writing of masks.
 
     J  region similarity: intersection over union
-    F  boundary measure: harmonic mean of precision and recall of the boundary, where a boundary pixel counts
-       as found if the other boundary has one within 0.008 of the picture's diagonal (rounded up)
+    F  boundary measure: harmonic mean of precision and recall of the boundary pixels; a pixel is correct if
+       the other boundary has a pixel within 0.008 of the image diagonal (rounded up)
 
-Two masks without an object agree (1); one without and one with do not (0). All masks are (H, W) bool.
+Both are 1 for two empty masks, and 0 for an empty mask and a mask with an object. All masks are (H, W) bool.
 """
 
 from __future__ import annotations
@@ -25,18 +25,21 @@ from pycocotools import mask as coco
 from static_dynamic.datasets.frames import BadFrames, read_image
 from static_dynamic.errors import UserError
 
-# within so many diagonals of the picture, boundaries meet
+# Largest distance of matching boundary pixels, as a fraction of the image diagonal.
 TOLERANCE = 0.008
-# a frame is recalled where its measure exceeds this
+# Recall is the share of frames whose measure exceeds this value.
 RECALLED = 0.5
 QUARTERS = 4
-# of the overlay: what was found is filled, the true outline is a line; colours tell apart for all readers
+# Colours of the overlay: fill of the predicted mask, outline of the true mask.
 FOUND_COLOUR, TRUE_COLOUR = (213, 94, 0), (240, 228, 66)
 
 
 class Statistics(NamedTuple):
-    """One measure over the frames of a sequence: its mean; the share of frames above 0.5; how much the
-    first quarter's mean exceeds the last's."""
+    """Statistics of one measure over the frames of a sequence.
+
+    They are the mean, the share of frames above 0.5, and the mean of the first quarter minus the mean of the
+    last quarter.
+    """
 
     mean: float
     recall: float
@@ -44,12 +47,12 @@ class Statistics(NamedTuple):
 
 
 def region_similarity(mask: NDArray, truth: NDArray) -> float:
-    """J: intersection over union of two masks.
+    """Return J, the intersection over union of two masks.
 
     Raises
     ------
     UserError
-        Masks of different sizes.
+        The masks have different sizes.
     """
     require_same_size(mask, truth)
     if not mask.any() and not truth.any():
@@ -58,107 +61,109 @@ def region_similarity(mask: NDArray, truth: NDArray) -> float:
 
 
 def boundary_measure(mask: NDArray, truth: NDArray, tolerance: float = TOLERANCE) -> float:
-    """F: how well the boundaries of two masks meet, within `tolerance` diagonals of the picture.
+    """Return F, the agreement of the boundaries of two masks within `tolerance` times the image diagonal.
 
     Raises
     ------
     UserError
-        Masks of different sizes.
+        The masks have different sizes.
     """
     require_same_size(mask, truth)
     found, true = boundary(mask), boundary(truth)
     if not found.any() and not true.any():
         return 1.0
     disk = disk_of(math.ceil(tolerance * math.hypot(*mask.shape)))
-    # with one of them empty, one of the two is 0
-    precision, recall = met(found, true, disk), met(true, found, disk)
+    # If one boundary is empty, precision or recall is 0.
+    precision, recall = matched(found, true, disk), matched(true, found, disk)
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
 def boundary(mask: NDArray) -> NDArray[np.bool_]:
-    """Pixels that differ from their neighbour to the right, below, or to the right below."""
+    """Return the pixels that differ from their right, lower or lower right neighbour."""
     mask = np.asarray(mask, bool)
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
 
 
-def met(lines: NDArray, others: NDArray, disk: NDArray) -> float:
-    """Share of the pixels of `lines` that have one of `others` within a disk; 1 where there are none."""
-    if not lines.any():
+def matched(boundary: NDArray, other: NDArray, disk: NDArray) -> float:
+    """Return the share of a boundary's pixels with a pixel of the other within a disk; 1 without pixels."""
+    if not boundary.any():
         return 1.0
-    near = cv2.dilate(others.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return float(near[lines].mean())
+    near = cv2.dilate(other.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    return float(near[boundary].mean())
 
 
 def disk_of(radius: int) -> NDArray[np.uint8]:
-    """Pixels within `radius` of the middle one."""
+    """Return a disk: the pixels within `radius` of the centre."""
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return (x * x + y * y <= radius * radius).astype(np.uint8)
 
 
 def require_same_size(mask: NDArray, truth: NDArray) -> None:
-    """Refuse masks of different sizes: one of them is not of this picture."""
+    """Raise UserError if two masks have different sizes."""
     if mask.shape != truth.shape:
         sizes = (" x ".join(map(str, m.shape)) for m in (mask, truth))
         raise UserError("masks of different sizes cannot be compared: {} and {} pixels".format(*sizes))
 
 
 def summarize(values: Sequence[float]) -> Statistics:
-    """Mean, recall and decay of one measure over the frames of a sequence, in their order."""
-    values = np.asarray(values, float)
-    # neighbouring quarters share a frame, as in DAVIS' own evaluation; halves are rounded up
-    ends = np.floor(np.linspace(1, len(values), QUARTERS + 1) + 0.5).astype(int) - 1
-    first, last = values[: ends[1] + 1], values[ends[-2] :]
+    """Return mean, recall and decay of one measure over the frames of a sequence, in temporal order."""
+    measured = np.asarray(values, float)
+    # As in the evaluation of DAVIS, neighbouring quarters share a frame, and halves are rounded up.
+    ends = np.floor(np.linspace(1, len(measured), QUARTERS + 1) + 0.5).astype(int) - 1
+    first, last = measured[: ends[1] + 1], measured[ends[-2] :]
     return Statistics(
-        float(values.mean()), float((values > RECALLED).mean()), float(first.mean() - last.mean())
+        float(measured.mean()), float((measured > RECALLED).mean()), float(first.mean() - last.mean())
     )
 
 
 def read_mask(file: Path) -> NDArray[np.bool_]:
-    """The object of an annotation picture: whatever is not black.
+    """Read a mask: every pixel of an annotation image that is not black belongs to the object.
 
     Raises
     ------
     BadFrames
-        What is no picture.
+        The file is not an image.
     """
-    return read_image(file).any(axis=-1)
+    return np.asarray(read_image(file).any(axis=-1))
 
 
 def read_truth(file: Path, image: NDArray) -> NDArray[np.bool_]:
-    """The true mask of an image (H, W, 3).
+    """Read the true mask of an image (H, W, 3).
 
     Raises
     ------
     BadFrames
-        No picture there, or one of another size than the image.
+        The file does not exist, is not an image, or has another size than the image.
     """
     if not file.is_file():
-        raise BadFrames(f"{file} does not exist: the masks of DAVIS as downloaded belong there")
+        raise BadFrames(f"{file} does not exist: the masks that DAVIS provides belong there")
     mask = read_mask(file)
     if mask.shape != image.shape[:2]:
         sizes = (f"{width}x{height}" for height, width in (mask.shape, image.shape[:2]))
-        raise BadFrames("{} has {} pixels, its image {}: is it of another resolution?".format(file, *sizes))
+        raise BadFrames(
+            "{} has {} pixels, its image {}: is the mask of another resolution?".format(file, *sizes)
+        )
     return mask
 
 
 def resize_mask(mask: NDArray, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask in another (height, width), each pixel that of the nearest one."""
+    """Resize a mask to `size` (height, width) by nearest neighbour."""
     return cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def object_mask(probability: NDArray, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where the object is more likely than not, in (height, width) `size`."""
+    """Resize a probability map to `size` (height, width) and return the mask of probabilities above 0.5."""
     return cv2.resize(probability, size[::-1], interpolation=cv2.INTER_LINEAR) > 0.5
 
 
 def encoded(mask: NDArray) -> dict:
-    """A mask as COCO's run-length encoding, ``counts`` in bytes."""
+    """Return a mask in COCO's run-length encoding, with ``counts`` as bytes."""
     return coco.encode(np.asfortranarray(mask, np.uint8))
 
 
 def coco_masks(masks: Mapping[str, NDArray]) -> dict:
-    """Masks by file name of their image as one COCO file: one category, one annotation an image."""
+    """Return masks, by file name of the image, in the COCO format: one category, one annotation per image."""
     images, annotations = [], []
     for number, (name, mask) in enumerate(masks.items(), start=1):
         runs = encoded(mask)
@@ -179,7 +184,7 @@ def coco_masks(masks: Mapping[str, NDArray]) -> dict:
 
 
 def overlay(image: NDArray, mask: NDArray, truth: NDArray) -> NDArray[np.uint8]:
-    """An image (H, W, 3) with what was found filled and the true outline drawn over it."""
+    """Draw the predicted mask (filled) and the outline of the true mask over an image (H, W, 3)."""
     picture = image.copy()
     picture[mask] = (0.5 * image[mask] + 0.5 * np.array(FOUND_COLOUR)).astype(np.uint8)
     picture[cv2.dilate(boundary(truth).astype(np.uint8), disk_of(1)).astype(bool)] = TRUE_COLOUR
@@ -188,13 +193,15 @@ def overlay(image: NDArray, mask: NDArray, truth: NDArray) -> NDArray[np.uint8]:
 
 @contextmanager
 def video_writer(path: Path, fps: float) -> Iterator[Callable[[NDArray], None]]:
-    """Write a video (H.264): yields what takes its frames, (H, W, 3) uint8, all of one size."""
+    """Write an H.264 video; yield the function that writes a frame, (H, W, 3) uint8, all of one size."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         stream.pix_fmt, stream.options = "yuv420p", {"crf": "20"}
 
         def write(frame: NDArray) -> None:
-            height, width = (side - side % 2 for side in frame.shape[:2])  # halved colour needs even sides
+            height, width = (
+                side - side % 2 for side in frame.shape[:2]
+            )  # colour has half the resolution: sides are even
             if not stream.codec_context.is_open:
                 stream.height, stream.width = height, width
             cut = np.ascontiguousarray(frame[:height, :width])

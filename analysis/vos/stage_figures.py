@@ -1,5 +1,4 @@
-"""Figures of the original's result files, and the same as TikZ; colours and marks are those of
-`static_dynamic.analysis.show.figures`."""
+"""Figures of the result files that the original programs write, as pictures and as TikZ."""
 
 from __future__ import annotations
 
@@ -13,11 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import COLOURS, MARKERS, save
+from static_dynamic.analysis.show.figures import COLOURS, MARKERS, draw_stacked_bars, new_panels, save
 from static_dynamic.analysis.show.latex_text import escape
 from static_dynamic.errors import UserError
 
-# places that all networks with two streams have, at their positions on the axis
+# Place of a stage in two-stream networks -> its position on the axis.
 PLACES = {"conv1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
 STREAM_TITLES = {
     "app_stream": "appearance stream",
@@ -25,29 +24,20 @@ STREAM_TITLES = {
     "sensor_fusion": "sensor fusion",
 }
 SHOWN = FACTORS[:2]
-# the original's range of percentages and its steps; `_range` widens it where a point lies outside
+# Range of the axis of percentages in the original figures, and the distance of the ticks.
 LOWEST, HIGHEST, TICK = 10, 50, 5
+# Entries of the legend of the TikZ figure.
 LEGEND = "Motion (dynamic), Appearance (static)"
 CONDITION_TITLES = {"dynamic": "dynamics", "static": "appearance"}
 
 
-def new_panels(count: int, width: float, height: float, rows: int = 1) -> tuple[Figure, list]:
-    """A figure with panels in rows, without the lines that frame them above and to the right."""
-    columns = -(-count // rows)
-    figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels
-
-
 def positions(places: Sequence[str]) -> list[int]:
-    """Where places stand on the axis.
+    """Return the positions of places on the axis.
 
     Raises
     ------
     UserError
-        A place that networks with two streams do not have.
+        Two-stream networks have no such place.
     """
     for place in places:
         if place not in PLACES:
@@ -56,9 +46,15 @@ def positions(places: Sequence[str]) -> list[int]:
 
 
 def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw percentages by place, a panel a stream; tables have place, dynamic, static, with or without
-    ``_ci``."""
-    figure, panels = new_panels(len(streams), 4.2, 3.6)
+    """Draw shares by stage, one panel per stream.
+
+    Parameters
+    ----------
+    streams
+        Name of a stream -> table with the columns place, dynamic and static, in percent. The columns
+        dynamic_ci and static_ci, if there are any, give error bars.
+    """
+    figure, panels = new_panels(len(streams), len(streams), (4.2 * len(streams), 3.6))
     for axes, (stream, table) in zip(panels, streams.items(), strict=True):
         x = positions(table["place"])
         for factor in SHOWN:
@@ -72,7 +68,7 @@ def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> 
 
 
 def _save_shares(figure: Figure, panels: Sequence[Axes], title: str, path: Path) -> None:
-    """Say once what all panels show, and write the figure."""
+    """Add the axis label, legend and title that all panels share, and write the figure."""
     panels[0].set_ylabel("share (%)")
     panels[0].legend(frameon=False)
     figure.suptitle(title, fontsize=11)
@@ -80,10 +76,9 @@ def _save_shares(figure: Figure, panels: Sequence[Axes], title: str, path: Path)
 
 
 def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
-    """The figure of `draw_stages` for LaTeX: one pgfplots axis a stream, one legend; needs
-    ``\\usepackage{pgfplots}``."""
+    """Return the figure of `draw_stages` as TikZ: one pgfplots axis per stream and one common legend."""
     colours = [f"\\definecolor{{{factor}}}{{HTML}}{{{COLOURS[factor][1:]}}}" for factor in SHOWN]
-    # one axis gives the legend, which is set below all of them
+    # The first axis defines the legend, which `ref` places below all axes.
     pictures = [_tikz_axis(stream, table, k == 0) for k, (stream, table) in enumerate(streams.items())]
     return "\n".join(
         [
@@ -93,7 +88,7 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
             *colours,
             "\\hfill\n".join(pictures) + "\\\\",
             "\\ref{target_legend3}",
-            f"\\caption{{{escape(title)}: share of dynamic and static information by stage.}}",
+            f"\\caption{{{escape(title)}: dynamic and static shares of the dimensions by stage.}}",
             "\\end{figure}\n",
         ]
     )
@@ -137,8 +132,8 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
 
 
 def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw percentages by training iteration, a panel a stage."""
-    figure, panels = new_panels(len(stages), 4.2, 3.6)
+    """Draw shares by training iteration, one panel per stage."""
+    figure, panels = new_panels(len(stages), len(stages), (4.2 * len(stages), 3.6))
     for axes, (stage, table) in zip(panels, stages.items(), strict=True):
         for factor in SHOWN:
             axes.plot(table["iteration"], table[factor], label=factor, **_line(factor))
@@ -151,14 +146,20 @@ def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) 
 def draw_histograms(
     shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = SHOWN
 ) -> None:
-    """Draw how many units of each stage have which share of `factors`, (C, 3) shares in all; a row a
-    stream."""
+    """Draw histograms of the units' shares of `factors`, one panel per stage and one row per stream.
+
+    Parameters
+    ----------
+    shares
+        Stage -> shares of each unit, (units, 3).
+    """
     streams: dict[str, list[str]] = {}
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)
     columns = max(map(len, streams.values()))
     width, height = (3.2, 2.6) if len(shares) > 1 else (5.0, 3.6)
-    figure, panels = new_panels(columns * len(streams), width, height, len(streams))
+    size = (columns * width, len(streams) * height)
+    figure, panels = new_panels(columns * len(streams), columns, size)
     for k, stages in enumerate(streams.values()):
         row = panels[k * columns : (k + 1) * columns]
         for axes in row[len(stages) :]:
@@ -174,7 +175,7 @@ def draw_histograms(
 
 
 def draw_histogram(axes, shares: NDArray, factor: str) -> None:
-    """Draw one factor's histogram into a panel; dead units, whose shares are NaN, are no part of it."""
+    """Draw one factor's histogram into a panel; dead units, whose shares are NaN, are left out."""
     percent = 100 * shares[:, FACTORS.index(factor)]
     bins = np.arange(0, 101, 2)
     axes.hist(percent[~np.isnan(percent)], bins, color=COLOURS[factor], alpha=0.7, label=factor)
@@ -182,55 +183,55 @@ def draw_histogram(axes, shares: NDArray, factor: str) -> None:
 
 
 def draw_joint_encoding(percent: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the percentages of units by class (columns) of stages (index) as stacked bars."""
-    figure, (axes,) = new_panels(1, max(5.0, 2.5 + 0.8 * len(percent)), 4.0)
-    bottom = np.zeros(len(percent))
-    for name in UNIT_CLASSES:
-        height = percent[name].to_numpy()
-        bars = axes.bar(percent.index, height, bottom=bottom, color=COLOURS[name], label=name, width=0.75)
-        labels = [f"{h:.0f}" if h >= 6 else "" for h in height]
-        dark = "black" if name == "dead" else "white"
-        axes.bar_label(bars, labels, label_type="center", color=dark, fontsize=8)
-        bottom += height
+    """Draw the percentage of units per class (columns) and stage (index) as stacked bars."""
+    figure, (axes,) = new_panels(1, 1, (max(5.0, 2.5 + 0.8 * len(percent)), 4.0))
+    draw_stacked_bars(axes, percent.index, {name: percent[name] for name in UNIT_CLASSES}, COLOURS)
     axes.set(ylabel="units (%)", ylim=(0, 100))
     axes.set_xticks(range(len(percent)), percent.index, rotation=45, ha="right", rotation_mode="anchor")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
 def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) -> None:
-    """Draw mean and standard deviation of units over what the members of pairs have in common.
+    """Draw mean and standard deviation of the units' correlations for each kind of pair.
 
-    `own` is the factor of the stream, ``dynamic`` or ``static``, on the axis; the bars beside each other are
-    pairs that share the other one and pairs that do not.
+    Parameters
+    ----------
+    statistics
+        One row per unit; columns: what the members of pairs share (``dynamic``, ``static``, ``neither``,
+        ``both``).
+    own
+        The factor on the axis, ``dynamic`` or ``static``: the members of pairs share it or not. Neighbouring
+        bars differ in the other factor.
     """
     other = "static" if own == "dynamic" else "dynamic"
-    figure, (axes,) = new_panels(1, 6.0, 3.8)
-    # at own not shared, and at own shared
+    figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
+    # The other factor is shared or not -> columns: `own` not shared, `own` shared.
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
-    for k, (said, columns) in enumerate(bars.items()):
+    for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
-        colour = COLOURS[other] if said == "shared" else COLOURS["residual"]
+        colour = COLOURS[other] if condition == "shared" else COLOURS["residual"]
         x = np.arange(2) + 0.36 * (k - 0.5)
-        label = f"{CONDITION_TITLES[other]} {said}"
+        label = f"{CONDITION_TITLES[other]} {condition}"
         axes.bar(x, part.mean(), 0.34, yerr=part.std(ddof=0), capsize=3, color=colour, label=label)
-    axes.set_xticks([0, 1], [f"{CONDITION_TITLES[own]} {said}" for said in ("not shared", "shared")])
+    axes.set_xticks(
+        [0, 1], [f"{CONDITION_TITLES[own]} {condition}" for condition in ("not shared", "shared")]
+    )
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_ylabel("mean of units, standard deviation")
+    axes.set_ylabel("correlation: mean and SD over units")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
-    """Draw how often each pixel belongs to an object, (H, W) in [0, 1]."""
+    """Draw the fraction of masks in which each pixel belongs to an object, (H, W) in [0, 1]."""
     figure = Figure(figsize=(7.0, 3.9), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(100 * prior, cmap="cividis", vmin=0)
     axes.set_axis_off()
     axes.set_title(title, fontsize=11)
-    figure.colorbar(picture, label="masks that hold the pixel (%)", shrink=0.85)
+    figure.colorbar(picture, label="masks that contain the pixel (%)", shrink=0.85)
     save(figure, path)
 
 
@@ -239,7 +240,7 @@ def _line(factor: str) -> dict:
 
 
 def _range(table: pd.DataFrame) -> tuple[float, float]:
-    """The original's range of percentages, widened in its steps where a point (with its bar) lies outside."""
+    """Return the axis limits: the original range, extended by whole ticks to hold all points and bars."""
     values = table[list(SHOWN)].to_numpy(float)
     bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in SHOWN]).to_numpy(float))
     low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK

@@ -1,1 +1,1 @@
-"""A run as one page that opens from disk: task ``report``."""
+"""The report of a run as one HTML page."""

@@ -1,7 +1,7 @@
-"""Charts of a report as shapes of an inline SVG: geometry here, markup in ``templates/report.html``.
+"""Charts of a report as inline SVG: this file computes the shapes, ``templates/report.html`` writes them.
 
-Drawn at the width of a phone, so that text keeps its size there; wider pages show several side by side.
-Every mark says its numbers when it is pointed at (``tip``).
+A chart has the width of a phone's screen, so its text is readable there; wider pages show several per row.
+Every mark shows its numbers under the pointer (``tip``).
 """
 
 from __future__ import annotations
@@ -12,18 +12,23 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike
 
+from static_dynamic.analysis.show.figures import SCORE_BINS
+from static_dynamic.analysis.show.text import value_and_bounds, with_interval
+
+# All sizes are in pixels of the SVG's view box.
 WIDTH, PLOT_HEIGHT = 350, 190
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 20
-# what a letter of the labels takes, in pixels
+# Average width of a character of a label.
 LETTER = 6.2
-# so many labels of stages are readable side by side; of more, every other one is left out
+# Largest number of stage labels on the x axis; of more stages, only every second (third, ...) has a label.
 MOST_LABELS = 16
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One SVG element: its tag, attributes, text, and what it says when pointed at."""
+    """One SVG element: tag, attributes, text, and the tooltip that appears under the pointer."""
 
     tag: str
     attributes: dict
@@ -33,7 +38,7 @@ class Shape:
 
 @dataclass
 class Chart:
-    """A chart: shapes in drawing order, and its legend as (name, colour)."""
+    """A chart: title, explanation, shapes in drawing order, and legend as (name, colour)."""
 
     title: str
     about: str
@@ -42,7 +47,11 @@ class Chart:
     legend: list[tuple[str, str]] = field(default_factory=list)
 
     def add(self, tag: str, text: str = "", tip: str = "", **attributes) -> None:
-        """Draw one shape; ``stroke_width=2`` is the attribute ``stroke-width``, numbers with one decimal."""
+        """Append one shape.
+
+        Names of attributes are written with underscores: ``stroke_width=2``, ``class_="grid"``. Floats are
+        rounded to one decimal.
+        """
         named = {
             k.rstrip("_").replace("_", "-"): f"{v:.1f}" if isinstance(v, float) else v
             for k, v in attributes.items()
@@ -52,25 +61,26 @@ class Chart:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where numbers lie in the picture."""
+    """The coordinate system of a chart: it maps data to pixels."""
 
     chart: Chart
     x_range: tuple[float, float]
     y_range: tuple[float, float]
 
     def x(self, value: float) -> float:
-        """Pixels from the left."""
+        """Return the distance of a value from the left edge in pixels."""
         low, high = self.x_range
         return float(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT))
 
     def y(self, value: float) -> float:
-        """Pixels from the top."""
+        """Return the distance of a value from the upper edge in pixels."""
         low, high = self.y_range
         return float(TOP + (high - value) / (high - low) * PLOT_HEIGHT)
 
-    def points(self, xs: Sequence[float], ys: Sequence[float]) -> str:
-        """Points of a line."""
-        return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in zip(xs, ys, strict=True))
+    def points(self, xs: ArrayLike, ys: ArrayLike) -> str:
+        """Return the attribute ``points`` of a line through data (xs, ys)."""
+        pairs = zip(np.asarray(xs), np.asarray(ys), strict=True)
+        return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in pairs)
 
 
 def frame(
@@ -81,11 +91,11 @@ def frame(
     labels: Sequence[str] = (),
     x_range: tuple[float, float] | None = None,
 ) -> Frame:
-    """An empty chart with its axes: `labels` at 0, 1, 2 ..., or numbers over `x_range`."""
+    """Make an empty chart with axes. The x axis has `labels` at 0, 1, 2 ..., or numbers over `x_range`."""
     step = int(np.ceil(max(1, len(labels)) / MOST_LABELS))
     slots = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
     longest = LETTER * max((len(label) for label in labels), default=0)
-    # level, slanted, or upright where a slanted one would leave the picture
+    # Labels are horizontal if they fit, else slanted; vertical if a slanted first label would be cut off.
     turn = 0 if longest <= slots * step else 45 if 0.71 * longest <= LEFT else 90
     height = TOP + PLOT_HEIGHT + BOTTOM + longest * np.sin(np.radians(turn))
     chart = Chart(title, about, height)
@@ -109,16 +119,9 @@ def frame(
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Round numbers from `low` to `high`."""
-    found = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
-    return [round(float(t), 10) for t in found if low - 1e-9 <= t <= high + 1e-9]
-
-
-def say(row: pd.Series, name: str, scale: float = 1, digits: int = 3) -> str:
-    """A number with its interval in words."""
-    value, low, high = (scale * row.get(f"{name}{end}", np.nan) for end in ("", "_low", "_high"))
-    interval = f" ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite(low) else ""
-    return f"{value:.{digits}f}{interval}"
+    """Return about five round numbers from `low` to `high`."""
+    candidates = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
+    return [round(float(t), 10) for t in candidates if low - 1e-9 <= t <= high + 1e-9]
 
 
 def stage_curves(
@@ -131,29 +134,30 @@ def stage_curves(
     scale: float = 1,
     digits: int = 3,
 ) -> Chart:
-    """Curves over stages with their bands; lines are broken before the rows `breaks`.
+    """Draw curves over stages with their intervals as bands.
 
     Parameters
     ----------
+    breaks
+        Rows before which the curves are interrupted.
     columns
-        Name of a curve -> its column (``_low`` and ``_high`` are its band) and its colour.
+        Name of a curve -> its column of `layers` and its colour.
     """
-    bands = [f"{c}{end}" for c, _ in columns.values() for end in ("", "_low", "_high")]
-    values = scale * layers[[b for b in bands if b in layers]].to_numpy(float)
+    values = np.array([value_and_bounds(layers, column, scale) for column, _ in columns.values()])
     low, high = min(0.0, np.nanmin(values)), np.nanmax(values)
     pad = 0.04 * (high - low or 1)
     made = frame(title, about, (low - pad * (low < 0), high + pad), labels=list(layers["stage"]))
     spans = list(zip([0, *breaks], [*breaks, len(layers)], strict=True))
     for name, (column, colour) in columns.items():
         for start, end in spans:
-            part = scale * layers.iloc[start:end][[column, f"{column}_low", f"{column}_high"]].to_numpy(float)
+            value, lower, upper = value_and_bounds(layers.iloc[start:end], column, scale)
             xs = np.arange(start, end)
-            if np.isfinite(part).all():
-                outline = made.points([*xs, *xs[::-1]], [*part[:, 1], *part[::-1, 2]])
+            if np.isfinite([value, lower, upper]).all():
+                outline = made.points([*xs, *xs[::-1]], [*lower, *upper[::-1]])
                 made.chart.add("polygon", points=outline, fill=colour, class_="band")
-            made.chart.add("polyline", points=made.points(xs, part[:, 0]), stroke=colour, class_="curve")
+            made.chart.add("polyline", points=made.points(xs, value), stroke=colour, class_="curve")
         for k, (_, row) in enumerate(layers.iterrows()):
-            tip = f"{row['stage']}: {name} {say(row, column, scale, digits)}"
+            tip = f"{row['stage']}: {name} {with_interval(row, column, scale, digits, ' ({} to {})')}"
             x, y = made.x(k), made.y(scale * row[column])
             made.chart.add("circle", tip=tip, cx=x, cy=y, r=4, fill=colour)
         made.chart.legend.append((name, colour))
@@ -161,8 +165,10 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Percentages as stacked bars: a row of `parts` a stage (its index), a column a part; what is negative
-    hangs below zero."""
+    """Draw percentages as stacked bars, one per row of `parts`; negative parts hang below zero.
+
+    The index of `parts` names the stages, its columns name the parts of a bar.
+    """
     values = parts[list(colours)].to_numpy(float)
     low, high = np.minimum(values, 0).sum(1).min(), np.maximum(values, 0).sum(1).max()
     made = frame(title, about, (min(0.0, low), max(100.0, high)), labels=list(parts.index))
@@ -188,18 +194,19 @@ def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about
 
 
 def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str, about: str) -> Chart:
-    """Percent of units over bins of their score, an outline for each factor."""
-    edges = np.linspace(-1, 1, 41)
+    """Draw the percentage of units per bin of the score as one outline per factor."""
+    edges = SCORE_BINS
     parts = {
         name: 100 * np.histogram(np.clip(s[np.isfinite(s)], -1, 1), edges)[0] / max(1, len(s))
         for name, s in scores.items()
     }
-    lowest = next((k for k in range(40) if any(p[k] for p in parts.values())), 0)
+    bins = range(len(edges) - 1)
+    lowest = next((k for k in bins if any(p[k] for p in parts.values())), 0)
     start = min(0.0, edges[lowest])
+    shown = [k for k in bins if edges[k] >= start - 1e-9]
     highest = max(1.0, *(p.max() for p in parts.values()))
     made = frame(title, about, (0.0, 1.05 * highest), x_range=(start, 1.0))
     for name, part in parts.items():
-        shown = [k for k in range(40) if edges[k] >= start - 1e-9]
         xs = [edges[k + side] for k in shown for side in (0, 1)]
         ys = [part[k] for k in shown for _ in (0, 1)]
         made.chart.add("polyline", points=made.points(xs, ys), stroke=colours[name], class_="curve")
@@ -207,9 +214,16 @@ def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str
             if part[k]:
                 x, y = made.x(edges[k]), made.y(part[k])
                 tip = f"{name} score {edges[k]:.2f} to {edges[k + 1]:.2f}: {part[k]:.1f} % of units"
-                height = TOP + PLOT_HEIGHT - y
-                attributes = {"x": x, "y": y, "width": made.x(edges[k + 1]) - x, "height": height}
-                made.chart.add("rect", tip=tip, fill=colours[name], class_="band", **attributes)
+                made.chart.add(
+                    "rect",
+                    tip=tip,
+                    fill=colours[name],
+                    class_="band",
+                    x=x,
+                    y=y,
+                    width=made.x(edges[k + 1]) - x,
+                    height=TOP + PLOT_HEIGHT - y,
+                )
         made.chart.legend.append((name, colours[name]))
     return made.chart
 
@@ -217,7 +231,10 @@ def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str
 def threshold_curves(
     parts: pd.DataFrame, colours: dict[str, str], title: str, about: str, at: float
 ) -> Chart:
-    """Percent of units by class (columns) over the threshold (index); a mark at the threshold in use."""
+    """Draw the percentage of units per class (columns) over the threshold (index).
+
+    A vertical line marks the threshold `at` that the run uses.
+    """
     made = frame(title, about, (0.0, 100.0), x_range=(float(parts.index[0]), float(parts.index[-1])))
     floor = float(TOP + PLOT_HEIGHT)
     made.chart.add("line", x1=made.x(at), x2=made.x(at), y1=float(TOP), y2=floor, class_="threshold")

@@ -10,9 +10,10 @@ from scipy import ndimage
 from torch import nn
 
 from static_dynamic.analysis import class_feature_pyramid
-from static_dynamic.analysis.explain.class_feature_pyramids import corrected_tube, grow, original_tube
+from static_dynamic.analysis.explain.class_feature_pyramids import build_pyramid
 from static_dynamic.analysis.explain.feature_path import trace_path
 from static_dynamic.analysis.explain.pyramid_rules import Original
+from static_dynamic.analysis.explain.tubes import zoom_cells
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_model
 from tests.analysis.explain import slow_pyramids
@@ -47,7 +48,7 @@ def test_graphs_of_the_original(name):
         assert shorter.nested() == golden["graphs"][str(reached)]
     torch.testing.assert_close(pyramid.clip.logits, golden["logits"][0], rtol=1e-5, atol=5e-6)
     # theta 0 keeps every link, and with it every score
-    everything = grow(pyramid.clip, label, 0.0, 1, "original")
+    everything = build_pyramid(pyramid.clip, label, 0.0, 1, "original")
     np.testing.assert_allclose(everything.links.strength[::4], golden["class_scores"], atol=1e-6)
     first = int(pyramid.steps[0][1][0])
     _, _, scores = pyramid.clip.step(1, np.array([first]), 0.0)
@@ -56,7 +57,9 @@ def test_graphs_of_the_original(name):
 
 def synthetic(kernels, activations, size=(1, 1, 1), width=None):
     names = [[f"{i}.{b}" for b in range(len(entry))] for i, entry in enumerate(kernels)]
-    return Original(kernels, [a[0] for a in activations], names, size, torch.zeros(8, width or 1))
+    return Original(
+        kernels, [a[0] for a in activations], names, size, torch.zeros(8, width or 1), torch.zeros(8)
+    )
 
 
 CASES, GRAPH = golden_steps()
@@ -68,10 +71,12 @@ def test_single_steps_of_the_original(case):
     units, theta = np.array(case["indices"], dtype=int), case["threshold"]
     if case["topn"]:  # a TypeError in the original
         net = build_model("cfp_resnext50", num_classes=8)
-        with pytest.raises(UserError, match="never ran with topK_inL"):
+        with pytest.raises(UserError, match="topK_inL fails in the original program"):
             class_feature_pyramid(net, None, 7, rules="original", select="top2_in1")
     elif case["error"]:
-        with pytest.raises(UserError, match="fail at level 1, as the original does|there is no kernel"):
+        with pytest.raises(
+            UserError, match="fails at level 1, as the original program does|there is no kernel"
+        ):
             clip.step(1, units, theta)
     else:
         parent, child, _ = clip.step(1, units, theta)
@@ -83,25 +88,34 @@ def test_depths_of_the_original():
     clip = synthetic(GRAPH["kernels"], GRAPH["activations"], width=10)
     clip.class_scores[GRAPH["start"]["7"], 7] = 1.0  # selects those features
     for depth in (1, 2, 3):
-        assert grow(clip, 7, GRAPH["threshold"], depth).nested() == GRAPH["by_depth"][str(depth)]
+        assert build_pyramid(clip, 7, GRAPH["threshold"], depth).nested() == GRAPH["by_depth"][str(depth)]
     for depth in (4, 5):
         assert GRAPH["by_depth"][str(depth)].startswith("IndexError")
-        with pytest.raises(UserError, match="level 3 has no level before it"):
-            grow(clip, 7, GRAPH["threshold"], depth)
+        with pytest.raises(UserError, match="level 3 is the last level"):
+            build_pyramid(clip, 7, GRAPH["threshold"], depth)
     clip.class_scores = np.full((10, 8), np.nan, np.float32)
-    assert grow(clip, 7, 0.5, 3).nested() == GRAPH["empty_start_depth3"]
+    assert build_pyramid(clip, 7, 0.5, 3).nested() == GRAPH["empty_start_depth3"]
 
 
 def test_lists_of_the_original_end_where_its_own_step_fails():
     net = build_model("cfp_resnext50", num_classes=8)
-    with pytest.raises(UserError, match="fail at level 3, as the original does: kernels of 2048 inputs"):
+    with pytest.raises(
+        UserError, match="fails at level 3, as the original program does: the kernels have 2048 input"
+    ):
         class_feature_pyramid(net, noise(1, 3, 16, 64, 64), 7, depth=4, theta=0.5, rules="original")
+
+
+def original_tube(activity, size):
+    """The original's zoom of a tube by whole factors, scaled to [0, 1]; NaN if all values are equal."""
+    zoomed = ndimage.zoom(activity, [n // side for n, side in zip(size, activity.shape, strict=True)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (zoomed - zoomed.min()) / (zoomed.max() - zoomed.min())
 
 
 def test_tubes_of_the_original():
     golden = torch.load(GOLDEN / "cfp_tubes.pt", weights_only=True)
     size = tuple(golden["size"])
-    clip = Original([], [a[0] for a in golden["activations"]], [], size)
+    clip = synthetic([], golden["activations"], size)
     seen = 0
     for zoomed in golden["zoomed"]:
         ours = ndimage.zoom(zoomed["map"].numpy(), zoomed["factors"])
@@ -109,7 +123,9 @@ def test_tubes_of_the_original():
     for folder, tube in golden["tubes"].items():
         _, level, _, unit, *_ = folder.split("/")[1].split("_")
         children = np.array(tube["children"], dtype=int)
-        activity = clip.map(int(level) - 1, int(unit), children).numpy()  # the original counts the class as 1
+        activity = clip.sum_maps(
+            int(level) - 1, int(unit), children
+        ).numpy()  # the original counts the class as 1
         alike = [
             zoomed["map"].numpy() for zoomed in golden["zoomed"] if zoomed["map"].shape == activity.shape
         ]
@@ -292,13 +308,15 @@ def test_the_way_goes_on_through_what_keeps_channels_in_order(name):
             score = (product - product.min()) / (product.max() - product.min())
             below = np.flatnonzero(score >= 0.3)
             assert (pyramid.children(level, unit) - start).tolist() == below.tolist()
-            np.testing.assert_allclose(pyramid.map(level, unit), maps[below].sum(dim=0), rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                pyramid.saliency_tube(level, unit), maps[below].sum(dim=0), rtol=1e-4, atol=1e-5
+            )
 
 
 def test_outputs_that_are_no_numbers_are_refused():
     net = wired()
     net.stem.bias[0] = torch.inf
-    with pytest.raises(UserError, match="outputs of the network are no finite numbers"):
+    with pytest.raises(UserError, match="outputs of the network for this clip are not finite"):
         class_feature_pyramid(net, noise(1, 3, 4, 10, 10), 2)
 
 
@@ -347,12 +365,10 @@ def test_tubes_show_the_channels_that_they_list():
             below = [names[level + 1, child] for child in pyramid.children(level, unit)]
             channels = [wired_oracle(net)[0][layer].index(child) for child in below]
             expected = seen[layer][channels].sum(dim=0)
-            np.testing.assert_allclose(pyramid.map(level, unit), expected, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(pyramid.saliency_tube(level, unit), expected, rtol=1e-4, atol=1e-5)
     waiting = next(unit for (level, unit), (layer, _) in names.items() if layer == "short" and level == 2)
     row = names[2, waiting][1]
-    np.testing.assert_allclose(pyramid.map(2, waiting), seen["last"][row], rtol=1e-5, atol=1e-6)
-    tube = pyramid.tube(3, pyramid.nodes.query("level == 3").unit.iloc[0])
-    assert tube.shape == (4, 10, 10) and tube.min() == 0 and tube.max() == 1
+    np.testing.assert_allclose(pyramid.saliency_tube(2, waiting), seen["last"][row], rtol=1e-5, atol=1e-6)
 
 
 def test_tube_of_the_class_is_that_of_the_unpooled_features():
@@ -363,17 +379,16 @@ def test_tube_of_the_class_is_that_of_the_unpooled_features():
     net(inputs)
     handle.remove()
     expected = outputs[0][pyramid.children(0, 3)].sum(dim=0)
-    np.testing.assert_allclose(pyramid.map(0, 3), expected, rtol=1e-4, atol=1e-5)
-    assert pyramid.tube(0, 3).shape == (16, 80, 64)
+    np.testing.assert_allclose(pyramid.saliency_tube(0, 3), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_zoom_loses_no_frames():
     activity = noise(3, 5, 4).numpy()
     assert original_tube(activity, (16, 32, 31)).shape == (15, 30, 28)
-    tube = corrected_tube(activity, (16, 32, 31))
-    assert tube.shape == (16, 32, 31) and tube.min() == 0 and tube.max() == 1
-    assert not corrected_tube(np.ones((2, 3, 3), np.float32), (4, 6, 6)).any()
-    assert corrected_tube(noise(1, 2, 2).numpy(), (16, 9, 9)).shape == (16, 9, 9)
+    zoomed = zoom_cells(activity, (16, 32, 31))
+    assert zoomed.shape == (16, 32, 31)
+    assert activity.min() <= zoomed.min() and zoomed.max() <= activity.max()  # a spline would overshoot
+    assert zoom_cells(noise(1, 2, 2).numpy(), (16, 9, 9)).shape == (16, 9, 9)
 
 
 def test_a_path_serves_many_clips():
@@ -408,7 +423,7 @@ def test_what_cannot_be_is_refused(options, message):
 
 def test_networks_without_3d_convolutions_and_batches_are_refused():
     net = build_model("mvit")
-    with pytest.raises(UserError, match="MViT: class feature pyramids go back through 3D convolutions"):
+    with pytest.raises(UserError, match="MViT: class feature pyramids need 3D convolutions"):
         class_feature_pyramid(net, net.prepare(noise(1, 3, 16, 224, 224)), 7)
-    with pytest.raises(UserError, match="of one clip; this batch has 2"):
+    with pytest.raises(UserError, match="needs one clip; this batch has 2"):
         class_feature_pyramid(wired(), noise(2, 3, 4, 10, 10), 2)

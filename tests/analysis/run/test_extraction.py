@@ -14,7 +14,7 @@ from torch import nn
 
 import static_dynamic.analysis.run.store
 from static_dynamic.analysis import estimate_run
-from static_dynamic.analysis.run.extraction import batches_to_do, extract
+from static_dynamic.analysis.run.extraction import unfinished_batches, extract
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import list_clips, make_views
 from static_dynamic.errors import UserError
@@ -181,8 +181,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(planted, tmp_path, pa
 
 
 def test_only_batches_with_views_to_do_are_read():
-    assert batches_to_do(10, np.array([0, 1, 9]), 4).tolist() == [0, 1, 2, 3, 8, 9]
-    assert batches_to_do(10, np.array([], int), 4).tolist() == []
+    assert unfinished_batches(10, np.array([0, 1, 9]), 4).tolist() == [0, 1, 2, 3, 8, 9]
+    assert unfinished_batches(10, np.array([], int), 4).tolist() == []
 
 
 def test_a_clip_that_cannot_be_read_stops_or_is_skipped_and_named(tmp_path):

@@ -21,8 +21,9 @@ import main
 import static_dynamic.analysis.run.store
 from static_dynamic.analysis import estimate_run
 from static_dynamic.analysis.run.extraction import extract
-from static_dynamic.analysis.run.store import Store, is_locked, locked, writing
-from static_dynamic.analysis.tasks.status import look
+from static_dynamic.analysis.run.locks import is_locked, locked, writing
+from static_dynamic.analysis.run.progress import progress_of
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, list_clips, make_views
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path, write_text
@@ -107,13 +108,13 @@ def test_sigterm_flushes_and_says_so(stylized, tmp_path):
     while not (tmp_path / "run" / "manifest.json").exists():
         time.sleep(0.01)
         assert victim.is_alive()
-    assert look(tmp_path / "run")["state"] == "running"
+    assert progress_of(tmp_path / "run")["state"] == "running"
     victim.terminate()
     victim.join()
     err = (tmp_path / "errors").read_text()
     assert victim.exitcode == 128 + signal.SIGTERM, err
     assert err.splitlines()[-1] == "terminated; the same command resumes" and "Trace" not in err
-    assert look(tmp_path / "run")["state"] == "stopped"
+    assert progress_of(tmp_path / "run")["state"] == "stopped"
 
 
 def _hold(folder, ready):
@@ -295,14 +296,14 @@ def test_a_view_left_out_is_counted_once(planted, tmp_path):
 def test_status_tells_running_failed_stopped_and_done(planted, tmp_path):
     run(OrderBlind(), planted, tmp_path / "a")
     write_text(tmp_path / "a" / "layers.csv", "")
-    assert look(tmp_path / "a")["state"] == "stopped"  # before the report was written, which comes last
+    assert progress_of(tmp_path / "a")["state"] == "stopped"  # before the report was written, which comes last
     write_text(tmp_path / "a" / "report.html", "")
-    assert look(tmp_path / "a") == {
+    assert progress_of(tmp_path / "a") == {
         **{"state": "done", "views": 144, "done": 144, "skipped": 0, "left": 0, "why": ""}
     }
     with pytest.raises(UserError), writing(tmp_path / "a"):
         raise UserError("no such thing")
-    assert look(tmp_path / "a")["state"] == "failed" and look(tmp_path / "a")["why"] == "no such thing"
+    assert progress_of(tmp_path / "a")["state"] == "failed" and progress_of(tmp_path / "a")["why"] == "no such thing"
     with writing(tmp_path / "a"):
         pass
-    assert look(tmp_path / "a")["state"] == "done"
+    assert progress_of(tmp_path / "a")["state"] == "done"

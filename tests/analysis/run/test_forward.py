@@ -11,7 +11,7 @@ from torch import nn
 
 from static_dynamic.analysis.run import forward
 from static_dynamic.analysis.run.extraction import extract
-from static_dynamic.analysis.run.forward import Reader, disagreement
+from static_dynamic.analysis.run.forward import Reader, relative_error
 from static_dynamic.analysis.run.identity import identity_of
 from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.run.store import Store
@@ -90,8 +90,8 @@ def test_frames_that_do_not_fit_are_one_line(planted, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
-    monkeypatch.setattr("static_dynamic.analysis.run.extraction.to_inputs", full)
-    with pytest.raises(UserError, match="frames of 8 views do not fit in the memory of cpu: give a smaller"):
+    monkeypatch.setattr("static_dynamic.datasets.clips.ClipList.to_inputs", full)
+    with pytest.raises(UserError, match="the frames of 8 views do not fit in the memory of cpu: give a smaller"):
         read(OrderBlind(), planted, tmp_path / "run")
 
 
@@ -107,7 +107,7 @@ def test_rows_on_their_way_are_waited_for_on_their_own_device(monkeypatch):
         torch.cuda, "Event", lambda: SimpleNamespace(record=lambda stream: waited.append(stream))
     )
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: device)
-    forward.OnItsWay({"stage1": torch.ones(2, 3).as_subclass(OnGpu)})
+    forward.PendingRows({"stage1": torch.ones(2, 3).as_subclass(OnGpu)})
     assert waited == [torch.device("cuda", 1)]
 
 
@@ -115,8 +115,8 @@ def test_rows_on_their_way_are_waited_for_on_their_own_device(monkeypatch):
 def test_every_form_of_input_is_cut(form):
     x = torch.arange(5.0)
     inputs = {"tensor": x, "list": [x, -x], "dict": {"Image": x, "Flow": -x}}[form]
-    assert forward.count(inputs) == 5
-    part = forward.cut(inputs, slice(1, 3))
+    assert forward.count_views(inputs) == 5
+    part = forward.take_views(inputs, slice(1, 3))
     flat = part if form == "tensor" else list(part.values() if form == "dict" else part)[1]
     assert flat.abs().tolist() == [1, 2]
 
@@ -125,7 +125,7 @@ def test_bf16_behind_its_gate(planted, tmp_path, caplog):
     exact = read(OrderBlind(), planted, tmp_path / "fp32")
     store = read(OrderBlind(), planted, tmp_path / "bf16", precision="bf16")
     assert store.manifest["computed_with"] == {"precision": "bf16", "kernels": []}
-    off = disagreement(*({s: torch.tensor(x.activations(s)) for s in store.stages} for x in (store, exact)))
+    off = relative_error(*({s: torch.tensor(x.activations(s)) for s in store.stages} for x in (store, exact)))
     assert 0 < max(off.values()) <= forward.BF16_TOLERANCE
     caplog.clear()
     right = read(WrongInBf16(), planted, tmp_path / "refused", precision="bf16")
@@ -141,18 +141,18 @@ def test_bf16_behind_its_gate(planted, tmp_path, caplog):
         read(OrderBlind(), planted, tmp_path / "other", precision="fp16")
 
 
-def test_disagreement_is_relative_to_what_views_differ_by():
+def test_relative_error_is_relative_to_what_views_differ_by():
     draw = torch.Generator().manual_seed(0)
     truth = 100 + torch.randn(500, 4, generator=draw)
     rows = truth + 0.1 * torch.randn(500, 4, generator=draw)
     slow = float(((rows - truth) ** 2).mean() ** 0.5 / truth.var(0, unbiased=False).mean() ** 0.5)
-    assert disagreement({"s": rows}, {"s": truth})["s"] == pytest.approx(slow, rel=1e-3)
+    assert relative_error({"s": rows}, {"s": truth})["s"] == pytest.approx(slow, rel=1e-3)
     assert slow == pytest.approx(0.1, rel=0.1)
     dead = torch.ones(5, 2)
-    assert disagreement({"s": dead}, {"s": dead}) == {"s": 0}
-    assert disagreement({"s": dead + 1e-9}, {"s": dead}) == {"s": 0}
-    assert disagreement({"s": dead + 1}, {"s": dead})["s"] == float("inf")
-    assert disagreement({"s": dead * float("nan")}, {"s": truth[:5, :2]})["s"] == float("inf")
+    assert relative_error({"s": dead}, {"s": dead}) == {"s": 0}
+    assert relative_error({"s": dead + 1e-9}, {"s": dead}) == {"s": 0}
+    assert relative_error({"s": dead + 1}, {"s": dead})["s"] == float("inf")
+    assert relative_error({"s": dead * float("nan")}, {"s": truth[:5, :2]})["s"] == float("inf")
 
 
 def test_kernels_are_used_where_they_are_faster_and_right(planted, tmp_path, monkeypatch):
@@ -167,7 +167,7 @@ def test_kernels_are_used_where_they_are_faster_and_right(planted, tmp_path, mon
 
     monkeypatch.setattr(forward, "KERNELS", {"wrong": wrong, "broken": broken, "slow": right, "right": right})
     measured = iter([10.0, 1.0, 2.0])  # of all but the broken one
-    monkeypatch.setattr(forward, "times_as_fast", lambda *_: next(measured))
+    monkeypatch.setattr(forward, "speedup", lambda *_: next(measured))
     store = read(OrderBlind(), planted, tmp_path / "run", tune=True)
     assert store.manifest["computed_with"] == {"precision": "fp32", "kernels": ["right"]}
     other = read(OrderBlind(), planted, tmp_path / "other")
@@ -187,7 +187,7 @@ def test_in_bf16_kernels_are_held_against_fp32(planted, tmp_path, monkeypatch, o
         reader.net.conv.weight.data *= 1 + off
 
     monkeypatch.setattr(forward, "KERNELS", {"other": other})
-    monkeypatch.setattr(forward, "times_as_fast", lambda *_: 2.0)
+    monkeypatch.setattr(forward, "speedup", lambda *_: 2.0)
     for precision, used in (("bf16", kernels), ("fp32", [])):
         store = read(OrderBlind(), planted, tmp_path / precision, precision=precision, tune=True)
         assert store.manifest["computed_with"] == {"precision": precision, "kernels": used}
@@ -244,7 +244,7 @@ def test_kernels_yield_the_same_rows(name, monkeypatch):
         rows = reader.read(x)
         for stage, values in expected.items():
             torch.testing.assert_close(rows[stage], values, rtol=1e-4, atol=1e-5)
-    assert 0 < forward.times_as_fast(reader, Reader(net, list(net.stages), CPU), x) < float("inf")
+    assert 0 < forward.speedup(reader, Reader(net, list(net.stages), CPU), x) < float("inf")
 
 
 def test_fp32_means_fp32():
@@ -309,7 +309,7 @@ def test_sampled_views_that_cannot_be_read(tmp_path):
     before = contents(root)
     for file in root.rglob("000003.png"):
         file.write_bytes(b"no image")
-    with pytest.raises(UserError, match="none of the views that precision=bf16 and tune=true are tried on"):
+    with pytest.raises(UserError, match="none of the views that precision=bf16 and tune=true are checked on"):
         read(OrderBlind(), root, tmp_path / "run", precision="bf16", on_error="skip")
     name = next(n for n in before if n.startswith("style_1/clip000/000003"))
     (root / name).write_bytes(before[name])

@@ -18,7 +18,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 import main
-from static_dynamic.analysis import outputs
+from static_dynamic.analysis.outputs import report
 from static_dynamic.analysis.run import shards
 from static_dynamic.analysis.run.shards import Shard, merge_shards, shard_of
 from static_dynamic.analysis.run.store import Store
@@ -64,7 +64,7 @@ def undrawn(monkeypatch) -> None:
     """Leave out the pictures, which take longest."""
     for name in ("draw_profile", "draw_variance"):
         monkeypatch.setattr(figures, name, lambda *_, **__: None)
-    monkeypatch.setattr(outputs, "write_report", lambda *_, **__: None)
+    monkeypatch.setattr(report, "write_report", lambda *_, **__: None)
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_merged_shards_are_the_run(whole, tmp_path, capsys):
     assert first.name == f"{run.name}.1-of-2"
     with pytest.raises(UserError, match="1 of 1 runs were not merged.*shard=0 is missing: run it"):
         merge.run(asked("task=merge", save))
-    with pytest.raises(UserError, match="is shard 1 of 2: merge them first"):
+    with pytest.raises(UserError, match="is shard 1 of 2: merge the shards first"):
         Store.open(first).require_finished()
     profile.run(asked(data, save, "shards=2", "shard=0"))
     merge.run(asked("task=merge", save))
@@ -135,8 +135,8 @@ def test_which_shard_this_is(monkeypatch):
         shard_of(asked("shards=4", "shard=4"), 3)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    assert shard_of(asked(), 3) == Shard(1, 2, 3, together=True)
-    with pytest.raises(UserError, match="under torchrun each process is a shard"):
+    assert shard_of(asked(), 3) == Shard(1, 2, 3, torchrun=True)
+    with pytest.raises(UserError, match="under torchrun each process reads one shard"):
         shard_of(asked("shards=2"), 3)
 
 
@@ -214,4 +214,4 @@ def test_nothing_to_merge(tmp_path):
         merge.run(asked("task=merge", f"save_dir={tmp_path}"))
     with pytest.raises(UserError, match="no run below"):
         status.run(asked("task=status", f"save_dir={tmp_path}"))
-    assert not shards.is_read(tmp_path)
+    assert not shards.is_complete(tmp_path)

@@ -11,15 +11,14 @@ import pytest
 from scipy.stats import t
 
 from static_dynamic.analysis import estimate_pairs
-from static_dynamic.analysis.estimate.bootstrap import bootstrap_weights
 from static_dynamic.analysis.estimate.comparison import compare_runs
+from static_dynamic.analysis.estimate.intervals import FEWEST_CLUSTERS, bootstrap_weights
 from static_dynamic.analysis.estimate.paired import MEASURES, PairedBootstrap
-from static_dynamic.analysis.estimate.studentised import FEWEST_CLUSTERS
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show import comparison_figures as figures
 from static_dynamic.analysis.show import comparison_latex as latex
 from static_dynamic.analysis.show import comparison_tables as tables
-from static_dynamic.analysis.tasks.compare import write_comparison
+from static_dynamic.analysis.show.comparison_files import write_comparison
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import readings, split_stage
 from tests.analysis.finished import finished_run
@@ -201,7 +200,7 @@ def test_networks_without_a_common_stage_are_compared_at_their_deepest(tmp_path)
     shown = comparison.layers[comparison.layers["shown"]]
     assert list(shown["curve"]) == ["cnn", "slowfast fuse1/slow", "slowfast fuse1/fast"]
     assert "relative depth" in latex.curves(comparison)
-    with pytest.raises(UserError, match="none of the runs has it"):
+    with pytest.raises(UserError, match="no run has this stage"):
         compare_runs([a, b], n_boot=20, stage="stage9")
     only_b = compare_runs([a, b], n_boot=20, stage="stage3")
     write_comparison(only_b, tmp_path / "out", [])
@@ -276,7 +275,7 @@ def test_stage_names_are_taken_apart():
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda a, b: [a], "needs two runs"),
+        (lambda a, b: [a], "needs at least two runs"),
         (lambda a, b: [a, a], "names a folder twice"),
         (lambda a, b: [a, a.parent], "is not a run folder"),
         (lambda a, b: (b / "units.parquet").unlink() or [a, b], "holds no units.parquet"),

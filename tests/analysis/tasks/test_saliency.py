@@ -167,7 +167,7 @@ def test_written_graph_is_that_of_the_original(tmp_path):
     write_graphs(tmp_path, pyramid)
     written = json.loads((tmp_path / "class_dependency_graph.json").read_text())
     assert written == golden["graphs"][str(depth)]
-    assert pyramid.ways == sum(map(len, leaves(written)))
+    assert pyramid.n_paths == sum(map(len, leaves(written)))
 
 
 def leaves(branch):
@@ -179,11 +179,11 @@ def leaves(branch):
 
 
 def test_a_nested_form_without_end_is_left_out(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("static_dynamic.analysis.explain.explained_files.MOST_WAYS", 3)
+    monkeypatch.setattr("static_dynamic.analysis.explain.explained_files.MOST_PATHS", 3)
     net = branches()
     write_graphs(tmp_path, class_feature_pyramid(net, clip_of(net), 1, theta=0, depth=3))
     assert not (tmp_path / "class_dependency_graph.json").exists() and (tmp_path / "node_link.json").exists()
-    assert "in that form this pyramid has" in caplog.text
+    assert "in its nested form this pyramid has" in caplog.text
 
 
 # -- what is drawn
@@ -242,19 +242,19 @@ def test_films_have_every_frame(tmp_path, video):
 def test_maps_of_levels_and_kernels():
     net = branches()
     pyramid = class_feature_pyramid(net, clip_of(net), 1, theta=0.3, depth=3)
-    np.testing.assert_allclose(level_map(pyramid, 1), pyramid.map(0, 1), rtol=1e-5)
+    np.testing.assert_allclose(level_map(pyramid, 1), pyramid.saliency_tube(0, 1), rtol=1e-5)
     parents = np.unique(pyramid.steps[2][0])
-    expected = sum(pyramid.map(2, int(unit)) for unit in parents)
+    expected = sum(pyramid.saliency_tube(2, int(unit)) for unit in parents)
     np.testing.assert_allclose(level_map(pyramid, 3), expected, rtol=1e-4)
     last = int(pyramid.steps[2][1][0])
-    np.testing.assert_array_equal(tube_map(pyramid, 3, last), pyramid.own_map(3, last))
+    np.testing.assert_array_equal(tube_map(pyramid, 3, last), pyramid.feature_map(3, last))
 
 
 def test_zeros_around_a_map_are_no_part_of_it():
     net = branches(padded=True)
     pyramid = class_feature_pyramid(net, clip_of(net), 1, theta=0.0, depth=3)
     for level, unit in pyramid.nodes.query("level < 3")[["level", "unit"]].to_numpy():
-        assert pyramid.map(int(level), int(unit)).shape == (4, 10, 10)
+        assert pyramid.saliency_tube(int(level), int(unit)).shape == (4, 10, 10)
 
 
 # -- the bridge to static and dynamic
@@ -341,7 +341,7 @@ def test_units_of_stages_have_the_activations_of_their_kernels(name, side, depth
     rows = net.read(inputs)
     assert len(nodes) > 5
     for row in nodes.itertuples():
-        mean = pyramid.own_map(row.level, row.unit).mean()
+        mean = pyramid.feature_map(row.level, row.unit).mean()
         np.testing.assert_allclose(rows[row.stage][0, row.column], mean, rtol=1e-3, atol=1e-5)
 
 
@@ -469,7 +469,7 @@ def test_names_of_classes(tmp_path):
         listed.write_text(broken)
         with pytest.raises(UserError, match="holds no names of classes"):
             class_names(listed, 2)
-    with pytest.raises(UserError, match="is no file and no asset"):
+    with pytest.raises(UserError, match="is neither a file nor an asset"):
         class_names(tmp_path / "nowhere.txt", 2)
 
 
@@ -483,19 +483,19 @@ def test_names_of_classes(tmp_path):
         (["task.label=-1"], "label=-1"),
         (["task.label=1.5"], "label=1.5: give the number of a class, or its name"),
         (["task.label=true"], "label=True: give the number of a class, or its name"),
-        (["task.label=archery"], "the names of this network's classes are not known"),
+        (["task.label=archery"], "the names of this network's classes are unknown"),
         (["task.end=13"], "ends after 12 frames"),
         (["task.start=12"], "ends after 12 frames"),
-        (["task.start=5", "task.end=5"], "a clip needs a frame at least"),
-        (["task.start=-1"], "a clip needs a frame at least"),
+        (["task.start=5", "task.end=5"], "a clip needs at least one frame"),
+        (["task.start=-1"], "a clip needs at least one frame"),
         (["task.end=late"], "task.end=late (expected: whole number or null)"),
         (["cfp.depth=99"], "depth=99: this network's pyramids have 1 to "),
         (["cfp.depth=0"], "depth=0"),
         (["cfp.theta=1.5"], "theta=1.5: give a number from 0 to 1"),
         (["cfp.theta=much"], "cfp.theta=much (expected: number)"),
-        (["cfp.depth=deep"], "depth=deep: give a whole number from 1 on"),
+        (["cfp.depth=deep"], "depth=deep: give a whole number, at least 1"),
         (["cfp.rules=orignal"], "nearest known: original"),
-        (["cfp.rules=original"], "rules=original are those of the original's own networks"),
+        (["cfp.rules=original"], "rules=original works only for the networks of the original program"),
         (["cfp.select=best"], "topK_inL"),
         (["cfp.select=5"], "topK_inL"),
         (["task.input=nowhere"], "task.input=nowhere does not exist"),
@@ -503,8 +503,8 @@ def test_names_of_classes(tmp_path):
         (["task.video=avi"], "task.video=avi; nearest known: "),
         (["task.kernels=0"], "task.kernels=0"),
         (["task.profile=empty"], "is not a run folder"),
-        (["task.names=empty/n.txt"], "is no file and no asset"),
-        (["task.names=5"], "task.names=5 is no file and no asset"),
+        (["task.names=empty/n.txt"], "is neither a file nor an asset"),
+        (["task.names=5"], "task.names=5 is neither a file nor an asset"),
         (["task.outdir=taken"], "taken is a file: give another task.outdir"),
     ],
 )
@@ -515,7 +515,7 @@ def test_bad_input_is_said_before_anything_is_computed(
     (tmp_path / "empty").mkdir()
     (tmp_path / "taken").touch()
     monkeypatch.setattr("static_dynamic.analysis.explain.explained_clips.ShownClip.read", None)
-    monkeypatch.setattr(saliency, "build_network", lambda cfg: network())
+    monkeypatch.setattr("static_dynamic.analysis.explain.explainer.build_network", lambda cfg: network())
     with pytest.raises(UserError) as error:
         explain("task.input=clip", *arguments)
     assert says in str(error.value) and "\n" not in str(error.value) and not capsys.readouterr().out
@@ -525,7 +525,7 @@ def test_bad_input_is_said_before_anything_is_computed(
     ("arguments", "says"),
     [
         (["cfp.tetha=0.5"], "cfp.tetha"),
-        ([*TOKENS, "model.input.size=40", "model.input.crop=32"], "go back through 3D convolutions"),
+        ([*TOKENS, "model.input.size=40", "model.input.crop=32"], "need 3D convolutions"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, says):
@@ -541,7 +541,7 @@ def test_a_folder_of_something_else_is_not_replaced(explain, tmp_path, name):
     write_frames(tmp_path / "clip", moving_square(0))
     (tmp_path / "out" / "clip").mkdir(parents=True)
     (tmp_path / "out" / "clip" / name).write_text("mine")
-    with pytest.raises(UserError, match="holds something else"):
+    with pytest.raises(UserError, match="holds files of something else"):
         explain("task.input=clip", "task.outdir=out", "task.pictures=false")
     assert (tmp_path / "out/clip" / name).read_text() == "mine"
 
@@ -642,7 +642,7 @@ def test_flags_of_the_original(run, weights, numbered, tmp_path):
 
 def test_flags_are_those_of_the_task(run, weights, numbered, monkeypatch):
     asked = []
-    monkeypatch.setattr(saliency, "run", asked.append)
+    monkeypatch.setattr(original_flags, "explain_clips", asked.append)
     assert run(*flags(weights, numbered), program=original_flags)[0] == 0
     (cfg,) = asked
     assert cfg.cfp == {"rules": "corrected", "theta": 0.88, "depth": 3, "select": "all"}

@@ -4,7 +4,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from static_dynamic import configs
-from static_dynamic.analysis.tasks.stages import candidate_rows, run
+from static_dynamic.analysis.show.stage_table import candidate_rows
+from static_dynamic.analysis.tasks.stages import run
 from static_dynamic.models import build_model
 
 # one of each family

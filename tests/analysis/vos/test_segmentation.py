@@ -13,7 +13,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from pycocotools import mask as coco
 
-from static_dynamic.analysis.tasks.status import look
+from static_dynamic.analysis.run.progress import progress_of
 from static_dynamic.analysis.vos import evaluation as vos_evaluate
 from static_dynamic.analysis.vos.segmentation import (
     boundary,
@@ -258,7 +258,7 @@ def evaluate(monkeypatch, net_class, root, *options):
 @pytest.mark.parametrize("net_class", [Bright, BrightPairs])
 def test_a_network_that_is_right(net_class, davis, monkeypatch, capsys):
     folder = evaluate(monkeypatch, net_class, davis)
-    assert look(folder)["state"] == "done"
+    assert progress_of(folder)["state"] == "done"
     table = pd.read_csv(folder / "sequences.csv").set_index("sequence")
     assert list(table.index) == ["bear", "swan", "mean"]
     assert (table["frames"] == [5, 5, 10]).all()  # of seven, without the first and the last
@@ -297,7 +297,7 @@ def test_a_stopped_run_goes_on(davis, monkeypatch):
 def test_one_folder_is_one_run(davis, monkeypatch, tmp_path):
     folder = evaluate(monkeypatch, Bright, davis, f"run_dir={tmp_path / 'mine'}")
     assert folder == tmp_path / "mine"
-    with pytest.raises(UserError, match="differs from what is asked for now .seed: 1 there, 2 now"):
+    with pytest.raises(UserError, match="holds a run with other options .seed: 1 there, 2 now"):
         evaluate(monkeypatch, Bright, davis, f"run_dir={folder}", "seed=2")
 
 

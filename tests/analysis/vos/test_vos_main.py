@@ -14,10 +14,11 @@ import pytest
 import torch
 from torch import nn
 
-from static_dynamic.analysis import estimate_run, outputs
+from static_dynamic.analysis import estimate_run
+from static_dynamic.analysis.outputs import report
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show import figures
-from static_dynamic.analysis.vos.outputs import write_statistics
+from static_dynamic.analysis.vos.original_writer import write_statistics
 from static_dynamic.configs import CONFIG_DIR, row
 from static_dynamic.configs.cfg_file import expand, read_cfg_file
 from static_dynamic.configs.options import check, translate
@@ -70,7 +71,7 @@ def undrawn(monkeypatch):
     """Call it, and runs from then on leave out figure and report, which cost more than they do."""
 
     def call():
-        monkeypatch.setattr(outputs, "write_report", lambda folder: None)
+        monkeypatch.setattr(report, "write_report", lambda folder: None)
         monkeypatch.setattr(figures, "draw_profile", lambda layers, path, title: None)
 
     return call

@@ -255,14 +255,14 @@ def test_iterations(call, tmp_path):
     assert all({ORANGE, BLUE} <= colours(p) for p in out.split())
     assert call("plot_iterations.py", "--in_dir", folder, "--out_plot", tmp_path / "one.png")[0] == 0
     assert {ORANGE, BLUE} <= colours(tmp_path / "one.png")
-    from static_dynamic.analysis.vos.original_files import read_iterations
+    from static_dynamic.analysis.vos.original_reader import read_iterations
 
     table = read_iterations(folder)
     fused = table[(table["place"] == "layer1") & (table["stream"] == "sensor_fusion")]
     assert fused[["iteration", "dynamic"]].to_numpy().tolist() == [[500, 20.5], [2000, 22.0], [10_000, 30.0]]
     shutil.copy(folder / "net_500.txt", folder / "other_500.txt")
     status, _, err = call("plot_iterations.py", "--in_dir", folder)
-    assert status == 2 and "other_500.txt and net_500.txt are of one iteration" in err
+    assert status == 2 and "other_500.txt and net_500.txt have the same iteration" in err
     (folder / "other_500.txt").rename(folder / "other.txt")
     status, _, err = call("plot_iterations.py", "--in_dir", folder)
     assert status == 2 and "other.txt: no iteration in the file's name" in err
@@ -292,7 +292,7 @@ def test_joint_encoding(call, tree):
     assert re.search(r"layer4,sensor_fusion\s+16\.7\s+16\.7\s+33\.3\s+16\.7\s+16\.7", out), out
     r[["dynamic"]].to_parquet(folder / "layer4,sensor_fusion.parquet")
     status, _, err = call("plot_jointencoding.py", folder)
-    assert status == 2 and err.count("\n") == 1 and "holds no scores dynamic and static" in err
+    assert status == 2 and err.count("\n") == 1 and "holds no columns dynamic and static" in err
     (folder / "layer4,sensor_fusion.parquet").write_bytes(b"")
     assert call("plot_jointencoding.py", folder)[0] == 2
 
@@ -336,7 +336,7 @@ def test_statistics_tables(call, tree, tmp_path):
         assert status == 2 and message in err
     table.rename(table.with_name("layer1.csv"))
     status, _, err = call("plot_stats_fromtable.py", "--in_dir", tree / "stats_tables", "--out_dir", out)
-    assert status == 2 and "PLACE,STREAM_SEED.csv is expected" in err
+    assert status == 2 and "must be PLACE,STREAM_SEED.csv" in err
 
 
 def test_bars_of_conditions_are_the_right_columns(monkeypatch, tmp_path):

@@ -1,5 +1,5 @@
 "use strict";
-// what a mark of a chart says stands beside the pointer, or beside the finger that touched it
+// The tooltip of a mark appears beside the pointer, or beside the finger that touches the mark.
 const tip = document.getElementById("tip");
 function show(event) {
   const mark = event.target instanceof Element ? event.target.closest("[data-tip]") : null;
@@ -7,8 +7,8 @@ function show(event) {
   if (mark === null) return;
   tip.textContent = mark.getAttribute("data-tip");
   const box = tip.getBoundingClientRect();
-  const room = document.documentElement.clientWidth - box.width - 4;
-  tip.style.left = Math.max(4, Math.min(event.clientX + 12, room)) + "px";
+  const rightmost = document.documentElement.clientWidth - box.width - 4;
+  tip.style.left = Math.max(4, Math.min(event.clientX + 12, rightmost)) + "px";
   tip.style.top = Math.max(4, event.clientY - box.height - 12) + "px";
 }
 for (const kind of ["pointermove", "pointerdown"]) document.addEventListener(kind, show, {passive: true});

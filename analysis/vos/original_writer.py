@@ -73,8 +73,8 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
 def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
     """Return the rows of both members of all pairs that share neither factor.
 
-    The first member is a frame with its original flow, the second the same frame in another style with jittered
-    flow.
+    The first member is a frame with its original flow, the second the same frame in another style with
+    jittered flow.
     """
     rows = views.reset_index(names="row")[["row", "clip", "style", "flow"]]
     # Networks that read two frames per view have two rows per clip, style and flow.

@@ -1,9 +1,9 @@
-"""The result files of the original's video object segmentation programs: read, checked, averaged over seeds.
+"""Reader of the original programs' result files for video object segmentation; averages over seeds.
 
-    final/MODEL/MODEL_final_SEED.txt     one line a stage: dimensions and their percentages
+    final/MODEL/MODEL_final_SEED.txt     one line per stage: dimensions and their percentages
     idv_scores/MODEL/STAGE.npy           (C, 3) shares of each unit
     joint_encoding/MODEL/STAGE.parquet   scores and class of each unit
-    stats_tables/MODEL/STAGE_SEED.csv    correlation of each unit, by what the pairs share
+    stats_tables/MODEL/STAGE_SEED.csv    correlation of each unit for each kind of pair
 
 A stage is ``place,stream``, as in ``layer1,app_stream``.
 """
@@ -25,30 +25,30 @@ FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")
 STAGE_LINE = re.compile(r"Stage:\s*(\w+),(\w+)\s*,\s*Dimensions:\s*\[([^\]]*)\]\s*\[([^\]]*)\]")
 SEED_OF_TABLE = re.compile(r"(\w+),(\w+)_(\d+)")
-# columns of a statistics table behind the unit's number: what the members of its pairs have in common
+# Columns of a statistics table after the unit's number: what the members of the pairs share.
 CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Percentages of one result file: a row a stage, with columns place, stream and `factors`.
+    """Read the percentages of one result file: one row per stage, columns place, stream and `factors`.
 
     Raises
     ------
     UserError
-        A file that cannot be read, a line of another form, or a stage that comes twice.
+        The file cannot be read, a line has another form, or a stage occurs twice.
     """
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
-        found = STAGE_LINE.fullmatch(line.strip())
-        percent = numbers(found[4]) if found else None
-        if percent is None or len(percent) != len(factors):
+        match = STAGE_LINE.fullmatch(line.strip())
+        percent = parse_numbers(match[4]) if match else None
+        if match is None or percent is None or len(percent) != len(factors):
             raise UserError(
                 f"{path}, line {number}: 'Stage: PLACE,STREAM , Dimensions: [...] [...]' with "
                 f"{len(factors)} percentages ({', '.join(factors)}) is expected"
             )
-        rows.append({"place": found[1], "stream": found[2], **dict(zip(factors, percent, strict=True))})
+        rows.append({"place": match[1], "stream": match[2], **dict(zip(factors, percent, strict=True))})
     table = pd.DataFrame(rows, columns=["place", "stream", *factors])
     if table.empty:
         raise UserError(f"{path} holds no stage: was the run that wrote it stopped?")
@@ -56,21 +56,21 @@ def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
     if len(repeated):
         first = repeated.iloc[0]
         raise UserError(
-            f"{path} holds {first['place']},{first['stream']} twice: two runs wrote to it; leave one's lines"
+            f"{path} holds {first['place']},{first['stream']} twice, from two runs: keep the lines of one run"
         )
     return table
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a text file."""
+    """Return the lines of a text file; raise UserError if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a readable text file ({error})") from error
 
 
-def numbers(text: str) -> list[float] | None:
-    """Finite numbers of a comma list; None where something else is in it."""
+def parse_numbers(text: str) -> list[float] | None:
+    """Return the numbers of a comma-separated list; None if an entry is not a finite number."""
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
@@ -79,20 +79,21 @@ def numbers(text: str) -> list[float] | None:
 
 
 def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Average the result files of `folder`: for each stage, percentages and 1.96 * std / sqrt(n).
+    """Average the result files of `folder` over seeds.
 
-    The standard deviation is the original's (population, ddof 0); of one file alone there is none (NaN).
-    Where ``residual`` is the last of `factors` it is what the others leave of 100, without an interval.
+    As in the original, an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0).
+    It is NaN for a single file. If ``residual`` is the last of `factors`, it is 100 minus the averages of the
+    other factors, without an interval.
 
     Returns
     -------
     pandas.DataFrame
-        Columns place, stream, runs, FACTOR and FACTOR_ci.
+        One row per stage; columns place, stream, runs, FACTOR and FACTOR_ci.
 
     Raises
     ------
     UserError
-        No result files, one that is malformed, or files of different stages.
+        There are no result files, one is malformed, or their stages differ.
     """
     files = files_in(folder, ".txt", "result file")
     tables = [read_dimensions(file, factors) for file in files]
@@ -113,7 +114,7 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
 
 
 def format_average(table: pd.DataFrame) -> str:
-    """The table of `average_seeds` for a terminal, a block a stream."""
+    """Return the table of `average_seeds` as text, one block per stream."""
     shown = table.drop(columns=["stream", "runs"]).rename(columns={"place": "stage"})
     blocks = []
     for stream in table["stream"].unique():
@@ -122,20 +123,20 @@ def format_average(table: pd.DataFrame) -> str:
             index=False, float_format=lambda x: f"{x:.1f}", na_rep="-", formatters=CI_FORMAT
         )
         blocks.append(f"{stream}\n{text}")
-    return "\n\n".join([f"percent of units, mean of {table['runs'].iloc[0]} runs", *blocks])
+    return "\n\n".join([f"shares of dimensions (%), mean of {table['runs'].iloc[0]} runs", *blocks])
 
 
-# intervals are often below a tenth of a percent
+# Intervals have one digit more than shares, because they are often below 0.1 %.
 CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for factor in FOUR_FACTORS}
 
 
 def iteration_of(path: Path) -> int:
-    """Training iteration that a result file is of: the last part of its name, else the third from the end.
+    """Return the training iteration in a file name: its last word, or else its third word from the end.
 
     Raises
     ------
     UserError
-        Where neither is a number.
+        Neither word is a number.
     """
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
@@ -145,18 +146,20 @@ def iteration_of(path: Path) -> int:
 
 
 def read_iterations(folder: Path) -> pd.DataFrame:
-    """All result files of `folder`, one a training iteration; a column iteration beside `read_dimensions`'.
+    """Read the result files of `folder`, one per training iteration.
+
+    The table has the columns of `read_dimensions` and ``iteration``.
 
     Raises
     ------
     UserError
-        No result files, a malformed one, or two of one iteration.
+        There are no result files, one is malformed, or two have the same iteration.
     """
     by_iteration: dict[int, Path] = {}
     for file in files_in(folder, ".txt", "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
         if other != file:
-            raise UserError(f"{file} and {other.name} are of one iteration by their names: leave one")
+            raise UserError(f"{file} and {other.name} have the same iteration in their names: remove one")
     return pd.concat(
         [read_dimensions(file).assign(iteration=i) for i, file in sorted(by_iteration.items())],
         ignore_index=True,
@@ -164,12 +167,12 @@ def read_iterations(folder: Path) -> pd.DataFrame:
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Stage -> (C, 3) shares of each unit (dynamic, static, residual; NaN: a dead unit), of one network.
+    """Read the shares of the units of one network: stage -> (C, 3), NaN for dead units.
 
     Raises
     ------
     UserError
-        No such files, or one that holds something else.
+        There are no such files, or one holds something else.
     """
     shares = {}
     for file in files_in(folder, ".npy", "unit scores"):
@@ -184,12 +187,12 @@ def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
-    """Numbers of units of each stage by class at `threshold`; index stage, columns `UNIT_CLASSES`.
+    """Return the number of units per class at `threshold`: one row per stage, columns `UNIT_CLASSES`.
 
     Raises
     ------
     UserError
-        No such files, or one without the scores.
+        There are no such files, or one holds no scores.
     """
     rows = {}
     for file in files_in(folder, ".parquet", "joint encoding"):
@@ -197,22 +200,24 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
             scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
         except (OSError, ValueError, KeyError) as error:  # pyarrow's errors derive from these
             line = str(error).partition("\n")[0]
-            raise UserError(f"{file} holds no scores dynamic and static of units ({line})") from error
+            raise UserError(f"{file} holds no columns dynamic and static with scores ({line})") from error
         if not len(scores):
             raise UserError(f"{file} holds no units")
-        rows[file.stem] = np.bincount(classify(*scores.T, threshold), minlength=len(UNIT_CLASSES))
+        rows[file.stem] = np.bincount(
+            classify(scores[:, 0], scores[:, 1], threshold), minlength=len(UNIT_CLASSES)
+        )
     return pd.DataFrame.from_dict(by_depth(rows, folder), orient="index", columns=list(UNIT_CLASSES))
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
-    """A statistics table, ``unit,a,b,c,d`` without a head: a row a unit, columns `CONDITIONS`.
+    """Read a statistics table, ``unit,a,b,c,d`` without a heading: one row per unit, columns `CONDITIONS`.
 
     Raises
     ------
     UserError
-        A file that cannot be read, or a line of another form.
+        The file cannot be read, or a line has another form.
     """
-    rows = [numbers(line) for line in read_lines(path)]
+    rows = [parse_numbers(line) for line in read_lines(path)]
     for number, row in enumerate(rows, start=1):
         if row is None or len(row) != 1 + len(CONDITIONS):
             raise UserError(f"{path}, line {number}: five numbers, UNIT,A,B,C,D, are expected")
@@ -222,15 +227,15 @@ def read_statistics(path: Path) -> pd.DataFrame:
 
 
 def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
-    """Files of `folder` with that ending, sorted; hidden ones (half written) are left out.
+    """Return the files of `folder` with a suffix, sorted; hidden files, which are incomplete, are left out.
 
     Raises
     ------
     UserError
-        Where there are none.
+        There are no such files.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder: give that of one network")
+        raise UserError(f"{folder} is not a folder: give the folder of one network")
     files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))
     if not files:
         raise UserError(f"{folder} holds no {what} (*{suffix}): give the folder of one network")
@@ -238,8 +243,8 @@ def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
 
 
 def by_depth(stages: dict, folder: Path) -> dict:
-    """Sort stages by stream, then place; names order both as depth does."""
+    """Sort stages by stream, then by place; the alphabetical order of places is the order of depth."""
     for stage in stages:
         if not STAGE_NAME.fullmatch(stage):
-            raise UserError(f"{folder}: {stage!r} is no stage, such as layer1,app_stream")
+            raise UserError(f"{folder}: {stage!r} is not a stage such as layer1,app_stream")
     return dict(sorted(stages.items(), key=lambda item: item[0].split(",")[::-1]))

@@ -1,0 +1,18 @@
+"""The original program's files for networks of images and flow, below ``save_dir/vos_models``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from static_dynamic.analysis.outputs.registry import FinishedRun, register
+from static_dynamic.analysis.vos.original_writer import write_statistics, write_vos_results
+
+
+@register("vos_files", order=30, applies=lambda run: run.takes_flow)
+def write_vos_files(run: FinishedRun) -> None:
+    """Write the tables of pair correlations, and one line of dimensions per stage."""
+    options = run.options
+    folder, name = Path(options.save_dir) / "vos_models", options.model.original_name
+    write_statistics(folder, name, options.seed, run.folder, run.estimate)
+    lines = write_vos_results(folder, name, options.seed, run.estimate, run.shown, options.joint_encoding)
+    print(f"\nthe original's lines: {lines}")

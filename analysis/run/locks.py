@@ -1,0 +1,91 @@
+"""The lock of a run folder: one process at a time writes to a run.
+
+The lock belongs to the process and ends with it, however it ends; forked workers do not inherit it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import IO
+
+from static_dynamic.errors import UserError
+from static_dynamic.files import remove_leftovers, write_text
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows has no such module
+    fcntl = None
+
+log = logging.getLogger(__name__)
+
+LOCK_NAME, ERROR_NAME = ".lock", "error.txt"
+# Seconds before each further attempt. `is_locked` in another process holds the lock for a moment, and so does a
+# killed process until the system has removed it.
+LOCK_WAITS = (0.1, 0.3)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a run folder, and remove half-written files that a killed process left there.
+
+    Raises
+    ------
+    UserError
+        Another process holds the lock.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / LOCK_NAME).open("a") as file:
+        if fcntl is None:
+            log.warning("%s cannot be locked on this system: let no other run write there", path)
+        elif not _take_lock(file, path, LOCK_WAITS):
+            raise UserError(
+                f"{path}: another run writes there: wait until it ends (task=status shows its progress), "
+                "or give another save_dir"
+            )
+        remove_leftovers(path)
+        yield
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Hold the lock of a run folder; a UserError is written to ``error.txt``, which the next run removes."""
+    with locked(path):
+        (path / ERROR_NAME).unlink(missing_ok=True)
+        try:
+            yield
+        except UserError as error:
+            with suppress(OSError):  # a full disk cannot hold the message either
+                write_text(path / ERROR_NAME, f"{error}\n")
+            raise
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether another process writes to a run folder now."""
+    try:
+        with (path / LOCK_NAME).open("r+") as file:
+            return fcntl is not None and not _take_lock(file, path)
+    except OSError:
+        return False  # there is no lock file, or it belongs to another user
+
+
+def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
+    """Take the lock; return False if another process holds it after all waits (seconds)."""
+    assert fcntl is not None
+    for wait in (*waits, None):
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                log.warning("%s lies on a file system without locks: let no other run write there", path)
+                return True
+        if wait is not None:
+            time.sleep(wait)
+    return False

@@ -1,0 +1,53 @@
+"""Run folders: those that a task is given or finds on disk, and their progress."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from omegaconf import DictConfig
+
+from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
+from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, STATUS_NAME, has_run, read_manifest
+from static_dynamic.errors import UserError
+
+# Number of characters of an error that the table shows.
+REASON_WIDTH = 100
+# The file that is written last by a profile, and by an evaluation of masks, which reads no views.
+LAST_FILES = (REPORT_NAME, "sequences.csv")
+
+
+def finished_runs(cfg: DictConfig, task: str) -> list[Path]:
+    """Return the folders ``cfg.runs``; raise UserError if there are none."""
+    if not cfg.runs:
+        raise UserError(f"task={task} needs the folder of a finished run: give runs=[FOLDER]")
+    return [Path(folder) for folder in cfg.runs]
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """Return the run folders below a folder, sorted; a run that has just begun holds nothing but its lock."""
+    return sorted({path.parent for name in (LOCK_NAME, STATUS_NAME) for path in folder.rglob(name)})
+
+
+def progress_of(folder: Path) -> dict:
+    """Return the state of a run, its numbers of views (total, done, skipped, left), and why it stopped."""
+    status = np.zeros(0, np.uint8)
+    shard = None
+    if has_run(folder) and (folder / STATUS_NAME).exists():
+        status = np.load(folder / STATUS_NAME, mmap_mode="r")
+        shard = read_manifest(folder)["identity"].get("shard")
+    done, skipped = (int((status == value).sum()) for value in (DONE, SKIPPED))
+    left = len(status) - done - skipped
+    reason = ""
+    if is_locked(folder):
+        state = "running"
+    elif (folder / ERROR_NAME).exists():
+        state, reason = "failed", (folder / ERROR_NAME).read_text().strip()[:REASON_WIDTH]
+    elif left:
+        state = "stopped"
+    elif shard:
+        state = "to be merged"
+    else:
+        state = "done" if any((folder / name).exists() for name in LAST_FILES) else "stopped"
+    counts = {"views": len(status), "done": done, "skipped": skipped, "left": left}
+    return {"state": state, **counts, "why": reason}

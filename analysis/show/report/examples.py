@@ -1,0 +1,99 @@
+"""Example frames in a report: a few frames of a few clips as the network saw them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from static_dynamic.analysis.show.strips import pick_frames, read_frames, side_by_side
+from static_dynamic.errors import UserError
+from static_dynamic.spacing import evenly_spaced
+
+# Number of frames per strip, their height in pixels, and the JPEG quality.
+FRAMES, HEIGHT, QUALITY = 5, 112, 80
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A row of frames of one view: its label, the frames' positions, the picture as a ``data:`` URI."""
+
+    label: str
+    numbers: list[int]
+    picture: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Example:
+    """The strips of one clip; if its frames cannot be read, there are none and ``missing`` says why."""
+
+    clip: str
+    strips: list[Strip]
+    missing: str = ""
+
+
+def find_examples(manifest: dict, views: pd.DataFrame, count: int = 2) -> list[Example]:
+    """Make the strips of `count` clips that are spread evenly over the list of clips.
+
+    Each clip is shown in every style, then once with its frames shuffled. The original video comes first if
+    the data folder has it. Networks that read optical flow have no examples.
+    """
+    if "Flow" in manifest["input"]["pathways"]:
+        return []
+    clips = list(dict.fromkeys(views["clip"]))
+    chosen = [clips[k] for k in evenly_spaced(count, len(clips), np.trunc)]
+    return [make_example(manifest, views[views["clip"] == clip], clip) for clip in chosen]
+
+
+def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
+    """Make the strips of one clip from the rows of its views."""
+    root = Path(manifest["root"])
+    first = views.iloc[0]
+    video = first["video"]
+    column = max((c for c in views if c.startswith("frames_")), key=lambda c: len(first[c]))
+    wanted = []  # label, style, frame positions
+    if (root / "style_0").is_dir() and not (views["style"] == 0).any():
+        wanted.append(("original", 0, first[column]))
+    for order in ("forward", "shuffled"):
+        shown = views[views["order"] == order].sort_values("style")
+        for _, view in shown.iloc[: 1 if order == "shuffled" else None].iterrows():
+            name = f"style {view['style']}" if view["style"] else "original"
+            label = name if order == "forward" else f"{name}, shuffled"
+            wanted.append((label, int(view["style"]), view[column]))
+    crop = crop_fraction(manifest["input"])
+    strips = []
+    try:
+        for label, style, positions in wanted:
+            numbers = pick_frames(positions, FRAMES)
+            strips.append(make_strip(label, read_frames(root, style, video, numbers), numbers, crop))
+    except UserError as error:
+        return Example(clip, [], str(error))
+    return Example(clip, strips)
+
+
+def crop_fraction(spec: dict) -> float | None:
+    """Return the side of the centre crop as a fraction of a frame's short side; None: no crop."""
+    size, crop = spec["size"], spec["crop"]
+    return crop / size if isinstance(size, int) and isinstance(crop, int) else None
+
+
+def make_strip(label: str, frames: NDArray[np.uint8], numbers: list[int], crop: float | None) -> Strip:
+    """Crop frames (n, H, W, 3) as the network's input is cropped, and put them in a row."""
+    if crop is not None:
+        height, width = frames.shape[1:3]
+        side = crop * min(height, width)
+        left, top = (width - side) / 2, (height - side) / 2
+        frames = frames[:, round(top) : round(top + side), round(left) : round(left + side)]
+    sheet = Image.fromarray(side_by_side(frames, height=HEIGHT))
+    with io.BytesIO() as file:
+        sheet.save(file, "JPEG", quality=QUALITY)
+        uri = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+    return Strip(label, numbers, uri, *sheet.size)

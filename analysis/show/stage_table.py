@@ -1,0 +1,49 @@
+"""The table of a network's modules: output shapes, how each can be read, and which stages read it."""
+
+from __future__ import annotations
+
+from static_dynamic.models import VideoNetwork
+from static_dynamic.models.stage_discovery import Candidate, find_candidates
+
+
+def candidate_rows(
+    net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
+) -> list[dict]:
+    """Return one row per module in order of execution; `find_candidates` explains the options."""
+    stages: dict[str, list[str]] = {}
+    for name, stage in net.stages.items():
+        for module in {tap.module: None for tap in stage.taps}:
+            stages.setdefault(module, []).append(name)
+    return [
+        {
+            "depth": candidate.depth,
+            "module": path.removeprefix(net.prefix),
+            "kind": candidate.kind,
+            "output of one clip": ", ".join(" x ".join(map(str, shape)) for shape in candidate.shapes),
+            "units": candidate.units or "",
+            "layout": describe_layout(candidate),
+            "stage": ", ".join(stages.get(path, [])),
+        }
+        for path, candidate in find_candidates(net, layout, leading_tokens).items()
+        if f"{path}." != net.prefix  # a wrapped network as a whole
+    ]
+
+
+def describe_layout(candidate: Candidate) -> str:
+    """Return how a module is read, in a few words, or in brackets why it cannot be read."""
+    if not candidate.taps:
+        return f"({candidate.reason})"
+    tap = candidate.taps[0]
+    leading = f" behind {tap.skip} leading" if tap.skip else ""
+    folded = f", {tap.fold} rows per clip" if tap.fold > 1 else ""
+    return f"{tap.layout}{leading}{folded}"
+
+
+def format_rows(rows: list[dict]) -> str:
+    """Return rows as text in left-aligned columns, with the keys as heading."""
+    lines = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
