@@ -20,9 +20,10 @@ import torch
 
 from static_dynamic.datasets.frames import FrameFolder
 from static_dynamic.stylize.patches import load_key_frames, to_image
-from static_dynamic.stylize.pictures import contact_sheet, run_once, write_image
+from static_dynamic.stylize.pictures import contact_sheet, run_once
+from static_dynamic.stylize.sequences import write_image
 from static_dynamic.stylize.train import Plan, train
-from static_dynamic.stylize.training_config import read_recipe
+from static_dynamic.stylize.training_config import read_training_config
 
 FOLDERS = ("input", "output", "mask")
 
@@ -47,7 +48,7 @@ def main() -> None:
                     shutil.copyfile(given.data / folder / name, root / folder / name)
         generator = train(
             Plan(
-                recipe=read_recipe(given.config),
+                config=read_training_config(given.config),
                 data_root=root,
                 log_folder=given.log_folder or Path(temporary) / "log",
                 minutes=given.minutes,

@@ -18,13 +18,14 @@ import cv2
 import numpy as np
 import torch
 
+from static_dynamic.datasets.frames import read_image
 from static_dynamic.stylize import build_generator
 from static_dynamic.stylize.apply import make_style
 from static_dynamic.stylize.checkpoints import save_generator
-from static_dynamic.stylize.generate import generate, write_frame
+from static_dynamic.stylize.generate import generate
 from static_dynamic.stylize.jobs import make_jobs
-from static_dynamic.stylize.patches import read_image
-from static_dynamic.stylize.training_config import read_recipe
+from static_dynamic.stylize.sequences import write_image
+from static_dynamic.stylize.training_config import read_training_config
 
 WIDTH, HEIGHT = 340, 256
 BATCHES = {"cpu": (1, 4, 8), "cuda": (8, 16, 32, 64, 128)}
@@ -48,16 +49,15 @@ def main() -> None:
         folder = Path(name)
         styles = {}
         for recipe in ("light", "reference_P"):
-            save_generator(
-                build_generator(**read_recipe(recipe).generator.args), folder / f"{recipe}.safetensors"
-            )
+            net = build_generator(**read_training_config(recipe).generator.args)
+            save_generator(net, folder / f"{recipe}.safetensors")
             styles[recipe] = make_style({"checkpoint": folder / f"{recipe}.safetensors"}, device)
         draw = np.random.default_rng(0)
         for video in range(given.videos):
             (folder / "in" / str(video)).mkdir(parents=True)
             for i in range(given.frames):
                 picture = cv2.resize(draw.integers(0, 256, (16, 20, 3), np.uint8), (WIDTH, HEIGHT))
-                write_frame(folder / "in" / str(video) / f"{i:06d}.jpg", picture)
+                write_image(folder / "in" / str(video) / f"{i:06d}.jpg", picture)
         sources = sorted((folder / "in").rglob("*.jpg"))
         picture = read_image(sources[0])
 
@@ -71,8 +71,8 @@ def main() -> None:
         def loop(recipe: str, count: int) -> float:
             begin = time.perf_counter()
             for path in sources[:count]:
-                image = styles[recipe](read_image(path)[None])()[0]
-                write_frame(folder / "loop" / f"{path.stem}.png", image)
+                image = styles[recipe](np.array(read_image(path))[None])()[0]
+                write_image(folder / "loop" / f"{path.stem}.png", image)
             return count / (time.perf_counter() - begin)
 
         def pipeline(size: int, run: int) -> float:

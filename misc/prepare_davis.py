@@ -1,13 +1,13 @@
-"""Prepare DAVIS as downloaded for networks that take images and flow: FlowImages_gap1/, FlowImages_gap-1/
-and the frames in four styles, JPEGImages/STYLE/.
+"""Prepare a DAVIS download for networks that take images and optical flow.
 
-    python misc/prepare_davis.py DAVIS                                    beside what is there
-    python misc/prepare_davis.py DAVIS --out PREPARED --short_side 240    a copy of its own, smaller
+    python misc/prepare_davis.py DAVIS                                    write into the DAVIS folder
+    python misc/prepare_davis.py DAVIS --out PREPARED --short_side 240    write a smaller copy
     python misc/prepare_davis.py DAVIS --sequences blackswan libby --style shipped
 
-DAVIS holds JPEGImages/480p, Annotations/480p and ImageSets/480p. Flow is that of the unstylized frames; it is
-computed on grey images (DIS) and coloured by the Middlebury wheel. What is there already stays, so that the
-same command goes on where it was stopped.
+DAVIS holds JPEGImages/480p, Annotations/480p and ImageSets/480p. Writes the flow to the next and the
+previous frame (FlowImages_gap1, FlowImages_gap-1) and the frames in four styles (JPEGImages/STYLE). Flow is
+computed between unstylized grey frames with DIS optical flow and drawn with the Middlebury colour wheel.
+Existing files are kept, so that the same command resumes an interrupted one.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import cv2
 from omegaconf import OmegaConf
@@ -31,26 +32,26 @@ from static_dynamic.stylize.apply import make_style
 from static_dynamic.stylize.flow import colour_flow, dense_flow
 from static_dynamic.stylize.generate import claim, generate
 from static_dynamic.stylize.jobs import SAME, make_jobs
-from static_dynamic.stylize.sequences import Video, write_png
+from static_dynamic.stylize.sequences import Video, write_image
 
 FRAMES, MASKS, LISTS = (Path(kind, RESOLUTION) for kind in ("JPEGImages", "Annotations", "ImageSets"))
 STEPS = dict(zip(FLOW_FOLDERS, (1, -1), strict=True))
-SIZE_NOTE = ".short_side"  # what a smaller copy was scaled to
+SIZE_NOTE = ".short_side"  # hidden file that records --short_side of a copy
 
 
 def write_flow(root: Path, name: str) -> None:
-    """Compute the flow pictures of one sequence that are not there yet."""
+    """Compute the missing flow images of one sequence."""
     video = Video(name, FrameFolder(root / FRAMES / name))
     for folder, step in STEPS.items():
         files = {t: root / folder / name / f"{stem}.png" for t, stem in enumerate(video.stems)}
-        neighboured = range(max(0, -step), len(files) - max(0, step))
-        to_do = [t for t in neighboured if not files[t].exists()][::step]
+        with_neighbour = range(max(0, -step), len(files) - max(0, step))
+        to_do = [t for t in with_neighbour if not files[t].exists()][::step]
         for t, frame, other in video.neighbours(to_do, step):
-            write_png(files[t], colour_flow(dense_flow(frame, other)))
+            write_image(files[t], colour_flow(dense_flow(frame, other)))
 
 
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
-    """Copy frames and masks of one sequence, scaled down to a short side."""
+    """Copy the frames and masks of one sequence; `short_side` scales them down (None: copied as they are)."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
         for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name
@@ -60,24 +61,24 @@ def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) ->
 
 
 def smaller_frame(file: Path, short_side: int) -> bytes:
-    """A frame at another size, encoded."""
+    """Scale a frame down and encode it as jpg."""
     return encode(fit(read_image(file), short_side), ".jpg")
 
 
 def smaller_mask(file: Path, short_side: int) -> bytes:
-    """A mask at another size, encoded; each pixel is one of before."""
+    """Scale a mask down by nearest neighbour, which keeps its values, and encode it as png."""
     mask = read_image(file)
     height, width = fit(mask, short_side).shape[:2]
     return encode(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), ".png")
 
 
 def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], workers: int) -> None:
-    """Copy lists, and the sequences of those names.
+    """Copy the lists of the splits and the sequences `names`.
 
     Raises
     ------
     UserError
-        A copy of another size is there.
+        If `out` holds a copy of another size.
     """
     note, text = out / SIZE_NOTE, f"{short_side}\n"
     if note.exists() and note.read_text() != text:
@@ -89,13 +90,13 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
 
 
 def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) -> int:
-    """Stylize the sequences; return how many frames could not be read."""
-    rows = OmegaConf.to_container(configs.row("style", arguments.style).styles)
+    """Stylize the sequences; return the number of unreadable frames."""
+    rows = cast(dict, OmegaConf.to_container(configs.row("style", arguments.style).styles))
     folders = configs.row("dataset", "StylizedDAVIS").style_folders
     lost = 0
     for k, row in rows.items():
         if not 0 < int(k) < len(folders):
-            raise UserError(f"--style {arguments.style}: style {k} has no folder in dataset.style_folders")
+            raise UserError(f"--style {arguments.style}: dataset.style_folders has no folder for style {k}")
         target = root / FRAMES.parent / folders[int(k)]
         style = make_style(row, choose_device(arguments.device))
         claim(target, {"style": style.identity, "naming": SAME})
@@ -109,42 +110,52 @@ def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) ->
 
 
 def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
-    """The sequences of a split that are on disk, or those that are wanted.
+    """List the sequences of a split that are on disk, or the requested ones.
 
     Raises
     ------
     UserError
-        None, or one that is not there.
+        If no sequence, or not every requested one, is on disk.
     """
     listed = dict.fromkeys(sequence for sequence, _ in read_split(root, split))
     for name in wanted or ():
         if name not in listed:
-            raise UserError(f"--sequences {name}{nearest(name, listed)}: split {split} has it not")
+            raise UserError(f"--sequences {name}{nearest(name, listed)}: not in split {split}")
     names = [name for name in wanted or listed if (root / FRAMES / name).is_dir()]
     if not names or len(names) < len(wanted or ()):
-        raise UserError(f"{root / FRAMES} has not the frames of {', '.join(wanted or listed)}: is it whole?")
+        raise UserError(
+            f"{root / FRAMES} lacks the frames of {', '.join(wanted or listed)}: unpack DAVIS anew"
+        )
     return names
 
 
 @command
 def main() -> int:
-    """Prepare a split; return 1 where frames were left out."""
+    """Prepare a split; return 1 if frames were left out."""
     parser = Options(__doc__)
-    parser.add_argument("davis", type=Path, help="DAVIS 2016 as downloaded")
-    parser.add_argument("--out", type=Path, help="folder of a copy (default: DAVIS itself)")
+    parser.add_argument("davis", type=Path, help="folder of the DAVIS 2016 download")
+    parser.add_argument("--out", type=Path, help="write a copy to this folder (default: write into DAVIS)")
     parser.add_argument(
         "--short_side", type=positive, help="with --out: scale frames down to this short side"
     )
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--sequences", nargs="+", help="only these (default: all that are on disk)")
-    parser.add_argument("--style", default="builtin", help="table of four styles: builtin, shipped")
-    parser.add_argument("--device", help="of trained styles")
-    parser.add_argument("--batch_size", type=positive, default=8, help="frames that a style takes at once")
-    parser.add_argument("--workers", type=positive, default=os.cpu_count() or 1, help="threads")
+    parser.add_argument(
+        "--split", default="val", help="name of a list in ImageSets/480p (default: %(default)s)"
+    )
+    parser.add_argument("--sequences", nargs="+", help="names of sequences (default: all on disk)")
+    parser.add_argument("--style", default="builtin", help="four styles: builtin (default) or shipped")
+    parser.add_argument(
+        "--device", help="cpu, cuda or the number of a GPU, for trained styles (default: a GPU if present)"
+    )
+    parser.add_argument(
+        "--batch_size", type=positive, default=8, help="frames per batch (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--workers", type=positive, default=os.cpu_count() or 1, help="threads (default: one per core)"
+    )
     arguments = parser.parse_args()
     root = arguments.out or arguments.davis
     if arguments.short_side and not arguments.out:
-        raise UserError("--short_side goes with --out DIR: the frames of DAVIS stay as they are")
+        raise UserError("--short_side needs --out DIR, because the frames in DAVIS are not changed")
     names = sequences_of(arguments.davis, arguments.split, arguments.sequences)
     if arguments.out:
         copy_all(arguments.davis, root, arguments.short_side, names, arguments.workers)

@@ -1,4 +1,4 @@
-"""The time-aware bilateral filter: noise goes along the path of what moves, edges stay."""
+"""Bilateral filter along time: it averages each point along its motion path and keeps edges."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from static_dynamic.stylize.flow import Flow, dense_flow, grid, look_up
-from static_dynamic.stylize.sequences import Frame
+from static_dynamic.stylize.flow import Flow, Frame, dense_flow, grid, look_up
 
 
 def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) -> Iterator[Frame]:
-    """Average each frame with those before and after it, along the flow and only where colours agree.
+    """Average each frame with its neighbours in time, along the flow and only where colours agree.
 
-    Weights are those of the original tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps away,
-    times exp(-d^2 / 2 c^2) with d the RGB distance and c = sqrt(3) 255 / divisor (27.6 grey levels). Its
-    "15" is the number of frames on either side. A chain of flows leads from a pixel to the frame k away.
+    The weights are those of the original tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps
+    away, times exp(-d^2 / 2 c^2) with the RGB distance d and c = sqrt(3) 255 / divisor (27.6 grey levels).
+    The flows between successive frames are chained to reach the frame k steps away.
 
-    Frames are taken as they are needed: 2 window + 1 of them and 2 window flows are held, some 330 bytes a
-    pixel.
+    Frames are read only when they are needed. At most 2 window + 1 frames and 2 window flows are in memory,
+    about 330 bytes per pixel.
+
+    Parameters
+    ----------
+    window
+        Number of frames on either side (the "15" of the original tool).
     """
     held: dict[int, Frame] = {}
     to_past: dict[int, Flow] = {}  # frame number -> flow to the frame before
-    to_next: dict[int, Flow] = {}
+    to_next: dict[int, Flow] = {}  # frame number -> flow to the frame after
     source, read, t = iter(frames), 0, 0
     while True:
         while read <= t + window and (frame := next(source, None)) is not None:

@@ -1,5 +1,8 @@
-"""Generators on disk. Files are data: safetensors, tensors alone, or the whole-module pickles of the
-original, read with inert stand-ins for the few classes that those hold."""
+"""Read and save generators.
+
+Files are data and never run code. Accepted are safetensors, state dicts, and the whole-module pickles of the
+original, in which inert classes stand in for the few module classes that such pickles hold.
+"""
 
 from __future__ import annotations
 
@@ -12,19 +15,20 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch._utils import _rebuild_parameter, _rebuild_tensor, _rebuild_tensor_v2
 
-from static_dynamic.errors import UserError
+from static_dynamic.errors import RefusedFile, UserError, checkpoint_errors
 from static_dynamic.files import atomic_path
 from static_dynamic.stylize.networks import Generator, build_generator
 
 ROOT_CLASS = "GeneratorJ"
-# module classes that the original's pickles hold: none of them runs, their state alone is read
+# Module classes in the original's pickles. None of them is imported or run: only their state is read.
 STAND_INS = {
     ("models", ROOT_CLASS),
     ("models", "UpsamplingLayer"),
@@ -37,7 +41,7 @@ STAND_INS = {
     ("torch.nn.modules.conv", "Conv2d"),
     ("torch.nn.modules.upsampling", "Upsample"),
 }
-# plain containers and tensors
+# Functions and classes that rebuild plain containers and tensors.
 PLAIN = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -46,31 +50,17 @@ PLAIN = {
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
 }
-MAX_DEPTH = 16  # modules within modules
-DAMAGE = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    TypeError,
-    UnicodeError,
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-)
-
-
-class _Refused(Exception):
-    """A pickle asked for a class that no generator holds."""
+MAX_DEPTH = 16
+"""Deepest nesting of modules that is read; a generator has 4 levels."""
 
 
 class _StandIn:
-    """In place of a module's class: takes the state, does nothing."""
+    """Inert class that takes a module's state in place of the module's own class."""
 
-    dump_patches = False  # torch asks for it where an old file carries the source of its classes
+    dump_patches = False  # torch reads this attribute for old files that carry the source of their classes
+    _parameters: dict[str, Tensor | None]
+    _buffers: dict[str, Tensor | None]
+    _modules: dict[str, Any]
 
 
 class _GeneratorUnpickler(pickle.Unpickler):
@@ -79,10 +69,11 @@ class _GeneratorUnpickler(pickle.Unpickler):
             return PLAIN[module, name]
         if (module, name) in STAND_INS:
             return type(name, (_StandIn,), {})
-        raise _Refused(f"{module}.{name}")
+        raise RefusedFile(f"{module}.{name}")
 
 
-# what torch.load takes as ``pickle_module``: it subclasses the unpickler, so that `find_class` decides
+# The ``pickle_module`` of torch.load. torch subclasses its unpickler, so `find_class` decides what is
+# allowed.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted_pickle",
     Unpickler=_GeneratorUnpickler,
@@ -91,7 +82,7 @@ _RESTRICTED = SimpleNamespace(
 
 
 def load_generator(path: str | Path) -> Generator:
-    """Load a generator, in eval mode, on the CPU, in float32.
+    """Load a generator in eval mode, on the CPU, in float32.
 
     Parameters
     ----------
@@ -101,27 +92,22 @@ def load_generator(path: str | Path) -> Generator:
     Raises
     ------
     UserError
-        A missing or damaged file, one that holds no generator, or one that asks for a foreign class; nothing
-        of it has run then.
+        The file is missing or damaged, holds no generator, or asks for a class that is not allowed. No code
+        of the file has run.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
-    try:
+    with checkpoint_errors(path, allowed="the modules of a stylizer's generator"):
         state, config = _read(path)
-    except _Refused as error:
-        raise UserError(
-            f"checkpoint {path} was refused: it asks for {error}, which no generator of the stylizer holds"
-        ) from error
-    except (*DAMAGE, RecursionError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"checkpoint {path} is damaged ({line}): fetch it again") from error
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         net = build_generator(**{**infer_config(state), **config})
         net.load_state_dict({key: value.float() for key, value in state.items()})
     except KeyError as error:
-        raise UserError(f"checkpoint {path} holds no generator of the stylizer: it lacks {error}") from error
+        raise UserError(
+            f"checkpoint {path} holds no generator of the stylizer: {error} is missing"
+        ) from error
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path} does not fit the generator: {line}") from error
@@ -129,7 +115,7 @@ def load_generator(path: str | Path) -> Generator:
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict:
-    """Arguments of `build_generator`, from the shapes of a state dict.
+    """Infer the arguments of `build_generator` from the shapes of a state dict.
 
     Raises
     ------
@@ -149,7 +135,7 @@ def infer_config(state: Mapping[str, Tensor]) -> dict:
 
 
 def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
-    """Save a generator as safetensors, its arguments in the metadata; `half` stores two bytes a weight."""
+    """Save a generator as safetensors, with its arguments as metadata; `half` stores 2 bytes per weight."""
     state = {}
     for key, value in net.state_dict().items():
         value = value.detach().cpu().contiguous()
@@ -159,34 +145,34 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """State dict and what is known of the generator's arguments."""
+    """Return the state dict of a file, and the arguments of `build_generator` that the file states."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("generator", "{}"))
             return {key: file.get_tensor(key) for key in file.keys()}, config  # noqa: SIM118 (no iterator)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            # torch.load would hand such a file to its script loader
+            # torch.load would pass such a file to its script loader
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise _Refused("a TorchScript program")
+                raise RefusedFile("a TorchScript program")
     with warnings.catch_warnings():
-        # of old files, that the source of their classes is not here to compare
+        # torch warns about old files that the source of their classes cannot be compared
         warnings.simplefilter("ignore", UserWarning)
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)
         if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-            raise ValueError("more than tensors in it")
+            raise ValueError("it does not hold only tensors")
         return dict(content), {}
     if type(content).__name__ != ROOT_CLASS:
-        raise ValueError(f"a {type(content).__name__} in place of {ROOT_CLASS}")
+        raise ValueError(f"it holds a {type(content).__name__}, not a {ROOT_CLASS}")
     return dict(_tensors(content)), {"tanh": len(content._modules["conv_12"]._modules) > 1}
 
 
 def _tensors(module: _StandIn, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Keys and tensors of a module that was read with stand-ins."""
+    """Yield the keys and tensors of a module that was read with stand-ins."""
     if depth > MAX_DEPTH:
-        raise ValueError("modules too deep within modules")
+        raise ValueError(f"its modules are nested deeper than {MAX_DEPTH} levels")
     for table in (module._parameters, module._buffers):
         yield from ((prefix + name, value) for name, value in table.items() if isinstance(value, Tensor))
     for name, child in module._modules.items():

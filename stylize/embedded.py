@@ -1,76 +1,95 @@
-"""The embedded data set: real shots, as they are (style 0) and in the built-in styles, as a stylized folder
-in the cache."""
+"""Make the embedded data set in the cache: shots of real video, unstylized (style 0) and in every style."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
+from typing import cast
 
 import cv2
-from numpy.typing import NDArray
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.assets import cache_dir, fetch
-from static_dynamic.datasets import shots
 from static_dynamic.datasets.frames import open_frames
-from static_dynamic.datasets.shots import find_shots
+from static_dynamic.datasets.shots import SHOTS_VERSION, find_shots
 from static_dynamic.datasets.write import in_threads, write_folder
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
-from static_dynamic.files import write_text
-from static_dynamic.stylize import exemplars
-from static_dynamic.stylize.apply import make_style
-from static_dynamic.stylize.exemplars import render
+from static_dynamic.files import json_sha256, write_text
+from static_dynamic.stylize.apply import Style, make_style
+from static_dynamic.stylize.exemplars import RENDERING_VERSION, render
+from static_dynamic.stylize.flow import Frame
 from static_dynamic.stylize.generate import generate
 from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
-TRAINED_BATCH = 8  # frames a forward pass of a trained style
+TRAINED_BATCH = 8
+"""Frames per forward pass of a trained style."""
+# The texts of the tables' rows as they were in version 0.1, which hashed them with the rest.
+OLD_TEXTS = {
+    "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
+    "prepare": "stylize.embedded.prepare",
+}
+OLD_STYLE_TEXTS = {
+    "builtin": "four image-space renderings - watercolour, charcoal, neon, screen print",
+    "shipped": "four trained generators, few-shot patch-based, of the built-in renderings",
+}
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Make the embedded data set, once for each table of styles, and return its root.
+    """Make the embedded data set if the cache does not hold it, once per table of styles; return its root.
 
-    Goes on where it was stopped; a style of a clip is there whole or not at all.
+    An interrupted call is resumed by the next one. Each style of a clip is written whole or not at all.
     """
-    wanted = {
-        "dataset": OmegaConf.to_container(dataset, resolve=False),
-        "style": OmegaConf.to_container(style, resolve=True),
-        "code": [_digest(module.__file__) for module in (exemplars, shots)],
-    }
-    wanted["dataset"].pop("root")
-    wanted["style"]["styles"] = {0: None, **wanted["style"]["styles"]}  # what the quality card compares with
-    styles = {int(k): v for k, v in wanted["style"]["styles"].items()}
+    styles = {0: None, **{int(k): v for k, v in _plain(style.styles).items()}}
     device = choose_device(None)
     trained = {k: make_style(v, device) for k, v in styles.items() if v and "checkpoint" in v}
-    if trained:
-        wanted["weights"] = {k: style.identity for k, style in trained.items()}
-    name = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:12]
-    root = cache_dir() / "datasets" / f"embedded-{name}"
+    identity = identity_of(dataset, style, trained)
+    root = cache_dir() / "datasets" / f"embedded-{json_sha256(identity)[:12]}"
     if (root / "complete.json").exists():
         return root
     rendered = {k: v for k, v in styles.items() if k not in trained}
     jobs = []
     for clip, (path, crop, first) in _clips(dataset).items():
-        todo = {k: v for k, v in rendered.items() if not (root / f"style_{k}" / clip).exists()}
-        if todo:
-            jobs.append((clip, path, crop, first, todo))
+        missing = {k: v for k, v in rendered.items() if not (root / f"style_{k}" / clip).exists()}
+        if missing:
+            jobs.append((clip, path, crop, first, missing))
     settings = root, dataset.frames, dataset.short_side, dataset.jpeg_quality
     in_threads(lambda job: render_clip(*settings, *job), jobs, None, "render styles", "clip")
-    for k, style in trained.items():
+    for k, generator in trained.items():
         generate(
             make_jobs(root / "style_0", root / f"style_{k}", naming=NAMING),
-            style,
+            generator,
             batch_size=TRAINED_BATCH,
         )
-    write_text(root / "complete.json", json.dumps(wanted, indent=2) + "\n")
+    write_text(root / "complete.json", json.dumps(identity, indent=2) + "\n")
     return root
 
 
+def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
+    """Return all that decides the pixels of the data set, in the form that version 0.1 hashed.
+
+    Folders that version 0.1 made are therefore still found, and so are the runs on them.
+    """
+    clips, table = _plain(dataset) | OLD_TEXTS, _plain(style)
+    clips.pop("root")
+    table["styles"] = {0: None, **table["styles"]}
+    if table["name"] in OLD_STYLE_TEXTS:
+        table["about"] = OLD_STYLE_TEXTS[table["name"]]
+    identity = {"dataset": clips, "style": table, "code": [RENDERING_VERSION[:12], SHOTS_VERSION[:12]]}
+    if trained:
+        identity["weights"] = {k: generator.identity for k, generator in trained.items()}
+    return identity
+
+
+def _plain(config: DictConfig) -> dict:
+    return cast(dict, OmegaConf.to_container(config, resolve=True))
+
+
 def _clips(dataset: DictConfig) -> dict[str, tuple[Path, list[int] | None, int]]:
-    """Clip name -> video, crop, first frame; the first ``clips`` shots that are long enough."""
-    clips = {}
+    """Choose the first ``clips`` shots that are long enough: clip name -> video, crop, first frame."""
+    clips: dict[str, tuple[Path, list[int] | None, int]] = {}
     for source in dataset.sources:
         path = fetch(source.asset)
         for first, end in find_shots(path):
@@ -97,12 +116,20 @@ def render_clip(
     first: int,
     styles: dict[int, dict | None],
 ) -> None:
-    """Write ``root/style_<k>/<clip>/%06d.jpg`` for each style of `styles`; None is the scaled original."""
-    frames = open_frames(path).read(range(first, first + count))
+    """Write ``root/style_<k>/<clip>/%06d.jpg`` for each style of `styles`; style None is the scaled original.
+
+    Parameters
+    ----------
+    path, first, count
+        Video file, first frame and number of frames.
+    crop
+        Left, top, width and height of the visible picture; None: all of it.
+    """
+    video = open_frames(path).read(range(first, first + count))
     if crop is not None:
         left, top, width, height = crop
-        frames = frames[:, top : top + height, left : left + width]
-    frames = [scale(frame, short_side) for frame in frames]
+        video = video[:, top : top + height, left : left + width]
+    frames = [scale(frame, short_side) for frame in video]
     for k, style in styles.items():
         pictures = frames if style is None else (render(frame, style) for frame in frames)
         target = root / f"style_{k}" / clip
@@ -111,15 +138,12 @@ def render_clip(
         except (UserError, OSError):
             if not target.exists():
                 raise
-            # else another process was faster; it wrote the same
+            # else another process has written the same files first
 
 
-def scale(frame: NDArray, short_side: int) -> NDArray:
-    """Scale a frame (H, W, 3) to a short side."""
+def scale(frame: Frame, short_side: int) -> Frame:
+    """Scale a frame (H, W, 3) so that its shorter side has `short_side` pixels."""
     factor = short_side / min(frame.shape[:2])
-    size = tuple(round(side * factor) for side in frame.shape[1::-1])
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-
-
-def _digest(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+    height, width = (round(side * factor) for side in frame.shape[:2])
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return cv2.resize(frame, (width, height), interpolation=interpolation).astype(np.uint8, copy=False)

@@ -1,7 +1,7 @@
 """Four built-in styles: renderings of single frames that change colour and texture and keep motion.
 
-Every operation is local and the same everywhere and in every frame, so that a pattern moves with what
-carries it: no grain, hatching or halftone that would stick to the screen. Parameters are rows of
+Every operation is local and the same at every position and in every frame, so that patterns move with the
+objects. There is no grain, hatching or halftone that would stick to the screen. Parameters are rows of
 ``configs/style``.
 """
 
@@ -18,15 +18,20 @@ from static_dynamic.errors import UserError, nearest
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 RENDERINGS: dict[str, Callable[..., Frame]] = {}
 
+# Change this text if the pixels of any rendering change, and only then: frames that were rendered with
+# another version are not reused. (The value is the SHA-256 of this file in version 0.1, which frames made
+# with version 0.1 carry.)
+RENDERING_VERSION = "9578ea805b8a724097c1fff1b1c2f4e4dc7323bbf2bb2691e5992bfb8d8e0036"
+
 
 def rendering(function: Callable[..., Frame]) -> Callable[..., Frame]:
-    """Make a rendering known to the rows of ``configs/style`` under its name."""
+    """Register a rendering under the name by which rows of ``configs/style`` refer to it."""
     RENDERINGS[function.__name__] = function
     return function
 
 
 def render(frame: Frame, style: Mapping) -> Frame:
-    """Render one frame in a style: a mapping of ``rendering`` (its name) and that rendering's parameters."""
+    """Render one frame in a style: the name of a ``rendering`` with its parameters."""
     parameters = dict(style)
     name = parameters.pop("rendering")
     if name not in RENDERINGS:
@@ -38,20 +43,20 @@ def render(frame: Frame, style: Mapping) -> Frame:
 
 @rendering
 def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Frame:
-    """Watercolour: flat bright areas, colours pushed apart, soft dark outlines."""
-    flat = frame
+    """Watercolour: flat bright areas, saturated colours, soft dark outlines."""
+    flat: NDArray = frame
     for _ in range(2):
         flat = cv2.bilateralFilter(flat, d=7, sigmaColor=smooth, sigmaSpace=5)
     lab = cv2.cvtColor(flat.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # paper shines through
-    lab[..., 1:] *= saturation
+    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # the paper shines through
+    lab[..., 1:] = saturation * lab[..., 1:]
     colour = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
     return _to_uint8(colour * (1 - outline * edges(flat))[..., None])
 
 
 @rendering
 def charcoal(frame: Frame, radius: float, ink: float, paper: tuple[float, float, float]) -> Frame:
-    """Charcoal on tinted paper: no colour, strokes where brightness falls below its surroundings."""
+    """Charcoal on tinted paper: no colour, strokes where a pixel is darker than its surroundings."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     around = cv2.GaussianBlur(grey, (0, 0), radius)
     strokes = np.clip(1 + ink * (grey - around) / (around + 0.1), 0, 1)
@@ -61,14 +66,14 @@ def charcoal(frame: Frame, radius: float, ink: float, paper: tuple[float, float,
 
 @rendering
 def glow(frame: Frame, gain: float, spread: float) -> Frame:
-    """Neon: luminous contours on a dark ground, hue by the direction of the contour."""
+    """Neon: luminous contours on a dark ground, hue by direction of the contour."""
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 1.0)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.clip(gain * np.hypot(dx, dy), 0, 1)
-    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # a line and its reverse have one hue
+    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # opposite gradients have the same hue
     line = cv2.cvtColor(cv2.merge([hue, np.full_like(hue, 0.85), strength]), cv2.COLOR_HSV2RGB)
     halo = cv2.GaussianBlur(line, (0, 0), spread)
-    ground = np.float32([0.05, 0.02, 0.12]) + 0.35 * grey[..., None]
+    ground = np.array([0.05, 0.02, 0.12], np.float32) + 0.35 * grey[..., None]
     return _to_uint8(ground + line + 0.8 * halo)
 
 
@@ -76,13 +81,13 @@ def glow(frame: Frame, gain: float, spread: float) -> Frame:
 def screenprint(
     frame: Frame, palette: list[tuple[float, float, float]], smooth: int, outline: float
 ) -> Frame:
-    """Screen print: a few flat inks by brightness, relief of the fine structure, hard dark outlines."""
-    flat = cv2.medianBlur(frame, smooth)
+    """Screen print: a few flat inks by brightness, relief of fine structure, hard dark outlines."""
+    flat: NDArray = cv2.medianBlur(frame, smooth)
     grey = cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     inks = np.asarray(palette, np.float32)
     position = np.clip(grey, 0, 1) * (len(inks) - 1)
     level = np.floor(position)
-    # steps with a narrow ramp: a hard threshold would flicker
+    # inks blend over a narrow range of brightness, because a hard threshold would flicker
     ramp = np.clip((position - level - 0.5) * 6 + 0.5, 0, 1)[..., None]
     lower = level.astype(int)
     upper = np.minimum(lower + 1, len(inks) - 1)
@@ -92,7 +97,7 @@ def screenprint(
 
 
 def edges(frame: Frame) -> NDArray[np.float32]:
-    """Strength of contours in [0, 1], (H, W)."""
+    """Return the strength of contours in [0, 1], (H, W)."""
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 0.8)
     magnitude = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return np.clip((magnitude - 0.15) * 2.5, 0, 1)

@@ -1,10 +1,8 @@
-"""What a patch looks like, as features whose squared difference is a loss: VGG19 where its weights are
-here, differences of neighbours at several scales where they are not."""
+"""Features for the perceptual loss: VGG19 if its weights are on disk, else differences between pixels."""
 
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,31 +10,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from static_dynamic.errors import UserError
+from static_dynamic.errors import DAMAGED, UserError
 
 log = logging.getLogger(__name__)
 
-# widths of VGG19's convolutions, each followed by a ReLU; 0: max pooling
+# Output channels of VGG19's convolutions, each followed by a ReLU; 0 stands for max pooling.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
-HUB_FILE = "vgg19-dcbb9e9d.pth"  # as torchvision stores the ImageNet weights
+HUB_FILE = "vgg19-dcbb9e9d.pth"
+"""Name of the ImageNet weights in torch's hub cache, as torchvision stores them."""
 SCALES = 3
-# brings the substitute's loss to the size that VGG19's has in training, so that its weight keeps its meaning
+"""Number of resolutions at which `NeighbourDifferences` takes differences."""
 GAIN = 3.0
+"""Factor that makes the loss of `NeighbourDifferences` as large as that of VGG19: one weight fits both."""
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
-    """VGG19 features with the weights of a file, or of torch's hub cache; the substitute where neither is.
+    """Build VGG19 with the weights of a file or of torch's hub cache, or `NeighbourDifferences` without any.
 
     Raises
     ------
     UserError
-        A file that was named, and is not there or holds no VGG19.
+        The file `weights` does not exist or does not hold the weights of VGG19.
     """
     found = Path(weights).expanduser() if weights else Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
     if weights is None and not found.is_file():
         log.warning(
-            "no VGG19 weights at %s (vgg=FILE names another place): differences of neighbours at "
-            "%d scales take the place of its features",
+            "no VGG19 weights at %s (vgg=FILE gives another path): the perceptual loss uses differences of "
+            "neighbouring pixels at %d scales instead",
             found,
             SCALES,
         )
@@ -45,15 +45,7 @@ def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None
     try:
         state = torch.load(found, map_location="cpu", weights_only=True)
         features.load_state_dict({key: state[key] for key in features.state_dict()})
-    except (
-        OSError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        pickle.PickleError,
-    ) as error:
+    except (*DAMAGED, OSError) as error:
         raise UserError(
             f"vgg={found} holds no VGG19 weights (keys features.0.weight, ...): "
             f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
@@ -62,26 +54,28 @@ def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None
 
 
 class VGGFeatures(nn.Module):
-    """Outputs of some layers of VGG19, flattened and joined; keys as torchvision's.
+    """Outputs of some layers of VGG19, flattened and concatenated; state-dict keys are torchvision's.
 
-    Images stay in [-1, 1], unnormalised, and a convolution is read before its ReLU, as in the original.
+    As in the original, images are in [-1, 1] without ImageNet normalisation, and a convolution is read before
+    its ReLU.
     """
 
     def __init__(self, layers: Sequence[int] = (0, 3, 5)):
         super().__init__()
         self.layers = frozenset(layers)
         modules: list[nn.Module] = []
-        width = 3
-        for wider in VGG19:
-            if not wider:
+        inputs = 3
+        for outputs in VGG19:
+            if not outputs:
                 modules.append(nn.MaxPool2d(2))
                 continue
-            modules += [nn.Conv2d(width, wider, 3, padding=1), nn.ReLU()]
-            width = wider
+            modules += [nn.Conv2d(inputs, outputs, 3, padding=1), nn.ReLU()]
+            inputs = outputs
         self.features = nn.Sequential(*modules[: max(layers) + 1])
         self.eval().requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, units)
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the features of images: (B, 3, H, W) -> (B, units)."""
         found = []
         for i, layer in enumerate(self.features):
             x = layer(x)
@@ -91,10 +85,13 @@ class VGGFeatures(nn.Module):
 
 
 class NeighbourDifferences(nn.Module):
-    """Horizontal and vertical differences of neighbours at three scales, with the local mean: lines,
-    grain and tone, without any weights."""
+    """Horizontal and vertical differences of neighbouring pixels at three scales, and the coarse image.
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, H, W) -> (B, units)
+    The differences capture lines and grain, the coarse image captures tone. No weights are needed.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute the features of images: (B, 3, H, W) -> (B, units)."""
         found = []
         for _ in range(SCALES):
             found += [x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]]

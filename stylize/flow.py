@@ -1,37 +1,42 @@
-"""Dense optical flow: computed, followed, checked, written as ``.flo`` and as colour.
+"""Dense optical flow: compute, sample, warp, check, and write as ``.flo`` or as colour.
 
-A flow from frame a to frame b is (H, W, 2) float32, (right, down) in pixels: what is at x in a is at
-x + flow[x] in b.
+A flow from frame a to frame b is (H, W, 2) float32, (right, down) in pixels: the point at pixel x of a lies
+at x + flow[x] in b.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.datasets.frames import MAX_PIXELS
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
 
+Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Flow = NDArray[np.float32]  # (H, W, 2): right, down
-FLO_MAGIC = np.float32(202021.25).tobytes()  # Middlebury: "PIEH"
-# DIS needs one 8x8 patch at its second scale
+
+FLO_MAGIC = np.float32(202021.25).tobytes()
+"""First bytes of a Middlebury file: "PIEH"."""
 MIN_SIDE = 16
-# colours from one corner of the wheel to the next, with the channels that rise and fall (Baker et al., 2007):
-# red, yellow, green, cyan, blue, magenta, red
+"""Shortest side in pixels that DIS accepts: one 8x8 patch at its second scale."""
 ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1))
+"""Arcs of the colour wheel (Baker et al., 2007): number of hues, the channel that changes, +1 if it rises.
+
+The arcs lead from red over yellow, green, cyan, blue and magenta back to red.
+"""
 
 
-def dense_flow(start: NDArray[np.uint8], end: NDArray[np.uint8]) -> Flow:
-    """Flow from one RGB frame (H, W, 3) to another: DIS, medium preset, on grey images, as the original tool.
+def dense_flow(start: Frame, end: Frame) -> Flow:
+    """Compute the flow between two RGB frames (H, W, 3): DIS, medium preset, on grey, as the original tool.
 
     Raises
     ------
     UserError
-        Frames of different sizes, or smaller than DIS can take.
+        The frames differ in size, or are smaller than DIS accepts.
     """
     if start.shape != end.shape:
         raise UserError(
@@ -40,40 +45,43 @@ def dense_flow(start: NDArray[np.uint8], end: NDArray[np.uint8]) -> Flow:
         )
     if min(start.shape[:2]) < MIN_SIDE:
         raise UserError(
-            f"optical flow needs frames of {MIN_SIDE}x{MIN_SIDE} pixels at least, "
+            f"optical flow needs frames of at least {MIN_SIDE}x{MIN_SIDE} pixels, "
             f"these have {start.shape[1]}x{start.shape[0]}"
         )
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end)]
-    return cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(*grey, None)
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined] # no stub
+    return dis.calc(*grey, None)
 
 
 def grid(height: int, width: int) -> NDArray[np.float32]:
-    """Coordinates (x, y) of every pixel, (H, W, 2)."""
-    return np.stack(np.meshgrid(*map(np.float32, (range(width), range(height)))), axis=-1)
+    """Return the coordinates (x, y) of every pixel, (H, W, 2)."""
+    return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
-    """Bilinear values of an image (H, W[, C]) at positions (h, w, 2) in x, y; its border goes on outside."""
-    return cv2.remap(image, positions, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    """Sample an image (H, W[, C]) bilinearly at positions (h, w, 2) in x, y; repeat its border outside."""
+    none: Any = None  # OpenCV's stubs do not know that both maps may come as one array
+    return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
 def warp(image: NDArray, flow: Flow) -> NDArray:
-    """Fetch an image along a flow: ``out[x] = image[x + flow[x]]``.
+    """Warp an image backwards along a flow: ``out[x] = image[x + flow[x]]``.
 
-    With the flow from frame b to frame a this makes a look like b.
+    With the flow from frame b to frame a, warping frame a reproduces frame b.
     """
     return look_up(image, grid(*flow.shape[:2]) + flow)
 
 
-def consistent(there: Flow, back: Flow) -> NDArray[np.bool_]:
-    """Where a flow and the flow back agree and stay in the picture, (H, W): elsewhere is occluded or unknown.
+def consistent(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
+    """Return where the forward and the backward flow agree and stay inside the picture, (H, W).
 
-    The tolerance is that of Sundaram, Brox and Keutzer (ECCV 2010): 0.01 (\\|f\\|^2 + \\|b\\|^2) + 0.5.
+    Elsewhere the pixel is occluded or its flow is wrong. The tolerance is that of Sundaram, Brox and Keutzer
+    (ECCV 2010): 0.01 (\\|f\\|^2 + \\|b\\|^2) + 0.5.
     """
-    height, width = there.shape[:2]
-    target = grid(height, width) + there
-    returned = look_up(back, target)
-    gap, size = _square(there + returned), _square(there) + _square(returned)
+    height, width = forward.shape[:2]
+    target = grid(height, width) + forward
+    returned = look_up(backward, target)
+    gap, size = _square(forward + returned), _square(forward) + _square(returned)
     inside = ((target >= 0) & (target <= (width - 1, height - 1))).all(-1)
     return inside & (gap < 0.01 * size + 0.5)
 
@@ -86,31 +94,8 @@ def write_flo(path: Path, flow: Flow) -> None:
         temporary.write_bytes(header + np.ascontiguousarray(flow, "<f4").tobytes())
 
 
-def read_flo(path: Path) -> Flow:
-    """Read a flow in the Middlebury format.
-
-    Raises
-    ------
-    UserError
-        Another kind of file, one that is cut short, or one that claims more pixels than any frame has.
-    """
-    with path.open("rb") as file:
-        header = file.read(12)
-        if len(header) < 12 or header[:4] != FLO_MAGIC:
-            raise UserError(f"{path} is not a .flo file (it does not begin with PIEH): compute it anew")
-        width, height = map(int, np.frombuffer(header, "<i4", offset=4))
-        if width < 1 or height < 1 or width * height > MAX_PIXELS:
-            raise UserError(f"{path} claims {width}x{height} pixels: not read")
-        size = 8 * width * height
-        data = file.read(size + 1)
-    if len(data) != size:
-        kind = "is cut short" if len(data) < size else "is longer than its header says"
-        raise UserError(f"{path} {kind} ({width}x{height} pixels need {12 + size} bytes): compute it anew")
-    return np.frombuffer(data, "<f4").reshape(height, width, 2).astype(np.float32)
-
-
 def colour_wheel() -> NDArray[np.float32]:
-    """The 55 hues of the Middlebury wheel, (55, 3) RGB in 0..255, from red (motion to the right) on."""
+    """Return the 55 hues of the Middlebury wheel, (55, 3) RGB in 0..255; red, the first, is to the right."""
     colour, wheel = np.array([255, 0, 0]), []
     for count, channel, sign in ARCS:
         for i in range(count):
@@ -118,20 +103,20 @@ def colour_wheel() -> NDArray[np.float32]:
             row[channel] = (0 if sign > 0 else 255) + sign * (255 * i // count)
             wheel.append(row)
         colour[channel] += sign * 255
-    return np.float32(wheel)
+    return np.array(wheel, np.float32)
 
 
-def colour_flow(flow: Flow, full: float | None = None) -> NDArray[np.uint8]:
+def colour_flow(flow: Flow, full: float | None = None) -> Frame:
     """Colour-code a flow: (H, W, 3) RGB, hue by direction, white where nothing moves.
 
     Parameters
     ----------
     full
-        Length in pixels that gets full colour; what is longer is darkened. None: the longest vector of this
-        flow, as the ``FlowImages`` of VOS data sets have it; colours of two frames then are not comparable.
+        Length in pixels that gets full colour; longer vectors are darkened. None: the longest vector of this
+        flow, as in the ``FlowImages`` of VOS data sets; the colours of two frames are then not comparable.
     """
     length = np.sqrt(_square(flow))
-    # 1e-5, so that a still frame is white
+    # 1e-5 avoids a division by zero, so that a frame without motion is white
     scale = float(length.max()) + 1e-5 if full is None else full
     radius = (length / scale)[..., None]
     wheel = colour_wheel()

@@ -1,12 +1,12 @@
-"""Stylize videos: folders of frames, video files, or a folder of many of them.
+"""Stylize videos: folders of frames, video files, or a folder of several videos.
 
     python main.py task=stylize checkpoint=FILE task.input=VIDEOS task.outdir=ROOT
     python main.py task=stylize style=shipped dataset=Diving48 stylized_data_dir=ROOT
     python -m stylize.generate --checkpoint F --data_root D --dir_input I --outdir O --device cpu
 
-Decoding, the network and encoding overlap. The same command goes on where an earlier one stopped, to the
-same files. Exit status: 0 all done; 1 some frames could not be read: named, counted and left out; 2 an
-error that stopped it.
+Decoding, network and encoding run at the same time. After an interruption the same command resumes and
+writes the same files. Exit status: 0 if all frames are done; 1 if some frames could not be read (these frames
+are reported and left out); 2 for an error that stopped the command.
 """
 
 from __future__ import annotations
@@ -22,73 +22,83 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import BadFrames
-from static_dynamic.device import choose_device
+from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.errors import UserError
-from static_dynamic.files import atomic_path, write_text
+from static_dynamic.files import write_text
 from static_dynamic.stylize.apply import PRECISIONS, Style, make_style
-from static_dynamic.stylize.jobs import SAME, Chunk, Job, Skipped, finish, make_jobs
+from static_dynamic.stylize.flow import Frame
+from static_dynamic.stylize.jobs import SAME, Chunk, Job, Result, Skipped, finish, make_jobs
+from static_dynamic.stylize.sequences import JPEG_QUALITY, write_image
 from static_dynamic.stylize.training_config import GUIDES
 
 log = logging.getLogger(__name__)
 
-SKIPPED_FILE = "skipped.json"  # beside the frames of a video that lost some
-IDENTITY_FILE = ".stylize.json"  # of a style's folder: what made it
-JPEG_QUALITY = 95
+SKIPPED_FILE = "skipped.json"
+"""File beside the frames of a video that lists the frames that were left out."""
+IDENTITY_FILE = ".stylize.json"
+"""File in the folder of a style that names the weights and options of its frames."""
 DEFAULT_NAMING = "%06d.jpg"
+BATCH_SIZE = 8
+"""Default number of frames per forward pass."""
+OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}
+"""Values of ``--precision`` up to version 0.1."""
+
+Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
+"""A chunk and the function that reads it, or a job and a function that does nothing."""
 
 
 def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2) -> list[Skipped]:
-    """Stylize the jobs that are not done yet; return what was left out, also by earlier runs.
+    """Stylize the jobs that are not finished; return the frames that this run or an earlier one left out.
 
     Raises
     ------
     UserError
-        A frame could not be written; what was written before is whole, and the same call goes on.
+        A frame could not be written. The files written before are complete, and the same call resumes.
     """
     skipped: list[Skipped] = []
-    waiting: deque[Callable[[], None]] = deque()
+    waiting: deque[Callable[[], object]] = deque()
     with (
         ThreadPoolExecutor(workers) as decoders,
         ThreadPoolExecutor(workers) as encoders,
         tqdm(desc="stylize", unit="frame", smoothing=0.05) as bar,
     ):
-        pieces = _pieces(jobs, batch_size, skipped, bar)
+        tasks = _tasks(jobs, batch_size, skipped, bar)
         try:
-            for piece, frames in _ahead(decoders, pieces, 2 * workers):
-                if isinstance(piece, Job):
-                    waiting.append(partial(_finish, piece, skipped))
+            for item, frames in _prefetch(decoders, tasks, 2 * workers):
+                if isinstance(item, Job):
+                    waiting.append(partial(_finish, item, skipped))
                 else:
-                    for write in _stylized(piece, frames, style):
+                    for write in _stylized(item, frames, style):
                         waiting.append(encoders.submit(write).result)
-                    waiting.append(partial(bar.update, len(piece.indices)))
-                # so many frames may wait for the disk
+                    waiting.append(partial(bar.update, len(item.indices)))
+                # bound the number of frames in memory that wait to be written
                 while len(waiting) > 2 * workers + 2 * batch_size:
                     waiting.popleft()()
             while waiting:
                 waiting.popleft()()
         except OSError as error:
             raise UserError(
-                f"{error.filename or 'a frame'} could not be written ({error.strerror}): make room, "
-                "and give the same command again to go on"
+                f"{error.filename or 'a frame'} could not be written ({error.strerror}): free some space; "
+                "the same command resumes"
             ) from error
         finally:
-            # what was not begun is left; what was begun is written whole
+            # drop the tasks that have not started; those that run complete their files
             decoders.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
     return skipped
 
 
-def _pieces(
-    jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm
-) -> Iterator[tuple[Chunk | Job, Callable[[], dict]]]:
-    """Every chunk to read, and each job after its last chunk; the bar's total grows from the mean."""
+def _tasks(jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm) -> Iterator[Task]:
+    """Yield every chunk that must be read, and each job after its last chunk.
+
+    The length of videos that are not open yet is unknown: the total of the progress bar is extrapolated from
+    the mean length so far.
+    """
     opened = total = 0
     for done, job in enumerate(jobs):
         if job.target.exists() and job.folder != job.target:
@@ -106,62 +116,50 @@ def _pieces(
         yield job, dict
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, tasks: Iterable[tuple[Chunk | Job, Callable[[], dict]]], count: int
-) -> Iterator[tuple[Chunk | Job, dict]]:
-    """Run tasks in a pool, `count` of them ahead; their results in order."""
+def _prefetch(
+    pool: ThreadPoolExecutor, tasks: Iterable[Task], count: int
+) -> Iterator[tuple[Chunk | Job, dict[int, Result]]]:
+    """Run the tasks in a pool, at most `count` ahead of the consumer; yield their results in order."""
     running: deque[tuple[Chunk | Job, Future]] = deque()
-    for label, task in tasks:
-        running.append((label, pool.submit(task)))
+    for item, task in tasks:
+        running.append((item, pool.submit(task)))
         if len(running) > count:
-            label, future = running.popleft()
-            yield label, future.result()
+            item, future = running.popleft()
+            yield item, future.result()
     while running:
-        label, future = running.popleft()
-        yield label, future.result()
+        item, future = running.popleft()
+        yield item, future.result()
 
 
-def _stylized(
-    chunk: Chunk, frames: dict[int, NDArray | BadFrames], style: Style
-) -> Iterator[Callable[[], None]]:
-    """Run the network on a chunk; yield what writes each of its frames."""
+def _stylized(chunk: Chunk, frames: dict[int, Result], style: Style) -> Iterator[Callable[[], None]]:
+    """Run the network on a chunk; yield one function per frame that writes it."""
     job = chunk.job
     bad = {i: frame for i, frame in frames.items() if isinstance(frame, BadFrames)}
     for reason in dict.fromkeys(bad.values()):
         numbers = [i for i, error in bad.items() if error is reason]
         log.warning("%s, frame %d: %s", job.name, numbers[0] + 1, reason)
         job.skipped.append(Skipped(job.name, numbers[0] + 1, len(numbers), str(reason)))
-    good = {i: frame for i, frame in frames.items() if i not in bad}
+    good = {i: frame for i, frame in frames.items() if not isinstance(frame, BadFrames)}
     for shape in dict.fromkeys(frame.shape for frame in good.values()):
-        alike = [i for i, frame in good.items() if frame.shape == shape]
-        result = style(np.stack([good[i] for i in alike]))
-        for position, i in enumerate(alike):
+        of_shape = [i for i, frame in good.items() if frame.shape == shape]
+        result = style(np.stack([good[i] for i in of_shape]))
+        for position, i in enumerate(of_shape):
             yield partial(_write_one, job.folder / job.names[i], result, position)
 
 
-def _write_one(path: Path, result: Callable[[], NDArray], position: int) -> None:
-    write_frame(path, result()[position])
-
-
-def write_frame(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write one RGB frame, whole or not at all; its ending says the format."""
-    settings = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix.lower() in (".jpg", ".jpeg") else []
-    done, data = cv2.imencode(path.suffix, image[..., ::-1], settings)
-    if not done:
-        raise RuntimeError(f"{path}: the image was not encoded")
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+def _write_one(path: Path, result: Callable[[], Frame], position: int) -> None:
+    write_image(path, result()[position])
 
 
 def _finish(job: Job, skipped: list[Skipped]) -> None:
-    """Close a job whose frames are all written, and add what it lost."""
+    """Finish a job whose frames are all written, and record the frames that it left out."""
     skipped += job.skipped
     note = job.folder / SKIPPED_FILE
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # of a run before the input was mended
-    # of a video without any readable frame nothing is made: the next run tries again
+        note.unlink(missing_ok=True)  # from an earlier run, before the input was repaired
+    # If no frame of a video is readable, its job stays unfinished and the next run tries again.
     if any((job.folder / name).exists() for name in job.names):
         finish(job)
 
@@ -172,12 +170,12 @@ def _read_skipped(job: Job) -> list[dict]:
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Note what makes the frames of a style's folder.
+    """Record which weights and options make the frames in a style's folder.
 
     Raises
     ------
     UserError
-        Something else made those that are there.
+        The folder holds frames that were made with other weights or options.
     """
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
@@ -196,15 +194,17 @@ def stylize(
     naming: str,
     first: int = 1,
     guides: tuple[Path, ...] = (),
-    batch_size: int = 8,
+    batch_size: int = BATCH_SIZE,
     workers: int = 2,
     shard: int = 0,
     num_shards: int = 1,
     in_place: bool = False,
     videos: frozenset[str] | None = None,
 ) -> int:
-    """Stylize the videos at `source` (of those the `videos` named), once for each target folder; print what
-    was done and left out; return the exit status."""
+    """Stylize the videos at `source` once per target folder; print a summary; return the exit status.
+
+    For the parameters see `make_jobs`.
+    """
     status = 0
     for target, style in targets.items():
         if style.guides != len(guides):
@@ -234,21 +234,32 @@ def stylize(
 
 @command
 def main() -> int:
-    """Run from the command line, with the original's options and ours."""
+    """Stylize the input of the command line: the original program's options and further ones."""
     parser = Options(__doc__, prog="python -m stylize.generate")
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--data_root", type=Path, default=Path())
-    parser.add_argument("--dir_input", required=True, help="frames, a video, or videos, in data_root")
-    parser.add_argument("--outdir", type=Path, required=True)
-    parser.add_argument("--device")
+    add = parser.add_argument
+    add("--checkpoint", type=Path, required=True, help="trained generator")
+    add("--data_root", type=Path, default=Path(), help="folder that the other folders are relative to")
+    add("--dir_input", required=True, help="folder of frames, video file, or folder of videos, in data_root")
+    add("--outdir", type=Path, required=True, help="folder of the stylized frames")
+    add("--device", help=f"{DEVICES} (default: a GPU if there is one)")
     for guide in GUIDES:
-        parser.add_argument(f"--{guide}", help="guide images of the same names, in data_root")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--workers", type=int, default=max(2, (os.cpu_count() or 2) // 2))
-    parser.add_argument("--precision", choices=sorted(PRECISIONS))
-    parser.add_argument("--naming", default=SAME, help="same (default), or a form like %%06d.jpg")
-    parser.add_argument("--num_shards", type=int, default=1)
-    parser.add_argument("--shard", type=int, default=0)
+        add(f"--{guide}", help="folder of guide images with the names of the frames, in data_root")
+    add("--batch_size", type=int, default=BATCH_SIZE, help="frames per forward pass (default: %(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=max(2, (os.cpu_count() or 2) // 2),
+        help="threads that decode and encode",
+    )
+    add(
+        "--precision",
+        type=lambda value: OLD_PRECISIONS.get(value, value),
+        choices=list(PRECISIONS),
+        help="number format of the network (default: fp16 on a GPU, else fp32)",
+    )
+    add("--naming", default=SAME, help="same (default: as the input), or a pattern like %%06d.jpg")
+    add("--num_shards", type=int, default=1, help="parts that the videos are split into, one per command")
+    add("--shard", type=int, default=0, help="part that this command does, counted from 0")
     given = parser.parse_args()
     style = make_style({"checkpoint": given.checkpoint}, choose_device(given.device), given.precision)
     return stylize(

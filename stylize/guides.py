@@ -1,7 +1,8 @@
-"""Gaussian-disk guides: coloured spots that ride on what moves, as extra input of the stylizer.
+"""Gaussian-disk guides: coloured spots that follow the motion of an object, an extra input of the stylizer.
 
-Points are strewn over the mask of each key frame (Poisson disk), carried along the flow to every other
-frame, and drawn as Gaussians of random colour; so a patch tells where on the object it is.
+Points are sampled on the mask of each key frame (Poisson-disk sampling), tracked along the flow into every
+other frame, and drawn as Gaussians of random colour. The colours tell the stylizer where on the object a
+patch lies.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.stylize.flow import Flow
+from static_dynamic.stylize.flow import Flow, Frame
 
 Points = NDArray[np.float64]  # (N, 2): x, y
-TRIES = 30  # candidates around a point before it is given up (Bridson, SIGGRAPH 2007)
+TRIES = 30
+"""Candidates that are tried around a point before the point is retired (Bridson, SIGGRAPH 2007)."""
 
 
-def poisson_disk(width: float, height: float, radius: float, draw: np.random.Generator) -> Points:
-    """Points in [0, width] x [0, height], none nearer than `radius` to another, dense (Bridson's method)."""
-    cell = radius / np.sqrt(2)  # one point a cell at most
+def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
+    """Sample [0, width] x [0, height] densely with points never closer than `radius` (Bridson's method)."""
+    cell = radius / np.sqrt(2)  # a cell holds at most one point
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
-    # two cells of margin, so that a neighbourhood is always a full square; far points stand for none
+    # Point of each cell; a far away point marks an empty cell. A margin of two cells on every side makes each
+    # neighbourhood a full 5x5 square.
     taken = np.full((rows + 4, columns + 4, 2), -1e9)
     limit = np.array([width, height])
 
@@ -33,12 +36,12 @@ def poisson_disk(width: float, height: float, radius: float, draw: np.random.Gen
 
     points: list[NDArray] = []
     active: list[NDArray] = []
-    place(draw.uniform(0, limit))
+    place(rng.uniform(0, limit))
     while active:
-        i = int(draw.integers(len(active)))
-        angle = draw.uniform(0, 2 * np.pi, TRIES)
-        # uniform over the ring from radius to twice the radius
-        distance = radius * np.sqrt(draw.uniform(1, 4, TRIES))
+        i = int(rng.integers(len(active)))
+        angle = rng.uniform(0, 2 * np.pi, TRIES)
+        # candidates are uniform over the ring between radius and 2 radius
+        distance = radius * np.sqrt(rng.uniform(1, 4, TRIES))
         ring = active[i] + distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         for candidate in ring[((ring >= 0) & (ring <= limit)).all(1)]:
             column, row = (candidate / cell).astype(int)
@@ -52,16 +55,19 @@ def poisson_disk(width: float, height: float, radius: float, draw: np.random.Gen
     return np.array(points)
 
 
-def strew(mask: NDArray[np.uint8], radius: float, draw: np.random.Generator) -> Points:
-    """Poisson-disk points where a mask (H, W) is over 64."""
+def sample_points(mask: NDArray[np.uint8], radius: float, rng: np.random.Generator) -> Points:
+    """Sample Poisson-disk points where a mask (H, W) is brighter than 64."""
     height, width = mask.shape
-    points = poisson_disk(width - 1, height - 1, radius, draw)
+    points = poisson_disk(width - 1, height - 1, radius, rng)
     x, y = points.astype(int).T
     return points[mask[y, x] > 64]
 
 
-def carry(points: Points, flow: Flow) -> Points:
-    """Points one frame on: each moved by the flow where it is, bilinear; outside, by the nearest in it."""
+def track(points: Points, flow: Flow) -> Points:
+    """Move points (N, 2) by the flow to the next frame, sampled bilinearly.
+
+    A point outside the picture moves by the flow of the nearest pixel.
+    """
     height, width = flow.shape[:2]
     x, y = points.clip(0, (width - 1, height - 1)).T
     left, top = np.minimum(x.astype(int), width - 2), np.minimum(y.astype(int), height - 2)
@@ -73,10 +79,11 @@ def carry(points: Points, flow: Flow) -> Points:
 
 def draw_disks(
     points: Iterable[NDArray], colours: Iterable[NDArray], sigma: float, height: int, width: int
-) -> NDArray[np.uint8]:
-    """Gaussian spots over black, (H, W, 3): each blends towards its colour with weight exp(-d^2 / sigma^2).
+) -> Frame:
+    """Draw Gaussian spots on black, (H, W, 3); the weight of a spot's colour is exp(-d^2 / sigma^2).
 
-    A spot is drawn within 3 sigma (a square); later ones lie over earlier ones, as in the original tool.
+    A spot fills a square of 3 sigma around its point. Later spots cover earlier ones, as in the original
+    tool.
     """
     canvas = np.zeros((height, width, 3), np.float32)
     reach = int(3 * sigma)

@@ -1,4 +1,4 @@
-"""What is to be stylized: videos, the names of their frames, and the pieces they are read in."""
+"""Videos to stylize, the names of their output frames, and the chunks of frames for one batch."""
 
 from __future__ import annotations
 
@@ -12,31 +12,47 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from static_dynamic.datasets.discovery import find_video, list_videos
-from static_dynamic.datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.datasets.frames import (
+    BadFrames,
+    FrameFolder,
+    Frames,
+    ImageSequence,
+    VideoFile,
+    open_frames,
+)
 from static_dynamic.errors import UserError
 from static_dynamic.files import remove_leftovers
+from static_dynamic.stylize.flow import Frame
 
-SAME = "same"  # frames keep the names of the input
+SAME = "same"
+"""Value of ``naming`` for which output frames keep the names of the input frames."""
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
+
+Result = Frame | BadFrames
+"""A frame (H, W, C), or the reason why it cannot be read."""
+Reader = Callable[[range, bool], Iterator[tuple[int, Result]]]
+"""Reads the frames of an index range; with False, skips them because they are not needed."""
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """Frames that were left out, with the reason."""
+    """Consecutive frames that could not be stylized, and the reason."""
 
     video: str
-    frame: int | None  # the first, counted from 1; None: the whole video
+    frame: int | None  # the first of the frames, counted from 1; None: the whole video
     count: int
     reason: str
 
 
 @dataclass
 class Job:
-    """One video in one style. Frames are collected in ``folder``, which takes its name ``target`` once they
-    are all there; where both are the same they are seen as they come."""
+    """One video in one style.
+
+    Frames are written to ``folder``, which is renamed to ``target`` when all frames are there. If both are
+    the same folder, frames appear in it one by one.
+    """
 
     name: str
     source: Path
@@ -49,32 +65,36 @@ class Job:
 
     @cached_property
     def frames(self) -> Frames:
-        """The input."""
+        """Frames of the input video."""
         return open_frames(self.source)
 
     @cached_property
     def names(self) -> list[str]:
-        """File names of the output, by frame."""
-        if self.naming == SAME and not isinstance(self.frames, VideoFile):
-            # the keys of a frame store have no ending
+        """File name of each output frame."""
+        if self.naming == SAME and isinstance(self.frames, ImageSequence):
+            # the keys of a frame store have no suffix
             return [name.name if name.suffix else f"{name.name}.png" for name in map(Path, self.frames.names)]
         pattern = "%06d.png" if self.naming == SAME else self.naming
         return [pattern % i for i in range(self.first, self.first + len(self.frames))]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        """The pieces that are not there yet, in order: the same pieces whatever was there before, so that
-        a frame is always computed beside the same others."""
+        """Yield the chunks of `size` frames that have not been written yet, in order.
+
+        The boundaries of chunks do not depend on what has been written. A frame is therefore always computed
+        in the same batch, and an interrupted run gives the same bytes.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
-        read = _sequential(self.frames) if isinstance(self.frames, VideoFile) else self._one_by_one
+        video = self.frames if isinstance(self.frames, VideoFile) else None
+        read = _sequential(video) if video is not None else self._one_by_one
         for first in range(0, len(self.names), size):
             indices = range(first, min(first + size, len(self.names)))
-            there = all((self.folder / self.names[i]).exists() for i in indices)
-            # a video file is read in order, also what is there already
-            if not there or isinstance(self.frames, VideoFile):
-                yield Chunk(self, indices, read, there)
+            written = all((self.folder / self.names[i]).exists() for i in indices)
+            # A video file is decoded in order, so written chunks are passed through as well.
+            if not written or video is not None:
+                yield Chunk(self, indices, read, written)
 
-    def _one_by_one(self, indices: range, wanted: bool) -> Iterator[tuple[int, NDArray | BadFrames]]:
+    def _one_by_one(self, indices: range, wanted: bool) -> Iterator[tuple[int, Result]]:
         for i in indices:
             try:
                 yield i, self.frames.read([i])[0]
@@ -83,45 +103,45 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, dict[str, int] | None]]:
-        """The guides, with the position of each stem; None where they go by position."""
-        opened = [open_frames(path) for path in self.guides]
+        """Frames of each guide, with the position of each file stem; None if guides match by position."""
         by_name = isinstance(self.frames, FrameFolder)
-        return [
-            (
-                g,
-                {Path(n).stem: i for i, n in enumerate(g.names)}
-                if by_name and not isinstance(g, VideoFile)
-                else None,
-            )
-            for g in opened
-        ]
+        found: list[tuple[Frames, dict[str, int] | None]] = []
+        for guide in map(open_frames, self.guides):
+            if by_name and isinstance(guide, ImageSequence):
+                found.append((guide, {Path(name).stem: i for i, name in enumerate(guide.names)}))
+            else:
+                found.append((guide, None))
+        return found
 
-    def with_guides(self, i: int, frame: NDArray) -> NDArray:
-        """A frame and its guides, (H, W, 3 + 3 per guide)."""
+    def with_guides(self, i: int, frame: Frame) -> Frame:
+        """Return frame `i` concatenated with its guide images, (H, W, 3 + 3 per guide)."""
         parts = [frame]
         for frames, positions in self.guide_frames:
-            stem = Path(self.frames.names[i]).stem if positions is not None else ""
-            if positions is not None and stem not in positions:
-                raise BadFrames(f"guide {frames.path} has no image {stem}")
-            parts.append(frames.read([i if positions is None else positions[stem]])[0])
+            position = i
+            if positions is not None and isinstance(self.frames, FrameFolder):
+                stem = Path(self.frames.names[i]).stem
+                if stem not in positions:
+                    raise BadFrames(f"guide {frames.path} has no image {stem}")
+                position = positions[stem]
+            parts.append(frames.read([position])[0])
             if parts[-1].shape != frame.shape:
-                raise BadFrames(f"guide {frames.path}: image {i + 1} has another size than the frame")
+                raise BadFrames(f"guide {frames.path}: image {i + 1} differs in size from the frame")
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else frame
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some frames of a job."""
+    """Frames of a job that are read together and stylized in one batch."""
 
     job: Job
     indices: range
-    reader: Callable[[range, bool], Iterator[tuple[int, NDArray | BadFrames]]]
-    there: bool  # already written
+    reader: Reader
+    written: bool
 
-    def read(self) -> dict[int, NDArray | BadFrames]:
-        """Frame (H, W, C) or what is wrong with it, by number; nothing for what is there already."""
-        found = {}
-        for i, frame in self.reader(self.indices, not self.there):
+    def read(self) -> dict[int, Result]:
+        """Read the frames with their guides, by index; of a chunk that has been written, read nothing."""
+        found: dict[int, Result] = {}
+        for i, frame in self.reader(self.indices, not self.written):
             try:
                 found[i] = frame if isinstance(frame, BadFrames) else self.job.with_guides(i, frame)
             except BadFrames as error:
@@ -129,34 +149,38 @@ class Chunk:
         return found
 
 
-def _sequential(video: VideoFile) -> Callable[[range, bool], Iterator[tuple[int, NDArray | BadFrames]]]:
-    """A reader of a video file: its pieces are asked for by several threads and decoded in turn."""
-    turn = threading.Condition()
-    state = {"at": 0, "frames": video.frames(), "error": None}
+def _sequential(video: VideoFile) -> Reader:
+    """Make a reader of a video file that decodes each frame once, although threads call it in any order."""
+    condition = threading.Condition()
+    source = video.frames()
+    next_index = count = 0
+    failure: BadFrames | None = None
 
-    def read(indices: range, wanted: bool) -> Iterator[tuple[int, NDArray | BadFrames]]:
-        found = {}
-        with turn:
-            # pieces are begun in order, so whoever is waited for is at work
-            turn.wait_for(lambda: state["at"] == indices.start)
+    def read(indices: range, wanted: bool) -> Iterator[tuple[int, Result]]:
+        nonlocal next_index, count, failure
+        found: dict[int, Result] = {}
+        with condition:
+            # Chunks are submitted in order, so the thread that is waited for is running already.
+            condition.wait_for(lambda: next_index == indices.start)
             try:
-                if state["error"] is None:
-                    for i, frame in islice(state["frames"], len(indices)):
+                if failure is None:
+                    for i, frame in islice(source, len(indices)):
                         if wanted:
                             found[i] = frame.to_ndarray(format="rgb24")
-                        state["last"] = i
-                    if state.get("last", -1) < indices[-1]:
+                        count = i + 1
+                    if count <= indices[-1]:
                         raise BadFrames(
-                            f"{video.path} ends after {state.get('last', -1) + 1} frames, "
-                            f"{len(video)} were announced (truncated?)"
+                            f"{video.path} ends after {count} frames, its header says {len(video)} "
+                            "(truncated?)"
                         )
             except BadFrames as error:
-                state["error"] = error
+                failure = error
             finally:
-                state["at"] = indices.stop
-                turn.notify_all()
-        missing = state["error"]
-        yield from ((i, found.get(i, missing)) for i in indices if i in found or missing)
+                next_index = indices.stop
+                condition.notify_all()
+            if failure is not None:
+                found = {i: found.get(i, failure) for i in indices}
+        yield from found.items()
 
     return read
 
@@ -173,27 +197,28 @@ def make_jobs(
     in_place: bool = False,
     videos: frozenset[str] | None = None,
 ) -> list[Job]:
-    """The videos at `source` (a folder of frames, a video file, or a folder of those, in class folders or
-    not), each to become ``target/VIDEO``; those of one shard.
+    """List the jobs of one shard: each video at `source` becomes the folder ``target/VIDEO``.
 
     Parameters
     ----------
-    videos
-        Names of those that are wanted, of a folder of many; None: all.
+    source
+        A folder of frames, a video file, or a folder of several videos, with or without class folders.
     naming, first
-        Form of the names of frames, and the number of the first.
+        Pattern of the names of frames, and the number of the first frame.
     in_place
-        A folder of frames goes to `target` itself.
+        Write the frames of a single video to `target` itself.
+    videos
+        Names of the wanted videos, if `source` holds several; None: all.
 
     Raises
     ------
     UserError
-        Nothing to read there, or options that make no sense.
+        There is no video at `source`, or an option has an impossible value.
     """
     if naming != SAME and not PATTERN.fullmatch(naming):
-        raise UserError(f"naming={naming}: 'same', or a form like %06d.jpg or frame_%05d.jpg is expected")
+        raise UserError(f"naming={naming}: give 'same', or a pattern like %06d.jpg or frame_%05d.jpg")
     if not 0 <= shard < num_shards:
-        raise UserError(f"shard={shard}: shards count from 0 to num_shards - 1 ({num_shards - 1})")
+        raise UserError(f"shard={shard}: shards count from 0 to the number of shards - 1 ({num_shards - 1})")
     if not source.exists():
         raise UserError(f"input {source} does not exist")
     single = source.is_file() or bool(getattr(open_frames(source), "names", True))
@@ -214,10 +239,10 @@ def make_jobs(
 
 
 def finish(job: Job) -> None:
-    """Give a job's folder its name."""
+    """Rename a job's working folder to its final name."""
     if job.folder == job.target:
         return
-    if job.target.exists():  # another run was faster; it wrote the same
+    if job.target.exists():  # another process finished the same job first, with the same bytes
         shutil.rmtree(job.folder)
     else:
         job.folder.rename(job.target)

@@ -1,8 +1,8 @@
-"""What tells a good stylization from a bad one, measured on pairs of neighbouring frames.
+"""Measures of the quality of a stylization, from pairs of neighbouring frames.
 
-Motion is kept where the flow of the stylized frames is that of the original frames; appearance is changed
-where colours and texture differ; a style flickers where a stylized frame, moved along the flow of the
-original, is not the next stylized frame.
+Motion is kept if the flow of the stylized frames equals the flow of the original frames. Appearance is
+changed if colours and texture differ. A style flickers if a stylized frame, warped along the flow of the
+original frames, differs from the next stylized frame.
 """
 
 from __future__ import annotations
@@ -14,105 +14,107 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.stylize.flow import Flow, consistent, dense_flow, warp
+from static_dynamic.stylize.flow import Flow, Frame, consistent, dense_flow, warp
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 QUANTILES = np.linspace(0.005, 0.995, 100)
-SLOPE_SIGMA = 2.0  # pixels
-SCALES = 4  # octaves of texture: structure of 1, 2, 4, 8 pixels
+SLOPE_SIGMA = 2.0
+"""Standard deviation in pixels of the blur before slopes are measured."""
+SCALES = 4
+"""Number of octaves of texture: structure of 1, 2, 4 and 8 pixels."""
 
 
 @dataclass(frozen=True)
 class Motion:
-    """How a pair of original frames moves: flow to the second, flow back, and where the two agree."""
+    """Motion between two original frames."""
 
-    there: Flow
-    back: Flow
-    seen: NDArray[np.bool_]  # (H, W) pixels of the first that the second shows
-    known: NDArray[np.bool_]  # (H, W) pixels of the second that the first shows
+    forward: Flow  # from the first frame to the second
+    backward: Flow  # from the second frame to the first
+    forward_valid: NDArray[np.bool_]  # (H, W) pixels of the first frame that are visible in the second
+    backward_valid: NDArray[np.bool_]  # (H, W) pixels of the second frame that are visible in the first
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:
-        """Follow a pair of frames both ways."""
-        there, back = dense_flow(first, second), dense_flow(second, first)
-        return cls(there, back, consistent(there, back), consistent(back, there))
+        """Compute the flow between two frames in both directions."""
+        forward, backward = dense_flow(first, second), dense_flow(second, first)
+        return cls(forward, backward, consistent(forward, backward), consistent(backward, forward))
 
     def moving(self, pixels: float) -> NDArray[np.bool_]:
-        """Where a known motion is longer than so many pixels, (H, W)."""
-        return self.seen & (np.linalg.norm(self.there, axis=-1) > pixels)
+        """Return where the valid forward flow is longer than `pixels`, (H, W)."""
+        return self.forward_valid & (np.linalg.norm(self.forward, axis=-1) > pixels)
 
 
 def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
-    """End-point difference of a flow to that of the original, relative to its length: median over `where`.
+    """Return the end-point error of a flow, relative to the original's flow: median over `where`.
 
-    0: the same motion; 1: as wrong as no motion at all.
+    0 is the same motion; 1 is as wrong as no motion at all.
     """
-    reference = motion.there[where]
+    reference = motion.forward[where]
     difference = np.linalg.norm(flow[where] - reference, axis=-1)
     return float(np.median(difference / np.linalg.norm(reference, axis=-1)))
 
 
-def wobble(motion: Motion, first: Frame, second: Frame) -> float:
-    """Warping error in pixels: how far the second frame seems displaced from the first moved along `motion`.
+def warping_error(motion: Motion, first: Frame, second: Frame) -> float:
+    """Return the apparent displacement in pixels of `second` from `first` warped along `motion`.
 
-    The mean difference in grey levels, where both show the same, over the mean slope of the second frame in
-    grey levels a pixel. The slope makes styles of fine and of soft texture comparable; it is taken off the
-    blurred frame, so that noise adds to the difference and hardly to the slope. NaN where the two share
-    nothing.
+    The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
+    slope of the second frame in grey levels per pixel. The slope makes styles of fine and of soft texture
+    comparable. It is measured on the blurred frame, so that noise increases the difference but hardly the
+    slope. NaN if no pixel is visible in both frames.
     """
-    moved = warp(first.astype(np.float32), motion.back)
-    difference = np.abs(second - moved).mean(-1)[motion.known]
+    moved = warp(first.astype(np.float32), motion.backward)
+    difference = np.abs(second - moved).mean(-1)[motion.backward_valid]
     soft = cv2.GaussianBlur(second.astype(np.float32), (0, 0), SLOPE_SIGMA)
     slope = (np.abs(np.diff(soft, axis=0)).mean() + np.abs(np.diff(soft, axis=1)).mean()) / 2
-    # half a grey level: a blank picture has no slope
+    # at least half a grey level per pixel, because a blank picture has slope 0
     return float(difference.mean() / max(slope, 0.5)) if difference.size else float("nan")
 
 
 def to_lab(frame: Frame) -> NDArray[np.float32]:
-    """CIE Lab of an sRGB frame: L in 0..100, (H, W, 3)."""
-    return cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    """Convert an sRGB frame to CIE Lab: (H, W, 3) float32, L in 0..100."""
+    return cv2.cvtColor(frame.astype(np.float32) / 255, cv2.COLOR_RGB2LAB).astype(np.float32, copy=False)
 
 
 def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean strength of lightness structure by scale, (SCALES,) in octaves: log2 of a Laplacian pyramid."""
-    level, energies = np.ascontiguousarray(lab[..., 0]), []
+    """Return the mean strength of lightness structure per scale, (SCALES,): log2 of a Laplacian pyramid."""
+    level: NDArray = np.ascontiguousarray(lab[..., 0])
+    energies = []
     for _ in range(SCALES):
         coarse = cv2.pyrDown(level)
         band = level - cv2.pyrUp(coarse, dstsize=level.shape[::-1])
-        # 0.1: what rounding to 8 bits leaves, so that a blank picture has an energy
+        # 0.1 is the size of rounding errors at 8 bits; it keeps the logarithm of a blank picture finite
         energies.append(np.log2(np.abs(band).mean() + 0.1))
         level = coarse
     return np.array(energies)
 
 
 @dataclass(frozen=True)
-class Look:
-    """Appearance of a few frames: how their colours are distributed, and how strong texture is by scale."""
+class Appearance:
+    """Appearance of a few frames: distribution of colours, and strength of texture per scale."""
 
     colours: NDArray[np.float64]  # (3, 100) quantiles of L, a, b
-    textures: NDArray[np.float64]  # (SCALES,) octaves
+    textures: NDArray[np.float64]  # (SCALES,) log2 of strength
 
     @classmethod
-    def of(cls, frames: Sequence[Frame]) -> Look:
-        """Look of frames of one size."""
+    def of(cls, frames: Sequence[Frame]) -> Appearance:
+        """Measure the appearance of frames of one size."""
         labs = np.stack([to_lab(frame) for frame in frames])
-        colours = np.quantile(labs.reshape(-1, 3), QUANTILES, axis=0).T
+        colours = np.quantile(labs.reshape(-1, 3), QUANTILES, axis=0).T.astype(np.float64, copy=False)
         return cls(colours, np.mean([texture_energies(lab) for lab in labs], axis=0))
 
     @property
     def contrast(self) -> float:
-        """Range of lightness that holds nine tenths of the pixels, in L."""
+        """Range of lightness L of 90 % of the pixels (5 % to 95 % quantile)."""
         low, high = np.interp((0.05, 0.95), QUANTILES, self.colours[0])
         return float(high - low)
 
-    def colour_distance(self, other: Look) -> float:
-        """Distance of colours in Lab units (2.3 is just noticeable).
+    def colour_distance(self, other: Appearance) -> float:
+        """Return the distance of two colour distributions in Lab units (2.3 is just noticeable).
 
-        The 1-Wasserstein distance of each channel (mean difference of quantiles), put together as the
-        components of a colour difference are.
+        The 1-Wasserstein distances of the three channels (mean differences of quantiles) are combined by the
+        Euclidean norm.
         """
         return float(np.linalg.norm(np.abs(self.colours - other.colours).mean(-1)))
 
-    def texture_distance(self, other: Look) -> float:
-        """Mean difference of texture over scales, in octaves: 1 means twice as strong, or half."""
+    def texture_distance(self, other: Appearance) -> float:
+        """Return the mean difference of texture over scales, in octaves: 1 means twice or half as strong."""
         return float(np.abs(self.textures - other.textures).mean())

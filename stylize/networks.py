@@ -1,18 +1,22 @@
-"""The two networks of few-shot patch-based stylization (Texler et al., SIGGRAPH 2020), under the keys of
-the original's checkpoints."""
+"""Generator and discriminator of few-shot patch-based stylization (Texler et al., SIGGRAPH 2020).
+
+Modules are named so that ``state_dict`` has the keys of the original's checkpoints.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import count
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 REFERENCE_FILTERS = (32, 64, 128, 128, 128, 64)
-MULTIPLE = 4  # two halvings: sides that are no multiple of this do not come back to their size
+MULTIPLE = 4
+"""Height and width are halved twice: an input must have multiples of 4 to come back at its own size."""
 
 
 def build_generator(
@@ -29,24 +33,24 @@ def build_generator(
     Parameters
     ----------
     filters
-        Widths of conv0, conv1, conv2, the residual blocks (as conv2), both up-convolutions, conv_11.
+        Output channels of conv0, conv1, conv2, the residual blocks (as conv2), both up-convolutions, conv_11.
     input_channels
-        3, and 3 more for each guide image.
+        3, plus 3 per guide image.
     """
     return Generator(filters, resnet_blocks, input_channels, use_bias, tanh, append_smoothers)
 
 
 def stylize_any_size(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Run a generator on images of any size: sides are padded by reflection, the output cropped back."""
+    """Run a generator on images of any size: pad the sides by reflection, and crop the output."""
     height, width = images.shape[-2:]
     below, right = -height % MULTIPLE, -width % MULTIPLE
-    # an image of a pixel or two has nothing to reflect
+    # reflection needs more pixels than it adds, so tiny images repeat their border
     mode = "reflect" if below < height and right < width else "replicate"
     return net(functional.pad(images, (0, right, 0, below), mode=mode))[..., :height, :width]
 
 
 class Generator(nn.Module):
-    """Encoder, residual blocks, nearest-neighbour decoder with skips; see `build_generator`."""
+    """Encoder, residual blocks, nearest-neighbour decoder with skip connections; see `build_generator`."""
 
     def __init__(
         self,
@@ -60,8 +64,8 @@ class Generator(nn.Module):
         super().__init__()
         f0, f1, f2, f3, f4, f5 = filters
         if f2 != f3:
-            raise ValueError(f"filters={tuple(filters)}: the third and the fourth width must be equal")
-        self.config = {
+            raise ValueError(f"filters={tuple(filters)}: the third and the fourth number must be equal")
+        self.config: dict[str, Any] = {
             "filters": tuple(filters),
             "resnet_blocks": resnet_blocks,
             "input_channels": input_channels,
@@ -78,6 +82,7 @@ class Generator(nn.Module):
         self.conv_11 = nn.Sequential(
             nn.Conv2d(f4 + f0 + input_channels, f5, 7, padding=3, bias=use_bias), nn.ReLU()
         )
+        self.conv_11_a = nn.Sequential()
         if append_smoothers:
             self.conv_11_a = nn.Sequential(
                 nn.Conv2d(f5, f5, 3, padding=1, bias=use_bias),
@@ -86,19 +91,19 @@ class Generator(nn.Module):
                 nn.Conv2d(f5, f5, 3, padding=1, bias=use_bias),
                 nn.ReLU(),
             )
-        else:
-            self.conv_11_a = nn.Identity()
         self.conv_12 = nn.Sequential(nn.Conv2d(f5, 3, 1), *([nn.Tanh()] if tanh else []))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W), H and W multiples of 4
+    def forward(self, x: Tensor) -> Tensor:
+        """Stylize images: (B, input_channels, H, W) -> (B, 3, H, W); H and W are multiples of 4."""
         full = self.conv0(x)  # (B, f0, H, W)
         half = self.conv1(full)  # (B, f1, H/2, W/2)
-        raw = self.conv2.conv(half)  # (B, f2, H/4, W/4)
-        quarter = self.conv2.relu(self.conv2.normalization(raw))
+        convolution, normalization, relu = self.conv2
+        raw = convolution(half)  # (B, f2, H/4, W/4)
+        quarter = relu(normalization(raw))
         if self.training:
-            # the original evaluates conv2 twice: the same numbers, but its running statistics move again
+            # The original evaluates conv2 twice, which updates its running statistics twice.
             with torch.no_grad():
-                self.conv2.normalization(raw)
+                normalization(raw)
         deep = quarter
         for block in self.resnets:
             deep = block(deep)
@@ -108,54 +113,60 @@ class Generator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, convolution, normalization, ReLU, convolution; added to the input."""
+    """ReLU, convolution, normalization, ReLU, convolution, added to the input."""
 
-    def __init__(self, width: int, use_bias: bool):
+    def __init__(self, channels: int, use_bias: bool):
         super().__init__()
-        self.conv_0 = nn.Conv2d(width, width, 3, padding=1, bias=use_bias)
-        self.normalization = nn.BatchNorm2d(width)
-        self.conv_1 = nn.Conv2d(width, width, 3, padding=1, bias=use_bias)
+        self.conv_0 = nn.Conv2d(channels, channels, 3, padding=1, bias=use_bias)
+        self.normalization = nn.BatchNorm2d(channels)
+        self.conv_1 = nn.Conv2d(channels, channels, 3, padding=1, bias=use_bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Transform feature maps: (B, C, H, W) -> (B, C, H, W)."""
         inner = self.normalization(self.conv_0(functional.relu(x)))
         return x + self.conv_1(functional.relu(inner))
 
 
 class Discriminator(nn.Module):
-    """A score for each patch of an image, (B, 3, H, W) -> (B, 1, h, w)."""
+    """Patch discriminator: one score per patch of an image."""
 
     def __init__(self, num_filters: int = 12, n_layers: int = 2):
         super().__init__()
-        widths = [3, *(num_filters * min(2**n, 8) for n in range(n_layers + 1))]
+        channels = [3, *(num_filters * min(2**n, 8) for n in range(n_layers + 1))]
         strides = [2] * n_layers + [1]
-        groups = OrderedDict()
-        for n, width, wider, stride in zip(count(), widths, widths[1:], strides, strict=False):
-            layers = OrderedDict(conv=nn.Conv2d(width, wider, 4, stride, padding=1))
+        groups: OrderedDict[str, nn.Module] = OrderedDict()
+        for n, inputs, outputs, stride in zip(count(), channels, channels[1:], strides, strict=False):
+            layers: OrderedDict[str, nn.Module] = OrderedDict(
+                conv=nn.Conv2d(inputs, outputs, 4, stride, padding=1)
+            )
             if n:
-                layers["normalization"] = nn.InstanceNorm2d(wider)
+                layers["normalization"] = nn.InstanceNorm2d(outputs)
             layers["relu"] = nn.LeakyReLU(0.2)
             groups[f"conv_{n}" if n else "conv0"] = nn.Sequential(layers)
-        last = OrderedDict(conv=nn.Conv2d(widths[-1], 1, 4, padding=1))
+        last: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(channels[-1], 1, 4, padding=1))
         groups["conv_out"] = nn.Sequential(last)
         self.net = nn.Sequential(groups)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Score the patches of images: (B, 3, H, W) -> (B, 1, h, w)."""
         return self.net(x)
 
 
-def _down(width: int, wider: int, size: int, stride: int, use_bias: bool) -> nn.Sequential:
-    layers = OrderedDict(
-        conv=nn.Conv2d(width, wider, size, stride, padding=size // 2, bias=use_bias),
-        normalization=nn.BatchNorm2d(wider),
+def _down(inputs: int, outputs: int, size: int, stride: int, use_bias: bool) -> nn.Sequential:
+    """Make a convolution with batch norm and leaky ReLU, which divides height and width by `stride`."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        conv=nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=use_bias),
+        normalization=nn.BatchNorm2d(outputs),
         relu=nn.LeakyReLU(0.2),
     )
     return nn.Sequential(layers)
 
 
-def _up(width: int, narrower: int) -> nn.Sequential:
+def _up(inputs: int, outputs: int) -> nn.Sequential:
+    """Make an upsampling by 2, a convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="nearest"),
-        nn.Conv2d(width, narrower, 3, padding=1, bias=False),
-        nn.BatchNorm2d(narrower),
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
         nn.ReLU(),
     )

@@ -1,9 +1,9 @@
-"""Key frames and the patches cut from them: which pixels may be a midpoint, what is cut around one.
+"""Read key frames, and sample training patches from them.
 
-``mended`` rules: a patch always lies within its image, so that every row and column can be cut and none
-is short; a midpoint is any pixel within the mask, and the mask weighs the loss. ``original`` rules: the
-mask is eroded by a 7x7 square, the last row and column are never cut, a short patch lies top left in a
-mid-grey one, and the mask does no more than choose midpoints.
+Rules ``corrected``: a patch lies fully inside its image, every row and column can be part of a patch, every
+pixel in the mask can be a midpoint, and the mask weighs the loss. Rules ``original``: the mask is eroded by a
+7x7 square, the last row and column are never part of a patch, a patch that crosses the border lies at the top
+left of a mid-grey square, and the mask only selects midpoints.
 """
 
 from __future__ import annotations
@@ -19,41 +19,46 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from static_dynamic.datasets.frames import FrameFolder
+from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.errors import UserError
+from static_dynamic.stylize.flow import Frame
 
-MASK_ON = 128  # brighter than this is on
+MASK_ON = 128
+"""A pixel of a mask image is on if it is brighter than this."""
 EROSION = 7
+"""Side of the square by which the original rules erode masks."""
 EPOCH = 5
+"""Number of times that an epoch uses each midpoint."""
+
+Point = tuple[int, int]  # y, x
 
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """One stylized frame: ``pre`` (3 + 3 per guide, H, W) and ``post`` (3, H, W) in [-1, 1]; ``mask``
-    (1, H, W) of 0 and 1."""
+    """One frame with its stylized version."""
 
     name: str
-    pre: Tensor
-    post: Tensor
-    mask: Tensor
+    pre: Tensor  # the frame and its guides, (3 + 3 per guide, H, W) in [-1, 1]
+    post: Tensor  # the stylized frame, (3, H, W) in [-1, 1]
+    mask: Tensor  # (1, H, W) of 0 and 1
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How masks and borders are treated."""
+    """Treatment of masks and image borders."""
 
-    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
-    cut: Callable[[Tensor, tuple[int, int], int], Tensor]
-    mask_weighs: bool
+    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # mask (H, W) -> allowed midpoints (H, W)
+    cut: Callable[[Tensor, Point, int], Tensor]  # image (C, H, W), midpoint, size -> patch (C, size, size)
+    mask_weights: bool  # whether the mask weighs the loss
 
 
 def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Where the whole 7x7 square around a pixel is on; beyond the image nothing is."""
+    """Return where the whole 7x7 square around a pixel is on; pixels outside the image count as off."""
     square = np.ones((EROSION, EROSION), np.uint8)
     return cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
 
 
-def cut_original(image: Tensor, midpoint: tuple[int, int], size: int) -> Tensor:
+def cut_original(image: Tensor, midpoint: Point, size: int) -> Tensor:
     """Cut a patch (C, size, size) by the original rules."""
     (y, x), half = midpoint, size // 2
     height, width = image.shape[-2:]
@@ -65,8 +70,8 @@ def cut_original(image: Tensor, midpoint: tuple[int, int], size: int) -> Tensor:
     return patch
 
 
-def cut_within(image: Tensor, midpoint: tuple[int, int], size: int) -> Tensor:
-    """Cut a patch (C, size, size) that lies within the image: one near a border moves inwards."""
+def cut_within(image: Tensor, midpoint: Point, size: int) -> Tensor:
+    """Cut a patch (C, size, size) that lies within the image: near a border the patch is moved inwards."""
     (top, left) = (
         min(max(0, middle - size // 2), side - size)
         for middle, side in zip(midpoint, image.shape[-2:], strict=True)
@@ -75,18 +80,18 @@ def cut_within(image: Tensor, midpoint: tuple[int, int], size: int) -> Tensor:
 
 
 RULES = {
-    "mended": Rules(valid=lambda mask: mask, cut=cut_within, mask_weighs=True),
-    "original": Rules(valid=eroded, cut=cut_original, mask_weighs=False),
+    "corrected": Rules(valid=lambda mask: mask, cut=cut_within, mask_weights=True),
+    "original": Rules(valid=eroded, cut=cut_original, mask_weights=False),
 }
 
 
 class PatchSampler:
-    """Patches of key frames; what item `i` is depends on the seed and on `i` alone, so that a training that
-    goes on draws what one that never stopped would have drawn.
+    """Sample patches of key frames.
 
-    Items take the key frames in turn. A frame's midpoints are drawn without replacement, and again in
-    another order once all were used. The discriminator's example of the true style comes from the same
-    frame at a midpoint drawn independently.
+    Item `i` depends only on the seed and on `i`, so that a resumed training sees the same patches as one
+    without interruption. Items cycle through the key frames. The midpoints of a frame are drawn without
+    replacement, and in a new order once all have been used. The discriminator's true example comes from the
+    same frame, at a midpoint that is drawn independently.
     """
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
@@ -104,23 +109,23 @@ class PatchSampler:
 
     @property
     def items(self) -> int:
-        """Items of an epoch: every midpoint five times."""
+        """Number of items of an epoch, which uses every midpoint five times."""
         return EPOCH * sum(map(len, self.valid))
 
     def _shuffled(self, frame: int, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng((self.seed, 1, frame, turn)).permutation(len(self.valid[frame]))
 
-    def midpoints(self, item: int) -> tuple[int, tuple[int, int], tuple[int, int]]:
-        """Key frame of an item, its midpoint, and the midpoint of its example of the true style."""
-        draw, frame = divmod(item, len(self.frames))
+    def midpoints(self, item: int) -> tuple[int, Point, Point]:
+        """Return the key frame of an item, its midpoint, and the midpoint of its true example."""
+        number, frame = divmod(item, len(self.frames))
         valid = self.valid[frame]
-        turn, position = divmod(draw, len(valid))
+        turn, position = divmod(number, len(valid))
         other = np.random.default_rng((self.seed, 2, item)).integers(len(valid))
-        y, x = valid[self._order(frame, turn)[position]]
-        return frame, (int(y), int(x)), tuple(map(int, valid[other]))
+        (y, x), (other_y, other_x) = valid[self._order(frame, turn)[position]], valid[other]
+        return frame, (int(y), int(x)), (int(other_y), int(other_x))
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """``pre``, ``post``, ``already`` (the example of the true style) and ``mask`` of one item."""
+        """Return ``pre``, ``post``, ``already`` (the true example) and ``mask`` of one item."""
         index, here, there = self.midpoints(item)
         frame, cut = self.frames[index], self.rules.cut
         return {
@@ -131,23 +136,24 @@ class PatchSampler:
         }
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """The batch of one step: each part (size, C, h, w)."""
+        """Return the batch of one step: each part of `item`, stacked to (size, C, h, w)."""
         items = [self.item(i) for i in range(step * size, (step + 1) * size)]
         return {part: torch.stack([item[part] for item in items]) for part in items[0]}
 
 
 class FrameSampler(PatchSampler):
-    """Whole key frames in place of patches; the example of the true style is any key frame's."""
+    """Sample whole key frames in place of patches; the true example is any key frame."""
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
         self.frames, self.rules, self.seed = frames, rules, seed
 
     @property
     def items(self) -> int:
-        """Items of an epoch."""
+        """Number of items of an epoch, which uses every key frame once."""
         return len(self.frames)
 
     def item(self, item: int) -> dict[str, Tensor]:
+        """Return ``pre``, ``post``, ``already`` (the true example) and ``mask`` of one item."""
         frame = self.frames[item % len(self.frames)]
         other = np.random.default_rng((self.seed, 2, item)).integers(len(self.frames))
         return {
@@ -161,19 +167,19 @@ class FrameSampler(PatchSampler):
 def load_key_frames(
     pre: Path, post: Path, mask: Path | None, guides: list[Path], *, multiple: int = 1
 ) -> list[KeyFrame]:
-    """Read key frames: every image of `post` with the images of the same stem in the other folders.
+    """Read the key frames: each image of `post`, with the images of the same stem in the other folders.
 
     Parameters
     ----------
     mask
-        None: all of every frame counts.
+        Folder of masks; None: the whole of every frame.
     multiple
-        Sides are cut to a multiple of this.
+        Crop height and width to a multiple of this.
 
     Raises
     ------
     UserError
-        A folder that is not there, a frame without its counterpart, sizes that differ.
+        A folder does not exist, a frame has no counterpart, or the images of a key frame differ in size.
     """
     folders = {"input": _by_stem(pre), "style": _by_stem(post)}
     folders |= {f"guide {i}": _by_stem(guide) for i, guide in enumerate(guides, start=1)}
@@ -206,19 +212,13 @@ def load_key_frames(
     return frames
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read one image, (H, W, 3) RGB."""
-    folder = FrameFolder(path.parent)
-    return folder.read([folder.names.index(path.name)])[0]
-
-
-def to_tensor(image: NDArray[np.uint8]) -> Tensor:  # (H, W, 3) -> (3, H, W)
-    """An image in [-1, 1]."""
+def to_tensor(image: Frame) -> Tensor:
+    """Convert an image to [-1, 1]: (H, W, 3) uint8 -> (3, H, W)."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 127.5 - 1
 
 
-def to_image(image: Tensor) -> NDArray[np.uint8]:  # (3, H, W) -> (H, W, 3)
-    """An image from [-1, 1]: clamped, scaled and cut off to 8 bits as in the original."""
+def to_image(image: Tensor) -> Frame:
+    """Convert an image from [-1, 1], truncated as in the original: (3, H, W) -> (H, W, 3) uint8."""
     return ((image.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
 
 

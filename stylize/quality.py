@@ -1,12 +1,10 @@
-"""The quality card: whether each style of a data set kept motion, changed appearance and does not flicker.
+"""Judge whether each style of a data set kept motion, changed appearance and does not flicker.
 
-How good a stylization is, is a hidden variable of every result that rests on it.
+Results of a run depend on the quality of its stylization, which is not visible in the results themselves.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,47 +16,56 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from tqdm import tqdm
 
 from static_dynamic.datasets.clips import Clip, ClipList, list_clips, parse_styles
 from static_dynamic.datasets.frames import BadFrames
 from static_dynamic.errors import UserError
-from static_dynamic.stylize.flow import dense_flow
-from static_dynamic.stylize.measures import Frame, Look, Motion, motion_error, wobble
+from static_dynamic.spacing import evenly_spaced
+from static_dynamic.stylize.flow import Frame, dense_flow
+from static_dynamic.stylize.measures import Appearance, Motion, motion_error, warping_error
 
 log = logging.getLogger(__name__)
 ORIGINAL = 0
+"""Id of the style that stands for the unstylized videos."""
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
-MIN_WOBBLE = 0.2  # pixels: what interpolation alone leaves in a clip that stands still
-THUMBNAIL = 220  # pixels wide
-# Version 0.1 hashed these three with the options; unchanged, so that folders keep their names.
-IN_EVERY_DIGEST = {
-    "name": "style_quality",
-    "about": "how good a stylization is: motion kept, appearance changed, flicker; "
-    "table, csv and contact sheet",
-    "run": "stylize.quality.run",
-}
+MIN_WARPING_ERROR = 0.2
+"""Warping error in pixels that interpolation alone causes in a clip without motion."""
+THUMBNAIL = 220
+"""Width of the pictures on the contact sheet, in pixels."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class ClipCard:
-    """What was measured of one clip."""
+class ClipQuality:
+    """Measurements of one clip."""
 
     clip: str
-    rows: list[dict]  # one a style: clip, style and MEASURES
-    distances: list[dict]  # one a pair of styles: clip, a, b, colour, texture
+    rows: list[dict]  # one per style: clip, style and MEASURES
+    distances: list[dict]  # one per pair of styles: clip, a, b, colour, texture
     pictures: dict[int, Frame]  # style -> one small frame
 
 
+@dataclass(frozen=True)
+class Quality:
+    """Measurements and verdicts of all styles."""
+
+    styles: pd.DataFrame  # medians over clips, one row per style, with a column ``verdict``
+    pairs: pd.DataFrame  # medians over clips of the distances, one row per pair of styles
+    failures: dict[int, list[str]]  # style -> the reasons why it fails
+    measured: list[ClipQuality]
+    chosen: list[str]  # ids of the clips that were to be measured
+    skipped: list[list[str]]  # [clip, reason] of those that could not be read
+
+
 def list_with_originals(cfg: DictConfig) -> ClipList:
-    """Clips of the data set, in its styles and as they were.
+    """List the clips of the data set in the chosen styles and unstylized.
 
     Raises
     ------
     UserError
-        Where the originals are missing.
+        The unstylized videos are missing.
     """
     styles = parse_styles(cfg.styles)
     originals, root = (
@@ -66,27 +73,46 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
     )
     if root is not None and root.is_dir() and originals is None and not (root / f"style_{ORIGINAL}").is_dir():
         raise UserError(
-            f"{root} has no style_{ORIGINAL}: the quality card needs the videos before stylization, under "
-            "the names of the stylized ones: give normal_data_root=DIR"
+            f"{root} has no style_{ORIGINAL}: task=style_quality compares with the unstylized videos, under "
+            "the names of the stylized videos: give normal_data_root=DIR"
         )
-    # styles first: what was never stylized is not asked for
+    # The first style decides which clips are listed: unstylized videos without a stylized copy are not.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
     return list_clips(cfg.dataset, wanted, cfg.n_examples, cfg.on_error, originals)
 
 
+def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> Quality:
+    """Measure some clips of a data set and judge its styles.
+
+    Parameters
+    ----------
+    task
+        Options of ``task=style_quality``.
+    """
+    chosen = spread(listing.clips, task.clips)
+    measured, skipped = measure_all(listing, chosen, task, workers, on_error)
+    rows = pd.DataFrame([row for one in measured for row in one.rows])
+    distances = pd.DataFrame([row for one in measured for row in one.distances])
+    styles, pairs = summarise(rows, distances)
+    failures = judge(styles, pairs, task)
+    styles["verdict"] = ["; ".join(failures[k]) or "good" if k != ORIGINAL else "" for k in styles.index]
+    return Quality(styles, pairs, failures, measured, [clip.id for clip in chosen], skipped)
+
+
 def measure_all(
     listing: ClipList, clips: list[Clip], task: DictConfig, workers: int, on_error: str
-) -> tuple[list[ClipCard], list[list[str]]]:
-    """Cards in the order of `clips`, and [clip, reason] of those that could not be read."""
-    cards, skipped = {}, []
+) -> tuple[list[ClipQuality], list[list[str]]]:
+    """Measure the clips in threads, in their order; list the clips that cannot be read, as [clip, reason]."""
+    measured: dict[str, ClipQuality] = {}
+    skipped: list[list[str]] = []
     settings = (task.frame_pairs, task.min_motion, task.min_moving)
-    # threads: OpenCV lets go of the lock, and its own threads would not survive a fork
+    # Threads, because OpenCV releases Python's lock, and because its own threads do not survive a fork.
     with ThreadPoolExecutor(max(1, workers)) as pool:
         futures = {pool.submit(measure_clip, listing, clip, *settings): clip.id for clip in clips}
         try:
             for future in tqdm(as_completed(futures), desc="measure", unit="clip", total=len(clips)):
                 try:
-                    cards[futures[future]] = future.result()
+                    measured[futures[future]] = future.result()
                 except BadFrames as error:
                     if on_error != "skip":
                         raise
@@ -94,35 +120,36 @@ def measure_all(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    if not cards:
+    if not measured:
         raise UserError(f"none of {len(clips)} clips can be read, the first: {skipped[0][1]}")
     if skipped:
         log.warning("%d clips were skipped, the first: %s (%s)", len(skipped), *skipped[0])
-    return [cards[clip.id] for clip in clips if clip.id in cards], sorted(skipped)
+    return [measured[clip.id] for clip in clips if clip.id in measured], sorted(skipped)
 
 
 def measure_clip(
     listing: ClipList, clip: Clip, frame_pairs: int, min_motion: float, min_moving: float
-) -> ClipCard:
-    """Measure one clip in every style, on pairs of neighbouring frames spread over it."""
-    starts = clip.first + np.unique(np.linspace(0, clip.length - 2, frame_pairs).round().astype(int))
+) -> ClipQuality:
+    """Measure one clip in every style, on pairs of neighbouring frames that are spread over the clip."""
+    starts = clip.first + evenly_spaced(frame_pairs, max(clip.length - 1, 1))
     frames = {}
     for style in listing.styles:
-        seen = dict.fromkeys(int(i) for t in starts for i in (t, t + 1))
-        frames[style] = dict(zip(seen, listing.frames_of(clip.video, style).read(list(seen)), strict=True))
+        needed = list(dict.fromkeys(int(i) for t in starts for i in (t, t + 1)))
+        frames[style] = dict(zip(needed, listing.frames_of(clip.video, style).read(needed), strict=True))
     height, width = frames[listing.styles[0]][int(starts[0])].shape[:2]
     videos = {
-        style: [(fit(seen[t], width, height), fit(seen[t + 1], width, height)) for t in map(int, starts)]
-        for style, seen in frames.items()
+        style: [(resize(of[t], width, height), resize(of[t + 1], width, height)) for t in map(int, starts)]
+        for style, of in frames.items()
     }
     motions = [Motion.between(*pair) for pair in videos[ORIGINAL]]
     moving = [motion.moving(min_motion) for motion in motions]
     judged = [i for i, where in enumerate(moving) if where.mean() >= min_moving]
-    looks = {style: Look.of([first for first, _ in pairs]) for style, pairs in videos.items()}
-    wobbles = {
-        style: np.mean([wobble(motion, *pair) for motion, pair in zip(motions, pairs, strict=True)])
+    appearances = {style: Appearance.of([first for first, _ in pairs]) for style, pairs in videos.items()}
+    warping_errors = {
+        style: float(np.mean([warping_error(m, *pair) for m, pair in zip(motions, pairs, strict=True)]))
         for style, pairs in videos.items()
     }
+    original = appearances[ORIGINAL]
     rows = []
     for style, pairs in sorted(videos.items()):
         errors = [motion_error(motions[i], dense_flow(*pairs[i]), moving[i]) for i in judged]
@@ -131,10 +158,10 @@ def measure_clip(
                 "clip": clip.id,
                 "style": style,
                 "motion": float(np.median(errors)) if errors else float("nan"),
-                "flicker": float(wobbles[style] / max(wobbles[ORIGINAL], MIN_WOBBLE)),
-                "contrast": looks[style].contrast / max(looks[ORIGINAL].contrast, 1.0),
-                "colour": looks[style].colour_distance(looks[ORIGINAL]),
-                "texture": looks[style].texture_distance(looks[ORIGINAL]),
+                "flicker": warping_errors[style] / max(warping_errors[ORIGINAL], MIN_WARPING_ERROR),
+                "contrast": appearances[style].contrast / max(original.contrast, 1.0),
+                "colour": appearances[style].colour_distance(original),
+                "texture": appearances[style].texture_distance(original),
             }
         )
     distances = [
@@ -142,33 +169,33 @@ def measure_clip(
             "clip": clip.id,
             "a": a,
             "b": b,
-            "colour": looks[a].colour_distance(looks[b]),
-            "texture": looks[a].texture_distance(looks[b]),
+            "colour": appearances[a].colour_distance(appearances[b]),
+            "texture": appearances[a].texture_distance(appearances[b]),
         }
-        for a, b in combinations(sorted(looks), 2)
+        for a, b in combinations(sorted(appearances), 2)
     ]
     middle = len(starts) // 2
     pictures = {
-        style: fit(pairs[middle][0], THUMBNAIL, max(1, round(THUMBNAIL * height / width)))
+        style: resize(pairs[middle][0], THUMBNAIL, max(1, round(THUMBNAIL * height / width)))
         for style, pairs in sorted(videos.items())
     }
-    return ClipCard(clip.id, rows, distances, pictures)
+    return ClipQuality(clip.id, rows, distances, pictures)
 
 
-def fit(frame: Frame, width: int, height: int) -> Frame:
-    """A frame at the size of the others."""
+def resize(frame: Frame, width: int, height: int) -> Frame:
+    """Scale a frame (H, W, 3) to a size, by averaging over areas."""
     if frame.shape[:2] == (height, width):
         return frame
-    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA)
+    return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most `count` of the items, evenly spread over them."""
-    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(count, len(items))).astype(int))]
+    """Return at most `count` of the items, evenly spread over them."""
+    return [items[i] for i in evenly_spaced(count, len(items), np.trunc)]
 
 
 def summarise(rows: pd.DataFrame, distances: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Medians over clips: one row a style (with the number of clips that move), one row a pair of styles."""
+    """Compute medians over clips: a table of styles, with the number of moving clips, and one of pairs."""
     styles = rows.groupby("style")[list(MEASURES)].median()
     styles.insert(0, "moving_clips", rows.groupby("style")["motion"].count())
     pairs = distances.groupby(["a", "b"])[["colour", "texture"]].median()
@@ -176,7 +203,7 @@ def summarise(rows: pd.DataFrame, distances: pd.DataFrame) -> tuple[pd.DataFrame
 
 
 def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[int, list[str]]:
-    """Why each style fails, by the limits of the task; an empty list where it does not."""
+    """List the reasons why each style fails by the limits of the task; the list of a good style is empty."""
     failures: dict[int, list[str]] = {}
     for style, row in styles.drop(index=ORIGINAL).iterrows():
         failures[style] = reasons = []
@@ -186,20 +213,10 @@ def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[i
                 bound = f"at most {most}" if row[measure] > most else f"at least {least}"
                 reasons.append(f"{limit.says} ({measure} {row[measure]:.2f}, {bound} is good)")
         if np.isnan(row["motion"]):
-            reasons.append("no clip moves: whether motion is kept cannot be told")
+            reasons.append("no clip moves: whether motion is kept is unknown")
     for (a, b), row in pairs.iterrows():
         if row["colour"] < task.alike.colour and row["texture"] < task.alike.texture:
             numbers = f"(colour {row['colour']:.1f}, texture {row['texture']:.2f})"
             other = "the original" if a == ORIGINAL else f"style {a}"
             failures[b].append(f"it looks like {other} {numbers}")
     return failures
-
-
-def run_folder(cfg: DictConfig, listing: ClipList) -> Path:
-    """Folder of this card: another listing or other settings, another folder."""
-    if cfg.run_dir:
-        return Path(cfg.run_dir)
-    identity = [str(listing.root.resolve()), str(listing.normal_root), listing.listing_sha256]
-    identity.append(OmegaConf.to_container(cfg.task, resolve=True) | IN_EVERY_DIGEST)
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]
-    return Path(cfg.save_dir) / "style_quality" / f"{listing.name}-{digest}"

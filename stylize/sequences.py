@@ -1,4 +1,4 @@
-"""Videos of the temporal tools: frames in any order, a few in memory at once."""
+"""Input videos and output images of the stylizer's tools, with a few frames in memory at a time."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
 from static_dynamic.datasets.discovery import find_video, list_videos
 from static_dynamic.datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
+from static_dynamic.datasets.write import encode
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
+from static_dynamic.stylize.flow import Frame
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
-CHUNK = 16  # frames decoded at once
+JPEG_QUALITY = 95
+CHUNK = 16
+"""Frames that are decoded together."""
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video of the input: its name ('' where the input is it), its frames and their names."""
+    """One input video: its name ('' if the input path is the video itself) and its frames."""
 
     name: str
     frames: Frames
 
     @property
     def stems(self) -> list[str]:
-        """File names of the frames without ending; of a video file: 00001, 00002, ..."""
+        """File names of the frames without suffix; for a video file 00001, 00002, ..."""
         if isinstance(self.frames, VideoFile):
             return [f"{i:05d}" for i in range(1, len(self.frames) + 1)]
         stems = [Path(name).stem for name in self.frames.names]
@@ -38,7 +37,7 @@ class Video:
         return stems
 
     def read(self, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-        """Decode the frames at `indices`, in their order, a few at a time."""
+        """Decode the frames at `indices` in the given order, `CHUNK` at a time; yield each with its index."""
         size, waiting = None, iter(indices)
         while chunk := list(islice(waiting, CHUNK)):
             for i, frame in zip(chunk, self.frames.read(chunk), strict=True):
@@ -47,22 +46,26 @@ class Video:
                 yield i, frame
 
     def neighbours(self, indices: Iterable[int], step: int) -> Iterator[tuple[int, Frame, Frame]]:
-        """Each frame t of `indices` (in the order of `step`) with frame t + step; each is decoded once."""
+        """Yield t, frame t and frame t + step for each t of `indices`; decode each frame once.
+
+        The order of `indices` is the direction of `step`: ascending for +1, descending for -1.
+        """
         wanted = dict.fromkeys(indices)
-        previous = None
+        previous: Frame | None = None
         for i, frame in self.read(dict.fromkeys(i for t in wanted for i in (t, t + step))):
             if i - step in wanted:
+                assert previous is not None, "frame t is read directly before frame t + step"
                 yield i - step, previous, frame
             previous = frame
 
 
 def find_videos(path: Path) -> list[Video]:
-    """The videos at a path.
+    """Find the videos at a path: a folder of frames, a video file, or a folder that holds several videos.
 
     Raises
     ------
     UserError
-        Where there is none, or a video has fewer than two frames.
+        There is no video, or a video has fewer than two frames.
     """
     frames = open_frames(path)
     if isinstance(frames, FrameFolder) and not frames.names:
@@ -74,12 +77,11 @@ def find_videos(path: Path) -> list[Video]:
         raise UserError(f"--input {path} holds neither images nor videos")
     for video in videos:
         if len(video.frames) < 2:
-            raise UserError(f"{video.frames.path} has {len(video.frames)} frames: two are needed at least")
+            raise UserError(f"{video.frames.path} has {len(video.frames)} frames: at least two are needed")
     return videos
 
 
-def write_png(path: Path, image: Frame) -> None:
-    """Write an RGB image, whole or not at all."""
-    data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+def write_image(path: Path, image: Frame) -> None:
+    """Write an RGB image, whole or not at all; the suffix of `path` chooses the format."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
+        temporary.write_bytes(encode(image, path.suffix, JPEG_QUALITY))

@@ -1,80 +1,82 @@
-"""What the original stylizer had Windows executables for: optical flow, a bilateral filter along time, and
-Gaussian-disk guides.
+"""Optical flow, a bilateral filter along time, and Gaussian-disk guides: the original's Windows executables.
 
     python -m stylize.temporal flow      --input FRAMES --output DIR
     python -m stylize.temporal bilateral --input FRAMES --output DIR
     python -m stylize.temporal guide     --input FRAMES --masks MASKS --output DIR
 
-FRAMES is a folder of images, a video file, or a folder of such folders or files, one a video. Files that are
-there already are kept, so a command that was stopped goes on when it is given again.
+FRAMES is a folder of images, a video file, or a folder that holds several videos in either form. Existing
+files are kept, so that after an interruption the same command resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.command import Options, command
+from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.frames import FrameFolder, number
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.stylize.bilateral import bilateral
 from static_dynamic.stylize.flow import colour_flow, dense_flow, write_flo
-from static_dynamic.stylize.guides import carry, draw_disks, strew
-from static_dynamic.stylize.sequences import Video, find_videos, write_png
+from static_dynamic.stylize.guides import draw_disks, sample_points, track
+from static_dynamic.stylize.sequences import Video, find_videos, write_image
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
 
 
 @dataclass(frozen=True)
 class Direction:
-    """Which neighbour a flow leads to, and the folders that it is written to."""
+    """Direction of a flow in time, and the folders for its files."""
 
-    step: int
-    flo: str  # the original tool's
-    colour: str  # those of VOS data sets
+    step: int  # from frame t to frame t + step
+    flo: str  # folder of .flo files, named as by the original tool
+    colour: str  # folder of colour images, named as in VOS data sets
 
 
-# The original tool calls the flow back in time "forward", since it fetches the past forward; VOS data sets
-# count the gap.
+# The original tool calls the flow to the previous frame "forward", because this flow warps the previous frame
+# forward.
 DIRECTIONS = {
     "forward": Direction(-1, "flow_fwd", "FlowImages_gap-1"),
     "backward": Direction(+1, "flow_bwd", "FlowImages_gap1"),
 }
 
 
-def carry_all(video: Video, keys: dict[int, NDArray]) -> dict[int, dict[int, NDArray]]:
-    """Points of key frames in every frame: key frame -> frame -> (N, 2); decodes the video twice at most."""
+def track_all(video: Video, keys: dict[int, NDArray]) -> dict[int, dict[int, NDArray]]:
+    """Track the points of key frames through the video: key frame -> frame -> (N, 2).
+
+    The video is decoded at most twice, once per direction.
+    """
     tracks = {key: {key: points} for key, points in keys.items()}
     runs = {+1: range(min(keys), len(video.frames) - 1), -1: range(max(keys), 0, -1)}
     for step, indices in runs.items():
         for t, frame, other in video.neighbours(indices, step):
             flow = dense_flow(frame, other)
-            for key, track in tracks.items():
+            for key, positions in tracks.items():
                 if (t - key) * step >= 0:
-                    track[t + step] = carry(track[t], flow)
+                    positions[t + step] = track(positions[t], flow)
     return tracks
 
 
 def run_flow(args: argparse.Namespace) -> None:
-    """Write flows: flow_fwd/, flow_bwd/ (.flo) and, in colour, FlowImages_gap-1/, FlowImages_gap1/ (.png)."""
+    """Write flows as flow_fwd/, flow_bwd/ (.flo) and as colour FlowImages_gap-1/, FlowImages_gap1/ (.png)."""
     keep_settings(args.output, "flow", {"full": args.full})
-    writers = {"flo": write_flo, "colour": lambda path, flow: write_png(path, colour_flow(flow, args.full))}
+    writers = {"flo": write_flo, "colour": lambda path, flow: write_image(path, colour_flow(flow, args.full))}
     for video in find_videos(args.input):
         stems = video.stems
         for name in args.directions:
             direction = DIRECTIONS[name]
             first = 0 if direction.step > 0 else len(stems) - 1
-            targets = {  # of each frame that has that neighbour
+            targets = {  # for each frame t for which frame t + step exists
                 t: {
                     form: args.output / getattr(direction, form) / video.name / f"{stems[t]}{SUFFIXES[form]}"
                     for form in args.forms
@@ -92,23 +94,23 @@ def run_flow(args: argparse.Namespace) -> None:
 
 
 def run_bilateral(args: argparse.Namespace) -> None:
-    """Write each frame of the input, filtered, as a PNG of its name."""
+    """Write each frame of the input, filtered, as a PNG file of the same name."""
     keep_settings(args.output, "bilateral", {"window": args.window, "divisor": args.divisor})
     for video in find_videos(args.input):
         targets = [args.output / video.name / f"{stem}.png" for stem in video.stems]
         todo = [t for t, path in enumerate(targets) if not path.exists()]
         if not todo:
             continue
-        start = max(0, todo[0] - args.window)  # the past of the first that is missing
+        start = max(0, todo[0] - args.window)  # the first missing frame needs the frames before it
         frames = (frame for _, frame in video.read(range(start, len(targets))))
         filtered = enumerate(bilateral(frames, args.window, args.divisor), start=start)
         for t, frame in progress(filtered, "bilateral", video, len(targets), len(targets) - start):
             if not targets[t].exists() and t >= todo[0]:
-                write_png(targets[t], frame)
+                write_image(targets[t], frame)
 
 
 def run_guide(args: argparse.Namespace) -> None:
-    """Write guides, one folder a sigma, with the original tool's names: input_gdisko_gauss_r10_s10/ ..."""
+    """Write guides, one folder per sigma, named as by the original tool: input_gdisko_gauss_r10_s10/ ..."""
     keep_settings(args.output, "guide", {"radius": args.radius, "seed": args.seed})
     for video in find_videos(args.input):
         stems = video.stems
@@ -126,7 +128,7 @@ def run_guide(args: argparse.Namespace) -> None:
             continue
         masks = key_masks(args.masks / video.name, stems)
         height, width = next(video.read([0]))[1].shape[:2]
-        draw = np.random.default_rng(args.seed)
+        rng = np.random.default_rng(args.seed)
         keys, colours = {}, {}
         for key, mask in masks.items():
             if mask.shape != (height, width):
@@ -134,39 +136,39 @@ def run_guide(args: argparse.Namespace) -> None:
                     f"the mask of frame {stems[key]} in {args.masks / video.name} has "
                     f"{mask.shape[1]}x{mask.shape[0]} pixels, the frame {width}x{height}: scale it"
                 )
-            keys[key] = strew(mask, args.radius, draw)
-            colours[key] = draw.uniform(size=(len(keys[key]), 3)).astype(np.float32)
-        tracks = carry_all(video, keys)
-        order = sorted(keys, reverse=True)  # the first key frame lies on top
-        every_colour = np.concatenate([colours[key] for key in order])
+            keys[key] = sample_points(mask, args.radius, rng)
+            colours[key] = rng.uniform(size=(len(keys[key]), 3)).astype(np.float32)
+        tracks = track_all(video, keys)
+        order = sorted(keys, reverse=True)  # the points of the first key frame are drawn last, on top
+        all_colours = np.concatenate([colours[key] for key in order])
         for t, sigma, path in progress(todo, "guides", video, len(stems) * len(folders), len(todo)):
             points = np.concatenate([tracks[key][t] for key in order])
-            write_png(path, draw_disks(points, every_colour, sigma, height, width))
+            write_image(path, draw_disks(points, all_colours, sigma, height, width))
 
 
 def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
-    """Masks (H, W) by position of their frame: a mask belongs to the frame of its number.
+    """Read the masks of key frames: position of the frame -> (H, W); mask and frame have the same number.
 
     Raises
     ------
     UserError
-        No mask, or one without a frame.
+        There is no mask, or a mask whose number no frame has.
     """
     frames = FrameFolder(folder)
     if not folder.is_dir() or not frames.names:
-        raise UserError(f"--masks {folder} holds no images: give one mask a key frame, named as its frame")
+        raise UserError(f"--masks {folder} holds no images: give one mask per key frame, named as its frame")
     positions = {number(stem): t for t, stem in enumerate(stems)}
     masks = {}
     for i, name in enumerate(frames.names):
         if number(name) not in positions:
             raise UserError(f"mask {folder / name} has no frame of its number: name it as its frame")
-        # the brightest channel, so that coloured masks count too
+        # the brightest channel, so that masks may be coloured
         masks[positions[number(name)]] = frames.read([i])[0].max(-1)
     return masks
 
 
 def keep_settings(output: Path, command: str, settings: dict) -> None:
-    """Refuse to mix files that were made with different settings in one folder."""
+    """Record the settings of a command; raise UserError if the folder was made with other settings."""
     path = output / f"{command}.json"
     if path.exists() and (known := json.loads(path.read_text())) != settings:
         raise UserError(f"{output} was made with {known}, not {settings}: give another --output")
@@ -174,24 +176,25 @@ def keep_settings(output: Path, command: str, settings: dict) -> None:
 
 
 def progress(items: Iterable, what: str, video: Video, total: int, todo: int) -> Iterable:
-    """A bar that starts at what was there already."""
+    """Show a progress bar that starts at the number of files that exist already."""
     label = f"{what} {video.name}".rstrip()
     return tqdm(items, desc=label, unit="frame", total=total, initial=total - todo, disable=not todo)
 
 
-def positive(kind: type, text: str):
-    """A number above zero, for argparse."""
-    value = kind(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+def number_above_zero(text: str) -> float:
+    """Read an option's value as a finite number above zero, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"a number above zero is expected, not {text}")
     return value
 
 
 def parser() -> Options:
-    """The three commands and their options."""
-    whole, real = partial(positive, int), partial(positive, float)
-    whole.__name__, real.__name__ = "whole number", "number"  # argparse names the kind by it
-    top = Options(__doc__.partition("\n\n")[0], prog="python -m stylize.temporal")
+    """Make the parser of the three commands."""
+    top = Options(str(__doc__).partition("\n\n")[0], prog="python -m stylize.temporal")
     commands = top.add_subparsers(required=True, metavar="flow | bilateral | guide")
 
     def add(name: str, function) -> argparse.ArgumentParser:
@@ -201,23 +204,29 @@ def parser() -> Options:
         )
         sub.set_defaults(run=function)
         sub.add_argument(
-            "--input", type=Path, required=True, help="folder of frames, video, or folder of those"
+            "--input", type=Path, required=True, help="folder of frames, video file, or folder of videos"
         )
-        sub.add_argument("--output", type=Path, required=True, help="folder; what is there already is kept")
+        sub.add_argument("--output", type=Path, required=True, help="folder; existing files are kept")
         return sub
 
     flow = add("flow", run_flow)
-    which = "forward: to the frame before, as the original tool has it; backward: to the next"
+    which = "forward: to the previous frame, as in the original tool; backward: to the next frame"
     flow.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS), help=which)
     flow.add_argument("--forms", nargs="+", choices=SUFFIXES, default=list(SUFFIXES), help="kinds of files")
-    flow.add_argument("--full", type=real, help="pixels that get full colour (None: each frame's longest)")
+    full = "length in pixels that gets full colour (None: the longest vector of each frame)"
+    flow.add_argument("--full", type=number_above_zero, help=full)
     blur = add("bilateral", run_bilateral)
-    blur.add_argument("--window", type=whole, default=15, help="frames on either side")
-    blur.add_argument("--divisor", type=real, default=16.0, help="colour sigma is sqrt(3) 255 / divisor")
+    blur.add_argument("--window", type=positive, default=15, help="frames on either side")
+    blur.add_argument(
+        "--divisor", type=number_above_zero, default=16.0, help="colour sigma is sqrt(3) 255 / divisor"
+    )
     guide = add("guide", run_guide)
-    guide.add_argument("--masks", type=Path, required=True, help="masks of the key frames, named as those")
-    guide.add_argument("--radius", type=real, default=10.0, help="pixels between points at least")
-    guide.add_argument("--sigmas", type=real, nargs="+", default=[10.0, 15.0], help="sizes of the spots")
+    guide.add_argument(
+        "--masks", type=Path, required=True, help="masks of the key frames, named as the frames"
+    )
+    radius, sigmas = "smallest distance of two points in pixels", "sizes of the spots in pixels"
+    guide.add_argument("--radius", type=number_above_zero, default=10.0, help=radius)
+    guide.add_argument("--sigmas", type=number_above_zero, nargs="+", default=[10.0, 15.0], help=sigmas)
     guide.add_argument("--seed", type=int, default=1, help="of points and colours")
     return top
 

@@ -1,13 +1,13 @@
-"""Train a style from a few key frames.
+"""Train a style on a few key frames.
 
     python -m stylize.train --config CFG --data_root DIR --log_interval N --log_folder DIR
     python main.py task=train_style task.data_root=DIR task.minutes=10
 
-``DIR`` holds ``input_filtered`` or ``input`` (frames), ``output`` (the same frames, stylized), ``mask``
-(optional) and the folders of the guides. The log folder gets ``model_<step>.safetensors`` and
-``validation/<step>/`` at every interval, ``losses.csv``, ``recipe.yaml``, ``state.pt``, and
-``model.safetensors`` and ``sheet.jpg`` at the end. The same command goes on where an earlier one stopped,
-to the same result.
+``DIR`` holds the folders ``input_filtered`` or ``input`` (frames), ``output`` (the same frames, stylized),
+``mask`` (optional), and one folder per guide. The log folder receives ``recipe.yaml`` (the configuration),
+``losses.csv``, ``state.pt``, at every interval ``model_<step>.safetensors`` and ``validation/<step>/``, and
+at the end ``model.safetensors`` and ``sheet.jpg``. After an interruption the same command resumes and gives
+the same result.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import pickle
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
 from static_dynamic.command import Options, command
-from static_dynamic.datasets.frames import FrameFolder
-from static_dynamic.device import choose_device
-from static_dynamic.errors import UserError
+from static_dynamic.datasets.frames import FrameFolder, read_image
+from static_dynamic.device import DEVICES, choose_device
+from static_dynamic.errors import DAMAGED, UserError
 from static_dynamic.files import atomic_path, write_text
+from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.features import build_features
 from static_dynamic.stylize.networks import MULTIPLE, Generator
@@ -40,29 +41,32 @@ from static_dynamic.stylize.patches import (
     KeyFrame,
     PatchSampler,
     load_key_frames,
-    read_image,
     to_image,
     to_tensor,
 )
-from static_dynamic.stylize.pictures import contact_sheet, run_once, write_image
+from static_dynamic.stylize.pictures import contact_sheet, run_once
+from static_dynamic.stylize.sequences import write_image
 from static_dynamic.stylize.trainer import StyleTrainer
-from static_dynamic.stylize.training_config import guides_of, read_recipe
+from static_dynamic.stylize.training_config import guides_of, read_training_config
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# the last part of the budget, over which the learning rate falls to nothing (corrected rules)
 COOLDOWN = 0.25
+"""Last part of the budget, in which the learning rate falls linearly to 0 (corrected rules)."""
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One training. It ends at `steps`, after `minutes`, or after the recipe's epochs, whichever is first."""
+    """Settings of one training.
 
-    recipe: DictConfig
+    The training ends after `steps`, `minutes` or the configured epochs, whichever is first.
+    """
+
+    config: DictConfig
     data_root: Path
     log_folder: Path
     log_interval: int = 1000
@@ -75,26 +79,26 @@ class Plan:
 
 
 def train(plan: Plan) -> Generator:
-    """Train, or go on training; return the generator.
+    """Start or resume a training; return the generator.
 
     Raises
     ------
     UserError
-        Folders or images that do not fit, or a log folder that holds another training.
+        Folders or images do not fit together, or the log folder holds another training.
     """
-    rules, settings = RULES[plan.rules], plan.recipe.trainer
-    whole = plan.recipe.training_dataset.type == "DatasetFullImages"
-    frames = read_key_frames(plan.recipe, plan.data_root, multiple=MULTIPLE if whole else 1)
+    rules, settings = RULES[plan.rules], plan.config.trainer
+    whole = plan.config.training_dataset.type == "DatasetFullImages"
+    frames = read_key_frames(plan.config, plan.data_root, multiple=MULTIPLE if whole else 1)
     sampler = (FrameSampler if whole else PatchSampler)(
-        frames, plan.recipe.training_dataset.patch_size, rules, plan.seed
+        frames, plan.config.training_dataset.patch_size, rules, plan.seed
     )
     if whole and settings.batch_size > 1 and len({frame.mask.shape for frame in frames}) > 1:
-        raise UserError("key frames of different sizes make no batch: give trainer.batch_size: 1")
-    layers = plan.recipe.perception_loss.perception_model.args.feature_layers
+        raise UserError("key frames of different sizes cannot form a batch: give trainer.batch_size: 1")
+    layers = plan.config.perception_loss.perception_model.args.feature_layers
     trainer = StyleTrainer(
-        plan.recipe,
+        plan.config,
         build_features(layers, plan.vgg),
-        masks_weigh=rules.mask_weighs,
+        mask_weights=rules.mask_weights,
         device=plan.device,
         seed=plan.seed,
     )
@@ -105,14 +109,14 @@ def train(plan: Plan) -> Generator:
     with tqdm(total=last, initial=run.step, desc="train style", unit="step") as bar:
         while progress < 1:
             begin = time.perf_counter()
-            rate = min(1.0, (1 - progress) / COOLDOWN) if rules.mask_weighs else 1.0
+            rate = min(1.0, (1 - progress) / COOLDOWN) if rules.mask_weights else 1.0
             losses = trainer.step(**sampler.batch(run.step, settings.batch_size), rate=rate)
             run.count(losses, time.perf_counter() - begin)
             progress = run.progress(last)
-            # the end is where the budget ends, as fast as it goes now
+            # the number of steps that the budget allows at the present speed
             bar.total = max(run.step, round(run.step / progress))
             bar.update()
-            # saved between steps alone: a stop within one would leave one network ahead of the other
+            # Saved only between steps: within a step one network is updated before the other.
             if run.step % plan.log_interval == 0 or progress >= 1:
                 bar.set_postfix(run.log())
             elif time.monotonic() - run.saved > SAVE_EVERY_S:
@@ -121,7 +125,7 @@ def train(plan: Plan) -> Generator:
 
 
 class _Run:
-    """A training's files: what was reached, how it looks."""
+    """Progress of a training, and the files in its log folder."""
 
     def __init__(self, plan: Plan, trainer: StyleTrainer, frames: list[KeyFrame]):
         self.plan, self.trainer, self.frames = plan, trainer, frames
@@ -130,7 +134,7 @@ class _Run:
         self.sums, self.counted = torch.zeros(len(LOSSES), dtype=torch.float64), 0
         self.identity = json.dumps(
             {
-                "recipe": OmegaConf.to_container(plan.recipe),
+                "recipe": OmegaConf.to_container(plan.config),
                 "rules": "mended" if plan.rules == "corrected" else plan.rules,  # as in states of version 0.1
                 "seed": plan.seed,
                 "steps": plan.steps,
@@ -141,40 +145,40 @@ class _Run:
         )
 
     def progress(self, last: int) -> float:
-        """The part of the budget that is used up: 1 at the end."""
+        """Return the part of the budget that is used up: 1 at the end."""
         spent = self.seconds / (60 * self.plan.minutes) if self.plan.minutes else 0.0
         return max(self.step / last, spent)
 
     def count(self, losses: dict[str, torch.Tensor], seconds: float) -> None:
-        """Add one step."""
+        """Count one step with its losses and its time."""
         self.step += 1
         self.seconds += seconds
         self.counted += 1
         self.sums += torch.stack([losses[name] for name in LOSSES]).double().cpu()
 
     def resume(self) -> None:
-        """Take up what an earlier run left."""
+        """Load the state that an interrupted run saved, if there is one."""
         path = self.plan.log_folder / "state.pt"
         if not path.exists():
-            write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.recipe))
+            write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # to the CPU, where Adam counts its steps: on a GPU each would be waited for
+            # To the CPU, because Adam keeps its step counters there: on a GPU every read would synchronise.
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(f"{path} is damaged: delete it to train anew") from error
-        if state["identity"] != self.identity:
+        except DAMAGED as error:
+            raise UserError(f"{path} is damaged: delete it to start the training again") from error
+        if _essential(state["identity"]) != _essential(self.identity):
             raise UserError(
-                f"{self.plan.log_folder} holds a training of other frames or settings: "
-                "give another log_folder"
+                f"{self.plan.log_folder} holds a training of other frames or settings: give another "
+                "--log_folder (task.outdir)"
             )
         self.trainer.load_state_dict(state["trainer"])
         self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
         self.sums, self.counted = state["sums"], state["counted"]
-        log.info("goes on at step %d of %s", self.step, self.plan.log_folder)
+        log.info("resuming %s at step %d", self.plan.log_folder, self.step)
 
     def save(self) -> None:
-        """Keep all that going on needs."""
+        """Save all that a resumed run needs."""
         names = ("identity", "step", "seconds", "rows", "sums", "counted")
         state = {name: getattr(self, name) for name in names} | {"trainer": self.trainer.state_dict()}
         with atomic_path(self.plan.log_folder / "state.pt") as temporary:
@@ -182,7 +186,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def log(self) -> dict[str, str]:
-        """Write the mean losses since the last time, the generator, the validation frames and the state."""
+        """Write the mean losses since the last call, the generator, the validation frames and the state."""
         means = (self.sums / max(self.counted, 1)).tolist()
         if self.counted:
             self.rows.append([self.step, *means])
@@ -196,51 +200,60 @@ class _Run:
         return {name: f"{mean:.3f}" for name, mean in zip(LOSSES, means, strict=True)}
 
     def _validate(self) -> tuple[list[str], list[np.ndarray]]:
-        pairs = validation_inputs(self.plan.recipe, self.plan.data_root)
-        outputs = [run_once(self.trainer.generator, x) for x in pairs.values()]
-        return list(pairs), outputs
+        inputs = validation_inputs(self.plan.config, self.plan.data_root)
+        return list(inputs), [run_once(self.trainer.generator, x) for x in inputs.values()]
 
     def finish(self) -> Generator:
-        """Write the end result; return the generator, in eval mode."""
+        """Write the final generator and the contact sheet; return the generator in eval mode."""
         generator = self.trainer.generator.eval()
         save_generator(generator, self.plan.log_folder / "model.safetensors")
         rows = [
             [to_image(frame.pre[:3]), run_once(generator, frame.pre), to_image(frame.post)]
             for frame in self.frames[:SHEET_ROWS]
         ]
-        unseen = validation_inputs(self.plan.recipe, self.plan.data_root)
+        unseen = validation_inputs(self.plan.config, self.plan.data_root)
         rows += [[to_image(x[:3]), run_once(generator, x)] for x in list(unseen.values())[:SHEET_ROWS]]
         write_image(self.plan.log_folder / "sheet.jpg", contact_sheet(rows))
         return generator
 
 
-def read_key_frames(recipe: DictConfig, root: Path, *, multiple: int = 1) -> list[KeyFrame]:
-    """The key frames below a data root."""
-    data = recipe.training_dataset
+def _essential(identity: str) -> dict[str, Any]:
+    """Parse an identity, without the parts of the configuration that do not change the result."""
+    content = json.loads(identity)
+    for key in ("about", "job"):
+        content["recipe"].pop(key, None)
+    return content
+
+
+def read_key_frames(config: DictConfig, root: Path, *, multiple: int = 1) -> list[KeyFrame]:
+    """Read the key frames below a data root; see `load_key_frames`."""
+    data = config.training_dataset
     mask = root / data.dir_mask if data.get("dir_mask") and (root / data.dir_mask).is_dir() else None
-    guides = [root / folder for folder in guides_of(recipe)]
-    return load_key_frames(_input_folder(recipe, root), root / data.dir_post, mask, guides, multiple=multiple)
+    guides = [root / folder for folder in guides_of(config)]
+    return load_key_frames(_input_folder(config, root), root / data.dir_post, mask, guides, multiple=multiple)
 
 
-def validation_inputs(recipe: DictConfig, root: Path) -> dict[str, torch.Tensor]:
-    """A few frames to look at, with their guides: of the sibling folder ``..._gen`` where there is one, else
-    of the training's input folder; spread over the sequence."""
+def validation_inputs(config: DictConfig, root: Path) -> dict[str, torch.Tensor]:
+    """Read frames spread over a sequence, with their guides: stem -> (3 + 3 per guide, H, W).
+
+    The frames come from the sibling folder ``..._gen`` if it has an input folder, else from the training's
+    own input folder.
+    """
     sibling = root.with_name(root.name.removesuffix("_train") + "_gen")
-    # a sibling that was made for something else has no input folder
-    root = sibling if _input_folder(recipe, sibling).is_dir() else root
-    folder = FrameFolder(_input_folder(recipe, root))
+    root = sibling if _input_folder(config, sibling).is_dir() else root
+    folder = FrameFolder(_input_folder(config, root))
     if not len(folder):
         return {}
-    chosen = np.unique(np.linspace(0, len(folder) - 1, VALIDATION_FRAMES).round().astype(int))
+    chosen = evenly_spaced(VALIDATION_FRAMES, len(folder))
     inputs = {}
     for path in (folder.path / folder.names[i] for i in chosen):
-        files = [path, *(root / guide / path.name for guide in guides_of(recipe))]
+        files = [path, *(root / guide / path.name for guide in guides_of(config))]
         inputs[path.stem] = torch.cat([to_tensor(read_image(file)) for file in files])
     return inputs
 
 
-def _input_folder(recipe: DictConfig, root: Path) -> Path:
-    given = root / recipe.training_dataset.dir_pre
+def _input_folder(config: DictConfig, root: Path) -> Path:
+    given = root / config.training_dataset.dir_pre
     return given if given.is_dir() else root / "input"
 
 
@@ -254,24 +267,29 @@ def _digest(frames: list[KeyFrame]) -> str:
 
 @command
 def main() -> None:
-    """Run from the command line, with the original's options and ours."""
+    """Train with the options of the command line: the original program's and further ones."""
     parser = Options(__doc__, prog="python -m stylize.train")
-    parser.add_argument(
-        "--config", default="small", help="YAML file, or light, small, reference_P, reference_F"
+    add = parser.add_argument
+    add("--config", default="small", help="YAML file, or light, small (default), reference_P, reference_F")
+    add("--data_root", type=Path, required=True, help="folder of the key frames")
+    add("--log_interval", type=int, default=1000, help="steps between checkpoints (default: %(default)s)")
+    add("--log_folder", type=Path, default=Path("logs_reference_P"), help="folder of the results")
+    add("--steps", type=int, help="number of training steps (default: no limit)")
+    add("--minutes", type=float, help="training time (default: no limit)")
+    add(
+        "--rules",
+        type=lambda value: {"mended": "corrected"}.get(value, value),  # "mended": up to version 0.1
+        choices=list(RULES),
+        default="corrected",
+        help="original: masks and image borders exactly as in the original program",
     )
-    parser.add_argument("--data_root", type=Path, required=True)
-    parser.add_argument("--log_interval", type=int, default=1000)
-    parser.add_argument("--log_folder", type=Path, default=Path("logs_reference_P"))
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--minutes", type=float)
-    parser.add_argument("--rules", choices=sorted(RULES), default="corrected")
-    parser.add_argument("--vgg", help="file of VGG19 weights")
-    parser.add_argument("--device", help="cpu, cuda:0; else the config's")
-    parser.add_argument("--seed", type=int, default=1)
+    add("--vgg", help="file of torchvision's VGG19 weights (default: those in torch's hub cache)")
+    add("--device", help=f"{DEVICES} (default: that of --config)")
+    add("--seed", type=int, default=1, help="of weights and patches")
     given = vars(parser.parse_args())
-    recipe = read_recipe(given.pop("config"))
-    device = choose_device(given.pop("device") or recipe.job.device)
-    train(Plan(recipe=recipe, device=device, **given))
+    config = read_training_config(given.pop("config"))
+    device = choose_device(given.pop("device") or config.job.device)
+    train(Plan(config=config, device=device, **given))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Train the four styles that are shipped in ``stylize/styles``.
+"""Train the four shipped styles of ``stylize/styles``.
 
     python -m stylize.train_shipped [--styles watercolour ...] [--steps N]
 
-Key frames: the middle frames of shots of the films that the embedded data set fetches, rendered in the
-built-in styles. Everything follows from the seed; another number of threads or another version of torch
-rounds differently. A style that was stopped goes on; one that is there is kept until its file is deleted.
+The key frames are the middle frames of shots of the embedded data set's films, rendered in the built-in
+styles. The result depends on the seed only, apart from rounding errors, which depend on the number of threads
+and the version of torch. An interrupted training resumes. A style whose file exists is not trained again.
 """
 
 from __future__ import annotations
@@ -21,37 +21,48 @@ from static_dynamic.assets import cache_dir, fetch
 from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import open_frames
 from static_dynamic.datasets.shots import find_shots
+from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.checkpoints import load_generator, save_generator
 from static_dynamic.stylize.embedded import scale
 from static_dynamic.stylize.exemplars import render
 from static_dynamic.stylize.patches import to_tensor
-from static_dynamic.stylize.pictures import contact_sheet, run_once, write_image
+from static_dynamic.stylize.pictures import contact_sheet, run_once
+from static_dynamic.stylize.sequences import write_image
 from static_dynamic.stylize.train import Plan, train
-from static_dynamic.stylize.training_config import read_recipe
+from static_dynamic.stylize.training_config import read_training_config
 
 FOLDER = Path(__file__).parent / "styles"
-# name -> its row in configs/style/builtin.yaml
+# Name of a shipped style -> id of the rendering in configs/style/builtin.yaml that it learns.
 STYLES = {"watercolour": 1, "charcoal": 2, "neon": 3, "screenprint": 4}
-SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}  # asset -> key frames
-UNSEEN = {"bigbuckbunny": 4}  # frames of the sheet, between the key frames; a film that may be shown
+# Asset -> number of key frames.
+SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}
+# Asset -> number of frames on the contact sheet. The licence of this film allows publication.
+UNSEEN = {"bigbuckbunny": 4}
 STEPS, SEED = 3000, 1
 
 
 def key_frames(assets: dict[str, int], place: float = 0.5) -> list[NDArray[np.uint8]]:
-    """Frames at one place of each shot (0 its start, 1 its end), of shots spread over each film, as the
-    embedded data set crops and scales them."""
+    """Read one frame per shot, from shots spread over each film, cropped and scaled as in the data set.
+
+    Parameters
+    ----------
+    assets
+        Asset -> number of frames.
+    place
+        Position of the frame in its shot: 0 is the start, 1 the end.
+    """
     dataset, frames = configs.row("dataset", "embedded"), []
     crops = {source.asset: source.crop for source in dataset.sources}
     for asset, count in assets.items():
         path = fetch(asset)
         shots = find_shots(path)
-        # a film of few shots is cut into pieces in place of them
+        # the shots of a film with fewer shots than frames are cut into pieces
         pieces = [
             (a + (b - a) * i // count, a + (b - a) * (i + 1) // count)
             for a, b in shots
             for i in range(count if len(shots) < count else 1)
         ]
-        chosen = np.linspace(0, len(pieces) - 1, count).round().astype(int)
+        chosen = evenly_spaced(count, len(pieces))
         wanted = [round(a + place * (b - 1 - a)) for a, b in (pieces[i] for i in chosen)]
         pictures = open_frames(path).read(wanted)
         left, top, width, height = crops[asset] or (0, 0, *pictures.shape[2:0:-1])
@@ -61,7 +72,7 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[NDArray[np.ui
 
 
 def train_style(name: str, row: dict, steps: int) -> None:
-    """Train one style from rendered key frames into ``stylize/styles``."""
+    """Train one style on rendered key frames, and save it in ``stylize/styles``."""
     log_folder = cache_dir() / "styles" / f"{name}-{steps}"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / name
@@ -69,7 +80,7 @@ def train_style(name: str, row: dict, steps: int) -> None:
             write_image(root / "input" / f"{i:03d}.png", frame)
             write_image(root / "output" / f"{i:03d}.png", render(frame, row))
         plan = Plan(
-            recipe=read_recipe("light"),
+            config=read_training_config("light"),
             data_root=root,
             log_folder=log_folder,
             log_interval=steps,
@@ -86,7 +97,7 @@ def train_style(name: str, row: dict, steps: int) -> None:
 
 
 def write_sheet() -> None:
-    """Show the styles that are there on frames that none was trained on."""
+    """Draw the contact sheet: the trained styles on frames that were not used for training."""
     files = [path for name in STYLES if (path := FOLDER / f"{name}.safetensors").exists()]
     generators = [load_generator(path) for path in files]
     rows = [
@@ -98,7 +109,7 @@ def write_sheet() -> None:
 
 @command
 def main() -> None:
-    """Train what is not there yet."""
+    """Train the styles whose files do not exist, and draw the contact sheet."""
     parser = Options(__doc__, prog="python -m stylize.train_shipped")
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
     parser.add_argument("--steps", type=int, default=STEPS)

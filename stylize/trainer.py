@@ -1,10 +1,15 @@
-"""The training step of few-shot patch-based stylization, and its state.
+"""Training step of few-shot patch-based stylization, and its state.
 
-D:  (D(G(x)))^2 + (D(style) - 1)^2                  a style patch from elsewhere in the key frame
-G:  4 |G(x) - y| + 6 (F(G(x)) - F(y))^2 + 0.5 (D(G(x)) - 1)^2        F: features of appearance
+Losses of the discriminator D and the generator G, for a patch x with stylized patch y, and a stylized patch s
+from elsewhere in the key frame; F are the features of the perceptual loss:
+
+    D:  (D(G(x)))^2 + (D(s) - 1)^2
+    G:  4 |G(x) - y| + 6 (F(G(x)) - F(y))^2 + 0.5 (D(G(x)) - 1)^2
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -14,54 +19,64 @@ from torch.nn import functional
 from static_dynamic.stylize.networks import Discriminator, Generator, build_generator
 
 CRITERIA = {"L1Loss": functional.l1_loss, "MSELoss": functional.mse_loss}
-# what a pixel beyond the mask weighs (mended rules): little, yet it has to become something
 BEYOND_MASK = 0.1
+"""Weight of pixels outside the mask (corrected rules): low, but not 0, because they need some target."""
 
 
 class StyleTrainer:
-    """Both networks, their optimizers and the step.
+    """Generator, discriminator, their optimizers, and the training step.
 
     Parameters
     ----------
-    recipe
-        Settings (``static_dynamic.stylize.training_config``).
+    config
+        Training configuration (``stylize.training_config``).
     features
-        Images -> features (``stylize.features``).
-    masks_weigh
-        Mended rules: beyond the mask the target stands in for nearly all of the output, and one forward
-        pass serves both networks. The original's: the mask is ignored, and a second forward pass, equal
-        to the first, moves the running statistics again.
+        Module that maps images to features (``stylize.features``).
+    mask_weights
+        True (corrected rules): the mask weighs the losses, because outside it the output is replaced almost
+        fully by the target; both networks share one forward pass of the generator. False (original rules):
+        the mask is ignored, and a second, equal forward pass updates the running statistics again.
     """
 
     def __init__(
-        self, recipe: DictConfig, features: nn.Module, *, masks_weigh: bool, device: torch.device, seed: int
+        self, config: DictConfig, features: nn.Module, *, mask_weights: bool, device: torch.device, seed: int
     ):
-        settings = recipe.trainer
-        # seeded initial weights, without touching the caller's generator
+        settings = config.trainer
+        # initial weights from the seed, without a change of torch's global generator
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator: Generator = build_generator(**recipe.generator.args).to(device)
-            self.discriminator = Discriminator(**recipe.discriminator.args).to(device)
+            self.generator: Generator = build_generator(**config.generator.args).to(device)
+            self.discriminator = Discriminator(**config.discriminator.args).to(device)
         self.features = features.to(device)
-        self.masks_weigh, self.device = masks_weigh, device
+        self.mask_weights, self.device = mask_weights, device
         self.optimizers = {
-            "generator": _adam(self.generator, recipe.opt_generator),
-            "discriminator": _adam(self.discriminator, recipe.opt_discriminator),
+            "generator": _adam(self.generator, config.opt_generator),
+            "discriminator": _adam(self.discriminator, config.opt_discriminator),
         }
         self.rates = {name: optimizer.param_groups[0]["lr"] for name, optimizer in self.optimizers.items()}
         self.image_loss = CRITERIA[settings.reconstruction_criterion]
         self.adversarial_loss = CRITERIA[settings.adversarial_criterion]
         self.weights = {
             "image": settings.reconstruction_weight if settings.use_image_loss else 0.0,
-            "features": recipe.perception_loss.weight,
+            "features": config.perception_loss.weight,
             "adversarial": settings.adversarial_weight,
         }
 
     def step(
         self, pre: Tensor, post: Tensor, already: Tensor, mask: Tensor, rate: float = 1.0
     ) -> dict[str, Tensor]:
-        """Train both networks on one batch, with `rate` times the learning rates; return the losses and the
-        generated batch."""
+        """Train both networks on one batch; return the losses and the generated images.
+
+        Parameters
+        ----------
+        pre, post, already
+            Input patches (B, 3 + 3 per guide, h, w), their stylized patches (B, 3, h, w), and stylized
+            patches from elsewhere in the key frames, the discriminator's true examples (B, 3, h, w).
+        mask
+            (B, 1, h, w) of 0 and 1.
+        rate
+            Factor of the learning rates.
+        """
         pre, post, already, mask = (t.to(self.device) for t in (pre, post, already, mask))
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups[0]["lr"] = rate * self.rates[name]
@@ -72,15 +87,15 @@ class StyleTrainer:
         loss_d = self._adversarial(scores_fake, 0.0) + self._adversarial(scores_real, 1.0)
         self._update("discriminator", loss_d)
 
-        if not self.masks_weigh:
+        if not self.mask_weights:
             fake = self._weighed(self.generator(pre), post, mask)
         with torch.no_grad():
-            wanted = self.features(post)
-        # D's own weights need no gradient here
+            target = self.features(post)
+        # the generator's loss needs no gradient of the discriminator's weights
         self.discriminator.requires_grad_(False)
         losses = {
             "image": self.image_loss(fake, post),
-            "features": functional.mse_loss(self.features(fake), wanted),
+            "features": functional.mse_loss(self.features(fake), target),
             "adversarial": self._adversarial(self.discriminator(fake), 1.0),
         }
         loss_g = sum(self.weights[name] * loss for name, loss in losses.items())
@@ -90,12 +105,12 @@ class StyleTrainer:
         return {name: loss.detach() for name, loss in losses.items()} | {"generated": fake.detach()}
 
     def _weighed(self, fake: Tensor, post: Tensor, mask: Tensor) -> Tensor:
-        if not self.masks_weigh:
+        if not self.mask_weights:
             return fake
         return post + (BEYOND_MASK + (1 - BEYOND_MASK) * mask) * (fake - post)
 
-    def _adversarial(self, scores: Tensor, wanted: float) -> Tensor:
-        return self.adversarial_loss(scores, torch.full_like(scores, wanted))
+    def _adversarial(self, scores: Tensor, target: float) -> Tensor:
+        return self.adversarial_loss(scores, torch.full_like(scores, target))
 
     def _update(self, name: str, loss: Tensor) -> None:
         self.optimizers[name].zero_grad(set_to_none=True)
@@ -103,8 +118,10 @@ class StyleTrainer:
         self.optimizers[name].step()
 
     def state_dict(self) -> dict:
-        """All that a training that goes on needs: patches depend on the step's number alone, and nothing
-        else draws."""
+        """Return the state that a resumed training needs; there are no random generators to save.
+
+        Patches depend only on the seed and the number of the step.
+        """
         return {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),
@@ -112,7 +129,7 @@ class StyleTrainer:
         }
 
     def load_state_dict(self, state: dict) -> None:
-        """Take up a state that `state_dict` gave."""
+        """Load a state returned by `state_dict`."""
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
         for name, optimizer in self.optimizers.items():
@@ -120,4 +137,4 @@ class StyleTrainer:
 
 
 def _adam(net: nn.Module, settings: DictConfig) -> torch.optim.Adam:
-    return torch.optim.Adam(net.parameters(), **OmegaConf.to_container(settings.args))
+    return torch.optim.Adam(net.parameters(), **cast(dict, OmegaConf.to_container(settings.args)))

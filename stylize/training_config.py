@@ -1,5 +1,4 @@
-"""What a training is told: the original's YAML files, or a row of ``configs/stylizer``, checked and made
-whole."""
+"""Read and check a training configuration: a YAML file of the original, or a row of ``configs/stylizer``."""
 
 from __future__ import annotations
 
@@ -16,8 +15,8 @@ from static_dynamic.errors import UserError, nearest
 log = logging.getLogger(__name__)
 
 MAX_GUIDES = 9
-# the values that are built, of keys that choose a class by its name
-KNOWN_TYPES = {
+# Keys that choose an implementation by its name, and the implementations that exist here.
+KNOWN_TYPES: dict[str, tuple] = {
     "generator.type": ("GeneratorJ",),
     "discriminator.type": ("DiscriminatorN_IN",),
     "opt_generator.type": ("Adam",),
@@ -38,44 +37,49 @@ ARGUMENTS = (
 GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
 
 
-def read_recipe(name: str | Path) -> DictConfig:
-    """Read a training's settings: the name of a row of ``configs/stylizer``, or the path of a YAML file in
-    the original's form. What it leaves out is as in ``reference_P``.
+def read_training_config(name: str | Path) -> DictConfig:
+    """Read a training configuration; keys that are left out are as in ``reference_P``.
+
+    Parameters
+    ----------
+    name
+        Name of a row of ``configs/stylizer``, or path of a YAML file in the original's form.
 
     Raises
     ------
     UserError
-        A file that is not there or is no such YAML, or a value that is not built here.
+        The file does not exist, is not such a YAML file, or has a value that is not supported.
     """
     named = CONFIG_DIR / "stylizer" / f"{name}.yaml"
     path = named if str(name) in rows("stylizer") else Path(name)
     if not path.is_file():
-        known = rows("stylizer")
+        names = rows("stylizer")
         raise UserError(
-            f"config={name} is neither a file nor one of {', '.join(known)}{nearest(str(name), known)}"
+            f"config={name} is neither a file nor one of {', '.join(names)}{nearest(str(name), names)}"
         )
     try:
         given = OmegaConf.load(path)
         reference = OmegaConf.load(CONFIG_DIR / "stylizer" / "reference_P.yaml")
-        recipe = OmegaConf.merge(reference, given)
+        config = OmegaConf.merge(reference, given)
+        assert isinstance(config, DictConfig)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"config={path} is not a YAML file of the stylizer: {line}") from error
     for key, known in KNOWN_TYPES.items():
-        if OmegaConf.select(recipe, key) not in known:
+        if OmegaConf.select(config, key) not in known:
             raise UserError(
-                f"config={path}: {key}={OmegaConf.select(recipe, key)} is not built here "
+                f"config={path}: {key}={OmegaConf.select(config, key)} is not supported "
                 f"(known: {', '.join(map(str, known))})"
             )
     for section in ARGUMENTS:
-        known = list(OmegaConf.select(reference, section))
-        for key in OmegaConf.select(recipe, section):
-            if key not in known:
-                raise UserError(f"config={path}: {section}.{key} is not built here{nearest(key, known)}")
-    recipe.generator.args.input_channels = 3 + 3 * len(guides_of(recipe))
-    return recipe
+        arguments = list(OmegaConf.select(reference, section))
+        for key in OmegaConf.select(config, section):
+            if key not in arguments:
+                raise UserError(f"config={path}: {section}.{key} is not supported{nearest(key, arguments)}")
+    config.generator.args.input_channels = 3 + 3 * len(guides_of(config))
+    return config
 
 
-def guides_of(recipe: DictConfig) -> list[str]:
-    """Folders of the guides, in order."""
-    return [recipe.training_dataset[key] for key in GUIDES if recipe.training_dataset.get(key)]
+def guides_of(config: DictConfig) -> list[str]:
+    """Return the folders of the guides, in order."""
+    return [config.training_dataset[key] for key in GUIDES if config.training_dataset.get(key)]

@@ -4,13 +4,16 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from static_dynamic.configs import row
 from static_dynamic.datasets import list_clips
 from static_dynamic.datasets.frames import open_frames
 from static_dynamic.errors import UserError
+from static_dynamic.files import json_sha256
 from static_dynamic.stylize import build_generator, embedded
+from static_dynamic.stylize.apply import make_style
 from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.embedded import prepare, scale
 from tests.conftest import moving_square
@@ -76,6 +79,15 @@ def test_two_processes_that_make_it_at_once_do_not_disturb_each_other(config, mo
     monkeypatch.setattr(embedded, "in_threads", lambda work, jobs, *_: list(map(work, [*jobs, *jobs])))
     assert prepare(config, row("style", "builtin")) == alone
     assert files == {p: p.read_bytes() for p in alone.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize(("name", "key"), [("builtin", "88616d003bfe"), ("shipped", "6e221c1518c0")])
+def test_data_sets_of_version_0_1_are_found(name, key):
+    table = row("style", name)
+    styles = OmegaConf.to_container(table.styles)
+    trained = {k: make_style(v, torch.device("cpu")) for k, v in styles.items() if "checkpoint" in v}
+    identity = embedded.identity_of(row("dataset", "embedded"), table, trained)
+    assert json_sha256(identity)[:12] == key
 
 
 def test_another_style_is_another_folder(config):

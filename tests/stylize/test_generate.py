@@ -80,7 +80,7 @@ def test_names(videos, checkpoint, tmp_path):
 
 def interrupt_after(monkeypatch, count, error):
     """Let writing fail after so many frames."""
-    write, written = generate.write_frame, []
+    write, written = generate.write_image, []
 
     def failing(path, image):
         if len(written) >= count:
@@ -88,7 +88,7 @@ def interrupt_after(monkeypatch, count, error):
         written.append(path)
         write(path, image)
 
-    monkeypatch.setattr(generate, "write_frame", failing)
+    monkeypatch.setattr(generate, "write_image", failing)
 
 
 @pytest.mark.parametrize("count", [0, 3, 6, 13, 18])
@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_no_half_file(videos, checkpoint, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.write_bytes", write_bytes)
-        with pytest.raises(UserError, match="No space left on device.*same command again"):
+        with pytest.raises(UserError, match="No space left on device.*same command resumes"):
             go(videos, out, checkpoint)
     found = list(out.rglob("*.png"))
     assert len(found) <= count
@@ -193,27 +193,21 @@ def test_renderings_are_styles_too(videos, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [False, True])
-def test_both_commands_run_and_their_status_tells(videos, checkpoint, tmp_path, bad):
+def test_every_command_runs_and_its_status_tells(videos, checkpoint, tmp_path, bad):
     if bad:
         (videos / "a" / "000006.png").write_bytes(b"no image")
-    original = [
-        "-m",
-        "static_dynamic.stylize.generate",
-        "--checkpoint",
-        checkpoint,
-        "--data_root",
-        videos,
-        "--dir_input",
-        "a",
-    ]
+    original = ["--checkpoint", checkpoint, "--data_root", videos, "--dir_input", "a", "--device", "cpu"]
     for command in (
-        [*original, "--outdir", tmp_path / "one", "--device", "cpu"],
+        ["-m", "stylize.generate", *original, "--outdir", tmp_path / "one"],
+        ["-m", "static_dynamic.stylize.generate", *original, "--outdir", tmp_path / "three"]
+        + ["--precision", "float32"],
         ["main.py", "task=stylize", f"checkpoint={checkpoint}", f"task.input={videos}"]
         + [f"task.outdir={tmp_path / 'two'}", "task.naming=frame_%05d.jpg", "device=cpu"],
     ):
         done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
         assert done.returncode == bad, done.stderr
     assert len(list((tmp_path / "one").glob("*.png"))) == 11 - bad
+    assert files(tmp_path / "one") == files(tmp_path / "three")
     assert (tmp_path / "two" / "style_1" / "a" / "frame_00001.jpg").exists()
 
 

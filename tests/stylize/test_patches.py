@@ -20,7 +20,7 @@ from static_dynamic.stylize.patches import (
     to_tensor,
 )
 from static_dynamic.stylize.trainer import StyleTrainer
-from static_dynamic.stylize.training_config import read_recipe
+from static_dynamic.stylize.training_config import read_training_config
 from tests.keyed import keyed_image, keyed_state_dict
 from tests.stylize.test_networks import golden
 
@@ -86,7 +86,7 @@ def test_a_batch_has_the_originals_shapes(data, folders):
 
 
 @pytest.mark.parametrize("size", [1, 4, 7])
-def test_mended_cuts_reach_every_pixel_and_stay_within(size):
+def test_corrected_cuts_reach_every_pixel_and_stay_within(size):
     image = torch.arange(9.0 * 11).reshape(1, 9, 11)
     seen = set()
     for y in range(9):
@@ -112,25 +112,25 @@ def test_midpoints_are_drawn_without_replacement_and_then_anew():
     masks = torch.zeros(2, 12, 12)
     masks[0, 4:7, 4:7] = 1  # 9 midpoints
     masks[1, 2:4, 2:6] = 1  # 8
-    sampler = PatchSampler(frames_of(*masks), 4, RULES["mended"], seed=5)
+    sampler = PatchSampler(frames_of(*masks), 4, RULES["corrected"], seed=5)
     drawn = [sampler.midpoints(i) for i in range(2 * 9 * 3)]
     assert [frame for frame, _, _ in drawn] == [0, 1] * 27
     first = [here for frame, here, _ in drawn if frame == 0]
     turns = [first[i : i + 9] for i in (0, 9, 18)]
     assert all(len(set(turn)) == 9 for turn in turns) and turns[0] != turns[1] != turns[2]
     assert {there for _, here, there in drawn if here != there}
-    again = PatchSampler(frames_of(*masks), 4, RULES["mended"], seed=5)
+    again = PatchSampler(frames_of(*masks), 4, RULES["corrected"], seed=5)
     assert [again.midpoints(i) for i in (17, 3)] == [drawn[17], drawn[3]]
     assert [
-        PatchSampler(frames_of(*masks), 4, RULES["mended"], seed=6).midpoints(i) for i in range(9)
+        PatchSampler(frames_of(*masks), 4, RULES["corrected"], seed=6).midpoints(i) for i in range(9)
     ] != drawn[:9]
 
 
 def test_what_makes_no_patch_is_said(folders):
     with pytest.raises(UserError, match="key frame '0': no pixel"):
-        PatchSampler(frames_of(torch.zeros(20, 20)), 4, RULES["mended"], seed=0)
+        PatchSampler(frames_of(torch.zeros(20, 20)), 4, RULES["corrected"], seed=0)
     with pytest.raises(UserError, match="is 20x10, smaller than patch_size=16"):
-        PatchSampler(frames_of(torch.ones(10, 20)), 16, RULES["mended"], seed=0)
+        PatchSampler(frames_of(torch.ones(10, 20)), 16, RULES["corrected"], seed=0)
     (folders / "pre" / "002.png").unlink()
     with pytest.raises(UserError, match="002.png has no input image of the name 002"):
         key_frames(folders)
@@ -146,11 +146,11 @@ def test_images_come_back_from_tensors():
 
 @pytest.fixture
 def trainer():
-    recipe = read_recipe("reference_P")
-    recipe.generator.args = golden("tiny")["args"]
+    config = read_training_config("reference_P")
+    config.generator.args = golden("tiny")["args"]
     features = VGGFeatures()
     features.load_state_dict(keyed_state_dict("fspbt_vgg", features.state_dict()))
-    trainer = StyleTrainer(recipe, features, masks_weigh=False, device=torch.device("cpu"), seed=0)
+    trainer = StyleTrainer(config, features, mask_weights=False, device=torch.device("cpu"), seed=0)
     for name, net in (("tiny", trainer.generator), ("discriminator", trainer.discriminator)):
         net.load_state_dict(keyed_state_dict(f"fspbt_{name}", net.state_dict()))
     return trainer
@@ -185,8 +185,8 @@ def test_three_training_steps_are_the_originals(data, trainer):
     assert torch.allclose(after, stored["eval_after_3"], atol=5e-3)
 
 
-def test_mended_masks_weigh_the_loss(trainer):
-    trainer.masks_weigh = True
+def test_corrected_masks_weigh_the_loss(trainer):
+    trainer.mask_weights = True
     batch = golden_batch(0)
     everywhere = trainer.step(**batch)["image"]
     nearly_nowhere = trainer.step(**{**batch, "mask": torch.zeros(2, 1, 32, 32)}, rate=0.0)["image"]

@@ -1,4 +1,4 @@
-"""The quality card: measures against definitions, verdicts against styles with one planted fault each."""
+"""The quality report: measures against definitions, verdicts against styles with one planted fault each."""
 
 import math
 
@@ -8,11 +8,12 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 
+from static_dynamic.analysis.tasks.style_quality import run
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.errors import UserError
-from static_dynamic.stylize import quality
 from static_dynamic.stylize.exemplars import render
-from static_dynamic.stylize.measures import Look, Motion, motion_error, wobble
+from static_dynamic.stylize.measures import Appearance, Motion, motion_error, warping_error
+from static_dynamic.stylize.quality import spread
 from tests.conftest import write_frames
 from tests.stylize.moving import texture, translation
 
@@ -63,7 +64,7 @@ def config(root, tmp_path, *overrides):
 
 
 def test_planted_faults_are_named_and_nothing_else_is(faulty, tmp_path, capsys, caplog):
-    folder = quality.run(config(faulty, tmp_path, "styles='1,2,3,4,5,6,7,8,9'"))
+    folder = run(config(faulty, tmp_path, "styles='1,2,3,4,5,6,7,8,9'"))
     styles = pd.read_csv(folder / "styles.csv").set_index("style")
     assert styles.verdict[1] == styles.verdict[2] == "good"
     for style, (fault, _) in FAULTS.items():
@@ -80,13 +81,13 @@ def test_planted_faults_are_named_and_nothing_else_is(faulty, tmp_path, capsys, 
     assert "style 3: motion is not kept (motion" in caplog.text
 
 
-def test_the_same_card_has_the_same_bytes(faulty, tmp_path, capsys):
-    cards = []
+def test_the_same_report_has_the_same_bytes(faulty, tmp_path, capsys):
+    reports = []
     for name in ("a", "b"):
-        folder = quality.run(config(faulty, tmp_path / name, "styles='1,2'", "task.frame_pairs=2"))
-        cards.append({p.name: p.read_bytes() for p in folder.iterdir()})
-    assert cards[0] == cards[1] and len(cards[0]) == 5
-    assert "2 pairs of frames" in capsys.readouterr().out
+        folder = run(config(faulty, tmp_path / name, "styles='1,2'", "task.frame_pairs=2"))
+        reports.append({p.name: p.read_bytes() for p in folder.iterdir()})
+    assert reports[0] == reports[1] and len(reports[0]) == 5
+    assert "2 pairs of frames per clip" in capsys.readouterr().out
 
 
 def test_missing_originals_are_one_line(faulty, tmp_path):
@@ -94,9 +95,9 @@ def test_missing_originals_are_one_line(faulty, tmp_path):
     root.mkdir()
     (root / "style_1").symlink_to(faulty / "style_1")
     with pytest.raises(UserError, match="has no style_0: .* give normal_data_root=DIR") as error:
-        quality.run(config(root, tmp_path, "styles=1"))
+        run(config(root, tmp_path, "styles=1"))
     assert "\n" not in str(error.value)
-    folder = quality.run(config(root, tmp_path, "styles=1", f"normal_data_root={faulty / 'style_0'}"))
+    folder = run(config(root, tmp_path, "styles=1", f"normal_data_root={faulty / 'style_0'}"))
     assert pd.read_csv(folder / "styles.csv").verdict[1] == "good"
 
 
@@ -106,7 +107,7 @@ def test_originals_of_another_size_are_scaled(faulty, tmp_path):
         large = np.stack([cv2.resize(cv2.imread(str(f))[..., ::-1], None, fx=2, fy=2) for f in files])
         write_frames(tmp_path / "large" / f"clip{k}", large)
     cfg = config(faulty, tmp_path, "styles=1", f"normal_data_root={tmp_path / 'large'}")
-    assert pd.read_csv(quality.run(cfg) / "styles.csv").verdict[1] == "good"
+    assert pd.read_csv(run(cfg) / "styles.csv").verdict[1] == "good"
 
 
 def test_an_unreadable_frame_is_named_or_skipped(faulty, tmp_path, caplog):
@@ -117,8 +118,8 @@ def test_an_unreadable_frame_is_named_or_skipped(faulty, tmp_path, caplog):
             write_frames(root / f"style_{style}" / f"clip{k}", frames if style == 0 else 255 - frames)
     (root / "style_1" / "clip1" / "000002.png").write_bytes(b"not an image")
     with pytest.raises(UserError, match="000002.png is not a readable image"):
-        quality.run(config(root, tmp_path, "styles=1"))
-    folder = quality.run(config(root, tmp_path, "styles=1", "on_error=skip"))
+        run(config(root, tmp_path, "styles=1"))
+    folder = run(config(root, tmp_path, "styles=1", "on_error=skip"))
     assert set(pd.read_csv(folder / "clips.csv")["clip"]) == {"clip0"}
     assert "1 clips were skipped, the first: clip1" in caplog.text
 
@@ -127,9 +128,7 @@ def test_a_still_clip_says_nothing_of_motion(tmp_path):
     still = translation(4, (0.0, 0.0))
     write_frames(tmp_path / "s" / "style_0" / "clip", still)
     write_frames(tmp_path / "s" / "style_1" / "clip", 255 - still)
-    styles = pd.read_csv(quality.run(config(tmp_path / "s", tmp_path, "styles=1")) / "styles.csv").set_index(
-        "style"
-    )
+    styles = pd.read_csv(run(config(tmp_path / "s", tmp_path, "styles=1")) / "styles.csv").set_index("style")
     assert styles.moving_clips[1] == 0 and "no clip moves" in styles.verdict[1]
 
 
@@ -138,17 +137,17 @@ def test_motion_error_is_that_of_planted_flow():
     motion = Motion.between(first, second)
     where = motion.moving(1.0)
     assert 0.5 < where.mean() < 1
-    assert motion_error(motion, motion.there, where) == 0
-    assert motion_error(motion, np.zeros_like(motion.there), where) == pytest.approx(1)
-    assert motion_error(motion, 1.5 * motion.there, where) == pytest.approx(0.5, abs=1e-5)
+    assert motion_error(motion, motion.forward, where) == 0
+    assert motion_error(motion, np.zeros_like(motion.forward), where) == pytest.approx(1)
+    assert motion_error(motion, 1.5 * motion.forward, where) == pytest.approx(0.5, abs=1e-5)
 
 
 def test_wobble_is_a_displacement_in_pixels():
     """Along the true flow nothing is left; one pixel off it is about one pixel."""
     frames = translation(3, (1.0, 0.0), height=120, width=160)
     motion = Motion.between(frames[0], frames[1])
-    assert wobble(motion, frames[0], frames[1]) < 0.2
-    off = wobble(motion, frames[0], frames[2])  # texture moves on by one pixel to the right alone
+    assert warping_error(motion, frames[0], frames[1]) < 0.2
+    off = warping_error(motion, frames[0], frames[2])  # texture moves on by one pixel to the right alone
     slope = np.abs(np.diff(frames[2].astype(float), axis=1)).mean()
     blurred = cv2.GaussianBlur(frames[2].astype(np.float32), (0, 0), 2)
     soft = (np.abs(np.diff(blurred, axis=0)).mean() + np.abs(np.diff(blurred, axis=1)).mean()) / 2
@@ -164,9 +163,9 @@ def test_colour_distance_is_that_of_wasserstein():
     )
     lightness = [cv2.cvtColor(p.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 0] for p in (a, b)]
     expected = np.abs(np.sort(lightness[0], axis=None) - np.sort(lightness[1], axis=None)).mean()
-    assert Look.of([a]).colour_distance(Look.of([b])) == pytest.approx(expected, rel=0.02)
+    assert Appearance.of([a]).colour_distance(Appearance.of([b])) == pytest.approx(expected, rel=0.02)
     low, high = np.quantile(lightness[0], (0.05, 0.95))
-    assert Look.of([a]).contrast == pytest.approx(high - low, rel=0.02)
+    assert Appearance.of([a]).contrast == pytest.approx(high - low, rel=0.02)
 
 
 def test_texture_distance_counts_octaves():
@@ -174,12 +173,12 @@ def test_texture_distance_counts_octaves():
     grey = np.zeros((128, 128, 2), np.float32)
     labs = [np.dstack([lightness, grey]) for lightness in (fine, 0.5 * fine + 25)]
     rgb = [clipped(255 * cv2.cvtColor(lab.astype(np.float32), cv2.COLOR_LAB2RGB)) for lab in labs]
-    looks = [Look.of([picture]) for picture in rgb]
-    assert looks[0].texture_distance(looks[1]) == pytest.approx(1, abs=0.1)  # half as strong
-    assert looks[0].texture_distance(looks[0]) == 0
+    appearances = [Appearance.of([picture]) for picture in rgb]
+    assert appearances[0].texture_distance(appearances[1]) == pytest.approx(1, abs=0.1)  # half as strong
+    assert appearances[0].texture_distance(appearances[0]) == 0
 
 
 def test_clips_are_spread_over_the_list():
-    assert quality.spread(range(10), 4) == [0, 3, 6, 9]
-    assert quality.spread([7], 4) == [7]
-    assert math.isclose(len(quality.spread(range(1000), 48)), 48)
+    assert spread(range(10), 4) == [0, 3, 6, 9]
+    assert spread([7], 4) == [7]
+    assert math.isclose(len(spread(range(1000), 48)), 48)

@@ -1,5 +1,6 @@
 """Training: it learns, goes on as if it had never stopped, reads the original's configurations."""
 
+import json
 import logging
 import subprocess
 import sys
@@ -11,14 +12,16 @@ import torch
 from omegaconf import OmegaConf
 
 from static_dynamic.configs import rows
+from static_dynamic.datasets.frames import read_image
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.stylize import load_generator
-from static_dynamic.stylize.patches import read_image, to_tensor
+from static_dynamic.stylize import train as train_module
+from static_dynamic.stylize.patches import to_tensor
 from static_dynamic.stylize.pictures import run_once
 from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.trainer import StyleTrainer
-from static_dynamic.stylize.training_config import read_recipe
+from static_dynamic.stylize.training_config import read_training_config
 
 # in the form of the original's files, with an anchor as YAML allows
 ORIGINAL = """
@@ -53,7 +56,7 @@ job: {num_workers: 1, device: "cuda:0"}
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def config(tmp_path):
     path = tmp_path / "reference_test.yaml"
     path.write_text(ORIGINAL.replace("TYPE", "DatasetPatches_M"))
     return path
@@ -75,12 +78,12 @@ def root(tmp_path):
     return tmp_path / "pair_train"
 
 
-def plan(root, recipe, log_folder, **changes):
-    return Plan(**{"recipe": read_recipe(recipe), "data_root": root, "log_folder": log_folder, **changes})
+def plan(root, config, log_folder, **changes):
+    return Plan(config=read_training_config(config), data_root=root, log_folder=log_folder, **changes)
 
 
-def test_training_comes_nearer_to_the_style(root, recipe, tmp_path):
-    generator = train(plan(root, recipe, tmp_path / "log", steps=120, log_interval=60))
+def test_training_comes_nearer_to_the_style(root, config, tmp_path):
+    generator = train(plan(root, config, tmp_path / "log", steps=120, log_interval=60))
     for stem in ("000", "001"):
         given, style = (read_image(root / part / f"{stem}.png").astype(float) for part in ("input", "output"))
         ours = run_once(generator, to_tensor(given.astype(np.uint8)))
@@ -104,10 +107,10 @@ def test_training_comes_nearer_to_the_style(root, recipe, tmp_path):
 
 @pytest.mark.parametrize("rules", ["corrected", "original"])
 @pytest.mark.parametrize("kind", ["DatasetPatches_M", "DatasetFullImages"])
-def test_a_stopped_training_goes_on_to_the_same_result(root, recipe, tmp_path, monkeypatch, rules, kind):
-    recipe.write_text(ORIGINAL.replace("TYPE", kind))
+def test_a_stopped_training_goes_on_to_the_same_result(root, config, tmp_path, monkeypatch, rules, kind):
+    config.write_text(ORIGINAL.replace("TYPE", kind))
     options = {"steps": 7, "log_interval": 4, "rules": rules}
-    whole = train(plan(root, recipe, tmp_path / "whole", **options))
+    whole = train(plan(root, config, tmp_path / "whole", **options))
     step, done = StyleTrainer.step, []
 
     def stopping(self, *args, **kwargs):
@@ -119,105 +122,109 @@ def test_a_stopped_training_goes_on_to_the_same_result(root, recipe, tmp_path, m
 
     monkeypatch.setattr(StyleTrainer, "step", stopping)
     with pytest.raises(KeyboardInterrupt):
-        train(plan(root, recipe, tmp_path / "parts", **options))
-    parts = train(plan(root, recipe, tmp_path / "parts", **options))
+        train(plan(root, config, tmp_path / "parts", **options))
+    parts = train(plan(root, config, tmp_path / "parts", **options))
     assert len(done) == 5 + 1 + 3  # from the last save on
     assert all(torch.equal(v, parts.state_dict()[k]) for k, v in whole.state_dict().items())
     for name in ("model.safetensors", "losses.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
-def test_minutes_end_a_training(root, recipe, tmp_path):
-    train(plan(root, recipe, tmp_path / "log", minutes=0.01))
+def test_minutes_end_a_training(root, config, tmp_path):
+    train(plan(root, config, tmp_path / "log", minutes=0.01))
     assert (tmp_path / "log" / "model.safetensors").exists()
 
 
-def test_another_training_in_the_same_folder_is_refused(root, recipe, tmp_path):
-    train(plan(root, recipe, tmp_path / "log", steps=1))
-    with pytest.raises(UserError, match="another log_folder"):
-        train(plan(root, recipe, tmp_path / "log", steps=1, seed=2))
+def test_another_training_in_the_same_folder_is_refused(root, config, tmp_path):
+    train(plan(root, config, tmp_path / "log", steps=1))
+    with pytest.raises(UserError, match="another --log_folder"):
+        train(plan(root, config, tmp_path / "log", steps=1, seed=2))
     (tmp_path / "log" / "state.pt").write_bytes(b"PK cut")
     with pytest.raises(UserError, match="state.pt is damaged"):
-        train(plan(root, recipe, tmp_path / "log", steps=1))
+        train(plan(root, config, tmp_path / "log", steps=1))
 
 
-def test_guides_widen_the_input(root, recipe, tmp_path):
+def test_a_training_of_version_0_1_resumes(root, config, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    train(plan(root, config, tmp_path / "log", steps=1))
+    state = torch.load(tmp_path / "log" / "state.pt", weights_only=True)
+    identity = json.loads(state["identity"])
+    assert identity["rules"] == "mended"
+    identity["recipe"] |= {"about": "other words", "job": {"device": "cuda:0"}}
+    torch.save(state | {"identity": json.dumps(identity)}, tmp_path / "log" / "state.pt")
+    train(plan(root, config, tmp_path / "log", steps=1))
+    assert f"resuming {tmp_path / 'log'} at step 1" in caplog.text
+
+
+def test_guides_widen_the_input(root, config, tmp_path):
     for folder in (root, root.with_name("pair_gen")):
         (folder / "guide").mkdir()
         for path in (folder / "input").iterdir():
             (folder / "guide" / path.name).write_bytes(path.read_bytes())
-    recipe.write_text(ORIGINAL.replace("TYPE", "DatasetPatches_M, dir_x1: guide"))
-    generator = train(plan(root, recipe, tmp_path / "log", steps=2))
+    config.write_text(ORIGINAL.replace("TYPE", "DatasetPatches_M, dir_x1: guide"))
+    generator = train(plan(root, config, tmp_path / "log", steps=2))
     assert generator.config["input_channels"] == 6
 
 
 @pytest.mark.parametrize("name", rows("stylizer"))
-def test_every_shipped_recipe_builds(name):
-    recipe = read_recipe(name)
-    trainer = StyleTrainer(recipe, torch.nn.Identity(), masks_weigh=True, device=torch.device("cpu"), seed=0)
+def test_every_shipped_config_builds(name):
+    config = read_training_config(name)
+    trainer = StyleTrainer(config, torch.nn.Identity(), mask_weights=True, device=torch.device("cpu"), seed=0)
     published = {"reference_P": 3_270_000, "reference_F": 2_381_251}
     count = sum(p.numel() for p in trainer.generator.parameters())
     assert count == pytest.approx(published.get(name, count), rel=0.01)
 
 
 def test_the_originals_settings_are_ours():
-    recipe = read_recipe("reference_P")
-    assert OmegaConf.select(recipe, "trainer.batch_size") == 40
-    assert read_recipe("reference_F").trainer.batch_size == 1
+    config = read_training_config("reference_P")
+    assert OmegaConf.select(config, "trainer.batch_size") == 40
+    assert read_training_config("reference_F").trainer.batch_size == 1
 
 
-def test_what_cannot_be_read_is_said(root, recipe, tmp_path):
+def test_what_cannot_be_read_is_said(root, config, tmp_path):
     with pytest.raises(UserError, match="config=referenc_P is neither a file.*nearest known: reference_P"):
-        read_recipe("referenc_P")
-    recipe.write_text(ORIGINAL.replace("TYPE", "DatasetOther"))
-    with pytest.raises(UserError, match="training_dataset.type=DatasetOther is not built here"):
-        read_recipe(recipe)
+        read_training_config("referenc_P")
+    config.write_text(ORIGINAL.replace("TYPE", "DatasetOther"))
+    with pytest.raises(UserError, match="training_dataset.type=DatasetOther is not supported"):
+        read_training_config(config)
     text = ORIGINAL.replace("TYPE", "DatasetPatches_M")
-    recipe.write_text(text.replace("resnet_blocks", "resnet_block"))
-    with pytest.raises(UserError, match="generator.args.resnet_block is not built here.*resnet_blocks"):
-        read_recipe(recipe)
-    recipe.write_text("a: [")
+    config.write_text(text.replace("resnet_blocks", "resnet_block"))
+    with pytest.raises(UserError, match="generator.args.resnet_block is not supported.*resnet_blocks"):
+        read_training_config(config)
+    config.write_text("a: [")
     with pytest.raises(UserError, match="is not a YAML file of the stylizer"):
-        read_recipe(recipe)
+        read_training_config(config)
     with pytest.raises(UserError, match="input does not exist"):
         train(plan(root / "input", "small", tmp_path / "log"))
 
 
-def test_a_gpu_that_is_not_here_is_said(monkeypatch, caplog):
+def test_a_gpu_that_is_not_here_is_refused(root, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    caplog.set_level(logging.WARNING)
-    assert choose_device("cuda:0") == torch.device("cpu")
-    assert "device cuda:0 is not here: cpu takes its place" in caplog.text
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(UserError, match="device=cuda:0: torch sees 0 GPUs here; give cpu"):
+        choose_device("cuda:0")
+    with pytest.raises(UserError, match="device=gpu is not a device: give cpu .or -1., cuda, cuda:N, or"):
+        choose_device("gpu")
     assert choose_device(None) == choose_device("cpu") == torch.device("cpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert choose_device(-1) == choose_device("-1") == torch.device("cpu")
+    # the original's configurations name a GPU, ours do not
+    monkeypatch.setattr(sys, "argv", ["train", "--config", str(config), "--data_root", str(root)])
+    assert train_module.main() == 2 and "device=cuda:0: torch sees 0" in capsys.readouterr().err
+    assert all(read_training_config(name).job.device is None for name in rows("stylizer"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device(1) == choose_device("cuda:1") == torch.device("cuda", 1)
 
 
-@pytest.mark.parametrize("task", [True, False])
-def test_both_commands_train(root, recipe, tmp_path, task):
+@pytest.mark.parametrize("command", ["-m stylize.train", "-m static_dynamic.stylize.train", "main.py"])
+def test_every_command_trains(root, config, tmp_path, command):
     log = tmp_path / "log"
-    original = [
-        "-m",
-        "static_dynamic.stylize.train",
-        "--config",
-        recipe,
-        "--data_root",
-        root,
-        "--log_interval",
-        2,
-    ]
-    commands = {
-        True: [
-            "main.py",
-            "task=train_style",
-            f"task.config={recipe}",
-            f"task.data_root={root}",
-            "task.steps=2",
-        ]
-        + [f"task.outdir={log}", "device=cpu"],
-        False: [*original, "--log_folder", log, "--device", "cpu", "--steps", 2],
+    arguments = {
+        "main.py": ["task=train_style", f"task.config={config}", f"task.data_root={root}", "task.steps=2"]
+        + [f"task.outdir={log}", "device=cpu"]
     }
-    done = subprocess.run([sys.executable, *map(str, commands[task])], capture_output=True, text=True)
+    original = ["--config", config, "--data_root", root, "--log_interval", 2, "--log_folder", log]
+    further = ["--device", "cpu", "--steps", 2, "--rules", "mended"]
+    words = [*command.split(), *arguments.get(command, [*original, *further])]
+    done = subprocess.run([sys.executable, *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (log / "model.safetensors").exists()
