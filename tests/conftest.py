@@ -1,6 +1,6 @@
-"""Small videos and data sets that tests make themselves; a cache of their own where nothing real is
-needed."""
+"""Fixtures that make small videos and data sets, and that run commands in this process."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-SHARED = Path(__file__).parents[2] / "shared"
+from tests.paths import SHARED
 
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The folder of real videos; tests that need it skip where it is absent."""
+    """Folder of real videos; tests that need it are skipped where it is absent."""
     if not (SHARED / "data" / "clips").is_dir():
-        pytest.skip("real videos are not here (shared/data)")
+        pytest.skip("no real videos (shared/data)")
     return SHARED / "data"
 
 
 @pytest.fixture
 def one_thread():
-    """Last digits of activations depend on the number of threads, here and in processes that tests start."""
+    """Use one thread: the last digits of activations depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -31,7 +31,7 @@ def one_thread():
 
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capsys, caplog):
-    """Run a command's ``main`` in this process, in a folder of its own: (status, stdout, stderr)."""
+    """Run a command's ``main`` in this process and in an empty folder: (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO")
 
@@ -43,9 +43,21 @@ def in_process(tmp_path, monkeypatch, capsys, caplog):
         except SystemExit as stop:
             status = stop.code
         captured = capsys.readouterr()
-        return status, captured.out, captured.err + caplog.text  # pytest takes log lines for itself
+        return status, captured.out, captured.err + caplog.text  # pytest captures log lines separately
 
     return call
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run ``main`` of a script in misc/ in this process, with arguments: (status, stdout, stderr)."""
+
+    def run(script: str, *arguments):
+        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
+        status = importlib.import_module(f"misc.{script.removesuffix('.py')}").main()
+        return status, *capsys.readouterr()
+
+    return run
 
 
 def write_frames(folder: Path, frames: np.ndarray) -> Path:
@@ -57,12 +69,12 @@ def write_frames(folder: Path, frames: np.ndarray) -> Path:
 
 
 def moving_square(seed: int, n: int = 12, side: int = 48) -> np.ndarray:
-    """A textured square that moves over a textured ground: (n, side, side, 3) uint8."""
-    draw = np.random.default_rng(seed)
-    ground = draw.integers(0, 160, (side, side, 3))
-    patch = draw.integers(100, 255, (12, 12, 3))
-    step = draw.integers(-3, 4, 2)
-    frames = np.repeat(ground[None], n, axis=0).astype(np.uint8)
+    """Draw a textured square that moves over a textured background: (n, side, side, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    background = rng.integers(0, 160, (side, side, 3))
+    patch = rng.integers(100, 255, (12, 12, 3))
+    step = rng.integers(-3, 4, 2)
+    frames = np.repeat(background[None], n, axis=0).astype(np.uint8)
     for t in range(n):
         y, x = (18 + step * (t - n // 2)).clip(0, side - 12)
         frames[t, y : y + 12, x : x + 12] = patch
@@ -71,7 +83,7 @@ def moving_square(seed: int, n: int = 12, side: int = 48) -> np.ndarray:
 
 @pytest.fixture
 def stylized(tmp_path):
-    """A stylized folder of four short clips in two styles (the second with colours turned round)."""
+    """A stylized folder of four short clips in two styles (the second with inverted colours)."""
     root = tmp_path / "stylized"
     for clip in range(4):
         frames = moving_square(clip)

@@ -2,14 +2,12 @@
 
 import json
 import zlib
-from pathlib import Path
 
 import torch
 
 from static_dynamic.models import build_model
 from tests.keyed import keyed_state_dict, keyed_video
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.paths import GOLDEN
 
 
 def unpacked(stored):

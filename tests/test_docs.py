@@ -26,8 +26,8 @@ from static_dynamic.configs import rows
 from static_dynamic.configs.options import check, translate
 from tests.analysis.finished import finished_run
 from tests.conftest import moving_square, write_frames
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "CONTRIBUTING.md"
 PAGES = [
     *(ROOT / name for name in ("README.md", "CHANGELOG.md", "stylize/styles/README.md")),
@@ -346,6 +346,8 @@ def test_examples_for_contributors_are_short_and_run(section, extended, places, 
     done = subprocess.run([sys.executable, "main.py", *words], cwd=extended, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+    for name in re.findall(r"``(\w+\.(?:csv|png))``", "\n".join(lines)):
+        assert list(tmp_path.rglob(name)), f"{name} is not written"
 
 
 def slug(heading: str) -> str:

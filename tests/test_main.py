@@ -17,8 +17,8 @@ from static_dynamic.configs import row, rows
 from static_dynamic.configs.grammar import quoted
 from static_dynamic.configs.options import check, translate
 from static_dynamic.errors import UserError
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 SMALL = [
     "model=x3d_xs",
     "model.init=random",

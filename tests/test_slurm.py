@@ -11,7 +11,6 @@ import time
 from contextlib import ExitStack
 from getpass import getuser
 from multiprocessing import active_children
-from pathlib import Path
 
 import pytest
 
@@ -22,8 +21,8 @@ from static_dynamic.errors import UserError
 from tests.analysis.run.test_shards import TINY, bytes_of
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_loader import batches
+from tests.paths import ROOT
 
-MAIN = Path(__file__).parents[1] / "main.py"
 DAEMONS = ("munged", "slurmctld", "slurmd")
 PATIENCE = 60.0  # seconds
 CONFIGURATION = """
@@ -153,7 +152,7 @@ class Cluster:
 
     def main(self, *arguments):
         """Begin a command of this project."""
-        command = [sys.executable, str(MAIN), *map(str, arguments)]
+        command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.commands.append(subprocess.Popen(command, env=self.env, text=True, **pipes))
         return self.commands[-1]

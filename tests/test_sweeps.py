@@ -2,14 +2,12 @@
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from static_dynamic.configs import row, rows
 from static_dynamic.configs.options import check, translate
-
-MISC = Path(__file__).parents[1] / "misc"
+from tests.paths import MISC
 
 
 @pytest.fixture
@@ -37,8 +35,8 @@ def test_the_paper_runs_that_are_possible(sweep, tmp_path):
     (tmp_path / "SLOW_8x8_R50.pyth").touch()
     status, err, (command, last) = sweep("sweep_ar.sh", tmp_path, tmp_path, "out", "device=cpu")
     assert status == 1 and "11 left out, 0 failed" in err
-    assert f"left out: c2d on StylizedActivityNet ({tmp_path}/ActivityNet is not there)" in err
-    assert f"({tmp_path}/SLOWFAST_8x8_R50.pyth is not there)" in err
+    assert f"left out: c2d on StylizedActivityNet ({tmp_path}/ActivityNet does not exist)" in err
+    assert f"({tmp_path}/SLOWFAST_8x8_R50.pyth does not exist)" in err
     assert "seed=1,2,3,4" in command and command.endswith("on_error=skip device=cpu")
     assert last == "task=status save_dir=out"
 

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,8 +12,9 @@ from static_dynamic.datasets.shared_memory import REGION, Location, SharedFrames
 from static_dynamic.datasets.workers import loader
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import subsample_positions
+from tests.paths import SHARED
 
-SHARED = Path(__file__).parents[3] / "shared" / "parity" / "data_checks.pt"
+CHECKS = SHARED / "parity" / "data_checks.pt"
 SPEC = SimpleNamespace(size=40, crop=32, mean=(0.45,) * 3, std=(0.225,) * 3)
 
 
@@ -80,7 +80,7 @@ def test_a_clip_that_cannot_be_read_comes_as_a_value(stylized):
 
 
 @pytest.mark.skipif(
-    not SHARED.exists(), reason="outputs of the original's transforms are not here (shared/parity)"
+    not CHECKS.exists(), reason="outputs of the original's transforms are not here (shared/parity)"
 )
 def test_the_originals_transforms():
     specs = {
@@ -88,7 +88,7 @@ def test_the_originals_transforms():
         "x3d_s": SimpleNamespace(frames=13, size=182, crop=160, mean=(0.45,) * 3, std=(0.225,) * 3),
         "mvit": SimpleNamespace(frames=16, size=256, crop=224, mean=(0.45,) * 3, std=(0.225,) * 3),
     }
-    for case in torch.load(SHARED, weights_only=True)["transforms"]:
+    for case in torch.load(CHECKS, weights_only=True)["transforms"]:
         spec = specs[case["model"]]
         frames = case["input"].permute(1, 2, 3, 0).to(torch.uint8)  # C T H W -> T H W C
         ours = preprocess(frames[subsample_positions(len(frames), spec.frames)], spec)

@@ -1,10 +1,9 @@
 """The scripts that prepare and check data sets, as a user calls them."""
 
-import importlib.util
 import json
 import shutil
+import subprocess
 import sys
-from pathlib import Path
 
 import av
 import numpy as np
@@ -17,25 +16,20 @@ from static_dynamic.datasets.write import resample
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_annotations import row_of
 from tests.datasets.test_frames import write_video
+from tests.paths import MISC
 
-MISC = Path(__file__).parents[2] / "misc"
 
-
-@pytest.fixture
-def call(monkeypatch, capsys):
-    """Run a script's main with arguments: (status, stdout, stderr)."""
-
-    def run(script: str, *arguments) -> tuple[int, str, str]:
-        name = f"script_{script.removesuffix('.py')}"
-        if name not in sys.modules:
-            spec = importlib.util.spec_from_file_location(name, MISC / script)
-            sys.modules[name] = importlib.util.module_from_spec(spec)  # where worker processes find it
-            spec.loader.exec_module(sys.modules[name])
-        monkeypatch.setattr(sys, "argv", [script, *map(str, arguments)])
-        status = sys.modules[name].main()
-        return status, *capsys.readouterr()
-
-    return run
+@pytest.mark.parametrize("way", ["by path", "through a link", "as a module"])
+def test_a_script_finds_the_package_from_any_folder(way, tmp_path):
+    (tmp_path / "link").symlink_to(MISC)
+    command = {
+        "by path": [MISC / "mean_var_analysis_4factors.py"],
+        "through a link": [tmp_path / "link" / "mean_var_analysis_4factors.py"],
+        "as a module": ["-m", "static_dynamic.misc.mean_var_analysis_4factors"],
+    }[way]
+    folder = MISC.parent if way == "as a module" else tmp_path
+    done = subprocess.run([sys.executable, *command, "--help"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0 and "Average result files with four factors" in done.stdout, done.stderr
 
 
 def test_frames_are_extracted_at_a_frame_rate(call, tmp_path):

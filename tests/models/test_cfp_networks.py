@@ -2,7 +2,6 @@
 original."""
 
 import hashlib
-from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from static_dynamic.models import build_model
 from tests.golden_pyramids import golden_graph
+from tests.paths import SHARED
 
-SHARED_KEYS = Path(__file__).parents[3] / "shared" / "parity" / "keys"
+SHARED_KEYS = SHARED / "parity" / "keys"
 # name -> start of the SHA-256 of its list of keys, shapes and types (51 classes)
 KEYS = {
     "cfp_i3d": "a1f92976d1feaa86",

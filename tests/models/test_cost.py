@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,8 +11,8 @@ from torch.nn import functional as F
 from static_dynamic import configs
 from static_dynamic.models import build_from_row, build_model
 from static_dynamic.models.cost import at_size, measure, multiply_adds
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 # parameters (M) and GFLOPs of one view, as papers and model zoos publish them; None: parameters alone
 PUBLISHED = {
     "c2d": (24.33, None),

@@ -2,15 +2,13 @@
 
 import copy
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 
 from static_dynamic.models import build_model, list_models
 from tests.keyed import keyed_state_dict, keyed_video
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from tests.paths import GOLDEN
 
 
 def relative_error(ours, theirs):

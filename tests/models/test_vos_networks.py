@@ -3,7 +3,6 @@ stops, checkpoints."""
 
 import lzma
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +16,8 @@ from static_dynamic.models.resnet2d import resnet_layers
 from static_dynamic.models.rtnet import CHUNK, Pair, RTNet, Scaling, attention, scattering_attention
 from static_dynamic.models.twostream import FUSED, STREAMS, ConvexGates, Gate
 from tests.keyed import keyed_image, keyed_state_dict
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 # variant -> how it is built, and the size of its weights in millions where SPEC says it
 VARIANTS = {
     "fusionseg": ("fusionseg", {}, 112.39),
@@ -80,7 +79,7 @@ def test_keys_shapes_and_stages_of_every_variant(name, keys):
     net = on_shapes(name)
     order = [f"{place},{stream}" for stream in STREAMS for place in ("conv1", *map("layer{}".format, "1234"))]
     fused = "14" if name.startswith("fusionseg") else "1234"
-    assert net.shown_stages("fast", True) == order + [f"layer{k},{FUSED}" for k in fused]
+    assert net.shown_stages() == order + [f"layer{k},{FUSED}" for k in fused]
     assert {stage.stream for stage in net.stages.values()} == {*STREAMS, FUSED}
     assert net.input_spec.shape == (480, 854)
     assert {key: tuple(value.shape) for key, value in net.state_dict().items()} == keys[name]

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -17,9 +16,9 @@ import datasets
 import stylize
 from static_dynamic.command import Options, command, positive
 from static_dynamic.errors import UserError
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
-MISC = sorted(path.stem for path in (ROOT / "misc").glob("*.py"))
+MISC = sorted(path.stem for path in (ROOT / "misc").glob("*.py") if path.stem != "static_dynamic")
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 # scripts that compute with networks, or with one thing that networks are given
 HEAVY = {"class_feature_pyramids", "convert_checkpoint", "estimate_flops_params", "prepare_davis"}

@@ -3,7 +3,6 @@
 import os
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +15,8 @@ from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.features import NeighbourDifferences, VGGFeatures, build_features
 from static_dynamic.stylize.networks import Discriminator, stylize_any_size
 from tests.keyed import keyed_image, keyed_state_dict
+from tests.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 WHOLE_MODULE = GOLDEN / "fspbt_tiny_whole_module.pth"
 
 

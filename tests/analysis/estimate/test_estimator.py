@@ -2,7 +2,6 @@
 outputs."""
 
 from math import exp
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +9,10 @@ import torch
 
 from static_dynamic.analysis import estimate_pairs
 from static_dynamic.errors import UserError
+from tests.paths import GOLDEN, SHARED
 
-GOLDEN = torch.load(Path(__file__).parents[2] / "golden" / "estimator_cases.pt", weights_only=True)["cases"]
-WHOLE = Path(__file__).parents[4] / "shared" / "parity" / "estimator_cases.pt"
+CASES = torch.load(GOLDEN / "estimator_cases.pt", weights_only=True)["cases"]
+WHOLE = SHARED / "parity" / "estimator_cases.pt"
 
 
 def oracle(za, zb, factor, threshold):
@@ -138,7 +138,7 @@ def test_what_cannot_be_estimated_is_refused():
 
 
 def golden_cases():
-    return torch.load(WHOLE, weights_only=True)["cases"] if WHOLE.exists() else GOLDEN
+    return torch.load(WHOLE, weights_only=True)["cases"] if WHOLE.exists() else CASES
 
 
 @pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case["name"])

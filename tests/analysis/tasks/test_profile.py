@@ -16,8 +16,8 @@ import pytest
 
 from static_dynamic.analysis.run.store import DONE
 from tests.analysis.run.test_extraction import contents, planted_clips
+from tests.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 TINY = [
     *("model=x3d_xs", "model.init=random", "model.input.size=40", "model.input.crop=32", "device=cpu"),
     *("dataset=folder", "styles='1,2'", "num_workers=1", "batch_size=1", "n_boot=20", "n_permutations=20"),

@@ -6,7 +6,6 @@ import os
 import re
 import stat
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -28,9 +27,9 @@ from static_dynamic.models.registry import FAMILIES
 from static_dynamic.models.stages import Tap
 from static_dynamic.models.twostream import TwoStreamNetwork, declare
 from tests.datasets.davis_trees import write_davis
+from tests.paths import ROOT
 from tests.test_main import errors, run, run_folders  # noqa: F401  a fixture
 
-ROOT = Path(__file__).parents[3]
 FUSIONSEG = "twostream_deeplabv3plus_resnet101"
 LINE = re.compile(r"Stage: \w+,\w+ , Dimensions: \[\d+, \d+, \d+\] \[\d+\.\d, \d+\.\d, \d+\.\d\]")
 FILES = sorted(CONFIG_DIR.glob("*.json")) + sorted(CONFIG_DIR.glob("*_types/*.json"))

@@ -19,9 +19,8 @@ from torch import nn
 from static_dynamic.models.registry import FAMILIES
 from static_dynamic.models.stages import Tap
 from static_dynamic.models.twostream import TwoStreamNetwork, declare
+from tests.paths import MISC, ROOT
 
-ROOT = Path(__file__).parents[3]
-MISC = ROOT / "misc"
 STAGES = [f"{place},{stream}" for stream in ("app_stream", "mot_stream") for place in ("conv1", "layer1")]
 STAGES += ["layer1,sensor_fusion", "layer4,sensor_fusion"]
 
@@ -197,7 +196,7 @@ def test_stages_as_figures(call, tree, tmp_path):
     assert call("plot_stages.py", *arguments)[0] == 0
     assert Image.open(one).width > 2 * Image.open(out.split()[0]).width and {ORANGE, BLUE} <= colours(one)
     status, _, err = call("plot_stages.py", "--in_file", file, "--streams", "sound")
-    assert status == 2 and "no stage of sound: it has app_stream, mot_stream, sensor_fusion" in err
+    assert status == 2 and "no stage of the streams sound; its streams: app_stream, mot_stream, sensor_fusion" in err
 
 
 def test_stages_as_tikz(call, tree, tmp_path):
@@ -371,8 +370,8 @@ def test_centre_bias(call, tmp_path):
     (masks / "a" / ".00003.part.png").write_bytes(b"half")
     arguments = ("--root", masks, "--dataset", "mine", "--out_dir", tmp_path)
     status, out, _ = call("estimate_dataset_centerbias.py", *arguments)
-    assert status == 0 and "2 masks; objects fill 5.0 % of the picture" in out
-    assert "their middle: 10.0 % from the left, 50.0 % from the top" in out
+    assert status == 0 and "2 masks; objects cover 5.0 % of the image" in out
+    assert "mean centre: 10.0 % from the left, 50.0 % from the top" in out
     assert len(colours(tmp_path / "saliency_prior_mine.png")) > 10
     (masks / "a" / "00002.png").write_bytes(b"no picture")
     status, _, err = call("estimate_dataset_centerbias.py", *arguments)
@@ -409,7 +408,7 @@ def test_cost_of_the_network_of_a_json_file(call, monkeypatch, tmp_path):
     one = 2 * 240 * 427 * 200 * 5 * 5 * (3 + 6) / 1e9  # frames, places, kernels, their size
     assert float(gflops) == pytest.approx(one, abs=0.005) and one > 9
     assert millions == f"{(200 * 5 * 5 * (3 + 6) + 2 * 200) / 1e6:.2f}"
-    two = re.search(r"a batch of 2, as the original counts: ([\d.]+) GFLOPs", out)[1]
+    two = re.search(r"batch of 2, as in the paper.s program: ([\d.]+) GFLOPs", out)[1]
     assert float(two) == pytest.approx(2 * one, abs=0.005)
 
     (tmp_path / "bad.json").write_text("{}")
