@@ -1,6 +1,8 @@
-"""Average runs that differ in their seed: mean and 1.96 * std / sqrt(n) of each stage's scores and shares.
+"""Average finished runs that differ only in their seed.
 
-python misc/average_runs.py dim_outputs/MODEL/DATASET/seed00*
+    python misc/average_runs.py dim_outputs/MODEL/DATASET/seed00*
+
+Prints per stage the mean and 1.96 * std / sqrt(n) over the n runs, for the scores and the shares.
 """
 
 import sys
@@ -12,10 +14,10 @@ from static_dynamic.command import Options, command
 
 @command
 def main() -> None:
-    """Print the table."""
+    """Print the averages as a table."""
     parser = Options(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
-    parser.add_argument("--csv", type=Path, help="write the table there too")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     table = average_runs(arguments.runs)
     if arguments.csv:

@@ -1,10 +1,10 @@
-"""Read every frame of a stylized data set once, in parallel, and list what is wrong with it.
+"""Decode every frame of a stylized data set, in parallel, and list its faults.
 
     python misc/check_dataset.py ROOT [--styles 1,2,3,4] [--dataset ssv2]
 
-Lists missing styles and frames, files that do not decode, and videos whose size or frame rate differs from
-their other styles or from most videos; with --dataset also what its annotations ask for and cannot have. Exit
-status: 0 nothing is wrong, 1 something is, 2 there is nothing to check.
+Lists missing styles and frames, files that do not decode, and videos whose size or frame rate differs between
+styles or from most videos. With --dataset it also lists clips of the annotations whose video is unusable.
+Exit status: 0 no fault, 1 faults found, 2 nothing to check.
 """
 
 import sys
@@ -22,12 +22,12 @@ from static_dynamic.errors import UserError
 
 @command
 def main() -> int:
-    """Check and print; return 1 where something is wrong."""
+    """List the faults; return 1 if there are any."""
     parser = Options(__doc__)
-    parser.add_argument("root", type=Path, help="folder that holds style_1, style_2 ...")
-    parser.add_argument("--styles", help="comma list (default: all that are there)")
-    parser.add_argument("--dataset", help="check its annotations too")
-    parser.add_argument("--workers", type=positive, default=None, help="processes (default: one a core)")
+    parser.add_argument("root", type=Path, help="folder with the folders style_1, style_2 ...")
+    parser.add_argument("--styles", help="comma list of style ids (default: all styles in ROOT)")
+    parser.add_argument("--dataset", help="also check the annotations of this data set")
+    parser.add_argument("--workers", type=positive, default=None, help="processes (default: one per core)")
     arguments = parser.parse_args()
     styles = chosen_styles(arguments.root, arguments.styles)
     folders = {style: style_folder(arguments.root, style) for style in styles}
@@ -48,13 +48,13 @@ def main() -> int:
 
 
 def chosen_styles(root: Path, text: str | None) -> tuple[int, ...]:
-    """Style numbers of a comma list; without one, those that are there."""
+    """Parse a comma list of style ids; None stands for all styles in `root`."""
     try:
-        there = sorted(int(path.name.removeprefix("style_")) for path in root.glob("style_*"))
-        styles = tuple(map(int, text.split(","))) if text else tuple(there)
+        present = sorted(int(path.name.removeprefix("style_")) for path in root.glob("style_*"))
+        styles = tuple(map(int, text.split(","))) if text else tuple(present)
     except ValueError as error:
-        raise UserError(f"styles {text or sorted(root.glob('style_*'))}: numbers are expected") from error
-    missing = [style for style in styles if style not in there]
+        raise UserError(f"styles {text or sorted(root.glob('style_*'))}: integers are expected") from error
+    missing = [style for style in styles if style not in present]
     if missing or not styles:
         raise UserError(f"{root} has no style_{missing[0] if missing else '1'}")
     return styles

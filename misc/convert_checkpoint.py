@@ -1,4 +1,4 @@
-"""Write a checkpoint of another form once as safetensors, with the network's own keys.
+"""Convert a checkpoint to a safetensors file with the key names of this project's network.
 
     python misc/convert_checkpoint.py I3D_8x8_R50.pkl i3d.safetensors --model i3d
 
@@ -20,13 +20,15 @@ from static_dynamic.models import build_model, list_models
 def main() -> None:
     """Convert one file."""
     parser = Options(__doc__)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("output", type=Path, help="a name that ends in .safetensors")
+    parser.add_argument("checkpoint", type=Path, help="file to convert")
+    parser.add_argument("output", type=Path, help="file to write; must end in .safetensors")
     parser.add_argument("--model", required=True, help=", ".join(list_models()))
-    parser.add_argument("--num_classes", type=positive, help="where it is not the model's own")
+    parser.add_argument(
+        "--num_classes", type=positive, help="number of classes, if the checkpoint has another than the model"
+    )
     arguments = parser.parse_args()
     if arguments.output.suffix != ".safetensors":
-        raise UserError(f"{arguments.output}: give a name that ends in .safetensors")
+        raise UserError(f"{arguments.output}: the output file name must end in .safetensors")
     net = build_model(arguments.model, num_classes=arguments.num_classes, checkpoint=arguments.checkpoint)
     with atomic_path(arguments.output) as temporary:
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, temporary)

@@ -1,9 +1,9 @@
-"""How often each place of the picture belongs to an object, over all masks of a data set: its centre bias.
+"""Estimate the centre bias of a data set: how often each pixel position belongs to an object, over all masks.
 
     python misc/estimate_dataset_centerbias.py --root DAVIS/Annotations/480p --dataset davis
 
-Masks are the png files below --root, in sequence folders; whatever is not black is object. Written are
-saliency_prior_DATASET.png and, on stdout, the mean size of objects and where their middle is.
+Masks are the png files in the sequence folders below --root; every pixel that is not black is object. Writes
+the figure saliency_prior_DATASET.png and prints the mean size and the mean centre of the objects.
 """
 
 import sys
@@ -18,18 +18,23 @@ from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import is_image
 from static_dynamic.errors import UserError
 
-SIZE = (480, 854)  # height and width that all masks are brought to
+SIZE = (480, 854)  # height and width to which all masks are resized
 
 
 @command
 def main() -> None:
-    """Count and draw."""
+    """Count object pixels over all masks and draw their frequency."""
     parser = Options(__doc__)
     parser.add_argument(
-        "--root", type=Path, default="data/DAVIS/Annotations/480p", help="default: %(default)s"
+        "--root",
+        type=Path,
+        default="data/DAVIS/Annotations/480p",
+        help="folder of masks (default: %(default)s)",
     )
-    parser.add_argument("--dataset", default="davis", help="names the figure (default: %(default)s)")
-    parser.add_argument("--out_dir", type=Path, default=".", help="default: here")
+    parser.add_argument("--dataset", default="davis", help="name for the figure (default: %(default)s)")
+    parser.add_argument(
+        "--out_dir", type=Path, default=".", help="folder of the figure (default: the current folder)"
+    )
     given = parser.parse_args()
     files = sorted(path for path in given.root.rglob("*.png") if is_image(path.name))
     if not files:
@@ -42,8 +47,10 @@ def main() -> None:
     out = given.out_dir / f"saliency_prior_{given.dataset}.png"
     draw_prior(total / len(files), out, f"{given.dataset}: {len(files)} masks")
     y, x = (np.average((np.arange(n) + 0.5) / n, weights=total.sum(1 - k)) for k, n in enumerate(SIZE))
-    print(f"{len(files)} masks; objects fill {100 * total.mean() / len(files):.1f} % of the picture")
-    print(f"their middle: {100 * x:.1f} % from the left, {100 * y:.1f} % from the top")
+    print(
+        f"{len(files)} masks; objects cover {100 * total.mean() / len(files):.1f} % of the image on average"
+    )
+    print(f"mean centre: {100 * x:.1f} % from the left, {100 * y:.1f} % from the top")
     print(f"figure: {out}")
 
 

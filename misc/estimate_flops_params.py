@@ -1,8 +1,11 @@
-"""Cost of one network or of all: python misc/estimate_flops_params.py --model slowfast_r50_8x8 --crop 256.
+"""Count the multiply-adds and parameters of one network, or of all networks.
 
+    python misc/estimate_flops_params.py
+    python misc/estimate_flops_params.py --model slowfast_r50_8x8 --crop 256
     python misc/estimate_flops_params.py --cfg_file configs/rtnet_davis.json
 
-Networks of a json file are counted for 240 x 427 pixels, as in the original, which counts a batch of two.
+With --cfg_file the input has 240 x 427 pixels, and the cost of a batch of two is printed too, as in the
+paper's program.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ from __future__ import annotations
 import argparse
 import sys
 
-# run as a script: the project's packages lie one folder up
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic import configs
@@ -20,27 +22,27 @@ from static_dynamic.errors import UserError
 from static_dynamic.models import build_from_row, list_models
 from static_dynamic.models.cost import at_size, measure
 
-# what the original counts with: height and width, items at once
+# height and width, and batch size, in the paper's program
 SIZE, BATCH = [240, 427], 2
 
 
 @command
 def main() -> None:
-    """Print a table."""
+    """Print the cost of each network as a table."""
     parser = Options(__doc__)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--model", help="a row of configs/model; none: every network of the table")
-    chosen.add_argument("--cfg_file", help="a json file of the original (video object segmentation)")
+    chosen.add_argument("--model", help="a row of configs/model (default: every row)")
+    chosen.add_argument("--cfg_file", help="a json file of the paper's program for video object segmentation")
+    parser.add_argument("--name", help="network of an external package: --model timm --name resnet50")
+    parser.add_argument("--frames", type=positive, help="frames of the input (default: the network's)")
     parser.add_argument(
-        "--name", help="the network, where the row wraps a package: --model timm --name resnet50"
+        "--crop", type=positive, help="height and width of the input (default: the network's)"
     )
-    parser.add_argument("--frames", type=positive, help="frames of the clip; none: the network's own")
-    parser.add_argument("--crop", type=positive, help="side of the clip in pixels; none: the network's own")
-    parser.add_argument("--checkpoint", help="read it too, to see that it fits; counting needs none")
-    parser.add_argument("--random_seed", type=int, default=1, help="of weights that no checkpoint gives")
+    parser.add_argument("--checkpoint", help="also load this checkpoint, to check that it fits the network")
+    parser.add_argument("--random_seed", type=int, default=1, help="seed of the random weights")
     given = parser.parse_args()
     if given.checkpoint and not (given.model or given.cfg_file):
-        raise UserError("--checkpoint is of one network: give --model or --cfg_file too")
+        raise UserError("--checkpoint needs one network: give --model or --cfg_file too")
     print(f"{'model':<30}{'T x H x W':>14}{'GFLOPs':>10}{'params (M)':>12}")
     for row in rows(given):
         net = build_from_row(
@@ -55,12 +57,12 @@ def main() -> None:
             flush=True,
         )
     if given.cfg_file:
-        print(f"\na batch of {BATCH}, as the original counts: {BATCH * cost.multiply_adds / 1e9:.2f} GFLOPs")
-    print("\nGFLOPs: 1e9 multiply-adds of one clip (convolutions, linear layers, matrix products, attention)")
+        print(f"\nbatch of {BATCH}, as in the paper's program: {BATCH * cost.multiply_adds / 1e9:.2f} GFLOPs")
+    print("\nGFLOPs: 1e9 multiply-adds per clip (convolutions, linear layers, matrix products, attention)")
 
 
 def rows(given: argparse.Namespace) -> list[DictConfig]:
-    """Rows of ``configs/model`` for the networks that are to be counted, at the size that was asked for."""
+    """Return the requested rows of ``configs/model``, with the requested input size."""
     if given.cfg_file:
         named = [row_of_file(given.cfg_file)]
         size = given.crop or SIZE
@@ -73,7 +75,7 @@ def rows(given: argparse.Namespace) -> list[DictConfig]:
 
 
 def row_of_file(name: str) -> DictConfig:
-    """The row of ``configs/model`` that a json file of the original asks for."""
+    """Return the row of ``configs/model`` that a json file of the paper's program describes."""
     found = overrides(read_cfg_file(name), name)
     row = configs.row("model", found["model"])
     for key, value in found.items():

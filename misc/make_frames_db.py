@@ -1,10 +1,10 @@
-"""Make SQLite frame stores, as Class Feature Pyramids reads them: OUT/VIDEO/frames.db for each video.
+"""Pack the frames of each video into an SQLite frame store, OUT/VIDEO/frames.db.
 
     python misc/make_frames_db.py style_1 stores/style_1
 
-SOURCE holds videos (folders of images, or video files), in class folders or not. Images go in as they are,
-the frames of video files as png. Table Images(ObjId, frames), key VIDEO/frame_00001. What is there already
-stays.
+SOURCE holds folders of images or video files, with or without class folders. Images are copied byte by byte,
+frames of video files are stored as png. The format is that of the Class Feature Pyramids code: table
+Images(ObjId, frames), keys VIDEO/frame_00001 ... Existing stores are kept.
 """
 
 import sys
@@ -20,11 +20,11 @@ from static_dynamic.datasets.write import write_store
 
 @command
 def main() -> None:
-    """Make the stores."""
+    """Write the missing frame stores."""
     parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--first", type=int, default=1, help="number of the first frame (default 1)")
+    parser.add_argument("out", type=Path, help="folder of the frame stores")
+    parser.add_argument("--first", type=int, default=1, help="number of the first frame (default: 1)")
     arguments = parser.parse_args()
     names = require_videos(arguments.source)
     frames = 0

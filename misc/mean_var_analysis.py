@@ -1,8 +1,9 @@
-"""Average the result files of one network over seeds: mean and 1.96 * std / sqrt(n) of each stage.
+"""Average the result files of one segmentation network over seeds.
 
     python misc/mean_var_analysis.py dim_outputs/vos_models/final/MODEL
 
-The residual is what the dynamic and the static share leave of 100.
+Prints per stage the mean and 1.96 * std / sqrt(n) over n seeds of the dynamic and static percentages. The
+residual is 100 minus their sum.
 """
 
 import sys
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from static_dynamic.analysis.estimate.estimator import FACTORS
-from static_dynamic.analysis.vos.original_files import average_seeds, format_average
+from static_dynamic.analysis.vos.original_reader import average_seeds, format_average
 from static_dynamic.command import Options, command
 from static_dynamic.files import atomic_path
 
@@ -19,12 +20,12 @@ DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 
 @command
 def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: str | None = __doc__) -> None:
-    """Print the table."""
+    """Print the averages as a table."""
     parser = Options(description)
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=default, help="its result files (default: %(default)s)"
+        "folder", nargs="?", type=Path, default=default, help="folder of result files (default: %(default)s)"
     )
-    parser.add_argument("--csv", type=Path, help="write the table there too")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     table = average_seeds(arguments.folder, factors)
     if arguments.csv:

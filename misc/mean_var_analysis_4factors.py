@@ -1,12 +1,14 @@
-"""Average result files of four factors over seeds: as mean_var_analysis.py, with pairs that share both as the
-fourth.
+"""Average result files with four factors over seeds.
 
     python misc/mean_var_analysis_4factors.py dim_outputs/vos_models/results_final_4pairs/MODEL
+
+The table is that of mean_var_analysis.py, with a fourth factor: pairs whose members share dynamics and
+appearance.
 """
 
 import sys
 
-from static_dynamic.analysis.vos.original_files import FOUR_FACTORS
+from static_dynamic.analysis.vos.original_reader import FOUR_FACTORS
 from static_dynamic.misc.mean_var_analysis import main
 
 DEFAULT = "dim_outputs/vos_models/results_final_4pairs/tatt_matnet"

@@ -1,14 +1,15 @@
-"""Histograms of the shares of units, a figure a stage and factor: STAGE_mot_hist.png and STAGE_app_hist.png.
+"""Draw histograms of the dynamic and static shares of units, per stage.
 
     python misc/plot_histogram.py dim_outputs/vos_models/idv_scores/MODEL
 
-Figures go beside it, to idv_scores_plots/MODEL; stages.png there holds all stages.
+Writes STAGE_mot_hist.png (dynamic) and STAGE_app_hist.png (static) per stage, and stages.png with all stages,
+to the folder dim_outputs/vos_models/idv_scores_plots/MODEL.
 """
 
 import sys
 from pathlib import Path
 
-from static_dynamic.analysis.vos.original_files import read_unit_shares
+from static_dynamic.analysis.vos.original_reader import read_unit_shares
 from static_dynamic.analysis.vos.stage_figures import draw_histograms
 from static_dynamic.command import Options, command
 
@@ -18,12 +19,18 @@ FACTOR_OF = {"mot": "dynamic", "app": "static"}
 
 @command
 def main() -> None:
-    """Draw."""
+    """Draw the histograms."""
     parser = Options(__doc__)
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=DEFAULT, help="shares of units (default: %(default)s)"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=DEFAULT,
+        help="folder with the shares of units (default: %(default)s)",
     )
-    parser.add_argument("--out_dir", type=Path, help="default: idv_scores_plots/MODEL beside it")
+    parser.add_argument(
+        "--out_dir", type=Path, help="default: ../../idv_scores_plots/MODEL, relative to FOLDER"
+    )
     given = parser.parse_args()
     folder = given.folder.resolve()
     out = given.out_dir or folder.parent.parent / "idv_scores_plots" / folder.name

@@ -1,15 +1,15 @@
-"""Draw dynamic and static percentages of the fusion layers over training, from one result file an iteration.
+"""Draw the dynamic and static percentages of the fusion layers over training iterations.
 
     python misc/plot_iterations.py --in_dir DIR --out_plot iterations_%s.png
 
-The iteration is the last part of a file's name: MODEL_5000.txt. With %s in --out_plot each stage has a file
-of its own.
+DIR holds one result file per iteration, whose name ends in the iteration: MODEL_5000.txt. With %s in
+--out_plot one figure per stage is written.
 """
 
 import sys
 from pathlib import Path
 
-from static_dynamic.analysis.vos.original_files import read_iterations
+from static_dynamic.analysis.vos.original_reader import read_iterations
 from static_dynamic.analysis.vos.stage_figures import draw_iterations
 from static_dynamic.command import Options, command
 from static_dynamic.errors import UserError
@@ -17,11 +17,13 @@ from static_dynamic.errors import UserError
 
 @command
 def main() -> None:
-    """Draw."""
+    """Draw the figures."""
     parser = Options(__doc__)
     parser.add_argument("--in_dir", type=Path, required=True, help="folder of result files")
-    parser.add_argument("--out_plot", default="iterations.png", help="file to write (default: %(default)s)")
-    parser.add_argument("--stream", default="sensor_fusion", help="default: %(default)s")
+    parser.add_argument("--out_plot", default="iterations.png", help="figure to write (default: %(default)s)")
+    parser.add_argument(
+        "--stream", default="sensor_fusion", help="stream of the stages (default: %(default)s)"
+    )
     given = parser.parse_args()
     table = read_iterations(given.in_dir)
     table = table[table["stream"] == given.stream]

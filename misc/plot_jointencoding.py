@@ -1,15 +1,16 @@
-"""Percent of the units of each stage that are dynamic, static, joint or residual, as a table and figures.
+"""Print and draw the percentage of dynamic, static, joint and residual units per stage.
 
     python misc/plot_jointencoding.py dim_outputs/vos_models/joint_encoding/MODEL
 
-Figures go beside it, to joint_encoding_plots/MODEL: one a stage, and all of them in stages.png.
+Writes one figure per stage, and stages.png with all stages, to the folder
+dim_outputs/vos_models/joint_encoding_plots/MODEL.
 """
 
 import sys
 from pathlib import Path
 
 from static_dynamic.analysis.show.figures import draw_classes
-from static_dynamic.analysis.vos.original_files import read_joint_encoding
+from static_dynamic.analysis.vos.original_reader import read_joint_encoding
 from static_dynamic.analysis.vos.stage_figures import draw_joint_encoding
 from static_dynamic.command import Options, command
 from static_dynamic.errors import UserError
@@ -19,25 +20,36 @@ DEFAULT = "dim_outputs/vos_models/joint_encoding/matnet_fusion_type_gated"
 
 @command
 def main() -> None:
-    """Print the table and draw."""
+    """Print the table and draw the figures."""
     parser = Options(__doc__)
     parser.add_argument(
-        "folder", nargs="?", type=Path, default=DEFAULT, help="scores of units (default: %(default)s)"
+        "folder",
+        nargs="?",
+        type=Path,
+        default=DEFAULT,
+        help="folder with the scores of units (default: %(default)s)",
     )
     parser.add_argument(
-        "--threshold", type=float, default=0.5, help="a unit encodes what it scores above (default: 0.5)"
+        "--threshold",
+        type=float,
+        default=0.5,
+        help="a unit encodes a factor if its score exceeds this (default: 0.5)",
     )
     parser.add_argument(
-        "--stream", default="sensor_fusion", help="app_stream, mot_stream or all (default: %(default)s)"
+        "--stream", default="sensor_fusion", help="app_stream, mot_stream, sensor_fusion (default) or all"
     )
-    parser.add_argument("--out_dir", type=Path, help="default: joint_encoding_plots/MODEL beside it")
+    parser.add_argument(
+        "--out_dir", type=Path, help="default: ../../joint_encoding_plots/MODEL, relative to FOLDER"
+    )
     given = parser.parse_args()
     folder = given.folder.resolve()
     out = given.out_dir or folder.parent.parent / "joint_encoding_plots" / folder.name
     table = read_joint_encoding(given.folder, given.threshold)
     shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
     if shown.empty:
-        raise UserError(f"{given.folder} has no stage of {given.stream}: it has {', '.join(table.index)}")
+        raise UserError(
+            f"{given.folder} has no stage of stream {given.stream}; its stages: {', '.join(table.index)}"
+        )
     percent = 100 * shown.div(shown.sum(axis=1), axis=0)
     print(f"percent of units at threshold {given.threshold}\n")
     print(percent.to_string(float_format="{:.1f}".format))

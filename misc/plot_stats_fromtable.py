@@ -1,8 +1,9 @@
-"""Bar charts of tables of units, stats_tables/MODEL/PLACE,STREAM_SEED.csv: mean and spread over units.
+"""Draw bar charts of the mean and standard deviation over units, per kind of pair.
 
     python misc/plot_stats_fromtable.py [--in_dir dim_outputs/vos_models/stats_tables] [--out_dir plots_stats]
 
-A line is UNIT,A,B,C,D: the unit's value over pairs that share dynamics only, appearance only, neither, both.
+Reads the tables IN_DIR/MODEL/PLACE,STREAM_SEED.csv with the columns UNIT,A,B,C,D: the unit's correlation over
+pairs that share only dynamics (A), only appearance (B), neither (C) or both (D). Draws one figure per table.
 """
 
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from static_dynamic.analysis.vos.original_files import SEED_OF_TABLE, read_statistics
+from static_dynamic.analysis.vos.original_reader import SEED_OF_TABLE, read_statistics
 from static_dynamic.analysis.vos.stage_figures import draw_conditions
 from static_dynamic.command import Options, command
 from static_dynamic.errors import UserError
@@ -21,9 +22,12 @@ def main() -> None:
     """Draw every table."""
     parser = Options(__doc__)
     parser.add_argument(
-        "--in_dir", type=Path, default="dim_outputs/vos_models/stats_tables", help="default: %(default)s"
+        "--in_dir",
+        type=Path,
+        default="dim_outputs/vos_models/stats_tables",
+        help="tables (default: %(default)s)",
     )
-    parser.add_argument("--out_dir", type=Path, default="plots_stats", help="default: %(default)s")
+    parser.add_argument("--out_dir", type=Path, default="plots_stats", help="figures (default: %(default)s)")
     given = parser.parse_args()
     tables = sorted(given.in_dir.glob("*/[!.]*.csv"))
     if not tables:
@@ -34,10 +38,10 @@ def main() -> None:
 
 
 def draw(path: Path, out: Path) -> None:
-    """Draw one table, as MODEL_STREAM_PLACE_SEED.png."""
+    """Draw one table to MODEL_STREAM_PLACE_SEED.png."""
     name = SEED_OF_TABLE.fullmatch(path.stem)
     if not name:
-        raise UserError(f"{path}: a name PLACE,STREAM_SEED.csv is expected, such as layer1,app_stream_1.csv")
+        raise UserError(f"{path}: the name must be PLACE,STREAM_SEED.csv, such as layer1,app_stream_1.csv")
     place, stream, seed = name.groups()
     model = path.parent.name
     own = "static" if stream == "app_stream" else "dynamic"

@@ -1,12 +1,12 @@
-"""Make small stylized data sets in the form of the paper's, for trying: your videos, rendered in the built-in
-styles, under the ids of real annotation lines.
+"""Make small stylized data sets in the layout of the paper's data sets, to try the pipeline.
 
     python misc/prepare_examples.py VIDEOS ANNOTATIONS OUT [--datasets ssv2,Diving48] [--number 8]
     python main.py --stylized_data_dir OUT/ssv2 --dataset ssv2 --model i3d_inception --stg 5
 
-Annotation files are looked for below ANNOTATIONS and copied whole. Each video takes the first line that it
-is long enough for; where none is left it takes the one that asks for least, and runs forth and back until
-that is filled. What is there already stays.
+Your videos are rendered in the built-in styles and take the ids of real annotation entries. The annotation
+files are searched below ANNOTATIONS and copied whole. Each video takes the first free entry that does not
+need more frames than the video has. If there is none, it takes the entry that needs fewest frames and plays
+forwards and backwards until it has enough. Existing videos are kept.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from static_dynamic.stylize.exemplars import render
 
 @dataclass(frozen=True)
 class Job:
-    """One video to be rendered: which of its frames go where."""
+    """One video to render: its source, frames and target folders."""
 
     source: Path
     indices: np.ndarray
@@ -41,18 +41,18 @@ class Job:
 
 
 def render_video(job: Job) -> None:
-    """Write one video in every style."""
+    """Render one video in every style that does not exist yet."""
     wanted, where = np.unique(job.indices, return_inverse=True)
     frames = [fit(frame, job.short_side) for frame in read_in_parts(open_frames(job.source), wanted)]
     for style, target in job.targets.items():
         if not target.exists():
-            look = configs.row("style", "builtin").styles[style]
-            rendered = [render(frame, look) for frame in frames]
+            appearance = configs.row("style", "builtin").styles[style]
+            rendered = [render(frame, appearance) for frame in frames]
             write_folder((rendered[i] for i in where), target, job.pattern, job.first)
 
 
 def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
-    """Copy the annotation files of a data set, found anywhere below `source`, to its root."""
+    """Copy the annotation files of a data set from anywhere below `source` to its root."""
     root.mkdir(parents=True, exist_ok=True)
     for kind, names in row.annotations.items():
         found = next((path for name in names for path in sorted(source.rglob(name))), None)
@@ -62,34 +62,36 @@ def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
             raise UserError(f"{source} holds no {' or '.join(names)}, which dataset={row.name} needs")
 
 
-def frames_needed(entry: Annotated, fps: float | None) -> int | None:
-    """How many frames a line asks for; None: as many as there are."""
-    return entry.frames if entry.seconds is None else int(fps * entry.seconds[1])
+def frames_needed(entry: Annotated, fps: float) -> int:
+    """Return the number of frames that an annotation entry needs; 0 if any number will do."""
+    return entry.frames or 0 if entry.seconds is None else int(fps * entry.seconds[1])
 
 
-def assign(lines: list[Annotated], available: list[int], fps: float | None) -> list[tuple[Annotated, int]]:
-    """A line for each video that has so many frames, and how many frames it gets."""
-    needs = {entry.id: frames_needed(entry, fps) for entry in lines}
-    left, chosen = dict.fromkeys(lines), []
+def assign(entries: list[Annotated], available: list[int], fps: float) -> list[tuple[Annotated, int]]:
+    """Choose an entry for each video, given its number of available frames; return it and its frame count."""
+    needs = {entry.id: frames_needed(entry, fps) for entry in entries}
+    free, chosen = dict.fromkeys(entries), []
     for count in available:
-        fitting = (e for e in left if needs[e.id] is None or needs[e.id] <= count)
-        entry = next(fitting, None) or min(left, key=lambda e: needs[e.id], default=None)
+        fitting = (e for e in free if needs[e.id] <= count)
+        entry = next(fitting, None) or min(free, key=lambda e: needs[e.id], default=None)
         if entry is None:
-            raise UserError(f"{len(available)} videos, but only {len(lines)} annotation lines")
-        del left[entry]
-        chosen.append((entry, count if needs[entry.id] is None else needs[entry.id]))
+            raise UserError(f"{len(available)} videos, but only {len(entries)} annotation entries")
+        del free[entry]
+        chosen.append((entry, needs[entry.id] or count))
     return chosen
 
 
 def jobs_of(name: str, arguments: argparse.Namespace) -> list[Job]:
-    """What is to be rendered for one data set; its annotations are in place then."""
+    """Plan what to render for one data set, after its annotations are copied."""
     root = arguments.out / name
     holder = {"stylized_data_dir": str(root), "dataset": configs.row("dataset", name)}
     row = OmegaConf.create(holder).dataset
     if not row.get("annotations"):
-        raise UserError(f"dataset {name!r} has no annotations: {', '.join(known_datasets())} have")
+        raise UserError(
+            f"dataset {name!r} has no annotations (data sets with annotations: {', '.join(known_datasets())})"
+        )
     copy_annotations(row, arguments.annotations, root)
-    lines = [e for e in LAYOUTS[row.layout](row, root, []) if not e.filtered and not e.broken]
+    entries = [e for e in LAYOUTS[row.layout](row, root, []) if not e.filtered and not e.broken]
     videos = [find_video(arguments.videos, video) for video in require_videos(arguments.videos)]
     plans = []
     for path in videos[: arguments.number]:
@@ -98,17 +100,17 @@ def jobs_of(name: str, arguments: argparse.Namespace) -> list[Job]:
         plans.append((path, shown[: arguments.frames]))
     jobs = []
     styles = configs.row("style", "builtin").styles
-    chosen = assign(lines, [len(shown) for _, shown in plans], row.fps)
+    chosen = assign(entries, [len(shown) for _, shown in plans], row.fps or 0.0)
     for (path, shown), (entry, count) in zip(plans, chosen, strict=True):
-        forth_and_back = np.concatenate([shown, shown[-2:0:-1]])
+        back_and_forth = np.concatenate([shown, shown[-2:0:-1]])
         targets = {style: root / f"style_{style}" / entry.names[0] for style in styles}
-        indices = np.resize(forth_and_back, count)
+        indices = np.resize(back_and_forth, count)
         jobs.append(Job(path, indices, targets, row.frames.pattern, row.frames.first, arguments.short_side))
     return jobs
 
 
 def known_datasets() -> list[str]:
-    """The data sets that have annotations."""
+    """List the data sets that have annotations."""
     names = (name for name in configs.rows("dataset"))
     tables = {name: OmegaConf.load(configs.CONFIG_DIR / "dataset" / f"{name}.yaml") for name in names}
     return [name for name, row in tables.items() if "annotations" in row]
@@ -116,16 +118,20 @@ def known_datasets() -> list[str]:
 
 @command
 def main() -> None:
-    """Make the data sets."""
+    """Make the data sets and print the commands that use them."""
     parser = Options(__doc__)
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list")
-    parser.add_argument("--number", type=positive, default=8, help="videos at most (default 8)")
-    parser.add_argument("--frames", type=positive, default=64, help="frames of a video at most (default 64)")
-    parser.add_argument("--short_side", type=positive, default=256)
-    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one a core)")
+    parser.add_argument("out", type=Path, help="folder of the data sets")
+    parser.add_argument(
+        "--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list (default: %(default)s)"
+    )
+    parser.add_argument("--number", type=positive, default=8, help="largest number of videos (default: 8)")
+    parser.add_argument(
+        "--frames", type=positive, default=64, help="largest number of frames per video (default: 64)"
+    )
+    parser.add_argument("--short_side", type=positive, default=256, help="in pixels (default: 256)")
+    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one per core)")
     arguments = parser.parse_args()
     jobs = [job for name in arguments.datasets.split(",") for job in jobs_of(name, arguments)]
     in_threads(render_video, jobs, arguments.workers, "render styles", "video")

@@ -1,17 +1,19 @@
-"""Extract the frames of videos at a frame rate, named as a data set names them: OUT/VIDEO/000001.jpg ...
+"""Extract the frames of videos, OUT/VIDEO/000001.jpg ..., at the frame rate of a data set.
 
     python misc/prepare_frames.py downloads data/style_0 --dataset StylizedActivityNet --prefix v_
     python misc/prepare_frames.py downloads data/style_0 --fps 12 --names image_%05d.jpg --first 0
 
-SOURCE holds videos (video files, or folders of images with --from_fps), in class folders or not. What is
-there already stays, so that the same command goes on where it was stopped. A video that cannot be read is
-named, and the exit status is 1 then.
+SOURCE holds video files, or folders of images with --from_fps, with or without class folders. Existing videos
+are kept, so that the same command resumes an interrupted one. Unreadable videos are listed and give exit
+status 1.
 """
 
 import argparse
 import sys
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
@@ -22,18 +24,18 @@ from static_dynamic.errors import UserError
 
 
 def extract(arguments: argparse.Namespace, name: str) -> str | None:
-    """Extract one video; return what is wrong with it, or None."""
-    place = Path(name)
-    target = arguments.out / place.parent / f"{arguments.prefix}{place.name}"
+    """Extract one video; return its fault, or None."""
+    path = Path(name)
+    target = arguments.out / path.parent / f"{arguments.prefix}{path.name}"
     if target.exists():
         return None
     try:
         frames = open_frames(find_video(arguments.source, name))
         fps = frames.fps or arguments.from_fps
-        indices = range(len(frames))
+        indices = np.arange(len(frames))
         if arguments.fps is not None:
             if not fps:
-                return f"{name}: its frame rate is not known: give --from_fps"
+                return f"{name}: its frame rate is unknown: give --from_fps"
             indices = resample(len(frames), fps, arguments.fps)
         shown = (fit(frame, arguments.short_side) for frame in read_in_parts(frames, indices))
         write_folder(shown, target, arguments.names, arguments.first, arguments.quality)
@@ -44,19 +46,19 @@ def extract(arguments: argparse.Namespace, name: str) -> str | None:
 
 @command
 def main() -> int:
-    """Extract all videos; return 1 where one could not be read."""
+    """Extract all videos; return 1 if one is unreadable."""
     parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--dataset", help="take --fps, --names and --first of this data set")
-    parser.add_argument("--fps", type=float, help="frames a second (default: every frame)")
-    parser.add_argument("--from_fps", type=float, help="frames a second of folders of images")
-    parser.add_argument("--names", help="pattern of frame names (default %%06d.jpg)")
-    parser.add_argument("--first", type=int, help="number of the first frame (default 1)")
-    parser.add_argument("--prefix", default="", help="put in front of the names of videos")
+    parser.add_argument("out", type=Path, help="folder of the frames")
+    parser.add_argument("--dataset", help="use the --fps, --names and --first of this data set")
+    parser.add_argument("--fps", type=float, help="frames per second (default: every frame)")
+    parser.add_argument("--from_fps", type=float, help="frames per second of folders of images in SOURCE")
+    parser.add_argument("--names", help="pattern of the frame names (default: %%06d.jpg)")
+    parser.add_argument("--first", type=int, help="number of the first frame (default: 1)")
+    parser.add_argument("--prefix", default="", help="prefix for the names of the videos")
     parser.add_argument("--short_side", type=positive, help="scale larger frames down to this short side")
-    parser.add_argument("--quality", type=int, default=95, help="of jpg (default 95)")
-    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one a core)")
+    parser.add_argument("--quality", type=int, default=95, help="jpg quality (default: 95)")
+    parser.add_argument("--workers", type=positive, default=None, help="threads (default: one per core)")
     arguments = parser.parse_args()
     row = configs.row("dataset", arguments.dataset) if arguments.dataset else {}
     frames = row.get("frames") or {}
@@ -67,7 +69,7 @@ def main() -> int:
     if arguments.fps is None:
         arguments.fps = row.get("fps")
     if arguments.fps is not None and arguments.fps <= 0:
-        raise UserError(f"--fps {arguments.fps:g}: a number above 0 is expected")
+        raise UserError(f"--fps {arguments.fps:g} is not a positive number")
     frame_name(arguments.names, arguments.first)
     names = require_videos(arguments.source)
     done = in_threads(partial(extract, arguments), names, arguments.workers, "extract", "video")

@@ -1,11 +1,10 @@
-"""Choose clips of an annotation file by a seed or by class; the lines are kept as they are, in their order.
+"""Write a subset of an annotation file: a random number of clips, or the clips of some classes.
 
     python misc/prepare_subset.py something-something-v2-validation.json ssv2_5k.json --number 5000 --seed 1
     python misc/prepare_subset.py kinetics_val.csv temporal.csv --classes temporal
 
-Reads json lists (SSv2, Diving48), json of videos by id (ActivityNet, official or BMN) and csv lists
-(Kinetics).
-Which lines are chosen depends on the seed and on the file's ids alone.
+Reads json lists (SSv2, Diving48), json objects keyed by video id (ActivityNet, official or BMN) and csv lists
+(Kinetics). Entries are copied unchanged and stay in order. The choice depends only on the seed and the ids.
 """
 
 import csv
@@ -17,38 +16,42 @@ from pathlib import Path
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.annotations import read_csv, read_json
-from static_dynamic.rng import generator
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import write_text
+from static_dynamic.rng import generator
 
 IDS = ("id", "vid_name", "youtube_id")
 
 
 def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
-    """Places of the chosen lines, in order: each id draws a number of its own, and the smallest win."""
+    """Return the sorted positions of the `number` ids (None: all) with the smallest random keys.
+
+    Each key is drawn from the seed and the id alone, so that the other ids do not influence it.
+    """
     if number is None:
         return list(range(len(ids)))
-    draws = [generator(seed, name, "subset").random() for name in ids]
-    return sorted(sorted(range(len(ids)), key=lambda i: (draws[i], i))[:number])
+    keys = [generator(seed, name, "subset").random() for name in ids]
+    return sorted(sorted(range(len(ids)), key=lambda i: (keys[i], i))[:number])
 
 
 def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: int) -> tuple[str, int, int]:
-    """The text of a csv list with the chosen lines, and how many of how many they are."""
-    lines = list(read_csv(file, ("label", "youtube_id")))
-    broken = [n for n, line in lines if line is None]
-    if broken:
-        raise UserError(f"{file} line {broken[0]} has not the fields that the first line names: mend it")
-    kept = [line for _, line in lines if classes is None or line["label"] in classes]
+    """Return the csv text of the chosen lines, their number, and the number of all lines."""
+    lines = []
+    for n, line in read_csv(file, ("label", "youtube_id")):
+        if line is None:
+            raise UserError(f"{file} line {n}: its fields differ from the header's: repair the line")
+        lines.append(line)
+    kept = [line for line in lines if classes is None or line["label"] in classes]
     kept = [kept[i] for i in choose([line["youtube_id"] for line in kept], number, seed)]
     text = io.StringIO()
-    writer = csv.DictWriter(text, lines[0][1] if lines else [], lineterminator="\n")
+    writer = csv.DictWriter(text, lines[0] if lines else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(kept)
     return text.getvalue(), len(kept), len(lines)
 
 
 def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, int]:
-    """The text of a json file with the chosen clips, and how many of how many they are."""
+    """Return the json text of the chosen clips, their number, and the number of all clips."""
     content = read_json(file, (list, dict))
     clips = content.get("database", content) if isinstance(content, dict) else content
     if isinstance(clips, dict):
@@ -56,22 +59,27 @@ def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, in
         chosen = dict(items[i] for i in choose([key for key, _ in items], number, seed))
         whole = {**content, "database": chosen} if "database" in content else chosen
         return json.dumps(whole) + "\n", len(chosen), len(items)
-    ids = [next((str(c[k]) for k in IDS if isinstance(c, dict) and k in c), None) for c in clips]
-    if None in ids:
-        raise UserError(f"{file} entry {ids.index(None) + 1} has none of {', '.join(IDS)}")
-    chosen = [clips[i] for i in choose(ids, number, seed)]
-    return "[\n" + ",\n".join(map(json.dumps, chosen)) + "\n]\n", len(chosen), len(clips)
+    ids = []
+    for n, clip in enumerate(clips, start=1):
+        key = next((k for k in IDS if isinstance(clip, dict) and k in clip), None)
+        if key is None:
+            raise UserError(f"{file} entry {n} has none of the keys {', '.join(IDS)}")
+        ids.append(str(clip[key]))
+    texts = [json.dumps(clips[i]) for i in choose(ids, number, seed)]
+    return "[\n" + ",\n".join(texts) + "\n]\n", len(texts), len(clips)
 
 
 @command
 def main() -> None:
     """Write the subset."""
     parser = Options(__doc__)
-    parser.add_argument("annotations", type=Path)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--number", type=positive, help="how many clips (default: all)")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--classes", help="classes of a Kinetics subset: temporal, static or random")
+    parser.add_argument("annotations", type=Path, help="annotation file")
+    parser.add_argument("out", type=Path, help="file to write")
+    parser.add_argument("--number", type=positive, help="number of clips to choose at random (default: all)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default: 1)")
+    parser.add_argument(
+        "--classes", help="keep the 32 classes of a Kinetics subset: temporal, static or random"
+    )
     arguments = parser.parse_args()
     subsets = configs.row("dataset", "Kinetics").subsets
     if arguments.classes is not None and arguments.classes not in subsets:
@@ -82,7 +90,7 @@ def main() -> None:
         classes = set(subsets[arguments.classes]) if arguments.classes else None
         text, kept, whole = subset_csv(arguments.annotations, classes, arguments.number, arguments.seed)
     elif arguments.classes is not None:
-        raise UserError(f"--classes {arguments.classes} is for csv lists of Kinetics")
+        raise UserError(f"--classes {arguments.classes} needs a Kinetics csv list")
     else:
         text, kept, whole = subset_json(arguments.annotations, arguments.number, arguments.seed)
     write_text(arguments.out, text)

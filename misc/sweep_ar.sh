@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# What the paper ran for action recognition: networks x data sets x seeds, all stages of each in one run.
+# Run the paper's action recognition experiments: networks x data sets x seeds, all stages of a network in one run.
 #
 #     misc/sweep_ar.sh DATA CHECKPOINTS OUT [OPTION ...]
 #
-# DATA holds a folder a data set, CHECKPOINTS a file a network (names below); OPTIONS go to every run, e.g. device=0 or
-# pairs=both. What is not there is left out with a line. The same command goes on where it was stopped; how far it is:
-# python main.py task=status save_dir=OUT
+# DATA holds one folder per data set, CHECKPOINTS one file per network (names in the table below). OPTIONS are passed to
+# every run, e.g. device=0 or pairs=both. Runs whose data set or checkpoint is missing are reported and left out. The
+# same command resumes an interrupted sweep; python main.py task=status save_dir=OUT shows its progress.
+# Exit status: 0 all runs finished, 1 runs were left out, 2 runs failed.
 set -uo pipefail
 (($# >= 3)) || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
 data=$1 checkpoints=$2 out=$3
 shift 3
 python=${PYTHON:-python}
-main=$(dirname "$0")/../main.py
+program=("$(dirname "$0")/../main.py")
+[[ -f ${program[0]} ]] || program=(-m static_dynamic) # in an installed copy
 
 #     data set             folder         network                 checkpoint
 runs="StylizedActivityNet  ActivityNet    c2d                     c2d_baseline_8x8_IN_pretrain_400k.pkl
@@ -31,13 +33,13 @@ while read -r dataset folder model checkpoint; do
     if [[ ! -d $data/$folder || ! -f $checkpoints/$checkpoint ]]; then
         missing=$data/$folder
         [[ -d $missing ]] && missing=$checkpoints/$checkpoint
-        echo "left out: $model on $dataset ($missing is not there)" >&2
+        echo "left out: $model on $dataset ($missing does not exist)" >&2
         ((++left_out))
         continue
     fi
-    "$python" "$main" -m dataset="$dataset" stylized_data_dir="$data/$folder" model="$model" \
+    "$python" "${program[@]}" -m dataset="$dataset" stylized_data_dir="$data/$folder" model="$model" \
         checkpoint="$checkpoints/$checkpoint" seed=1,2,3,4 save_dir="$out" on_error=skip "$@" </dev/null || ((++failed))
 done <<<"$runs"
-"$python" "$main" task=status save_dir="$out" </dev/null
+"$python" "${program[@]}" task=status save_dir="$out" </dev/null
 echo "$left_out left out, $failed failed" >&2
 exit $((failed > 0 ? 2 : left_out > 0 ? 1 : 0))

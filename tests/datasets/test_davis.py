@@ -17,7 +17,6 @@ from static_dynamic.datasets.jitter import HUE_RANGE, SATURATION_RANGE, Jitter, 
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.flow import colour_flow, dense_flow
 from tests.datasets.davis_trees import SIZE, write_davis, write_picture
-from tests.datasets.test_tools import call  # noqa: F401  a fixture
 
 ONE, TWO = {"Image": 1, "Flow": 1}, {"Image": 2, "Flow": 2}
 SPEC = SimpleNamespace(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -336,7 +335,7 @@ def pictures(root):
     return {p.relative_to(root): p.read_bytes() for p in root.rglob("*.*") if p.suffix in (".png", ".jpg")}
 
 
-def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):  # noqa: F811
+def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):
     source, out = moving(tmp_path / "davis"), tmp_path / "out"
     (source / "JPEGImages/480p/goat/.DS_Store").write_bytes(b"no frame")
     arguments = (source, "--out", out, "--short_side", 48, "--workers", 1)

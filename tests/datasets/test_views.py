@@ -1,6 +1,5 @@
 import random
 from itertools import cycle, islice
-from pathlib import Path
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""How a command begins and ends: one line for what stopped it, and the exit status that says whose turn it
-is."""
+"""Commands: exit status, one line for an error, and the lazy public faces of the packages."""
 
 import argparse
 import errno
@@ -13,6 +12,7 @@ import pytest
 
 import analysis
 import datasets
+import models
 import stylize
 from static_dynamic.command import Options, command, positive
 from static_dynamic.errors import UserError
@@ -20,7 +20,7 @@ from tests.paths import ROOT
 
 MISC = sorted(path.stem for path in (ROOT / "misc").glob("*.py") if path.stem != "static_dynamic")
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-# scripts that compute with networks, or with one thing that networks are given
+# scripts that need torch
 HEAVY = {"class_feature_pyramids", "convert_checkpoint", "estimate_flops_params", "prepare_davis"}
 LIGHT = [name for name in MISC if name not in HEAVY]
 
@@ -59,8 +59,8 @@ STOPS = {
 def test_one_line_for_what_stopped_it(stop, capsys):
     error, status, begin = STOPS[stop]
     assert stopped_by(error) == status
-    said = capsys.readouterr().err
-    assert said.startswith(begin) and said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith(begin) and message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_numbers_from_one_on(text):
         options.parse_args([f"--workers={text}"])
 
 
-def test_a_reader_who_has_gone_is_noticed():
+def test_a_reader_who_closes_the_output_is_noticed():
     work = (
         "import sys; from static_dynamic.command import command; sys.exit(command(lambda: print('result'))())"
     )
@@ -98,7 +98,18 @@ def test_a_reader_who_has_gone_is_noticed():
         done = subprocess.run(run, cwd=ROOT, env=BUFFERED, stdout=write, stderr=subprocess.PIPE, text=True)
         os.close(write)
         assert done.returncode == 128 + signal.SIGPIPE
-        assert done.stderr.startswith("nobody reads") and done.stderr.count("\n") == 1
+        assert done.stderr == "the reader has closed the output; the same command resumes\n"
+
+
+@pytest.mark.parametrize("command", ["main.py", "misc/prepare_frames.py", "-m stylize.temporal"])
+def test_a_reader_who_closes_the_help_text_sees_no_message(command):
+    for options in ([], ["-u"]):  # the closed pipe is noticed at the end, or at once
+        read, write = os.pipe()
+        os.close(read)
+        run = [sys.executable, *options, *command.split(), "--help"]
+        done = subprocess.run(run, cwd=ROOT, env=BUFFERED, stdout=write, stderr=subprocess.PIPE, text=True)
+        os.close(write)
+        assert done.returncode == 128 + signal.SIGPIPE and done.stderr == ""
 
 
 @pytest.mark.parametrize("name", MISC)
@@ -121,21 +132,34 @@ def test_what_needs_no_network_does_without_torch():
     assert len(LIGHT) == 14 and done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("package", [analysis, datasets, stylize])
-def test_the_face_of_a_package_that_loads_its_modules_late(package):
+@pytest.mark.parametrize("package", [analysis, datasets, models, stylize])
+def test_the_lazy_face_of_a_package(package):
+    assert package.__all__ and package is importlib.import_module(package.__name__)
     for name in package.__all__:
         found = getattr(package, name)
         assert found.__name__ == name and found.__module__.startswith(f"{package.__name__}.")
-        with pytest.raises(ModuleNotFoundError):  # which would hide it
+        with pytest.raises(ModuleNotFoundError):  # a module of this name would hide the public name
             importlib.import_module(f"{package.__name__}.{name}")
-    assert {*package.__all__, "__doc__"} <= set(dir(package))
+    assert set(package.__all__) <= set(dir(package))
     everything = {}
     exec(f"from {package.__name__} import *", everything)
     assert set(package.__all__) <= set(everything)
 
 
 def test_a_name_that_a_package_does_not_show():
-    with pytest.raises(AttributeError, match="module 'analysis' has no attribute 'estimate_pears'"):
+    with pytest.raises(AttributeError, match="No static_dynamic.analysis attribute estimate_pears"):
         analysis.estimate_pears  # noqa: B018
     with pytest.raises(ImportError, match="estimate_pears"):
-        pass
+        from analysis import estimate_pears  # noqa: F401
+
+
+@pytest.mark.parametrize("short_first", [True, False])
+@pytest.mark.parametrize("package", ["analysis", "datasets", "models", "stylize"])
+def test_short_names_in_a_checkout_give_the_same_objects(package, short_first):
+    names = [package, f"static_dynamic.{package}"]
+    first, second = names if short_first else names[::-1]
+    name = "build_model" if package == "models" else importlib.import_module(package).__all__[0]
+    check = f"from {first} import {name} as a; from {second} import {name} as b; assert a is b"
+    check += f"; import {first} as c, {second} as d; assert c is d"
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
