@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from static_dynamic.analysis.explain.class_feature_pyramids import grow
+from static_dynamic.analysis.explain.class_feature_pyramids import build_pyramid
 from static_dynamic.analysis.explain.pyramid_rules import Corrected
 from static_dynamic.models import build_model
 from tests.analysis.explain import slow_pyramids
@@ -88,7 +88,7 @@ def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
     spent = []
     for _ in range(rounds):
         begin = time.perf_counter()
-        pyramid = grow(read, LABEL, theta, DEPTH)
+        pyramid = build_pyramid(read, LABEL, theta, DEPTH)
         spent.append(1e3 * (time.perf_counter() - begin))
     with FlopCounterMode(display=False) as counter:
         net.to("meta")(torch.empty(SHAPE, device="meta"))

@@ -144,7 +144,8 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
     ]
     variance = folder / "variance_layers.csv"
     if variance.exists():
-        shares = 100 * pd.read_csv(variance).pivot(index="stage", columns="component", values="share")
+        parts = pd.read_csv(variance, dtype={"stage": str})
+        shares = 100 * parts.pivot(index="stage", columns="component", values="share")
         shares = shares.loc[[s for s in layers["stage"] if s in shares.index]]
         about = "The part of the units' variance that each source explains; no threshold is needed."
         made.append(charts.stacked_bars(shares, COMPONENT_COLOURS, "Variance by source (%)", about))
