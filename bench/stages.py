@@ -27,7 +27,7 @@ def main() -> None:
     net = build_model(arguments.model)
     spec = net.input_spec
     inputs = net.example_input(torch.randn, arguments.batch)
-    last = net.stage_name(None, "cat")
+    last = net.stage_name(None, {"path": "cat"})
     reads = {
         "plain forward": lambda: net.read(inputs, ["logits"]),
         "last stage": lambda: net.read(inputs, [last]),

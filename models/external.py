@@ -1,33 +1,212 @@
-"""What loads networks of other packages, and the user's own; a package is imported when it is asked for."""
+"""Networks of other packages and the user's own, wrapped unchanged: some of their modules become stages.
+
+Each loader imports its package only when a network of it is asked for.
+`static_dynamic.models.stage_discovery` finds which modules can be read.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
 import torch
+from einops import rearrange
+from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
-from static_dynamic.models.adapters import Loaded, adapter, first_line
+from static_dynamic.models.registry import register
+from static_dynamic.models.stage_discovery import choose, declare, default_stages, find_candidates
+from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
+from static_dynamic.spacing import subsample_positions
 
-# the files in which Hugging Face models say their preprocessing
+# files in which Hugging Face models describe their preprocessing
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
-# what the forward pass of a class takes besides the clip: without its predictor V-JEPA 2 is its encoder
+# class -> arguments of its forward pass besides the clip. V-JEPA 2 is read as its encoder, without predictor.
 HUGGINGFACE_CALL = {"VJEPA2Model": {"skip_predictor": True}}
 
 
-def load_package(family: str, module: str) -> ModuleType:
-    """Import a package that is needed for one family alone.
+@dataclass(frozen=True)
+class Loaded:
+    """A network as its package returns it, and what the package knows about its input.
+
+    ``input`` holds fields of `InputSpec`. ``call`` holds arguments of the forward pass besides the clip.
+    ``convert`` turns the state dict of a checkpoint file into the network's own keys.
+    """
+
+    net: nn.Module
+    input: Mapping = field(default_factory=dict)
+    call: Mapping = field(default_factory=dict)
+    convert: Callable[[Mapping], Mapping] = dict
+
+
+# (name, number of classes or None, whether to load the package's weights, further options) -> Loaded
+Loader = Callable[[str, int | None, bool, Mapping], Loaded]
+
+
+class AdaptedNetwork(VideoNetwork):
+    """A network of another package; input (B, 3, T, H, W), or a list of one such tensor per pathway.
+
+    Its state dict is the wrapped network's. Where the wrapped network has no head, its output is averaged
+    over time and space in place of logits.
+    """
+
+    prefix = "net."
+
+    def __init__(self, loaded: Loaded, feed: str, input_spec: InputSpec):
+        super().__init__()
+        self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
+        self.call, self.convert_keys = loaded.call, loaded.convert
+        self.stages: dict[str, Stage] = {}
+        self.output: tuple[Tap, ...] = ()  # how to pool the output of the wrapped network
+
+    def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
+        """Give each pathway its evenly spaced frames of (B, 3, T, H, W); one pathway takes the whole clip."""
+        counts = list(self.input_spec.pathways.values())
+        if len(counts) == 1:
+            return video
+        return [video[:, :, subsample_positions(video.shape[2], count)] for count in counts]
+
+    def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
+        """Map (B, 3, T, H, W), or one such tensor per pathway, to logits (B, classes)."""
+        pattern = f"b c t h w -> {self.feed}"
+        if isinstance(inputs, Tensor):
+            output = self.net(rearrange(inputs, pattern), **self.call)
+        else:
+            output = self.net([rearrange(pathway, pattern) for pathway in inputs], **self.call)
+        return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
+
+    def convert(self, state: Mapping) -> Mapping:
+        """Turn keys of the package's own checkpoint files into the wrapped network's keys."""
+        return self.convert_keys(state)
+
+    def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
+        """Return the stage of that module path; None is the deepest stage, class tokens left out."""
+        return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
+
+    def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
+        """Return the stages that are pooled over space and time: all but those of class tokens."""
+        return [name for name in self.stages if not name.endswith("/cls")]
+
+    def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]  # torch declares two overloads
+        """Return the state dict of the wrapped network."""
+        return self.net.state_dict(*args, **kwargs)
+
+    def load_state_dict(self, state_dict: Mapping, strict: bool = True, assign: bool = False):
+        """Load a state dict of the wrapped network."""
+        return self.net.load_state_dict(state_dict, strict, assign)
+
+
+def adapter(family: str, example: str) -> Callable[[Loader], Loader]:
+    """Register a loader as a family: ``model=FAMILY model.name=NAME``.
+
+    `example` is shown in the message for a missing name.
+    """
+
+    def add(load: Loader) -> Loader:
+        def build(
+            num_classes: int | None,
+            *,
+            network: str | None,
+            feed: str,
+            input: Mapping,
+            known_inputs: Mapping[str, Mapping],
+            stages: Sequence[str] | None = None,
+            layout: str | None = None,
+            leading_tokens: int | None = None,
+            options: Mapping | None = None,
+            pretrained: bool = False,
+        ) -> AdaptedNetwork:
+            if not network:
+                raise UserError(f"model={family} needs the name of a network, such as {example}")
+            if pretrained and num_classes:
+                raise UserError(
+                    f"num_classes={num_classes}: the pretrained weights of model={family} have their own "
+                    "number of classes; num_classes goes with model.init=random or with checkpoint=FILE"
+                )
+            label = f"model={family} ({network})"
+            loaded = load(network, num_classes, pretrained, options or {})
+            names = (network, type(loaded.net).__name__)
+            spec = input_spec(label, input, loaded.input, known_inputs, names)
+            net = AdaptedNetwork(loaded, feed, spec).eval()
+            try:
+                found = find_candidates(net, layout, leading_tokens)
+            except Exception as error:  # foreign code can raise any exception
+                size = " x ".join(map(str, (spec.frames, *spec.shape)))
+                raise UserError(
+                    f"{label} does not run on the shapes of a clip of {size} ({first_line(error)}): "
+                    "see model.input and model.feed"
+                ) from error
+            own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
+            net.output = own.pop("net").taps
+            net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
+            if not net.stages:
+                raise UserError(
+                    f"{label}: no stage was found; choose model.stages from what task=stages prints"
+                )
+            return net
+
+        register(family)(build)
+        return load
+
+    return add
+
+
+def input_spec(
+    label: str, wanted: Mapping, declared: Mapping, known: Mapping[str, Mapping], names: Sequence[str]
+) -> InputSpec:
+    """Merge the input spec: the user's values come first, then the package's, then those of the row.
+
+    Parameters
+    ----------
+    wanted, declared
+        Fields of `InputSpec` that the user and the package give; None means not given.
+    known
+        Name pattern -> fields, from the row in ``configs/model``.
+    names
+        Names of the network that the patterns are matched with.
 
     Raises
     ------
     UserError
-        Where it, or a package that it needs, is not installed, or does not go with this torch.
+        If a field is given by none of the three.
+    """
+    merged: dict = {}
+    for pattern, values in known.items():
+        if any(fnmatchcase(name, pattern) for name in names):
+            merged |= values
+    for values in (declared, wanted):
+        merged |= {key: value for key, value in values.items() if value is not None}
+    needed = [field.name for field in fields(InputSpec) if field.name not in ("pathways", "fps")]
+    missing = [key for key in needed if key not in merged]
+    if missing:
+        raise UserError(
+            f"{label} does not say its input: give {', '.join(f'model.input.{k}' for k in missing)}"
+        )
+    spec = InputSpec(**merged)
+    if isinstance(spec.size, int) and spec.size < min(spec.shape):
+        raise UserError(f"{label}: model.input.size={spec.size} is less than crop={spec.crop}")
+    return spec
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an exception's message, at most 200 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def load_package(family: str, module: str) -> ModuleType:
+    """Import a package that only one family needs.
+
+    Raises
+    ------
+    UserError
+        If the package, or one that it imports, is not installed or does not fit this version of torch.
     """
     try:
         return importlib.import_module(module)
@@ -42,8 +221,8 @@ def load_package(family: str, module: str) -> ModuleType:
 
 
 @contextmanager
-def blamed_on(family: str, network: str) -> Iterator[None]:
-    """Turn what a package raises into one line: a name or weights that it does not have, no network."""
+def package_errors(family: str, network: str) -> Iterator[None]:
+    """Turn an exception of a package into a UserError: an unknown name, missing weights, no connection."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
@@ -51,22 +230,22 @@ def blamed_on(family: str, network: str) -> Iterator[None]:
 
 
 def check_known(family: str, network: str, known: Sequence[str]) -> None:
-    """Refuse a network that a package does not have."""
+    """Raise UserError if `network` is not one of the names that the package has."""
     if network not in known:
         raise UserError(f"model={family}: the package has no network {network!r}{nearest(network, known)}")
 
 
 @adapter("torchvision", "model.name=r3d_18")
-def load_torchvision(network: str, num_classes: int | None, pretrained: bool, options: Mapping):
-    """A network of ``torchvision.models``, and the preprocessing of its newest weights."""
+def load_torchvision(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
+    """Load a network of ``torchvision.models`` with the preprocessing of its newest weights."""
     zoo = load_package("torchvision", "torchvision.models")
     check_known("torchvision", network, zoo.list_models())
-    with blamed_on("torchvision", network):
+    with package_errors("torchvision", network):
         weights = zoo.get_model_weights(network).DEFAULT
         classes = len(weights.meta["categories"]) if pretrained else num_classes
         module = zoo.get_model(network, weights=None, **with_classes("num_classes", classes), **options)
         if pretrained:
-            # read as data: the package itself would unpickle whatever the file holds
+            # weights_only: the package's own loader would unpickle arbitrary objects
             module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
         preset = weights.transforms()
         size, crop = min(preset.resize_size), min(preset.crop_size)
@@ -74,15 +253,15 @@ def load_torchvision(network: str, num_classes: int | None, pretrained: bool, op
 
 
 @adapter("pytorchvideo", "model.name=slow_r50")
-def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, options: Mapping):
-    """A network of ``pytorchvideo.models.hub``, which says nothing of its input."""
+def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
+    """Load a network of ``pytorchvideo.models.hub``, which does not describe its input."""
     hub = load_package("pytorchvideo", "pytorchvideo.models.hub")
     check_known("pytorchvideo", network, [name for name, value in vars(hub).items() if callable(value)])
     builder = getattr(hub, network)
-    with blamed_on("pytorchvideo", network):
+    with package_errors("pytorchvideo", network):
         module = builder(pretrained=False, **with_classes("model_num_class", num_classes), **options)
         if pretrained:
-            # read as data: the package itself would unpickle whatever the file holds
+            # weights_only: the package's own loader would unpickle arbitrary objects
             url = sys.modules[builder.__module__].checkpoint_paths[network]
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
             module.load_state_dict(state["model_state"])
@@ -90,25 +269,25 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 
 @adapter("timm", "model.name=resnet50")
-def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping):
-    """A network of ``timm``, which sees frames one by one, and its preprocessing."""
+def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
+    """Load an image network of ``timm``, which takes frames one by one, with its preprocessing."""
     timm = load_package("timm", "timm")
-    if ":" not in network:  # hf-hub:... and local-dir:... are no names of the table
+    if ":" not in network:  # hf-hub:... and local-dir:... are not in timm's list
         check_known("timm", network.partition(".")[0], timm.list_models())
-    with blamed_on("timm", network):
+    with package_errors("timm", network):
         classes = with_classes("num_classes", num_classes)
         module = timm.create_model(network, pretrained=pretrained, **classes, **options)
-    said = timm.data.resolve_model_data_config(module)
-    crop = said["input_size"][-1]
-    size = round(crop / said["crop_pct"])
-    return Loaded(module, {"size": size, "crop": crop, "mean": said["mean"], "std": said["std"]})
+    preset = timm.data.resolve_model_data_config(module)
+    crop = preset["input_size"][-1]
+    size = round(crop / preset["crop_pct"])
+    return Loaded(module, {"size": size, "crop": crop, "mean": preset["mean"], "std": preset["std"]})
 
 
 @adapter("huggingface", "model.name=FOLDER or model.name=facebook/timesformer-base-finetuned-k400")
-def load_huggingface(network: str, num_classes: int | None, pretrained: bool, options: Mapping):
-    """A network of ``transformers``, from a folder or the hub; code that comes with weights never runs."""
+def load_huggingface(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
+    """Load a network of ``transformers`` from a folder or the hub; code beside the weights never runs."""
     transformers = load_package("huggingface", "transformers")
-    with blamed_on("huggingface", network):
+    with package_errors("huggingface", network):
         config = transformers.AutoConfig.from_pretrained(
             network, trust_remote_code=False, **with_classes("num_labels", num_classes), **options
         )
@@ -121,7 +300,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # files of older versions of the package have other keys, which it knows
+        # files written by older versions of transformers have other keys, which it translates
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -130,9 +309,14 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
 
 
 def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Module:
-    """A Hugging Face network in float32 whose weights are all there; pickles are read as plain tensors.
+    """Load a Hugging Face network in float32; pickles are read as plain tensors.
 
-    A folder may hold more than the network (a decoder); a state dict alone may not.
+    A folder may hold weights that the network lacks (a decoder); a state dict may not.
+
+    Raises
+    ------
+    UserError
+        If weights are missing or have other shapes.
     """
     if network is not None:
         options |= {"trust_remote_code": False, "weights_only": True}
@@ -148,12 +332,12 @@ def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Mo
 
 
 def huggingface_input(network: str, config) -> dict:
-    """What a Hugging Face model says of its input, in its own config and in that of its preprocessor."""
+    """Return the input that a Hugging Face model declares in its config and in its preprocessor's file."""
     from transformers.utils import cached_file
 
     crop = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     crop = crop if isinstance(crop, int | None) else crop[0]
-    said = {
+    declared = {
         "frames": getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None),
         "crop": crop,
         "size": crop,
@@ -165,17 +349,17 @@ def huggingface_input(network: str, config) -> dict:
             continue
         preset = json.loads(Path(path).read_text(encoding="utf-8"))
         size = preset.get("size") or {}
-        return said | {
+        return declared | {
             "size": size.get("shortest_edge", crop) if isinstance(size, Mapping) else size,
             "mean": preset.get("image_mean"),
             "std": preset.get("image_std"),
         }
-    return said
+    return declared
 
 
 @adapter("custom", "model.target=package.module.function")
-def load_custom(network: str, num_classes: int | None, pretrained: bool, options: Mapping):
-    """What a function (or a class) of the user's own returns, with whatever weights it has by then."""
+def load_custom(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
+    """Call the user's function (or class) and take the network that it returns, with the weights in it."""
     module_name, _, name = network.rpartition(".")
     try:
         builder = getattr(importlib.import_module(module_name), name)
@@ -185,5 +369,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """The number of classes as a package takes it; nothing where it has a default of its own."""
+    """Return the keyword argument for the number of classes; none for None, so that the default holds."""
     return {} if num_classes is None else {keyword: num_classes}

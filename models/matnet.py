@@ -19,7 +19,7 @@ from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.checkpoints import read_checkpoint, state_dict_of
 from static_dynamic.models.registry import register
 from static_dynamic.models.resnet2d import ARCHITECTURES, WIDTH, conv, pooled, resnet_layers, stem
-from static_dynamic.models.stages import Tap
+from static_dynamic.models.stages import NO_OPTIONS, Tap
 from static_dynamic.models.twostream import (
     FUSED,
     INPUTS,
@@ -360,8 +360,8 @@ class MATNet(TwoStreamNetwork):
         """Map {"Image": (B, 3, H, W), "Flow": (B, 3, H, W)} to probabilities (B, 1, 473, 473)."""
         return torch.sigmoid(upsampled(self.decoder(self.encoder(inputs)), OUTPUT_SIZE))
 
-    def shown_stages(self, path: str, fuse: bool) -> list[str]:
-        """Those that all networks with two streams have; ``layerf``, the decoder's, is not one."""
+    def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
+        """Return the stages that all two-stream networks have: all but ``layerf``, the decoder's."""
         return [name for name in self.stages if not name.startswith("layerf")]
 
     def read_folder(self, folder: Path) -> dict:

@@ -13,16 +13,17 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.slowfast import (
     HeadPool,
     Lateral,
+    Layers,
+    Places,
     PositionWise,
     TwoPathways,
+    TwoPathwayStage,
     classifier,
     named,
     pathway_stages,
     stage_widths,
-    two_pathway_stages,
-    two_pathways,
 )
-from static_dynamic.models.stages import Stage, Tap
+from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap
 
 LAYER_NAMES = {
     "stem": ("conv", "norm"),
@@ -89,44 +90,23 @@ class PytorchVideoResNet(PositionWise):
 
 @register("slowfast_pytorchvideo")
 class PytorchVideoSlowFast(TwoPathways):
-    """Two pathways, input [slow, fast]. Arguments as those of `models.slowfast.SlowFast`.
+    """SlowFast; input [slow, fast].
 
-    A block ends with its lateral connection, so stages are read after it only.
+    A stage ends with its lateral connection, so stages are read only after it.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        temporal_kernels: Mapping[str, Sequence[Sequence[int]]],
-        alpha: int,
-        lateral_kernel: int,
-        width: int = 64,
-        beta: int = 8,
-        pool: int | None = 7,
-    ):
-        super().__init__()
-        self.alpha = alpha
-        slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
-        pathways = two_pathways(temporal_kernels, width, beta, LAYER_NAMES)
-        laterals = [Lateral(fast, lateral_kernel, alpha, LAYER_NAMES) for fast in fast_widths[:-1]]
-        self.model = chained(
-            [
-                *(
-                    MultiPathway([nested(blocks) for blocks in stage], lateral)
-                    for stage, lateral in zip(pathways, [*laterals, None], strict=True)
-                ),
-                HeadPool(pool),
-                named(*classifier(slow_widths[-1] + fast_widths[-1], num_classes, "proj")),
-            ]
-        )
-        self.stages = two_pathway_stages(
-            width, beta, {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
-        )
+    names = LAYER_NAMES
+    classifier_name = "proj"
 
-    def stage_name(self, stg: int | str | None, path: str = "fast", fuse: bool = True) -> str:
-        """Name of the stage that the original ``--stg`` and ``--path`` mean; ``--fuse`` is ignored."""
-        return super().stage_name(stg, path, fuse=True)
+    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> Places:
+        """Add ``model.blocks.0`` to ``model.blocks.6``: five stages, pooling, classifier."""
+        pathways = (MultiPathway([nested(slow), nested(fast)], lateral) for slow, fast, lateral in stages)
+        self.model = chained([*pathways, pool, named(*head)])
+        return {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
+
+    def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
+        """Return the name of the stage that ``--stg`` and ``--path`` mean; ``--fuse`` is ignored."""
+        return super().stage_name(stg, {"path": options.get("path", "fast")})
 
     def convert(self, state: Mapping) -> Mapping:
         """Accept PyTorchVideo's own files."""

@@ -121,6 +121,5 @@ def build_from_row(
 
 
 def _import_families() -> None:
-    package = importlib.import_module("models")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"models.{module.name}")
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"static_dynamic.models.{module.name}")

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from static_dynamic.models.caffe2_names import from_caffe2
 from static_dynamic.models.registry import register
-from static_dynamic.models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
+from static_dynamic.spacing import subsample_positions
 
 DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
 STRIDES = (1, 2, 2, 2)  # over space, of the first block of stages 2 to 5
@@ -32,6 +33,9 @@ LAYER_NAMES = {
     "lateral": ("conv_f2s", "bn"),
 }
 Names = Mapping[str, tuple[str, str]]
+Layers = list[tuple[str, nn.Module]]  # layers with their names
+Blocks = dict[str, nn.Module]  # residual blocks with their names
+Places = dict[tuple[int, int], str]  # (stage number, fuse) -> path of the module that returns [slow, fast]
 
 
 def stage_widths(width: int) -> list[int]:
@@ -138,6 +142,9 @@ class Lateral(nn.Sequential):
         return [torch.cat([slow, super().forward(fast)], dim=1), fast]
 
 
+TwoPathwayStage = tuple[Blocks, Blocks, Lateral | None]  # blocks of the slow and of the fast pathway
+
+
 class SideBySide(nn.Module):
     """One stage of several pathways whose blocks are children of one module; a list of maps -> a new list."""
 
@@ -182,7 +189,7 @@ def pathway_stages(
     laterals: Sequence[int] = (0, 0, 0, 0, 0),
     nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
     names: Names = LAYER_NAMES,
-) -> list[dict[str, nn.Module]]:
+) -> list[Blocks]:
     """Build the blocks of one pathway by name, stage by stage: ``[{"stem": ...}, {"res0": ..., ...}, ...]``.
 
     Parameters
@@ -196,11 +203,11 @@ def pathway_stages(
     """
     (stem_frames,), *block_frames = temporal_kernels
     widths = stage_widths(width)
-    stages = [{"stem": stem(width, stem_frames, names)}]
+    stages: list[Blocks] = [{"stem": stem(width, stem_frames, names)}]
     for s, (depth, stride, frames, attended) in enumerate(
         zip(DEPTHS, STRIDES, block_frames, nonlocal_after, strict=True)
     ):
-        blocks: dict[str, nn.Module] = {}
+        blocks: Blocks = {}
         inputs, outputs = widths[s] + laterals[s], widths[s + 1]
         for i in range(depth):
             blocks[f"res{i}"] = Bottleneck(
@@ -273,45 +280,83 @@ class ResNet(PositionWise):
 
 
 class TwoPathways(PositionWise):
-    """A slow pathway that sees one frame in `alpha` and a fast one that sees all; input [slow, fast].
+    """SlowFast: a slow pathway that takes every `alpha`-th frame and a fast one that takes all frames.
 
-    A stage is read before (``stage3/fuse0/cat``) or after (``stage3/fuse1/cat``) its lateral connection, in
-    both pathways (``cat``) or in one (``slow``, ``fast``).
+    Its input is [slow, fast]. A stage is read before (``stage3/fuse0/cat``) or after (``stage3/fuse1/cat``)
+    its lateral connection, in both pathways (``cat``) or in one (``slow``, ``fast``). Sub-classes give the
+    modules their code base's names.
+
+    Parameters
+    ----------
+    temporal_kernels
+        For ``slow`` and ``fast``, see `pathway_stages`.
+    alpha
+        Number of frames of the fast pathway per frame of the slow pathway.
+    lateral_kernel
+        Temporal kernel size of the lateral connections.
+    width, beta
+        Number of channels behind the slow pathway's stem; the fast pathway has `beta` times fewer.
+    pool
+        Side of the head's pooling window, in cells of the last feature map; None is the whole map.
     """
 
-    alpha: int
+    names: Names = LAYER_NAMES
+    classifier_name = "projection"
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        temporal_kernels: Mapping[str, Sequence[Sequence[int]]],
+        alpha: int,
+        lateral_kernel: int,
+        width: int = 64,
+        beta: int = 8,
+        pool: int | None = 7,
+    ):
+        super().__init__()
+        self.alpha = alpha
+        fast_width = width // beta
+        slow = pathway_stages(
+            temporal_kernels["slow"], width, laterals=lateral_widths(fast_width), names=self.names
+        )
+        fast = pathway_stages(temporal_kernels["fast"], fast_width, names=self.names)
+        laterals = [
+            Lateral(channels, lateral_kernel, alpha, self.names) for channels in stage_widths(fast_width)[:-1]
+        ]
+        channels = stage_widths(width)[-1] + stage_widths(fast_width)[-1]
+        head = classifier(channels, num_classes, self.classifier_name)
+        # the last stage has no lateral connection
+        places = self.assemble(list(zip(slow, fast, [*laterals, None], strict=True)), HeadPool(pool), head)
+        self.stages = two_pathway_stages(width, beta, places)
+
+    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> Places:
+        """Add the modules under the names of the code base."""
+        raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:
         """Make [slow, fast] of a clip: (B, 3, T, H, W) -> [(B, 3, T/alpha, H, W), (B, 3, T, H, W)]."""
         frames = video.shape[2]
-        # on the CPU, so that rounding, and with it the choice of frames, is the same for every device
-        index = torch.linspace(0, frames - 1, frames // self.alpha, device="cpu").long()
-        return [video.index_select(2, index.to(video.device)), video]
+        positions = subsample_positions(frames, frames // self.alpha)
+        return [video[:, :, positions], video]
 
-    def stage_name(self, stg: int | str | None, path: str = "fast", fuse: bool = True) -> str:
-        """Name of the stage that the original ``--stg``, ``--path`` and ``--fuse`` mean; None is stage 5."""
+    def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
+        """Return the name of the stage that the original ``--stg``, ``--path`` and ``--fuse`` mean.
+
+        `options` may hold ``path`` (slow, fast or cat) and ``fuse``; stage None is stage 5.
+        """
         if str(stg) in self.stages:
             return str(stg)
+        path, fuse = options.get("path", "fast"), options.get("fuse", True)
         return super().stage_name(f"{5 if stg is None else stg}/fuse{int(fuse)}/{path}")
 
-    def shown_stages(self, path: str, fuse: bool) -> list[str]:
-        """One reading of each stage: that of the original ``--path`` and ``--fuse``."""
-        return [self.stage_name(number, path, fuse) for number in range(1, 6)]
+    def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
+        """Return the five stages as `options` read them; see `stage_name`."""
+        return [self.stage_name(number, options) for number in range(1, 6)]
 
 
-def two_pathways(
-    temporal_kernels: Mapping[str, Sequence[Sequence[int]]], width: int, beta: int, names: Names = LAYER_NAMES
-) -> list[tuple[dict[str, nn.Module], dict[str, nn.Module]]]:
-    """Build the blocks of a slow pathway and of a fast one, `beta` times less wide, stage by stage."""
-    slow = pathway_stages(
-        temporal_kernels["slow"], width, laterals=lateral_widths(width // beta), names=names
-    )
-    fast = pathway_stages(temporal_kernels["fast"], width // beta, names=names)
-    return list(zip(slow, fast, strict=True))
-
-
-def two_pathway_stages(width: int, beta: int, places: Mapping[tuple[int, int], str]) -> dict[str, Stage]:
-    """Declare the stages; `places`: (number, fuse) -> module that returns [slow, fast], in depth order."""
+def two_pathway_stages(width: int, beta: int, places: Places) -> dict[str, Stage]:
+    """Declare the stages of a two-pathway network, in depth order."""
     slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
     laterals = lateral_widths(width // beta)
     stages = {}
@@ -327,46 +372,16 @@ def two_pathway_stages(width: int, beta: int, places: Mapping[tuple[int, int], s
 
 @register("slowfast")
 class SlowFast(TwoPathways):
-    """SlowFast with PySlowFast's key names.
+    """SlowFast with PySlowFast's key names."""
 
-    Parameters
-    ----------
-    temporal_kernels
-        For ``slow`` and ``fast``, see `pathway_stages`.
-    alpha
-        Frames of the fast pathway for one of the slow.
-    lateral_kernel
-        Frames that a lateral connection sees.
-    width, beta
-        Channels of the slow pathway's stem, and how many times fewer the fast one has.
-    pool
-        Side of the head's window, in cells of the last map; None is the whole map.
-    """
-
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        temporal_kernels: Mapping[str, Sequence[Sequence[int]]],
-        alpha: int,
-        lateral_kernel: int,
-        width: int = 64,
-        beta: int = 8,
-        pool: int | None = 7,
-    ):
-        super().__init__()
-        self.alpha = alpha
-        slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
-        places = {}
-        for number, stage in enumerate(two_pathways(temporal_kernels, width, beta), start=1):
-            pathways = [prefixed(pathway, blocks) for pathway, blocks in enumerate(stage)]
-            self.add_module(f"s{number}", SideBySide(pathways))
+    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> Places:
+        """Add ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``."""
+        places: Places = {}
+        for number, (slow, fast, lateral) in enumerate(stages, start=1):
+            self.add_module(f"s{number}", SideBySide([prefixed(0, slow), prefixed(1, fast)]))
             places[number, 0] = places[number, 1] = f"s{number}"
-            if number < len(fast_widths):  # the last stage has no lateral connection
-                lateral = Lateral(fast_widths[number - 1], lateral_kernel, alpha, LAYER_NAMES)
-                self.add_module(f"s{number}_fuse", lateral)
+            if lateral is not None:
                 places[number, 1] = f"s{number}_fuse"
-        self.head = named(
-            ("pool", HeadPool(pool)), *classifier(slow_widths[-1] + fast_widths[-1], num_classes)
-        )
-        self.stages = two_pathway_stages(width, beta, places)
+                self.add_module(places[number, 1], lateral)
+        self.head = named(("pool", pool), *head)
+        return places

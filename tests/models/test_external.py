@@ -203,7 +203,7 @@ def test_tokens_are_read_without_the_class_token_which_has_a_stage_of_its_own():
     net = custom(Tokens)
     blocks = ["blocks.0", "blocks.1", "blocks.2"]
     assert list(net.stages) == [name for block in blocks for name in (block, f"{block}/cls")]
-    assert net.shown_stages("fast", True) == blocks and net.stage_name(None) == "blocks.2"
+    assert net.shown_stages() == blocks and net.stage_name(None) == "blocks.2"
     x = clip(net)
     rows, seen = net.read(x, [*net.stages, "logits"]), outputs_of(net, x)
     for block in blocks:
@@ -314,7 +314,7 @@ def test_options_and_classes_are_passed_on():
     net = custom(CNN, num_classes=7, options={"width": 6})
     assert net.stages["layer1"].units == 6 and net(clip(net)).shape == (2, 7)
     with pytest.raises(
-        UserError, match="num_classes=7: the weights of model=custom have classes of their own"
+        UserError, match="num_classes=7: the pretrained weights of model=custom have their own number"
     ):
         custom(CNN, num_classes=7, checkpoint="pretrained")
     with pytest.raises(UserError, match="unexpected keyword argument 'depth'"):
@@ -553,7 +553,7 @@ def test_huggingface(transformers, tmp_path, kind, head):
     with torch.inference_mode():
         outputs = theirs(x.transpose(1, 2), output_hidden_states=True)
     has_class = HUGGINGFACE[kind][1]
-    blocks = net.shown_stages("fast", True)
+    blocks = net.shown_stages()
     assert len(blocks) == 3 and len(net.stages) == (6 if has_class else 3)
     # hidden states: the embeddings, then what each block returns (VJEPA2's last is behind the last norm)
     for block, tokens in list(zip(blocks, outputs.hidden_states[1:], strict=True))[:2]:

@@ -173,22 +173,22 @@ def test_nonlocal_matches_a_loop_over_positions():
 
 def test_stage_names():
     net = build_model("slowfast_r50_8x8", **TINY)
-    assert net.stage_name(3, path="cat", fuse=True) == "stage3/fuse1/cat"
-    assert net.stage_name("2", path="slow", fuse=False) == "stage2/fuse0/slow"
+    assert net.stage_name(3, {"path": "cat", "fuse": True}) == "stage3/fuse1/cat"
+    assert net.stage_name("2", {"path": "slow", "fuse": False}) == "stage2/fuse0/slow"
     assert net.stage_name(None) == "stage5/fuse1/fast"
-    assert net.stage_name("stage4/fuse0/cat", path="slow") == "stage4/fuse0/cat"
-    assert net.shown_stages("cat", False) == [f"stage{k}/fuse0/cat" for k in range(1, 6)]
+    assert net.stage_name("stage4/fuse0/cat", {"path": "slow"}) == "stage4/fuse0/cat"
+    assert net.shown_stages({"path": "cat", "fuse": False}) == [f"stage{k}/fuse0/cat" for k in range(1, 6)]
     assert list(net.stages) == [
         f"stage{k}/fuse{fuse}/{path}"
         for k in range(1, 6)
         for fuse in (0, 1)
         for path in ("cat", "slow", "fast")
     ]
-    for wrong in ({"stg": 6}, {"stg": 3, "path": "both"}):
+    for wrong in ((6,), (3, {"path": "both"})):
         with pytest.raises(UserError, match="no such stage"):
-            net.stage_name(**wrong)
+            net.stage_name(*wrong)
     fused_only = build_model("slowfast_ssv2_r50_8x8", **TINY)
-    assert fused_only.stage_name(1, path="slow", fuse=False) == "stage1/fuse1/slow"
+    assert fused_only.stage_name(1, {"path": "slow", "fuse": False}) == "stage1/fuse1/slow"
     assert build_model("slow_r50_8x8", width=8).stage_name(None) == "stage5"
 
 

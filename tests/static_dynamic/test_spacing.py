@@ -1,6 +1,5 @@
 """Positions of frames: the original's rule, and the rules of every caller before they shared one function."""
 
-
 import numpy as np
 import pytest
 import torch
