@@ -109,7 +109,8 @@ def test_a_reader_who_closes_the_help_text_sees_no_message(command):
         run = [sys.executable, *options, *command.split(), "--help"]
         done = subprocess.run(run, cwd=ROOT, env=BUFFERED, stdout=write, stderr=subprocess.PIPE, text=True)
         os.close(write)
-        assert done.returncode == 128 + signal.SIGPIPE and done.stderr == ""
+        # argparse ignores errors of a write, so that only a failed flush is noticed
+        assert done.returncode in (0, 128 + signal.SIGPIPE) and done.stderr == ""
 
 
 @pytest.mark.parametrize("name", MISC)
