@@ -1,6 +1,6 @@
 """The original program's output for one stage of an action recognition network, below ``save_dir``.
 
-``MODEL_dim_est.csv`` holds the dimensions; with ``joint_encoding`` a chart shows the number of units per class.
+``MODEL_dim_est.csv`` holds the dimensions. With ``joint_encoding``, a chart shows the units per class.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def write_dimensions(run: FinishedRun) -> None:
     if not options.joint_encoding:
         return
     print(format_classes(layer))
-    # the original's file names: with the pathway for SlowFast, with the stage for other networks
+    # The original program names the file by the pathway for SlowFast, by the stage for other networks.
     part = (
         f"{options.dataset.name}_{options.path}"
         if "slowfast" in options.model.name

@@ -1,4 +1,4 @@
-"""Scores, shares and classes of units: ``layers.csv``, ``units.parquet``, ``profile.png``, and a table on stdout."""
+"""Scores, shares and classes of units: ``layers.csv``, ``units.parquet``, ``profile.png``, and a table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from static_dynamic.analysis.show.text import format_layers
 
 @register("layers", order=10)
 def write_layers(run: FinishedRun) -> None:
-    """Write the tables of all stages; draw and print the stages shown together, or print the one asked for."""
+    """Write the tables and the figure; print all shown stages, or only the one that the options name."""
     write_tables(run.folder, run.estimate)
     layers = run.estimate.layers.set_index("stage").loc[run.shown].reset_index()
     figures.draw_profile(layers, run.folder / "profile.png", run.name)
-    print(
-        format_layers(layers if run.options.stg is None else layers[layers["stage"] == run.stage], run.name)
-    )
+    if run.options.stg is not None:
+        layers = layers[layers["stage"] == run.stage]
+    print(format_layers(layers, run.name))

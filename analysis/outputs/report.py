@@ -1,4 +1,4 @@
-"""``report.html``: the run as one page, written last because it shows the tables and figures of the others."""
+"""``report.html``: the run as one page. It is written last, because it shows the other tables and figures."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from static_dynamic.analysis.show.report.page import write_report
 
 @register("report", order=90)
 def write_page(run: FinishedRun) -> None:
-    """Write the report."""
+    """Write the report page."""
     write_report(run.folder)

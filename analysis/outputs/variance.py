@@ -1,4 +1,4 @@
-"""The variance decomposition of units: ``variance_layers.csv``, ``variance_units.parquet``, ``variance.png``."""
+"""Variance decomposition of units: ``variance_layers.csv``, ``variance_units.parquet``, ``variance.png``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from static_dynamic.analysis.show.text import format_variance
 
 
 def has_every_view(run: FinishedRun) -> bool:
-    """Return whether every clip was read in every style and in two orders, and there are several clips."""
+    """Return whether a run has several clips, each read in every style and in two orders."""
     options = run.options
     shuffled = options.app_shuffle and not options.use_normal_app and not run.takes_flow
     return options.pairs == "factorial" and shuffled and run.manifest["counts"]["clips"] > 1

@@ -80,7 +80,7 @@ def extract(
 
     reader = Reader(
         net,
-        store.stages,
+        list(store.stages),
         device,
         views_per_pass=store.manifest.get("views_a_pass"),
         record=store.update_manifest,
@@ -100,7 +100,7 @@ def extract(
     )
     bar = tqdm(total=len(store.status), initial=store.finished, desc="extract", unit="view", smoothing=0.1)
     pending: deque[tuple[NDArray, PendingRows]] = deque()
-    lag = 1 if device.type == "cuda" else 0  # a GPU computes the next batch while the last one is written
+    lag = 1 if device.type == "cuda" else 0  # rows of one batch are written while a GPU computes the next
 
     def write_pending(remaining: int) -> None:
         while len(pending) > remaining:
@@ -116,7 +116,8 @@ def extract(
         write_pending(0)
     except torch.OutOfMemoryError as error:  # `reader` splits forward passes, but not the frames of a batch
         raise UserError(
-            f"the frames of {batch_rows} views do not fit in the memory of {device}: give a smaller batch_size"
+            f"the frames of {batch_rows} views do not fit in the memory of {device}: "
+            "give a smaller batch_size"
         ) from error
     finally:
         store.commit()

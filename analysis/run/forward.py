@@ -36,7 +36,7 @@ ROUNDS = 5
 
 
 class Reader:
-    """Read the stages of a network on a device.
+    """Reads the stages of a network on a device.
 
     Parameters
     ----------
@@ -167,9 +167,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def use_compile(reader: Reader) -> None:
-    """Compile the parts of the network between taps; modules with a tap are not compiled, to keep their hooks."""
+    """Compile the parts of the network between taps; modules with a tap stay as they are."""
     taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
-    # All blocks of one class count towards one limit; beyond it, torch runs a block uncompiled without a message.
+    # All blocks of one class share one limit. Beyond it, torch silently runs a block without compilation.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
@@ -190,7 +190,7 @@ KERNELS: dict[str, Callable[[Reader], None]] = {
 
 
 def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
-    """Return, per stage, the root mean square error of `rows` divided by the standard deviation over views."""
+    """Return per stage the root mean square error of `rows`, divided by the standard deviation over views."""
     errors = {}
     for stage, truth in reference.items():
         noise = (rows[stage].double() - truth.double()).square().mean().sqrt()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -37,7 +38,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
 
 def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | None) -> dict:
     """Return the entries of an identity for the network, its weights and the data set in folder `root`."""
-    model = OmegaConf.to_container(cfg.model, resolve=True)
+    model = cast(dict, OmegaConf.to_container(cfg.model, resolve=True))
     return {
         "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
         "weights_sha256": sha256(weights) if weights else None,
@@ -46,7 +47,7 @@ def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | Non
 
 
 def run_folder(cfg: DictConfig, identity: dict, prefix: str) -> Path:
-    """Return the folder of a run: ``run_dir``, or one below ``save_dir`` named by the hash of the identity."""
+    """Return the folder of a run: ``run_dir``, else one below ``save_dir`` named by the identity's hash."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
     digest = json_sha256(identity)[:8]

@@ -26,8 +26,8 @@ except ImportError:  # Windows has no such module
 log = logging.getLogger(__name__)
 
 LOCK_NAME, ERROR_NAME = ".lock", "error.txt"
-# Seconds before each further attempt. `is_locked` in another process holds the lock for a moment, and so does a
-# killed process until the system has removed it.
+# Seconds before each further attempt to take the lock. Another process may hold it only for a moment: in
+# `is_locked`, or because it was killed and the system has not removed it yet.
 LOCK_WAITS = (0.1, 0.3)
 
 
@@ -55,7 +55,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Hold the lock of a run folder; a UserError is written to ``error.txt``, which the next run removes."""
+    """Hold the lock of a run folder; write a UserError to ``error.txt``, which the next run removes."""
     with locked(path):
         (path / ERROR_NAME).unlink(missing_ok=True)
         try:

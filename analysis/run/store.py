@@ -1,7 +1,7 @@
-"""Activations on disk: one memory-mapped ``.npy`` file per stage with one row per view, and their origin.
+"""Activations on disk: one memory-mapped ``.npy`` file per stage with one row per view, and their source.
 
-    RUN/manifest.json       options that decide the activations (``identity``), stages, versions, counts, skipped
-                            inputs; written last, so a folder without it holds no run
+    RUN/manifest.json       options that decide the activations (``identity``), stages, versions, counts,
+                            skipped inputs; created last, so a folder without it holds no run
     RUN/views.parquet       row number, clip, style, order and frame numbers of each view
     RUN/pairs.parquet       row numbers a, b of each pair, its factor, clip and cluster
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
@@ -21,6 +21,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ COMMIT_SECONDS = 5.0
 class Store:
     """One run folder, see the module's docstring. Row numbers are those of the whole run, also in a shard."""
 
-    def __init__(self, path: Path, mode: str):
+    def __init__(self, path: Path, mode: Literal["r", "r+"]):
         self.path = path
         self.manifest = read_manifest(path)
         if "stages" not in self.manifest:
@@ -200,7 +201,7 @@ def create_zeros(file: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
 
 
 def reserve_space(files: list[Path]) -> None:
-    """Allocate the disk space of files, because a write to a memory-mapped file crashes if the disk is full."""
+    """Allocate the disk space of files: on a full disk, a write to a memory-mapped file kills the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     for file in files:
@@ -218,7 +219,7 @@ def reserve_space(files: list[Path]) -> None:
 
 
 def has_run(path: Path) -> bool:
-    """Return whether a folder holds a run: its manifest is written last."""
+    """Return whether a folder holds a run: the manifest is the last file that is created."""
     return (path / MANIFEST_NAME).exists()
 
 

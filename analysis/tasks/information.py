@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.analysis.estimate.information.estimate import estimate_information
@@ -14,14 +16,19 @@ from static_dynamic.errors import UserError
 def run(cfg: DictConfig) -> None:
     """Write the tables into the folder of each of ``cfg.runs``, and print them."""
     folders = finished_runs(cfg, "information")
-    chosen = OmegaConf.to_container(cfg.task.units) if cfg.task.units else None
-    if chosen is not None and not isinstance(chosen, dict):
+    units = OmegaConf.to_container(cfg.task.units) if cfg.task.units else None
+    if not isinstance(units, dict | None):
         raise UserError(
-            f"task.units={chosen}: give the units of each stage, e.g. task.units={{stage3: [17, 40]}}"
+            f"task.units={units}: give the units of each stage, e.g. task.units={{stage3: [17, 40]}}"
         )
     for folder in folders:
         estimate = estimate_information(
-            folder, cfg.n_boot, cfg.seed, n_permutations=cfg.n_permutations, units=chosen, progress=True
+            folder,
+            cfg.n_boot,
+            cfg.seed,
+            n_permutations=cfg.n_permutations,
+            units=cast("dict[str, list[int]] | None", units),
+            progress=True,
         )
         write_information(folder, estimate.layers, estimate.units)
         print(format_information(estimate.layers))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -47,7 +48,7 @@ def _options_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
     """Return the options of this task, with those in the manifest of a run in their place."""
     manifest = read_manifest(folder)
     identity = manifest["identity"]
-    options = dict(OmegaConf.to_container(cfg, resolve=False))
+    options = cast(dict, OmegaConf.to_container(cfg, resolve=False))
     options |= {key: value for key, value in identity.items() if key in options}
     options["dataset"] = {"name": identity["dataset"]["name"]}
     names = {"original_name": manifest.get("original_name") or identity["model"]["name"]}

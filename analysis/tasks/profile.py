@@ -1,4 +1,4 @@
-"""Task ``profile``, the main job: how static and how dynamic each stage and unit of a network is on a data set."""
+"""Task ``profile``, the main job: measure how static and how dynamic the stages of a network are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Task ``units``: classes of units by threshold, histograms of scores, and the clips that drive units most."""
+"""Task ``units``: show single units: classes by threshold, histograms, and the clips that drive them most."""
 
 from __future__ import annotations
 
