@@ -47,14 +47,8 @@ def stage_bits(
 ) -> tuple[float, float, float]:
     """Return the mean bits over the live units of a stage, with the bounds of their interval.
 
-    Parameters
-    ----------
-    r, corrected : (C,)
-        Unit scores and corrected bits of the units.
-    replicates : (R,)
-        Bits of each replicate, summed over units.
-    errors : (1 + R,)
-        Standard errors of the summed bits: of the sample, then of each replicate.
+    `r` and `corrected` (C,) are unit scores and corrected bits. `replicates` (R,) are bits summed over units,
+    `errors` (1 + R,) the standard errors of such sums: of the sample, then of the replicates.
     """
     live = ~np.isnan(r)
     if not live.any():
@@ -70,20 +64,11 @@ def stage_bits(
 def bits_influence(
     sums: Moments, replicates: Moments, r: NDArray, uncorrected: NDArray | None = None
 ) -> NDArray:
-    """Return the influence of each cluster on the bits of each replicate, (R, F, K), before centring.
+    """Return the influence of each cluster on the bits of each replicate, summed over units: (R, F, K).
 
-    Influences are summed over units. `bits_standard_errors` subtracts their mean.
-
-    Parameters
-    ----------
-    sums : (K, F, C)
-        Sums of the clusters.
-    replicates : (R, F, C)
-        Sums of the replicates.
-    r : (R, F, C)
-        Correlations of the replicates. Units whose bits are not finite have no influence.
-    uncorrected : (R, F, C)
-        Correlations before rank-bias correction, if `r` is corrected for it.
+    Influences are not centred; `bits_standard_errors` subtracts their mean. `sums` (K, F, C) are of the
+    clusters, `r` (R, F, C) are correlations of the replicates, `uncorrected` those before rank-bias
+    correction, if `r` is corrected. Units whose bits are not finite have no influence.
     """
     uncorrected = r if uncorrected is None else uncorrected
     _, variance, mean = replicates.covariance_and_variance
@@ -103,16 +88,9 @@ def bits_influence(
 
 
 def bits_standard_errors(influence: NDArray, count: NDArray, weights: NDArray) -> NDArray:
-    """Return the standard errors of the summed bits of one factor, (R,), by the infinitesimal jackknife.
+    """Return the standard errors (R,) of one factor's summed bits, by the infinitesimal jackknife.
 
-    Parameters
-    ----------
-    influence : (R, K)
-        `bits_influence` of one factor.
-    count : (K,)
-        Number of pairs of each cluster.
-    weights : (R, K)
-        How often each replicate contains each cluster.
+    `influence` (R, K) is that of `bits_influence`, `count` (K,) the number of pairs per cluster.
     """
     clusters = len(count)
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -74,16 +74,16 @@ def compare_runs(
     """
     if len(folders) < 2:
         raise UserError("task=compare needs at least two runs: give runs=[FOLDER,FOLDER,...]")
-    folders = [Path(folder) for folder in folders]
-    if len({folder.resolve() for folder in folders}) < len(folders):
+    paths = [Path(folder) for folder in folders]
+    if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("runs=... names a folder twice: name each run once")
-    if iterations and len(iterations) != len(folders):
-        raise UserError(f"task.iterations has {len(iterations)} numbers for {len(folders)} runs")
-    stores = [Store.open(folder) for folder in folders]
+    if iterations and len(iterations) != len(paths):
+        raise UserError(f"task.iterations has {len(iterations)} numbers for {len(paths)} runs")
+    stores = [Store.open(path) for path in paths]
     identities = [store.manifest["identity"] for store in stores]
-    per_run = [read_layers(folder) for folder in folders]
+    per_run = [read_layers(path) for path in paths]
     boot = PairedBootstrap(stores, [data_of(identity) for identity in identities], n_boot, seed)
-    groups = group_seeds(identities) if average_seeds else [[k] for k in range(len(folders))]
+    groups = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]
     if len(groups) < 2:
         raise UserError(
             "task.average_seeds leaves one run, because these runs differ only in their seed: "
@@ -108,7 +108,7 @@ def compare_runs(
         known = ", ".join(dict.fromkeys(layers["stage"]))
         raise UserError(f"stg={stage}: no run has this stage (stages: {known})")
 
-    units = unit_scores(folders, labels, groups, layers)
+    units = unit_scores(paths, labels, groups, layers)
     layers = layers.join(class_parts(units, threshold), on=["run", "stage"]).assign(threshold=threshold)
     shown_units = units.merge(layers.loc[layers["shown"], ["run", "stage", "curve"]], on=["run", "stage"])
     sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
@@ -138,10 +138,7 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 def label_groups(
     identities: Sequence[dict], groups: Sequence[Sequence[int]], iterations: Sequence[int] = ()
 ) -> list[str]:
-    """Label each group by the properties in which groups differ; equal labels get a number.
-
-    Properties: network, trained or untrained, iterations, data set, pairs, seeds.
-    """
+    """Label each group by its network and the other properties that differ; equal labels get a number."""
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
     parts = pd.DataFrame(
@@ -171,10 +168,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return the measures of each stage with their intervals: those of one run, or means over seeds.
-
-    Means over seeds also have a column ``_seeds``: 1.96 standard errors over the seeds.
-    """
+    """Return the measures of each stage with intervals; means over seeds also with 1.96 standard errors."""
     first = per_run[members[0]]
     columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
     if len(members) == 1:
@@ -190,10 +184,7 @@ def mean_layers(
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage of a curve that figures of a single stage show.
-
-    This is the deepest stage, or `wanted` (None if the curve has no such stage).
-    """
+    """Return the stage of a curve for single-stage figures: `wanted` (None if absent), or the deepest."""
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)

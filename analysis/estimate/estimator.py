@@ -41,10 +41,7 @@ def append_shares(scores: NDArray) -> NDArray:
 
 
 def dimensions(shares: NDArray, units: int) -> tuple[list[int], list[float]]:
-    """Return shares as numbers of units, and these numbers in percent with one decimal.
-
-    Numbers are truncated; the last factor takes the remainder.
-    """
+    """Return shares as numbers of units (truncated, the last takes the remainder), and these in percent."""
     dims = [int(share * units) for share in shares[:-1]]
     dims.append(units - sum(dims))
     return dims, [round(100 * d / units, 1) for d in dims]
@@ -111,10 +108,7 @@ def estimate_pairs(
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate one stage from the sums over all pairs (F, C); see `estimate_pairs`.
-
-    Sums of the residual may be absent if the residual is the last factor.
-    """
+    """Estimate one stage from the sums over all pairs (F, C); a residual that comes last may be absent."""
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:
@@ -129,15 +123,8 @@ def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> E
     shares = softmax(scores)
     dims, percent = dimensions(shares, units)
     classes = classify(unit_scores[0], unit_scores[1], threshold)
-    return Estimate(
-        scores=scores,
-        shares=shares,
-        dims=dims,
-        dims_percent=percent,
-        unit_scores=unit_scores[:2],
-        unit_shares=softmax(unit_scores, axis=0).T,
-        unit_class=np.array(UNIT_CLASSES)[classes],
-    )
+    unit_shares, unit_class = softmax(unit_scores, axis=0).T, np.array(UNIT_CLASSES)[classes]
+    return Estimate(scores, shares, dims, percent, unit_scores[:2], unit_shares, unit_class)
 
 
 def require_finite(*members: NDArray) -> None:

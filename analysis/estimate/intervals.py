@@ -40,10 +40,7 @@ FEWEST_CLUSTERS = 8
 
 
 def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> NDArray:
-    """Draw replicates: how often each replicate contains each cluster, (replicates, clusters).
-
-    With one cluster there is no replicate.
-    """
+    """Draw how often each replicate contains each cluster, (R, K); no replicate if there is one cluster."""
     if n_clusters < 2:
         return np.empty((0, n_clusters))
     rng = np.random.default_rng(seed)
@@ -58,11 +55,8 @@ def finite_mean(replicates: NDArray) -> NDArray:
 
 
 def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the interval of fixed shape; replicates (R, ...) that are NaN do not count.
-
-    Bounds are NaN where all replicates are NaN, and everywhere if there are no replicates.
-    """
-    alive = ~np.isnan(replicates)
+    """Return the bounds of the interval of fixed shape; NaN where all replicates (R, ...) are NaN."""
+    point, alive = np.asarray(point), ~np.isnan(replicates)
     count = alive.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(alive, replicates, 0).sum(0) / count
@@ -119,19 +113,11 @@ def gradients(x: NDArray) -> NDArray:
 def standard_errors(
     x: NDArray, weights: NDArray, gradients_of: Callable[[NDArray], NDArray] = gradients
 ) -> NDArray:
-    """Return the standard errors of scores and shares in each replicate, (R, F + F + 1).
+    """Return the standard errors of scores and shares in each replicate: x (K, J), weights (R, K) -> (R, S).
 
-    They are those of the infinitesimal jackknife. Scores do not change with the scale of x, so the influences
-    of all clusters sum to zero and no mean has to be subtracted.
-
-    Parameters
-    ----------
-    x : (K, J)
-        `cluster_scalars` of each cluster.
-    weights : (R, K)
-        How often each replicate contains each cluster.
-    gradients_of
-        Derivatives (..., S, J) of the S statistics with respect to the sums of x.
+    This is the infinitesimal jackknife on x, the `cluster_scalars`. Scores do not change with the scale of x,
+    so the influences of all clusters sum to zero and no mean has to be subtracted. `gradients_of` gives the
+    derivatives (..., S, J) of S statistics.
     """
     clusters, columns = x.shape
     slope = gradients_of(weights @ x)  # (R, S, J)
@@ -143,16 +129,9 @@ def standard_errors(
 def studentised_interval(
     point: NDArray, replicates: NDArray, x: NDArray, weights: NDArray, level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the studentised interval of scores and shares, or of scores alone.
+    """Return the bounds of the studentised interval of S statistics: scores, then shares, or scores alone.
 
-    Parameters
-    ----------
-    point, replicates : (S,), (R, S)
-        Scores, then shares, of the sample and of the replicates.
-    x : (K, J)
-        `cluster_scalars` of each cluster.
-    weights : (R, K)
-        How often each replicate contains each cluster.
+    Shapes: point (S,), replicates (R, S), x (K, J) of `cluster_scalars`, weights (R, K).
     """
     error = standard_errors(x, np.ones((1, len(x))))[0, : len(point)]
     errors = standard_errors(x, weights)[:, : len(point)]

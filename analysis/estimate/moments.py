@@ -7,8 +7,10 @@ its pairs only through four sums per unit, which `Moments` holds:
     product  sum of za * zb           square   sum of za^2 + zb^2
 
 A bootstrap replicate weighs the sums of each cluster (all clips of one video) by the number of times that the
-replicate drew the cluster. So R replicates of K clusters are one matrix product, (R, K) @ (K, F * C), for F
-factors.
+replicate contains the cluster. So R replicates are one matrix product, (R, K) @ (K, F * C).
+
+Letters in shapes, in all of analysis/estimate: N pairs, C units, F factors, K clusters, R replicates, P
+permutations.
 """
 
 from __future__ import annotations
@@ -30,10 +32,7 @@ REPLICATE_NUMBERS = 2e6
 
 
 def layer_score(covariance: NDArray, pooled_variance: NDArray) -> NDArray:
-    """Divide covariance by pooled variance, both summed over units: the paper's score of a layer.
-
-    The ratio can exceed 1. It is not a correlation.
-    """
+    """Divide covariance by pooled variance, both summed over units. The ratio can exceed 1."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return covariance / pooled_variance
 
@@ -46,7 +45,7 @@ def unit_score(covariance: NDArray, variance: NDArray) -> NDArray:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the pairs of each factor, for F factors and C units.
+    """Sums over the pairs of each factor.
 
     Leading axes are free: none for the whole sample, (K,) clusters, or (R,) bootstrap replicates. Activations
     are shifted by one row per factor, so that a constant unit sums to exactly zero.
@@ -78,16 +77,10 @@ class Moments:
     def per_cluster(
         cls, rows: NDArray, pairs: pd.DataFrame, cluster: NDArray, n_clusters: int, n_factors: int = 2
     ) -> Moments:
-        """Sum the pairs of each cluster; memory grows with clusters x units, not with the number of pairs.
+        """Sum the pairs of each cluster: rows (views, C) on disk, cluster (N,) numbers -> (K, F, C).
 
-        Parameters
-        ----------
-        rows : (views, C)
-            Activations on disk, read block by block.
-        pairs
-            Table of pairs: row numbers ``a`` and ``b`` of the members, and ``factor``.
-        cluster : (pairs,)
-            Cluster number of each pair, 0 .. n_clusters - 1.
+        `pairs` has row numbers ``a`` and ``b`` of the members, and ``factor``. Rows are read block by block:
+        memory grows with clusters x units, not with the number of pairs.
         """
         order = np.lexsort((pairs["factor"], cluster))
         a, b, factor = (pairs[name].to_numpy()[order] for name in ("a", "b", "factor"))
@@ -135,10 +128,7 @@ class Moments:
         )
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Moments]]:
-        """Yield blocks of units with their replicates, as many units at a time as fit into memory.
-
-        Without replicates there is no block.
-        """
+        """Yield blocks of units that fit into memory, with their replicates; nothing for no replicates."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * factors)))
         for start in range(0, units if len(weights) else 0, width):
@@ -166,10 +156,7 @@ class Moments:
         return (weight * (variance + (mean - grand) ** 2)).sum(-2)
 
     def score_parts(self) -> tuple[NDArray, NDArray]:
-        """Return numerator (..., F) and denominator (...) of the layer scores.
-
-        Blocks of units are added up before the division.
-        """
+        """Return numerator (..., F) and denominator (...) of the layer scores; they add up over units."""
         return self.covariance_and_variance[0].sum(-1), self.pooled_variance().sum(-1)
 
     def layer_scores(self) -> NDArray:

@@ -34,7 +34,7 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
 def not_finite(store: Store, stage: str) -> UserError:
     """Return the error for a stage whose activations hold NaN or infinity."""
     return UserError(
-        f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run again"
+        f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder, run again"
     )
 
 

@@ -18,7 +18,6 @@ dependence between units. More units do not need more permutations, as a false d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,9 +32,9 @@ UNITS_AT_A_TIME, PAIRS_AT_A_TIME = 256, 128
 
 
 def permute_clusters(cluster: NDArray, n: int, seed: Sequence[int]) -> NDArray:
-    """Draw `n` permutations of whole clusters and return positions of the new second members, (n, N).
+    """Draw `n` permutations of whole clusters: cluster (N,) ascending -> positions of second members (n, N).
 
-    `cluster` (N,) is the cluster of each pair, ascending. With one cluster there is no permutation: (0, N).
+    With one cluster there is no permutation: (0, N).
     """
     members = np.split(np.arange(len(cluster)), np.flatnonzero(np.diff(cluster)) + 1)
     rng = np.random.default_rng(list(seed))
@@ -59,10 +58,7 @@ def permuted_means(za: NDArray, zb: NDArray, orders: NDArray) -> NDArray:
 
 
 def p_value(value: ArrayLike, null: NDArray) -> NDArray:
-    """Return the p-value of `value` (...) against `null` (P, ...).
-
-    NaN without permutations, or if either is NaN.
-    """
+    """Return the p-value of `value` (...) against `null` (P, ...); NaN if P is 0 or a number is NaN."""
     value = np.asarray(value, float)
     p = (1 + (null >= value - TIE).sum(0)) / (1 + len(null))
     return np.where(np.isnan(value) | np.isnan(null).any(0), np.nan, p if len(null) else np.nan)
@@ -73,28 +69,13 @@ def family_p_value(values: NDArray, largest: NDArray) -> NDArray:
     return p_value(values, np.repeat(largest[:, None], len(values), axis=1))
 
 
-@dataclass(frozen=True)
-class ScorePValues:
-    """P-values of the paper's scores of one stage; factors dynamic, static."""
-
-    layer: NDArray  # (F,)
-    unit: NDArray  # (F, C), NaN where dead
-    family: NDArray  # (F, C)
-
-
 def score_p_values(
     rows: NDArray, factors: Sequence[FactorPairs], orders: Sequence[NDArray], m: Moments
-) -> ScorePValues:
-    """Run the permutation test of one stage, with one block of units in memory at a time.
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Test the scores of one stage: p-values of layer (F,), units (F, C), and units family-wise (F, C).
 
-    Parameters
-    ----------
-    rows : (views, C)
-        Activations on disk.
-    orders
-        Per factor, the positions of second members from `permute_clusters`.
-    m : (F, C)
-        Sums over all pairs.
+    Activations `rows` (views, C) are read in blocks of units. `orders` are those of `permute_clusters` per
+    factor, `m` (F, C) the sums over all pairs. P-values of dead units are NaN.
     """
     _, variance, mean = m.covariance_and_variance
     scores = m.unit_scores()  # (F, C)
@@ -107,7 +88,7 @@ def score_p_values(
     for start in range(0, units if n else 0, UNITS_AT_A_TIME):
         block = slice(start, start + UNITS_AT_A_TIME)
         values = np.ascontiguousarray(rows[:, block])
-        for f in np.flatnonzero(permuted):
+        for f in np.flatnonzero(permuted).tolist():
             pairs = factors[f]
             live = variance[f, block] > 0
             scale = np.where(live, variance[f, block], 1) ** -0.5
@@ -117,8 +98,5 @@ def score_p_values(
             p_unit[f, block] = p_value(scores[f, block], null)
             if live.any():
                 largest[:, f] = np.maximum(largest[:, f], null[:, live].max(1))
-    return ScorePValues(
-        layer=p_value(m.layer_scores(), layer),
-        unit=p_unit,
-        family=np.stack([family_p_value(scores[f], largest[:, f]) for f in range(len(factors))]),
-    )
+    family = [family_p_value(scores[f], largest[:, f]) for f in range(len(factors))]
+    return p_value(m.layer_scores(), layer), p_unit, np.stack(family)

@@ -89,20 +89,11 @@ def plan_study(
                 variance = variance_components(terms, f, scheme, planned)
                 needed = clusters_for(variance.between + variance.within, width)
                 n_clips = int(np.ceil(needed * clips / clusters))
-                rows.append(
-                    {
-                        "stage": name,
-                        "score": factor,
-                        "pairs": planned,
-                        "between": variance.between,
-                        "within": variance.within,
-                        "clusters": needed,
-                        "clips": n_clips,
-                        "views": n_clips * per_clip[planned],
-                        "hours": n_clips * per_clip[planned] * seconds / 3600,
-                    }
-                )
-    return pd.DataFrame(rows)
+                n_views = n_clips * per_clip[planned]
+                size = (needed, n_clips, n_views, n_views * seconds / 3600)
+                rows.append((name, factor, planned, variance.between, variance.within, *size))
+    columns = ["stage", "score", "pairs", "between", "within", "clusters", "clips", "views", "hours"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def time_per_view(folder: Path) -> float:
@@ -141,15 +132,9 @@ class VarianceComponents:
 def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -> VarianceComponents:
     """Estimate the variance components of the score of factor `f` in a planned study.
 
-    The pooled variance of a `factorial` study is over all its pairs; `both` and `paper` have equally many
-    pairs of each factor. The pairs that a clip shows for its two factors are taken as independent.
-
-    Parameters
-    ----------
-    terms
-        `pair_terms` of the pilot.
-    pilot, planned
-        How the pilot's pairs were made, and how those of the study will be made.
+    `terms` are the `pair_terms` of the pilot; `pilot` and `planned` say how the pairs of the pilot and of the
+    study are made. The pooled variance of a `factorial` study is over all its pairs; `both` and `paper` have
+    equally many pairs of each factor. The pairs that a clip shows for its two factors count as independent.
     """
     share = terms["factor"].map(terms["factor"].value_counts(normalize=True))
     weight = share * len(MEASURED) if planned == "factorial" else pd.Series(1.0, terms.index)

@@ -86,7 +86,7 @@ def read_units(folder: str | Path) -> pd.DataFrame:
 
 def read_layers(folder: str | Path) -> pd.DataFrame:
     """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the folder has none."""
-    return pd.read_csv(existing_file(folder, "layers.csv")).set_index("stage")
+    return pd.read_csv(existing_file(folder, "layers.csv"), dtype={"stage": str}).set_index("stage")
 
 
 def existing_file(folder: str | Path, name: str) -> Path:

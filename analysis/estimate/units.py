@@ -10,7 +10,7 @@ that drive a unit are those with the largest parts, whether the unit is above or
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
     return counts.reindex(columns=list(UNIT_CLASSES), fill_value=0).rename_axis(columns=None)
 
 
-def sweep_thresholds(units: pd.DataFrame, thresholds: Sequence[float]) -> pd.DataFrame:
+def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.DataFrame:
     """Count the units of each class at each threshold: stage, threshold, and one column per class."""
     parts = [counts_at(units, t).reset_index().assign(threshold=t) for t in thresholds]
     table = pd.concat(parts, ignore_index=True)
@@ -77,10 +77,7 @@ def top_units(
 
 
 def parts_of_clips(z: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the part of each clip in the score of one unit z (views,), over the pairs of one factor.
-
-    Columns: clip, part, side, row (see `top_units`).
-    """
+    """Return clip, part, side, row (see `top_units`) of a unit z (views,) over the pairs of one factor."""
     za, zb = z[pairs["a"]], z[pairs["b"]]
     both = np.concatenate([za, zb])
     mean, variance = both.mean(), both.var()

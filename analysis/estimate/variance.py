@@ -68,10 +68,7 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return the row numbers of the views, (clips, styles, orders), and the cluster number of each clip.
-
-    Clips that lack a view are left out.
-    """
+    """Return row numbers of views (clips, styles, orders) and clusters of clips, for complete clips only."""
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
@@ -90,13 +87,7 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
 def decompose_stage(
     values: NDArray, rows: NDArray, clusters: NDArray, weights: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decompose one stage: values (views, C), row numbers (K, S, O), weights (replicates, clusters).
-
-    Returns
-    -------
-    layer, units
-        Rows of `VarianceEstimate.layers` and of `VarianceEstimate.units`.
-    """
+    """Decompose one stage: values (views, C), row numbers (clips, S, O), weights (R, K) -> layer, units."""
     units = values.shape[1]
     n_clusters = int(clusters.max()) + 1
     per_unit = []
@@ -113,27 +104,17 @@ def decompose_stage(
         point_sum += point.sum(-1)
         replicate_sum += replicates.sum(-1)
         for k, name in enumerate(COMPONENTS):
-            columns = {
-                "unit": np.arange(start, start + point.shape[1]),
-                "component": name,
-                "variance": point[k],
-            }
-            per_unit.append(pd.DataFrame(columns | {"variance_low": low[k], "variance_high": high[k]}))
+            columns = {"unit": np.arange(start, start + point.shape[1]), "component": name}
+            columns |= {"variance": point[k], "variance_low": low[k], "variance_high": high[k]}
+            per_unit.append(pd.DataFrame(columns))
     unit = pd.concat(per_unit, ignore_index=True).sort_values(["unit", "component"], kind="stable")
     total = unit.groupby("unit")["variance"].transform("sum")
     unit = unit.assign(share=(unit["variance"] / total).where(total > 0))
     with np.errstate(invalid="ignore", divide="ignore"):
         share, shares = point_sum / point_sum.sum(), replicate_sum / replicate_sum.sum(-1, keepdims=True)
     low, high = interval(share, shares, n_clusters, level) if len(weights) else (np.nan * share,) * 2
-    layer = pd.DataFrame(
-        {
-            "component": COMPONENTS,
-            "variance": point_sum,
-            "share": share,
-            "share_low": low,
-            "share_high": high,
-        }
-    )
+    layer = pd.DataFrame({"component": COMPONENTS, "variance": point_sum, "share": share})
+    layer = layer.assign(share_low=low, share_high=high)
     return layer.assign(clips=len(rows), clusters=n_clusters), unit.reset_index(drop=True)
 
 

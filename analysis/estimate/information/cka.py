@@ -51,13 +51,13 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[list[NDArray], list[tuple[int, int]]]:
-    """Compute the Gram matrices of the clusters in `batch`, and the two matrices that each slot compares.
+    """Compute the Gram matrices of a batch of clusters, and the numbers of the two that each slot compares.
 
-    A sample is the mean of a cluster's members. A view is a member in several slots, and slots with the same
-    members share one matrix.
+    A sample is the mean of a cluster's members. Slots that have members in common share a matrix.
     """
     numbers: dict[bytes, int] = {}
-    matrices, compared = [], []
+    matrices: list[NDArray] = []
+    compared = []
     for slot in slots:
         inside = slot[np.isin(pairs.cluster[slot], batch)]
         _, starts, counts = np.unique(pairs.cluster[inside], return_index=True, return_counts=True)
@@ -73,10 +73,7 @@ def gram_matrices(
 
 
 def gram_matrix(x: NDArray) -> NDArray:
-    """Return the Gram matrix of samples (n, C) about their mean, with a zero diagonal.
-
-    HSIC does not depend on the mean; subtracting it avoids cancellation in float64.
-    """
+    """Return the Gram matrix of samples (n, C) about their mean, which HSIC ignores, with a zero diagonal."""
     x = x - x[0]  # makes constant units exactly zero
     x = x - x.mean(0)
     k = x @ x.T
@@ -104,10 +101,7 @@ class ReplicateWeights:
 
     @cached_property
     def tuples(self) -> NDArray:
-        """Sum over tuples of distinct c, d, e, g of w_c w_d w_e w_g, (R,), by Newton's identities.
-
-        NaN for replicates of fewer than four distinct samples.
-        """
+        """Sum of w_c w_d w_e w_g over distinct indices, (R,), by Newton's identities; NaN below 4 samples."""
         p1, p2, p3, p4 = self.sums
         enough = (self.w > 0).sum(1) >= LEAST_CLUSTERS
         return np.where(enough, p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4, np.nan)
@@ -159,7 +153,7 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
 
 
 def upper_positions(orders: NDArray) -> tuple[NDArray, NDArray]:
-    """Return flat positions of the upper triangle of an (n, n) matrix, without and with permuted samples.
+    """Return the flat positions of the upper triangle of an (n, n) matrix, and of its permutations.
 
     For `orders` (P, n) the shapes are (n (n - 1) / 2,) and (P, n (n - 1) / 2).
     """
@@ -168,16 +162,10 @@ def upper_positions(orders: NDArray) -> tuple[NDArray, NDArray]:
     return c * n + d, orders[:, c] * n + orders[:, d]
 
 
-def permuted_hsic(
-    k: NDArray,
-    l: NDArray,  # noqa: E741
-    orders: NDArray,
-    upper: NDArray,
-    permuted: NDArray,
-) -> NDArray:
-    """Return HSIC of K with L whose samples are permuted by each of `orders` (P, n): (P,).
+def permuted_hsic(k: NDArray, l: NDArray, orders: NDArray, upper: NDArray, permuted: NDArray) -> NDArray:  # noqa: E741
+    """Return HSIC (P,) of K with L whose samples are permuted by `orders` (P, n).
 
-    `upper` and `permuted` come from `upper_positions`.
+    `upper` and `permuted` are the `upper_positions` of `orders`.
     """
     n = len(k)
     row_k, row_l, total = k.sum(0), l.sum(0), k.sum() * l.sum()
@@ -193,12 +181,7 @@ def stage_cka(
 ) -> dict:
     """Estimate the CKA of the members of one factor's pairs: ``value``, ``low``, ``high``, ``p``.
 
-    Parameters
-    ----------
-    rows : (views, C)
-        Activations; one batch of clusters is in memory at a time.
-    weights : (R, K)
-        How often each replicate contains each cluster of `pairs`.
+    Activations `rows` (views, C) are read batch by batch. Weights (R, K) are of the clusters of `pairs`.
     """
     slots = pairs.slots()
     clusters = np.unique(pairs.cluster[np.concatenate(slots)])

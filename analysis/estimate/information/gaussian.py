@@ -62,10 +62,7 @@ def identity(x: NDArray, counts: NDArray) -> NDArray:
 
 
 def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
-    """Replace each column of x (n, C) by its normal scores; a constant column stays constant.
-
-    Row i counts ``counts[i]`` times, a whole number.
-    """
+    """Replace each column of x (n, C) by its normal scores, where row i counts ``counts[i]`` times."""
     units, n, total = x.shape[1], len(x), int(counts.sum())
     x = np.ascontiguousarray(x.T)
     order = np.argsort(x, axis=1)
@@ -88,23 +85,12 @@ TRANSFORMS: dict[str, Transform] = {"gaussian": identity, "copula": normal_score
 
 
 def unit_information(
-    rows: NDArray,
-    pairs: FactorPairs,
-    weights: NDArray,
-    orders: NDArray,
-    transform: Transform,
-    level: float,
+    rows: NDArray, pairs: FactorPairs, weights: NDArray, orders: NDArray, transform: Transform, level: float
 ) -> tuple[dict, pd.DataFrame]:
     """Estimate the bits of every unit of one stage for one factor, and their mean over the stage.
 
-    Parameters
-    ----------
-    rows : (views, C)
-        Activations; a block of units is in memory at a time.
-    weights : (R, K)
-        How often each replicate contains each cluster of `pairs`.
-    orders : (P, N)
-        Positions of the second members in each permutation (`permute_clusters`).
+    Activations `rows` (views, C) are read in blocks of units. Weights (R, K) are of the clusters of `pairs`,
+    `orders` (P, N) those of `permute_clusters`.
 
     Returns
     -------
@@ -142,10 +128,10 @@ def unit_information(
     live = max(1, (~np.isnan(r)).sum())
     weights = np.vstack([np.ones(pairs.clusters), weights])
     errors = bits_standard_errors(influence, np.bincount(pairs.cluster), weights)
-    mean, low, high = stage_bits(r, table["value"].to_numpy(), bits_sum, errors, pairs.clusters, level)
+    ends = stage_bits(r, table["value"].to_numpy(), bits_sum, errors, pairs.clusters, level)
     plug_in = table["plug_in"].mean()
-    p = float(p_value(plug_in, null_sum / live))
-    return {"value": mean, "low": low, "high": high, "p": p, "plug_in": plug_in}, table
+    layer = dict(zip(("value", "low", "high"), ends, strict=True))
+    return layer | {"p": float(p_value(plug_in, null_sum / live)), "plug_in": plug_in}, table
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
@@ -157,8 +143,7 @@ def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArr
 def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
     """Estimate what ranking takes off arctanh(r) of normal scores za, zb (N, C); 0 if not finite.
 
-    This is a delete-group jackknife. Each group of clusters is left out twice: once the rest keeps its normal
-    scores, once it is ranked anew. The two differ only in the ranking.
+    Each group of clusters is left out twice, once with the rest ranked anew: only the ranking differs.
     """
     groups = min(pairs.clusters, FEW_GROUPS if pairs.clusters >= MANY_CLUSTERS else MOST_GROUPS)
     bias = np.zeros(za.shape[1])
@@ -172,7 +157,7 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
-    """Add the rank bias (C,) to arctanh of correlations (..., C); identical members keep their correlation."""
+    """Add the rank bias (C,) to arctanh of correlations (..., C); identical members stay identical."""
     with np.errstate(divide="ignore", invalid="ignore"):  # rounding can put r just above 1
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))
 
@@ -203,10 +188,7 @@ def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def second_members(pairs: FactorPairs) -> NDArray | None:
-    """Return which of a cluster's L distinct second members each of its pairs has: 0 .. L - 1, (pairs,).
-
-    Return None if this is not the same in all clusters.
-    """
+    """Number the L distinct second members of each cluster's pairs: (pairs,); None if clusters differ."""
     counts = np.bincount(pairs.cluster)
     if (counts != counts[0]).any():
         return None
@@ -216,7 +198,7 @@ def second_members(pairs: FactorPairs) -> NDArray | None:
 
 
 def null_correlations(za: NDArray, zb: NDArray, second: NDArray | None, orders: NDArray) -> NDArray:
-    """Return the correlations of permuted pairs, (P, C): members za, zb (N, C), orders (P, N).
+    """Return the correlations of permuted pairs: za, zb (N, C), orders (P, N) -> (P, C).
 
     If all clusters have the same `second_members`, first members that meet the same second member are added
     up beforehand, and a permutation moves whole clusters: fewer products, longer runs of memory.
@@ -235,9 +217,9 @@ def null_correlations(za: NDArray, zb: NDArray, second: NDArray | None, orders: 
 
 
 def fisher_interval(r: NDArray, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:
-    """Return the interval of each unit's bits, from that of Fisher's z = arctanh(r).
+    """Return the interval of each unit's bits, from that of z = arctanh(r).
 
-    The lower bound is 0 if the interval of z contains 0. Both bounds are infinite for identical members.
+    The lower bound is 0 if the interval of z contains 0; both are infinite for identical members.
     """
     with np.errstate(divide="ignore"):
         z, zs = np.arctanh(r), np.arctanh(np.where(1 - abs(replicates) < IDENTICAL, np.nan, replicates))

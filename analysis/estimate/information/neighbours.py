@@ -1,4 +1,4 @@
-"""Mutual information of the members of pairs, for single units, from nearest neighbours.
+"""Mutual information of the members of pairs for single units, from nearest neighbours.
 
 No distribution is assumed.
 
@@ -40,10 +40,7 @@ NOISE = 1e-10
 
 
 def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
-    """Return the term of each point (n,) in the estimate; their mean is the information in bits.
-
-    This is fastest if x ascends: consecutive queries then visit the same branches of the tree.
-    """
+    """Return the term of each point (n,) in the estimate, in bits; fastest if x ascends."""
     points = np.column_stack([x, y])
     # A tree without balanced and compact nodes is built faster, and queries are as fast.
     tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
@@ -73,19 +70,11 @@ def first_of_clusters(pairs: FactorPairs) -> list[NDArray]:
 
 
 def neighbour_information(
-    za: NDArray,
-    zb: NDArray,
-    pairs: FactorPairs,
-    n_permutations: int,
-    seed: int,
-    level: float,
+    za: NDArray, zb: NDArray, pairs: FactorPairs, n_permutations: int, seed: int, level: float
 ) -> dict:
-    """Estimate the bits that the members za, zb (N,) of one unit share, in the order of `pairs`.
+    """Estimate the bits that the members za, zb (N,) of one unit share: ``value``, ``low``, ``high``, ``p``.
 
-    Returns
-    -------
-    dict
-        ``value``, ``low``, ``high``, ``p``; NaN for a dead unit, or with too few clusters for neighbours.
+    NaN for a dead unit, or if there are too few clusters for neighbours.
     """
     positions = first_of_clusters(pairs)
     clusters = pairs.cluster[positions[0]]

@@ -82,16 +82,9 @@ def fewest_clusters(factors: Sequence[FactorPairs], folds: Sequence[Fold]) -> in
 def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
     """Project each fold's views on the principal components of the other fold: (views, at most `count`).
 
-    Views of no fold become 0.
-
-    Parameters
-    ----------
-    rows : (views, C)
-        Activations; a block of views is in memory at a time.
-    folds
-        Row numbers of the views of each fold.
-    group : (views,)
-        Number of the style and order of each view. The mean of each group in each fold is subtracted.
+    Activations `rows` (views, C) are read in blocks; `folds` are row numbers of views. `group` (views,) is the
+    number of a view's style and order. The mean of each group is subtracted in each fold. Views of no fold
+    become 0.
     """
     if not count:
         return np.zeros((len(rows), 0))
@@ -119,10 +112,7 @@ def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
 
 
 def components(rows: NDArray, views: NDArray, group: NDArray, mean: NDArray, count: int) -> NDArray:
-    """Return the first principal components of the `views` about their group means, (C, at most `count`).
-
-    The component of largest variance comes last.
-    """
+    """Return principal components of `views` about their group means, largest last: (C, at most `count`)."""
     units = rows.shape[1]
     covariance = np.zeros((units, units))
     for block in blocks(views):
@@ -140,16 +130,9 @@ def subspace_information(
     folds: Sequence[tuple[NDArray, NDArray]],
     level: float,
 ) -> dict:
-    """Estimate the bits that the members of one factor's pairs share in the directions of `projected`.
+    """Estimate the bits that the members of one factor's pairs share in the k directions of `project`.
 
-    Parameters
-    ----------
-    projected : (views, k)
-        Activations from `project`.
-    weights : (R, K)
-        How often each replicate contains each cluster of `pairs`.
-    folds
-        Per fold, the positions of its pairs, and those of the second members in each permutation (`Fold`).
+    Weights (R, K) are of the clusters of `pairs`, `folds` hold `Fold.pairs` and `Fold.orders` of this factor.
 
     Returns
     -------
@@ -161,7 +144,7 @@ def subspace_information(
     if not k:
         return dict.fromkeys(("value", "low", "high", "p", "plug_in"), np.nan) | {"directions": 0}
     parts = [fold_bits(projected, pairs, weights, *fold) for fold in folds]
-    bits, replicates, null = (sum(part) / len(folds) for part in zip(*parts, strict=True))
+    bits, replicates, null = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
     p = float(p_value(bits, null))
     replicates = np.where(np.isinf(replicates), np.nan, replicates)
     # Directions are fixed within a fold, so Student's t has the degrees of freedom of one fold.
@@ -174,10 +157,7 @@ def subspace_information(
 def fold_bits(
     projected: NDArray, pairs: FactorPairs, weights: NDArray, own: NDArray, orders: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return the bits of one fold's pairs: of the sample (), of replicates (R,) and of permutations (P,).
-
-    `own` (n,) are the positions of the fold's pairs, `orders` (P, n) those of permuted second members.
-    """
+    """Return a fold's bits: of the sample (), replicates (R,) and permutations (P,); `own` are its pairs."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
@@ -194,10 +174,7 @@ def fold_bits(
 
 
 def canonical_bits(second: NDArray) -> NDArray:
-    """Return the bits from the second moments of (1, x, y), (..., 1 + 2 k, 1 + 2 k).
-
-    NaN where a member does not vary in all k directions.
-    """
+    """Return bits from second moments of (1, x, y), (..., 1 + 2 k, 1 + 2 k); NaN if x or y is singular."""
     n, mean = second[..., :1, :1], second[..., 1:, :1] / second[..., :1, :1]
     covariance = second[..., 1:, 1:] / n - mean * np.swapaxes(mean, -1, -2)
     k = covariance.shape[-1] // 2

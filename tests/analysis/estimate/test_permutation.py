@@ -99,9 +99,9 @@ def test_where_nothing_is_shared_p_values_are_uniform(tmp_path):
         rows = np.random.default_rng(seed).standard_normal((len(store.status), 4)).astype(np.float32)
         orders = [permute_clusters(factor.cluster, 99, (seed, f)) for f, factor in enumerate(factors)]
         whole = Moments.per_cluster(rows, pairs, cluster, 20).over_clusters()
-        found = score_p_values(rows, factors, orders, whole)
-        p += [found.layer[0], found.unit[1, 0]]
-        least.append(found.family[1].min())
+        p_layer, p_unit, p_family = score_p_values(rows, factors, orders, whole)
+        p += [p_layer[0], p_unit[1, 0]]
+        least.append(p_family[1].min())
     # as many values as permutations allow, each as likely as the others
     assert kstest(np.array(p) - 0.005, "uniform").pvalue > 0.05
     assert 0.02 <= np.mean(np.array(least) <= 0.05) <= 0.08
@@ -127,9 +127,9 @@ def test_a_factor_of_one_video_has_no_p_value(tmp_path):
     orders = [permute_clusters(factor.cluster, 20, (1,)) for factor in factors]
     rows, cluster = store.activations("stage1"), np.unique(pairs["cluster"], return_inverse=True)[1]
     whole = Moments.per_cluster(rows, pairs, cluster, 8).over_clusters()
-    p = score_p_values(rows, factors, orders, whole)
-    assert np.isfinite([p.layer[0], *p.unit[0], *p.family[0]]).all()
-    assert np.isnan([p.layer[1], *p.unit[1], *p.family[1]]).all()
+    p_layer, p_unit, p_family = score_p_values(rows, factors, orders, whole)
+    assert np.isfinite([p_layer[0], *p_unit[0], *p_family[0]]).all()
+    assert np.isnan([p_layer[1], *p_unit[1], *p_family[1]]).all()
 
 
 def test_one_video_has_no_p_value(tmp_path):
