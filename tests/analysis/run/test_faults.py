@@ -132,7 +132,7 @@ def test_one_run_a_folder_and_a_dead_one_does_not_count(tmp_path):
     other.start()
     ours.recv()
     assert is_locked(tmp_path)
-    with pytest.raises(UserError, match="another run writes there: wait for it"), locked(tmp_path):
+    with pytest.raises(UserError, match="another run writes there: wait until it ends"), locked(tmp_path):
         pass
     other.kill()
     other.join()
@@ -227,7 +227,7 @@ def read(root, folder, kind=ClipList, **options):
 
 def test_a_file_that_kills_its_reader_is_named_and_skipped(tmp_path, quick):
     root = planted_clips(tmp_path / "set", clips=6, styles=(1, 2))
-    with pytest.raises(UserError, match=r"style_2/clip001 crashed its worker \(SIGKILL\), 2 times: mend"):
+    with pytest.raises(UserError, match=r"style_2/clip001 crashed its worker \(SIGKILL\), 2 times: repair"):
         read(root, tmp_path / "run", Deadly)
     store = read(root, tmp_path / "run", Deadly, on_error="skip")
     assert [(e["clip"], e["views"]) for e in store.manifest["skipped_views"]] == [("clip001", [6, 7])]

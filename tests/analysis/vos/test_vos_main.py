@@ -415,4 +415,4 @@ def test_the_sweep_names_what_is_not_there(sweep, tmp_path):
         status, calls, _ = sweep("model.init=random", FAIL="matnet", FAIL_STATUS=stopped)
         assert status == stopped and len(calls) == 2
     status, calls, err = sweep("model.init=random", ORIGINAL_DATA_ROOT=tmp_path / "nowhere")
-    assert status == 2 and not calls and "nowhere is not there" in err
+    assert status == 2 and not calls and "nowhere does not exist" in err
