@@ -1,5 +1,4 @@
-"""The command line, as a user types it: runs end to end on a small data set, bad input is one clear line
-and status 2."""
+"""The command line: runs from end to end on small data; wrong input gives one line and exit status 2."""
 
 import json
 import shutil

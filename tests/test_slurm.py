@@ -1,4 +1,4 @@
-"""Sweeps over a real SLURM: its daemons, started for these tests on this machine alone."""
+"""Sweeps through SLURM, whose daemons these tests start on this machine."""
 
 import os
 import re
@@ -24,7 +24,7 @@ from tests.datasets.test_loader import batches
 from tests.paths import ROOT
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
-PATIENCE = 60.0  # seconds
+TIMEOUT = 60.0  # seconds
 CONFIGURATION = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -54,15 +54,15 @@ SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2
 PartitionName=gpu Nodes=ALL Default=YES
 """
-# clusters keep accounts, in a data base; here the controller's memory has to do
+# A replacement for sacct, whose data base clusters have: it asks the controller.
 SACCT = "#!/bin/sh\necho 'JobID|State|NodeList'\nexec squeue --noheader --states=all --format='%i|%T|%N'\n"
 
 
 def wait_for(found, what):
-    """What `found` returns, as soon as that is something."""
+    """Wait until `found` returns something, and return that."""
     begin = time.monotonic()
     while not (it := found()):
-        assert time.monotonic() - begin < PATIENCE, f"no {what} within {PATIENCE:g} s"
+        assert time.monotonic() - begin < TIMEOUT, f"no {what} within {TIMEOUT:g} s"
         time.sleep(0.01)
     return it
 
@@ -102,7 +102,7 @@ class Cluster:
         self.until(lambda: self.ask("sinfo", "--noheader", "--format=%T").strip() == "idle")
 
     def daemon(self, name, *arguments):
-        """Start one of them."""
+        """Start a daemon."""
         with (self.folder / f"{name}.log").open("w") as log:
             self.daemons.append(
                 subprocess.Popen([name, *arguments], stdout=log, stderr=log, env=self.env, cwd=self.folder)
@@ -120,7 +120,7 @@ class Cluster:
             time.sleep(0.05)
 
     def stop(self):
-        """End what waits for jobs, jobs, then daemons."""
+        """End commands that wait for jobs, then jobs, then daemons."""
         for command in self.commands:
             if command.poll() is None:
                 command.kill()
@@ -141,24 +141,24 @@ class Cluster:
                 daemon.wait()
 
     def ask(self, *command):
-        """What a command of SLURM prints."""
+        """Return the output of a SLURM command."""
         return subprocess.run(command, env=self.env, capture_output=True, text=True).stdout
 
     def sweep(self, *arguments):
-        """Begin a sweep of jobs, as the README does."""
+        """Start a sweep of jobs, as the README does."""
         launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.partition=gpu"]
         launcher += ["hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=240"]
         return self.main("-m", *launcher, "hydra.launcher.max_num_timeout=20", *arguments)
 
     def main(self, *arguments):
-        """Begin a command of this project."""
+        """Start a command of this project."""
         command = [sys.executable, str(ROOT / "main.py"), *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.commands.append(subprocess.Popen(command, env=self.env, text=True, **pipes))
         return self.commands[-1]
 
     def go_on(self, job):
-        """Let a requeued job begin now: SLURM would wait for two minutes."""
+        """Start a requeued job now; SLURM would wait for two minutes."""
         wait_for(lambda: self.state(job) == "PENDING", f"requeued job {job}")
         self.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
@@ -196,7 +196,7 @@ def plain(cluster, tmp_path_factory):
 
 def ended(process):
     """Exit status, stdout and stderr of a command."""
-    out, err = process.communicate(timeout=3 * PATIENCE)
+    out, err = process.communicate(timeout=3 * TIMEOUT)
     return process.returncode, out, err
 
 
@@ -208,7 +208,7 @@ def test_preempted_jobs_go_on_and_are_the_runs(cluster, plain, tmp_path):
     (run,) = tmp_path.glob("x3d_s/folder/*")
     job = log.parent.name
     assert progress_of(run)["state"] == "running"
-    cluster.ask("scancel", "--signal=USR2", job)  # to all processes, as before the end of a job's time
+    cluster.ask("scancel", "--signal=USR2", job)  # to all processes, as SLURM does before a job's time limit
     wait_for(lambda: cluster.state(job) == "PENDING", "requeued job")
     begun = progress_of(run)
     assert begun["state"] == "stopped" and 0 < begun["done"] < begun["views"] == 64

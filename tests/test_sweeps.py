@@ -1,4 +1,4 @@
-"""The sweep scripts: what they run, what they leave out, and that they name nothing that is not there."""
+"""The sweep scripts: which runs they start or leave out; every option and row that they name exists."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.paths import MISC
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Run a script with an interpreter that writes down what it is asked: (status, stderr, commands)."""
+    """Run a script with a fake interpreter that records its arguments: (status, stderr, commands)."""
     stub = tmp_path / "python"
     stub.write_text('#!/bin/sh\nshift\necho "$@" >>"$0.log"\ncase "$*" in *mvit*FAIL*) exit 2;; esac\n')
     stub.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Runs on disk whose activations are drawn, for tests of statistics."""
+"""Runs on disk with simulated activations, for tests of statistics."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ STYLES = (1, 2, 3, 4)
 def write_run(
     path: Path, draw, clips: int, pairs: str = "factorial", clips_a_cluster: int = 1, styles=STYLES
 ) -> Path:
-    """A finished run of `clips` clips; draw(views) makes its activations (views, units)."""
+    """Write a finished run of `clips` clips with the activations draw(views), (views, units)."""
     listed = [
         Clip(f"c{i:04d}", f"c{i:04d}", 0, 16, cluster=f"v{i // clips_a_cluster:04d}") for i in range(clips)
     ]
@@ -32,7 +32,7 @@ def write_run(
 
 
 def effects(seed: int, units: int = 12, clip=0.7, style=0.6, order=0.4, noise=0.2, fixed=0.5):
-    """Activations with effects of the clip, of styles and orders on it, and of the style on every clip."""
+    """Simulate activations with effects of clip, clip x style, clip x order, and style."""
 
     def draw(views: pd.DataFrame) -> np.ndarray:
         random = np.random.default_rng(seed)
@@ -49,5 +49,5 @@ def effects(seed: int, units: int = 12, clip=0.7, style=0.6, order=0.4, noise=0.
 
 
 def independent(seed: int, units: int = 12):
-    """Activations of which no two views share anything."""
+    """Simulate independent activations: views have nothing in common."""
     return lambda views: np.random.default_rng(seed).standard_normal((len(views), units))

@@ -1,5 +1,5 @@
-"""From a data set on disk to the tables, with networks whose units are known to be static, dynamic, joint
-or neither."""
+"""From a data set on disk to the tables, with networks whose units are static, dynamic, joint or residual by
+construction."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ from torch import nn
 
 import static_dynamic.analysis.run.store
 from static_dynamic.analysis import estimate_run
-from static_dynamic.analysis.run.extraction import unfinished_batches, extract
+from static_dynamic.analysis.run.extraction import extract, unfinished_batches
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import list_clips, make_views
 from static_dynamic.errors import UserError
@@ -38,12 +38,12 @@ class Planted(VideoNetwork):
 
     def forward(self, x):  # (B, 3, T, H, W)
         red, green, blue = x.mean(dim=(3, 4)).unbind(1)  # (B, T)
-        order = torch.linspace(-1, 1, T)  # weighs early and late frames apart, and not the level
+        order = torch.linspace(-1, 1, T)  # weights frames by time; blind to the mean
         units = [
-            red.mean(1),  # static: the style's colour of this clip, blind to order
-            (green * order).mean(1),  # dynamic: the clip's course, the same in every style
-            green.mean(1),  # joint: the clip's level, whatever style and order
-            (blue * order).mean(1),  # residual: another course in every style
+            red.mean(1),  # static: a colour per clip and style, blind to order
+            (green * order).mean(1),  # dynamic: the clip's change over time, equal in every style
+            green.mean(1),  # joint: the clip's mean, equal in every style and order
+            (blue * order).mean(1),  # residual: another change over time in every style
             torch.zeros_like(red[:, 0]),  # dead
         ]
         self.units(torch.stack(units, dim=1)[..., None, None, None].expand(-1, -1, T, 2, 2))
@@ -51,7 +51,7 @@ class Planted(VideoNetwork):
 
 
 class OrderBlind(VideoNetwork):
-    """A 2D convolution on each frame, averaged over frames: order cannot matter."""
+    """A 2D convolution on each frame, averaged over frames: blind to the order of frames."""
 
     stages = {"stage1": Stage(6, (Tap("conv"),)), "stage2": Stage(4, (Tap("deep"),))}
     input_spec = SPEC
@@ -147,7 +147,7 @@ def test_workers_change_nothing(planted, tmp_path):
 
 
 class DiesAfter(OrderBlind):
-    """Kills its own process at the given forward pass, as no handler can prevent."""
+    """Kills its own process with SIGKILL after a number of forward passes."""
 
     def __init__(self, passes):
         super().__init__()

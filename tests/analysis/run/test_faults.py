@@ -1,4 +1,4 @@
-"""What happens over night: processes that are killed, full disks, files that hang, numbers that are none."""
+"""Faults during a long run: killed processes, full disks, files that crash or block their reader, NaN."""
 
 import errno
 import os
@@ -39,13 +39,13 @@ def planted(tmp_path_factory):
 
 
 def read_slowly(root: Path, folder: Path, pause: float = 0.0) -> None:
-    """What of the main job takes long; test_whole_run.py has all of it."""
+    """The extraction of the main job; tests/analysis/tasks/test_profile.py kills the whole job."""
     with writing(folder):
         run(Slow(pause), root, folder, num_workers=1, on_error="skip")
 
 
 class Slow(OrderBlind):
-    """Takes its time, so that there are moments to be killed at."""
+    """Pauses in each forward pass, so that there is time to kill the process."""
 
     def __init__(self, pause: float):
         super().__init__()
@@ -65,7 +65,9 @@ def _begin(root, folder, ready):
 
 def test_killed_between_batches_and_in_the_midst_of_them(tmp_path):
     root = planted_clips(tmp_path / "set", clips=10)
-    (root / "style_2" / "clip007" / "000003.png").write_bytes(b"not an image")  # named once, whatever happens
+    (root / "style_2" / "clip007" / "000003.png").write_bytes(
+        b"not an image"
+    )  # named once, however often the run is killed
     begin = time.monotonic()
     read_slowly(root, tmp_path / "undisturbed", pause=0.03)
     seconds = time.monotonic() - begin
@@ -82,10 +84,10 @@ def test_killed_between_batches_and_in_the_midst_of_them(tmp_path):
         victim.kill()
         victim.join()
         kills += victim.exitcode == -signal.SIGKILL
-        if victim.exitcode == 0:  # it was done before: begin again
+        if victim.exitcode == 0:  # it ended before it was killed: start again
             assert contents(folder) == undisturbed
             shutil.rmtree(folder)
-    read_slowly(root, folder)  # at once: nothing waits for what the killed run left
+    read_slowly(root, folder)  # at once: the lock of the killed run is gone
     assert contents(folder) == undisturbed
 
 
@@ -121,7 +123,7 @@ def _hold(folder, ready):
     with locked(folder):
         ready.send(None)
         if os.fork() == 0:
-            time.sleep(60)  # a worker that outlives it
+            time.sleep(60)  # a worker that outlives its parent
         time.sleep(60)
 
 
@@ -139,9 +141,9 @@ def test_one_run_a_folder_and_a_dead_one_does_not_count(tmp_path):
     for name in (".views.part.parquet", "dim_est/.stage1.part.csv"):  # left half-written
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    (tmp_path / ".settings.user.yaml").touch()  # somebody else's
+    (tmp_path / ".settings.user.yaml").touch()  # a hidden file of another program
     with locked(tmp_path), atomic_path(tmp_path / "layers.csv"):
-        with locked(tmp_path):  # what is being written stays
+        with locked(tmp_path):  # a temporary file that is being written stays
             left = {p.name for p in tmp_path.rglob(".*")}
     assert left == {".lock", ".settings.user.yaml", ".layers.part.csv"}
     assert not is_locked(tmp_path)
@@ -183,7 +185,7 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
 
 
 class Deadly(ClipList):
-    """Takes the worker down that reads style 2 of clip 1."""
+    """Kills the worker that reads style 2 of clip 1."""
 
     def frames_of(self, video, style):
         if (video, style) == ("clip001", 2):
@@ -192,7 +194,7 @@ class Deadly(ClipList):
 
 
 class DeadlyOnce(ClipList):
-    """The same, where nobody has read it before: memory was short for a moment."""
+    """Kills the first worker that reads style 2 of clip 1, as a short lack of memory would."""
 
     def frames_of(self, video, style):
         mark = self.root / "met"
@@ -208,7 +210,7 @@ def trapped(clips: ClipList, kind: type) -> ClipList:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Torch looks after its workers more often than every five seconds."""
+    """Let torch check its workers every 0.2 seconds, not every 5."""
     monkeypatch.setattr(_MultiProcessingDataLoaderIter._try_get_data, "__defaults__", (0.2,))
     monkeypatch.setattr(torch_workers, "MP_STATUS_CHECK_INTERVAL", 0.2)
 
@@ -248,7 +250,7 @@ def test_a_file_that_hangs_is_named_and_skipped(tmp_path, quick):
     root = planted_clips(tmp_path / "set", clips=4, styles=(1, 2))
     hanging = root / "style_1" / "clip002" / "000003.png"
     hanging.unlink()
-    os.mkfifo(hanging)  # whoever reads it waits for one who writes
+    os.mkfifo(hanging)  # a reader of a pipe blocks until somebody writes
     store = read(root, tmp_path / "run", on_error="skip", clip_timeout=0.7)
     (entry,) = store.manifest["skipped_views"]
     assert entry["clip"] == "clip002" and "style_1/clip002 was not decoded within 0.7 s" in entry["reason"]
@@ -257,7 +259,7 @@ def test_a_file_that_hangs_is_named_and_skipped(tmp_path, quick):
 
 def test_nan_is_named_and_may_be_skipped(planted, tmp_path):
     class Nan(OrderBlind):
-        """NaN for what begins darkest."""
+        """NaN for the darkest views."""
 
         def forward(self, x):
             x = x.clone()
@@ -296,14 +298,15 @@ def test_a_view_left_out_is_counted_once(planted, tmp_path):
 def test_status_tells_running_failed_stopped_and_done(planted, tmp_path):
     run(OrderBlind(), planted, tmp_path / "a")
     write_text(tmp_path / "a" / "layers.csv", "")
-    assert progress_of(tmp_path / "a")["state"] == "stopped"  # before the report was written, which comes last
+    assert progress_of(tmp_path / "a")["state"] == "stopped"  # the report is missing, which is written last
     write_text(tmp_path / "a" / "report.html", "")
     assert progress_of(tmp_path / "a") == {
         **{"state": "done", "views": 144, "done": 144, "skipped": 0, "left": 0, "why": ""}
     }
     with pytest.raises(UserError), writing(tmp_path / "a"):
         raise UserError("no such thing")
-    assert progress_of(tmp_path / "a")["state"] == "failed" and progress_of(tmp_path / "a")["why"] == "no such thing"
+    failed = progress_of(tmp_path / "a")
+    assert failed["state"] == "failed" and failed["why"] == "no such thing"
     with writing(tmp_path / "a"):
         pass
     assert progress_of(tmp_path / "a")["state"] == "done"

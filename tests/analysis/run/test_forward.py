@@ -1,4 +1,4 @@
-"""Short memory, bf16 and other kernels: shown with networks that fail in the ways that devices do."""
+"""Out of memory, bf16 and other kernels, with networks that fail as devices do."""
 
 import threading
 from functools import partial
@@ -15,7 +15,7 @@ from static_dynamic.analysis.run.forward import Reader, relative_error
 from static_dynamic.analysis.run.identity import identity_of
 from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.run.store import Store
-from static_dynamic.datasets import list_clips, make_views
+from static_dynamic.datasets import ClipList, list_clips, make_views
 from static_dynamic.datasets.prefetch import ahead
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
@@ -44,7 +44,7 @@ def read(net, root, folder, **options):
 
 
 class Small(OrderBlind):
-    """Holds so many views; remembers how many came at a time."""
+    """Runs out of memory above `most` views; records the number of views per pass."""
 
     def __init__(self, most):
         super().__init__()
@@ -58,7 +58,7 @@ class Small(OrderBlind):
 
 
 class WrongInBf16(OrderBlind):
-    """As some libraries compute 3D convolutions."""
+    """Wrong under autocast, as 3D convolutions of some libraries are."""
 
     def forward(self, x):
         if torch.is_autocast_enabled("cpu"):
@@ -73,7 +73,7 @@ def test_passes_shrink_where_memory_runs_out(planted, tmp_path):
     assert set(net.seen) == {2} and store.manifest["views_a_pass"] == 2
     for stage in store.stages:
         np.testing.assert_allclose(store.activations(stage), whole.activations(stage), rtol=1e-5, atol=1e-6)
-    # a run that goes on does not try again what did not fit
+    # a resumed run does not try the size again that did not fit
     store.status[8:] = 0
     net = Small(3)
     net.most = 99
@@ -90,13 +90,15 @@ def test_frames_that_do_not_fit_are_one_line(planted, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
-    monkeypatch.setattr("static_dynamic.datasets.clips.ClipList.to_inputs", full)
-    with pytest.raises(UserError, match="the frames of 8 views do not fit in the memory of cpu: give a smaller"):
+    monkeypatch.setattr(ClipList, "to_inputs", full)
+    with pytest.raises(
+        UserError, match="the frames of 8 views do not fit in the memory of cpu: give a smaller"
+    ):
         read(OrderBlind(), planted, tmp_path / "run")
 
 
 def test_rows_on_their_way_are_waited_for_on_their_own_device(monkeypatch):
-    """The current device is the first, whichever rows are on."""
+    """The current device is the first one, on whichever device the rows are."""
 
     class OnGpu(torch.Tensor):
         is_cuda, device = True, torch.device("cuda", 1)
@@ -133,7 +135,7 @@ def test_bf16_behind_its_gate(planted, tmp_path, caplog):
     assert "staying in fp32" in caplog.text
     for stage in right.stages:
         np.testing.assert_array_equal(right.activations(stage), exact.activations(stage))
-    right.status[8:] = 0  # once in fp32, a run stays in it, even where bf16 would do
+    right.status[8:] = 0  # a run that began in fp32 stays in fp32, even if bf16 would agree
     read(OrderBlind(), planted, tmp_path / "refused", precision="bf16")
     for stage in right.stages:
         np.testing.assert_array_equal(right.activations(stage), exact.activations(stage))
@@ -166,7 +168,7 @@ def test_kernels_are_used_where_they_are_faster_and_right(planted, tmp_path, mon
         reader.net.found_right = True
 
     monkeypatch.setattr(forward, "KERNELS", {"wrong": wrong, "broken": broken, "slow": right, "right": right})
-    measured = iter([10.0, 1.0, 2.0])  # of all but the broken one
+    measured = iter([10.0, 1.0, 2.0])  # of all kernels but the broken one
     monkeypatch.setattr(forward, "speedup", lambda *_: next(measured))
     store = read(OrderBlind(), planted, tmp_path / "run", tune=True)
     assert store.manifest["computed_with"] == {"precision": "fp32", "kernels": ["right"]}
@@ -175,13 +177,13 @@ def test_kernels_are_used_where_they_are_faster_and_right(planted, tmp_path, mon
         np.testing.assert_array_equal(store.activations(stage), other.activations(stage))
     store.status[8:] = 0
     net = OrderBlind()
-    read(net, planted, tmp_path / "run", tune=True)  # measures nothing: `measured` is at its end
+    read(net, planted, tmp_path / "run", tune=True)  # measures nothing: `measured` is exhausted
     assert net.found_right
 
 
 @pytest.mark.parametrize("off, kernels", [(0.02, ["other"]), (0.2, [])])
 def test_in_bf16_kernels_are_held_against_fp32(planted, tmp_path, monkeypatch, off, kernels):
-    """Other kernels round elsewhere: two roundings differ by more than each of them is off."""
+    """Two results that are both rounded to bf16 differ by more than each differs from fp32."""
 
     def other(reader):
         reader.net.conv.weight.data *= 1 + off
@@ -203,7 +205,7 @@ class Block(nn.Module):
 
 
 def test_every_block_is_compiled(monkeypatch):
-    """The compiler gives up after eight blocks of one class with different widths, of itself."""
+    """By default, torch stops compiling after eight blocks of one class with different widths."""
     compiled = []
 
     def backend(graph, example):
@@ -240,7 +242,7 @@ def test_kernels_yield_the_same_rows(name, monkeypatch):
     expected = net.read(x)
     reader = Reader(net, list(net.stages), CPU)
     reader.use(name)
-    for _ in range(2):  # hooks are set anew for each pass
+    for _ in range(2):  # hooks are registered again for each pass
         rows = reader.read(x)
         for stage, values in expected.items():
             torch.testing.assert_close(rows[stage], values, rtol=1e-4, atol=1e-5)
@@ -263,7 +265,7 @@ def test_fp32_means_fp32():
 def test_the_automatic_batch_size_is_that_of_the_beginning(tmp_path):
     assert batch_size_of(asked("batch_size=5"), tmp_path) == 5
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 2
-    (tmp_path / "manifest.json").write_text('{"identity": {}, "batch_size": 64}')  # begun on a GPU
+    (tmp_path / "manifest.json").write_text('{"identity": {}, "batch_size": 64}')  # the run began on a GPU
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 64
 
 
@@ -289,7 +291,7 @@ def test_a_thread_works_ahead():
     threads = threading.active_count()
     taken = ahead(range(20), make, depth=2)
     assert next(taken) == 0
-    taken.close()  # whoever stops early
+    taken.close()  # the consumer stops early
     assert len(made) <= 5 and threading.active_count() == threads
 
     def breaks(i):

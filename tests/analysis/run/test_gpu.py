@@ -1,11 +1,11 @@
-"""What only a GPU can show; skipped elsewhere. Of several the last is used: it is not the current device."""
+"""Tests that need a GPU. With several GPUs the last one is used, because it is not the current device."""
 
 import numpy as np
 import pytest
 import torch
 
-from static_dynamic.analysis.run import forward
 from static_dynamic.analysis import class_feature_pyramid
+from static_dynamic.analysis.run import forward
 from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.forward import Reader, relative_error
 from static_dynamic.analysis.run.store import Store
@@ -28,7 +28,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", max(0, torch.cuda.device_co
 
 @pytest.fixture(autouse=True)
 def exact():
-    """Else convolutions agree to three digits."""
+    """Without it, convolutions agree to three digits only."""
     forward.without_tf32()
 
 
@@ -64,7 +64,7 @@ def test_rows_arrive_as_they_are(planted, tmp_path):
 
 def test_memory_that_really_runs_out():
     class Hungry(OrderBlind):
-        """Takes more than the device has for more than two views."""
+        """Allocates more memory than the device has for more than two views."""
 
         def forward(self, x):
             if len(x) > 2:
@@ -125,7 +125,7 @@ def test_frames_are_stylized_there(tmp_path):
         there = make_style(row, GPU, precision)
         waits = [
             there(frames[i : i + 1]) for i in range(len(frames))
-        ]  # all are asked for before one is taken
+        ]  # all copies are started before the first is waited for
         assert abs(np.concatenate([wait() for wait in waits]) - here).max() <= most
 
 
@@ -136,7 +136,11 @@ def test_a_style_learns_there_as_here(tmp_path):
     for device in (CPU, GPU):
         trainer, other = (
             StyleTrainer(
-                read_training_config("light"), NeighbourDifferences(), mask_weights=True, device=device, seed=1
+                read_training_config("light"),
+                NeighbourDifferences(),
+                mask_weights=True,
+                device=device,
+                seed=1,
             )
             for _ in range(2)
         )
@@ -144,6 +148,6 @@ def test_a_style_learns_there_as_here(tmp_path):
         torch.save(trainer.state_dict(), tmp_path / "state.pt")
         other.load_state_dict(torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True))
         steps = {state["step"].device for state in other.optimizers["generator"].state.values()}
-        assert steps == {CPU}  # on a GPU each would be waited for
+        assert steps == {CPU}  # on a GPU the host would wait for each of them
         losses[device] = float(other.step(**batch)["generator"])
     assert losses[GPU] == pytest.approx(losses[CPU], rel=0.02)

@@ -1,4 +1,4 @@
-"""One run in shares: on machines that know nothing of each other, under torchrun, by Hydra's launchers."""
+"""One run in shards: by separate commands, under torchrun, and by Hydra's launchers."""
 
 import os
 import shutil
@@ -44,13 +44,12 @@ def asked(*arguments):
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """What a run leaves, but for how long it took."""
+    """The files of a run, without the time it took."""
     return {name: data for name, data in contents(folder).items() if name != "timing.json"}
 
 
 def assert_same(got: dict[str, bytes], expected: dict[str, bytes]) -> None:
-    """The same bytes; of estimates the same numbers, whose last digits depend on how many threads add them
-    up, which a process of its own decides for itself."""
+    """Assert equal bytes; estimates may differ in last digits, which depend on the number of threads."""
     assert "activations/stage5.npy" in expected and "layers.csv" in expected
     for name, data in expected.items():
         if name.startswith(("layers", "units", "variance")):
@@ -61,7 +60,7 @@ def assert_same(got: dict[str, bytes], expected: dict[str, bytes]) -> None:
 
 
 def undrawn(monkeypatch) -> None:
-    """Leave out the pictures, which take longest."""
+    """Leave out figures and report, which take longest."""
     for name in ("draw_profile", "draw_variance"):
         monkeypatch.setattr(figures, name, lambda *_, **__: None)
     monkeypatch.setattr(report, "write_report", lambda *_, **__: None)
@@ -98,10 +97,12 @@ def test_merged_shards_are_the_run(whole, tmp_path, capsys):
     merge.run(asked("task=merge", save))
     merged = tmp_path / "shares" / run.relative_to(tmp_path / "whole")
     assert bytes_of(merged) == bytes_of(run)
-    merge.run(asked("task=merge", f"runs=[{first.with_name(run.name)}.0-of-2,{first}]"))  # again: the same
+    merge.run(
+        asked("task=merge", f"runs=[{first.with_name(run.name)}.0-of-2,{first}]")
+    )  # a second merge gives the same bytes
     assert bytes_of(merged) == bytes_of(run)
-    assert profile.run(asked(data, save, "shards=2", "shard=0")) == merged  # nothing is read anew
-    (merged / "report.html").touch()  # undrawn, and yet what tells that a run is done
+    assert profile.run(asked(data, save, "shards=2", "shard=0")) == merged  # nothing is read again
+    (merged / "report.html").touch()  # left out above, but the state `done` requires it
     capsys.readouterr()
     status.run(asked("task=status", save))
     table = capsys.readouterr().out.splitlines()
@@ -170,7 +171,7 @@ def test_processes_of_torchrun_share_a_run(whole, tmp_path):
 
 def _sweep(arguments):
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the job, too
+    os.environ["OMP_NUM_THREADS"] = "1"  # also for the job
     sys.argv = ["main.py", "-m", *arguments]
     sys.exit(main.main())
 
@@ -188,7 +189,7 @@ def test_a_preempted_job_of_submitit_is_requeued_and_goes_on(stylized, tmp_path,
         time.sleep(0.005)
     (job,) = (int(p.name) for p in (save / ".submitit").iterdir() if p.name.isdigit())
     (task,) = Path(f"/proc/{job}/task/{job}/children").read_text().split()
-    os.kill(int(task), signal.SIGUSR2)  # as SLURM does before it takes the machine away
+    os.kill(int(task), signal.SIGUSR2)  # as SLURM does before it preempts a job
     sweep.join()
     assert sweep.exitcode == 0
     assert "Requeued job" in (save / ".submitit" / str(job) / f"{job}_0_log.out").read_text()

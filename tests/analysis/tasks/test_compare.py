@@ -1,5 +1,4 @@
-"""Runs side by side: the paired bootstrap against drawing the rows themselves, known differences, and what is
-written."""
+"""Comparison of runs: the paired bootstrap against a bootstrap of the rows, known differences, files."""
 
 import shutil
 import subprocess
@@ -27,7 +26,7 @@ FACTORS = ("dynamic", "static", "residual")
 
 
 def measured(store, stage, videos):
-    """Scores and shares of the pairs of some videos, a video as often as it is named."""
+    """Scores and shares of the pairs of some videos; a video that is named twice counts twice."""
     pairs = store.finished_pairs()
     drawn = pd.concat([pairs[pairs["cluster"] == v] for v in videos])
     rows = store.activations(stage)
@@ -36,8 +35,8 @@ def measured(store, stage, videos):
 
 
 def influences(store, stage, videos, sample, step=1e-5):
-    """What each of the drawn videos adds to the measures: the derivative to its weight, by difference, with
-    the means of the whole sample."""
+    """Influence of each resampled video: numerical derivative of the measures by its weight, at the means of
+    the whole sample."""
     pairs = store.finished_pairs()
     rows = store.activations(stage).astype(np.float64)
 
@@ -68,8 +67,8 @@ def influences(store, stage, videos, sample, step=1e-5):
 
 @pytest.mark.parametrize(("pairs", "shared"), [("factorial", 9), ("both", 9), ("both", 6)])
 def test_a_paired_difference_equals_one_of_drawn_rows(tmp_path, pairs, shared):
-    """Runs of other networks, styles and videos, some of which they share; few videos have an interval of
-    fixed shape."""
+    """Runs of different networks, styles and videos that share some videos; below 8 videos, intervals are
+    symmetric."""
     a = finished_run(tmp_path / "a", videos=range(shared + 1), pairs=pairs)
     b = finished_run(
         tmp_path / "b", model="other", videos=range(1, shared + 4), styles=(1, 3, 4), pairs=pairs
@@ -221,12 +220,12 @@ def test_training_iterations_have_a_figure(tmp_path):
     comparison = compare_runs(folders, n_boot=20, iterations=[0, 1000, 2000])
     assert list(comparison.runs["iterations"]) == [0, 1000, 2000]
     assert figures.training(comparison) is not None
-    assert figures.training(compare_runs(folders, n_boot=20)) is None  # of one alone it is known: 0
+    assert figures.training(compare_runs(folders, n_boot=20)) is None  # only one iteration is known: 0
 
 
 def test_the_same_comparison_gives_the_same_bytes(tmp_path, monkeypatch):
     drawn = {name: figures.FIGURES[name] for name in ("plane", "sweep")}
-    monkeypatch.setattr(figures, "FIGURES", drawn)  # all of them take long
+    monkeypatch.setattr(figures, "FIGURES", drawn)  # drawing all of them takes long
     folders = [finished_run(tmp_path / "a"), finished_run(tmp_path / "b", trained=False)]
     for out in ("one", "two"):
         write_comparison(compare_runs(folders, n_boot=30), tmp_path / out, ["png", "pdf", "svg"])
@@ -235,7 +234,7 @@ def test_the_same_comparison_gives_the_same_bytes(tmp_path, monkeypatch):
     assert {"sweep.png", "plane.pdf", "sweep.svg", "comparison.md", "comparison.tex"} <= set(first)
     assert not any(b"Date" in content for name, content in first.items() if name.endswith((".pdf", ".svg")))
     for name in first:
-        if name.endswith(".png"):  # something is drawn
+        if name.endswith(".png"):  # the picture is not blank
             assert matplotlib.image.imread(tmp_path / "one" / name).std() > 0.02
 
 

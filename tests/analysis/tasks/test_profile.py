@@ -1,4 +1,4 @@
-"""The whole command line over night: killed at any moment, and on a disk that is full."""
+"""The whole main job, killed at any moment and on a full disk."""
 
 import os
 import random
@@ -21,16 +21,17 @@ from tests.paths import ROOT
 TINY = [
     *("model=x3d_xs", "model.init=random", "model.input.size=40", "model.input.crop=32", "device=cpu"),
     *("dataset=folder", "styles='1,2'", "num_workers=1", "batch_size=1", "n_boot=20", "n_permutations=20"),
-    *("joint_encoding=true", "stg=5"),  # a figure beside the run folder, where other runs write too
+    *("joint_encoding=true", "stg=5"),  # writes a figure beside the run folder, too
 ]
-# one thread, since last digits depend on it; no git, since a commit in the meantime is another code version
+# One thread, because last digits depend on the number of threads. No git, because a commit during the test
+# would change the code version in the manifest.
 SURROUNDINGS = {"OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
 KILLS, KILLS_WHILE_READING = 10, 3
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def start(data: Path, save: Path, errors: Path) -> subprocess.Popen:
-    """The command line in a process of its own."""
+    """Start the command in a process of its own."""
     command = [sys.executable, ROOT / "main.py", *TINY, f"stylized_data_dir={data}", f"save_dir={save}"]
     with errors.open("w") as file:
         return subprocess.Popen(
@@ -39,14 +40,14 @@ def start(data: Path, save: Path, errors: Path) -> subprocess.Popen:
 
 
 def wait_for_a_line(errors: Path, process: subprocess.Popen) -> float:
-    """Wait until clips are listed, which is said, and nothing is written yet; return what time it is."""
+    """Wait for the first log line, before anything is written; return the time."""
     while not errors.stat().st_size and process.poll() is None:
         time.sleep(0.002)
     return time.time()
 
 
 def results(save: Path) -> dict[str, bytes]:
-    """What runs leave, hidden files too, but for how long they took."""
+    """All files that runs left, hidden ones too, without the time they took."""
     return {name: data for name, data in contents(save).items() if Path(name).name != "timing.json"}
 
 
@@ -62,8 +63,8 @@ def all_read(save: Path) -> bool:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """A run that nothing happened to: its data, what it left, and the seconds from its first line to when
-    all views were read, and to its end."""
+    """An undisturbed run: its data, its files, and the seconds from its first line until all views were read
+    and until its end."""
 
     data: Path
     results: dict[str, bytes]
@@ -71,7 +72,7 @@ class Undisturbed:
     end: float
 
     def require_whole(self, save: Path) -> None:
-        """Whatever has its final name is what it will be, but for activations on their way."""
+        """Files under their final names are complete, except activations that are still being read."""
         there = {name: data for name, data in results(save).items() if "/." not in name}
         others = [name for name in differing(there, self.results) if name in there]
         assert [name for name in others if not name.endswith((".npy", "error.txt"))] == []
@@ -92,7 +93,7 @@ def undisturbed(tmp_path_factory):
 
 
 def moments(run: Undisturbed, draw: random.Random) -> list[tuple[float, float]]:
-    """Between which seconds each kill falls: while views are read, then in every part of the rest."""
+    """The interval of seconds for each kill: some while views are read, the others spread over the rest."""
     edges = np.linspace(run.read, run.end, KILLS - KILLS_WHILE_READING + 1)
     rest = list(zip(edges[:-1], edges[1:], strict=True))
     draw.shuffle(rest)
@@ -106,12 +107,12 @@ def test_killed_at_ten_random_moments(undisturbed, tmp_path):
     while kills < KILLS:
         moment = pace * draw.uniform(*spans[kills])
         if all_read(save):
-            moment -= pace * undisturbed.read  # that part is not done again
+            moment -= pace * undisturbed.read  # a resumed run does not read again
         victim = start(undisturbed.data, save, errors)
         begin = wait_for_a_line(errors, victim)
         time.sleep(max(0.0, begin + moment - time.time()))
         victim.kill()
-        if victim.wait() == 0:  # it was done before, on a machine that has less to do now: begin again
+        if victim.wait() == 0:  # it ended before it was killed: start again
             pace *= 0.9
             assert differing(results(save), undisturbed.results) == []
             shutil.rmtree(save)
@@ -125,7 +126,7 @@ def test_killed_at_ten_random_moments(undisturbed, tmp_path):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A disk of its own: call it with a number of pages, and that is its size from then on."""
+    """Mount a small disk; call the fixture to set its size in pages."""
     place = tmp_path / "disk"
     place.mkdir()
 
@@ -142,8 +143,7 @@ def disk(tmp_path):
 
 
 def full_disks(results: dict[str, bytes]) -> list[tuple[int, str]]:
-    """Pages of a disk that grows, and what has no room on it: maps as they are made, and as their room is
-    taken; then results, each in its turn."""
+    """Sizes of a growing disk, and the file that does not fit: first activations, then results one by one."""
 
     def pages(*names: str) -> int:
         found = [data for file, data in results.items() if any(name in file for name in names)]

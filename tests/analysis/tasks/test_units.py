@@ -8,18 +8,18 @@ import pytest
 from omegaconf import OmegaConf
 
 from static_dynamic.analysis import estimate_pairs, estimate_run
-from static_dynamic.analysis.tasks import units
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.estimate.units import counts_at, parts_of_clips, sweep_thresholds, top_units
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.tasks import units
 from static_dynamic.errors import UserError
 from tests.analysis.simulated import write_run
 from tests.conftest import moving_square, write_frames
 
 
 def planted(views):
-    """Unit 0 dynamic, 1 static, 2 joint, 3 residual, 4 dead; 5 joint, of which one clip makes nearly all."""
+    """Units: 0 dynamic, 1 static, 2 joint, 3 residual, 4 dead, 5 joint almost only because of one clip."""
     draw = np.random.default_rng(1)
     clip = views["clip"].astype("category").cat.codes.to_numpy()
     group = {name: views.groupby(["clip", name]).ngroup().to_numpy() for name in ("style", "order")}
