@@ -369,6 +369,16 @@ def test_links_and_pictures_are_there(page):
             assert anchor in map(slug, headings), f"{page.name} links to {target}"
 
 
+def test_the_list_of_random_streams_names_functions_that_exist():
+    text = (ROOT / "docs" / "random_streams.md").read_text(encoding="utf-8")
+    named = re.findall(r"([\w/]+\.py) `([\w.]+)`", text)
+    assert len(named) > 20
+    for file, function in named:
+        name = function.rpartition(".")[2]
+        code = (ROOT / file).read_text(encoding="utf-8")
+        assert re.search(rf"^ *(def|class) {name}\b|^{name}\b", code, re.M), f"{file} has no {function}"
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 160
 
