@@ -71,7 +71,7 @@ def bits_influence(
     correction, if `r` is corrected. Units whose bits are not finite have no influence.
     """
     uncorrected = r if uncorrected is None else uncorrected
-    _, variance, mean = replicates.covariance_and_variance
+    _, variance, mean = replicates.within_factors
     mean = mean - replicates.shift  # `sums` are of shifted rows
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = r / ((1 - uncorrected**2) * np.log(2) * variance * replicates.count[..., None])

@@ -1,4 +1,4 @@
-"""Every stage of a finished run: the paper's numbers, with intervals from a bootstrap over videos.
+"""Estimates of all stages of a finished run: the paper's numbers, intervals from a bootstrap over videos.
 
 `intervals.py` has the intervals, `permutation.py` the p-values, and `bits.py` the Gaussian bits of units and
 stages, which stand beside the paper's scores.

@@ -1,9 +1,9 @@
 """Confidence intervals from a bootstrap over clusters.
 
 Pairs of one video are not independent. A replicate therefore draws whole clusters (all clips of one video)
-with replacement, as many as there are. Means and variances that are estimated from few clusters bias scores
-towards zero, and replicates once more: percentiles of the replicates would miss the truth too often
-(bench/coverage.py). Both intervals below take this bias off. For K clusters:
+with replacement, as many as there are. With few clusters, the estimated means and variances bias
+scores towards zero, and bias the replicates again: percentiles of the replicates would miss the truth too
+often (bench/coverage.py). Both intervals below correct this bias. For K clusters:
 
 `interval`, for units, has a fixed shape:
 
@@ -74,7 +74,7 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
     """
     weight = whole.count / whole.count.sum()
     # `sums` are of rows shifted by one row per factor, so means are shifted too.
-    mean = whole.covariance_and_variance[2] - sums.shift  # (F, C)
+    mean = whole.within_factors.mean - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
     product = (
@@ -144,15 +144,15 @@ def studentised_bounds(
     """Return the bounds of the studentised interval from standard errors.
 
     `error` (S,) is of the sample, `errors` (R, S) are of the replicates.
-    Replicates of one cluster, or without pairs of a factor, do not count. Bounds are NaN if no replicate is
-    left.
+    Replicates that are not finite (one cluster only, or no pairs of a factor) do not count. Bounds are NaN if
+    no replicate is left.
     """
     alive = np.isfinite(replicates).all(-1)
     if clusters < 2 or not alive.any():
         return np.full_like(point, np.nan), np.full_like(point, np.nan)
     replicates, errors = replicates[alive], errors[alive]
     mean = replicates.mean(0)
-    # A standard error below this is rounding error of zero: such a replicate has no distance.
+    # A smaller standard error is rounding error of zero: such a replicate has no distance.
     known = errors > 1e-9 * np.maximum(error, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = np.where(known, np.abs(replicates - mean) / errors, np.nan)

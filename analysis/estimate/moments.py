@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,14 @@ def unit_score(covariance: NDArray, variance: NDArray) -> NDArray:
         return np.where(variance > 0, covariance / variance, np.nan)
 
 
+class WithinFactors(NamedTuple):
+    """Statistics within each factor, (..., F, C); mean and variance are over all members."""
+
+    covariance: NDArray  # of the two members of a pair
+    variance: NDArray
+    mean: NDArray
+
+
 @dataclass(frozen=True)
 class Moments:
     """Sums over the pairs of each factor.
@@ -59,7 +68,7 @@ class Moments:
 
     @classmethod
     def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Moments:
-        """Sum all pairs: members za, zb (N, C) in float64, factor (N,)."""
+        """Sum all pairs: members za, zb (N, C) in float64, factor (N,) -> (F, C)."""
         units = za.shape[1]
         count = np.zeros(n_factors)
         total, product, square, shift = (np.zeros((n_factors, units)) for _ in range(4))
@@ -128,7 +137,7 @@ class Moments:
         )
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Moments]]:
-        """Yield blocks of units that fit into memory, with their replicates; nothing for no replicates."""
+        """Yield blocks of units that fit into memory, with their replicates; no block if R is 0."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * factors)))
         for start in range(0, units if len(weights) else 0, width):
@@ -136,19 +145,19 @@ class Moments:
             yield block, self.units(block).resample(weights)
 
     @cached_property
-    def covariance_and_variance(self) -> tuple[NDArray, NDArray, NDArray]:
-        """Covariance of the members, variance and mean of all members, per factor: (..., F, C) each."""
+    def within_factors(self) -> WithinFactors:
+        """Covariance, variance and mean within each factor; a factor without pairs has NaN."""
         with np.errstate(invalid="ignore", divide="ignore"):
             count = self.count[..., None]
             mean = self.total / (2 * count)
             covariance = self.product / count - mean**2
             variance = self.square / (2 * count) - mean**2
             variance = np.where(variance <= CANCELLATION * mean**2, 0.0, variance)
-        return covariance, variance, mean + self.shift
+        return WithinFactors(covariance, variance, mean + self.shift)
 
     def pooled_variance(self) -> NDArray:
         """Return the variance of each unit over the members of all factors pooled, (..., C)."""
-        _, variance, mean = self.covariance_and_variance
+        _, variance, mean = self.within_factors
         weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
         # A factor without pairs has weight 0, and its mean and variance are NaN.
         mean, variance = np.where(weight > 0, mean, 0.0), np.where(weight > 0, variance, 0.0)
@@ -157,7 +166,7 @@ class Moments:
 
     def score_parts(self) -> tuple[NDArray, NDArray]:
         """Return numerator (..., F) and denominator (...) of the layer scores; they add up over units."""
-        return self.covariance_and_variance[0].sum(-1), self.pooled_variance().sum(-1)
+        return self.within_factors.covariance.sum(-1), self.pooled_variance().sum(-1)
 
     def layer_scores(self) -> NDArray:
         """Return the paper's layer score of each factor, (..., F)."""
@@ -166,8 +175,7 @@ class Moments:
 
     def unit_scores(self) -> NDArray:
         """Return the paper's unit score of each factor, (..., F, C); NaN for dead units."""
-        covariance, variance, _ = self.covariance_and_variance
-        return unit_score(covariance, variance)
+        return unit_score(self.within_factors.covariance, self.within_factors.variance)
 
     def _each(self, change: Callable[[NDArray], NDArray]) -> Moments:
         """Apply one function to the count and to the three sums."""

@@ -1,4 +1,4 @@
-"""The pairs of a finished run, as the statistics need them: checked, and factor by factor."""
+"""The pairs of a finished run: checked, and divided by factor."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
 def not_finite(store: Store, stage: str) -> UserError:
     """Return the error for a stage whose activations hold NaN or infinity."""
     return UserError(
-        f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder, run again"
+        f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run again"
     )
 
 

@@ -1,8 +1,8 @@
 """Permutation test of the paper's scores: members of pairs against members of different videos.
 
 Within each factor, the second members of all pairs are permuted between clusters (videos). Whole clusters
-move and keep the order of their pairs, so what the pairs of one clip have in common, and what a style does to
-every clip, is the same in every permutation. A cluster may stay at its own position. If clusters have
+move and keep the order of their pairs, so every permutation preserves what the pairs of one clip have in
+common and what a style does to every clip. A cluster may stay at its own position. If clusters have
 different numbers of pairs, the second members are concatenated in the new order of the clusters and matched
 with the first members from the start. Every permutation has the same activations as the sample, so means and
 variances do not change, and one permutation costs one product per pair and unit.
@@ -12,7 +12,7 @@ variances do not change, and one permutation costs one product per pair and unit
 (Davison & Hinkley, "Bootstrap Methods and their Application", 1997, eq. 4.11; never 0, and valid for any
 number of permutations). ``p_family`` compares a unit with the largest unit score of its stage in each
 permutation (Westfall & Young 1993; Nichols & Holmes 2002). It controls the family-wise error for any
-dependence between units. More units do not need more permutations, as a false discovery rate would.
+dependence between units. Unlike a false discovery rate, it does not need more permutations for more units.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def score_p_values(
     Activations `rows` (views, C) are read in blocks of units. `orders` are those of `permute_clusters` per
     factor, `m` (F, C) the sums over all pairs. P-values of dead units are NaN.
     """
-    _, variance, mean = m.covariance_and_variance
+    _, variance, mean = m.within_factors
     scores = m.unit_scores()  # (F, C)
     total = m.pooled_variance().sum()
     n, units = max(map(len, orders)), rows.shape[1]

@@ -82,9 +82,8 @@ def fewest_clusters(factors: Sequence[FactorPairs], folds: Sequence[Fold]) -> in
 def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
     """Project each fold's views on the principal components of the other fold: (views, at most `count`).
 
-    Activations `rows` (views, C) are read in blocks; `folds` are row numbers of views. `group` (views,) is the
-    number of a view's style and order. The mean of each group is subtracted in each fold. Views of no fold
-    become 0.
+    `rows` (views, C) are activations, `folds` row numbers of views, `group` (views,) the number of each
+    view's style and order: group means are subtracted in each fold. Views of no fold become 0.
     """
     if not count:
         return np.zeros((len(rows), 0))
