@@ -49,9 +49,9 @@ def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np
 
 def encode(frame: NDArray, suffix: str, quality: int = 95) -> bytes:
     """Encode an RGB frame (H, W, 3) as an image file; `quality` applies to jpg."""
-    done, data = cv2.imencode(
-        suffix, np.ascontiguousarray(frame[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, quality]
-    )
+    # given to another format, the option makes OpenCV print a warning per image
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
+    done, data = cv2.imencode(suffix, np.ascontiguousarray(frame[..., ::-1]), settings)
     if not done:
         raise UserError(f"a frame of {frame.shape[1]}x{frame.shape[0]} cannot be written as {suffix}")
     return data.tobytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -18,8 +17,6 @@ from static_dynamic.files import sha256
 from static_dynamic.stylize.checkpoints import load_generator
 from static_dynamic.stylize.exemplars import RENDERING_VERSION, render
 from static_dynamic.stylize.networks import stylize_any_size
-
-log = logging.getLogger(__name__)
 
 Frames = NDArray[np.uint8]  # (B, H, W, C)
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -67,7 +64,8 @@ class TrainedStyle:
             raise UserError(f"precision={precision}: give one of {', '.join(PRECISIONS)}")
         net = load_generator(path)
         self.device, self.dtype = device, PRECISIONS[precision]
-        self.net = net.to(device, self.dtype).to(memory_format=torch.channels_last)
+        self.net = net.to(device, self.dtype)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
         self.guides = net.config["input_channels"] // 3 - 1
         self.identity = f"{sha256(path)} {str(self.dtype).removeprefix('torch.')}"
 

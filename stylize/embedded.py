@@ -8,6 +8,7 @@ from typing import cast
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.assets import cache_dir, fetch
@@ -75,7 +76,7 @@ def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style
     clips, table = _plain(dataset) | OLD_TEXTS, _plain(style)
     clips.pop("root")
     table["styles"] = {0: None, **table["styles"]}
-    if table["name"] in OLD_STYLE_TEXTS:
+    if table.get("name") in OLD_STYLE_TEXTS:
         table["about"] = OLD_STYLE_TEXTS[table["name"]]
     identity = {"dataset": clips, "style": table, "code": [RENDERING_VERSION[:12], SHOTS_VERSION[:12]]}
     if trained:
@@ -125,11 +126,7 @@ def render_clip(
     crop
         Left, top, width and height of the visible picture; None: all of it.
     """
-    video = open_frames(path).read(range(first, first + count))
-    if crop is not None:
-        left, top, width, height = crop
-        video = video[:, top : top + height, left : left + width]
-    frames = [scale(frame, short_side) for frame in video]
+    frames = crop_and_scale(open_frames(path).read(range(first, first + count)), crop, short_side)
     for k, style in styles.items():
         pictures = frames if style is None else (render(frame, style) for frame in frames)
         target = root / f"style_{k}" / clip
@@ -139,6 +136,12 @@ def render_clip(
             if not target.exists():
                 raise
             # else another process has written the same files first
+
+
+def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:
+    """Crop the frames of a video (n, H, W, 3) to (left, top, width, height), and scale them; see `scale`."""
+    left, top, width, height = crop or (0, 0, *video.shape[2:0:-1])
+    return [scale(frame, short_side) for frame in video[:, top : top + height, left : left + width]]
 
 
 def scale(frame: Frame, short_side: int) -> Frame:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from static_dynamic.errors import UserError, nearest
+from static_dynamic.stylize.flow import Frame
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 RENDERINGS: dict[str, Callable[..., Frame]] = {}
 
 # Change this text if the pixels of any rendering change, and only then: frames that were rendered with

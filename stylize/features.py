@@ -25,7 +25,14 @@ GAIN = 3.0
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
-    """Build VGG19 with the weights of a file or of torch's hub cache, or `NeighbourDifferences` without any.
+    """Build the VGG19 features; if there are no weights, build `NeighbourDifferences` instead.
+
+    Parameters
+    ----------
+    layers
+        Indices of the layers of VGG19 that are features.
+    weights
+        File of weights; None: the file in torch's hub cache, if there is one.
 
     Raises
     ------

@@ -166,7 +166,7 @@ def _sequential(video: VideoFile) -> Reader:
                 if failure is None:
                     for i, frame in islice(source, len(indices)):
                         if wanted:
-                            found[i] = frame.to_ndarray(format="rgb24")
+                            found[i] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                         count = i + 1
                     if count <= indices[-1]:
                         raise BadFrames(

@@ -1,11 +1,12 @@
-"""Optical flow, a bilateral filter along time, and Gaussian-disk guides: the original's Windows executables.
+"""Optical flow, a bilateral filter along time, and Gaussian-disk guides.
 
     python -m stylize.temporal flow      --input FRAMES --output DIR
     python -m stylize.temporal bilateral --input FRAMES --output DIR
     python -m stylize.temporal guide     --input FRAMES --masks MASKS --output DIR
 
 FRAMES is a folder of images, a video file, or a folder that holds several videos in either form. Existing
-files are kept, so that after an interruption the same command resumes.
+files are kept, so that after an interruption the same command resumes. The original stylizer has Windows
+executables for these steps.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
@@ -194,14 +193,11 @@ class _Run:
         lines = [",".join(["step", *LOSSES]), *(",".join(f"{v:.6g}" for v in row) for row in self.rows)]
         write_text(self.plan.log_folder / "losses.csv", "\n".join(lines) + "\n")
         save_generator(self.trainer.generator, self.plan.log_folder / f"model_{self.step:07d}.safetensors")
-        for name, image in zip(*self._validate(), strict=True):
-            write_image(self.plan.log_folder / "validation" / f"{self.step:07d}" / f"{name}.png", image)
+        folder = self.plan.log_folder / "validation" / f"{self.step:07d}"
+        for name, x in validation_inputs(self.plan.config, self.plan.data_root).items():
+            write_image(folder / f"{name}.png", run_once(self.trainer.generator, x))
         self.save()
         return {name: f"{mean:.3f}" for name, mean in zip(LOSSES, means, strict=True)}
-
-    def _validate(self) -> tuple[list[str], list[np.ndarray]]:
-        inputs = validation_inputs(self.plan.config, self.plan.data_root)
-        return list(inputs), [run_once(self.trainer.generator, x) for x in inputs.values()]
 
     def finish(self) -> Generator:
         """Write the final generator and the contact sheet; return the generator in eval mode."""

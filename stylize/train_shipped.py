@@ -13,9 +13,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from static_dynamic import configs
 from static_dynamic.assets import cache_dir, fetch
 from static_dynamic.command import Options, command
@@ -23,8 +20,9 @@ from static_dynamic.datasets.frames import open_frames
 from static_dynamic.datasets.shots import find_shots
 from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.checkpoints import load_generator, save_generator
-from static_dynamic.stylize.embedded import scale
+from static_dynamic.stylize.embedded import crop_and_scale
 from static_dynamic.stylize.exemplars import render
+from static_dynamic.stylize.flow import Frame
 from static_dynamic.stylize.patches import to_tensor
 from static_dynamic.stylize.pictures import contact_sheet, run_once
 from static_dynamic.stylize.sequences import write_image
@@ -41,8 +39,8 @@ UNSEEN = {"bigbuckbunny": 4}
 STEPS, SEED = 3000, 1
 
 
-def key_frames(assets: dict[str, int], place: float = 0.5) -> list[NDArray[np.uint8]]:
-    """Read one frame per shot, from shots spread over each film, cropped and scaled as in the data set.
+def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
+    """Read one frame per shot, from shots spread over each film; crop and scale as in the embedded data set.
 
     Parameters
     ----------
@@ -51,7 +49,8 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[NDArray[np.ui
     place
         Position of the frame in its shot: 0 is the start, 1 the end.
     """
-    dataset, frames = configs.row("dataset", "embedded"), []
+    dataset = configs.row("dataset", "embedded")
+    frames: list[Frame] = []
     crops = {source.asset: source.crop for source in dataset.sources}
     for asset, count in assets.items():
         path = fetch(asset)
@@ -64,10 +63,7 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[NDArray[np.ui
         ]
         chosen = evenly_spaced(count, len(pieces))
         wanted = [round(a + place * (b - 1 - a)) for a, b in (pieces[i] for i in chosen)]
-        pictures = open_frames(path).read(wanted)
-        left, top, width, height = crops[asset] or (0, 0, *pictures.shape[2:0:-1])
-        pictures = pictures[:, top : top + height, left : left + width]
-        frames += [scale(picture, dataset.short_side) for picture in pictures]
+        frames += crop_and_scale(open_frames(path).read(wanted), crops[asset], dataset.short_side)
     return frames
 
 
@@ -111,8 +107,14 @@ def write_sheet() -> None:
 def main() -> None:
     """Train the styles whose files do not exist, and draw the contact sheet."""
     parser = Options(__doc__, prog="python -m stylize.train_shipped")
-    parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument(
+        "--styles",
+        nargs="+",
+        choices=list(STYLES),
+        default=list(STYLES),
+        help="styles to train (default: all)",
+    )
+    parser.add_argument("--steps", type=int, default=STEPS, help="training steps (default: %(default)s)")
     given = parser.parse_args()
     rows = configs.row("style", "builtin").styles
     for name in given.styles:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import yaml
@@ -12,9 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from static_dynamic.configs import CONFIG_DIR, rows
 from static_dynamic.errors import UserError, nearest
 
-log = logging.getLogger(__name__)
-
 MAX_GUIDES = 9
+GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
 # Keys that choose an implementation by its name, and the implementations that exist here.
 KNOWN_TYPES: dict[str, tuple] = {
     "generator.type": ("GeneratorJ",),
@@ -27,6 +25,7 @@ KNOWN_TYPES: dict[str, tuple] = {
     "training_dataset.type": ("DatasetPatches_M", "DatasetFullImages"),
     "perception_loss.perception_model.args.use_normalization": (False,),
 }
+# Sections whose keys are arguments of a class.
 ARGUMENTS = (
     "generator.args",
     "discriminator.args",
@@ -34,7 +33,6 @@ ARGUMENTS = (
     "opt_discriminator.args",
     "perception_loss.perception_model.args",
 )
-GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
 
 
 def read_training_config(name: str | Path) -> DictConfig:
@@ -61,7 +59,8 @@ def read_training_config(name: str | Path) -> DictConfig:
         given = OmegaConf.load(path)
         reference = OmegaConf.load(CONFIG_DIR / "stylizer" / "reference_P.yaml")
         config = OmegaConf.merge(reference, given)
-        assert isinstance(config, DictConfig)
+        if not isinstance(config, DictConfig):
+            raise TypeError("it holds a list")
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"config={path} is not a YAML file of the stylizer: {line}") from error

@@ -20,10 +20,10 @@ def _die_in_the_midst(path):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _die_in_a_room(folder):
-    with temporary_folder(folder) as room:
-        (room / "new").mkdir()
-        (room / "new" / "half").touch()
+def _die_in_a_temporary_folder(folder):
+    with temporary_folder(folder) as temporary:
+        (temporary / "new").mkdir()
+        (temporary / "new" / "half").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -44,13 +44,13 @@ def test_what_a_killed_writer_left_is_written_over(tmp_path):
 
 def test_what_a_killed_writer_of_a_folder_left_is_removed(tmp_path):
     folder = tmp_path / "below" / "a"
-    killed_writer(folder, _die_in_a_room)
-    killed_writer(folder, _die_in_a_room)
+    killed_writer(folder, _die_in_a_temporary_folder)
+    killed_writer(folder, _die_in_a_temporary_folder)
     assert names(folder.parent) == [".a.part"]
-    with temporary_folder(folder) as room, temporary_folder(folder) as another:
-        assert names(room) == ["lock"] and names(another) == []  # nor do two writers meet
-        (room / "new").mkdir()
-        (room / "new").rename(folder)
+    with temporary_folder(folder) as temporary, temporary_folder(folder) as another:
+        assert names(temporary) == ["lock"] and names(another) == []  # nor do two writers meet
+        (temporary / "new").mkdir()
+        (temporary / "new").rename(folder)
     assert names(folder.parent) == ["a"]
 
 
@@ -98,8 +98,8 @@ def test_a_full_disk_elsewhere_is_named_as_it_is(tmp_path):
 def test_where_nothing_can_be_locked_files_are_written_all_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr("static_dynamic.files.fcntl", None)
     write_text(tmp_path / "a", "whole")
-    with temporary_folder(tmp_path / "c") as room:
-        assert names(room) == []
+    with temporary_folder(tmp_path / "c") as temporary:
+        assert names(temporary) == []
     (tmp_path / ".b.part").touch()
     remove_leftovers(tmp_path)
     assert names(tmp_path) == [".b.part", "a"]

@@ -48,8 +48,8 @@ def test_styles_differ_from_each_other_and_from_the_original(frame):
 
 def test_motion_is_kept():
     """Dense flow between two renderings is that between the two frames."""
-    draw = np.random.default_rng(1)
-    texture = cv2.GaussianBlur(draw.integers(0, 256, (200, 200, 3)).astype(np.uint8), (0, 0), 4)
+    rng = np.random.default_rng(1)
+    texture = cv2.GaussianBlur(rng.integers(0, 256, (200, 200, 3)).astype(np.uint8), (0, 0), 4)
     texture = cv2.normalize(texture, None, 0, 255, cv2.NORM_MINMAX)
     first, second = texture[20:180, 20:180], texture[17:177, 15:175]  # content moves by (5, 3)
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

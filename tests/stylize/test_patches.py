@@ -99,10 +99,10 @@ def test_corrected_cuts_reach_every_pixel_and_stay_within(size):
 
 
 def frames_of(*masks):
-    draw = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     return [
         KeyFrame(
-            str(i), torch.rand(3, *m.shape, generator=draw), torch.rand(3, *m.shape, generator=draw), m[None]
+            str(i), torch.rand(3, *m.shape, generator=rng), torch.rand(3, *m.shape, generator=rng), m[None]
         )
         for i, m in enumerate(masks)
     ]

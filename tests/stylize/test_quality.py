@@ -28,12 +28,12 @@ def clipped(frames: np.ndarray) -> np.ndarray:
 
 # one fault each, made of a good style (frames, generator) -> frames
 FAULTS = {
-    3: ("motion is not kept", lambda f, draw: f[draw.permutation(len(f))]),
-    4: ("motion is not kept", lambda f, draw: np.repeat(f[:1], len(f), axis=0)),  # frozen
-    5: ("it looks like style 1", lambda f, draw: clipped(f + 3.0)),
-    6: ("it flickers", lambda f, draw: clipped(f + draw.normal(0, 12, f.shape))),
-    7: ("it flickers", lambda f, draw: clipped(f + 12.0 * (-1) ** np.arange(len(f))[:, None, None, None])),
-    8: ("it is washed out", lambda f, draw: clipped(0.2 * f + 190)),
+    3: ("motion is not kept", lambda f, rng: f[rng.permutation(len(f))]),
+    4: ("motion is not kept", lambda f, rng: np.repeat(f[:1], len(f), axis=0)),  # frozen
+    5: ("it looks like style 1", lambda f, rng: clipped(f + 3.0)),
+    6: ("it flickers", lambda f, rng: clipped(f + rng.normal(0, 12, f.shape))),
+    7: ("it flickers", lambda f, rng: clipped(f + 12.0 * (-1) ** np.arange(len(f))[:, None, None, None])),
+    8: ("it is washed out", lambda f, rng: clipped(0.2 * f + 190)),
 }
 
 
@@ -42,11 +42,11 @@ def faulty(tmp_path_factory):
     """A stylized folder: originals, two good styles, one style for each fault, one that is the original."""
     root = tmp_path_factory.mktemp("faulty")
     for k, step in enumerate(((3.0, 1.0), (-2.0, 2.5), (0.0, -3.0))):
-        draw = np.random.default_rng(k)
+        rng = np.random.default_rng(k)
         clip = translation(COUNT, step, seed=10 + k)
         inked = np.stack([render(frame, INK) for frame in clip])
         styles = {0: clip, 1: np.stack([render(frame, WASH) for frame in clip]), 2: inked, 9: clip}
-        styles |= {i: fault(styles[1], draw) for i, (_, fault) in FAULTS.items()}
+        styles |= {i: fault(styles[1], rng) for i, (_, fault) in FAULTS.items()}
         for style, frames in styles.items():
             write_frames(root / f"style_{style}" / f"clip{k}", frames)
     return root
@@ -156,9 +156,9 @@ def test_wobble_is_a_displacement_in_pixels():
 
 def test_colour_distance_is_that_of_wasserstein():
     """Of two grey pictures: the mean difference of sorted lightness."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     a, b = (
-        np.repeat(draw.integers(low, high, (64, 64, 1)), 3, axis=2).astype(np.uint8)
+        np.repeat(rng.integers(low, high, (64, 64, 1)), 3, axis=2).astype(np.uint8)
         for low, high in ((20, 120), (90, 230))
     )
     lightness = [cv2.cvtColor(p.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[..., 0] for p in (a, b)]

@@ -174,9 +174,9 @@ def test_points_lie_on_the_mask():
 
 
 def test_carrying_is_the_slow_one():
-    draw = np.random.default_rng(0)
-    flow = draw.normal(size=(20, 30, 2)).astype(np.float32)
-    points = draw.uniform((-5, -5), (35, 25), (50, 2))
+    rng = np.random.default_rng(0)
+    flow = rng.normal(size=(20, 30, 2)).astype(np.float32)
+    points = rng.uniform((-5, -5), (35, 25), (50, 2))
     inside = points.clip(0, (29, 19))
     expected = [p + bilinear(flow, *q) for p, q in zip(points, inside, strict=True)]
     np.testing.assert_allclose(track(points, flow), expected, atol=1e-6)
@@ -196,9 +196,9 @@ def test_disks_are_the_slow_ones():
 
 
 def test_the_filter_is_the_slow_one():
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     frames = translation(5, (1.5, 0.5), height=18, width=20).astype(float)
-    frames = np.clip(frames + draw.normal(0, 12, frames.shape), 0, 255).astype(np.uint8)
+    frames = np.clip(frames + rng.normal(0, 12, frames.shape), 0, 255).astype(np.uint8)
     filtered = list(bilateral(iter(frames), window=2, divisor=16))
     assert len(filtered) == 5
     for t in (0, 2, 4):
@@ -207,9 +207,9 @@ def test_the_filter_is_the_slow_one():
 
 def test_the_filter_takes_noise_off_what_moves_and_keeps_edges():
     """A plain mean over time takes off more noise where nothing moves, and smears what does."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     clean = np.where(translation(21, (2.0, 1.0)) > 127, 200, 50).astype(np.float32)  # hard edges, moving
-    noisy = np.clip(clean + draw.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
+    noisy = np.clip(clean + rng.normal(0, 10, clean.shape), 0, 255).astype(np.uint8)
     t = 10
     filtered = list(bilateral(iter(noisy)))[t].astype(float)
     mean = noisy[t - 5 : t + 6].mean(0)

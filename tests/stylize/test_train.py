@@ -65,10 +65,10 @@ def config(tmp_path):
 @pytest.fixture
 def root(tmp_path):
     """Two key frames of which the style turns the colours round, and two to look at."""
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for folder, count in (("pair_train", 2), ("pair_gen", 2)):
         for i in range(count):
-            coarse = draw.integers(0, 256, (6, 7, 3), np.uint8)
+            coarse = rng.integers(0, 256, (6, 7, 3), np.uint8)
             image = cv2.resize(coarse, (45, 38), interpolation=cv2.INTER_CUBIC)
             parts = {"input": image, "output": 255 - image[..., ::-1], "mask": np.full_like(image, 255)}
             for part, picture in parts.items() if folder == "pair_train" else [("input", image)]:
