@@ -25,7 +25,7 @@ from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.errors import UserError
 
 FACTORS = ("dynamic", "static", "residual")
-MEASURED = FACTORS[:2]  # the factors that have pairs
+MEASURED = FACTORS[:2]  # the factors that have scores
 UNIT_CLASSES = ("dynamic", "static", "joint", "residual", "dead")
 
 

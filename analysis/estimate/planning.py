@@ -39,7 +39,7 @@ from static_dynamic.errors import UserError
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
 # Ways to make pairs that a pilot can plan for: their views are among the pilot's.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
-# Options that a pilot must have; a missing one counts as right. Segmentation data sets have `repeats`.
+# Values that a pilot must have in these options, if it has them (only segmentation data sets have repeats).
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
 # Fewest clusters of a pilot, and most clusters of a plan.
 FEWEST, MOST = 4, 10**7

@@ -97,8 +97,8 @@ def test_the_clip_that_makes_a_unit_comes_first(finished):
 
 
 def task(run, root=None):
-    options = {"stage": None, "top": 2, "clips": 2, "root": root, "least": 0.0, "most": 1.0, "step": 0.25}
-    return OmegaConf.create({"runs": [str(run)], "joint_encoding_thresh": 0.5, "task": options})
+    options = {"top": 2, "clips": 2, "data_root": root, "least": 0.0, "most": 1.0, "step": 0.25}
+    return OmegaConf.create({"runs": [str(run)], "stg": None, "joint_encoding_thresh": 0.5, "task": options})
 
 
 def test_the_task_draws_the_frames_that_the_network_saw(finished, tmp_path, capsys):
