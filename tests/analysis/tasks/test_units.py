@@ -109,7 +109,7 @@ def test_the_task_draws_the_frames_that_the_network_saw(finished, tmp_path, caps
     manifest = json.loads((finished / "manifest.json").read_text())
     manifest["root"] = str(tmp_path / "moved")
     (finished / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="are not at .*moved any more .*: give task.data_root=FOLDER"):
+    with pytest.raises(UserError, match="are no longer in .*moved .*: give task.data_root=FOLDER"):
         units.run(task(finished))
     units.run(task(finished, str(root)))
     assert "top_units.jpg" in capsys.readouterr().out
