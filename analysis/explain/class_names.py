@@ -86,10 +86,8 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
     Raises
     ------
     UserError
-        No class has this name, or `label` is neither a number nor a name.
+        No class has this name, or the names are unknown.
     """
-    if isinstance(label, bool) or not isinstance(label, str | int | None):
-        raise UserError(f"label={label}: give the number of a class, or its name")
     if label is None or isinstance(label, int):
         return label
     if re.fullmatch(r"-?\d+", label.strip()):

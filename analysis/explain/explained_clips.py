@@ -118,9 +118,6 @@ def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownCl
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")
-    for option, value in (("task.start", start), ("task.end", end)):
-        if not (value is None or isinstance(value, int)):
-            raise UserError(f"{option}={value}: a whole number is expected")
     last = max(count, start + 1) if end is None else end
     if not 0 <= start < last:
         raise UserError(

@@ -30,7 +30,6 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from static_dynamic.analysis.run.forward import take_views
 from static_dynamic.analysis.run.identity import subject_of
 from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.vos.segmentation import (
@@ -166,7 +165,7 @@ def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float
         slice(items // 2),
         slice(items // 2, items),
     )  # the memory of the failed attempt is free again here
-    return np.concatenate([foreground(net, take_views(inputs, half)) for half in halves])
+    return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:

@@ -35,6 +35,7 @@ from static_dynamic.analysis.explain.tubes import draw_tube, level_map, overlay,
 from static_dynamic.analysis.run.setup import build_network
 from static_dynamic.analysis.tasks import saliency
 from static_dynamic.configs import CONFIG_DIR
+from static_dynamic.configs.options import check
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.models import build_model
@@ -481,27 +482,20 @@ def test_names_of_classes(tmp_path):
     [
         (["task.label=400"], "label=400: this network's classes are numbered 0 to 399"),
         (["task.label=-1"], "label=-1"),
-        (["task.label=1.5"], "label=1.5: give the number of a class, or its name"),
-        (["task.label=true"], "label=True: give the number of a class, or its name"),
         (["task.label=archery"], "the names of this network's classes are unknown"),
         (["task.end=13"], "ends after 12 frames"),
         (["task.start=12"], "ends after 12 frames"),
         (["task.start=5", "task.end=5"], "a clip needs at least one frame"),
         (["task.start=-1"], "a clip needs at least one frame"),
-        (["task.end=late"], "task.end=late (expected: whole number or null)"),
         (["cfp.depth=99"], "depth=99: this network's pyramids have 1 to "),
         (["cfp.depth=0"], "depth=0"),
         (["cfp.theta=1.5"], "theta=1.5: give a number from 0 to 1"),
-        (["cfp.theta=much"], "cfp.theta=much (expected: number)"),
-        (["cfp.depth=deep"], "depth=deep: give a whole number, at least 1"),
         (["cfp.rules=orignal"], "nearest known: original"),
         (["cfp.rules=original"], "rules=original works only for the networks of the original program"),
         (["cfp.select=best"], "topK_inL"),
         (["cfp.select=5"], "topK_inL"),
         (["task.input=nowhere"], "task.input=nowhere does not exist"),
         (["task.input=empty"], "task.input=empty holds no video, no frames and no frames.db"),
-        (["task.video=avi"], "task.video=avi; nearest known: "),
-        (["task.kernels=0"], "task.kernels=0"),
         (["task.profile=empty"], "is not a run folder"),
         (["task.names=empty/n.txt"], "is neither a file nor an asset"),
         (["task.names=5"], "task.names=5 is neither a file nor an asset"),
@@ -519,6 +513,24 @@ def test_bad_input_is_said_before_anything_is_computed(
     with pytest.raises(UserError) as error:
         explain("task.input=clip", *arguments)
     assert says in str(error.value) and "\n" not in str(error.value) and not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("task.label=1.5", "task.label=1.5 (expected: whole number, text or null)"),
+        ("task.label=true", "task.label=true (expected: whole number, text or null)"),
+        ("task.end=late", "task.end=late (expected: whole number or null)"),
+        ("cfp.theta=much", "cfp.theta=much (expected: number)"),
+        ("cfp.depth=deep", "cfp.depth=deep (expected: whole number)"),
+        ("task.video=avi", "task.video=avi; nearest known: "),
+        ("task.kernels=0", "task.kernels=0: "),
+    ],
+)
+def test_values_of_a_wrong_type_are_refused(argument, says):
+    with pytest.raises(UserError) as error:
+        check(["task=saliency", *NET[:5], argument])
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -656,7 +668,7 @@ def test_flags_are_those_of_the_task(run, weights, numbered, monkeypatch):
         ({"frames_end": 22}, "has frames 1 to 20, and no frame 21"),
         ({"frames_start": 0}, "and no frame 0"),
         ({"frames_end": 3}, "--frames_start 3 --frames_end 3"),
-        ({"fname_convention": "image_{:05d}.jpg"}, "holds no frames named as"),
+        ({"fname_convention": "image_{:05d}.jpg"}, "holds no frames with names like"),
         ({"fname_convention": "{"}, "give a pattern"),
         ({"frame_dir": "nowhere"}, "--frame_dir nowhere does not exist"),
         ({"label": 12}, "label=12: this network's classes are numbered 0 to 11"),

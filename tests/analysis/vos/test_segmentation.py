@@ -14,7 +14,8 @@ from hydra import compose, initialize_config_dir
 from pycocotools import mask as coco
 
 from static_dynamic.analysis.run.progress import progress_of
-from static_dynamic.analysis.vos import evaluation as vos_evaluate
+from static_dynamic.analysis.tasks import evaluate_vos
+from static_dynamic.analysis.vos.evaluation import foreground
 from static_dynamic.analysis.vos.segmentation import (
     boundary,
     boundary_measure,
@@ -30,7 +31,7 @@ from static_dynamic.analysis.vos.segmentation import (
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.datasets.frames import BadFrames
 from static_dynamic.errors import UserError
-from static_dynamic.models.stages import InputSpec
+from static_dynamic.models.stages import InputSpec, VideoNetwork
 from static_dynamic.models.twostream import TwoStreamNetwork
 
 
@@ -239,7 +240,7 @@ def evaluate(monkeypatch, net_class, root, *options):
         net.input_spec = InputSpec(frames, 1, (40, 61), (40, 61), (0.5,) * 3, (0.25,) * 3, pathways)
         return net, None
 
-    monkeypatch.setattr(vos_evaluate, "build_network", build)
+    monkeypatch.setattr(evaluate_vos, "build_network", build)
     words = [
         "task=evaluate_vos",
         "dataset=StylizedDAVIS",
@@ -252,7 +253,7 @@ def evaluate(monkeypatch, net_class, root, *options):
         *options,
     ]
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        return vos_evaluate.run(compose("config", overrides=words))
+        return evaluate_vos.run(compose("config", overrides=words))
 
 
 @pytest.mark.parametrize("net_class", [Bright, BrightPairs])
@@ -312,12 +313,12 @@ def test_a_batch_that_does_not_fit(monkeypatch):
 
     monkeypatch.setattr(net, "forward", tight)
     inputs = {name: torch.rand(5, 3, 8, 9) for name in ("Image", "Flow")}
-    maps = vos_evaluate.foreground(net, inputs)
+    maps = foreground(net, inputs)
     np.testing.assert_array_equal(maps, (inputs["Image"][:, 0] > 0.5).float())
     assert seen == [5, 2, 3, 1, 2]
     monkeypatch.setattr(net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(UserError, match="one frame does not fit"):
-        vos_evaluate.foreground(net, inputs)
+        foreground(net, inputs)
 
 
 def test_what_is_missing_or_of_another_size(davis, monkeypatch):
@@ -336,8 +337,8 @@ def test_what_is_missing_or_of_another_size(davis, monkeypatch):
 
 
 def test_a_network_that_segments_nothing(davis, monkeypatch):
-    with pytest.raises(UserError, match="segments nothing"):
-        evaluate(monkeypatch, torch.nn.Identity, davis)
+    with pytest.raises(UserError, match="does not segment"):
+        evaluate(monkeypatch, VideoNetwork, davis)
 
 
 def test_probabilities_become_masks():

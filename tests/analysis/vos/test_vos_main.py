@@ -336,7 +336,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ({"extra_args": {"use_global": "no"}}, "extra_args: use_global='no': true or false"),
         ({"extra_args": {"cc_type": ["coatt"]}}, "extra_args: cc_type=['coatt']: a word"),
         ({"crop_size": [True, 8]}, "crop_size=[True, 8]: height and width"),
-        ({"nreps": 0}, "nreps=0 is not a positive integer"),
+        ({"nreps": 0}, "nreps=0: a whole number from 1 on"),
         ({"split": None}, "split=None: a word"),
         ({"stylized_data_root": ["a"]}, "stylized_data_root=['a']: a word"),
         ({"split": "${oc.env:HOME}"}, "${...} is not filled in here"),
@@ -348,6 +348,17 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         file.write_text(text)
         with pytest.raises(UserError, match="my.json"):
             translate(["--cfg_file", str(file)])
+
+
+def test_merged_shards_write_the_originals_files(run, davis, tmp_path, tiny, undrawn):  # noqa: F811
+    undrawn()
+    for shard in (0, 1):
+        status, _, err = run(*arguments_of(davis, "matnet_davis", "shards=2", f"shard={shard}"))
+        assert status == 0, err
+    status, out, err = run("task=merge", "n_boot=20")
+    assert status == 0 and "the original's lines" in out, err
+    name = "matnet_fusion_type_gated"  # as without shards
+    assert (tmp_path / f"dim_outputs/vos_models/final/{name}/{name}_final_001.txt").exists()
 
 
 def test_extra_args_are_options_of_the_network():
