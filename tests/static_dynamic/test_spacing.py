@@ -13,7 +13,7 @@ LENGTHS = range(1, 401)
 
 
 def network_counts() -> set[int]:
-    """Numbers of frames that the networks of the table take, per pathway, and that an alpha of 4 or 8 leaves."""
+    """Return the numbers of frames that the networks of the table take, per pathway."""
     counts = set()
     for name in configs.rows("model"):
         spec = configs.row("model", name).input
