@@ -13,7 +13,7 @@ test: .venv/ready-test
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q
 
-# Fast checks, two at a time: linter, formatter, types, and the tests of files that tests/conftest.py does not list as slow.
+# Fast checks, two at a time: linter, formatter, types, and the tests that tests/slow.py does not list.
 check: .venv/ready-test
 	$(MAKE) --no-print-directory -j 2 fast-analysis fast-rest types lint
 
@@ -22,11 +22,13 @@ lint:
 	$(BIN)/ruff format --check .
 
 # mypy needs the layout of the installed package: links to all parts inside one folder.
+LINKS := .mypy_cache/links
 types:
-	rm -rf .venv/types && mkdir -p .venv/types/static_dynamic
-	ln -s $(CURDIR)/static_dynamic/*.py* $(CURDIR)/static_dynamic/py.typed .venv/types/static_dynamic/
-	ln -s $(addprefix $(CURDIR)/,configs datasets models stylize analysis misc) .venv/types/static_dynamic/
-	cd .venv/types && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p static_dynamic
+	rm -rf $(LINKS) && mkdir -p $(LINKS)/static_dynamic
+	ln -s $(CURDIR)/static_dynamic/*.py $(CURDIR)/static_dynamic/py.typed $(LINKS)/static_dynamic/
+	ln -s $(addprefix $(CURDIR)/,configs datasets models stylize analysis misc) $(LINKS)/static_dynamic/
+	cd $(LINKS) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
+		-p static_dynamic
 
 fast-analysis:
 	$(FAST) tests/analysis
@@ -45,8 +47,8 @@ package: .venv/ready-test
 	$(PYTHON) -m venv .venv-package
 	.venv-package/bin/pip install --quiet --disable-pip-version-check --constraint requirements.txt .
 	mkdir .venv-package/elsewhere
-	cd .venv-package/elsewhere && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
-		--cache-dir ../../.mypy_cache/package --python-executable ../bin/python -p static_dynamic
+	cd .venv-package/elsewhere && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
+		--cache-dir $(CURDIR)/.mypy_cache/package --python-executable ../bin/python -p static_dynamic
 	cd .venv-package/elsewhere && ../bin/static-dynamic --help >/dev/null
 	cd .venv-package/elsewhere && ../bin/static-dynamic model.init=random n_examples=2 n_boot=50 n_permutations=20
 

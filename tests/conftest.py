@@ -9,7 +9,26 @@ import numpy as np
 import pytest
 import torch
 
-from tests.paths import SHARED
+from tests.paths import ROOT, SHARED
+from tests.slow import SECONDS, SLOW, unknown
+
+
+def pytest_collection_modifyitems(items):
+    """Mark the tests that tests/slow.py lists."""
+    if unknown():
+        raise pytest.UsageError(f"tests/slow.py lists tests that do not exist: {', '.join(unknown())}")
+    for item in items:
+        file = item.path.relative_to(ROOT / "tests").as_posix()
+        if file in SLOW or f"{file}::{item.originalname}" in SLOW:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Name the tests that took long and are not marked as slow."""
+    reports = [report for report in terminalreporter.stats.get("passed", []) if report.duration > SECONDS]
+    for report in reports:
+        if "slow" not in report.keywords:
+            terminalreporter.write_line(f"{report.duration:.0f} s, not in tests/slow.py: {report.nodeid}")
 
 
 @pytest.fixture(scope="session")
