@@ -1,6 +1,6 @@
 """Tests that `make check` leaves out: whole files, or single tests as FILE::NAME. `make test` runs them all.
 
-At the end of a run, pytest names further tests that took longer than `SECONDS` (see conftest.py). Add them here.
+At the end of a run, pytest names further tests that took longer than `SECONDS` (see conftest.py): add those.
 """
 
 import re
