@@ -130,7 +130,8 @@ class Subject:
     """Network and videos."""
 
     stylized_data_dir: str | None = option(
-        None, "root folder of a stylized data set: style_1/VIDEO, style_2/VIDEO, ..."
+        None,
+        "root folder of a stylized data set: style_1/VIDEO, ...; null: for dataset=embedded only",
     )
     checkpoint: str | None = option(None, "file of weights, or pretrained; null: model.checkpoint")
     drop_head: bool = option(
@@ -148,7 +149,7 @@ class Subject:
     )
     joint_encoding_thresh: Number = option(0.5, "a unit encodes a factor if its correlation exceeds this")
     cfg_file: str | None = option(
-        None, "json file of the original for a two-stream network, e.g. configs/matnet_davis.json"
+        None, "json file of the original for a two-stream network, e.g. configs/matnet_davis.json; null: none"
     )
     trained_on: str = option(
         "davis", "FusionSeg: training data of the checkpoint; part of the results' names"

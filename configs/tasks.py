@@ -138,7 +138,7 @@ class Saliency(Task):
         "long as the network's window",
     )
     profile: str | None = option(
-        None, "folder of a finished task=profile run of this network: adds the classes of kernels"
+        None, "folder of a finished task=profile run of this network: adds the classes of kernels; null: none"
     )
     kernels: int = option(16, "kernels of each level that are drawn, the most important first", least=1)
     video: str = option("mp4", "format of the videos", choices=("mp4", "gif", "none"))
