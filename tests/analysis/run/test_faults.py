@@ -176,7 +176,7 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     def full():
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/layers.csv")
 
-    monkeypatch.setattr(main, "run_task", full)
+    monkeypatch.setattr("static_dynamic.cli.run_task", full)
     monkeypatch.setattr(sys, "argv", ["main.py"])
     assert main.main() == 2
     assert capsys.readouterr().err == (
