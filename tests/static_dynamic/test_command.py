@@ -156,7 +156,12 @@ def test_a_name_that_a_package_does_not_show():
 
 @pytest.mark.parametrize("short_first", [True, False])
 def test_short_names_in_a_checkout_give_the_same_objects(short_first):
-    names = {"analysis": "Estimate", "datasets": "Clip", "models": "build_model", "stylize": "build_generator"}
+    names = {
+        "analysis": "Estimate",
+        "datasets": "Clip",
+        "models": "build_model",
+        "stylize": "build_generator",
+    }
     check = ""
     for package, name in names.items():
         first, second = (package, f"static_dynamic.{package}")[:: 1 if short_first else -1]
