@@ -1,5 +1,4 @@
-"""Checkpoints are data: read without running code of theirs, converted to a network's keys, loaded
-strictly."""
+"""Read checkpoints without running their code, translate them to a network's keys, load them strictly."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 log = logging.getLogger(__name__)
 
-# all that a pickle of plain numpy arrays needs, under the names of old and new numpy
+# Every class and function that a pickle of numpy arrays refers to, under its names in old and new numpy.
 ALLOWED_GLOBALS = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *(
@@ -33,11 +32,11 @@ ALLOWED_GLOBALS = {
     ("_codecs", "encode"),
     ("collections", "OrderedDict"),
 }
-# what ``pretrained`` says in rows whose package loads its own weights
+# Value of ``pretrained`` in rows of ``configs/model`` whose package loads its own weights.
 PACKAGE = "package"
-# the names under which known code bases wrap their state dicts
+# Keys under which known code bases store the state dict in a checkpoint.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
-# how a file of the old torch format starts: a pickled magic number
+# First bytes of a file in torch's old format: a pickled magic number.
 TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
@@ -49,13 +48,13 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def read_checkpoint(path: Path) -> Mapping:
-    """Read a checkpoint file: safetensors, torch (both formats, tensors only), or a pickle of plain numpy
-    arrays.
+    """Read a checkpoint file: safetensors, torch (old or new format), or a pickle of numpy arrays.
 
     Raises
     ------
     UserError
-        A missing or damaged file, or one that asks for any class but arrays; nothing of it has run then.
+        If the file is missing or damaged, or refers to any class but tensors and arrays. No code of the file
+        runs.
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
@@ -68,7 +67,7 @@ def read_checkpoint(path: Path) -> Mapping:
             return torch.load(path, map_location="cpu", weights_only=True)
         if head.startswith(b"\x80"):
             with path.open("rb") as file:
-                # latin1: arrays pickled by Python 2, as those of caffe2
+                # latin1 because caffe2's arrays were pickled by Python 2
                 return _ArraysOnly(file, encoding="latin1").load()
     raise UserError(
         f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (it starts with "
@@ -77,9 +76,9 @@ def read_checkpoint(path: Path) -> Mapping:
 
 
 def state_dict_of(content: Mapping, path: Path) -> dict:
-    """The state dict in a checkpoint: unwrapped, ``module.`` prefixes of data-parallel training dropped."""
+    """Return the state dict of a checkpoint, without the ``module.`` prefixes of data-parallel training."""
     if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} holds no state dict but one {type(content).__name__}")
+        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a state dict")
     for name in WRAPPERS:
         if isinstance(content.get(name), Mapping):
             content = content[name]
@@ -90,19 +89,20 @@ def state_dict_of(content: Mapping, path: Path) -> dict:
 
 
 def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = False) -> None:
-    """Load a checkpoint (the Path of a file, or of a folder where the family has such) or an asset (its
-    name) into `net`, strictly.
+    """Load weights into `net` strictly.
 
     Parameters
     ----------
+    source
+        Path of a checkpoint file, path of a folder for families that have such checkpoints, or name of an
+        asset.
     drop_head
-        Leave out a classifier of another number of classes; that of `net` stays as it is then.
+        Keep the classifier of `net` if the checkpoint's has another number of classes.
 
     Raises
     ------
     UserError
-        Where a key is missing, unexpected, or of another shape: the line names how many and the first of
-        each.
+        If keys are missing, unexpected or have another shape. The message counts them and names the first.
     """
     if isinstance(source, Path):
         content = net.read_folder(source) if source.is_dir() else read_checkpoint(source)
@@ -115,9 +115,9 @@ def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = Fal
 def load_state(
     net: VideoNetwork, state: Mapping[str, Tensor], source: Path, *, drop_head: bool = False
 ) -> None:
-    """Load a state dict of this network's own keys; see `load_weights`."""
+    """Load a state dict with this network's keys; see `load_weights`."""
     own = net.state_dict()
-    # counters of batch norm do nothing in eval mode, and old files lack them
+    # old files lack the counters of batch norm, which have no effect in eval mode
     state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     state = {k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in state.items()}
     for key in own:
@@ -132,7 +132,9 @@ def load_state(
                 f"this network one of {ours}: give model.num_classes={theirs}, or "
                 "drop_head=true to leave it out"
             )
-        log.warning("left out the head of %d classes of %s: logits mean nothing", theirs, source)
+        log.warning(
+            "left out the head of %d classes of %s: logits are those of a random head", theirs, source
+        )
         state |= {key: own[key] for key in head}
     problems = {
         "missing": [k for k in own if k not in state],
@@ -154,7 +156,7 @@ def load_state(
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Keys of a classifier of another number of classes, where that is all that does not fit."""
+    """Return the keys of a classifier with another number of classes, if nothing else differs; else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
@@ -162,15 +164,17 @@ def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
-    """Path of an asset's weights as safetensors with this network's keys, made and hashed at the first
-    use."""
+    """Return the path of an asset's weights as safetensors with this network's keys.
+
+    The file is made, and its hash stored, at the first use; later uses check the hash.
+    """
     row = asset_row(name)
     path = cache_dir() / "weights" / f"{name}-{row.sha256[:12]}.safetensors"
     digest = path.with_suffix(".sha256")
     if not (path.exists() and digest.exists()):
         original = fetch(name)
         state = net.convert(state_dict_of(read_checkpoint(original), original))
-        load_state(net, state, original)  # what does not fit is not stored
+        load_state(net, state, original)  # raises before weights that do not fit are stored
         with atomic_path(path) as temporary:
             save_file(
                 {k: v.contiguous() for k, v in state.items()},
@@ -188,16 +192,20 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
 
 
 def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None) -> Path | None:
-    """The file behind ``checkpoint=``, for manifests; None for random weights."""
-    if checkpoint == "pretrained":
-        return tensor_hashes(net) if pretrained == PACKAGE else asset_weights(net, pretrained)
+    """Return the file that identifies the weights in a manifest; None for random weights.
+
+    It is the checkpoint file or the asset's file. Weights of a package or of a folder of several files are
+    identified by a file of tensor hashes.
+    """
     if checkpoint is None:
         return None
+    if checkpoint == "pretrained":
+        return asset_weights(net, pretrained) if pretrained and pretrained != PACKAGE else tensor_hashes(net)
     return tensor_hashes(net) if Path(checkpoint).is_dir() else Path(checkpoint)
 
 
 def tensor_hashes(net: VideoNetwork) -> Path:
-    """A file of the hash of every tensor of `net`: it stands for weights that come from several files."""
+    """Write the hash of every tensor of `net` to a file in the cache; return the file's path."""
     lines = []
     for key, tensor in net.state_dict().items():
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)

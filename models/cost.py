@@ -1,7 +1,10 @@
-"""Cost of a network: multiply-adds of one clip (one of each counts as one), and parameters.
+"""Count the multiply-adds of one clip and the parameters of a network.
 
-Counted as the published numbers are: convolutions, linear layers, matrix products and attention, but no
-norms, pooling or elementwise operations.
+One multiplication with its addition counts as one. As in published numbers, convolutions, linear layers,
+matrix products and attention count; norms, pooling and elementwise operations do not.
+
+fvcore counts on a traced graph without unused operations. torch's ``FlopCounterMode`` gives the same counts
+except for RTNet, where it also counts layer 4 of the flow stream, on which the output does not depend.
 """
 
 from __future__ import annotations
@@ -16,13 +19,13 @@ from omegaconf import DictConfig
 
 from static_dynamic.models.stages import VideoNetwork
 
-# operators without a rule of ours that would be too dear to leave out in silence
-DEAR = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")
+# Operators that cost too much to be left out: without a rule for one, counting fails.
+EXPENSIVE = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Multiply-adds of one clip of ``frames`` x ``height`` x ``width``, and parameters; plain counts."""
+    """Numbers of multiply-adds, for one clip of ``frames`` x ``height`` x ``width``, and of parameters."""
 
     frames: int
     height: int
@@ -32,35 +35,35 @@ class Cost:
 
 
 def measure(net: VideoNetwork) -> Cost:
-    """Cost of one clip of the network's own input; runs the network once."""
+    """Count the cost of one clip of the size of the network's input spec; runs the network once."""
     spec = net.input_spec
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Cost(spec.frames, *spec.shape, multiply_adds(net, net.example_input(torch.zeros)), parameters)
 
 
 def multiply_adds(net: torch.nn.Module, inputs) -> int:
-    """Multiply-adds of ``net(inputs)``.
+    """Count the multiply-adds of ``net(inputs)``.
 
     Raises
     ------
     RuntimeError
-        Where the network uses a dear operator that has no rule here: the count would be too low.
+        If the network uses an expensive operator without a rule, so that the count would be too low.
     """
-    # imported here, since it takes a second and few runs count
+    # imported here because it takes a second to load and few runs need it
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(net, (inputs,)).clear_op_handles().set_op_handle(**rules())
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     with torch.inference_mode():
         total = analysis.total()
-    left_out = sorted(op for op in analysis.unsupported_ops() if DEAR.search(op))
+    left_out = sorted(op for op in analysis.unsupported_ops() if EXPENSIVE.search(op))
     if left_out:
         raise RuntimeError(f"{type(net).__name__}: no rule to count {', '.join(left_out)}")
     return round(total)
 
 
 def rules() -> dict[str, Callable]:
-    """Operator -> function of its traced inputs and outputs that counts its multiply-adds."""
+    """Return operator -> function that counts its multiply-adds from its traced inputs and outputs."""
     from fvcore.nn import jit_handles
 
     return {
@@ -78,27 +81,26 @@ def rules() -> dict[str, Callable]:
 
 
 def convolution(inputs: list, outputs: list) -> int:
-    """A convolution whose padding is a word, which fvcore does not know: all weights at every position."""
+    """Count a convolution with padding "same" or "valid", for which fvcore has no rule."""
     weight, (batch, _, *positions) = inputs[1].type().sizes(), outputs[0].type().sizes()
     return batch * math.prod(positions) * math.prod(weight)
 
 
 def attention(inputs: list, outputs: list) -> int:
-    """Fused attention, which fvcore counts as nothing: queries with keys, then weights with values."""
-    query, key, value = (
-        traced.type().sizes() for traced in inputs[:3]
-    )  # (..., L, E), (..., S, E), (..., S, V)
+    """Count fused attention: products of queries with keys, then of weights with values."""
+    # (..., L, E), (..., S, E), (..., S, V)
+    query, key, value = (traced.type().sizes() for traced in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (key[-1] + value[-1])
 
 
 def baddbmm(inputs: list, outputs: list) -> int:
-    """Batched matrix product with an addend that comes first: (B, L, E) with (B, E, S)."""
+    """Count a batched matrix product (B, L, E) @ (B, E, S); the first input is the addend."""
     first, second = (traced.type().sizes() for traced in inputs[1:3])
     return math.prod(first) * second[-1]
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """A row of ``configs/model`` for clips of another size; None leaves what the row has."""
+    """Return a row of ``configs/model`` changed to clips of another size; None keeps the row's value."""
     row = row.copy()
     for key, value in (("frames", frames), ("crop", crop)):
         if value is None:
@@ -108,7 +110,7 @@ def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int]
                 row.input.pathways[pathway] = count * frames // row.input.frames
         row.input[key] = value
         if key == "crop":
-            row.input.size = value  # nothing is scaled here
-        if key in (row.get("args") or {}):  # networks whose weights depend on it
+            row.input.size = value  # so that the crop is never larger than the scaled frame
+        if key in (row.get("args") or {}):  # the shapes of some networks' weights depend on it
             row.args[key] = value
     return row

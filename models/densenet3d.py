@@ -18,11 +18,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-BOTTLENECK = 4  # inner channels of a layer for each that it adds
+BOTTLENECK = 4  # inner channels of a layer per channel that it adds
 
 
 class DenseLayer(nn.Sequential):
-    """1x1x1, then 3x3x3 convolution; its `growth` channels are put behind the input."""
+    """1x1x1, then 3x3x3 convolution; its `growth` output channels are appended to the input's channels."""
 
     def __init__(self, inputs: int, growth: int):
         inner = BOTTLENECK * growth
@@ -38,11 +38,12 @@ class DenseLayer(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, inputs + growth, T, H, W)."""
         return torch.cat([x, super().forward(x)], dim=1)
 
 
 def transition(inputs: int) -> nn.Sequential:
-    """Half the channels at half the size."""
+    """Halve the channels, the frames, the height and the width."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm3d(inputs),
@@ -55,11 +56,19 @@ def transition(inputs: int) -> nn.Sequential:
 
 @register("densenet3d")
 class DenseNet3D(VideoNetwork):
-    """3D DenseNet; input (B, 3, T, H, W). `blocks`: layers of each block, `growth`: channels of a layer."""
+    """3D DenseNet; input (B, 3, T, H, W).
+
+    Parameters
+    ----------
+    blocks
+        Number of layers of each dense block.
+    growth
+        Number of output channels of each layer.
+    """
 
     def __init__(self, num_classes: int, *, blocks: Sequence[int], growth: int = 32):
         super().__init__()
-        layers = OrderedDict(
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv0=nn.Conv3d(3, STEM, 7, (1, 2, 2), 3, bias=False),
             norm0=nn.BatchNorm3d(STEM),
             relu0=nn.ReLU(inplace=True),
@@ -68,7 +77,7 @@ class DenseNet3D(VideoNetwork):
         self.stages = {"stage1": Stage(STEM, (Tap("features.pool0"),))}
         width = STEM
         for number, depth in enumerate(blocks, start=1):
-            block = OrderedDict()
+            block: OrderedDict[str, nn.Module] = OrderedDict()
             for i in range(depth):
                 block[f"denselayer{i + 1}"] = DenseLayer(width + i * growth, growth)
             layers[f"denseblock{number}"] = nn.Sequential(block)
@@ -88,7 +97,7 @@ class DenseNet3D(VideoNetwork):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Turn the names of old releases (``denselayer1.norm.1.weight``) into this network's."""
+        """Translate the keys of old releases (``denselayer1.norm.1.weight``) to this network's."""
         if not all(isinstance(key, str) for key in state):
             return state
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): v for k, v in state.items()}

@@ -187,7 +187,7 @@ def input_spec(
     missing = [key for key in needed if key not in merged]
     if missing:
         raise UserError(
-            f"{label} does not say its input: give {', '.join(f'model.input.{k}' for k in missing)}"
+            f"{label} does not declare its input: give {', '.join(f'model.input.{k}' for k in missing)}"
         )
     spec = InputSpec(**merged)
     if isinstance(spec.size, int) and spec.size < min(spec.shape):
@@ -215,7 +215,7 @@ def load_package(family: str, module: str) -> ModuleType:
         if isinstance(error, ModuleNotFoundError) and "." not in missing:
             raise UserError(f"model={family} needs the package {missing}: pip install {missing}") from error
         raise UserError(
-            f"model={family}: {module} cannot be imported beside torch {torch.__version__} "
+            f"model={family}: {module} cannot be imported with torch {torch.__version__} "
             f"({first_line(error)}): install the version of {module.partition('.')[0]} made for it"
         ) from error
 

@@ -1,5 +1,6 @@
-"""FusionSeg (Jain et al., CVPR 2017) as DeepLabV3+ (Chen et al., ECCV 2018): two ResNet-101, one of the
-image and one of the flow.
+"""FusionSeg (Jain et al., CVPR 2017) built as DeepLabV3+ (Chen et al., ECCV 2018).
+
+Two ResNet-101 process the image and the optical flow; their feature maps are fused before or in the head.
 
 Key names are those of Kowal et al. (CVPR 2022): ``backbone.mot_stream.layer3.0.conv1.weight``.
 """
@@ -10,53 +11,46 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from static_dynamic.errors import UserError
 from static_dynamic.models.registry import register
 from static_dynamic.models.resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, pooled, resnet_layers, stem
 from static_dynamic.models.stages import Tap
-from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare
+from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare, resized
 
 ASPP_WIDTH = 256
-LOW_WIDTH = 48  # channels that are left of layer 1 in the head
-# output stride -> dilations of the 3x3 convolutions of the pyramid
+LOW_WIDTH = 48  # channels that the head keeps of layer 1
+# Output stride -> dilations of the 3x3 convolutions of the spatial pyramid (ASPP).
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 WIDTHS = ARCHITECTURES["resnet101"][2]
 
 
-def resized(x: Tensor, size) -> Tensor:
-    """Resize maps."""
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
-
-
 def resnet101(output_stride: int) -> nn.ModuleDict:
-    """Trunk of ResNet-101, under torchvision's names."""
+    """Build ResNet-101 without its head, under torchvision's names."""
     conv1, bn1 = stem()
     layers = resnet_layers("resnet101", output_stride)
     return nn.ModuleDict({"conv1": conv1, "bn1": bn1, **dict(zip(LAYERS, layers, strict=True))})
 
 
 def fuse(width: int, norm: bool) -> nn.Module:
-    """1x1 convolution that makes one map of two of `width` channels."""
+    """Build a 1x1 convolution that fuses two concatenated maps of `width` channels to `width` channels."""
     layer = nn.Conv2d(2 * width, width, 1)
     return nn.Sequential(layer, nn.BatchNorm2d(width)) if norm else layer
 
 
 class Backbone(nn.Module):
-    """Both streams, which run side by side and never see each other; with `early`, layers 1 and 4 are
-    fused."""
+    """Both streams, which do not exchange features; with `early`, their layers 1 and 4 are fused."""
 
     def __init__(self, output_stride: int, early: bool, norm: bool):
         super().__init__()
         self.app_stream = resnet101(output_stride)
         self.mot_stream = resnet101(output_stride)
-        # layers 2 and 3 have weights in checkpoints, but nothing is made of them
+        # the fusions of layers 2 and 3 have weights in checkpoints but are not used
         fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Map images and flows to layers 1 and 4: [fused], or [image, flow] to be fused later."""
+        """Map images and flows (B, 3, H, W) to layers 1 and 4: [fused], or [image, flow] for late fusion."""
         streams = [self.app_stream, self.mot_stream]
         maps = [
             pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)
@@ -65,23 +59,24 @@ class Backbone(nn.Module):
         for name in LAYERS:
             maps = [net[name](x) for net, x in zip(streams, maps, strict=True)]
             if name in ("layer1", "layer4"):
-                early = self.sensor_fusion is not None
-                kept[name] = [self.sensor_fusion[name](torch.cat(maps, dim=1))] if early else maps
+                fusion = self.sensor_fusion
+                kept[name] = maps if fusion is None else [fusion[name](torch.cat(maps, dim=1))]
         return kept
 
 
 class PoolBranch(nn.Sequential):
-    """What the whole map holds, at every place."""
+    """Global average pooling and a 1x1 convolution, broadcast to every position."""
 
     def __init__(self, inputs: int):
         super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, ASPP_WIDTH, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, 256, H, W)."""
         return super().forward(x).expand(-1, -1, *x.shape[2:])  # (B, C, 1, 1) -> (B, C, H, W)
 
 
 class ASPP(nn.Module):
-    """Pyramid of dilated convolutions side by side (atrous spatial pyramid pooling)."""
+    """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and pooling branches, concatenated and projected."""
 
     def __init__(self, inputs: int, rates: tuple[int, ...]):
         super().__init__()
@@ -96,11 +91,15 @@ class ASPP(nn.Module):
         self.project = nn.Sequential(*conv_norm_relu(joined, ASPP_WIDTH, 1), nn.Dropout(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, 256, H, W)."""
         return self.project(torch.cat([branch(x) for branch in self.convs], dim=1))
 
 
 class Head(nn.Module):
-    """Layer 4 through the pyramid, layer 1 beside it; with `late`, maps of two streams are fused here."""
+    """DeepLabV3+ head: classifies layer 1, concatenated with the pyramid (ASPP) of layer 4.
+
+    With `late`, the maps of both streams are fused here.
+    """
 
     def __init__(self, num_classes: int, rates: tuple[int, ...], late: bool):
         super().__init__()
@@ -115,12 +114,12 @@ class Head(nn.Module):
             self.sensor_fusion = nn.ModuleDict(fusions)
 
     def forward(self, low: list[Tensor], deep: list[Tensor]) -> Tensor:
-        """Map layers 1 and 4, one or two maps each, to logits at the size of layer 1."""
-        low, deep = torch.cat(low, dim=1), torch.cat([self.aspp(x) for x in deep], dim=1)
+        """Map layer 1 and layer 4, one or two maps each, to logits (B, classes, H, W) at layer 1's size."""
+        edges, regions = torch.cat(low, dim=1), torch.cat([self.aspp(x) for x in deep], dim=1)
         if self.sensor_fusion is not None:
-            low, deep = self.sensor_fusion["low_level"](low), self.sensor_fusion["out"](deep)
-        low = self.project(low)
-        return self.classifier(torch.cat([low, resized(deep, low.shape[2:])], dim=1))
+            edges, regions = self.sensor_fusion["low_level"](edges), self.sensor_fusion["out"](regions)
+        edges = self.project(edges)
+        return self.classifier(torch.cat([edges, resized(regions, edges.shape[2:])], dim=1))
 
 
 @register("fusionseg")
@@ -130,12 +129,12 @@ class FusionSeg(TwoStreamNetwork):
     Parameters
     ----------
     output_stride
-        8 or 16: how much smaller layer 4 is than the image.
+        8 or 16: the size of the image divided by the size of layer 4.
     fuse_early
-        Fuse layers 1 and 4 before the head; else in it, where the stages of ``sensor_fusion`` are the low
-        level's (layer 1) and the pyramid's (layer 4) fused maps.
+        Fuse layers 1 and 4 before the head. Otherwise they are fused in the head, and the stages of
+        ``sensor_fusion`` are the fused maps of layer 1 and of the pyramid of layer 4.
     fuse_bnorm
-        Batch norm behind the early fusion.
+        Add batch norm after the early fusion.
     """
 
     def __init__(self, num_classes: int, output_stride: int, fuse_early: bool, fuse_bnorm: bool):
@@ -167,5 +166,5 @@ class FusionSeg(TwoStreamNetwork):
         return resized(self.classifier(maps["layer1"], maps["layer4"]), inputs["Image"].shape[2:])
 
     def object_map(self, output: Tensor) -> Tensor:
-        """All that is not background, the first class."""
+        """Return the probability that a pixel is not background (class 0), (B, 1, H, W)."""
         return 1 - output.softmax(dim=1)[:, :1]

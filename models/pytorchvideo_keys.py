@@ -1,6 +1,6 @@
 """Slow and SlowFast under PyTorchVideo's key names (``model.blocks.3.multipathway_blocks.1...``).
 
-The blocks, and with them the arithmetic, are those of ``models/slowfast.py``: only nesting and names differ.
+Blocks and arithmetic are those of ``models/slowfast.py``; only the nesting and names of modules differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from static_dynamic.models.slowfast import (
     HeadPool,
     Lateral,
     Layers,
-    Places,
+    ModulePaths,
     PositionWise,
     TwoPathways,
     TwoPathwayStage,
@@ -25,6 +25,7 @@ from static_dynamic.models.slowfast import (
 )
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap
 
+# Layer -> key names of its convolution and of its norm.
 LAYER_NAMES = {
     "stem": ("conv", "norm"),
     "shortcut": ("branch1_conv", "branch1_norm"),
@@ -36,22 +37,22 @@ LAYER_NAMES = {
 
 
 def nested(blocks: Mapping[str, nn.Module]) -> nn.Module:
-    """One stage of one pathway: the stem itself, or its residual blocks by number."""
+    """Return one stage of one pathway: the stem, or a module of its numbered residual blocks."""
     return blocks["stem"] if "stem" in blocks else named(("res_blocks", nn.Sequential(*blocks.values())))
 
 
 def chained(blocks: Sequence[nn.Module]) -> nn.Sequential:
-    """Blocks in turn, by number."""
+    """Build a sequential module of numbered blocks."""
     return named(("blocks", nn.Sequential(*blocks)))
 
 
 def with_prefix(state: Mapping) -> Mapping:
-    """Turn the keys of PyTorchVideo's own files (``blocks.0...``) into PySlowFast's, which wraps it."""
+    """Add the prefix ``model.`` of PySlowFast's wrapper to keys of PyTorchVideo's files (``blocks.0...``)."""
     return {key if key.startswith("model.") else f"model.{key}": value for key, value in state.items()}
 
 
 class MultiPathway(nn.Module):
-    """One stage of both pathways and the lateral connection behind it; [slow, fast] -> a new [slow, fast]."""
+    """One stage of both pathways and the lateral connection after it."""
 
     def __init__(self, pathways: Sequence[nn.Module], fusion: Lateral | None):
         super().__init__()
@@ -59,6 +60,7 @@ class MultiPathway(nn.Module):
         self.multipathway_fusion = nn.Identity() if fusion is None else fusion
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map [slow, fast], each (B, inputs, T, H, W), to [fused, fast], each (B, outputs, T, H/s, W/s)."""
         return self.multipathway_fusion(
             [block(x) for block, x in zip(self.multipathway_blocks, maps, strict=True)]
         )
@@ -66,7 +68,7 @@ class MultiPathway(nn.Module):
 
 @register("resnet_pytorchvideo")
 class PytorchVideoResNet(PositionWise):
-    """One pathway; input (B, 3, T, H, W). Arguments as those of `models.slowfast.ResNet`."""
+    """ResNet-50 with one pathway; input (B, 3, T, H, W), arguments as in `models.slowfast.ResNet`."""
 
     def __init__(
         self,
@@ -84,22 +86,22 @@ class PytorchVideoResNet(PositionWise):
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"model.blocks.{s}"),)) for s, w in enumerate(widths)}
 
     def convert(self, state: Mapping) -> Mapping:
-        """Accept PyTorchVideo's own files."""
+        """Translate the keys of PyTorchVideo's files to this network's."""
         return with_prefix(state)
 
 
 @register("slowfast_pytorchvideo")
 class PytorchVideoSlowFast(TwoPathways):
-    """SlowFast; input [slow, fast].
+    """SlowFast; input [slow, fast], arguments as in `TwoPathways`.
 
-    A stage ends with its lateral connection, so stages are read only after it.
+    Stages are read only after their lateral connection, which is part of the stage's module.
     """
 
     names = LAYER_NAMES
     classifier_name = "proj"
 
-    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> Places:
-        """Add ``model.blocks.0`` to ``model.blocks.6``: five stages, pooling, classifier."""
+    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
+        """Add ``model.blocks.0`` to ``model.blocks.6``: five stages, pooling and classifier."""
         pathways = (MultiPathway([nested(slow), nested(fast)], lateral) for slow, fast, lateral in stages)
         self.model = chained([*pathways, pool, named(*head)])
         return {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
@@ -109,5 +111,5 @@ class PytorchVideoSlowFast(TwoPathways):
         return super().stage_name(stg, {"path": options.get("path", "fast")})
 
     def convert(self, state: Mapping) -> Mapping:
-        """Accept PyTorchVideo's own files."""
+        """Translate the keys of PyTorchVideo's files to this network's."""
         return with_prefix(state)

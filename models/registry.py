@@ -1,5 +1,8 @@
-"""The table of networks: a row of ``configs/model`` names a family and its arguments; a family is a
-decorated class."""
+"""Build networks by name.
+
+A row of ``configs/model`` names a network's family, the arguments of the family and the network's input. A
+family is a class, or a function, that `register` has put into `FAMILIES`.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from omegaconf import DictConfig, OmegaConf
@@ -20,24 +24,24 @@ FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
 
 def register(name: str):
-    """Class decorator: make a family known to the rows of ``configs/model`` under `name`."""
+    """Register the decorated class or function as the family `name` of rows in ``configs/model``."""
 
-    def add(cls):
-        FAMILIES[name] = cls
-        return cls
+    def add(build):
+        FAMILIES[name] = build
+        return build
 
     return add
 
 
 def list_models() -> dict[str, str]:
-    """Every network that can be built -> one line about it."""
-    table = {
-        name: OmegaConf.load(configs.CONFIG_DIR / "model" / f"{name}.yaml") for name in configs.rows("model")
-    }
+    """Return the name of every network that can be built, with one line about each.
+
+    Rows for networks of other packages are left out: they build nothing until a network is named.
+    """
+    table = {name: configs.row("model", name) for name in configs.rows("model")}
     return {
         name: row.about
         for name, row in table.items()
-        # adapters are no networks before one is named, and need packages that may not be here
         if not row.get("not_available_yet") and not row.get("adapter")
     }
 
@@ -51,25 +55,37 @@ def build_model(
     drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
-    """Build a network of the table, in eval mode, on the CPU.
+    """Build a network by name, in eval mode and on the CPU: ``build_model("slowfast_r50_8x8")``.
+
+    The network's ``input_spec`` says what preprocessing it needs, its ``stages`` say what can be read.
+    ``net.read(net.prepare(video))`` reads every stage of a normalised clip (B, 3, T, H, W).
+    ``net.state_dict()`` has the key names and shapes of the original checkpoints.
 
     Parameters
     ----------
     name
-        A row of ``configs/model``.
+        One of `list_models()`, a row of ``configs/model``.
     num_classes
-        Width of the classifier; None takes the row's.
+        Number of outputs of the classifier; None takes the number of the row.
     checkpoint
-        A file, ``"pretrained"`` (an asset, where one exists) or None for random weights drawn from `seed`.
+        A checkpoint file, ``"pretrained"`` for the published weights of a row that has some, or None for
+        random weights.
+    seed
+        Seed of the random weights.
     drop_head
-        Leave out a classifier of other classes that the checkpoint has.
+        Keep the network's random classifier if the checkpoint's has another number of classes.
     options
-        Arguments of the family that replace those of the row.
+        Arguments of the family; they replace those of the row.
+
+    Returns
+    -------
+    VideoNetwork
+        A ``torch.nn.Module`` whose parameters need no gradient.
 
     Raises
     ------
     UserError
-        Unknown name or option, or a checkpoint that does not fit.
+        If the name or an option is unknown, or the checkpoint cannot be read or does not fit.
     """
     return build_from_row(
         configs.row("model", name),
@@ -90,11 +106,10 @@ def build_from_row(
     drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
-    """Build the network that a row of ``configs/model`` (or one composed by Hydra) describes; see
-    `build_model`."""
+    """Build the network of a row, read from ``configs/model`` or composed by Hydra; see `build_model`."""
     _import_families()
-    arguments = {**OmegaConf.to_container(row.get("args") or OmegaConf.create({}), resolve=True), **options}
-    if row.get("adapter") and checkpoint == "pretrained":  # weights that its package loads itself
+    arguments = {**_plain(row.get("args")), **options}
+    if row.get("adapter") and checkpoint == "pretrained":  # the package loads its own weights
         arguments["pretrained"], checkpoint = True, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -104,20 +119,24 @@ def build_from_row(
             raise UserError(
                 f"model {row.name!r}: {error}; its options: {', '.join(arguments) or 'none'}"
             ) from error
-    if not row.get("adapter"):  # adapters know the input that their package means
-        net.input_spec = InputSpec(**OmegaConf.to_container(row.input, resolve=True))
+    if not row.get("adapter"):  # adapters set the input that their package declares
+        net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
     check_stages(net)
     if checkpoint == "pretrained":
         if not row.get("pretrained"):
             raise UserError(
-                f"model {row.name!r} has no pretrained weights of its own: give checkpoint=FILE, or "
+                f"model {row.name!r} has no pretrained weights: give checkpoint=FILE, or "
                 "checkpoint=None (model.init=random) for random weights"
             )
         load_weights(net, row.pretrained)
     elif checkpoint is not None:
         load_weights(net, Path(checkpoint), drop_head=drop_head)
     return net
+
+
+def _plain(node: DictConfig | None) -> dict[str, Any]:
+    return cast(dict, OmegaConf.to_container(node, resolve=True)) if node else {}
 
 
 def _import_families() -> None:

@@ -1,31 +1,30 @@
-"""Building blocks of 2D ResNets (He et al., "Deep Residual Learning", CVPR 2016) and ResNeXts (Xie et al.,
-CVPR 2017).
+"""Building blocks of 2D ResNets (He et al., CVPR 2016) and ResNeXts (Xie et al., CVPR 2017).
 
 Key names within a block and a layer are torchvision's (``layer3.0.bn2.weight``, ``layer3.0.downsample.0``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 64  # channels behind the stem, and of the narrowest layer's inner convolutions
+WIDTH = 64  # channels after the stem, and of the inner convolutions of layer 1
 
 
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """A convolution without bias that keeps the size but for its stride."""
+    """Build a convolution without bias; height and width shrink only by the stride."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
-    """The usual three layers, to be put into a ``Sequential``."""
+    """Build a convolution, batch norm and ReLU, the layers of a ``Sequential``."""
     return [
         conv(inputs, outputs, kernel, dilation=dilation),
         nn.BatchNorm2d(outputs),
@@ -34,14 +33,14 @@ def conv_norm_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) ->
 
 
 def basic(inputs: int, width: int, stride: int, dilation: int) -> list[nn.Conv2d]:
-    """Convolutions of ResNet-18's and -34's block."""
+    """Build the convolutions of the block of ResNet-18 and ResNet-34."""
     return [conv(inputs, width, 3, stride, dilation), conv(width, width, 3)]
 
 
 def bottleneck(
     inputs: int, width: int, stride: int, dilation: int, groups: int = 1, group_width: int = WIDTH
 ) -> list[nn.Conv2d]:
-    """Convolutions of the deeper networks' block; the stride is that of the 3x3 one."""
+    """Build the convolutions of the block of deeper networks; the 3x3 convolution has the stride."""
     inner = groups * width * group_width // WIDTH
     return [
         conv(inputs, inner, 1),
@@ -50,8 +49,8 @@ def bottleneck(
     ]
 
 
-# name -> what makes a block's convolutions, blocks of layers 1 to 4, channels that these put out
-ARCHITECTURES = {
+# Name -> function that builds a block's convolutions, numbers of blocks and output channels of layers 1 to 4.
+ARCHITECTURES: dict[str, tuple[Callable[..., list[nn.Conv2d]], tuple[int, ...], tuple[int, ...]]] = {
     "resnet34": (basic, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet101": (bottleneck, (3, 4, 23, 3), (256, 512, 1024, 2048)),
     "resnext50": (partial(bottleneck, groups=32, group_width=4), (3, 4, 6, 3), (256, 512, 1024, 2048)),
@@ -59,7 +58,7 @@ ARCHITECTURES = {
 
 
 class Block(nn.Module):
-    """Convolutions, each with its norm, added to the input or its projection; ReLU between and behind."""
+    """Residual block: convolutions with norm and ReLU, added to the input or its projection."""
 
     def __init__(self, convs: Sequence[nn.Conv2d], stride: int):
         super().__init__()
@@ -72,7 +71,8 @@ class Block(nn.Module):
         if stride > 1 or inputs != outputs:
             self.downsample = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H/s, W/s) for the stride s."""
         skip = x if self.downsample is None else self.downsample(x)
         for i in range(1, self.depth + 1):
             x = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(x))
@@ -81,13 +81,14 @@ class Block(nn.Module):
 
 
 def resnet_layers(name: str, output_stride: int = 32) -> list[nn.Sequential]:
-    """Layers 1 to 4 of a network of `ARCHITECTURES`.
+    """Build layers 1 to 4 of a network of `ARCHITECTURES`.
 
-    Layers that would shrink the map by more than `output_stride` in all are dilated instead; the first block
-    of such a layer still has the dilation of the layer before.
+    Layers are dilated instead of strided where the total stride would exceed `output_stride`. The first
+    block of such a layer still has the dilation of the layer before it.
     """
     make_convs, depths, outputs = ARCHITECTURES[name]
-    layers, inputs, shrunk, dilation = [], WIDTH, 4, 1
+    layers: list[nn.Sequential] = []
+    inputs, shrunk, dilation = WIDTH, 4, 1
     for i, depth in enumerate(depths):
         stride, first_dilation = min(i + 1, 2), dilation
         if shrunk * stride > output_stride:
@@ -101,10 +102,10 @@ def resnet_layers(name: str, output_stride: int = 32) -> list[nn.Sequential]:
 
 
 def stem(channels: int = 3) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """The first convolution and its norm; `pooled` stands behind them."""
+    """Build the first convolution and its norm; `pooled` follows them."""
     return conv(channels, WIDTH, 7, stride=2), nn.BatchNorm2d(WIDTH)
 
 
 def pooled(x: Tensor) -> Tensor:
-    """ReLU and max pooling, the parts of the stem without weights: (B, C, H, W) -> (B, C, H/2, W/2)."""
+    """Apply the stem's ReLU and max pooling: (B, C, H, W) -> (B, C, H/2, W/2)."""
     return F.max_pool2d(torch.relu(x), 3, 2, 1)

@@ -1,12 +1,11 @@
-"""3D ResNet and ResNeXt (Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and
-ImageNet?", CVPR 2018), as Class Feature Pyramids uses them.
+"""3D ResNet and ResNeXt (Hara et al., CVPR 2018), which Class Feature Pyramids uses.
 
 Key names are those of the authors' release (``layer1.0.conv1.weight``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from torch import Tensor, nn
@@ -15,32 +14,33 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-OUTPUTS = (256, 512, 1024, 2048)  # channels that layers 1 to 4 put out
-STRIDES = (1, 2, 2, 2)  # over time and space, of the first block of each layer
+OUTPUTS = (256, 512, 1024, 2048)  # output channels of layers 1 to 4
+STRIDES = (1, 2, 2, 2)  # strides of the first blocks of layers 1 to 4, in time and space
 
 
 class ZeroPadded(nn.Module):
-    """Shortcut without parameters ("type A"): every `stride`-th position, missing channels are zero."""
+    """Shortcut without parameters ("type A"): every `stride`-th position, zeros in the added channels."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
         self.stride, self.missing = stride, outputs - inputs
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, inputs, T, H, W) -> (B, outputs, T/s, H/s, W/s)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s) for the stride s."""
         s = self.stride
         return F.pad(x[:, :, ::s, ::s, ::s], (0, 0, 0, 0, 0, 0, 0, self.missing))
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Shortcut by a 1x1x1 convolution ("type B")."""
+    """Build a shortcut with a 1x1x1 convolution ("type B")."""
     return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
 
 
-SHORTCUTS = {"A": ZeroPadded, "B": projection}
+SHORTCUTS: dict[str, Callable[[int, int, int], nn.Module]] = {"A": ZeroPadded, "B": projection}
 
 
 class Bottleneck(nn.Module):
-    """1x1x1, 3x3x3 and 1x1x1 convolutions, added to the input or its shortcut; `inner` channels between."""
+    """Residual block: 1x1x1, 3x3x3 and 1x1x1 convolutions with `inner` channels between them."""
 
     def __init__(self, inputs: int, inner: int, outputs: int, stride: int, groups: int, shortcut: str):
         super().__init__()
@@ -56,6 +56,7 @@ class Bottleneck(nn.Module):
         self.downsample = SHORTCUTS[shortcut](inputs, outputs, stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s) for the stride s."""
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.relu2(self.bn2(self.conv2(y)))
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
@@ -65,14 +66,14 @@ class Bottleneck(nn.Module):
 class ResNet3D(VideoNetwork):
     """3D ResNet; input (B, 3, T, H, W).
 
-    The head pools over the whole map; the authors fix its window to the size that the network is built for.
+    The head pools over the whole feature map; the authors' pooling window fits one input size only.
 
     Parameters
     ----------
     blocks
         Number of blocks of layers 1 to 4.
     inner
-        Channels inside the blocks of layer 1, doubled from layer to layer.
+        Channels inside the blocks of layer 1; they double from layer to layer.
     groups
         Groups of the 3x3x3 convolutions ("cardinality").
     shortcut
@@ -116,7 +117,7 @@ class ResNet3D(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Convolutions, and modules whose outputs are the activations, that the original returns."""
+        """Return the original's lists of kernels and activations, as tuples of one module path each."""
         blocks = [f"layer{i}.{b}" for i, depth in enumerate(self.blocks, start=1) for b in range(depth)]
         return self._lists(blocks, stem="conv1", head=("avgpool",))
 
@@ -142,9 +143,9 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, blocks=blocks, inner=inner, groups=groups, shortcut=shortcut)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """The lists that the original returns: only the last block of each layer, and no pooled output.
+        """Return the original's lists: only the last block of each layer, and no pooled output.
 
-        So its back-step pairs each convolution with the activation of another; see
+        The original's back-step therefore pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.
         """
         blocks = [f"layer{i}.{depth - 1}" for i, depth in enumerate(self.blocks, start=1)]

@@ -1,14 +1,15 @@
-"""RTNet (Ren et al., "Reciprocal Transformations for Unsupervised Video Object Segmentation", CVPR 2021):
-two frames and their forward and backward flows, each transformed by the others at every scale.
+"""RTNet (Ren et al., "Reciprocal Transformations for Unsupervised Video Object Segmentation", CVPR 2021).
 
-Key names and arithmetic are the original's, the attention that is normalised over the wrong axis included:
-trained weights expect it. Rows are frames: frames 1 and 2 of the first item, of the second, and so on.
+RTNet takes two frames with their forward and backward flows. At every scale, attention transforms the maps of
+each frame and each stream by the maps of the other. Key names and arithmetic are the original's. They
+include attention that is normalised over the wrong axis, which trained weights depend on. Rows are frames:
+frames 1 and 2 of the first item, then of the second, and so on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial, reduce
 
 import torch
 from torch import Tensor, nn
@@ -28,77 +29,81 @@ from static_dynamic.models.twostream import (
     Squeeze,
     TwoStreamNetwork,
     declare,
+    resized,
 )
 
-HEADS = (1, 2, 4, 8)  # of the attention behind layers 1 to 4
-DILATIONS = (1, 2, 4, 8)
+HEADS = (1, 2, 4, 8)  # attention heads after layers 1 to 4
+DILATIONS = (1, 2, 4, 8)  # dilations of the parallel convolutions after layer 4
 DILATED = 512  # channels of each dilated convolution
 BRIDGED = (64, 128, 256)  # channels of layers 1 to 3 in the decoder
-DECODED = (64, 64, 128, 256)  # channels that decoders 1 to 4 put out
-CHUNK = 1024  # places whose attention is held at once
+DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4
+CHUNK = 1024  # query positions per step of the attention, which bounds its memory
 
 
-def upsampled(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize maps, corner on corner."""
-    return F.interpolate(x, tuple(size), mode="bilinear", align_corners=True)
+upsampled = partial(resized, align_corners=True)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What each place of the query gathers: (B, heads, C, N) each."""
-    turned = (x.transpose(2, 3) for x in (query, key, value))  # (B, heads, N, C)
-    return F.scaled_dot_product_attention(*turned).transpose(2, 3)
+    """Dot-product attention, all tensors (B, heads, C, N)."""
+    q, k, v = (x.transpose(2, 3) for x in (query, key, value))  # (B, heads, N, C)
+    return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
 
 
 def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """What each place is sent by all others: (B, heads, C, N) each.
+    """Attention that sums over the query positions, all tensors (B, heads, C, N).
 
-    Place i shares its value out over all places j by a softmax over j of query i with key j. What a place
-    gets is not normalised. Places send in turn, a few at once, so that no N x N weights are held.
+    The weights of query i are a softmax over the key positions j, as usual. Output j is the sum of the values
+    i with weights (i, j), so that the weights of one output do not sum to one. Query positions are processed
+    in chunks, so that the N x N weights are never in memory at once.
     """
     query = query.transpose(2, 3) * query.shape[2] ** -0.5  # (B, heads, N, C)
-    received = torch.zeros_like(value)
-    for sender, sent in zip(query.split(CHUNK, dim=2), value.split(CHUNK, dim=3), strict=True):
-        received = received + sent @ (sender @ key).softmax(dim=-1)
-    return received
+    output = torch.zeros_like(value)
+    for queries, values in zip(query.split(CHUNK, dim=2), value.split(CHUNK, dim=3), strict=True):
+        output = output + values @ (queries @ key).softmax(dim=-1)
+    return output
 
 
 class Transformation(nn.Module):
     """Attention of one map to another of the same size, with 1x1 convolutions as projections.
 
-    `thinned`, maps are pooled before and the result is upsampled.
+    With `thinned`, maps are pooled before the attention and the result is upsampled. `scattering` selects
+    `scattering_attention`.
     """
 
     def __init__(self, width: int, heads: int, *, thinned: bool, scattering: bool):
         super().__init__()
         self.heads, self.thinned = heads, thinned
         self.attend = scattering_attention if scattering else attention
-        for name in ("query", "key", "value"):
-            # the variant with the right axis has no biases
-            self.add_module(name, nn.Conv2d(width, width, 1, bias=scattering))
+        # in the original, the projections of ordinary attention have no biases
+        self.query = nn.Conv2d(width, width, 1, bias=scattering)
+        self.key = nn.Conv2d(width, width, 1, bias=scattering)
+        self.value = nn.Conv2d(width, width, 1, bias=scattering)
 
-    def forward(self, seeker: Tensor, source: Tensor) -> Tensor:  # (B, C, H, W), (B, C, H, W) -> (B, C, H, W)
-        size = seeker.shape[2:]
+    def forward(self, target: Tensor, source: Tensor) -> Tensor:
+        """Map two maps (B, C, H, W) to (B, C, H, W); queries come from `target`."""
+        size = target.shape[2:]
         if self.thinned:
-            seeker, source = (F.max_pool2d(x, 3, 2, 1) for x in (seeker, source))
-        projected = (self.query(seeker), self.key(source), self.value(source))
-        per_head = (x.flatten(2).unflatten(1, (self.heads, -1)) for x in projected)
-        x = self.attend(*per_head).flatten(1, 2).unflatten(2, seeker.shape[2:])
+            target, source = (F.max_pool2d(x, 3, 2, 1) for x in (target, source))
+        projected = (self.query(target), self.key(source), self.value(source))
+        q, k, v = (x.flatten(2).unflatten(1, (self.heads, -1)) for x in projected)
+        x = self.attend(q, k, v).flatten(1, 2).unflatten(2, target.shape[2:])
         return upsampled(x, size) if self.thinned else x
 
 
 class Scaling(Squeeze):
-    """Strengthen the channels of `maps` maps, seen together."""
+    """Scale the channels of each of `maps` maps by 1 + a weight from the means of all of them."""
 
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
 
-    def forward(self, *maps: Tensor) -> list[Tensor]:
+    def forward(self, *maps: Tensor) -> list[Tensor]:  # type: ignore[override]  # Squeeze returns weights
+        """Scale each map (B, C, H, W)."""
         scales = super().forward(*maps).chunk(len(maps), dim=1)
         return [x * (1 + scale) for x, scale in zip(maps, scales, strict=True)]
 
 
 class Pair(nn.Module):
-    """Two maps transformed by each other; the second sees the first as it has become.
+    """Transform two maps by each other: the first by the second, then the second by the new first.
 
     `alike` maps, those of two frames, share one transformation.
     """
@@ -113,6 +118,7 @@ class Pair(nn.Module):
         self.gating = Gate(width, maps=2)
 
     def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Map two maps to two new ones, each (B, C, H, W)."""
         x, y = self.scaling(x, y)
         x = self.transformation1(x, y)
         y = (self.transformation1 if self.alike else self.transformation2)(y, x)
@@ -120,7 +126,7 @@ class Pair(nn.Module):
 
 
 class Alone(nn.Module):
-    """One map transformed by itself."""
+    """Transform one map by itself."""
 
     def __init__(self, width: int, heads: int, **kind: bool):
         super().__init__()
@@ -129,32 +135,35 @@ class Alone(nn.Module):
         self.gating = Gate(width, maps=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, C, H, W)."""
         (x,) = self.scaling(x)
         (x,) = self.gating(self.transformation(x, x))
         return x
 
 
 class Sum(nn.Module):
-    """Maps of both streams, each with what its branches found; a module, so that the sums can be read."""
+    """Add the branches of each stream; a module, so that a hook can read the sums."""
 
-    def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:  # each (image, flow)
-        return [sum(found) for found in zip(*branches, strict=True)]
+    def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:
+        """Map pairs (image, flow) of maps (B, C, H, W) to the pair of their sums."""
+        return [reduce(torch.add, maps) for maps in zip(*branches, strict=True)]
 
 
 class ConvexSum(ConvexGates):
-    """One map of image and flow, whose weights sum to one."""
+    """Weighted sum of image and flow, with weights that sum to one."""
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        return sum(super().forward(image, flow))
+        """Map two maps (B, C, H, W) to (B, C, H, W)."""
+        return torch.add(*self.weighted(image, flow))
 
 
-def between_frames(pair: Pair, rows: Tensor) -> Tensor:
-    """Transform frames 1 and 2 of each item by each other: (2B, C, H, W), frames in turn."""
+def between_frames(pair: nn.Module, rows: Tensor) -> Tensor:
+    """Transform frames 1 and 2 of each item, two consecutive rows of (2B, C, H, W), by each other."""
     return torch.stack(pair(rows[0::2], rows[1::2]), dim=1).flatten(0, 1)
 
 
 class Decoder(nn.Module):
-    """Three convolutions."""
+    """Three convolutions with norm and ReLU."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
@@ -163,11 +172,12 @@ class Decoder(nn.Module):
         self.layer = nn.Sequential(*sum(layers, []))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
         return self.layer(x)
 
 
 class Output(nn.Module):
-    """Logits of the object at the size asked for: (B, C, h, w) -> (B, 1, H, W)."""
+    """Head for the object's logits at a given size."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -175,13 +185,15 @@ class Output(nn.Module):
         self.conv2 = nn.Conv2d(64, 1, 1)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """Map (B, C, h, w) to logits (B, 1, *size)."""
         return self.conv2(upsampled(self.conv1(x), size))
 
 
 class Stream(nn.Module):
-    """Weights of one stream: trunk, dilated convolutions, decoder.
+    """Modules of one stream: ResNet, bridges, dilated convolutions and decoders.
 
-    Both streams have all of them in checkpoints; of the flow's, those behind the bridges make no output.
+    In the flow stream, no output depends on the dilated convolutions and the decoders: they are in
+    checkpoints only.
     """
 
     def __init__(self, channels: int, trunk: str, bridged: bool):
@@ -204,21 +216,21 @@ class Stream(nn.Module):
             self.add_module(f"out{k}", Output(DECODED[k - 1]))
 
     def bridge(self, k: int, x: Tensor) -> Tensor:
-        """Layer `k` with the decoder's number of channels."""
+        """Return layer `k` (B, C, H, W) with the decoder's number of channels."""
         return self.get_submodule(f"bridge{k}")(x) if self.bridged else x
 
     def dilated(self, x: Tensor) -> Tensor:
-        """Layer 4 and what dilated convolutions make of it, side by side."""
-        first = self.dilation0(x) if self.bridged else x
+        """Return the dilated convolutions of layer 4, concatenated with layer 4, (B, 2560, H, W)."""
+        first = self.get_submodule("dilation0")(x) if self.bridged else x
         rest = [self.get_submodule(f"dilation{k}")(x) for k in range(1, len(DILATIONS) + 1)]
         return torch.cat([first, *rest], dim=1)
 
 
-# what goes into the sum behind each layer: two frames of one stream, both streams of a frame, each by itself
-TRANSFORMERS = {
-    "SS": partial(Pair, alike=True),
-    "TT": partial(Pair, alike=True),
-    "ST": partial(Pair, alike=False),
+# Transformations that are added after each layer. S is the image stream, T the flow stream.
+TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
+    "SS": partial(Pair, alike=True),  # two frames of the image stream
+    "TT": partial(Pair, alike=True),  # two frames of the flow stream
+    "ST": partial(Pair, alike=False),  # both streams of one frame
     "Sself": Alone,
     "Tself": Alone,
 }
@@ -228,13 +240,14 @@ TRANSFORMERS = {
 class RTNet(TwoStreamNetwork):
     """RTNet; ``forward`` returns the object's probability of four decoders, the finest first, (2B, 4, H, W).
 
-    ``{"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)}``: two frames; the forward flow of each, then the
-    backward flow.
+    The input is ``{"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)}``: two frames, and the forward and
+    backward flow of each frame, concatenated over channels.
 
     Parameters
     ----------
     trunk
-        ``resnext50``, or ``resnet34``, whose variant has attention over the right axis but behind layer 1.
+        ``resnext50`` or ``resnet34``. With ``resnet34``, attention is normalised over the right axis, except
+        after layer 1.
     """
 
     channels = {"Image": 3, "Flow": 6}
@@ -257,23 +270,23 @@ class RTNet(TwoStreamNetwork):
             self.add_module(f"Transformerstafm{k}", ConvexSum(width, hidden=64))
         self.sums = nn.ModuleList(Sum() for _ in LAYERS)
 
-        places = {}
+        taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # the original reads the raw convolution of one variant, the whole stem of the other
-            places[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
-            for k, (place, units) in enumerate(zip(LAYERS, widths, strict=True)):
-                places[f"{place},{stream}"] = (units, Tap(f"sums.{k}", select=i))
-        for k, (place, units) in enumerate(zip(LAYERS, BRIDGED, strict=False), start=1):
-            places[f"{place},{FUSED}"] = (units, Tap(f"Transformerstafm{k}"))
-        places[f"{LAYERS[3]},{FUSED}"] = (DECODED[3], Tap("spatial_net.decoder4"))
-        self.stages = declare(places)
+            # as in the original: the raw convolution with resnext50, the whole stem with resnet34
+            taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
+            for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
+                taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))
+        for k, (layer, units) in enumerate(zip(LAYERS, BRIDGED, strict=False), start=1):
+            taps[f"{layer},{FUSED}"] = (units, Tap(f"Transformerstafm{k}"))
+        taps[f"{LAYERS[3]},{FUSED}"] = (DECODED[3], Tap("spatial_net.decoder4"))
+        self.stages = declare(taps)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map two frames and their flows to probabilities (2B, 4, H, W)."""
+        """Map {"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)} to probabilities (2B, 4, H, W)."""
         return self.decode(self.encode(inputs))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> list[list[Tensor]]:
-        """Layers 1 to 4 of both streams, each (2B, C, h, w)."""
+        """Return layers 1 to 4 of both streams, each [image, flow] of (2B, C, h, w)."""
         streams = (self.spatial_net, self.temporal_net)
         maps = [
             net.inconv(inputs[name].flatten(0, 1))  # b f c h w -> (b f) c h w
@@ -293,11 +306,11 @@ class RTNet(TwoStreamNetwork):
         return layers
 
     def decode(self, layers: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Probabilities of all decoders, the finest first, at four times the size of layer 1."""
+        """Return the probabilities of all decoders, the finest first, at four times the size of layer 1."""
         net, streams = self.spatial_net, (self.spatial_net, self.temporal_net)
         height, width = layers[0][0].shape[2:]
-        decoded = net.decoder4(net.dilated(layers[3][0]))
-        outputs = [net.out4(decoded, (4 * height, 4 * width))]
+        decoded = net.get_submodule("decoder4")(net.dilated(layers[3][0]))
+        outputs = [net.get_submodule("out4")(decoded, (4 * height, 4 * width))]
         for k in (3, 2, 1):
             bridged = (stream.bridge(k, x) for stream, x in zip(streams, layers[k - 1], strict=True))
             fused = self.get_submodule(f"Transformerstafm{k}")(*bridged)
@@ -307,5 +320,5 @@ class RTNet(TwoStreamNetwork):
         return torch.sigmoid(torch.cat(outputs[::-1], dim=1))
 
     def object_map(self, output: Tensor) -> Tensor:
-        """The finest decoder's."""
+        """Return the probability of the finest decoder, (2B, 1, H, W)."""
         return output[:, :1]

@@ -20,10 +20,10 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
-STRIDES = (1, 2, 2, 2)  # over space, of the first block of stages 2 to 5
-LATERAL_RATIO = 2  # channels that a lateral connection makes of one channel of the fast pathway
-# layer -> names of its convolution and of its norm
+DEPTHS = (3, 4, 6, 3)  # numbers of blocks of stages 2 to 5
+STRIDES = (1, 2, 2, 2)  # spatial strides of the first blocks of stages 2 to 5
+LATERAL_RATIO = 2  # output channels of a lateral connection per channel of the fast pathway
+# Layer -> key names of its convolution and of its norm.
 LAYER_NAMES = {
     "stem": ("conv", "bn"),
     "shortcut": ("branch1", "branch1_bn"),
@@ -32,23 +32,29 @@ LAYER_NAMES = {
     "c": ("c", "c_bn"),
     "lateral": ("conv_f2s", "bn"),
 }
+Triple = tuple[int, int, int]  # time, height, width
 Names = Mapping[str, tuple[str, str]]
 Layers = list[tuple[str, nn.Module]]  # layers with their names
 Blocks = dict[str, nn.Module]  # residual blocks with their names
-Places = dict[tuple[int, int], str]  # (stage number, fuse) -> path of the module that returns [slow, fast]
+ModulePaths = dict[
+    tuple[int, int], str
+]  # (stage number, fuse) -> path of the module that returns [slow, fast]
 
 
 def stage_widths(width: int) -> list[int]:
-    """Channels that stages 1 to 5 of a pathway put out."""
+    """Return the numbers of output channels of stages 1 to 5 of a pathway."""
     return [width, *(4 * width * 2**i for i in range(len(DEPTHS)))]
 
 
 def lateral_widths(fast_width: int) -> list[int]:
-    """Channels that the slow pathway gets from the fast one after stages 1 to 5; none after the last."""
+    """Return the numbers of channels that the fast pathway adds to the slow one after stages 1 to 5.
+
+    There is no lateral connection after stage 5, so that its number is 0.
+    """
     return [*(LATERAL_RATIO * width for width in stage_widths(fast_width)[:-1]), 0]
 
 
-def in_turn(modules: Iterable[nn.Module], x):
+def apply_in_order(modules: Iterable[nn.Module], x):
     """Feed `x` through one module after the other."""
     for module in modules:
         x = module(x)
@@ -56,7 +62,7 @@ def in_turn(modules: Iterable[nn.Module], x):
 
 
 def named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
-    """Layers in turn, under these names."""
+    """Build a sequential module of named layers."""
     return nn.Sequential(OrderedDict(layers))
 
 
@@ -64,17 +70,17 @@ def conv_norm(
     names: tuple[str, str],
     inputs: int,
     outputs: int,
-    kernel: Sequence[int],
-    stride: Sequence[int] = (1, 1, 1),
-) -> list[tuple[str, nn.Module]]:
-    """A convolution that keeps the size but for its stride, and its norm, with their names."""
-    padding = [k // 2 for k in kernel]
+    kernel: Triple,
+    stride: Triple = (1, 1, 1),
+) -> Layers:
+    """Build a convolution and its norm with their names; each axis shrinks only by its stride."""
+    padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
     return list(zip(names, (conv, nn.BatchNorm3d(outputs)), strict=True))
 
 
 def stem(width: int, frames: int, names: Names) -> nn.Sequential:
-    """(B, 3, T, H, W) -> (B, width, T, H/4, W/4); the convolution sees `frames` frames."""
+    """Build the stem, (B, 3, T, H, W) -> (B, width, T, H/4, W/4), with a temporal kernel of `frames`."""
     return named(
         *conv_norm(names["stem"], 3, width, (frames, 7, 7), (1, 2, 2)),
         ("relu", nn.ReLU(inplace=True)),
@@ -83,7 +89,7 @@ def stem(width: int, frames: int, names: Names) -> nn.Sequential:
 
 
 class Bottleneck(nn.Module):
-    """(t, 1, 1), (1, 3, 3) and (1, 1, 1) convolutions, added to the input or its projection."""
+    """Residual block of (t, 1, 1), (1, 3, 3) and (1, 1, 1) convolutions; t is `frames`."""
 
     def __init__(self, inputs: int, outputs: int, frames: int, stride: int, names: Names):
         super().__init__()
@@ -100,12 +106,13 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, inputs, T, H, W) to (B, outputs, T, H/s, W/s) for the stride s."""
         *projection, branch2 = self.children()
-        return F.relu(in_turn(projection, x) + branch2(x), inplace=True)
+        return F.relu(apply_in_order(projection, x) + branch2(x), inplace=True)
 
 
 class NonLocal(nn.Module):
-    """Every position attends to the whole clip (embedded Gaussian), which is pooled over space for that."""
+    """Non-local block (embedded Gaussian): every position attends to the spatially pooled clip."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -118,18 +125,19 @@ class NonLocal(nn.Module):
         self.pool = nn.MaxPool3d((1, 2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T, H, W) to (B, C, T, H, W)."""
         pooled = self.pool(x)
         query, key, value = (
             embedded.flatten(2).transpose(1, 2)  # b c t h w -> b (t h w) c
             for embedded in (self.conv_theta(x), self.conv_phi(pooled), self.conv_g(pooled))
         )
-        seen = F.scaled_dot_product_attention(query, key, value)  # scaled by c ** -0.5
-        seen = seen.transpose(1, 2).unflatten(2, x.shape[2:])  # b (t h w) c -> b c t h w
-        return x + self.bn(self.conv_out(seen))
+        attended = F.scaled_dot_product_attention(query, key, value)  # scaled by c ** -0.5
+        attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])  # b (t h w) c -> b c t h w
+        return x + self.bn(self.conv_out(attended))
 
 
 class Lateral(nn.Sequential):
-    """Put what a convolution makes of the fast maps behind the slow ones; [slow, fast] -> [fused, fast]."""
+    """Lateral connection: a convolution of the fast maps, concatenated to the slow maps."""
 
     def __init__(self, fast_width: int, kernel: int, alpha: int, names: Names):
         layers = conv_norm(
@@ -138,6 +146,7 @@ class Lateral(nn.Sequential):
         super().__init__(OrderedDict([*layers, ("relu", nn.ReLU(inplace=True))]))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map [slow, fast], each (B, C, T, H, W), to [fused, fast]."""
         slow, fast = maps
         return [torch.cat([slow, super().forward(fast)], dim=1), fast]
 
@@ -145,40 +154,43 @@ class Lateral(nn.Sequential):
 TwoPathwayStage = tuple[Blocks, Blocks, Lateral | None]  # blocks of the slow and of the fast pathway
 
 
-class SideBySide(nn.Module):
-    """One stage of several pathways whose blocks are children of one module; a list of maps -> a new list."""
+class ParallelPathways(nn.Module):
+    """One stage of several pathways; the blocks of all pathways are children of one module."""
 
     def __init__(self, pathways: Sequence[Mapping[str, nn.Module]]):
         super().__init__()
-        self.blocks = [list(blocks) for blocks in pathways]  # names, pathway by pathway
+        self.blocks = [list(blocks) for blocks in pathways]  # names of each pathway's blocks
         for name, block in chain.from_iterable(blocks.items() for blocks in pathways):
             self.add_module(name, block)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Map one (B, inputs, T, H, W) per pathway to one (B, outputs, T, H/s, W/s) per pathway."""
         return [
-            in_turn(map(self.get_submodule, names), x) for names, x in zip(self.blocks, maps, strict=True)
+            apply_in_order(map(self.get_submodule, names), x)
+            for names, x in zip(self.blocks, maps, strict=True)
         ]
 
 
 class HeadPool(nn.Module):
-    """Pool over all frames and `side` x `side` cells (None: the whole map); pathways side by side."""
+    """Average over all frames and `side` x `side` positions (None: all), and concatenate the pathways."""
 
     def __init__(self, side: int | None):
         super().__init__()
         self.side = side
 
     def forward(self, maps: Tensor | list[Tensor]) -> Tensor:
+        """Map (B, C, T, H, W), or one such tensor per pathway, to (B, 1, h, w, C)."""
         pooled = []
         for x in [maps] if isinstance(maps, Tensor) else maps:
             time, *space = x.shape[2:]
-            # maps smaller than the window are pooled whole
-            kernel = (time, *(min(self.side or cells, cells) for cells in space))
+            # the window is never larger than the map
+            kernel = (time, *(min(self.side or size, size) for size in space))
             pooled.append(F.avg_pool3d(x, kernel, stride=1))
         return torch.cat(pooled, dim=1).permute(0, 2, 3, 4, 1)  # b c 1 h w -> b 1 h w c
 
 
-def classifier(width: int, num_classes: int, name: str = "projection") -> list[tuple[str, nn.Module]]:
-    """Layers that classify every position, channels last."""
+def classifier(width: int, num_classes: int, name: str = "projection") -> Layers:
+    """Build the layers that classify every position of (B, t, h, w, width)."""
     return [("dropout", nn.Dropout(0.5)), (name, nn.Linear(width, num_classes))]
 
 
@@ -190,16 +202,16 @@ def pathway_stages(
     nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
     names: Names = LAYER_NAMES,
 ) -> list[Blocks]:
-    """Build the blocks of one pathway by name, stage by stage: ``[{"stem": ...}, {"res0": ..., ...}, ...]``.
+    """Build the named blocks of one pathway, one dict per stage: ``[{"stem": ...}, {"res0": ...}, ...]``.
 
     Parameters
     ----------
     temporal_kernels
-        Temporal kernel sizes of each stage, taken in turn by its blocks.
+        Temporal kernel sizes of each stage; its blocks use them in a cycle.
     laterals
-        Channels that another pathway adds to the output of each stage.
+        Number of channels that another pathway adds to the output of each stage.
     nonlocal_after
-        For stages 2 to 5, the blocks that a non-local block follows.
+        For stages 2 to 5, the numbers of the blocks that a non-local block follows.
     """
     (stem_frames,), *block_frames = temporal_kernels
     widths = stage_widths(width)
@@ -220,40 +232,42 @@ def pathway_stages(
 
 
 def prefixed(pathway: int, blocks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Name blocks after their pathway, as PySlowFast does."""
+    """Add PySlowFast's prefix for the pathway to the names of blocks."""
     return {f"pathway{pathway}_{name}": block for name, block in blocks.items()}
 
 
 class PositionWise(VideoNetwork):
-    """Children in turn, the last of which classifies every position that its window can take."""
+    """Base class of networks that apply their children in order and classify every position of a map."""
 
     def forward(self, inputs) -> Tensor:
-        """Logits (B, classes), averaged over the positions that the head sees."""
+        """Map the input of ``prepare`` to logits (B, classes), averaged over the head's positions."""
         return self.logit_map(inputs).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs) -> Tensor:
-        """Logits at every position, (B, t, h, w, classes)."""
-        return in_turn(self.children(), inputs)
+        """Return logits at every position of the head's window, (B, t, h, w, classes)."""
+        return apply_in_order(self.children(), inputs)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Turn caffe2 blobs into this network's keys."""
+        """Translate the names of caffe2 blobs to this network's keys."""
         return from_caffe2(state)
 
 
 @register("resnet")
 class ResNet(PositionWise):
-    """One pathway; input (B, 3, T, H, W).
+    """ResNet-50 with one pathway and PySlowFast's key names; input (B, 3, T, H, W).
 
     Parameters
     ----------
     temporal_kernels, nonlocal_after
         See `pathway_stages`.
+    width
+        Number of channels after the stem.
     temporal_pool
-        Frames that are pooled into one between stages 2 and 3.
+        Number of frames that are max-pooled into one between stages 2 and 3.
     pathway
         Number of the pathway in key names: 1 for a fast pathway on its own.
     pool
-        Side of the head's window, in cells of the last map; None is the whole map.
+        Side of the head's pooling window, in positions of the last feature map; None is the whole map.
     """
 
     def __init__(
@@ -280,11 +294,11 @@ class ResNet(PositionWise):
 
 
 class TwoPathways(PositionWise):
-    """SlowFast: a slow pathway that takes every `alpha`-th frame and a fast one that takes all frames.
+    """SlowFast: the slow pathway takes every `alpha`-th frame, the fast pathway takes all frames.
 
-    Its input is [slow, fast]. A stage is read before (``stage3/fuse0/cat``) or after (``stage3/fuse1/cat``)
-    its lateral connection, in both pathways (``cat``) or in one (``slow``, ``fast``). Sub-classes give the
-    modules their code base's names.
+    The input is [slow, fast]. A stage is read before (``stage3/fuse0/cat``) or after (``stage3/fuse1/cat``)
+    its lateral connection, in both pathways (``cat``) or in one (``slow``, ``fast``). Sub-classes add the
+    modules under the key names of a code base.
 
     Parameters
     ----------
@@ -295,9 +309,9 @@ class TwoPathways(PositionWise):
     lateral_kernel
         Temporal kernel size of the lateral connections.
     width, beta
-        Number of channels behind the slow pathway's stem; the fast pathway has `beta` times fewer.
+        Number of channels after the slow pathway's stem; the fast pathway has `beta` times fewer.
     pool
-        Side of the head's pooling window, in cells of the last feature map; None is the whole map.
+        Side of the head's pooling window, in positions of the last feature map; None is the whole map.
     """
 
     names: Names = LAYER_NAMES
@@ -327,15 +341,15 @@ class TwoPathways(PositionWise):
         channels = stage_widths(width)[-1] + stage_widths(fast_width)[-1]
         head = classifier(channels, num_classes, self.classifier_name)
         # the last stage has no lateral connection
-        places = self.assemble(list(zip(slow, fast, [*laterals, None], strict=True)), HeadPool(pool), head)
-        self.stages = two_pathway_stages(width, beta, places)
+        paths = self.assemble(list(zip(slow, fast, [*laterals, None], strict=True)), HeadPool(pool), head)
+        self.stages = two_pathway_stages(width, beta, paths)
 
-    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> Places:
-        """Add the modules under the names of the code base."""
+    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
+        """Add the modules under the key names of the code base; return where stages are read."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:
-        """Make [slow, fast] of a clip: (B, 3, T, H, W) -> [(B, 3, T/alpha, H, W), (B, 3, T, H, W)]."""
+        """Split a clip (B, 3, T, H, W) into [slow, fast]: [(B, 3, T/alpha, H, W), (B, 3, T, H, W)]."""
         frames = video.shape[2]
         positions = subsample_positions(frames, frames // self.alpha)
         return [video[:, :, positions], video]
@@ -355,12 +369,12 @@ class TwoPathways(PositionWise):
         return [self.stage_name(number, options) for number in range(1, 6)]
 
 
-def two_pathway_stages(width: int, beta: int, places: Places) -> dict[str, Stage]:
+def two_pathway_stages(width: int, beta: int, paths: ModulePaths) -> dict[str, Stage]:
     """Declare the stages of a two-pathway network, in depth order."""
     slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
     laterals = lateral_widths(width // beta)
     stages = {}
-    for (number, fuse), module in places.items():
+    for (number, fuse), module in paths.items():
         slow = slow_widths[number - 1] + fuse * laterals[number - 1]
         fast = fast_widths[number - 1]
         name, taps = f"stage{number}/fuse{fuse}", (Tap(module, select=0), Tap(module, select=1))
@@ -374,14 +388,14 @@ def two_pathway_stages(width: int, beta: int, places: Places) -> dict[str, Stage
 class SlowFast(TwoPathways):
     """SlowFast with PySlowFast's key names."""
 
-    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> Places:
+    def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
         """Add ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``."""
-        places: Places = {}
+        paths: ModulePaths = {}
         for number, (slow, fast, lateral) in enumerate(stages, start=1):
-            self.add_module(f"s{number}", SideBySide([prefixed(0, slow), prefixed(1, fast)]))
-            places[number, 0] = places[number, 1] = f"s{number}"
+            self.add_module(f"s{number}", ParallelPathways([prefixed(0, slow), prefixed(1, fast)]))
+            paths[number, 0] = paths[number, 1] = f"s{number}"
             if lateral is not None:
-                places[number, 1] = f"s{number}_fuse"
-                self.add_module(places[number, 1], lateral)
+                paths[number, 1] = f"s{number}_fuse"
+                self.add_module(paths[number, 1], lateral)
         self.head = named(("pool", pool), *head)
-        return places
+        return paths

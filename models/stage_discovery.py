@@ -1,4 +1,4 @@
-"""Every module of a network whose output could be a stage, found by a run on shapes alone; choice of some."""
+"""Find the modules of a network that can be stages, by a run on the meta device, and choose some of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from itertools import chain
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# how code bases call the parameter that is put in front of the tokens of a clip
+# Names that code bases give to the parameter that holds the class token.
 CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}
 
 Shape = tuple[int, ...]
@@ -24,10 +25,10 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that ran: what it returns for one clip, and how to read it.
+    """A module that ran: the shapes of its output for one clip, and the taps that read the output.
 
-    ``taps`` is empty where it cannot be read, for the ``reason`` given; ``depth`` is its place in the order
-    of execution.
+    ``taps`` is empty if the module cannot be read; ``reason`` says why. ``depth`` is the module's position
+    in the order of execution.
     """
 
     module: str
@@ -42,15 +43,15 @@ class Candidate:
 def find_candidates(
     net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
 ) -> dict[str, Candidate]:
-    """Every module that `net` runs -> what can be read there, in the order of execution.
+    """Return every module that `net` runs, by path in the order of execution.
 
     Parameters
     ----------
     layout
-        Layout of outputs with three axes or more; None tells it by their number and by which axes have the
-        proportions of the clip.
+        Layout of outputs with three axes or more. None infers the layout from the number of axes and from
+        the axes that have the clip's aspect ratio.
     leading_tokens
-        Number of tokens in front of those of space and time; None looks for class tokens and registers.
+        Number of tokens before those of space and time. None counts class tokens and registers.
     """
     calls, outputs = outputs_of(net, batch=1)
     _, doubled = outputs_of(net, batch=2)
@@ -61,7 +62,7 @@ def find_candidates(
     kinds = {path: type(module).__name__ for path, module in net.named_modules()}
     found = {}
     for depth, (path, shapes) in enumerate(outputs.items()):
-        # the axis of clips is the one that grows with the batch, however many rows a clip is folded into
+        # the first axis must double with the batch size, or the rows cannot be assigned to clips
         readable = pathways(
             {
                 key: shape
@@ -77,9 +78,9 @@ def find_candidates(
         if calls[path] > 1:
             reason = f"runs {calls[path]} times"
         elif not readable:
-            reason = "has no axis of clips"
+            reason = "has no batch axis"
         elif not taps:
-            reason = "has no layout that its shape tells (model.layout says it)"
+            reason = "has a layout that its shape does not tell (give model.layout)"
         else:
             reason = ""
         units = sum(readable[tap.select][1 if tap.layout == "maps" else -1] for tap in taps)
@@ -89,13 +90,14 @@ def find_candidates(
 
 
 def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter, dict[str, dict[int | str | None, Shape]]]:
-    """Run on shapes alone: how often each module ran, and the shapes of the tensors that it returned last."""
-    calls, outputs = Counter(), {}
+    """Run on the meta device; return how often each module ran, and the shapes of its last output."""
+    calls: Counter[str] = Counter()
+    outputs: dict[str, dict[int | str | None, Shape]] = {}
 
     def hook_for(path: str):
         def hook(module, inputs, output):
             calls[path] += 1
-            outputs.pop(path, None)  # so that the order is that of the last run
+            outputs.pop(path, None)  # keeps the dict in the order of each module's last run
             outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
 
         return hook
@@ -114,44 +116,47 @@ def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter, dict[str, dict[i
 
 
 def tensors_of(output) -> dict[int | str | None, Tensor]:
-    """The tensors of a module's output under the keys that select them; None selects the output itself."""
+    """Return the tensors of a module's output by key or index; a single tensor has the key None."""
     if isinstance(output, Tensor):
         return {None: output}
-    items = output.items() if isinstance(output, Mapping) else ()
     if isinstance(output, list | tuple):
-        items = enumerate(output)
+        output = dict(enumerate(output))
+    items = output.items() if isinstance(output, Mapping) else ()
     return {key: value for key, value in items if isinstance(value, Tensor)}
 
 
 def pathways(shapes: Mapping[int | str | None, Shape]) -> dict[int | str | None, Shape]:
-    """What to read of several tensors: all where they are the maps of several pathways, else the first."""
+    """Choose the tensors to read: all if all are feature maps (one per pathway), else the first."""
     if all(len(shape) >= 4 for shape in shapes.values()):
         return dict(shapes)
     return dict(list(shapes.items())[:1])
 
 
 def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -> str | None:
-    """Layout of an output by the number of its axes; with four or more, by where those of space are.
+    """Infer the layout of an output from its shape; `wanted` is the user's layout for three axes or more.
 
-    `frame` is the height and width of the clip, whose proportions maps keep in their last two axes, or in the
-    two before the last (channels last); None where neither does. `wanted` is what the user says.
+    With four axes or more, the spatial axes are those with the aspect ratio of `frame` (height, width): the
+    last two (maps) or the two before the last (channels last). None if neither pair has it.
     """
     if wanted is not None and len(shape) > 2:
         return wanted
     if len(shape) < 4:
         return "tokens" if len(shape) == 3 else "maps"
-    layouts = {"maps": shape[-2:], "channels_last": shape[-3:-1]}
+    layouts = {"maps": (shape[-2], shape[-1]), "channels_last": (shape[-3], shape[-2])}
     return next((layout for layout, cells in layouts.items() if in_proportion(cells, frame)), None)
 
 
 def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
-    """Whether (rows, columns) can be a frame (height, width) that was scaled down and rounded."""
+    """Return whether (rows, columns) can be a frame (height, width) scaled down and rounded."""
     (rows, columns), (height, width) = cells, frame
     return rows == columns if height == width else abs(rows * width - columns * height) <= height + width
 
 
 def leading(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Number of leading tokens in an output (rows, N, C): those without which the rest tiles the patches."""
+    """Return the number of leading tokens of an output (rows, N, C), 0 or `tokens`.
+
+    It is `tokens` if the number of patches of a clip is a multiple of the number of tokens without them.
+    """
     if layout != "tokens" or not 0 < tokens < shape[1] or (patches and patches % (shape[0] * shape[1]) == 0):
         return 0
     tiles = patches is None or patches % (shape[0] * (shape[1] - tokens)) == 0
@@ -161,7 +166,7 @@ def leading(shape: Shape, layout: str | None, tokens: int, patches: int | None) 
 def count_patches(
     outputs: Mapping[str, Mapping[int | str | None, Shape]], frame: tuple[int, int]
 ) -> int | None:
-    """Number of patches that a clip is cut into: the positions of the first maps; None without maps."""
+    """Count the patches of a clip: the positions of the first feature maps; None without feature maps."""
     for shape in chain.from_iterable(shapes.values() for shapes in outputs.values()):
         if len(shape) > 3 and layout_of(shape, frame) == "maps":
             return shape[0] * prod(shape[2:])
@@ -169,17 +174,24 @@ def count_patches(
 
 
 def count_leading_tokens(net: nn.Module) -> int:
-    """Number of tokens in front of those of space and time: what the network says, or one class token."""
-    said = (module.num_prefix_tokens for module in net.modules() if hasattr(module, "num_prefix_tokens"))
-    has_class = any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters())
-    return next(said, int(has_class))  # the outermost module speaks for the whole
+    """Count the tokens before those of space and time: ``num_prefix_tokens``, or 1 for a class token."""
+    for module in net.modules():  # the outermost module comes first
+        if hasattr(module, "num_prefix_tokens"):
+            return cast(int, module.num_prefix_tokens)
+    return int(any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters()))
 
 
 def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> list[str]:
-    """Modules whose paths match the patterns, in depth order; ``*`` stays within one part of a path."""
+    """Return the paths of modules that match the patterns, in depth order; ``*`` does not match a dot.
+
+    Raises
+    ------
+    UserError
+        If a pattern matches no module, or no module that can be read.
+    """
     chosen = set()
     for pattern in patterns if isinstance(patterns, list | tuple) else [patterns]:
-        pattern = str(pattern)  # 0 is the first module of a list
+        pattern = str(pattern)  # YAML reads 0, the first module of a list, as a number
         parts = pattern.split(".")
         matching = [
             candidate
@@ -188,7 +200,7 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
         ]
         if not matching:
             raise UserError(
-                f"model.stages: no module {pattern!r} runs{nearest(pattern, found)} "
+                f"model.stages: the network runs no module {pattern!r}{nearest(pattern, found)} "
                 "(task=stages prints them all)"
             )
         if not any(candidate.taps for candidate in matching):
@@ -198,7 +210,7 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
 
 
 def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
-    """Every block of a network of tokens; of others the top-level children with feature maps."""
+    """Choose every block of a transformer; of other networks the top-level children with feature maps."""
     for path, module in net.named_modules():
         entries = [f"{path}.{name}".lstrip(".") for name, _ in module.named_children()]
         alike = len({type(child) for child in module.children()}) == 1
@@ -210,11 +222,12 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Children that return feature maps; of a list of modules of several sizes, its entries."""
+    """Choose the children that return feature maps; of a list with several map sizes, its entries."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():
-        sizes = {c.shapes for entry in child._modules if holds(c := found.get(f"{name}.{entry}"), 4)}
+        entries = [found.get(f"{name}.{entry}") for entry in child._modules]
+        sizes = {entry.shapes for entry in entries if entry is not None and holds(entry, 4)}
         if is_list(child) and (name not in found or (len(sizes) > 1 and not inside_list)):
             chosen += feature_maps(child, found, name, inside_list=True)
         elif holds(found.get(name), 4) and next(child.parameters(), None) is not None:
@@ -225,23 +238,23 @@ def feature_maps(
 
 
 def is_list(module: nn.Module) -> bool:
-    """Whether a module is no more than a list of others."""
+    """Return whether a module is a plain list of modules."""
     return isinstance(module, nn.Sequential | nn.ModuleList)
 
 
 def holds(candidate: Candidate | None, axes: int) -> bool:
-    """Whether a module can be read as tokens (3 axes) or as feature maps (4 axes or more)."""
+    """Return whether a module can be read as tokens (`axes` 3) or as feature maps (`axes` 4)."""
     if candidate is None or not candidate.taps:
         return False
     shape, layout = candidate.shapes[0], candidate.taps[0].layout
     if axes == 3 or layout == "tokens":
         return axes == 3 and layout == "tokens"
     space = shape[-2:] if layout == "maps" else shape[-3:-1]
-    return len(shape) >= axes and prod(space) > 1  # what is pooled over space is a map no longer
+    return len(shape) >= axes and prod(space) > 1  # 1 x 1 outputs are pooled features, not maps
 
 
 def declare(paths: Sequence[str], found: Mapping[str, Candidate]) -> dict[str, Stage]:
-    """Stages at these modules; where a class token leads the others, a further one reads it: ``PATH/cls``."""
+    """Declare stages at these modules, and a stage ``PATH/cls`` where a class token precedes the others."""
     stages = {}
     for path in sorted(paths, key=lambda path: found[path].depth):
         taps, units = found[path].taps, found[path].units

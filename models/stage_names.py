@@ -1,7 +1,7 @@
-"""Names of stages, taken apart: where in the network, and which of its readings there.
+"""Split stage names into a position in the network and a reading: which pathway or stream is read there.
 
-``stage3`` is a place; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` are a place and a reading (a pathway, a
-stream). The stages of one reading make one curve over depth.
+``stage3`` has a position only; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` have a position and a reading.
+The stages of one reading make one curve over depth.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ from static_dynamic.errors import UserError, nearest
 
 
 def split_stage(name: str) -> tuple[str, str]:
-    """Place and reading of a stage: ``stage3/fuse1/cat`` -> (``stage3``, ``fuse1/cat``); no reading is ''."""
-    place, *rest = re.split("[/,]", name, maxsplit=1)
-    return place, rest[0] if rest else ""
+    """Split a stage name, ``stage3/fuse1/cat`` -> (``stage3``, ``fuse1/cat``); without reading it is ''."""
+    position, *reading = re.split("[/,]", name, maxsplit=1)
+    return position, reading[0] if reading else ""
 
 
 def readings(stages: Iterable[str], fuse: bool = True) -> dict[str, list[str]]:
-    """Stages by reading, in depth order.
+    """Group stages by reading, in depth order.
 
-    Where a pathway is read both before and after its lateral fusion (SlowFast), `fuse` says which counts.
+    SlowFast's stages are read before and after the lateral connection; `fuse` keeps those after
+    it, and false those before it.
     """
     found: dict[str, list[str]] = {}
     for stage in stages:
@@ -31,14 +32,14 @@ def readings(stages: Iterable[str], fuse: bool = True) -> dict[str, list[str]]:
 
 
 def find_stage(stg: int | str, stages: Iterable[str], options: Mapping) -> str:
-    """Return the stage of a finished run that ``stg`` means: a name, or a number (3 is ``stage3``).
+    """Return the stage of a finished run that `stg` means: a name, or a number (3 is ``stage3``).
 
-    Where one place is read in several ways (SlowFast), the options ``path`` and ``fuse`` choose.
+    Where a position has several readings (SlowFast), the options ``path`` and ``fuse`` choose one.
 
     Raises
     ------
     UserError
-        The run has no such stage.
+        If the run has no such stage.
     """
     stages, reading = list(stages), f"/fuse{int(options['fuse'])}/{options['path']}"
     for name in (f"{stg}", f"stage{stg}", f"{stg}{reading}", f"stage{stg}{reading}"):

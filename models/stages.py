@@ -1,6 +1,6 @@
-"""Stages: named places of a network whose activation is read, declared as data and read by hooks.
+"""Stages: named modules of a network whose outputs are pooled and read by forward hooks.
 
-A family file gives each network its ``stages`` and its ``input_spec``; everything else about reading is here.
+The file of a family declares the ``stages`` of its networks; this file reads them.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-
+# Default of the run options by which a network chooses among several readings of a stage.
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -26,8 +27,8 @@ def _mean(output: Tensor, axes: range) -> Tensor:
     return output.mean(dim=tuple(axes), dtype=torch.float32) if axes else output.float()
 
 
-# layout -> what makes (B, units) of an output, accumulated in float32
-POOLS = {
+# Layout of an output -> function that pools it to (B, units), accumulated in float32.
+POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "maps": lambda x: _mean(x, range(2, x.dim())),  # (B, C, ...)
     "channels_last": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, ..., C)
     "tokens": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, N, C)
@@ -37,11 +38,21 @@ POOLS = {
 
 @dataclass(frozen=True)
 class Tap:
-    """One module output to be pooled.
+    """One module output and how it is pooled.
 
-    ``select`` picks one element where the module returns several (one entry a pathway). ``layout`` is a key
-    of `POOLS`. ``skip`` leading tokens are left out, which are no places of the clip. ``fold`` rows in turn
-    belong to one clip where the network folds frames or places into the batch; their mean is taken.
+    Parameters
+    ----------
+    module
+        Path of the module.
+    select
+        Index or key of the tensor to read if the module returns several, such as one per pathway.
+    layout
+        Key of `POOLS`.
+    skip
+        Number of leading tokens to leave out, such as class tokens.
+    fold
+        Number of consecutive rows per clip, if the network folds frames or positions into the batch axis.
+        The rows of a clip are averaged.
     """
 
     module: str
@@ -50,7 +61,7 @@ class Tap:
     skip: int = 0
     fold: int = 1
 
-    def pool(self, output: Tensor) -> Tensor:
+    def pool(self, output: Any) -> Tensor:
         """Average over time and space on the device, accumulated in float32: (B, units)."""
         if self.select is not None:
             output = output[self.select]
@@ -62,7 +73,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: the pooled outputs of its taps, side by side, ``units`` columns in all."""
+    """The concatenated pooled outputs of one or more taps: ``units`` columns in all."""
 
     units: int
     taps: tuple[Tap, ...]
@@ -71,13 +82,20 @@ class Stage:
 
 @dataclass(frozen=True)
 class InputSpec:
-    """All that preprocessing needs to make a clip into this network's input.
+    """The preprocessing that turns a clip into a network's input.
 
-    ``frames`` at every ``sampling_rate``-th frame are seen; ``size`` is the short side after scaling,
-    ``crop`` the side of the centre crop, in pixels, and either may be (height, width) instead; ``mean`` and
-    ``std`` are for values in [0, 1];
-    ``pathways`` maps each pathway, in the order that ``forward`` takes them, to its number of frames;
-    ``fps`` is the frame rate that ``sampling_rate`` counts in.
+    Parameters
+    ----------
+    frames, sampling_rate
+        The network takes ``frames`` frames, every ``sampling_rate``-th of the clip.
+    size, crop
+        Short side after scaling and side of the centre crop, in pixels; or (height, width) of either.
+    mean, std
+        Per colour channel, for values in [0, 1].
+    pathways
+        Name of each pathway -> its number of frames, in the order that ``forward`` takes them.
+    fps
+        Frame rate of the videos that ``sampling_rate`` refers to.
     """
 
     frames: int
@@ -99,25 +117,24 @@ class InputSpec:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of what the network gets."""
+        """Height and width of the network's input."""
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
 
-class _Enough(Exception):
-    """Every stage that was asked for has been read: the rest of the forward pass is not needed."""
+class _AllRead(Exception):
+    """Ends a forward pass when every requested stage has been read."""
 
 
 class VideoNetwork(nn.Module):
-    """A network that eats video and whose stages can be read; families derive from it.
+    """Base class of all networks: takes video, returns logits (B, classes), and its stages can be read.
 
-    Sub-classes set ``stages`` (name -> Stage, in depth order) in their constructor, and override ``prepare``
-    where forward takes anything but one (B, 3, T, H, W) tensor. ``forward`` returns the logits, (B,
-    classes).
+    A sub-class sets ``stages`` (name -> Stage, in depth order) in its constructor. It overrides ``prepare``
+    if its ``forward`` takes anything but one (B, 3, T, H, W) tensor.
     """
 
     stages: dict[str, Stage]
     input_spec: InputSpec
-    prefix: str = ""  # in front of module paths that users do not write: a wrapper's own part of them
+    prefix: str = ""  # start of module paths that a wrapper adds and users leave out
 
     @property
     def flow_directions(self) -> int:
@@ -125,23 +142,22 @@ class VideoNetwork(nn.Module):
         return 0
 
     def prepare(self, video: Tensor):
-        """Turn one normalised clip (B, 3, T, H, W) into what ``forward`` takes."""
+        """Turn a normalised clip (B, 3, T, H, W) into the input of ``forward``."""
         return video
 
     def example_input(self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None):
-        """What ``forward`` takes for `batch` items, filled by `make`, a function of a shape.
+        """Return an input of ``forward`` for `batch` clips, filled by `make`, a function of the shape.
 
-        `size` stands for the height and width of the input spec, where the network can see others.
+        `size` (height, width) replaces that of the input spec, for networks that take several sizes.
         """
         return self.prepare(make((batch, 3, self.input_spec.frames, *(size or self.input_spec.shape))))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Turn a state dict in another layout of this family into this network's keys; families know
-        their own."""
+        """Translate the keys of other code bases' state dicts to this network's; families override it."""
         return state
 
     def read_folder(self, folder: Path) -> Mapping:
-        """State dict of a checkpoint that is a folder; families whose checkpoints are override it."""
+        """Read the state dict of a checkpoint folder; families with such checkpoints override it."""
         raise UserError(f"checkpoint {folder} is a folder: give the file in it")
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
@@ -164,35 +180,31 @@ class VideoNetwork(nn.Module):
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Logits at every position that the head sees, (B, ..., classes); families with a position-wise
-        head override it."""
+        """Return logits at every position of the head's window, (B, ..., classes).
+
+        Families whose head classifies positions override it.
+        """
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:
-        """Return the probability of the object at every pixel, (rows, H, W); networks that segment override it."""
+        """Return the object's probability per pixel, (rows, H, W); networks that segment override it."""
         raise UserError(f"{type(self).__name__} does not segment")
-
-    def probabilities(self, inputs) -> Tensor:
-        """Class probabilities as the original's test mode has them, (B, classes): softmax at each
-        position, then the mean."""
-        scores = self.logit_map(inputs).softmax(dim=-1)
-        return scores.mean(dim=tuple(range(1, scores.dim() - 1))) if scores.dim() > 2 else scores
 
     @torch.inference_mode()
     def read(self, inputs, stages: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """Read stages in one forward pass, which stops after the deepest of them.
+        """Read stages in one forward pass, which stops after the deepest requested stage.
 
         Parameters
         ----------
         inputs
-            What ``prepare`` returns.
+            The output of ``prepare``.
         stages
             Names of ``self.stages``, or ``"logits"``; None reads every stage.
 
         Returns
         -------
         dict
-            Stage name -> (B, units) float32 on the device of the network.
+            Stage name -> rows (B, units), float32, on the network's device.
         """
         wanted = list(self.stages) if stages is None else list(stages)
         for name in wanted:
@@ -203,9 +215,9 @@ class VideoNetwork(nn.Module):
         with tapped(self, [n for n in wanted if n != "logits"], stop="logits" not in wanted) as pooled:
             try:
                 logits = self(inputs)
-            except _Enough:
+            except _AllRead:
                 logits = None
-        rows = {}
+        rows: dict[str, Tensor] = {}
         for name in wanted:
             if name == "logits":
                 rows[name] = logits.float().reshape(logits.shape[0], -1)  # (B, classes)
@@ -219,10 +231,10 @@ class VideoNetwork(nn.Module):
 
 @contextmanager
 def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
-    """Hook the taps of the named stages; the hooks are gone on every way out.
+    """Hook the taps of the named stages for the ``with`` block; the hooks are removed on every exit.
 
-    Yields a dict that the next forward pass fills with tap -> (B, units). With ``stop``, that pass ends in
-    an exception of its own once the last tap has been filled.
+    Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, that pass ends with
+    the exception `_AllRead` once the last tap has been read.
     """
     by_module: dict[str, list[Tap]] = {}
     for tap in chain.from_iterable(net.stages[name].taps for name in names):
@@ -237,7 +249,7 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
                 pooled[tap] = tap.pool(output)
                 missing.discard(tap)
             if stop and not missing:
-                raise _Enough
+                raise _AllRead
 
         return hook
 
@@ -252,12 +264,12 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
 
 
 def check_stages(net: VideoNetwork) -> None:
-    """Run the network once on shapes alone and assert that every declared stage is there with its units.
+    """Run the network once on the meta device and check the number of units of every declared stage.
 
     Raises
     ------
     RuntimeError
-        Where a declared stage differs from the network: a mistake in the family file.
+        If a stage has another number of units than declared, which is a mistake in the family's file.
     """
     inputs = net.example_input(partial(torch.empty, device="meta"))
     tensors = chain(net.named_parameters(), net.named_buffers())

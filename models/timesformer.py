@@ -1,8 +1,8 @@
 """TimeSformer (Bertasius et al., "Is Space-Time Attention All You Need for Video Understanding?", ICML 2021).
 
-A ViT whose blocks attend over time at each place, then over space in each frame ("divided space-time").
-Key names are those of the original release (``model.blocks.0.temporal_attn.qkv.weight``). The class token
-stands first, then place by place the tokens of all frames.
+Each block of this ViT attends over time at each position, then over space in each frame ("divided
+space-time"). Key names are those of the original release (``model.blocks.0.temporal_attn.qkv.weight``). The
+class token is the first token; the tokens of all frames at position 1 follow, then those at position 2, ...
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 MLP_RATIO = 4
-EPS = 1e-6
+EPS = 1e-6  # epsilon of all norms
 
 
 def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
-    """Position embedding (1, 1 + side*side, C), class first, at the nearest cells of another grid."""
+    """Resample a position embedding (1, 1 + side*side, C) to (1, 1 + height*width, C), nearest neighbour."""
     side = isqrt(pos_embed.shape[1] - 1)
     maps = rearrange(pos_embed[:, 1:], "1 (h w) c -> 1 c h w", h=side)
     places = rearrange(F.interpolate(maps, size=(height, width), mode="nearest"), "1 c h w -> 1 (h w) c")
@@ -32,13 +32,13 @@ def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_times(time_embed: Tensor, frames: int) -> Tensor:
-    """Time embedding (1, T, C) at the nearest of another number of frames: (1, frames, C)."""
+    """Resample a time embedding (1, T, C) to (1, frames, C), nearest neighbour."""
     times = F.interpolate(rearrange(time_embed, "1 t c -> 1 c t"), size=frames, mode="nearest")
     return rearrange(times, "1 c t -> 1 t c")
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention over the tokens of (B, N, C)."""
+    """Multi-head self-attention."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -47,12 +47,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, N, C) to (B, N, C)."""
         q, k, v = rearrange(self.qkv(x), "b n (three m d) -> three b m n d", three=3, m=self.heads)
         return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b m n d -> b n (m d)"))
 
 
 class DividedBlock(nn.Module):
-    """Attention over time, over space, and an MLP; each added to its input."""
+    """Attention over time, attention over space and an MLP, each with a residual connection."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -70,13 +71,14 @@ class DividedBlock(nn.Module):
             )
         )
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:  # (B, 1 + n*t, C)
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Map tokens (B, 1 + n*t, C) to (B, 1 + n*t, C), for t `frames` and n positions."""
         cls, patches = x[:, :1], x[:, 1:]
-        # time, without the class token
+        # attention over time leaves out the class token
         sequences = rearrange(patches, "b (n t) c -> (b n) t c", t=frames)
         sequences = self.temporal_fc(self.temporal_attn(self.temporal_norm1(sequences)))
         patches = patches + rearrange(sequences, "(b n) t c -> b (n t) c", b=len(x))
-        # space: each frame gets the class token, whose updates are averaged over frames
+        # attention over space: every frame has a copy of the class token; the copies are averaged
         images = torch.cat(
             [
                 repeat(cls, "b 1 c -> (b t) 1 c", t=frames),
@@ -92,7 +94,7 @@ class DividedBlock(nn.Module):
 
 
 class DividedViT(nn.Module):
-    """The transformer itself: (B, 3, T, H, W) to logits (B, classes)."""
+    """Vision transformer with divided space-time attention."""
 
     def __init__(
         self, num_classes: int, frames: int, crop: int, patch: int, width: int, depth: int, heads: int
@@ -109,6 +111,7 @@ class DividedViT(nn.Module):
         self.head = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, T, H, W) to logits (B, classes)."""
         batch, _, frames, _, _ = x.shape
         patches = self.patch_embed(rearrange(x, "b c t h w -> (b t) c h w"))  # (B*T, C, h, w)
         places = fit_places(self.pos_embed, *patches.shape[2:])
@@ -126,10 +129,10 @@ class DividedViT(nn.Module):
 
 @register("timesformer")
 class TimeSformer(VideoNetwork):
-    """TimeSformer; input (B, 3, T, H, W) of any T, H and W of at least `patch`.
+    """TimeSformer; input (B, 3, T, H, W) of any T, and H and W of at least `patch`.
 
-    The embeddings are made for `frames` and `crop`; another clip reads them at the nearest place and time,
-    and those of a checkpoint made for another clip are resampled alike.
+    The embeddings have the size for clips of `frames` x `crop` x `crop`. For clips of other sizes, and from
+    checkpoints of other sizes, they are resampled (nearest neighbour).
     """
 
     def __init__(
@@ -146,7 +149,7 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Take keys with or without ``model.``, and embeddings of another grid or number of frames."""
+        """Add a missing prefix ``model.`` and resample embeddings of another grid or number of frames."""
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

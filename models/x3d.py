@@ -14,18 +14,21 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-BOTTLENECK = 2.25  # inner width of a block over its outer width
-HEAD_WIDTH = 2048
+BOTTLENECK = 2.25  # inner channels of a block divided by its output channels
+HEAD_WIDTH = 2048  # channels before the classifier
 
 
 def squeezed(width: int) -> int:
-    """Width inside squeeze-and-excitation: the multiple of 8 nearest to a sixteenth, at least 0.9 of that."""
+    """Return the channels inside squeeze-and-excitation: the multiple of 8 nearest to `width` / 16.
+
+    The next multiple is taken if the nearest is below 0.9 * `width` / 16.
+    """
     rounded = max(8, int(width / 16 + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width / 16 else rounded
 
 
 class Stem(nn.Module):
-    """A spatial convolution, then a depthwise one over time."""
+    """A spatial convolution, then a depthwise temporal convolution."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -33,12 +36,13 @@ class Stem(nn.Module):
         self.conv = nn.Conv3d(width, width, (5, 1, 1), padding=(2, 0, 0), groups=width, bias=False)
         self.bn = nn.BatchNorm3d(width)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, 3, T, H, W) -> (B, width, T, H/2, W/2)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, 3, T, H, W) to (B, width, T, H/2, W/2)."""
         return F.relu(self.bn(self.conv(self.conv_xy(x))), inplace=True)
 
 
 class SqueezeExcite(nn.Module):
-    """Scale every channel by what the whole clip holds of all channels."""
+    """Squeeze-and-excitation: scale every channel by a weight from the means of all channels."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -46,21 +50,22 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv3d(squeezed(width), width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        clip = x.mean(dim=(2, 3, 4), keepdim=True)  # (B, C, 1, 1, 1)
-        return x * self.fc2(F.relu(self.fc1(clip))).sigmoid()
+        """Map (B, C, T, H, W) to (B, C, T, H, W)."""
+        means = x.mean(dim=(2, 3, 4), keepdim=True)  # (B, C, 1, 1, 1)
+        return x * self.fc2(F.relu(self.fc1(means))).sigmoid()
 
 
 class Block(nn.Module):
-    """Inverted bottleneck around a depthwise 3x3x3 convolution, added to its input."""
+    """Residual inverted bottleneck around a depthwise 3x3x3 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, excite: bool):
         super().__init__()
         inner, strides = int(BOTTLENECK * outputs), (1, stride, stride)
-        self.branch1 = self.branch1_bn = None
-        if stride > 1 or inputs != outputs:
+        self.projected = stride > 1 or inputs != outputs
+        if self.projected:
             self.branch1 = nn.Conv3d(inputs, outputs, 1, strides, bias=False)
             self.branch1_bn = nn.BatchNorm3d(outputs)
-        layers = OrderedDict(
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
             a=nn.Conv3d(inputs, inner, 1, bias=False),
             a_bn=nn.BatchNorm3d(inner),
             a_relu=nn.ReLU(inplace=True),
@@ -75,12 +80,13 @@ class Block(nn.Module):
         self.branch2 = nn.Sequential(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = x if self.branch1 is None else self.branch1_bn(self.branch1(x))
+        """Map (B, inputs, T, H, W) to (B, outputs, T, H/s, W/s) for the stride s."""
+        shortcut = self.branch1_bn(self.branch1(x)) if self.projected else x
         return F.relu(shortcut + self.branch2(x), inplace=True)
 
 
 class Head(nn.Module):
-    """Pool over `pool` (t, h, w) frames and cells, then classify every position that is left."""
+    """Average over a sliding window of `pool` (t, h, w) positions, then classify every window."""
 
     def __init__(self, width: int, num_classes: int, pool: Sequence[int]):
         super().__init__()
@@ -92,8 +98,9 @@ class Head(nn.Module):
         self.projection = nn.Linear(HEAD_WIDTH, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, T, H, W) to logits (B, t, h, w, classes)."""
         x = F.relu(self.conv_5_bn(self.conv_5(x)), inplace=True)
-        # a clip smaller than those trained on is pooled whole
+        # the window is never larger than the map
         kernel = [min(k, n) for k, n in zip(self.pool, x.shape[2:], strict=True)]
         x = F.relu(self.lin_5(F.avg_pool3d(x, kernel, stride=1)), inplace=True)
         return self.projection(x.permute(0, 2, 3, 4, 1))  # b c t h w -> b t h w classes
@@ -101,14 +108,24 @@ class Head(nn.Module):
 
 @register("x3d")
 class X3D(VideoNetwork):
-    """X3D; input (B, 3, T, H, W). `depths`: blocks of stages 2 to 5; `pool`: the head's window."""
+    """X3D; input (B, 3, T, H, W).
+
+    Parameters
+    ----------
+    depths
+        Numbers of blocks of stages 2 to 5.
+    pool
+        Pooling window of the head, (t, h, w).
+    width
+        Number of channels of stages 1 and 2; it doubles from stage to stage after that.
+    """
 
     def __init__(self, num_classes: int, depths: Sequence[int], pool: Sequence[int], width: int = 24):
         super().__init__()
-        widths = [width, *(width * 2**i for i in range(len(depths)))]  # the first two stages are equally wide
+        widths = [width, *(width * 2**i for i in range(len(depths)))]
         self.s1 = nn.Sequential(OrderedDict(pathway0_stem=Stem(3, width)))
         for s, depth in enumerate(depths):
-            blocks = OrderedDict()
+            blocks: OrderedDict[str, nn.Module] = OrderedDict()
             for i in range(depth):
                 inputs = widths[s + 1] if i else widths[s]
                 blocks[f"pathway0_res{i}"] = Block(
@@ -119,11 +136,11 @@ class X3D(VideoNetwork):
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"s{s + 1}"),)) for s, w in enumerate(widths)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions that the head sees."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's positions."""
         return self.logit_map(x).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Logits at every position of the head's window, (B, t, h, w, classes)."""
+        """Return logits at every position of the head's window, (B, t, h, w, classes)."""
         for module in self.children():  # s1 .. s5, head
             inputs = module(inputs)
         return inputs

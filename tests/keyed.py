@@ -1,7 +1,6 @@
-"""Weights and inputs that anyone can draw again from names: each tensor comes from a numpy RandomState
-seeded by its name.
+"""Reproducible weights and inputs: each tensor comes from a numpy RandomState seeded by its name.
 
-The stored golden outputs were made with these; numpy keeps the legacy RandomState bit-stable.
+The stored golden outputs were made with these tensors; numpy keeps the legacy RandomState bit-stable.
 """
 
 from __future__ import annotations
@@ -64,6 +63,12 @@ def keyed_video(name: str, shape) -> Tensor:  # (B, C, T, H, W)
 
 def keyed_image(name: str, shape) -> Tensor:  # (..., C, H, W)
     return _blocks(name, tuple(shape), {len(shape) - 2: 16, len(shape) - 1: 16})
+
+
+def probabilities(net, inputs) -> Tensor:
+    """Class probabilities of the original's test mode, (B, classes): the mean of a softmax per position."""
+    scores = net.logit_map(inputs).softmax(dim=-1)
+    return scores.mean(dim=tuple(range(1, scores.dim() - 1))) if scores.dim() > 2 else scores
 
 
 def _blocks(name: str, shape: tuple[int, ...], cell: dict[int, int]) -> Tensor:

@@ -189,9 +189,9 @@ def test_stages_by_path_or_pattern(patterns, expected):
 @pytest.mark.parametrize(
     "kind, patterns, line",
     [
-        (CNN, ["layer3"], "no module 'layer3' runs; nearest known: layer"),
+        (CNN, ["layer3"], "the network runs no module 'layer3'; nearest known: layer"),
         (CNN, ["relu"], "'relu' cannot be read: it runs 5 times"),
-        (TimeFirst, ["mix"], "'mix' cannot be read: it has no axis of clips"),
+        (TimeFirst, ["mix"], "'mix' cannot be read: it has no batch axis"),
     ],
 )
 def test_stages_that_are_not_there(kind, patterns, line):
@@ -575,7 +575,7 @@ def test_huggingface_refusals(transformers, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"model=huggingface \(.*nowhere\)"):
         build_model("huggingface", network=str(tmp_path / "nowhere"))
     save(transformers, tmp_path, "VideoMAE", head=False, preprocessor=False)
-    with pytest.raises(UserError, match="does not say its input: give model.input.mean, model.input.std"):
+    with pytest.raises(UserError, match="does not declare its input: give model.input.mean, model.input.std"):
         build_model("huggingface", network=str(tmp_path))
     said = {"mean": [0.5] * 3, "std": [0.2] * 3}
     assert build_model("huggingface", network=str(tmp_path), input=said).input_spec.crop == 32
@@ -587,8 +587,8 @@ def test_huggingface_refusals(transformers, tmp_path, monkeypatch):
         build_model("huggingface", network=str(tmp_path), input=said, checkpoint="pretrained")
 
 
-def test_huggingface_beside_the_project_s_own_datasets_folder(transformers, tmp_path):
-    # what that package's look-up of its own `datasets` finds here
+def test_huggingface_where_no_package_datasets_is_installed(transformers, tmp_path):
+    # transformers then finds the checkout's folder; test_user_packages.py covers an installed package
     found = importlib.util.find_spec("datasets").origin
     assert Path(found) == Path(configs.__file__).parents[1] / "datasets" / "__init__.py"
     save(transformers, tmp_path, "Timesformer", head=True)
@@ -604,7 +604,7 @@ def test_a_package_that_does_not_go_with_this_torch_is_one_line(monkeypatch):
     for module in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(UserError, match=r"beside torch .* \(operator torchvision::nms does not exist\)"):
+    with pytest.raises(UserError, match=r"with torch .* \(operator torchvision::nms does not exist\)"):
         build_model("torchvision", network="r3d_18")
 
 

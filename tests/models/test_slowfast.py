@@ -12,6 +12,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.models import build_model
 from static_dynamic.models.checkpoints import load_state
 from static_dynamic.models.slowfast import NonLocal
+from tests.keyed import probabilities
 
 # row -> parameters in millions and, where published, the cost of a 256-pixel clip in 1e9 multiply-adds
 SIZES = {
@@ -229,7 +230,7 @@ def test_head_classifies_every_window(side, cells):
         scores = net.logit_map(clip)
         assert scores.shape == (1, 1, cells, cells, 5)
         assert torch.allclose(net(clip), scores.mean(dim=(1, 2, 3)))
-        assert torch.allclose(net.probabilities(clip), scores.softmax(-1).mean(dim=(1, 2, 3)))
+        assert torch.allclose(probabilities(net, clip), scores.softmax(-1).mean(dim=(1, 2, 3)))
         maps = clip
         for module in (net.s1, net.s2, net.s3, net.s4, net.s5):
             maps = module(maps)

@@ -276,7 +276,7 @@ def test_gated_fusion_against_loops(use_global):
 def test_convex_gates_against_loops(joint):
     image, flow = (doubles(seed, 1, 32, 8, 9) for seed in (1, 2))
     module = filled(ConvexGates(32, 4, joint_maximum=joint))
-    ours = module(image, flow)
+    ours = module.weighted(image, flow)
     means = torch.cat([image, flow], dim=1)[0].flatten(1).mean(1)
     hidden = pointwise(module.channel.fc1, means).clamp(min=0)
     share = torch.sigmoid(pointwise(module.channel.fc2, hidden))[:, None, None]
