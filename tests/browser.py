@@ -1,4 +1,4 @@
-"""A headless Chromium for tests, driven over its debugging pipe; nothing but the standard library."""
+"""A headless Chromium for tests, controlled over its debugging pipe with the standard library alone."""
 
 import json
 import os
@@ -12,7 +12,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 class Browser:
-    """One page; what it logged, threw and asked for is kept in ``events``."""
+    """A browser with one page; ``events`` holds its log entries, exceptions and network requests."""
 
     def __init__(self, profile):
         binary = next((path for name in NAMES if (path := shutil.which(name))), None)
@@ -75,16 +75,16 @@ class Browser:
             self.events.append(self._receive())
 
     def evaluate(self, expression):
-        """The value of a JavaScript expression in the page."""
+        """Return the value of a JavaScript expression in the page."""
         return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
 
     def settle(self):
-        """Wait until the page is drawn, and events of scrolling have been handled."""
+        """Wait until the page is drawn and scroll events are handled."""
         frames = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
         self.call("Runtime.evaluate", expression=frames, awaitPromise=True)
 
     def of(self, *methods):
-        """The events of some kinds since the page was opened."""
+        """Return the parameters of the events of some methods since the page was opened."""
         return [e["params"] for e in self.events if e.get("method") in methods]
 
     def close(self):

@@ -1,4 +1,4 @@
-"""The original's class feature pyramids, as stored: networks with keyed weights, graphs, single steps."""
+"""Stored class feature pyramids of the original: graphs of networks with keyed weights, single steps."""
 
 import json
 import zlib
@@ -15,7 +15,7 @@ def unpacked(stored):
 
 
 def golden_graph(name, **options):
-    """What is stored of one network; that network; its input."""
+    """Return the stored results of one network, the network and its input."""
     golden = torch.load(GOLDEN / f"cfp_graph_{name}.pt", weights_only=True)
     golden |= {key: unpacked(golden[key]) for key in ("graphs", "kernels")}
     weights = golden["weights_name"]
@@ -25,7 +25,7 @@ def golden_graph(name, **options):
 
 
 def golden_steps():
-    """Single steps, and one graph by depth: kernels and activations as tensors."""
+    """Return the stored single steps, and one graph at several depths, with their tensors."""
     golden = torch.load(GOLDEN / "cfp_backstep_cases.pt", weights_only=True)
     cases, graph = unpacked(golden["cases"]), unpacked(golden["graph"])
     rest = golden["values"]

@@ -120,7 +120,7 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return those of a level's layers that have the input of another branch's next layer."""
+        """Return the layers that wait for a parallel layer, which another layer of `names` reads."""
         parallel = {
             self.layers[source].inputs: name for name in names for source in self.layers[name].sources
         }
@@ -275,10 +275,12 @@ def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]
 
 
 def _permuted(args, source, x, axis):
+    """Return the channel axis after ``permute``."""
     return [d % x.dim() for d in args[1]].index(axis)
 
 
 def _swapped(args, source, x, axis):
+    """Return the channel axis after ``transpose``."""
     a, b = (d % x.dim() for d in (args[1:] or (0, 1)))
     return {a: b, b: a}.get(axis, axis)
 
@@ -291,6 +293,7 @@ def _viewed(args, source, x, axis):
 
 
 def _reduced(args, source, x, axis):
+    """Return the channel axis after a reduction over other axes; None if the channels are reduced."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}

@@ -159,7 +159,7 @@ def sweep(comparison: Comparison) -> Figure:
 
 
 def training(comparison: Comparison) -> Figure | None:
-    """Draw the scores of the shown stages over training iterations; None if fewer than two are known."""
+    """Draw the scores of the shown stages over training iterations; None without two known numbers."""
     shown = comparison.layers[comparison.layers["shown"]].merge(
         comparison.runs[["run", "network", "iterations"]]
     )

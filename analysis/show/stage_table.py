@@ -25,7 +25,7 @@ def candidate_rows(
             "stage": ", ".join(stages.get(path, [])),
         }
         for path, candidate in find_candidates(net, layout, leading_tokens).items()
-        if f"{path}." != net.prefix  # a wrapped network as a whole
+        if f"{path}." != net.prefix  # leave out the wrapped network as a whole
     ]
 
 

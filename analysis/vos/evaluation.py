@@ -161,10 +161,8 @@ def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float
             raise UserError(
                 "one frame does not fit in the device's memory: give a smaller crop_size"
             ) from error
-    halves = (
-        slice(items // 2),
-        slice(items // 2, items),
-    )  # the memory of the failed attempt is free again here
+    # Here, outside of the except block, the memory of the failed attempt is free again.
+    halves = slice(items // 2), slice(items // 2, items)
     return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
 
 

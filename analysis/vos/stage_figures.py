@@ -95,6 +95,7 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
 
 
 def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
+    """Return one pgfplots axis; `legend` adds the entries of the common legend."""
     low, high = _range(table)
     ticks = ", ".join(str(y) for y in range(int(low), int(high) + 1, TICK))
     bars = "error bars/.cd, y dir=both, y explicit"
@@ -236,6 +237,7 @@ def draw_prior(prior: NDArray, path: Path, title: str) -> None:
 
 
 def _line(factor: str) -> dict:
+    """Return colour and marker of a factor."""
     return {"color": COLOURS[factor], "marker": MARKERS[factor]}
 
 

@@ -184,10 +184,7 @@ def test_headlines_say_no_more_than_the_intervals():
     stage = pd.Series(
         values | {"score_static": 0.4, "score_static_low": 0.35, "score_static_high": 0.45}, name="s"
     )
-    assert (
-        "s encodes appearance (static score 0.40, 95 % interval 0.35 to 0.45) more"
-        in headline(stage)
-    )
+    assert "s encodes appearance (static score 0.40, 95 % interval 0.35 to 0.45) more" in headline(stage)
     assert "Units: under 1\u00a0% joint." in headline(stage)
     assert "do not show which" in headline(stage.replace(0.35, 0.25))
     swapped = stage.rename(lambda c: c.translate(str.maketrans("", "")))

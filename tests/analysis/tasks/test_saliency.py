@@ -211,8 +211,8 @@ def test_importance_is_the_sum_over_all_ways():
 
 
 def test_what_a_blank_clip_shows_is_not_drawn():
-    draw = np.random.default_rng(0)
-    blank = draw.random((2, 7, 7)).astype(np.float32)
+    rng = np.random.default_rng(0)
+    blank = rng.random((2, 7, 7)).astype(np.float32)
     blank[-1, :2, -2:] = 3000
     action = np.zeros_like(blank)
     action[:, 3, 2] = 5
@@ -221,7 +221,7 @@ def test_what_a_blank_clip_shows_is_not_drawn():
     assert shown[-1, :2, -2:].max() == 0 and shown.max() == 1
     for nothing in (blank, np.full_like(blank, np.nan)):
         assert not scaled(nothing, blank).any()
-    frames = draw.integers(0, 255, (2, 7, 7, 3)).astype(np.uint8)
+    frames = rng.integers(0, 255, (2, 7, 7, 3)).astype(np.uint8)
     assert np.array_equal(overlay(frames, np.zeros((2, 7, 7))), frames)
 
 
@@ -313,8 +313,8 @@ def branches(padded=False):
 
 
 def clip_of(net, seed=0):
-    draw = torch.Generator().manual_seed(seed)
-    return net.example_input(lambda shape: torch.randn(shape, generator=draw))
+    rng = torch.Generator().manual_seed(seed)
+    return net.example_input(lambda shape: torch.randn(shape, generator=rng))
 
 
 def test_a_kernel_is_a_unit_where_it_is_a_channel_of_a_stage():
@@ -333,8 +333,8 @@ def test_a_kernel_is_a_unit_where_it_is_a_channel_of_a_stage():
 )
 def test_units_of_stages_have_the_activations_of_their_kernels(name, side, depth):
     net = build_model(name, num_classes=12)
-    draw = torch.Generator().manual_seed(1)
-    video = torch.randn(1, 3, net.input_spec.frames, side, side, generator=draw)
+    rng = torch.Generator().manual_seed(1)
+    video = torch.randn(1, 3, net.input_spec.frames, side, side, generator=rng)
     inputs = net.prepare(video)
     pyramid = class_feature_pyramid(net, inputs, 3, theta=0.9, depth=depth)
     kernels = stage_kernels(net, pyramid.clip.path).rename(columns={"unit": "column"})
@@ -375,10 +375,10 @@ def test_kernels_are_counted_by_their_class():
 
 
 def test_shares_over_clips_with_intervals_over_videos():
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     rows = []
     for clip in range(40):  # two clips a video, a third of whose kernels is dynamic
-        dynamic = draw.binomial(30, 1 / 3)
+        dynamic = rng.binomial(30, 1 / 3)
         about = {"clip": f"c{clip}", "cluster": f"v{clip // 2}", "label": "ab"[clip % 2]}
         zeros = dict.fromkeys(UNIT_CLASSES, 0)
         rows.append(

@@ -56,11 +56,11 @@ def tree(tmp_path):
             for k, stage in enumerate(STAGES)
         ]
         (final / f"net_a_final_{seed:03d}.txt").write_text("".join(rows))
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     scores, classes = (root / kind / "net_a" for kind in ("idv_scores", "joint_encoding"))
     scores.mkdir(parents=True), classes.mkdir(parents=True)
     for stage in STAGES:
-        r = draw.uniform(-0.2, 1, (50, 2))
+        r = rng.uniform(-0.2, 1, (50, 2))
         r[0] = np.nan
         e = np.exp(np.column_stack([r, np.ones(50)]))
         np.save(scores / f"{stage}.npy", e / e.sum(1, keepdims=True))
