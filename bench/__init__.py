@@ -1,1 +1,1 @@
-"""Measured numbers, each a ratio within one run; run by hand, results in RESULTS.md."""
+"""Benchmarks, run by hand: each prints ratios measured within one run. RESULTS.md holds the results."""

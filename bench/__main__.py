@@ -1,27 +1,27 @@
-"""Everything about speed in one table, for this machine's device.
+"""Measure the speed of extraction on this machine, as one table.
 
     python -m bench [--models NAME ...] [--device cuda] [--write]
 
-The data set is made here and the weights are random: neither changes what an operation costs. A round takes
-everything in turn, and sums over rounds are compared, so that other work on the machine weighs on all alike.
+Videos are synthetic and weights are random, which does not change the cost of an operation. Each round runs
+all cases, and sums over rounds are compared, so that other work on the machine affects all cases alike. The
+cases:
 
-* bare: forward passes of one batch that is on the device already, at the best batch size;
-* ours: extraction of every stage, from disk, and on a GPU also from frames in memory (a warm source);
-* fast (``--fast``): ours with precision=bf16 tune=true, what of it was taken;
-* plain: the paper's procedure (bench/plain.py), with all its five runs;
-* width: the same for intervals of the same width (bench/widths.py, on a factorial run that is given).
+* bare: forward passes of one batch that is already on the device, at the best batch size;
+* extraction: extraction of every stage from disk; on a GPU also from frames in memory ("cached");
+* tuned (``--tuned``): extraction with precision=bf16 tune=true, as far as these options pass their checks;
+* baseline: the paper's procedure (bench/baseline.py) with its five runs, one per stage;
+* equal width: extraction / baseline for intervals of equal width (bench/widths.py, with ``--run``).
 
-``--scale 0.5`` halves frames, size and crop alike: decoding and computing both cost a quarter, and their
-ratio stays.
+``--scale 0.5`` halves the frames and the network's input size. Decoding and computing both cost a quarter,
+so that their ratio stays.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import logging
 import os
 import platform
+import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
@@ -31,59 +31,61 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from bench.meters import peak_of, sampled, timed
-from bench.plain import plain
-from bench.videos import FRAMES, STYLES, make_set, warm_up
+from bench.baseline import run_baseline
+from bench.inputs import FRAMES, STYLES, cached, make_videos, new_store, stages_of
+from bench.meters import gpu_load, peak_memory, timed
 from bench.widths import clips_needed
 from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.forward import Reader
-from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show.text import align
+from static_dynamic.command import Options, command
 from static_dynamic.datasets import ClipList, make_views
-from static_dynamic.device import without_tf32
+from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.files import write_text
 from static_dynamic.models import VideoNetwork, build_model
 from static_dynamic.spacing import evenly_spaced
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
-BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # tried
+BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes that are tried
 HEIGHT, WIDTH = 256, 340
-EQUAL_PAIRS, EQUAL_WIDTH, WARM_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5  # what is to be reached
+# Targets for the ratios in the table.
+EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
 
 
+@command
 def main() -> None:
-    """Measure and print; with ``--write`` into RESULTS.md too."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--clips", type=int, default=2)
-    parser.add_argument("--repeat", type=int, default=1, help="ours: the list of clips so many times over")
-    parser.add_argument("--seconds", type=float, help="in place of --repeat: how long a bare pass lasts")
-    parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=min(14, os.cpu_count() or 1))
-    parser.add_argument("--no-plain", action="store_true")
-    parser.add_argument("--fast", action="store_true", help="also ours with precision=bf16 tune=true")
+    """Measure and print; with ``--write`` also update RESULTS.md."""
+    parser = Options(__doc__)
+    parser.add_argument("--models", nargs="+", default=MODELS, help="default: " + " ".join(MODELS))
+    parser.add_argument("--device", help=f"{DEVICES} (default: a GPU if present)")
+    parser.add_argument("--clips", type=int, default=2, help="synthetic videos (default: 2)")
+    parser.add_argument("--repeat", type=int, default=1, help="repetitions of the views per round")
     parser.add_argument(
-        "--whole", action="store_true", help="plain: passes that go on to the end, whatever stage is read"
+        "--seconds", type=float, help="choose --repeat so that the bare passes take this long"
     )
-    parser.add_argument("--run", type=Path, nargs="*", default=[], help="for widths: one a model")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--scale", type=float, default=1.0, help="factor for frame and input size")
+    parser.add_argument("--rounds", type=int, default=2, help="default: 2")
+    parser.add_argument(
+        "--workers", type=int, default=min(14, os.cpu_count() or 1), help="decoding processes"
+    )
+    parser.add_argument("--no-baseline", action="store_true", help="leave the baseline out")
+    parser.add_argument("--tuned", action="store_true", help="also run with precision=bf16 tune=true")
+    parser.add_argument(
+        "--whole-passes", action="store_true", help="baseline: forward passes do not end after the stage"
+    )
+    parser.add_argument("--run", type=Path, nargs="*", default=[], help="factorial runs, one per model")
+    parser.add_argument("--write", action="store_true", help="update RESULTS.md")
     given = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    without_tf32()
-    device = torch.device(given.device)
+    device = choose_device(given.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         shape = (round(HEIGHT * given.scale), round(WIDTH * given.scale))
-        clips = make_set(Path(folder), given.clips, *shape)
+        clips = make_videos(Path(folder), given.clips, *shape)
         for i, name in enumerate(given.models):
             net = scaled(build_model(name), given.scale)
             row = measure(name, net, clips, device, given)
-            if i < len(given.run) and "ours/plain" in row:
+            if i < len(given.run) and "extraction/baseline" in row:
                 row |= at_equal_width(row, given.run[i])
             rows.append(row)
             print(align([{k: v for k, v in row.items() if not k.startswith("_")}]), flush=True)
@@ -94,14 +96,14 @@ def main() -> None:
 
 
 def scaled(net: VideoNetwork, scale: float) -> VideoNetwork:
-    """The network with a smaller input."""
+    """Scale the input size of a network."""
     spec = net.input_spec
     net.input_spec = replace(spec, size=round(spec.size * scale), crop=round(spec.crop * scale))
     return net
 
 
 def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device, given) -> dict:
-    """One row of the table."""
+    """Measure one network; return its row of the table."""
     spec = net.input_spec
     window = max(FRAMES, *spec.pathways.values())
     views, pairs = make_views(clips.clips, STYLES, spec.pathways, n_sample_frames=window)
@@ -109,45 +111,45 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
     batch, rate = best_batch(net, device)
     repeat = max(1, round(given.seconds * rate / len(views))) if given.seconds else given.repeat
     views = views.loc[np.tile(views.index, repeat)].reset_index(drop=True)
-    spent: dict[str, float] = defaultdict(float)
-    sources = {"ours": clips} | ({"warm": warm_up(clips)} if device.type == "cuda" else {})
+    spent: dict[str, float] = defaultdict(float)  # seconds per case
+    sources = {"extraction": clips} | ({"cached": cached(clips)} if device.type == "cuda" else {})
     options = {"device": device, "batch_size": batch, "num_workers": given.workers}
     count = len(pairs)
     shown = net.shown_stages({"path": "cat"})
-    # runs of whole passes cost the same whatever stage they read: one is measured
-    stages, weight = (shown[-1:], len(shown)) if given.whole else (shown, 1)
-    busy, peaks = [], []
+    # Whole passes cost the same for every stage: measure one, multiply by the number of stages.
+    stages, weight = (shown[-1:], len(shown)) if given.whole_passes else (shown, 1)
+    loads, peaks = [], []
 
-    def ours(source: ClipList) -> None:
+    def extraction(source: ClipList) -> None:
         with tempfile.TemporaryDirectory() as folder:
-            extract(net, source, views, new_store(folder, net, views, pairs), **options)
+            extract(net, source, views, new_store(folder, stages_of(net), views, pairs), **options)
 
-    def fast() -> dict:
+    def tuned() -> dict:
         with tempfile.TemporaryDirectory() as folder:
-            store = new_store(folder, tuned, views, pairs, **chosen)
-            extract(tuned, clips, views, store, **options, precision="bf16", tune=True)
+            store = new_store(folder, stages_of(tuned_net), views, pairs, **chosen)
+            extract(tuned_net, clips, views, store, **options, precision="bf16", tune=True)
             return {"computed_with": store.manifest["computed_with"]}
 
-    ours(clips)  # warm: files in the page cache, kernels chosen
-    if given.fast:
-        tuned, chosen = copy.deepcopy(net), {}
-        chosen = fast()
+    extraction(clips)  # warm-up: fills the page cache and lets torch choose kernels
+    if given.tuned:
+        tuned_net, chosen = copy.deepcopy(net), {}
+        chosen = tuned()
     for _ in tqdm(range(given.rounds), desc=name):
         spent["bare"] += timed(lambda: bare(net, device, batch, len(views)), device)
         for kind, source in sources.items():
-            with sampled(device) as load, peak_of(device) as peak:
-                spent[kind] += timed(lambda source=source: ours(source), device)
-            busy.append(np.mean(load) if load else np.nan)
+            with gpu_load(device) as load, peak_memory(device) as peak:
+                spent[kind] += timed(lambda source=source: extraction(source), device)
+            loads.append(np.mean(load) if load else np.nan)
             peaks.append(peak)
-        if given.fast:
-            spent["fast"] += timed(fast, device)
+        if given.tuned:
+            spent["tuned"] += timed(tuned, device)
         if device.type == "cuda":
             spent["bf16"] += timed(lambda: bare(net, device, batch, len(views), torch.bfloat16), device)
-        if not given.no_plain:
+        if not given.no_baseline:
             share = max(2, count // given.rounds)
             for stage in stages:
-                spent["plain"] += timed(
-                    lambda stage=stage, share=share: plain(
+                spent["baseline"] += timed(
+                    lambda stage=stage, share=share: run_baseline(
                         net,
                         clips,
                         window=window,
@@ -158,69 +160,62 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
                     ),
                     device,
                 )
-            spent["plain pairs"] += share
+            spent["baseline pairs"] += share
     read = given.rounds * len(views)
     row = {
         "network": name,
         "clip": " x ".join(map(str, (spec.frames, *spec.shape))),
         "batch": batch,
         "bare, clips/s": f"{read / spent['bare']:.2f}",
-        "ours, clips/s": f"{read / spent['ours']:.2f}",
-        "ours/bare": f"{spent['bare'] / spent['ours']:.3f}",
+        "extraction, clips/s": f"{read / spent['extraction']:.2f}",
+        "extraction/bare": f"{spent['bare'] / spent['extraction']:.3f}",
     }
     if device.type == "cuda":
-        row["warm/bare"] = f"{spent['bare'] / spent['warm']:.3f}"
-        row["busy, %"] = f"{np.nanmean(busy):.0f}"
+        row["cached/bare"] = f"{spent['bare'] / spent['cached']:.3f}"
+        row["GPU load, %"] = f"{np.nanmean(loads):.0f}"
         row["bf16/fp32"] = f"{spent['bare'] / spent['bf16']:.2f}"
-        row["bf16 gate"] = gate(net, clips, views, device)
-    if given.fast:
+        row["bf16 check"] = bf16_check(net, clips, views, device)
+    if given.tuned:
         used = chosen["computed_with"]
-        row["fast, clips/s"] = f"{read / spent['fast']:.2f}"
-        row["(with)"] = ", ".join([used["precision"], *used["kernels"]])
+        row["tuned, clips/s"] = f"{read / spent['tuned']:.2f}"
+        row["tuned with"] = ", ".join([used["precision"], *used["kernels"]])
     row["memory, GiB"] = f"{max(p[0] for p in peaks):.2f}"
-    if not given.no_plain:
-        pair_ours = spent["ours"] / (given.rounds * count * repeat)
-        pair_plain = weight * spent["plain"] / spent["plain pairs"]
+    if not given.no_baseline:
+        ours = spent["extraction"] / (given.rounds * count * repeat)
+        baseline = weight * spent["baseline"] / spent["baseline pairs"]
         row |= {
-            "ours, s/pair": f"{pair_ours:.3f}",
-            "plain, s/pair": f"{pair_plain:.3f}",
-            "ours/plain": f"{pair_ours / pair_plain:.3f}",
-            "_clip": (spent["ours"] / (given.rounds * len(clips.clips) * repeat), pair_plain),
+            "extraction, s/pair": f"{ours:.3f}",
+            "baseline, s/pair": f"{baseline:.3f}",
+            "extraction/baseline": f"{ours / baseline:.3f}",
+            "_clip": (spent["extraction"] / (given.rounds * len(clips.clips) * repeat), baseline),
         }
-        if given.fast:
-            row["fast/plain"] = f"{pair_ours / pair_plain * spent['fast'] / spent['ours']:.3f}"
+        if given.tuned:
+            row["tuned/baseline"] = f"{ours / baseline * spent['tuned'] / spent['extraction']:.3f}"
     return row
 
 
 def at_equal_width(row: dict, run: Path) -> dict:
-    """The time of ours over that of plain where both give intervals of the same width."""
+    """Return the time ratio extraction / baseline for intervals of equal width: median and worst score."""
     needed = clips_needed(run, "factorial").to_numpy()
-    ours, per_pair = row["_clip"]  # seconds a clip with all its views; seconds a clip with its one pair
+    ours, per_pair = row["_clip"]  # seconds per clip: with all its views; with one pair (baseline)
     ratios = needed * ours / per_pair
-    return {"at equal width": f"{np.median(ratios):.3f}", "(worst score)": f"{ratios.max():.3f}"}
-
-
-def new_store(folder: str, net: VideoNetwork, views, pairs, **noted) -> Store:
-    """An empty run, whose manifest holds what is `noted`."""
-    stages = {name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()}
-    manifest = {"identity": {}, "stages": stages, "skipped_views": [], **noted}
-    return Store.create_or_resume(Path(folder), manifest, views, pairs)
+    return {"at equal width": f"{np.median(ratios):.3f}", "worst score": f"{ratios.max():.3f}"}
 
 
 @torch.inference_mode()
 def bare(
     net: VideoNetwork, device: torch.device, batch: int, views: int, dtype: torch.dtype | None = None
 ) -> None:
-    """Forward passes over so many views, on one batch that is on the device."""
+    """Run forward passes for `views` views, always on the same batch on the device."""
     inputs = net.example_input(lambda shape: torch.randn(shape, device=device), batch)
     deepest = list(net.stages)[-1]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         for _ in range(-(-views // batch)):
-            net.read(inputs, [deepest])  # all but the head, which pools over more than a small crop has
+            net.read(inputs, [deepest])  # without the head, whose pooling needs a larger crop
 
 
 def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
-    """The batch size with most clips a second, and how many."""
+    """Return the fastest batch size and its clips per second."""
     rates = {}
     for batch in BATCHES[device.type]:
         views = 2 * batch if device.type == "cuda" else 8
@@ -235,8 +230,8 @@ def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
     return best, rates[best]
 
 
-def gate(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
-    """Whether bf16 says the same as fp32, on a batch of views."""
+def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
+    """Compare bf16 to fp32 on a batch of views, as extraction does: ``passes`` or ``fails``."""
     rows = evenly_spaced(8, len(views), np.trunc)
     batch = clips.batches(views, rows, len(rows), net.input_spec)[0]
     passed = Reader(net, list(net.stages), device).try_bf16(clips.to_inputs(batch, net.input_spec, device))
@@ -244,7 +239,7 @@ def gate(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str
 
 
 def report(rows: list[dict], device: torch.device, given) -> str:
-    """The section of RESULTS.md."""
+    """Format the section of RESULTS.md."""
     where = (
         torch.cuda.get_device_name(device)
         if device.type == "cuda"
@@ -252,15 +247,15 @@ def report(rows: list[dict], device: torch.device, given) -> str:
     )
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [
-        f"## `python -m bench{' --no-plain' * given.no_plain}`: {where}, torch {torch.__version__}",
+        f"## `python -m bench{' --no-baseline' * given.no_baseline}`: {where}, torch {torch.__version__}",
         "",
         f"Frames of {round(WIDTH * given.scale)} x {round(HEIGHT * given.scale)} (jpg), windows of {FRAMES}; "
-        f"{given.workers} processes decode; {given.rounds} rounds; TF32 off"
-        + ("; times are those of processors" if device.type == "cpu" else "")
-        + ". `ours/plain`: time for all five "
-        f"stages at an equal number of pairs (to reach: {EQUAL_PAIRS:.3f}), `at equal width` of intervals "
-        f"({EQUAL_WIDTH:.2f}; median over stages and scores); `warm/bare` {WARM_RATIO:.2f}; `bf16/fp32` "
-        f"{BF16_GAIN:.1f} where the gate passes.",
+        f"{given.workers} decoding processes; {given.rounds} rounds; TF32 off"
+        + ("; times are CPU times" if device.type == "cpu" else "")
+        + ". Time ratios: `extraction/baseline` for all five stages at an equal number of pairs (target "
+        f"{EQUAL_PAIRS:.3f}); `at equal width` of the intervals (target {EQUAL_WIDTH:.2f}; median over "
+        "stages and scores). Speed ratios: `extraction/bare`, `cached/bare` (target "
+        f"{CACHED_RATIO:.2f}), `bf16/fp32` (target {BF16_GAIN:.1f} where the bf16 check passes).",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -270,7 +265,7 @@ def report(rows: list[dict], device: torch.device, given) -> str:
 
 
 def write_section(path: Path, section: str) -> None:
-    """Put a section in place of the one with the same heading, or at the end."""
+    """Replace the section with the same heading, or append the section."""
     heading = section.splitlines()[0]
     parts = ("\n" + path.read_text(encoding="utf-8")).split("\n## ")
     kept = [part for part in parts[1:] if f"## {part.splitlines()[0]}" != heading]
@@ -279,4 +274,4 @@ def write_section(path: Path, section: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,8 +1,8 @@
-"""The paper's procedure, done plainly, to measure against: for each stage a run of its own; for each pair two
-forward passes, and every frame of the window decoded; all activations in lists.
+"""The paper's procedure in its simple form, as the baseline for speed.
 
-Kinder than the original in two things that cost it more: no gradients are kept, and a forward pass ends after
-its stage.
+Each stage has a separate run. Each pair needs two forward passes and decodes every frame of the window. All
+activations are collected in lists. Two things are faster than in the paper's program: no gradients are
+kept, and a forward pass ends after the stage that is read.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from static_dynamic.analysis.estimate.estimator import Estimate
 from static_dynamic.datasets import ClipList, make_views, preprocess
 from static_dynamic.models import VideoNetwork
 
-BATCH = 2  # the original's default
+BATCH = 2  # default of the paper's program
 
 
 class Pairs(Dataset):
-    """Item i: factor, and both members of pair i as the pathways of the network see them."""
+    """Item i: the factor of pair i, and the inputs of the network's pathways for both members."""
 
     def __init__(self, clips: ClipList, net: VideoNetwork, window: int, count: int):
         self.clips, self.spec, self.window = clips, net.input_spec, window
@@ -43,7 +43,7 @@ class Pairs(Dataset):
     def __getitem__(self, i: int):
         factor, a, b = self.pairs[i]
         first = self._window(a)
-        # shuffled frames are those of the first member; another style is decoded anew
+        # A shuffled member reuses the frames of the first member; another style is decoded separately.
         second = first if a["style"] == b["style"] else self._window(b)
         return factor, self._pathways(a, *first), self._pathways(b, *second)
 
@@ -58,7 +58,7 @@ class Pairs(Dataset):
 
 
 @torch.no_grad()
-def plain(
+def run_baseline(
     net: VideoNetwork,
     clips: ClipList,
     *,
@@ -68,7 +68,7 @@ def plain(
     device: torch.device,
     num_workers: int,
 ) -> Estimate:
-    """One run of the plain procedure: one stage of `count` pairs."""
+    """Estimate one stage from `count` pairs by the simple procedure."""
     source = DataLoader(Pairs(clips, net, window, count), batch_size=BATCH, num_workers=num_workers)
     za, zb, factors = [], [], []
     for factor, *members in source:

@@ -1,17 +1,19 @@
-"""How often the 95 % intervals hold the truth, on simulated runs of which the truth is known.
+"""Measure the coverage of the 95 % intervals of layer scores on simulated runs with a known true score.
 
     python -m bench.coverage [--runs 1000]
 
-Each clip has an effect of its own, each style one on every clip, and clip, style and order interact; units
-are normal, heavy-tailed (Student's t, 4 degrees: no fourth moment, on which the variance of a score depends)
-or rectified. The truth is the mean score of 50 runs of 2,000 clips; with heavy tails it is that of normal
-units, whose variances are the same. Beside our interval stand, of the same replicates, the one of fixed shape
-(bias taken off, Student's t) and plain percentiles.
+The simulated activations are sums of random effects: of clip, of style, of clip x style, of clip x order,
+and of all three. Units are normal, rectified or heavy-tailed (Student's t with 4 degrees of freedom, which
+has no finite fourth moment, although the variance of a score depends on it). The true score is the mean
+over 50 runs of 2,000 clips. For heavy tails it is taken from normal units, which have the same variances.
+
+Three intervals are computed from the same bootstrap replicates: the studentised interval that this project
+reports, an interval of fixed shape (bias-corrected, Student's t), and plain percentiles.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 
 import numpy as np
 import pandas as pd
@@ -24,6 +26,7 @@ from static_dynamic.analysis.estimate.intervals import (
     studentised_interval,
 )
 from static_dynamic.analysis.estimate.moments import Moments
+from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
 STYLES, UNITS, REPLICATES, LEVEL = (1, 2, 3, 4), 20, 500, 0.95
@@ -31,13 +34,11 @@ CLIPS, LARGE = (8, 24, 100, 400), 2000
 KINDS = ("normal", "heavy tails", "rectified")
 
 
-def simulate(clips: int, kind: str, draw: np.random.Generator) -> np.ndarray:
-    """Activations of the factorial views of `clips` clips: (clips * styles * orders, units)."""
+def simulate(clips: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+    """Simulate the activations of a factorial run: (clips * styles * orders, units)."""
 
     def effect(*shape: int) -> np.ndarray:
-        return (
-            draw.standard_t(4, shape) / np.sqrt(2) if kind == "heavy tails" else draw.standard_normal(shape)
-        )
+        return rng.standard_t(4, shape) / np.sqrt(2) if kind == "heavy tails" else rng.standard_normal(shape)
 
     fixed = np.random.default_rng(9)
     loadings, style = fixed.standard_normal((6, UNITS)), 0.8 * fixed.standard_normal((len(STYLES), 1, UNITS))
@@ -53,16 +54,15 @@ def simulate(clips: int, kind: str, draw: np.random.Generator) -> np.ndarray:
 
 
 def pairs_of(clips: int) -> pd.DataFrame:
-    """The pairs of the factorial views of `clips` clips."""
+    """Return the pairs of a factorial run with `clips` clips."""
     listed = [Clip(f"c{i:05d}", "", 0, 16, cluster=f"c{i:05d}") for i in range(clips)]
     return make_views(listed, STYLES, {"rgb": 4}, n_sample_frames=16)[1]
 
 
+@command
 def main() -> None:
-    """Simulate and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Simulate and print the coverage as a table."""
+    parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs
     tables = {clips: pairs_of(clips) for clips in (*CLIPS, LARGE)}
@@ -72,15 +72,15 @@ def main() -> None:
         return Moments.per_cluster(rows, tables[clips], np.arange(clips).repeat(10), clips)
 
     print(
-        "clips  units         truth          ours           fixed shape    percentile     (dynamic, static)"
+        "clips  units         true score     studentised    fixed shape    percentile     (dynamic, static)"
     )
     for kind in KINDS:
-        alike = "normal" if kind == "heavy tails" else kind
-        large = [sums_of(LARGE, alike, 10**6 + i).over_clusters().layer_scores() for i in range(50)]
+        of_truth = "normal" if kind == "heavy tails" else kind
+        large = [sums_of(LARGE, of_truth, 10**6 + i).over_clusters().layer_scores() for i in range(50)]
         truth = np.mean(large, axis=0)
         for clips in CLIPS:
             weights = bootstrap_weights(clips, REPLICATES, 0)
-            held = np.zeros((3, 2))
+            covered = np.zeros((3, 2))
             for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
                 sums = sums_of(clips, kind, run)
                 whole = sums.over_clusters()
@@ -91,10 +91,10 @@ def main() -> None:
                     interval(score, replicates, clips, LEVEL),
                     np.quantile(replicates, [0.025, 0.975], axis=0),
                 ]
-                held += [(low <= truth) & (truth <= high) for low, high in bounds]
-            cells = ["{:.3f}  {:.3f}".format(*pair) for pair in (truth, *(held / runs))]
+                covered += [(low <= truth) & (truth <= high) for low, high in bounds]
+            cells = ["{:.3f}  {:.3f}".format(*pair) for pair in (truth, *(covered / runs))]
             print(f"{clips:5d}  {kind:<12}  {'   '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

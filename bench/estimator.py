@@ -1,17 +1,17 @@
-"""Time and memory of the estimator, with its bootstrap and its permutations, at the size of a large study.
+"""Measure time and memory of the statistics (scores, bootstrap, permutation tests) of a large study.
 
     python -m bench.estimator [--clips 3000 --units 64,256,512,1024,2048 --replicates 1000 --permutations 200]
-    python -m bench.estimator --information        # the measures of task=information as well
+    python -m bench.estimator --information        # also the measures of task=information
 
-Floor: three sums a factor, each a product of (replicates, clips) and (clips, units): 2 * 6 * R * K * C
-operations, 141e9 at the default size; and one product of two activations for each permutation, pair and unit,
-23e9.
+The activations are random. Operations needed at least: the bootstrap multiplies (replicates, clips) by
+(clips, units) matrices, three per factor, which is 2 * 6 * R * K * C = 141e9 at the default size; the
+permutation test needs one product per permutation, pair and unit, which is 23e9.
 """
 
 from __future__ import annotations
 
-import argparse
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -19,23 +19,23 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.inputs import STYLES, new_store
 from static_dynamic.analysis import estimate_information, estimate_run
-from static_dynamic.analysis.run.store import Store
+from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
-VIEWS = 8
+VIEWS = 8  # per clip: 4 styles x 2 orders
 
 
+@command
 def main() -> None:
     """Make a run of random activations, estimate it, and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Options(__doc__)
     parser.add_argument("--clips", type=int, default=3000)
-    parser.add_argument("--units", default="64,256,512,1024,2048", help="of each stage")
+    parser.add_argument("--units", default="64,256,512,1024,2048", help="units per stage (comma list)")
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--permutations", type=int, default=200)
-    parser.add_argument("--information", action="store_true")
+    parser.add_argument("--information", action="store_true", help="also measure task=information")
     arguments = parser.parse_args()
     units = [int(count) for count in arguments.units.split(",")]
     print(
@@ -51,24 +51,23 @@ def main() -> None:
 
 
 def make_run(folder: Path, clips: int, units: list[int]) -> None:
-    """Write a finished factorial run: clip effects and noise."""
+    """Write a finished factorial run whose activations are clip effects plus noise."""
     listed = [Clip(f"c{i:05d}", f"c{i:05d}", 0, 64, cluster=f"c{i:05d}") for i in range(clips)]
-    views, pairs = make_views(listed, (1, 2, 3, 4), {"rgb": 8}, n_sample_frames=64)
+    views, pairs = make_views(listed, STYLES, {"rgb": 8}, n_sample_frames=64)
     stages = {f"stage{k}": {"units": count, "stream": "rgb"} for k, count in enumerate(units, start=1)}
-    manifest = {"identity": {}, "stages": stages, "skipped_views": []}
-    store = Store.create_or_resume(folder, manifest, views, pairs)
-    draw = np.random.default_rng(0)
+    store = new_store(folder, stages, views, pairs)
+    rng = np.random.default_rng(0)
     for clip in range(clips):
         rows = {}
         for stage, count in zip(stages, units, strict=True):
-            rows[stage] = draw.standard_normal((VIEWS, count), dtype=np.float32)
-            rows[stage] += draw.standard_normal((1, count), dtype=np.float32)
+            rows[stage] = rng.standard_normal((VIEWS, count), dtype=np.float32)
+            rows[stage] += rng.standard_normal((1, count), dtype=np.float32)
         store.write(np.arange(VIEWS * clip, VIEWS * (clip + 1)), rows)
     store.commit()
 
 
 def measure(what: str, work: Callable[[], object]) -> None:
-    """Run `work` and print its time, its CPU time and the peak memory of the process so far."""
+    """Run `work`; print its wall time, its CPU time, and the peak memory of the process since its start."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -77,4 +76,4 @@ def measure(what: str, work: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,23 +1,24 @@
-"""How near a style trained on a few real key frames comes to an artist's frames that it never saw.
+"""Measure how well a style trained on a few key frames reproduces held-out frames by the same artist.
 
     python -m bench.fewshot DATA [--minutes 12] [--config small] [--held 050 250] [--log_folder DIR]
 
-``DATA`` holds ``input``, ``output`` and ``mask`` with images of the same stems. All but the held-out ones are
-trained on;
-on those the mean absolute difference from the artist's frame is printed, of the untouched input and of
-the stylized input: over the whole frame, and within the mask.
+``DATA`` holds the folders ``input``, ``output`` and ``mask`` with images of the same stems. A style is
+trained on all frames except the held-out ones. For the held-out frames the mean absolute error (of 255) to
+the artist's frame is printed, for the input and for the stylized input, over the whole frame and within the
+mask.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import FrameFolder
 from static_dynamic.stylize.patches import load_key_frames, to_image
 from static_dynamic.stylize.pictures import contact_sheet, run_once
@@ -28,16 +29,15 @@ from static_dynamic.stylize.training_config import read_training_config
 FOLDERS = ("input", "output", "mask")
 
 
+@command
 def main() -> None:
     """Train, measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--minutes", type=float, default=12)
-    parser.add_argument("--config", default="small")
+    parser = Options(__doc__)
+    parser.add_argument("data", type=Path, help="folder with input, output and mask")
+    parser.add_argument("--minutes", type=float, default=12, help="training time (default: 12)")
+    parser.add_argument("--config", default="small", help="training configuration (default: small)")
     parser.add_argument("--held", nargs="+", default=["050", "250"], help="stems of the held-out frames")
-    parser.add_argument("--log_folder", type=Path, help="keep the training here")
+    parser.add_argument("--log_folder", type=Path, help="keep the files of the training in this folder")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "pairs_train"
@@ -75,8 +75,10 @@ def main() -> None:
         ("whole frame", whole_before, whole_after),
         ("within mask", before, after),
     ):
-        print(f"{name}   L1 {was:6.2f} -> {became:6.2f}   lowered by {1 - became / was:.1%}   (bound 40 %)")
+        print(
+            f"{name}   error {was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}   (bound 40 %)"
+        )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

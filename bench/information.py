@@ -1,15 +1,18 @@
-"""How often the 95 % intervals of task=information hold the truth, on simulated runs.
+"""Measure the coverage of the 95 % intervals of task=information on simulated runs.
 
     python -m bench.information [--runs 300 --clips 24 100]
 
-Runs are those of bench/coverage.py. The truth is the mean over 30 runs of 2,000 clips; for the subspace, what
-these share in the very directions that a run found; for nearest neighbours, what they find there. ``units``
-are units by themselves, ``bias`` is that of the value.
+The runs are simulated as in bench/coverage.py. The true value is the mean over 30 runs of 2,000 clips. For
+the subspace measure the true value is the information that those large runs share in the directions found
+by the run under test. For nearest neighbours it is the mean estimate of the large runs.
+
+Printed per measure and factor: the true value, the fraction of intervals that contain it, and the bias of
+the estimate. Rows ``MEASURE, units`` are means over single units, the others are values of the whole layer.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 from collections.abc import Iterator
 from functools import cache
 
@@ -32,26 +35,29 @@ from static_dynamic.analysis.estimate.information.subspace import (
 )
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
+from static_dynamic.command import Options, command
 
-VIEWS, LARGE_RUNS, NEIGHBOUR_UNITS = 8, 30, 2
+VIEWS = 8  # per clip: 4 styles x 2 orders
+LARGE_RUNS = 30  # runs of 2,000 clips, whose mean is the true value
+NEIGHBOUR_UNITS = 2  # units for the slow nearest-neighbour measure
 
 
 def factors_of(clips: int) -> list[FactorPairs]:
-    """The pairs of both factors."""
+    """Return the pairs of the dynamic and of the static factor."""
     return [pairs_of_factor(pairs_of(clips), f) for f in (0, 1)]
 
 
-def about_means(rows: NDArray, group: NDArray) -> NDArray:
-    """Rows about the mean of their style and order."""
+def centred_rows(rows: NDArray, group: NDArray) -> NDArray:
+    """Subtract from each row the mean of its style and order (`group`)."""
     means = np.stack([rows[group == g].mean(0) for g in range(VIEWS)])
     return (rows - means[group]).astype(np.float64)
 
 
 def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[tuple[str, dict]]:
-    """Every measure but the subspace, with ``value``, ``low`` and ``high``; those of units as arrays."""
-    none = np.empty((0, len(pairs.a)), int)
+    """Yield (name, result) of every measure except the subspace; results of units are arrays over units."""
+    no_permutations = np.empty((0, len(pairs.a)), int)
     for name, transform in TRANSFORMS.items():
-        layer, units = unit_information(rows, pairs, weights, none, transform, LEVEL)
+        layer, units = unit_information(rows, pairs, weights, no_permutations, transform, LEVEL)
         yield name, layer
         yield f"{name}, units", {key: units[key].to_numpy() for key in ("value", "low", "high", "plug_in")}
     yield "cka", stage_cka(rows, pairs, weights, 0, 0, LEVEL)
@@ -66,12 +72,12 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
 
 @cache
 def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
-    """Of each factor: the measures by name, and the second moments of the members of its pairs."""
+    """Return, per factor, the true value by measure, and the second moments of [1, member a, member b]."""
     factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)
     found, second = [{}, {}], [0, 0]
     for run in tqdm(range(LARGE_RUNS), desc=f"{kind}, truth", unit="run", leave=False):
         rows = simulate(LARGE, kind, np.random.default_rng(10**6 + run))
-        centred = about_means(rows, group)
+        centred = centred_rows(rows, group)
         for f, pairs in enumerate(factors):
             for name, estimate in estimates(rows, pairs, np.ones((1, LARGE))):
                 value = np.asarray(estimate.get("plug_in", estimate["value"]))
@@ -82,7 +88,7 @@ def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Bits that members of such second moments share in the directions `vectors` (units, k)."""
+    """Return the bits shared by pair members with these second moments along `vectors` (units, k)."""
     k = vectors.shape[1]
     both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
     both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors
@@ -90,7 +96,7 @@ def bits_in(vectors: NDArray, second: NDArray) -> float:
 
 
 def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
-    """Measure, factor, truth, value and bounds of every estimate."""
+    """Yield measure, factor, true value, estimate and interval bounds of every estimate."""
     factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
     truth, second = truths(kind)
     weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
@@ -98,10 +104,11 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
         rows = simulate(clips, kind, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)
-        own = [about_means(rows[fold.views], group[fold.views]) for fold in folds]
-        turns = [
+        centred = [centred_rows(rows[fold.views], group[fold.views]) for fold in folds]
+        # per fold: directions (units, k) that map its centred rows to its projected rows
+        vectors = [
             np.linalg.lstsq(x, projected[fold.views], rcond=None)[0]
-            for x, fold in zip(own, folds, strict=True)
+            for x, fold in zip(centred, folds, strict=True)
         ]
         for f, pairs in enumerate(factors):
             for name, e in estimates(rows, pairs, weights):
@@ -111,17 +118,16 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
                 )
             parts = [(fold.pairs[f], fold.orders[f]) for fold in folds]
             e = subspace_information(projected, pairs, weights, parts, LEVEL)
-            bits = np.mean([bits_in(vectors, second[f]) for vectors in turns])
+            bits = np.mean([bits_in(v, second[f]) for v in vectors])
             yield "subspace", f, bits, e["value"], e["low"], e["high"]
 
 
+@command
 def main() -> None:
-    """Simulate and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--clips", type=int, nargs="+", default=[24, 100])
+    """Simulate and print the coverage as tables."""
+    parser = Options(__doc__)
+    parser.add_argument("--runs", type=int, default=300, help="simulated runs per table (default: 300)")
+    parser.add_argument("--clips", type=int, nargs="+", default=[24, 100], help="clips per run")
     given = parser.parse_args()
     for kind in KINDS:
         for clips in given.clips:
@@ -129,11 +135,11 @@ def main() -> None:
                 simulated(kind, clips, given.runs),
                 columns=["measure", "factor", "truth", "value", "low", "high"],
             )
-            table["holds"] = (table["low"] <= table["truth"]) & (table["truth"] <= table["high"])
+            table["coverage"] = (table["low"] <= table["truth"]) & (table["truth"] <= table["high"])
             table["bias"] = table["value"] - table["truth"]
-            means = table.groupby(["measure", "factor"], sort=False)[["truth", "holds", "bias"]].mean()
+            means = table.groupby(["measure", "factor"], sort=False)[["truth", "coverage", "bias"]].mean()
             print(f"{clips} clips, {kind}\n{means.round(3).to_string()}\n", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,62 +1,91 @@
-"""A data set that benchmarks make themselves: textures that drift, in as many styles as are wanted."""
+"""Inputs that benchmarks make: drifting textures, the embedded data set, and runs without activations."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from static_dynamic import configs
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, list_clips
 from static_dynamic.datasets.write import write_folder
+from static_dynamic.models import VideoNetwork
 
 STYLES, FRAMES = (1, 2, 3, 4), 64
 
 
-def make_set(root: Path, clips: int, height: int, width: int) -> ClipList:
-    """Write jpg folders of 64 frames, and list them."""
-    draw = np.random.default_rng(0)
+def make_videos(root: Path, clips: int, height: int, width: int) -> ClipList:
+    """Write videos of drifting textures as jpg folders of `FRAMES` frames in `STYLES`, and list them."""
+    rng = np.random.default_rng(0)
     for clip in tqdm(range(clips), desc="make videos"):
-        ground = draw.integers(0, 256, (2 * height // 8 + 1, 2 * width // 8 + 1, 3))
-        ground = np.kron(ground, np.ones((8, 8, 1)))  # (2 h, 2 w, 3)
-        step = draw.integers(-2, 3, 2)
+        texture = rng.integers(0, 256, (2 * height // 8 + 1, 2 * width // 8 + 1, 3))
+        texture = np.kron(texture, np.ones((8, 8, 1)))  # (2 H, 2 W, 3)
+        step = rng.integers(-2, 3, 2)
         for style in STYLES:
             colours = np.random.default_rng((clip, style)).dirichlet(np.ones(3), 3)
-            picture = (ground @ colours).astype(np.uint8)
-            frames = (
-                np.roll(picture, tuple(t * step), (0, 1))[:height, :width].copy() for t in range(FRAMES)
-            )
+            image = (texture @ colours).astype(np.uint8)
+            frames = (np.roll(image, tuple(t * step), (0, 1))[:height, :width].copy() for t in range(FRAMES))
             write_folder(frames, root / f"style_{style}" / f"clip{clip:03d}", "%06d.jpg", 1)
-    return list_clips(OmegaConf.create({"name": "made", "layout": "folder", "root": str(root)}), STYLES)
+    return list_folder("made", root)
+
+
+def embedded_clips(limit: int) -> ClipList:
+    """List the first clips of the embedded data set, which is made if it is missing."""
+    from static_dynamic.stylize.embedded import prepare  # here, because bare GPU machines lack its packages
+
+    root = prepare(configs.row("dataset", "embedded"), configs.row("style", "builtin"))
+    return list_folder("embedded", root, limit)
+
+
+def list_folder(name: str, root: Path, limit: int | None = None) -> ClipList:
+    """List the clips of a folder of stylized videos."""
+    return list_clips(OmegaConf.create({"name": name, "layout": "folder", "root": str(root)}), STYLES, limit)
 
 
 @dataclass(frozen=True)
-class Warm:
-    """Frames of a video that are in memory already."""
+class CachedVideo:
+    """Decoded frames (n, H, W, 3) of a video, in memory."""
 
     frames: np.ndarray
 
-    def read(self, indices, room=np.empty):
-        """The frames at `indices`, copied to where the caller wants them."""
-        out = room((len(indices), *self.frames.shape[1:]), np.uint8)
+    def read(self, indices, allocate=np.empty):
+        """Copy the frames at `indices` to an array from `allocate`."""
+        out = allocate((len(indices), *self.frames.shape[1:]), np.uint8)
         return np.take(self.frames, indices, axis=0, out=out)
 
 
-class WarmClips(ClipList):
-    """Clips whose frames are in memory: what is left is everything but decoding."""
+class CachedClips(ClipList):
+    """Clips whose frames are in memory, to measure everything but decoding."""
 
     def frames_of(self, video, style):
-        """One video in one style; all styles show the same here."""
-        return Warm(WARM[video])
+        """Return one video; all styles show the same frames."""
+        return CachedVideo(CACHE[video])
 
 
-WARM: dict[str, np.ndarray] = {}
+CACHE: dict[str, np.ndarray] = {}  # video -> its frames
 
 
-def warm_up(clips: ClipList) -> WarmClips:
-    """Decode every video once, and keep it."""
+def cached(clips: ClipList) -> CachedClips:
+    """Decode the first style of every video into memory."""
     for clip in clips.clips:
-        WARM[clip.video] = clips.frames_of(clip.video, STYLES[0]).read(range(FRAMES))
-    return WarmClips(clips.name, clips.root, clips.styles, clips.clips)
+        CACHE[clip.video] = clips.frames_of(clip.video, STYLES[0]).read(range(FRAMES))
+    return CachedClips(clips.name, clips.root, clips.styles, clips.clips)
+
+
+def stages_of(net: VideoNetwork) -> dict[str, dict]:
+    """Describe the stages of a network as the manifest of a run does."""
+    return {name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()}
+
+
+def new_store(
+    folder: str | Path, stages: Mapping[str, dict], views: pd.DataFrame, pairs: pd.DataFrame, **noted
+) -> Store:
+    """Create a run without activations; `noted` are further entries of its manifest."""
+    manifest = {"identity": {}, "stages": stages, "skipped_views": [], **noted}
+    return Store.create_or_resume(Path(folder), manifest, views, pairs)

@@ -1,18 +1,19 @@
-"""What it costs to bring pixels to the device, beside decoding alone; and to list a large data set.
+"""Measure the overhead of the data loader relative to decoding alone, or the time to list a large data set.
 
-    python -m bench.loader [--rounds N] [--listing]
+    python -m bench.loader [--rounds N]
+    python -m bench.loader --listing
 
-Floor: the same frames decoded by the same decoder in as many processes, and thrown away. Both sides take
-turns within each round; the ratio of the sums is printed. `--listing` makes 10,000 videos in four styles as
-empty files (a minute), and lists and pairs them.
+The loader brings decoded frames to the device. The baseline decodes the same frames in as many processes
+and discards them. Both sides run in each round, and the ratio of the summed times is printed. ``--listing``
+makes 10,000 videos in four styles as empty files (a minute), and times listing and pairing them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,47 +24,49 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
+from bench.inputs import STYLES, embedded_clips
+from bench.meters import processor_seconds
 from static_dynamic import configs
+from static_dynamic.command import Options, command
 from static_dynamic.datasets import ClipList, ViewBatches, list_clips, make_views, to_inputs
-from static_dynamic.datasets.shared_memory import give_back
+from static_dynamic.datasets.shared_memory import release
 from static_dynamic.datasets.workers import loader
+from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.models import build_model
-from static_dynamic.stylize.embedded import prepare
 
-BATCH, WORKERS, REPEAT, STYLES = 8, 2, 8, (1, 2, 3, 4)
+BATCH, WORKERS = 8, 2
+REPEAT = 8  # repetitions of all views per round
 
 
+@command
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clips", type=int, default=24)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--listing", action="store_true")
+    parser = Options(__doc__)
+    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
+    parser.add_argument("--clips", type=int, default=24, help="default: %(default)s")
+    parser.add_argument("--device", default="cpu", help=DEVICES)
+    parser.add_argument("--listing", action="store_true", help="time the listing instead")
     arguments = parser.parse_args()
     if arguments.listing:
         measure_listing()
         return
-    net = build_model("i3d_inception", checkpoint="pretrained").to(arguments.device)
+    device = choose_device(arguments.device)
+    net = build_model("i3d_inception", checkpoint="pretrained").to(device)
     spec = net.input_spec
-    root = prepare(configs.row("dataset", "embedded"), configs.row("style", "builtin"))
-    dataset = OmegaConf.create({"name": "embedded", "layout": "folder", "root": str(root)})
-    clips = list_clips(dataset, STYLES, arguments.clips)
+    clips = embedded_clips(arguments.clips)
     views, _ = make_views(
         clips.clips, STYLES, spec.pathways, n_sample_frames=spec.frames * spec.sampling_rate
     )
     source = ViewBatches(clips, views, np.arange(len(views)), BATCH)
-    # a round is long, so that starting processes weighs little on both sides
+    # A round is long, so that the time to start processes is negligible on both sides.
     repeated = ViewBatches(clips, views, np.tile(np.arange(len(views)), REPEAT), BATCH)
     reads = frames_used(views) * REPEAT
-    measure_throughput(clips, repeated, reads, torch.device(arguments.device), arguments.rounds)
-    measure_busy(net, source, torch.device(arguments.device))
+    measure_throughput(clips, repeated, reads, device, arguments.rounds)
+    measure_busy(net, source, device)
 
 
 def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
-    """Video, style and frames that some view of them shows, each once."""
+    """List (video, style, frames): the distinct frames that the views of a video in a style show."""
     return [
         (video, style, np.unique(np.concatenate(list(group["frames_rgb"]))).tolist())
         for (video, style), group in views.groupby(["video", "style"], sort=False)
@@ -73,59 +76,53 @@ def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
 def measure_throughput(
     clips: ClipList, source: ViewBatches, reads: list, device: torch.device, rounds: int
 ) -> None:
-    """(a) pixels to the device over decoding alone; (b) frames decoded over frames used."""
+    """Print (a) the throughput of the loader / of decoding alone, (b) frames decoded / frames used."""
     spent, busy = (dict.fromkeys(("decode", "load"), 0.0) for _ in range(2))
     decoded = 0
     for round_ in tqdm(range(rounds + 1), desc="rounds"):
         begin, begin_busy = time.perf_counter(), processor_seconds()
-        with multiprocessing.Pool(WORKERS, decoder, (clips,)) as pool:
+        with multiprocessing.Pool(WORKERS, start_decoder, (clips,)) as pool:
             for _ in pool.imap(decode, reads, chunksize=BATCH // 2):
                 pass
             pool.close()
-            pool.join()  # before that its time is not known
+            pool.join()  # the CPU time of a process is known after it has ended
         middle, middle_busy = time.perf_counter(), processor_seconds()
         for batch in loader(source, WORKERS):
             for clip in batch:
                 decoded += len(clip.frames.to(device))
-                give_back(clip.frames)
+                release(clip.frames)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        if round_:  # the first warms up
+        if round_:  # the first round is the warm-up
             spent["decode"] += middle - begin
             spent["load"] += time.perf_counter() - middle
             busy["decode"] += middle_busy - begin_busy
             busy["load"] += processor_seconds() - middle_busy
     used = sum(len(frames) for _, _, frames in reads)
-    print(f"{used} frames a round, {WORKERS} workers, {device}")
-    print(f"decoding alone       {rounds * used / spent['decode']:8.1f} frames/s")
-    print(f"pixels to the device {rounds * used / spent['load']:8.1f} frames/s")
-    print(f"(a) throughput over decoding alone  {spent['decode'] / spent['load']:.3f}   (bound 0.9)")
-    print(f"    the same by processor time      {busy['decode'] / busy['load']:.3f}   (disturbed less)")
-    print(f"(b) frames decoded over frames used {decoded / (rounds + 1) / used:.3f}   (bound 1)")
+    print(f"{used} frames per round, {WORKERS} workers, {device}")
+    print(f"decoding alone        {rounds * used / spent['decode']:8.1f} frames/s")
+    print(f"loader, to the device {rounds * used / spent['load']:8.1f} frames/s")
+    print(f"(a) throughput of loader / decoding    {spent['decode'] / spent['load']:.3f}   (bound 0.9)")
+    print(f"    the same by CPU time               {busy['decode'] / busy['load']:.3f}   (less noise)")
+    print(f"(b) frames decoded / frames used       {decoded / (rounds + 1) / used:.3f}   (bound 1)")
 
 
-def processor_seconds() -> float:
-    """Of this process and of those that it started and that have ended."""
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
-
-
-def decoder(clips: ClipList) -> None:
-    """Give a process the list that it decodes of."""
+def start_decoder(clips: ClipList) -> None:
+    """Store the list of clips in a decoding process."""
     global listed
     listed = clips
 
 
 def decode(read: tuple[str, int, list[int]]) -> None:
-    """Decode the frames of one video in one style, and throw them away."""
+    """Decode the frames of one video in one style and discard them."""
     video, style, frames = read
     listed.frames_of(video, style).read(frames)
 
 
 def measure_busy(net, source: ViewBatches, device: torch.device) -> None:
-    """(c) the part of the time in which the network's process does not wait for the loader."""
+    """Print (c) the fraction of the time in which the main process does not wait for the loader."""
     batches = iter(loader(source, WORKERS))
-    first = next(batches)  # workers have started then
+    first = next(batches)  # the time to start workers is not counted
     begin, waited = time.perf_counter(), 0.0
     batch = first
     with tqdm(total=len(source), desc="network", unit="batch") as bar:
@@ -136,11 +133,11 @@ def measure_busy(net, source: ViewBatches, device: torch.device) -> None:
             waited += time.perf_counter() - asked
             bar.update()
     busy = 1 - waited / (time.perf_counter() - begin)
-    print(f"(c) the network is busy             {busy:.3f}   (bound 0.95)")
+    print(f"(c) time not spent waiting for frames  {busy:.3f}   (bound 0.95)")
 
 
 def measure_listing(videos: int = 10_000, frames: int = 8) -> None:
-    """(d) time and memory to list and pair a large data set of empty files."""
+    """Print (d) the time and memory to list and pair a large data set of empty files."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = [f"v{i // 3}_{i % 3:05d}" for i in range(videos)]
@@ -167,4 +164,4 @@ def measure_listing(videos: int = 10_000, frames: int = 8) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""What a call costs: time, memory, and how busy a GPU is meanwhile."""
+"""Measure the time, peak memory and GPU load of a call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:
-    """Seconds that a call takes until the device is done; without a GPU those of processors, workers' too."""
+    """Time a call in seconds: wall time on a GPU; CPU time, workers included, on a CPU."""
     if device.type == "cpu":
         begin = processor_seconds()
         function()
@@ -27,14 +27,14 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
 
 
 def processor_seconds() -> float:
-    """Time that processors spent on this process and on its children that have ended."""
+    """Return the CPU time of this process and of its ended children."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 @contextmanager
-def sampled(device: torch.device):
-    """Yield a list that ends up with how busy the GPU was (%), looked at five times a second."""
+def gpu_load(device: torch.device):
+    """Yield a list that is filled with the GPU load (%) five times per second; it stays empty on a CPU."""
     load: list[float] = []
     if device.type != "cuda":
         yield load
@@ -51,31 +51,33 @@ def sampled(device: torch.device):
 
 
 @contextmanager
-def peak_of(device: torch.device):
-    """Yield a list whose first entry is, afterwards, the most memory held (GiB): of the GPU, or of this
-    process (what it allocated; mapped files are not counted)."""
-    found: list[float] = [0.0]
-    over = threading.Event()
+def peak_memory(device: torch.device):
+    """Yield a list whose entry is afterwards the peak memory (GiB) of the GPU, or of this process.
+
+    The memory of a process does not include mapped files.
+    """
+    peak: list[float] = [0.0]
+    stop = threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.05):
-            found[0] = max(found[0], allocated())
+        while not stop.wait(0.05):
+            peak[0] = max(peak[0], allocated())
 
     thread = threading.Thread(target=watch, daemon=True)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
         thread.start()
-    yield found
-    over.set()
+    yield peak
+    stop.set()
     if device.type == "cuda":
-        found[0] = torch.cuda.max_memory_allocated(device) / 2**30
+        peak[0] = torch.cuda.max_memory_allocated(device) / 2**30
     else:
         thread.join()
 
 
 def allocated() -> float:
-    """GiB that this process has allocated."""
+    """Return the memory that this process has allocated, in GiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 2**20

@@ -1,19 +1,21 @@
-"""What stepping back through a class feature pyramid costs once the clip has gone through the network.
+"""Measure the time of the backward step of Class Feature Pyramids, after the forward pass.
 
     python -m bench.pyramids [--rounds N]
 
-For each network of the original, a clip of 16 x 224 x 224 and three levels. Floor: the same pyramid by the
-slow recursion of the tests, one kernel and one channel at a time, path by path, after the same forward pass.
-Ours pools kernels and scales the classifier's weights with the forward pass, since neither depends on the
-class or on theta. Weights are drawn from names, since none of these networks comes with any; theta keeps as
-many features of the class as the stored pyramids of the original have (``--features``). In brackets what the
-authors publish, on two GTX 1080 Ti and for their own weights and theta.
+Each network of the paper computes a pyramid with three levels for a clip of 16 x 224 x 224. The baseline is
+the recursive implementation in the tests, which visits one kernel and one channel at a time after the same
+forward pass. This project does the parts that depend on neither class nor theta (pooling of kernels,
+scaling of the classifier's weights) in the forward pass.
+
+No trained weights of these networks are published; the weights here are generated from the names of the
+layers. Theta is chosen so that the number of class features equals that of the stored reference pyramids
+(``--features``). Values in brackets are the authors', for their own weights and theta on two GTX 1080 Ti.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
+import sys
 import time
 
 import numpy as np
@@ -22,13 +24,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from static_dynamic.analysis.explain.class_feature_pyramids import build_pyramid
 from static_dynamic.analysis.explain.pyramid_rules import Corrected
+from static_dynamic.command import Options, command
 from static_dynamic.models import build_model
 from tests.analysis.explain import slow_pyramids
 from tests.keyed import keyed_state_dict, keyed_video
 
 SHAPE = (1, 3, 16, 224, 224)
 DEPTH, LABEL = 3, 7
-# network -> GFLOPs and back-step (ms) as published, wiring by hand
+# network -> published GFLOPs, published time of the backward step (ms), layer graph for the baseline
 NETWORKS = {
     "cfp_mfnet": (22.70, 24.43, slow_pyramids.chain),
     "cfp_i3d": (55.79, 23.21, slow_pyramids.hassony_inception),
@@ -37,21 +40,21 @@ NETWORKS = {
     "cfp_resnet152": (148.91, 31.06, slow_pyramids.chain),
     "cfp_resnext101": (76.96, 70.49, slow_pyramids.chain),
 }
-COLUMNS = ("network", "GFLOPs", "theta", "kernels", "forward s", "back-step ms", "recursion ms", "ratio")
+COLUMNS = ("network", "GFLOPs", "theta", "kernels", "forward s", "backward ms", "recursion ms", "ratio")
 
 
+@command
 def main() -> None:
     """Measure and print."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--features", type=int, default=12)
+    parser = Options(__doc__)
+    parser.add_argument("--rounds", type=int, default=20, help="repetitions (default: 20)")
+    parser.add_argument("--features", type=int, default=12, help="class features (default: 12)")
     arguments = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, {DEPTH} levels, median of {arguments.rounds} rounds")
     print_row(COLUMNS)
     for name, (gflops, published, wiring) in NETWORKS.items():
         operations, *rest = measure(name, wiring, arguments.rounds, arguments.features)
-        theta, kernels, forward, spent, floor = rest
+        theta, kernels, forward, spent, recursion = rest
         print_row(
             (
                 name,
@@ -60,8 +63,8 @@ def main() -> None:
                 kernels,
                 f"{forward:.1f}",
                 f"{spent:.2f} ({published:.2f})",
-                f"{floor:.0f}",
-                f"{floor / spent:.0f}",
+                f"{recursion:.0f}",
+                f"{recursion / spent:.0f}",
             )
         )
 
@@ -72,7 +75,7 @@ def print_row(cells) -> None:
 
 
 def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
-    """GFLOPs, theta, kernels found, seconds of reading the clip, ms of stepping back and of the recursion."""
+    """Return GFLOPs, theta, kernels found, forward pass in s, backward step in ms, recursion in ms."""
     net = build_model(name)
     net.load_state_dict(keyed_state_dict(name, net.state_dict()))
     clip = keyed_video(f"{name}|bench", SHAPE)
@@ -80,11 +83,11 @@ def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
     read = Corrected(net, clip, DEPTH)
     forward = time.perf_counter() - begin
     theta = float(np.sort(read.class_scores[:, LABEL])[-features])
-    seen, hand = slow_pyramids.remember(net, clip), wiring(net)
+    layers, graph = slow_pyramids.remember(net, clip), wiring(net)
     weight = net.get_submodule(read.path.classifier).weight
     begin = time.perf_counter()
-    slow_pyramids.tree(net, seen, hand, weight, LABEL, theta, DEPTH)
-    floor = 1e3 * (time.perf_counter() - begin)
+    slow_pyramids.tree(net, layers, graph, weight, LABEL, theta, DEPTH)
+    recursion = 1e3 * (time.perf_counter() - begin)
     spent = []
     for _ in range(rounds):
         begin = time.perf_counter()
@@ -93,8 +96,8 @@ def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
     with FlopCounterMode(display=False) as counter:
         net.to("meta")(torch.empty(SHAPE, device="meta"))
     operations = counter.get_total_flops() / 1e9
-    return operations, theta, len(pyramid.nodes) - 1, forward, statistics.median(spent), floor
+    return operations, theta, len(pyramid.nodes) - 1, forward, statistics.median(spent), recursion
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

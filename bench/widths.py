@@ -1,13 +1,15 @@
-"""How many clips one way of making pairs needs beside another, for intervals of the same width.
+"""Compare pairing schemes: how many clips each needs for intervals of the same width as pairs=paper.
 
-    python -m bench.widths RUN_FOLDER     a run with pairs=factorial
+    python -m bench.widths RUN_FOLDER
 
-The views of a factorial run hold those of every other way, so that all are compared on the same activations.
+RUN_FOLDER is a run with pairs=factorial. Its views contain those of every other scheme, so that all schemes
+are compared on the same activations. The number of clips needed is proportional to the variance of the
+scores.
 """
 
 from __future__ import annotations
 
-import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,15 @@ import pandas as pd
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip
 from static_dynamic.datasets.views import SCHEMES, plan_pairs
 
-DRAWS, REPLICATES = 20, 400
+DRAWS, REPLICATES = 20, 400  # random choices of the pairs; bootstrap replicates
 
 
-def spreads(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
-    """Bootstrap variance of each stage's scores (stage x factor), mean over draws of the pairs."""
+def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
+    """Return the bootstrap variance of the scores (stage x factor), averaged over random choices of pairs."""
     store = Store.open(run)
     views = pd.read_parquet(run / "views.parquet")
     about = views.drop_duplicates("clip")
@@ -50,19 +53,18 @@ def spreads(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
     return sum(found) / len(found)
 
 
-def clips_needed(run: Path, pairs: str, instead_of: str = "paper") -> pd.DataFrame:
-    """Clips that `pairs` needs for each clip of the other way, by stage and factor."""
-    return spreads(run, pairs) / spreads(run, instead_of)
+def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
+    """Return the clips that `pairs` needs per clip of the scheme `baseline`, by stage and factor."""
+    return score_variances(run, pairs) / score_variances(run, baseline)
 
 
+@command
 def main() -> None:
-    """Print the medians over stages and factors."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", type=Path)
+    """Print the clips needed, and their median over stages and factors."""
+    parser = Options(__doc__)
+    parser.add_argument("run", type=Path, help="folder of a run with pairs=factorial")
     run = parser.parse_args().run
-    print("clips for each clip of pairs=paper, at the same width of the intervals of a stage's scores")
+    print("clips needed per clip of pairs=paper, for intervals of the layer scores of the same width")
     for pairs in ("both", "factorial"):
         table = clips_needed(run, pairs)
         print(f"pairs={pairs}: median {np.median(table):.3f}")
@@ -70,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
