@@ -1,7 +1,7 @@
-"""Random streams: every random number comes from a generator with an explicit seed, never from global state.
+"""Random streams: each result draws from generators with an explicit seed, never from global state.
 
-`generator` makes the streams of clips. They depend only on the seed, the clip and the purpose of the numbers, so
-that they do not depend on the number of workers, on sharding, or on which other clips are listed.
+`generator` makes the streams of a clip. Their numbers depend only on the seed, the clip and the purpose, not on
+the number of workers, on sharding, or on which other clips are listed.
 
 All streams of the project, by file. ``seed`` is the option of that name. ``clip(PURPOSE)`` stands for
 ``generator(seed, clip id, PURPOSE)``, and ``rng(...)`` for ``numpy.random.default_rng(...)``.
@@ -19,7 +19,7 @@ All streams of the project, by file. ``seed`` is the option of that name. ``clip
       jitter of the flow images of a view                  clip("flow STYLE ALTERATION")
     models/registry.py
       random weights of a network                          torch.manual_seed(seed) in fork_rng
-    analysis/estimate/ (clusters, i.e. videos, in the order of their names)
+    analysis/estimate/ and its folder information/ (clusters, i.e. videos, in the order of their names)
       intervals.py: bootstrap replicates                   rng(seed)
       paired.py: replicates of two compared runs           rng(seed); unpaired: rng([seed, 1 + run number])
       permutation.py: permutations for factor f            rng([seed, f])
