@@ -1,7 +1,7 @@
 """Random streams: each result draws from generators with an explicit seed, never from global state.
 
-`generator` makes the streams of a clip. Their numbers depend only on the seed, the clip and the purpose, not on
-the number of workers, on sharding, or on which other clips are listed.
+`generator` makes the streams of a clip. Their numbers depend only on the seed, the clip and the purpose, not
+on the number of workers, on sharding, or on which other clips are listed.
 
 All streams of the project, by file. ``seed`` is the option of that name. ``clip(PURPOSE)`` stands for
 ``generator(seed, clip id, PURPOSE)``, and ``rng(...)`` for ``numpy.random.default_rng(...)``.
