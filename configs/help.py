@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from omegaconf import OmegaConf
 
 from static_dynamic.configs import CONFIG_DIR, GROUPS, row, rows
+from static_dynamic.configs.cfg_file import OPTIONS
 from static_dynamic.configs.common import Common, Pyramid
-from static_dynamic.configs.grammar import written
+from static_dynamic.configs.grammar import format_value
 from static_dynamic.configs.options import check_name, parse, translate, values_of
 from static_dynamic.configs.schema import Option, options_of
 
@@ -63,6 +63,10 @@ def overview() -> str:
         parts.append("\n".join([f"{group}=", *lines]))
     for section, prefix in [*((base, "") for base in reversed(Common.__bases__)), (Pyramid, "cfp.")]:
         parts.append(f"{section.__doc__.rstrip('.')}:\n{format_options(options_of(section, prefix))}")
+    keys = [entry(*item) for item in OPTIONS.items()]
+    parts.append(
+        "\n".join(["Keys of the original's json files (--cfg_file) for networks of images and flow:", *keys])
+    )
     return "\n\n".join(parts)
 
 
@@ -72,15 +76,8 @@ def format_options(options: Iterable[Option]) -> str:
     for option in options:
         values = f" [{option.values}]" if option.values else ""
         text = f"no effect: {option.about}" if option.ignored else f"{option.about}{values}"
-        lines.append(entry(f"{option.name}={shown(option.default)}", text))
+        lines.append(entry(f"{option.name}={format_value(option.default)}", text))
     return "\n".join(lines)
-
-
-def shown(value: Any) -> str:
-    """Write a default as it would be given on the command line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {shown(one)}" for key, one in value.items()) + "}"
-    return written(value)
 
 
 def entry(name: str, text: str) -> str:

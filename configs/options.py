@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from static_dynamic.configs import CONFIG_DIR, GROUPS, row
 from static_dynamic.configs.cfg_file import OPTIONS, expand
 from static_dynamic.configs.common import Common
-from static_dynamic.configs.grammar import quoted
+from static_dynamic.configs.grammar import quote
 from static_dynamic.configs.schema import Option, options_of
 from static_dynamic.configs.tasks import tasks
 from static_dynamic.errors import UserError, nearest
@@ -61,7 +61,7 @@ def translate(arguments: Sequence[str]) -> list[str]:
             if not waiting or waiting[0].startswith("--"):
                 raise UserError(f"option --{name} needs a value")
             value = waiting.pop(0)
-        translated.append(f"{FLAGS.get(name, name)}={quoted(value)}")
+        translated.append(f"{FLAGS.get(name, name)}={quote(value)}")
     return expand(translated)
 
 

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
-from static_dynamic.configs.cfg_file import overrides, read_cfg_file
+from static_dynamic.configs.cfg_file import read_cfg_file, to_overrides
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_from_row, list_models
 from static_dynamic.models.cost import at_size, measure
@@ -76,7 +76,7 @@ def rows(given: argparse.Namespace) -> list[DictConfig]:
 
 def row_of_file(name: str) -> DictConfig:
     """Return the row of ``configs/model`` that a json file of the paper's program describes."""
-    found = overrides(read_cfg_file(name), name)
+    found = to_overrides(read_cfg_file(name), name)
     row = configs.row("model", found["model"])
     for key, value in found.items():
         if key.startswith("model."):

@@ -13,7 +13,7 @@ import pytest
 
 import main
 from static_dynamic.configs import row, rows
-from static_dynamic.configs.grammar import quoted
+from static_dynamic.configs.grammar import quote
 from static_dynamic.configs.options import check, translate
 from static_dynamic.errors import UserError
 from tests.paths import ROOT
@@ -233,7 +233,7 @@ def test_flags_become_overrides():
         "save_dir='my runs/[a]'",
     ]
     assert translate(["--device", "-1"]) == ["device=-1"]
-    assert quoted("it's") == "'it\\'s'"
+    assert quote("it's") == "'it\\'s'"
     with pytest.raises(UserError, match="needs a value"):
         translate(["--stg", "--path", "slow"])
 

@@ -254,7 +254,7 @@ def test_a_job_that_fails_says_so_in_one_line(cluster, tmp_path):
 
 def test_a_wrong_option_of_the_launcher_is_refused_before_a_job():
     pytest.importorskip("submitit", reason="pip install hydra-submitit-launcher")
-    with pytest.raises(UserError, match="Could not override 'hydra.launcher.partitio'"):
+    with pytest.raises(UserError, match="nearest known: hydra.launcher.partition"):
         check(["-m", "hydra/launcher=submitit_slurm", "hydra.launcher.partitio=gpu"])
     with pytest.raises(UserError, match="Could not find 'hydra/launcher/slurm'; .*: basic, joblib, submitit"):
         check(["-m", "hydra/launcher=slurm"])

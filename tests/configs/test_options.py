@@ -1,4 +1,4 @@
-"""Options: each explains itself, a wrong one is one line with the nearest name, and folders keep their names."""
+"""Options: each explains itself, errors are one line with the nearest name, run folders keep their names."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from static_dynamic.analysis.run.identity import identity_of, run_folder
 from static_dynamic.analysis.run.setup import require_fit
 from static_dynamic.configs import CONFIG_DIR, GROUPS, row, rows
 from static_dynamic.configs.common import Common
-from static_dynamic.configs.grammar import quoted, unquoted, written
+from static_dynamic.configs.grammar import format_value, quote, unquote
 from static_dynamic.configs.help import help_text
 from static_dynamic.configs.options import check, composed, translate
 from static_dynamic.configs.schema import options_of
@@ -66,9 +66,11 @@ def test_help_lists_tables_and_options_and_tasks_list_their_own():
 
 
 @pytest.mark.parametrize("group", GROUPS)
-def test_every_row_composes(group):
+def test_every_row_fits_the_configuration(group):
+    config = composed([])
     for name in rows(group):
-        assert composed([f"{group}={name}"])[group] is not None
+        config[group] = row(group, name)
+        assert OmegaConf.to_container(config, resolve=True)[group], name
 
 
 def test_options_need_neither_torch_nor_a_second():
@@ -161,9 +163,9 @@ def test_numbers_are_kept_as_they_are_given():
 
 def test_values_survive_the_grammar_of_overrides():
     for value in ("a b", "it's", "[x]", "1,2", "plain/path.mp4"):
-        assert unquoted(quoted(value)) == value
-        assert composed([f"save_dir={quoted(value)}"]).save_dir == value
-    assert written([None, True, "a b", 1]) == "[null,true,'a b',1]"
+        assert unquote(quote(value)) == value
+        assert composed([f"save_dir={quote(value)}"]).save_dir == value
+    assert format_value([None, True, "a b", 1]) == "[null,true,'a b',1]"
 
 
 SMALL = ["model=x3d_xs", "model.init=random", "model.input.size=40", "model.input.crop=32"]
