@@ -66,8 +66,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
             )
         found = to_overrides({"model": names[model]} | keys, "the command line")
         del found["model"]  # the arguments hold it already
-    # Another kind of data set has no `nreps` or `split`. Dropping these overrides leaves the error to the check
-    # for optical flow.
+    # Other kinds of data sets lack `nreps` and `split`. Without these two overrides, the error is the one about
+    # missing optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)

@@ -39,11 +39,7 @@ def list_models() -> dict[str, str]:
     Rows for networks of other packages are left out: they build nothing until a network is named.
     """
     table = {name: configs.row("model", name) for name in configs.rows("model")}
-    return {
-        name: row.about
-        for name, row in table.items()
-        if not row.get("not_available_yet") and not row.get("adapter")
-    }
+    return {name: row.about for name, row in table.items() if not row.get("adapter")}
 
 
 def build_model(
