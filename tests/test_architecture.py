@@ -65,13 +65,20 @@ def faces() -> dict[str, dict[str, str]]:
     return found
 
 
-def targets(statement: ast.stmt) -> Iterator[str]:
-    """Modules of the project that an import statement names, without the prefix ``static_dynamic.``."""
+def targets(statement: ast.stmt, folder: Path) -> Iterator[str]:
+    """Modules of the project that an import statement names, without the prefix ``static_dynamic.``.
+
+    `folder`, relative to the repository, holds the file with the statement.
+    """
     if isinstance(statement, ast.Import):
         names = [(alias.name, "") for alias in statement.names]
     elif isinstance(statement, ast.ImportFrom):
-        assert not statement.level, f"relative import of {statement.module}"
-        names = [(statement.module, alias.name) for alias in statement.names]
+        assert statement.level < 2, f"relative import of {statement.module} from another folder"
+        parts = [part for part in (PACKAGE, *folder.parts) if statement.level]
+        if folder.parts[:1] == (PACKAGE,):
+            parts = parts[1:]
+        module = ".".join([*parts, *filter(None, [statement.module])])
+        names = [(module, alias.name) for alias in statement.names]
     else:
         return
     for module, name in names:
@@ -97,7 +104,7 @@ def imports(file: Path, *, at_load: bool) -> set[str]:
             if at_load and isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
                 continue
             if isinstance(child, ast.stmt):
-                found.update(targets(child))
+                found.update(targets(child, file.parent.relative_to(ROOT)))
             visit(child)
 
     visit(tree(file))
