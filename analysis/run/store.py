@@ -213,8 +213,8 @@ def reserve_space(files: list[Path]) -> None:
                 if error.errno not in (*DISK_FULL, errno.EFBIG):
                     return  # this file system cannot allocate space in advance
                 raise UserError(
-                    f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some and give the same "
-                    "command again, or give another save_dir"
+                    f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some space and "
+                    "give the same command again, or give another save_dir"
                 ) from error
 
 
