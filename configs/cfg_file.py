@@ -66,7 +66,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             )
         found = to_overrides({"model": names[model]} | keys, "the command line")
         del found["model"]  # the arguments hold it already
-    # Other kinds of data sets lack `nreps` and `split`. Without these two overrides, the error is the one about
+    # Other kinds of data sets lack `nreps` and `split`: without these overrides, the error is the one about
     # missing optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):

@@ -94,9 +94,14 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
-    """Parse the overrides among the arguments of a command line."""
+    """Parse the overrides among the arguments; Hydra's own flags and their values are skipped."""
+    words = [
+        word
+        for before, word in zip(["", *arguments], arguments, strict=False)
+        if not word.startswith("-") and not HYDRA_FLAGS.get(before)
+    ]
     try:
-        return OverridesParser.create().parse_overrides([w for w in arguments if not w.startswith("-")])
+        return OverridesParser.create().parse_overrides(words)
     except HydraException as error:
         raise UserError(_one_line(error)) from error
 

@@ -148,6 +148,7 @@ def test_a_wrong_option_is_one_line(arguments, message):
         "+model.options.depth=50 model=custom",
         "-m seed=1,2 shard=0,1 shards=2",
         "device=0",
+        "task=plan --cfg job --package task",
         "resample_fps=25",
     ],
 )
