@@ -72,7 +72,7 @@ def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[
 
 
 def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
-    """List videos whose styles differ from each other, and videos whose size or frame rate is unusual."""
+    """List videos whose styles differ, and videos whose size or frame rate differs from most videos."""
     by_video: dict[str, list[VideoReport]] = {}
     for report in reports:
         if report.length:

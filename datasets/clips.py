@@ -110,7 +110,7 @@ class ClipList:
 
     @property
     def filtered_by_reason(self) -> dict[str, list[str]]:
-        """Map each reason to the ids of the clips that were filtered for it."""
+        """Map each reason to the ids of the clips that were filtered out for this reason."""
         reasons: dict[str, list[str]] = {}
         for clip, reason in self.filtered:
             reasons.setdefault(reason, []).append(clip)

@@ -33,7 +33,7 @@ class VideoInfo:
 
     @property
     def fault(self) -> str | None:
-        """Which frames are missing or doubled, as text; None if the numbers are contiguous from 0 or 1."""
+        """Message about missing or duplicate frames; None if the numbers are contiguous from 0 or 1."""
         if self.offsets:
             missing = sorted(set(range(self.offsets[-1])) - set(self.offsets))
             if not missing:
@@ -99,13 +99,13 @@ def find_video(folder: Path, name: str) -> Path:
 
 
 def points_outside(name: str) -> bool:
-    """Whether a name from an annotation file is empty or points outside the folder that it is relative to."""
+    """Return whether a name from an annotation file is empty or points outside its folder."""
     path = PurePosixPath(name)
     return not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name
 
 
 def links_to_parent(folder: Path, name: str) -> bool:
-    """Whether a video or class folder is a link to `folder` itself or to one of its parents."""
+    """Return whether a video or class folder is a link to `folder` itself or to one of its parents."""
     path = folder / name
     return path.is_symlink() and path.exists() and folder.resolve().is_relative_to(path.resolve())
 
@@ -137,7 +137,7 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _holds_frames(folder: str) -> bool:
-    # Stops at the first image, because data sets have tens of thousands of folders.
+    # Stops at the first image, because a data set has tens of thousands of folders.
     try:
         with os.scandir(folder) as entries:
             return any(is_image(entry.name) or entry.name == STORE_NAME for entry in entries)
@@ -162,5 +162,5 @@ def _video_name(entry: os.DirEntry) -> str | None:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a circular link
+    except OSError:  # a link that points to itself
         return False

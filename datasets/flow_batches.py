@@ -66,7 +66,7 @@ class FlowBatches(ViewBatches):
             # Returned, not raised: an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
         if len(jitter):
-            # Jitter is drawn for both directions even if the network sees one: the zip stops at the first.
+            # Jitter is drawn for both flow directions; zip drops the second if the network sees only one.
             flows = [
                 [apply_jitter(p, Jitter(*j)) for p, j in zip(pictures, of_frame, strict=False)]
                 for pictures, of_frame in zip(flows, jitter, strict=True)

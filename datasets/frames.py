@@ -200,7 +200,7 @@ def open_frames(path: Path) -> Frames:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file name is that of a frame: a known image suffix, and not a hidden file."""
+    """Return whether a file name has a known image suffix and is not hidden."""
     return name[-5:].lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
 
 
@@ -245,7 +245,7 @@ def _stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.
 
 @contextmanager
 def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a video; its errors, when it is opened or decoded, become BadFrames that name the file."""
+    """Open a video; errors while it is opened or decoded are raised as BadFrames that name the file."""
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:

@@ -44,7 +44,7 @@ class ViewBatches(Dataset):
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[tuple[str, str, int], str] = {}  # clips not to be tried again -> the reason
+        self.given_up: dict[tuple[str, str, int], str] = {}  # clips that crashed workers -> the reason
         self.shared: SharedFrames | None = None  # memory in which workers return frames
 
     def __len__(self) -> int:

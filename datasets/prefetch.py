@@ -57,7 +57,7 @@ class Sender:
                     frames, buffer = self._move(decoded.frames, buffer)
                     decoded = replace(decoded, frames=frames)
                 moved.append(decoded)
-            # A separate event, since the buffer's may be recorded again before a slow consumer waits for it.
+            # The buffer's event may be recorded again before a slow consumer waits: each batch has its own.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)

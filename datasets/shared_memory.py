@@ -84,7 +84,7 @@ class SharedFrames:
 
 
 def release(frames: Tensor) -> None:
-    """Let a worker overwrite the slot of `frames`, which must not be read afterwards; else do nothing."""
+    """Mark the slot of `frames` as free for its worker; frames outside shared memory are left alone."""
     storage = frames.untyped_storage()
     if not frames.is_cuda and storage.data_ptr() in _open:
         storage[frames.storage_offset() - HEADER] = FREE

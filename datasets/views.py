@@ -214,7 +214,7 @@ def plan_pairs(
                 second = first  # the members differ in their video instead
             j = partner[factor][i]
             if j is not None:
-                # Each repeat has its own alteration: numbers k + 1.
+                # Repeat k has the alteration k + 1, so that its jitter is its own.
                 first, second = (alteration and alteration + k for alteration in (first, second))
                 plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)
@@ -282,7 +282,7 @@ def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCl
 
 SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
 
-# Frames that a window in a short clip keeps at least before the clip ends (drawn_short).
+# Smallest number of frames from the start of a window to the end of a short clip (drawn_short).
 SHORT = 8
 # Number of possible starts of a window, given the lengths of clip and window; the start is drawn uniformly.
 # drawn_short is the rule of the paper's code for SSv2 and Diving48.

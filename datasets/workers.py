@@ -114,7 +114,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
     """Start worker processes for the batches `rows`; return the iterator over batches, and the processes."""
     before = set(multiprocessing.active_children())
     on_child = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    with _blocked(PREEMPTION_SIGNALS):
+    with _signals_blocked(PREEMPTION_SIGNALS):
         iterator = iter(
             DataLoader(
                 Subset(source, rows),
@@ -134,7 +134,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
 
 
 @contextmanager
-def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
     """Block signals; processes started within this context keep them blocked."""
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield

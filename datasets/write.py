@@ -36,7 +36,7 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
 
 
 def resample(count: int, fps: float, to_fps: float) -> NDArray[np.int64]:
-    """Resample `count` frames from `fps` to `to_fps`: indices of the last frame before each time step."""
+    """Resample `count` frames from rate `fps` to `to_fps`: index of the last frame up to each time step."""
     return (np.arange(max(1, int(count * to_fps / fps))) * (fps / to_fps)).astype(np.int64)
 
 

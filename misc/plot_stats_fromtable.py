@@ -19,7 +19,7 @@ from static_dynamic.errors import UserError
 
 @command
 def main() -> None:
-    """Draw every table."""
+    """Draw one figure per table."""
     parser = Options(__doc__)
     parser.add_argument(
         "--in_dir",

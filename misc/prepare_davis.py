@@ -124,7 +124,7 @@ def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
     names = [name for name in wanted or listed if (root / FRAMES / name).is_dir()]
     if not names or len(names) < len(wanted or ()):
         raise UserError(
-            f"{root / FRAMES} lacks the frames of {', '.join(wanted or listed)}: unpack DAVIS anew"
+            f"{root / FRAMES} lacks the frames of {', '.join(wanted or listed)}: unpack DAVIS again"
         )
     return names
 

@@ -83,7 +83,7 @@ def main() -> None:
     arguments = parser.parse_args()
     subsets = configs.row("dataset", "Kinetics").subsets
     if arguments.classes is not None and arguments.classes not in subsets:
-        raise UserError(f"--classes {arguments.classes}{nearest(arguments.classes, subsets)}")
+        raise UserError(f"unknown --classes {arguments.classes}{nearest(arguments.classes, subsets)}")
     if not arguments.annotations.is_file():
         raise UserError(f"{arguments.annotations} does not exist")
     if arguments.annotations.suffix.lower() == ".csv":

@@ -149,7 +149,7 @@ def test_activitynet_from_video_files_counts_at_their_own_rate(tmp_path):
     root = make_activitynet(tmp_path / "a", {}, official=True)
     frames = np.zeros((260, 16, 16, 3), np.uint8)
     (root / "style_1").mkdir()
-    write_video(root / "style_1" / "v_good.mkv", frames)  # 25 frames a second
+    write_video(root / "style_1" / "v_good.mkv", frames)  # 25 frames per second
     shutil.copytree(root / "style_1", root / "style_2")
     (clip,) = list_clips(row_of("StylizedActivityNet", root), (1, 2)).clips
     assert (clip.first, clip.length, clip.fps) == (51, 249 - 51, 25)

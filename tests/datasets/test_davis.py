@@ -1,5 +1,4 @@
-"""DAVIS with flow: which frames, which views and pairs, what the network sees, how flow is jittered, and how
-all of it is made from DAVIS as downloaded."""
+"""DAVIS with flow: choice of frames, views and pairs; network inputs; flow jitter; preparing a download."""
 
 import colorsys
 import shutil
@@ -68,15 +67,15 @@ def test_sequences_that_were_not_fetched_are_named(davis):
 
 
 def test_cinematograms(tmp_path):
-    draw = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     lines = []
     for frame in ("00000", "00003"):
         lines.append(f"/JPEGImages/480p/goat/{frame}.jpg")
         for t in range(4):
             for style in ("Lynx", "Maruska640"):
-                write_picture(tmp_path / "JPEGImages" / style / "goat" / frame / f"{t:05d}.jpg", draw, SIZE)
+                write_picture(tmp_path / "JPEGImages" / style / "goat" / frame / f"{t:05d}.jpg", rng, SIZE)
             if t < 3 or frame == "00003":
-                write_picture(tmp_path / "FlowImages_gap1/goat" / frame / f"{t:05d}.png", draw, SIZE)
+                write_picture(tmp_path / "FlowImages_gap1/goat" / frame / f"{t:05d}.png", rng, SIZE)
     (tmp_path / "ImageSets/480p").mkdir(parents=True)
     (tmp_path / "ImageSets/480p/val.txt").write_text("\n".join(lines))
     clips = list_davis(row_of(tmp_path, "StylizedDAVISCinematograms"), (1, 2)).clips
@@ -114,7 +113,7 @@ def test_two_frames_are_two_rows_and_pairs_join_the_same_frame(davis):
     a, b = (views.iloc[pairs[m]] for m in "ab")
     assert (a["frame"].to_numpy() == b["frame"].to_numpy()).all()
     assert (pairs["a"] % 2 == pairs["b"] % 2).all()
-    # one other frame a clip, whatever the style and the flow
+    # one second frame per clip, in all styles and with any flow
     assert views.groupby("clip")["frames_Image"].apply(lambda f: len({tuple(x) for x in f})).eq(1).all()
     assert len(set(second["frame"] - first["frame"].to_numpy())) > 2
 
@@ -144,8 +143,8 @@ def test_repeats_draw_again(davis):
 
 
 def test_jitter_is_drawn_as_the_original_does():
-    draw = np.random.default_rng(0)
-    drawn = np.array([draw_jitter(draw) for _ in range(4000)])
+    rng = np.random.default_rng(0)
+    drawn = np.array([draw_jitter(rng) for _ in range(4000)])
     hue, saturation, first = drawn.T
     # E|U(-h, h)| = h / 2 over h ~ U(.1, .5); the factor's range is cut off at zero for none of its reaches
     assert abs(np.abs(hue).mean() - np.mean(HUE_RANGE) / 2) < 0.005 and np.abs(hue).max() <= HUE_RANGE[1]
@@ -315,9 +314,9 @@ def test_networks_without_flow_do_not_read_it(davis):
 
 
 def moving(root, count=4):
-    """DAVIS as downloaded: a picture that moves by two pixels a frame."""
-    draw = np.random.default_rng(5)
-    ground = cv2.GaussianBlur(draw.integers(0, 256, (72, 120, 3)).astype(np.uint8), (0, 0), 1.5)
+    """DAVIS as downloaded: an image that moves by two pixels per frame."""
+    rng = np.random.default_rng(5)
+    ground = cv2.GaussianBlur(rng.integers(0, 256, (72, 120, 3)).astype(np.uint8), (0, 0), 1.5)
     lines = []
     for t in range(count):
         for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
@@ -339,9 +338,9 @@ def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):
     source, out = moving(tmp_path / "davis"), tmp_path / "out"
     (source / "JPEGImages/480p/goat/.DS_Store").write_bytes(b"no frame")
     arguments = (source, "--out", out, "--short_side", 48, "--workers", 1)
-    status, said, err = call("prepare_davis.py", *arguments)
+    status, message, err = call("prepare_davis.py", *arguments)
     assert status == 0, err
-    assert "1 sequences with flow and styles" in said
+    assert "1 sequences with flow and styles" in message
     both = list_davis(row_of(out), (0, 1, 2, 3, 4), both_flows=True)
     assert [c.id for c in both.clips] == ["goat/00001", "goat/00002"] and both.sizes == {"goat": (72, 48)}
     frames = [np.asarray(Image.open(out / f"JPEGImages/480p/goat/{t:05d}.jpg")) for t in range(4)]

@@ -1,4 +1,4 @@
-"""Frames on their way to a GPU, with a GPU that puts off every copy until somebody waits for it."""
+"""Prefetching to a GPU, with a stand-in for the GPU that delays every copy until it is waited for."""
 
 import threading
 import time
@@ -15,7 +15,7 @@ from static_dynamic.datasets.loader import Decoded
 
 
 class Stream:
-    """Copies that were asked for; those in front of a mark are made when it is waited for."""
+    """Queue of copies; waiting for an event makes the copies that were queued before it."""
 
     def __init__(self, device=None):
         self.waiting, self.made, self.turn = [], 0, threading.Lock()
@@ -41,7 +41,7 @@ class Event:
 
 @pytest.fixture
 def late_gpu(monkeypatch):
-    """Stands in for torch.cuda; a source is wiped as soon as it is given back."""
+    """Stand-in for torch.cuda; released frames are overwritten with zeros at once."""
     here, reader, empty = threading.local(), Stream(), torch.empty
 
     @contextmanager
@@ -69,16 +69,16 @@ def late_gpu(monkeypatch):
 
 def batch(number, clips):
     """A batch of clips of several lengths, one of which could not be read."""
-    draw = np.random.default_rng(number)
+    rng = np.random.default_rng(number)
     found = [
         Decoded(
             f"{number}/{i}",
             1,
             np.arange(2),
             [],
-            torch.from_numpy(draw.integers(1, 256, (n, 4, 5, 3), np.uint8)),
+            torch.from_numpy(rng.integers(1, 256, (n, 4, 5, 3), np.uint8)),
         )
-        for i, n in enumerate(draw.integers(1, 9, clips))
+        for i, n in enumerate(rng.integers(1, 9, clips))
     ]
     return [*found, Decoded(f"{number}/bad", 1, np.arange(2), [], None, "damaged")]
 
@@ -89,7 +89,7 @@ def test_every_batch_arrives_as_it_was(late_gpu, pause):
     expected = [[d.frames.clone() if d.frames is not None else None for d in b] for b in batches]
     arrived = 0
     for got, want in zip(prefetch.on_device(iter(batches), late_gpu), expected, strict=True):
-        time.sleep(pause)  # the sender goes on as far as it may
+        time.sleep(pause)  # the sender runs as far ahead as it may
         for decoded, frames in zip(got, want, strict=True):
             assert (decoded.frames is None) == (frames is None)
             assert frames is None or torch.equal(decoded.frames, frames), decoded.clip

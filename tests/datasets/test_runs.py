@@ -1,4 +1,4 @@
-"""The main job on data sets in the form of the paper's, by the command lines that users have."""
+"""The main job on data sets in the layout of the paper's, run by users' command lines."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ SMALL = (
 
 @pytest.fixture
 def run(tmp_path, monkeypatch, capsys, caplog):
-    """Run main.py in a folder of its own: (status, stderr), and the manifest of the latest run."""
+    """Run main.py in an empty folder: (status, stderr), and the manifest of the latest run."""
     monkeypatch.chdir(tmp_path)
     caplog.set_level("INFO")
 
@@ -32,9 +32,9 @@ def run(tmp_path, monkeypatch, capsys, caplog):
             status = main.main()
         except SystemExit as stop:
             status = stop.code
-        said = capsys.readouterr().err + caplog.text
+        message = capsys.readouterr().err + caplog.text
         manifest = next(Path("dim_outputs").rglob("manifest.json"), None)
-        return status, said, manifest and json.loads(manifest.read_text())
+        return status, message, manifest and json.loads(manifest.read_text())
 
     return call
 
@@ -49,7 +49,7 @@ def make_frames(root: Path, names, styles=(0, 1, 2), count=40) -> Path:
 
 @pytest.fixture
 def ssv2(tmp_path):
-    """Six clips of two classes, and a style 0, beside annotations that list one more."""
+    """Six clips of two classes with a style 0; the annotations list a seventh clip."""
     root = make_frames(tmp_path / "ssv2", [str(i) for i in range(6)])
     templates = ["Closing [something]", "Opening [something]"]
     lines = [{"id": str(i), "template": templates[i % 2]} for i in range(7)]
@@ -60,26 +60,26 @@ def ssv2(tmp_path):
 
 
 def test_ssv2(run, ssv2):
-    status, said, manifest = run(
+    status, message, manifest = run(
         "--stylized_data_dir", ssv2, "--dataset", "ssv2", "--model", "x3d_xs", "--stg", 5
     )
-    assert status == 0, said
+    assert status == 0, message
     assert manifest["identity"]["model"]["num_classes"] == 174
     assert manifest["filtered_clips"] == {"not on disk": ["6"]} and manifest["skipped_clips"] == []
     assert (
         manifest["frame_rates"] == {"12": 6}
-        and "6 clips are at 12" in said
-        and "resample_fps=30 corrects it" in said
+        and "6 clips are at 12" in message
+        and "resample_fps=30 corrects it" in message
     )
-    assert "1 clips were left out, not on disk: 6" in said
+    assert "1 clips were left out, not on disk: 6" in message
 
 
 def test_resampling_changes_what_is_seen(run, ssv2):
     arguments = ("dataset=ssv2", f"stylized_data_dir={ssv2}", "model=x3d_xs", "n_sample_frames=40")
     shown = {}
     for fps in ("null", 30):
-        status, said, manifest = run(*arguments, f"resample_fps={fps}")
-        assert status == 0 and ("corrects it" in said) == (fps != 30), said
+        status, message, manifest = run(*arguments, f"resample_fps={fps}")
+        assert status == 0 and ("corrects it" in message) == (fps != 30), message
         views = pd.read_parquet(next(Path("dim_outputs").rglob("views.parquet")))
         shown[fps] = np.stack(views[views["order"] == "forward"]["frames_rgb"])
     assert np.ptp(shown["null"], axis=1).min() == 39 and np.ptp(shown[30], axis=1).max() <= 16
@@ -95,8 +95,8 @@ def test_resampling_changes_what_is_seen(run, ssv2):
 )
 def test_flags_of_the_original(run, ssv2, scheme, flags):
     arguments = ("--stylized_data_dir", ssv2, "--dataset", "ssv2", "--model", "x3d_xs", f"pairs={scheme}")
-    status, said, manifest = run(*arguments, *flags.split())
-    assert status == 0, said
+    status, message, manifest = run(*arguments, *flags.split())
+    assert status == 0, message
     flag, value = flags.removeprefix("--").split()
     assert manifest["identity"][flag] == (value == "True")
     assert manifest["identity"]["window"] == {"factorial": "drawn", "paper": "drawn_short"}[scheme]
@@ -105,11 +105,11 @@ def test_flags_of_the_original(run, ssv2, scheme, flags):
 def test_unstylized_videos_may_lie_elsewhere(run, ssv2, tmp_path):
     (ssv2 / "style_0").rename(tmp_path / "normal")
     arguments = ("dataset=ssv2", f"stylized_data_dir={ssv2}", "model=x3d_xs", "--use_normal_app", "True")
-    status, said, _ = run(*arguments)
-    assert status == 2 and "has no style_0" in said
+    status, message, _ = run(*arguments)
+    assert status == 2 and "has no style_0" in message
     assert run(*arguments, "--normal_data_root", tmp_path / "normal")[0] == 0
-    status, said, _ = run(*arguments, "--normal_data_root", tmp_path / "nowhere")
-    assert status == 2 and "normal_data_root=" in said
+    status, message, _ = run(*arguments, "--normal_data_root", tmp_path / "nowhere")
+    assert status == 2 and "normal_data_root=" in message
 
 
 def test_activitynet_keeps_the_models_head(run, tmp_path):
@@ -118,8 +118,8 @@ def test_activitynet_keeps_the_models_head(run, tmp_path):
     database = {"one": video, "two": {**video, "num_frames": 40}, "three": {**video, "duration": 6}}
     (root / "activitynet_v13.json").write_text(json.dumps({"database": database}))
     arguments = ("--stylized_data_dir", root, "--dataset", "StylizedActivityNet", "--model", "x3d_xs")
-    status, said, manifest = run(*arguments, "pairs=paper")
-    assert status == 0, said
+    status, message, manifest = run(*arguments, "pairs=paper")
+    assert status == 0, message
     assert manifest["identity"]["model"]["num_classes"] == 400 and manifest["identity"]["window"] == "first"
     views = pd.read_parquet(next(Path("dim_outputs").rglob("views.parquet")))
     assert {f.min() for f in views["frames_rgb"]} == {5} and max(f.max() for f in views["frames_rgb"]) <= 37
@@ -133,16 +133,16 @@ def test_diving48_from_frame_stores(run, tmp_path):
     lines = [{"vid_name": n, "label": 1, "start_frame": 0, "end_frame": 24} for n in ("a_00001", "b_00002")]
     (root / "Diving48_V2_test.json").write_text(json.dumps(lines))
     (root / "Diving48_vocab.json").write_text(json.dumps([["Back"]] * 48))
-    status, said, manifest = run("--stylized_data_dir", root, "--dataset", "Diving48", "--model", "x3d_xs")
-    assert status == 0, said
-    assert manifest["identity"]["model"]["num_classes"] == 48 and "frame rate: unknown for 2 clips" in said
+    status, message, manifest = run("--stylized_data_dir", root, "--dataset", "Diving48", "--model", "x3d_xs")
+    assert status == 0, message
+    assert manifest["identity"]["model"]["num_classes"] == 48 and "frame rate: unknown for 2 clips" in message
 
 
 def test_a_zero_byte_jpg_stops_the_run_or_is_skipped(run, ssv2):
     for file in (ssv2 / "style_2" / "3").iterdir():
         file.write_bytes(b"")
     arguments = ("--stylized_data_dir", ssv2, "--dataset", "ssv2", "--model", "x3d_xs")
-    status, said, _ = run(*arguments)
-    assert status == 2 and "style_2/3/" in said and "is not a readable image" in said
-    status, said, manifest = run(*arguments, "on_error=skip")
+    status, message, _ = run(*arguments)
+    assert status == 2 and "style_2/3/" in message and "is not a readable image" in message
+    status, message, manifest = run(*arguments, "on_error=skip")
     assert status == 0 and {v["clip"] for v in manifest["skipped_views"]} == {"3"}

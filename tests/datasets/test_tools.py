@@ -35,7 +35,7 @@ def test_a_script_finds_the_package_from_any_folder(way, tmp_path):
 def test_frames_are_extracted_at_a_frame_rate(call, tmp_path):
     frames = moving_square(0, n=50)
     (tmp_path / "in").mkdir()
-    write_video(tmp_path / "in" / "abc.mkv", frames)  # 25 frames a second
+    write_video(tmp_path / "in" / "abc.mkv", frames)  # 25 frames per second
     arguments = (tmp_path / "in", tmp_path / "out", "--fps", 10, "--names", "f_%03d.png", "--first", 0)
     assert call("prepare_frames.py", *arguments)[0] == 0
     out = open_frames(tmp_path / "out" / "abc")
