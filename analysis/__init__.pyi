@@ -1,13 +1,11 @@
-from .estimate.bootstrap import RunEstimate as RunEstimate
 from .estimate.bootstrap import estimate_run as estimate_run
 from .estimate.convergence import estimate_convergence as estimate_convergence
 from .estimate.estimator import Estimate as Estimate
 from .estimate.estimator import estimate_pairs as estimate_pairs
-from .estimate.information.estimate import InformationEstimate as InformationEstimate
 from .estimate.information.estimate import estimate_information as estimate_information
 from .estimate.planning import plan_study as plan_study
+from .estimate.tables import RunEstimate as RunEstimate
 from .estimate.tables import average_runs as average_runs
-from .estimate.variance import VarianceEstimate as VarianceEstimate
 from .estimate.variance import estimate_variance as estimate_variance
 from .explain.class_feature_pyramids import Pyramid as Pyramid
 from .explain.class_feature_pyramids import class_feature_pyramid as class_feature_pyramid

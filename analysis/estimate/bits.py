@@ -11,13 +11,11 @@ moves the correlation r of a unit (mean m, variance v, over N pairs) by
 and the unit's bits by r / ((1 - r^2) ln 2) times as much. The sum over units is a matrix product.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.intervals import finite_mean, studentised_bounds
-from static_dynamic.analysis.estimate.moments import Moments
+from .intervals import finite_mean, studentised_bounds
+from .moments import Moments
 
 # Members with |r| above 1 - 1e-9 count as identical, because float32 activations cannot tell them apart.
 # Their bits are infinite.

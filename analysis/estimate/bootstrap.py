@@ -4,9 +4,6 @@
 stages, which stand beside the paper's scores.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,37 +11,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.bits import (
-    bits_influence,
-    bits_standard_errors,
-    corrected_bits,
-    stage_bits,
-)
-from static_dynamic.analysis.estimate.estimator import (
-    FACTORS,
-    MEASURED,
-    UNIT_CLASSES,
-    append_shares,
-    classify,
-    estimate_moments,
-)
-from static_dynamic.analysis.estimate.intervals import (
+from .bits import bits_influence, bits_standard_errors, corrected_bits, stage_bits
+from .estimator import FACTORS, MEASURED, UNIT_CLASSES, append_shares, classify, estimate_moments
+from .intervals import (
     bootstrap_weights,
     cluster_scalars,
     interval,
+    interval_columns,
     studentised_interval,
 )
-from static_dynamic.analysis.estimate.moments import Moments, layer_score
-from static_dynamic.analysis.estimate.pairs import not_finite, open_finished, pairs_of_factor
-from static_dynamic.analysis.estimate.permutation import permute_clusters, score_p_values
-
-
-@dataclass(frozen=True)
-class RunEstimate:
-    """Tidy tables of a whole run: ``layers`` has one row per stage, ``units`` one row per unit."""
-
-    layers: pd.DataFrame
-    units: pd.DataFrame
+from .moments import Moments, layer_score
+from .pairs import not_finite, open_finished, pairs_of_factor
+from .permutation import permute_clusters, score_p_values
+from .tables import RunEstimate
 
 
 def estimate_run(
@@ -57,40 +36,33 @@ def estimate_run(
     n_permutations: int = 0,
     progress: bool = False,
 ) -> RunEstimate:
-    """Estimate every stage of the run in `run_dir`.
+    """Estimate every stage of the run in `run_dir`: one row per stage in ``layers``, per unit in ``units``.
 
     Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` permutations (0: no
-    p-values). Both are NaN if all clips are of one video.
-
-    Raises
-    ------
-    UserError
-        The folder holds no finished run, or nothing can be estimated from it.
+    p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no finished
+    run, or if nothing can be estimated from it.
     """
     store, pairs = open_finished(run_dir)
     clusters, pair_cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
     weights = bootstrap_weights(len(clusters), n_boot, seed)
     factors = [pairs_of_factor(pairs, f) for f in range(len(MEASURED))]
     orders = [permute_clusters(factor.cluster, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
-    layers, units = [], []
+    tables = {}
     for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):
-        sums = Moments.per_cluster(store.activations(stage), pairs, pair_cluster, len(clusters))
+        rows = store.activations(stage)
+        sums = Moments.per_cluster(rows, pairs, pair_cluster, len(clusters))
         if not np.isfinite(sums.square).all():
             raise not_finite(store, stage)
         layer, unit = estimate_stage(sums, weights, threshold, level)
         if n_permutations:
-            rows, whole = store.activations(stage), sums.over_clusters()
-            p_layer, p_unit, p_family = score_p_values(rows, factors, orders, whole)
+            p_layer, p_unit, p_family = score_p_values(rows, factors, orders, sums.over_clusters())
             for f, name in enumerate(MEASURED):
-                layer |= {f"p_{name}": p_layer[f]}
-                unit = unit.assign(**{f"p_{name}": p_unit[f], f"p_family_{name}": p_family[f]})
+                layer[f"p_{name}"] = p_layer[f]
+                unit[f"p_{name}"], unit[f"p_family_{name}"] = p_unit[f], p_family[f]
             layer["permutations"] = n_permutations
-        about = {"stage": stage, "stream": store.stages[stage]["stream"]}
-        layers.append({**about, "clusters": len(clusters), "clips": pairs["clip"].nunique(), **layer})
-        units.append(unit.assign(**about))
-    columns = ["stage", "stream", "unit"]
-    table = pd.concat(units, ignore_index=True)
-    return RunEstimate(pd.DataFrame(layers), table[columns + [c for c in table if c not in columns]])
+        counts = {"clusters": len(clusters), "clips": pairs["clip"].nunique()}
+        tables[stage] = pd.DataFrame([counts | layer]), unit
+    return RunEstimate.join(store, tables)
 
 
 def estimate_stage(
@@ -119,40 +91,30 @@ def estimate_stage(
         for k in range(len(UNIT_CLASSES)):
             class_probability[block, k] = (classes == k).mean(0)
 
-    layer = {
-        "units": units,
-        "pairs_dynamic": int(sums.count[:, 0].sum()),
-        "pairs_static": int(sums.count[:, 1].sum()),
-        "threshold": threshold,
-    }
+    layer = {"units": units} | {f"pairs_{name}": int(whole.count[f]) for f, name in enumerate(MEASURED)}
+    layer["threshold"] = threshold
     names = [f"score_{name}" for name in MEASURED] + [f"share_{name}" for name in FACTORS]
     values = np.concatenate([point.scores[:measured], point.shares])
     of_replicates = append_shares(layer_score(numerator, denominator[:, None]))
     bounds = studentised_interval(values, of_replicates, cluster_scalars(sums, whole), weights, level)
     for name, value, low, high in zip(names, values, *bounds, strict=True):
-        layer |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        layer |= interval_columns(name, value, low, high)
     # The sample itself goes first: the replicate that contains each cluster once.
     weights = np.vstack([np.ones(clusters), weights])
     of_sample = bits_influence(sums, whole.one_replicate(), point.unit_scores[None])
     influence = np.concatenate([of_sample, influence])
     for f, name in enumerate(MEASURED):
         errors = bits_standard_errors(influence[:, f], sums.count[:, f], weights)
-        value, low, high = stage_bits(
-            point.unit_scores[f], unit_bits[f], bits_sum[:, f], errors, clusters, level
-        )
-        layer |= {f"bits_{name}": value, f"bits_{name}_low": low, f"bits_{name}_high": high}
+        mean_bits = stage_bits(point.unit_scores[f], unit_bits[f], bits_sum[:, f], errors, clusters, level)
+        layer |= interval_columns(f"bits_{name}", *mean_bits)
     for f, name in enumerate(FACTORS):
         layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}
     layer |= {f"units_{name}": int((point.unit_class == name).sum()) for name in UNIT_CLASSES}
 
     unit = {"unit": np.arange(units), "class": point.unit_class}
     for f, name in enumerate(MEASURED):
-        unit |= {
-            f"score_{name}": point.unit_scores[f],
-            f"score_{name}_low": unit_bounds[0, f],
-            f"score_{name}_high": unit_bounds[1, f],
-            f"bits_{name}": unit_bits[f],
-        }
+        unit |= interval_columns(f"score_{name}", point.unit_scores[f], *unit_bounds[:, f])
+        unit[f"bits_{name}"] = unit_bits[f]
     unit |= {f"share_{name}": point.unit_shares[:, f] for f, name in enumerate(FACTORS)}
     unit |= {f"probability_{name}": class_probability[:, k] for k, name in enumerate(UNIT_CLASSES)}
     return layer, pd.DataFrame(unit)

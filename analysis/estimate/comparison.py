@@ -1,7 +1,5 @@
 """Tables that compare finished runs: trained and untrained networks, several networks, means over seeds."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +10,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.estimate.paired import MEASURES, PairedBootstrap, PairedEstimate
-from static_dynamic.analysis.estimate.tables import read_layers, read_units
-from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import readings, split_stage
+
+from .estimator import MEASURED, UNIT_CLASSES
+from .paired import MEASURES, PairedBootstrap, PairedEstimate
+from .tables import read_layers, read_units
+from .units import counts_at, sweep_thresholds
 
 # Thresholds of the sweep.
 SWEEP = np.linspace(0, 1, 41)

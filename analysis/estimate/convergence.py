@@ -5,19 +5,18 @@ sample contains the smaller ones. If a score still drifts out of its early inter
 or the videos are not alike.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.bootstrap import estimate_stage
-from static_dynamic.analysis.estimate.intervals import bootstrap_weights
-from static_dynamic.analysis.estimate.moments import Moments
-from static_dynamic.analysis.estimate.pairs import open_finished
 from static_dynamic.errors import UserError
+
+from .bootstrap import estimate_stage
+from .intervals import bootstrap_weights
+from .moments import Moments
+from .pairs import open_finished
 
 FEWEST = 4
 

@@ -14,15 +14,14 @@ All variances are population variances. A unit score is a correlation. A layer s
 variance, is not a correlation, and can exceed 1. Both scores are computed in `moments.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.errors import UserError
+
+from .moments import Moments
 
 FACTORS = ("dynamic", "static", "residual")
 MEASURED = FACTORS[:2]  # the factors that have scores

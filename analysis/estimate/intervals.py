@@ -23,16 +23,15 @@ pairs of factor f, squares and number of all pairs. Its standard error follows f
 (infinitesimal jackknife), so one replicate needs six numbers per cluster instead of six per cluster and unit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student_t
 
-from static_dynamic.analysis.estimate.estimator import append_shares
-from static_dynamic.analysis.estimate.moments import Moments, layer_score
+from .estimator import append_shares
+from .moments import Moments, layer_score
 
 # Below 8 clusters many replicates consist almost of one cluster and their standard errors are useless: the
 # studentised interval falls back to t x standard deviation of the replicates.
@@ -63,6 +62,11 @@ def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float)
         spread = np.sqrt(np.where(alive, (replicates - mean) ** 2, 0).sum(0) / count)
     half = student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(clusters / max(1, clusters - 1)) * spread
     return 2 * point - mean - half, 2 * point - mean + half
+
+
+def interval_columns(name: str, value: Any, low: Any, high: Any) -> dict:
+    """Return the columns of a table that hold an estimate and the bounds of its interval."""
+    return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:

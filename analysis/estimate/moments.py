@@ -13,12 +13,10 @@ Letters in shapes, in all of analysis/estimate: N pairs, C units, F factors, K c
 permutations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -67,11 +65,10 @@ class Moments:
     shift: NDArray  # (F, C)
 
     @classmethod
-    def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Moments:
+    def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Self:
         """Sum all pairs: members za, zb (N, C) in float64, factor (N,) -> (F, C)."""
-        units = za.shape[1]
         count = np.zeros(n_factors)
-        total, product, square, shift = (np.zeros((n_factors, units)) for _ in range(4))
+        total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):
             pairs = np.flatnonzero(factor == f)
             if not len(pairs):
@@ -85,7 +82,7 @@ class Moments:
     @classmethod
     def per_cluster(
         cls, rows: NDArray, pairs: pd.DataFrame, cluster: NDArray, n_clusters: int, n_factors: int = 2
-    ) -> Moments:
+    ) -> Self:
         """Sum the pairs of each cluster: rows (views, C) on disk, cluster (N,) numbers -> (K, F, C).
 
         `pairs` has row numbers ``a`` and ``b`` of the members, and ``factor``. Rows are read block by block:
@@ -94,10 +91,10 @@ class Moments:
         order = np.lexsort((pairs["factor"], cluster))
         a, b, factor = (pairs[name].to_numpy()[order] for name in ("a", "b", "factor"))
         group = cluster[order] * n_factors + factor  # (pairs,), ascending
-        units = rows.shape[1]
+        shape = (n_clusters, n_factors, rows.shape[1])
         shift = np.stack([rows[a[np.argmax(factor == f)]] for f in range(n_factors)]).astype(np.float64)
-        total, product, square = (np.zeros((n_clusters * n_factors, units)) for _ in range(3))
-        size = max(1, int(ROW_BYTES / (16 * units)))
+        total, product, square = (np.zeros((n_clusters * n_factors, rows.shape[1])) for _ in range(3))
+        size = max(1, int(ROW_BYTES / (16 * rows.shape[1])))
         for start in range(0, len(group), size):
             block = slice(start, start + size)
             za = rows[a[block]] - shift[factor[block]]  # (pairs of the block, C), float64
@@ -107,36 +104,31 @@ class Moments:
             square[groups] += np.add.reduceat(za**2 + zb**2, first)
             za *= zb
             product[groups] += np.add.reduceat(za, first)
-        shape = (n_clusters, n_factors, units)
-        count = np.bincount(group, minlength=shape[0] * shape[1]).reshape(shape[:2]).astype(np.float64)
+        count = np.bincount(group, minlength=len(total)).reshape(shape[:2]).astype(np.float64)
         return cls(count, total.reshape(shape), product.reshape(shape), square.reshape(shape), shift)
 
-    def over_clusters(self) -> Moments:
+    def over_clusters(self) -> Self:
         """Add up all clusters: (K, F, C) -> (F, C)."""
         return self._each(lambda sums: sums.sum(0))
 
-    def clusters(self, chosen: NDArray) -> Moments:
+    def clusters(self, chosen: NDArray) -> Self:
         """Return the sums of the chosen clusters only."""
         return self._each(lambda sums: sums[chosen])
 
-    def units(self, block: slice) -> Moments:
+    def units(self, block: slice) -> Self:
         """Return the sums of a block of units only."""
-        total, product, square, shift = (
-            sums[..., block] for sums in (self.total, self.product, self.square, self.shift)
-        )
-        return replace(self, total=total, product=product, square=square, shift=shift)
+        names = ("total", "product", "square", "shift")
+        return replace(self, **{name: getattr(self, name)[..., block] for name in names})
 
-    def one_replicate(self) -> Moments:
+    def one_replicate(self) -> Self:
         """Return the whole sample in the shape of replicates: (F, C) -> (1, F, C)."""
         return self._each(lambda sums: sums[None])
 
-    def resample(self, weights: NDArray) -> Moments:
+    def resample(self, weights: NDArray) -> Self:
         """Weigh the clusters by ``weights`` (R, K), one replicate per row: (K, F, C) -> (R, F, C)."""
-        return self._each(
-            lambda sums: (weights @ sums.reshape(len(sums), -1)).reshape(len(weights), *sums.shape[1:])
-        )
+        return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
-    def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Moments]]:
+    def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
         """Yield blocks of units that fit into memory, with their replicates; no block if R is 0."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * factors)))
@@ -177,8 +169,7 @@ class Moments:
         """Return the paper's unit score of each factor, (..., F, C); NaN for dead units."""
         return unit_score(self.within_factors.covariance, self.within_factors.variance)
 
-    def _each(self, change: Callable[[NDArray], NDArray]) -> Moments:
+    def _each(self, change: Callable[[NDArray], NDArray]) -> Self:
         """Apply one function to the count and to the three sums."""
-        return Moments(
-            change(self.count), change(self.total), change(self.product), change(self.square), self.shift
-        )
+        names = ("count", "total", "product", "square")
+        return replace(self, **{name: change(getattr(self, name)) for name in names})

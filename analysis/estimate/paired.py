@@ -7,24 +7,17 @@ studentised (`intervals.py`); the influence of a video on a difference is the di
 the two runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, append_shares
-from static_dynamic.analysis.estimate.intervals import (
-    bootstrap_weights,
-    cluster_scalars,
-    gradients,
-    standard_errors,
-    studentised_bounds,
-)
-from static_dynamic.analysis.estimate.moments import Moments, layer_score
 from static_dynamic.analysis.run.store import Store
+
+from .estimator import FACTORS, MEASURED, append_shares
+from .intervals import bootstrap_weights, cluster_scalars, gradients, standard_errors, studentised_bounds
+from .moments import Moments, layer_score
 
 MEASURES = tuple(f"score_{f}" for f in MEASURED) + tuple(f"share_{f}" for f in FACTORS)
 # Runs are paired if they have at least this fraction of the smaller run's videos in common.

@@ -1,7 +1,5 @@
 """The pairs of a finished run: checked, and divided by factor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
+
+from .estimator import MEASURED
 
 
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:

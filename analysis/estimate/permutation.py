@@ -15,15 +15,13 @@ permutation (Westfall & Young 1993; Nichols & Holmes 2002). It controls the fami
 dependence between units. Unlike a false discovery rate, it does not need more permutations for more units.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from static_dynamic.analysis.estimate.moments import Moments, layer_score
-from static_dynamic.analysis.estimate.pairs import FactorPairs
+from .moments import Moments, layer_score
+from .pairs import FactorPairs
 
 # Correlations are computed in float32: values that differ by less than this are ties.
 TIE = 1e-5

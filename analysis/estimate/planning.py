@@ -19,8 +19,6 @@ pilot clusters, more with heavy tails. The plan assumes further clips like those
 styles.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +28,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import t as student_t
 
-from static_dynamic.analysis.estimate.estimator import MEASURED
-from static_dynamic.analysis.estimate.moments import layer_score
-from static_dynamic.analysis.estimate.pairs import open_finished
 from static_dynamic.errors import UserError
+
+from .estimator import MEASURED
+from .moments import layer_score
+from .pairs import open_finished
 
 # Views per clip of each way to make pairs, from the number of styles.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}

@@ -1,19 +1,41 @@
-"""Tables of finished runs: writing, reading, and averaging over runs."""
-
-from __future__ import annotations
+"""Tables of finished runs: joining, writing, reading, and averaging over runs."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from static_dynamic.analysis.estimate.bootstrap import RunEstimate
-from static_dynamic.analysis.estimate.estimator import FACTORS
-from static_dynamic.analysis.estimate.variance import VarianceEstimate
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
+
+from .estimator import FACTORS
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """Tidy tables of a whole run: ``layers`` has the rows of each stage, ``units`` the rows of each unit."""
+
+    layers: pd.DataFrame
+    units: pd.DataFrame
+
+    @classmethod
+    def join(cls, store: Store, stages: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Self:
+        """Join the two tables of each stage of a run; ``stage`` and ``stream`` become the first columns."""
+        for stage, tables in stages.items():
+            for table in tables:
+                table.insert(0, "stage", stage)
+                table.insert(1, "stream", store.stages[stage]["stream"])
+        return cls(*(pd.concat(tables, ignore_index=True) for tables in zip(*stages.values(), strict=True)))
+
+    def write(self, folder: Path, prefix: str = "") -> None:
+        """Write the tables to ``<prefix>layers.csv`` and ``<prefix>units.parquet``."""
+        write_table(folder / f"{prefix}layers.csv", self.layers)
+        write_table(folder / f"{prefix}units.parquet", self.units)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -27,26 +49,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
     """Write ``layers.csv``, ``units.parquet`` and the two-row ``dim_est`` csv of each stage."""
-    write_table(folder / "layers.csv", result.layers)
-    write_table(folder / "units.parquet", result.units)
+    result.write(folder)
     for _, row in result.layers.iterrows():
         with atomic_path(dimensions_file(folder, row["stage"])) as temporary:
             with temporary.open("w", newline="") as file:
                 writer = csv.writer(file)  # ends lines with CRLF, as the original code does
                 writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
                 writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
-
-
-def write_variance(folder: Path, estimate: VarianceEstimate) -> None:
-    """Write ``variance_layers.csv`` and ``variance_units.parquet``."""
-    write_table(folder / "variance_layers.csv", estimate.layers)
-    write_table(folder / "variance_units.parquet", estimate.units)
-
-
-def write_information(folder: Path, layers: pd.DataFrame, units: pd.DataFrame) -> None:
-    """Write ``information_layers.csv`` and ``information_units.parquet``."""
-    write_table(folder / "information_layers.csv", layers)
-    write_table(folder / "information_units.parquet", units)
 
 
 def dimensions_file(folder: Path, stage: str) -> Path:
@@ -57,12 +66,8 @@ def dimensions_file(folder: Path, stage: str) -> Path:
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Average ``layers.csv`` over runs that differ in their seed: mean and 1.96 * std / sqrt(n) per stage.
 
-    As in the original script, the standard deviation is that of the population (ddof 0).
-
-    Raises
-    ------
-    UserError
-        Fewer than two runs, a run without results, or runs of different stages.
+    As in the original script, the standard deviation is that of the population (ddof 0). Raises UserError if
+    there are fewer than two runs, a run has no results, or stages differ.
     """
     if len(folders) < 2:
         raise UserError(f"{len(folders)} run: an average needs at least two runs")

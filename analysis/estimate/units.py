@@ -8,16 +8,15 @@ A unit score is a mean over pairs of (za - m)(zb - m) / v, so each clip contribu
 that drive a unit are those with the largest parts, whether the unit is above or below its mean there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES, classify
 from static_dynamic.analysis.run.store import Store
+
+from .estimator import MEASURED, UNIT_CLASSES, classify
 
 # Classes whose top units are listed, with the factors whose pairs drive them.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}

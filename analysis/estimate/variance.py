@@ -14,9 +14,6 @@ Estimates are unbiased, and may be negative for components near zero. Every mean
 over videos, so a bootstrap replicate is a weighted sum.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,47 +21,33 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.errors import UserError
+
+from .intervals import bootstrap_weights, interval, interval_columns
+from .tables import RunEstimate
 
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
 # Units whose sums are in memory at a time.
 UNITS_AT_A_TIME = 256
 
 
-@dataclass(frozen=True)
-class VarianceEstimate:
-    """Tidy tables: ``layers`` has one row per stage and component, ``units`` one per unit and component."""
-
-    layers: pd.DataFrame
-    units: pd.DataFrame
-
-
 def estimate_variance(
     run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
-) -> VarianceEstimate:
+) -> RunEstimate:
     """Decompose the variance of every stage of a factorial run, with intervals from a bootstrap over videos.
 
-    Raises
-    ------
-    UserError
-        The run is not factorial, or fewer than two of its clips have all their views.
+    ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
+    if the run is not factorial, or fewer than two of its clips have all their views.
     """
     store = Store.open(run_dir)
     store.require_finished()
     rows, clusters = complete_table(store)
     weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
-    layers, units = [], []
+    tables = {}
     for stage in tqdm(store.stages, desc="variance", unit="stage", disable=None if progress else True):
-        values = store.activations(stage)
-        about = {"stage": stage, "stream": store.stages[stage]["stream"]}
-        layer, unit = decompose_stage(values, rows, clusters, weights, level)
-        layers.append(layer.assign(**about))
-        units.append(unit.assign(**about))
-    order = ["stage", "stream"]
-    tables = [pd.concat(parts, ignore_index=True) for parts in (layers, units)]
-    return VarianceEstimate(*(t[order + [c for c in t if c not in order]] for t in tables))
+        tables[stage] = decompose_stage(store.activations(stage), rows, clusters, weights, level)
+    return RunEstimate.join(store, tables)
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
@@ -95,27 +78,25 @@ def decompose_stage(
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
         block -= block[0, 0, 0]  # avoids cancellation in the sums of squares
-        sums = by_cluster(table_sums(block), clusters, n_clusters)  # (clusters, 5 + S * O, block)
+        terms = table_sums(block)
+        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, 5 + S * O, block)
+        np.add.at(sums, clusters, terms)
         point = components(sums.sum(0), *rows.shape[1:])  # (7, block)
-        flat = sums.reshape(n_clusters, -1)
-        replicates = (weights @ flat).reshape(len(weights), *sums.shape[1:])
-        replicates = components(replicates, *rows.shape[1:])  # (R, 7, block)
-        low, high = interval(point, replicates, n_clusters, level) if len(weights) else (np.nan * point,) * 2
+        replicates = components(np.tensordot(weights, sums, 1), *rows.shape[1:])  # (R, 7, block)
+        per_unit.append(np.stack([point, *interval(point, replicates, n_clusters, level)], axis=-1))
         point_sum += point.sum(-1)
         replicate_sum += replicates.sum(-1)
-        for k, name in enumerate(COMPONENTS):
-            columns = {"unit": np.arange(start, start + point.shape[1]), "component": name}
-            columns |= {"variance": point[k], "variance_low": low[k], "variance_high": high[k]}
-            per_unit.append(pd.DataFrame(columns))
-    unit = pd.concat(per_unit, ignore_index=True).sort_values(["unit", "component"], kind="stable")
+    index = pd.MultiIndex.from_product([np.arange(units), COMPONENTS], names=["unit", "component"])
+    of_units = np.concatenate(per_unit, axis=1).swapaxes(0, 1).reshape(-1, 3)
+    unit = pd.DataFrame(of_units, index, ["variance", "variance_low", "variance_high"])
+    unit = unit.reset_index().sort_values(["unit", "component"], kind="stable", ignore_index=True)
     total = unit.groupby("unit")["variance"].transform("sum")
-    unit = unit.assign(share=(unit["variance"] / total).where(total > 0))
+    unit["share"] = (unit["variance"] / total).where(total > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         share, shares = point_sum / point_sum.sum(), replicate_sum / replicate_sum.sum(-1, keepdims=True)
-    low, high = interval(share, shares, n_clusters, level) if len(weights) else (np.nan * share,) * 2
-    layer = pd.DataFrame({"component": COMPONENTS, "variance": point_sum, "share": share})
-    layer = layer.assign(share_low=low, share_high=high)
-    return layer.assign(clips=len(rows), clusters=n_clusters), unit.reset_index(drop=True)
+    layer = {"component": COMPONENTS, "variance": point_sum}
+    layer |= interval_columns("share", share, *interval(share, shares, n_clusters, level))
+    return pd.DataFrame(layer | {"clips": len(rows), "clusters": n_clusters}), unit
 
 
 def table_sums(y: NDArray) -> NDArray:
@@ -135,13 +116,6 @@ def table_sums(y: NDArray) -> NDArray:
         ],
         axis=1,
     )
-
-
-def by_cluster(sums: NDArray, clusters: NDArray, n_clusters: int) -> NDArray:
-    """Add up the clips of each cluster: (K, ...) -> (clusters, ...)."""
-    total = np.zeros((n_clusters, *sums.shape[1:]))
-    np.add.at(total, clusters, sums)
-    return total
 
 
 def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from omegaconf import DictConfig
 
-from static_dynamic.analysis.estimate.bootstrap import RunEstimate
+from static_dynamic.analysis.estimate.tables import RunEstimate
 from static_dynamic.datasets.views import FLOW
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from static_dynamic.analysis.estimate import tables
 from static_dynamic.analysis.estimate.variance import estimate_variance
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
 from static_dynamic.analysis.show import figures
@@ -21,7 +20,7 @@ def write_variance(run: FinishedRun) -> None:
     """Decompose the variance of units; write the tables and the figure, and print the shares."""
     options = run.options
     estimate = estimate_variance(run.folder, options.n_boot, options.seed, progress=True)
-    tables.write_variance(run.folder, estimate)
+    estimate.write(run.folder, "variance_")
     layers = estimate.layers[estimate.layers["stage"].isin(run.shown)]
     figures.draw_variance(
         layers, run.folder / "variance.png", f"{options.model.name} on {options.dataset.name}"

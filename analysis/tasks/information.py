@@ -7,7 +7,6 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.analysis.estimate.information.estimate import estimate_information
-from static_dynamic.analysis.estimate.tables import write_information
 from static_dynamic.analysis.run.progress import finished_runs
 from static_dynamic.analysis.show.text import format_information
 from static_dynamic.errors import UserError
@@ -30,6 +29,6 @@ def run(cfg: DictConfig) -> None:
             units=cast("dict[str, list[int]] | None", units),
             progress=True,
         )
-        write_information(folder, estimate.layers, estimate.units)
+        estimate.write(folder, "information_")
         print(format_information(estimate.layers))
         print(f"\nwritten to {folder}: information_layers.csv, information_units.parquet")

@@ -9,17 +9,15 @@
 A stage is ``place,stream``, as in ``layer1,app_stream``.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.bootstrap import RunEstimate
 from static_dynamic.analysis.estimate.estimator import FACTORS
 from static_dynamic.analysis.estimate.moments import Moments
+from static_dynamic.analysis.estimate.tables import RunEstimate
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.show.text import dimensions_of
 from static_dynamic.files import atomic_path, write_text

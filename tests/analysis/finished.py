@@ -3,7 +3,7 @@
 import numpy as np
 
 from static_dynamic.analysis import estimate_run, estimate_variance
-from static_dynamic.analysis.estimate.tables import write_tables, write_variance
+from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
 
@@ -77,5 +77,5 @@ def finished_run(
     store.commit()
     write_tables(path, estimate_run(path, n_boot))
     if pairs == "factorial" and len(clips) > 1:
-        write_variance(path, estimate_variance(path, n_boot))
+        estimate_variance(path, n_boot).write(path, "variance_")
     return path

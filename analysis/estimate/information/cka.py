@@ -21,11 +21,6 @@ contains the clusters. It uses tuples of distinct clusters only: a video drawn t
 itself.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
-from functools import cached_property
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,54 +76,36 @@ def gram_matrix(x: NDArray) -> NDArray:
     return k
 
 
-@dataclass(frozen=True)
-class ReplicateWeights:
-    """How often each replicate contains each sample, w (R, n), with its powers."""
-
-    w: NDArray
-    w2: NDArray
-    w3: NDArray
-
-    @classmethod
-    def of(cls, weights: NDArray) -> ReplicateWeights:
-        """Compute the powers of weights (R, n)."""
-        return cls(weights, weights**2, weights**3)
-
-    @cached_property
-    def sums(self) -> list[NDArray]:
-        """Sums of the powers 1 to 4 over samples, each (R,)."""
-        return [self.w.sum(1), self.w2.sum(1), self.w3.sum(1), row_products(self.w2, self.w2)]
-
-    @cached_property
-    def tuples(self) -> NDArray:
-        """Sum of w_c w_d w_e w_g over distinct indices, (R,), by Newton's identities; NaN below 4 samples."""
-        p1, p2, p3, p4 = self.sums
-        enough = (self.w > 0).sum(1) >= LEAST_CLUSTERS
-        return np.where(enough, p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4, np.nan)
-
-
-@dataclass(frozen=True)
-class WeightedGram:
-    """A Gram matrix K (n, n) with zero diagonal, and the weighted sums in each replicate that HSIC needs."""
-
-    k: NDArray
-    wk: NDArray  # (R, n): sum_d w_d K_cd
-    w_wk: NDArray  # w_c sum_d w_d K_cd
-    w2_wk: NDArray  # w_c^2 sum_d w_d K_cd
-    w_w2k: NDArray  # w_c sum_d w_d^2 K_cd
-    total: NDArray  # (R,): sum_cd w_c w_d K_cd
-
-    @classmethod
-    def of(cls, k: NDArray, weights: ReplicateWeights) -> WeightedGram:
-        """Compute the weighted sums of a Gram matrix."""
-        wk = weights.w @ k
-        w_wk = weights.w * wk
-        return cls(k, wk, w_wk, weights.w * w_wk, weights.w * (weights.w2 @ k), w_wk.sum(1))
-
-
 def row_products(a: NDArray, b: NDArray) -> NDArray:
     """Return the dot product of each row of a with the same row of b: (R, n), (R, n) -> (R,)."""
     return np.einsum("rc,rc->r", a, b)
+
+
+class ReplicateWeights:
+    """How often each replicate contains each sample, w (R, n), with what HSIC needs of these weights.
+
+    ``w2`` and ``w3`` are powers of w, ``sums`` the sums over samples of w and w^2, each (R,). ``tuples`` (R,)
+    is the sum of w_c w_d w_e w_g over distinct c, d, e, g by Newton's identities; NaN below 4 samples.
+    """
+
+    def __init__(self, w: NDArray):
+        self.w, self.w2, self.w3 = w, w**2, w**3
+        p1, p2, p3, p4 = w.sum(1), self.w2.sum(1), self.w3.sum(1), row_products(self.w2, self.w2)
+        enough = (w > 0).sum(1) >= LEAST_CLUSTERS
+        self.sums = p1, p2
+        self.tuples = np.where(enough, p1**4 - 6 * p1**2 * p2 + 3 * p2**2 + 8 * p1 * p3 - 6 * p4, np.nan)
+
+
+class WeightedGram:
+    """A Gram matrix K (n, n) with zero diagonal, and the weighted sums in each replicate that HSIC needs."""
+
+    def __init__(self, k: NDArray, weights: ReplicateWeights):
+        self.k = k
+        self.wk = weights.w @ k  # (R, n): sum_d w_d K_cd
+        self.w_wk = weights.w * self.wk  # w_c sum_d w_d K_cd
+        self.w2_wk = weights.w * self.w_wk  # w_c^2 sum_d w_d K_cd
+        self.w_w2k = weights.w * (weights.w2 @ k)  # w_c sum_d w_d^2 K_cd
+        self.total = self.w_wk.sum(1)  # (R,): sum_cd w_c w_d K_cd
 
 
 def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray:  # noqa: E741
@@ -138,7 +115,7 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
     computed as the sum over all tuples minus those with equal indices (inclusion and exclusion). NaN for
     replicates of fewer than four distinct samples.
     """
-    first, second = weights.sums[:2]
+    first, second = weights.sums
     both = k.k * l.k
     wb = weights.w @ both
     # b_pq: sums over c, d of w_c^p w_d^q K_cd L_cd
@@ -196,8 +173,8 @@ def stage_cka(
         matrices, compared = gram_matrices(rows, pairs, slots, batch)
         for start in range(0, len(weights), REPLICATES_AT_A_TIME):
             block = slice(start, start + REPLICATES_AT_A_TIME)
-            block_weights = ReplicateWeights.of(weights[block, batch])
-            grams = [WeightedGram.of(k, block_weights) for k in matrices]
+            block_weights = ReplicateWeights(weights[block, batch])
+            grams = [WeightedGram(k, block_weights) for k in matrices]
             own = [np.nan_to_num(hsic(k, k, block_weights)) for k in grams]
             for slot, (k, l) in enumerate(compared):  # noqa: E741
                 both = np.nan_to_num(hsic(grams[k], grams[l], block_weights))

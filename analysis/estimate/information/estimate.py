@@ -10,8 +10,6 @@ of a permutation test (`permutation.py`), and the number of clusters. All are co
 disk. bench/information.py measures the coverage of the intervals.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,32 +20,20 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.analysis.estimate.estimator import MEASURED
-from static_dynamic.analysis.estimate.information.cka import stage_cka
-from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, unit_information
-from static_dynamic.analysis.estimate.information.neighbours import neighbour_information
-from static_dynamic.analysis.estimate.information.subspace import (
-    directions,
-    fewest_clusters,
-    project,
-    split_folds,
-    subspace_information,
-)
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.pairs import FactorPairs, not_finite, open_finished, pairs_of_factor
 from static_dynamic.analysis.estimate.permutation import permute_clusters
+from static_dynamic.analysis.estimate.tables import RunEstimate
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 
+from .cka import stage_cka
+from .gaussian import TRANSFORMS, unit_information
+from .neighbours import neighbour_information
+from .subspace import directions, fewest_clusters, project, split_folds, subspace_information
+
 # If no units are chosen, nearest neighbours are computed for this many units of each factor and stage.
 HIGHEST_UNITS = 2
-
-
-@dataclass(frozen=True)
-class InformationEstimate:
-    """Tidy tables with one row per factor and measure: ``layers`` of each stage, ``units`` of each unit."""
-
-    layers: pd.DataFrame
-    units: pd.DataFrame
 
 
 def estimate_information(
@@ -59,19 +45,13 @@ def estimate_information(
     units: Mapping[str, Sequence[int]] | None = None,
     level: float = 0.95,
     progress: bool = False,
-) -> InformationEstimate:
+) -> RunEstimate:
     """Estimate all measures of every stage of the run in `run_dir`.
 
-    Parameters
-    ----------
-    units
-        Units whose nearest neighbours are computed, by stage. None: the two units of each stage and factor
-        with the highest Gaussian bits.
-
-    Raises
-    ------
-    UserError
-        The folder holds no finished run, nothing can be estimated from it, or it has no such stage or unit.
+    Both tables have one row per factor and measure: ``layers`` of each stage, ``units`` of each unit. `units`
+    are the units of each stage whose nearest neighbours are computed. None: the two units of each stage and
+    factor with the highest Gaussian bits. Raises UserError if the folder holds no finished run, if nothing
+    can be estimated from it, or if it has no such stage or unit.
     """
     store, pairs = open_finished(run_dir)
     require_units(store, units)
@@ -94,7 +74,7 @@ def estimate_information(
     used = np.unique(np.concatenate([fold.views for fold in folds]))
     views = pd.read_parquet(store.path / "views.parquet")
     group = views.groupby(["style", "order"], dropna=False).ngroup().to_numpy()
-    layers, of_units = [], []
+    tables = {}
     every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(plans)
     bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)
     for stage in store.stages:
@@ -104,16 +84,14 @@ def estimate_information(
                 raise not_finite(store, stage)
         count = directions(fewest_clusters(factors, folds), rows.shape[1])
         projected = project(rows, [fold.views for fold in folds], group, count)
-        about = {"stage": stage, "stream": store.stages[stage]["stream"]}
+        parts = []
         for plan in plans:
-            layer, unit = plan.estimate(rows, projected, units.get(stage, ()) if units else None)
-            layers.append(layer.assign(**about))
-            of_units.append(unit.assign(**about))
+            parts.append(plan.estimate(rows, projected, units.get(stage, ()) if units else None))
             bar.update(rows.shape[1])
+        layers, of_units = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
+        tables[stage] = layers, of_units
     bar.close()
-    first = ["stage", "stream"]
-    both = (pd.concat(parts, ignore_index=True) for parts in (layers, of_units))
-    return InformationEstimate(*(t[first + [c for c in t if c not in first]] for t in both))
+    return RunEstimate.join(store, tables)
 
 
 @dataclass(frozen=True)
@@ -143,23 +121,17 @@ class FactorPlan:
             bits = of_units["gaussian"]
             highest = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")
             chosen = highest["unit"].tolist()
-        of_units["neighbours"] = pd.DataFrame(
-            [{"unit": unit} | self.neighbours(rows[:, unit].astype(np.float64)) for unit in chosen]
-        )
-        about = {"factor": self.name}
-        counts = {
-            "clusters": self.pairs.clusters,
-            "pairs": len(self.pairs.a),
-            "permutations": len(self.orders),
-        }
-        layer = pd.DataFrame([about | {"measure": m} | found | counts for m, found in layers.items()])
-        unit = [table.assign(**about, measure=m) for m, table in of_units.items() if len(table)]
-        return layer, pd.concat(unit, ignore_index=True)
-
-    def neighbours(self, values: NDArray) -> dict:
-        """Estimate the nearest-neighbour information of one unit (views,)."""
-        za, zb = values[self.pairs.a], values[self.pairs.b]
-        return neighbour_information(za, zb, self.pairs, len(self.orders), self.seed, self.level)
+        nearest = []
+        for unit in chosen:
+            za, zb = (rows[member, unit].astype(np.float64) for member in (self.pairs.a, self.pairs.b))
+            found = neighbour_information(za, zb, self.pairs, len(self.orders), self.seed, self.level)
+            nearest.append({"unit": unit} | found)
+        of_units["neighbours"] = pd.DataFrame(nearest)
+        clusters, n_pairs = self.pairs.clusters, len(self.pairs.a)
+        counts = {"clusters": clusters, "pairs": n_pairs, "permutations": len(self.orders)}
+        layer = [{"factor": self.name, "measure": m} | found | counts for m, found in layers.items()]
+        unit = [table.assign(factor=self.name, measure=m) for m, table in of_units.items() if len(table)]
+        return pd.DataFrame(layer), pd.concat(unit, ignore_index=True)
 
 
 def require_units(store: Store, units: Mapping[str, Sequence[int]] | None) -> None:

@@ -25,8 +25,6 @@ The number of a stage is the mean over its live units. It is not the information
 information with each other, and together may carry information that no single unit has (`subspace.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -21,17 +21,16 @@ about a hundred videos estimates are mostly too low. They are also too low if ma
 (rectified to zero), because the noise tells these apart.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 from scipy.stats import t as student_t
 
-from static_dynamic.analysis.estimate.information.gaussian import normal_scores
 from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.permutation import p_value
+
+from .gaussian import normal_scores
 
 NEIGHBOURS = 3
 # Largest number of groups of clusters in the jackknife.

@@ -19,8 +19,6 @@ projections are Gaussian. It covers these directions only: a stage may share mor
 is corrected as in `gaussian.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -34,8 +34,8 @@ def oracle(k, l, w):  # noqa: E741
 
 
 def hsic(k, l, weights):  # noqa: E741
-    weights = ReplicateWeights.of(weights)
-    return cka.hsic(WeightedGram.of(k, weights), WeightedGram.of(l, weights), weights)
+    weights = ReplicateWeights(weights)
+    return cka.hsic(WeightedGram(k, weights), WeightedGram(l, weights), weights)
 
 
 def two_gram_matrices(n, seed=0, units=3):
