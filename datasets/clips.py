@@ -16,13 +16,7 @@ from omegaconf import DictConfig
 from tqdm import tqdm
 
 from static_dynamic.datasets.annotations import LAYOUTS, Annotated
-from static_dynamic.datasets.discovery import (
-    VideoInfo,
-    find_video,
-    list_videos,
-    points_outside,
-    video_info,
-)
+from static_dynamic.datasets.discovery import VideoInfo, find_video, list_videos, points_outside, video_info
 from static_dynamic.datasets.frames import BadFrames, Frames, open_frames
 from static_dynamic.errors import UserError
 
@@ -87,7 +81,7 @@ class ClipList:
 
         `spec` is the input spec of the network.
         """
-        from static_dynamic.datasets.loader import ViewBatches  # here, because loader.py imports this file
+        from static_dynamic.datasets.loader import ViewBatches  # here: loader.py imports this file
 
         return ViewBatches(self, views, rows, batch_rows)
 
@@ -132,16 +126,9 @@ class ClipList:
         return lines
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """Describe left-out clips, unexpected frame rates and short clips, one line each.
+        """Describe left-out clips, frame rates other than the network's, and clips shorter than a window.
 
-        Parameters
-        ----------
-        assumed_fps
-            Frame rate that the network's sampling rate refers to.
-        resample_fps
-            Frame rate to which clips are resampled; None: not resampled.
-        window
-            Frames per window.
+        `assumed_fps` is the frame rate for which the network's sampling rate is meant.
         """
         lines = self.left_out()
         rates: dict[float | None, int] = {resample_fps: len(self.clips)} if resample_fps else self.frame_rates
@@ -296,21 +283,12 @@ def _find_clip(dataset: DictConfig, folders: dict, names: dict, entry: Annotated
 def make_clip(
     dataset: DictConfig, entry: Annotated, folders: dict[int, Path], names: dict[int, Iterable[str]]
 ) -> Clip:
-    """Make a clip from its annotation and its files on disk.
-
-    Parameters
-    ----------
-    folders
-        Folder of each style.
-    names
-        Names of the videos on disk in each style.
+    """Make a clip from its annotation, given the folder and the video names of each style.
 
     Raises
     ------
-    Filtered
-        If the data set excludes the clip, or it is not on disk.
-    BadFrames
-        If the annotation or a file is broken.
+    Filtered, BadFrames
+        If the data set excludes the clip or it is not on disk; if the annotation or a file is broken.
     """
     if entry.broken:
         raise BadFrames(entry.broken)
@@ -361,8 +339,6 @@ def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[in
     ------
     BadFrames
         If the video has fewer frames than its annotation needs.
-    UserError
-        If the annotation is in seconds and the frame rate is not known.
     """
     if entry.seconds is None:
         wanted = available if entry.frames is None else entry.frames

@@ -68,7 +68,7 @@ class DavisClips(ClipList):
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
         """Return the views at `rows` in batches of `batch_rows` rows, for workers to decode."""
-        from static_dynamic.datasets.flow_batches import FlowBatches  # here, because it imports this file
+        from static_dynamic.datasets.flow_batches import FlowBatches  # here: that file imports this one
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
@@ -161,14 +161,8 @@ def list_davis(
             f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    return replace(
-        clips,
-        names=names,
-        sizes=sizes,
-        clips=tuple(found[:limit]),
-        skipped=tuple(skipped),
-        filtered=tuple(filtered),
-    )
+    clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]))
+    return replace(clips, skipped=tuple(skipped), filtered=tuple(filtered))
 
 
 def find_folders(
@@ -187,16 +181,8 @@ def find_folders(
     original = Path(dataset.original_data_root or root).expanduser()
     folders = tuple(dataset.style_folders)
     flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]
-    clips = DavisClips(
-        dataset.name,
-        root,
-        tuple(styles),
-        clips=(),
-        rows_per_view=frames_at_once,
-        original_root=original,
-        style_folders=folders,
-        flows=flows,
-    )
+    clips = DavisClips(dataset.name, root, tuple(styles), clips=(), rows_per_view=frames_at_once)
+    clips = replace(clips, original_root=original, style_folders=folders, flows=flows)
     for option, folder in (("stylized_data_dir", root), ("original_data_root", original)):
         if not folder.is_dir():
             raise UserError(f"{option}={folder} does not exist or is not a folder")
