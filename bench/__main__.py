@@ -59,7 +59,7 @@ def main() -> None:
     parser = Options(__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS, help="default: " + " ".join(MODELS))
     parser.add_argument("--device", help=f"{DEVICES} (default: a GPU if present)")
-    parser.add_argument("--clips", type=int, default=2, help="synthetic videos (default: 2)")
+    parser.add_argument("--clips", type=int, default=2, help="synthetic videos, at least 2 (default: 2)")
     parser.add_argument("--repeat", type=int, default=1, help="repetitions of the views per round")
     parser.add_argument(
         "--seconds", type=float, help="choose --repeat so that the bare passes take this long"
