@@ -50,7 +50,7 @@ package: .venv/ready-test
 	cd .venv-package/elsewhere && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml \
 		--cache-dir $(CURDIR)/.mypy_cache/package --python-executable ../bin/python -p static_dynamic
 	cd .venv-package/elsewhere && ../bin/static-dynamic --help >/dev/null
-	cd .venv-package/elsewhere && ../bin/static-dynamic model.init=random n_examples=2 n_boot=50 n_permutations=20
+	cd .venv-package/elsewhere && ../bin/static-dynamic model.init=random style=builtin n_examples=2 n_boot=50 n_permutations=20
 
 bench: .venv/ready
 	$(BIN)/python -m bench --device cpu --scale 0.5
