@@ -10,8 +10,6 @@ Printed per measure and factor: the true value, the fraction of intervals that c
 the estimate. Rows ``MEASURE, units`` are means over single units, the others are values of the whole layer.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -28,7 +26,6 @@ from static_dynamic.analysis.estimate.information.neighbours import neighbour_in
 from static_dynamic.analysis.estimate.information.subspace import (
     canonical_bits,
     directions,
-    fewest_clusters,
     project,
     split_folds,
     subspace_information,
@@ -100,7 +97,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
     factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
     truth, second = truths(kind)
     weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
-    count = directions(fewest_clusters(factors, folds), UNITS)
+    count = directions(min(fold.clusters for fold in folds), UNITS)
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
         rows = simulate(clips, kind, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)

@@ -41,12 +41,19 @@ def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def stage_bits(
-    r: NDArray, corrected: NDArray, replicates: NDArray, errors: NDArray, clusters: int, level: float
+    r: NDArray,
+    corrected: NDArray,
+    replicates: NDArray,
+    influence: NDArray,
+    count: NDArray,
+    weights: NDArray,
+    level: float,
 ) -> tuple[float, float, float]:
-    """Return the mean bits over the live units of a stage, with the bounds of their interval.
+    """Return the mean bits of one factor over the live units of a stage, with the bounds of their interval.
 
     `r` and `corrected` (C,) are unit scores and corrected bits. `replicates` (R,) are bits summed over units,
-    `errors` (1 + R,) the standard errors of such sums: of the sample, then of the replicates.
+    `influence` (1 + R, K) that of `bits_influence` on the sample and on the replicates, `count` (K,) the
+    number of pairs per cluster, `weights` (R, K) those of the replicates.
     """
     live = ~np.isnan(r)
     if not live.any():
@@ -54,8 +61,10 @@ def stage_bits(
     plug_in = gaussian_bits(r[live]).mean()
     if np.isinf(plug_in):
         return np.inf, np.inf, np.inf
+    # The sample is the replicate that contains each cluster once.
+    errors = bits_standard_errors(influence, count, np.vstack([np.ones(len(count)), weights]))
     replicates, errors = replicates[:, None] / live.sum(), errors[:, None] / live.sum()
-    low, high = studentised_bounds(np.array([plug_in]), replicates, errors[0], errors[1:], clusters, level)
+    low, high = studentised_bounds(np.array([plug_in]), replicates, errors[0], errors[1:], len(count), level)
     return corrected[live].mean(), low[0], high[0]
 
 

@@ -11,15 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .bits import bits_influence, bits_standard_errors, corrected_bits, stage_bits
+from .bits import bits_influence, corrected_bits, stage_bits
 from .estimator import FACTORS, MEASURED, UNIT_CLASSES, append_shares, classify, estimate_moments
-from .intervals import (
-    bootstrap_weights,
-    cluster_scalars,
-    interval,
-    interval_columns,
-    studentised_interval,
-)
+from .intervals import bootstrap_weights, cluster_scalars, interval, studentised_interval, with_bounds
 from .moments import Moments, layer_score
 from .pairs import not_finite, open_finished, pairs_of_factor
 from .permutation import permute_clusters, score_p_values
@@ -98,22 +92,20 @@ def estimate_stage(
     of_replicates = append_shares(layer_score(numerator, denominator[:, None]))
     bounds = studentised_interval(values, of_replicates, cluster_scalars(sums, whole), weights, level)
     for name, value, low, high in zip(names, values, *bounds, strict=True):
-        layer |= interval_columns(name, value, low, high)
-    # The sample itself goes first: the replicate that contains each cluster once.
-    weights = np.vstack([np.ones(clusters), weights])
+        layer |= with_bounds(name, value, low, high)
     of_sample = bits_influence(sums, whole.one_replicate(), point.unit_scores[None])
     influence = np.concatenate([of_sample, influence])
     for f, name in enumerate(MEASURED):
-        errors = bits_standard_errors(influence[:, f], sums.count[:, f], weights)
-        mean_bits = stage_bits(point.unit_scores[f], unit_bits[f], bits_sum[:, f], errors, clusters, level)
-        layer |= interval_columns(f"bits_{name}", *mean_bits)
+        of_units = point.unit_scores[f], unit_bits[f]
+        mean_bits = stage_bits(*of_units, bits_sum[:, f], influence[:, f], sums.count[:, f], weights, level)
+        layer |= with_bounds(f"bits_{name}", *mean_bits)
     for f, name in enumerate(FACTORS):
         layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}
     layer |= {f"units_{name}": int((point.unit_class == name).sum()) for name in UNIT_CLASSES}
 
     unit = {"unit": np.arange(units), "class": point.unit_class}
     for f, name in enumerate(MEASURED):
-        unit |= interval_columns(f"score_{name}", point.unit_scores[f], *unit_bounds[:, f])
+        unit |= with_bounds(f"score_{name}", point.unit_scores[f], *unit_bounds[:, f])
         unit[f"bits_{name}"] = unit_bits[f]
     unit |= {f"share_{name}": point.unit_shares[:, f] for f, name in enumerate(FACTORS)}
     unit |= {f"probability_{name}": class_probability[:, k] for k, name in enumerate(UNIT_CLASSES)}

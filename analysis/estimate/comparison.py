@@ -1,7 +1,7 @@
 """Tables that compare finished runs: trained and untrained networks, several networks, means over seeds."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -15,7 +15,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import readings, split_stage
 
 from .estimator import MEASURED, UNIT_CLASSES
-from .paired import MEASURES, PairedBootstrap, PairedEstimate
+from .paired import MEASURES, PairedBootstrap
 from .tables import read_layers, read_units
 from .units import counts_at, sweep_thresholds
 
@@ -52,24 +52,14 @@ def compare_runs(
 ) -> Comparison:
     """Compare finished runs.
 
-    Parameters
-    ----------
-    threshold
-        A unit encodes a factor if its unit score is above this threshold. It replaces the runs' thresholds.
-    stage
-        The stage that figures of a single stage show: its name, its name without the reading (``stage5``), or
-        its number. None: the deepest stage of each curve.
-    fuse
-        For SlowFast: show the readings after the lateral fusion instead of those before it.
-    average_seeds
-        Average runs that differ only in their seed.
-    iterations
-        Number of iterations for which the network of each run was trained.
+    A unit encodes a factor if its unit score is above `threshold`, which replaces the thresholds of the runs.
+    Figures of a single stage show `stage`: its name, its name without the reading (``stage5``), or its
+    number. None: the deepest stage of each curve. For SlowFast, `fuse` shows the readings after the lateral
+    fusion instead of those before it. `average_seeds` averages runs that differ only in their seed.
+    `iterations` are the numbers of iterations for which the networks of the runs were trained.
 
-    Raises
-    ------
-    UserError
-        Fewer than two runs, the same folder twice, a run without results, or a stage that no run has.
+    Raises UserError if there are fewer than two runs, a folder is given twice, a run has no results, or no
+    run has the stage.
     """
     if len(folders) < 2:
         raise UserError("task=compare needs at least two runs: give runs=[FOLDER,FOLDER,...]")
@@ -81,17 +71,19 @@ def compare_runs(
     stores = [Store.open(path) for path in paths]
     identities = [store.manifest["identity"] for store in stores]
     per_run = [read_layers(path) for path in paths]
-    boot = PairedBootstrap(stores, [data_of(identity) for identity in identities], n_boot, seed)
-    groups = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]
-    if len(groups) < 2:
+    # Videos of the same name are the same video if the data set and its folder are equal.
+    data = [(identity["dataset"]["name"], identity["dataset"]["folder"]) for identity in identities]
+    boot = PairedBootstrap(stores, data, n_boot, seed)
+    members_of = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]
+    if len(members_of) < 2:
         raise UserError(
             "task.average_seeds leaves one run, because these runs differ only in their seed: "
             "average them with python misc/average_runs.py"
         )
-    labels = label_groups(identities, groups, iterations)
+    groups = label_groups(identities, members_of, iterations)
 
     tables = []
-    for label, members in zip(labels, groups, strict=True):
+    for label, members in groups.items():
         table = mean_layers(members, per_run, boot)
         for reading, stages in readings(table.index, fuse).items():
             shown = shown_stage(stages, stage)
@@ -107,23 +99,15 @@ def compare_runs(
         known = ", ".join(dict.fromkeys(layers["stage"]))
         raise UserError(f"stg={stage}: no run has this stage (stages: {known})")
 
-    units = unit_scores(paths, labels, groups, layers)
-    layers = layers.join(class_parts(units, threshold), on=["run", "stage"]).assign(threshold=threshold)
+    units = unit_scores(paths, groups, layers)
+    counts = {run: counts_at(part, threshold) for run, part in units.groupby("run", sort=False)}
+    classes = percent(pd.concat(counts, names=["run", "stage"]))
+    layers = layers.join(classes, on=["run", "stage"]).assign(threshold=threshold)
     shown_units = units.merge(layers.loc[layers["shown"], ["run", "stage", "curve"]], on=["run", "stage"])
     sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
     sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
-    return Comparison(
-        describe(stores, labels, groups, iterations),
-        layers,
-        differences(boot, labels, groups, layers, progress),
-        shown_units,
-        sweep,
-    )
-
-
-def data_of(identity: dict) -> tuple:
-    """Return the data set and its folder: videos of the same name are the same video if these are equal."""
-    return identity["dataset"]["name"], identity["dataset"]["folder"]
+    runs = describe(stores, groups, iterations)
+    return Comparison(runs, layers, differences(boot, groups, layers, progress), shown_units, sweep)
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
@@ -135,8 +119,8 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 
 
 def label_groups(
-    identities: Sequence[dict], groups: Sequence[Sequence[int]], iterations: Sequence[int] = ()
-) -> list[str]:
+    identities: Sequence[dict], groups: Sequence[list[int]], iterations: Sequence[int] = ()
+) -> dict[str, list[int]]:
     """Label each group by its network and the other properties that differ; equal labels get a number."""
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
@@ -152,11 +136,10 @@ def label_groups(
     )
     differing = [c for c in parts if c == "model" or parts[c].nunique() > 1]
     labels = parts[differing].agg(" ".join, axis=1)
-    duplicated = labels.duplicated(keep=False)
-    return [
-        f"{label} ({k + 1})" if repeated else label
-        for k, (label, repeated) in enumerate(zip(labels, duplicated, strict=True))
-    ]
+    labels = labels.where(
+        ~labels.duplicated(keep=False), [f"{label} ({k + 1})" for k, label in enumerate(labels)]
+    )
+    return dict(zip(labels, groups, strict=True))
 
 
 def is_trained(identity: dict) -> bool:
@@ -169,13 +152,11 @@ def mean_layers(
 ) -> pd.DataFrame:
     """Return the measures of each stage with intervals; means over seeds also with 1.96 standard errors."""
     first = per_run[members[0]]
-    columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
     if len(members) == 1:
+        columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
         return first[["stream", "units", *columns]].assign(seeds=1)
-    table = first[["stream", "units"]].assign(seeds=len(members))
-    for stage in table.index:
-        mean = boot.mean([(k, stage) for k in members])
-        table.loc[stage, columns] = np.stack([mean.value, mean.low, mean.high], 1).ravel()
+    means = {stage: boot.mean([(k, stage) for k in members]).columns() for stage in first.index}
+    table = first[["stream", "units"]].assign(seeds=len(members)).join(pd.DataFrame(means).T)
     for measure in MEASURES:
         values = np.stack([per_run[k].loc[table.index, measure] for k in members])
         table[f"{measure}_seeds"] = 1.96 * values.std(0) / np.sqrt(len(members))
@@ -190,23 +171,17 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
 
 
 def unit_scores(
-    folders: Sequence[Path], labels: Sequence[str], groups: Sequence[Sequence[int]], layers: pd.DataFrame
+    folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
     """Collect the unit scores of every stage; averaged seeds are concatenated."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
     parts = []
-    for label, members in zip(labels, groups, strict=True):
+    for label, members in groups.items():
         kept = layers.loc[layers["run"] == label, "stage"]
         for k in members:
             table = read_units(folders[k])[columns]
             parts.append(table[table["stage"].isin(kept)].assign(run=label, member=k))
     return pd.concat(parts, ignore_index=True)
-
-
-def class_parts(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Return the percentage of units in each class, by run and stage."""
-    by_run = {run: counts_at(part, threshold) for run, part in units.groupby("run", sort=False)}
-    return percent(pd.concat(by_run, names=["run", "stage"]))
 
 
 def percent(counts: pd.DataFrame) -> pd.DataFrame:
@@ -216,52 +191,35 @@ def percent(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(
-    boot: PairedBootstrap,
-    labels: Sequence[str],
-    groups: Sequence[Sequence[int]],
-    layers: pd.DataFrame,
-    progress: bool = False,
+    boot: PairedBootstrap, groups: Mapping[str, Sequence[int]], layers: pd.DataFrame, progress: bool = False
 ) -> pd.DataFrame:
     """Estimate the difference of every two runs.
 
     Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
     the fifth block of one network does not correspond to the fifth stage of another.
     """
-    by_run = {label: layers[layers["run"] == label] for label in labels}
+    by_run = dict(list(layers.groupby("run")))
     contrasts = []
-    for i, j in combinations(range(len(labels)), 2):
-        left, right = (by_run[labels[k]] for k in (i, j))
-        pairs = list(zip(left["stage"], right["stage"], strict=False))
-        if list(left["stage"]) != list(right["stage"]):
-            pairs = list(product(*(part.loc[part["shown"], "stage"] for part in (left, right))))
-        contrasts += [(i, j, *pair) for pair in pairs]
+    for runs in combinations(groups, 2):
+        stages = [by_run[run]["stage"].tolist() for run in runs]
+        shown = [by_run[run].loc[by_run[run]["shown"], "stage"] for run in runs]
+        pairs = zip(*stages, strict=True) if stages[0] == stages[1] else product(*shown)
+        contrasts += [(*runs, *pair) for pair in pairs]
     rows = []
-    for i, j, s, t in tqdm(contrasts, desc="compare", unit="stage", disable=None if progress else True):
-        difference = boot.difference([(k, s) for k in groups[i]], [(k, t) for k in groups[j]])
-        names = {"run": labels[i], "minus": labels[j], "stage": s, "minus_stage": t}
-        rows.append(names | difference_row(difference))
+    for run, minus, s, t in tqdm(contrasts, desc="compare", unit="stage", disable=None if progress else True):
+        found = boot.difference([(k, s) for k in groups[run]], [(k, t) for k in groups[minus]])
+        names = {"run": run, "minus": minus, "stage": s, "minus_stage": t, "paired": found.paired}
+        videos = dict(zip(("videos", "minus_videos"), found.videos, strict=True))
+        rows.append(names | videos | found.columns())
     return pd.DataFrame(rows)
 
 
-def difference_row(difference: PairedEstimate) -> dict:
-    """Return one difference as columns: pairing, numbers of videos, and each measure with its interval."""
-    videos, minus_videos = difference.videos
-    row: dict = {"paired": difference.paired, "videos": videos, "minus_videos": minus_videos}
-    for k, measure in enumerate(MEASURES):
-        row[measure] = difference.value[k]
-        row |= {f"{measure}_low": difference.low[k], f"{measure}_high": difference.high[k]}
-    return row
-
-
 def describe(
-    stores: Sequence[Store],
-    labels: Sequence[str],
-    groups: Sequence[Sequence[int]],
-    iterations: Sequence[int],
+    stores: Sequence[Store], groups: Mapping[str, Sequence[int]], iterations: Sequence[int]
 ) -> pd.DataFrame:
     """Describe each run: network, weights, training, data, views, seeds."""
     rows = []
-    for label, members in zip(labels, groups, strict=True):
+    for label, members in groups.items():
         manifest = stores[members[0]].manifest
         identity, counts = manifest["identity"], manifest["counts"]
         weights = identity.get("weights_sha256")

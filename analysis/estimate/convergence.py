@@ -30,17 +30,9 @@ def sample_sizes(clusters: int) -> list[int]:
 def estimate_convergence(
     run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
 ) -> pd.DataFrame:
-    """Estimate the scores of every stage from increasing numbers of videos.
+    """Estimate the scores of every stage, with intervals, from increasing numbers of videos.
 
-    Returns
-    -------
-    table
-        stage, clusters, and each score with its interval.
-
-    Raises
-    ------
-    UserError
-        The folder holds no finished run, or one of fewer than four videos.
+    Raises UserError if the folder holds no finished run, or a run of fewer than four videos.
     """
     store, pairs = open_finished(run_dir)
     names, cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import softmax
 
 from static_dynamic.errors import UserError
 
@@ -28,22 +29,10 @@ MEASURED = FACTORS[:2]  # the factors that have scores
 UNIT_CLASSES = ("dynamic", "static", "joint", "residual", "dead")
 
 
-def softmax(scores: NDArray, axis: int = -1) -> NDArray:
-    """Return the softmax along `axis`; the largest score is subtracted first, so that nothing overflows."""
-    exponential = np.exp(scores - scores.max(axis=axis, keepdims=True))
-    return exponential / exponential.sum(axis=axis, keepdims=True)
-
-
 def append_shares(scores: NDArray) -> NDArray:
     """Append the shares to the layer scores: (..., F) -> (..., F + F + 1); the residual's score is 1."""
-    return np.concatenate([scores, softmax(np.concatenate([scores, np.ones_like(scores[..., :1])], -1))], -1)
-
-
-def dimensions(shares: NDArray, units: int) -> tuple[list[int], list[float]]:
-    """Return shares as numbers of units (truncated, the last takes the remainder), and these in percent."""
-    dims = [int(share * units) for share in shares[:-1]]
-    dims.append(units - sum(dims))
-    return dims, [round(100 * d / units, 1) for d in dims]
+    with_residual = np.concatenate([scores, np.ones_like(scores[..., :1])], axis=-1)
+    return np.concatenate([scores, softmax(with_residual, axis=-1)], axis=-1)
 
 
 def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
@@ -77,7 +66,8 @@ def estimate_pairs(
 ) -> Estimate:
     """Estimate the static and dynamic information of one stage from pairs of activations.
 
-    The module's docstring has the equations.
+    The module's docstring has the equations. Raises UserError if activations are not finite, shapes do not
+    match, a factor has no pairs, or no unit varies.
 
     Parameters
     ----------
@@ -88,16 +78,16 @@ def estimate_pairs(
         count in the pooled variance only.
     threshold
         A unit encodes a factor if its unit score is above this threshold.
-
-    Raises
-    ------
-    UserError
-        Activations are not finite, shapes do not match, a factor has no pairs, or no unit varies.
     """
     za, zb, factor = np.asarray(za, np.float64), np.asarray(zb, np.float64), np.asarray(factor)
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
         raise UserError(f"shapes of pairs do not match: za {za.shape}, zb {zb.shape}, factor {factor.shape}")
-    require_finite(za, zb)
+    for z in (za, zb):  # one NaN or infinity would make every number of the stage NaN
+        if not np.isfinite(z).all():
+            pair, unit = np.argwhere(~np.isfinite(z))[0]
+            raise UserError(
+                f"the activation of pair {pair}, unit {unit} is {z[pair, unit]}: check the view that gives it"
+            )
     m = Moments.of_pairs(za, zb, factor, n_factors)
     for f in range(n_factors):
         if f != residual_index and m.count[f] == 0:
@@ -120,17 +110,9 @@ def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> E
     scores[with_score] = m.layer_scores()[with_score]
     unit_scores[with_score] = m.unit_scores()[with_score]
     shares = softmax(scores)
-    dims, percent = dimensions(shares, units)
+    dims = [int(share * units) for share in shares[:-1]]
+    dims.append(units - sum(dims))
+    percent = [round(100 * d / units, 1) for d in dims]
     classes = classify(unit_scores[0], unit_scores[1], threshold)
     unit_shares, unit_class = softmax(unit_scores, axis=0).T, np.array(UNIT_CLASSES)[classes]
     return Estimate(scores, shares, dims, percent, unit_scores[:2], unit_shares, unit_class)
-
-
-def require_finite(*members: NDArray) -> None:
-    """Raise UserError if an activation is NaN or infinite, which would make every number of the stage NaN."""
-    for z in members:
-        if not np.isfinite(z).all():
-            pair, unit = np.argwhere(~np.isfinite(z))[0]
-            raise UserError(
-                f"the activation of pair {pair}, unit {unit} is {z[pair, unit]}: check the view that gives it"
-            )

@@ -23,7 +23,7 @@ pairs of factor f, squares and number of all pairs. Its standard error follows f
 (infinitesimal jackknife), so one replicate needs six numbers per cluster instead of six per cluster and unit.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float)
     return 2 * point - mean - half, 2 * point - mean + half
 
 
-def interval_columns(name: str, value: Any, low: Any, high: Any) -> dict:
+def with_bounds(name: str, value: Any, low: Any, high: Any) -> dict:
     """Return the columns of a table that hold an estimate and the bounds of its interval."""
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
@@ -81,50 +81,40 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
     mean = whole.within_factors.mean - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
-    product = (
-        sums.product.sum(-1) - np.einsum("kfc,fc->kf", sums.total, mean) + count * (mean**2).sum(-1)
-    )  # (K, F)
-    square = (
-        sums.square.sum(-1) - 2 * np.einsum("kfc,fc->kf", sums.total, grand) + 2 * count * (grand**2).sum(-1)
-    )
+    about_mean, about_grand = (np.einsum("kfc,fc->kf", sums.total, m) for m in (mean, grand))
+    product = sums.product.sum(-1) - about_mean + count * (mean**2).sum(-1)  # (K, F)
+    square = sums.square.sum(-1) - 2 * about_grand + 2 * count * (grand**2).sum(-1)
     factors = np.stack([product, count], axis=-1).reshape(len(count), -1)
     return np.column_stack([factors, square.sum(-1) / 2, count.sum(-1)])
 
 
-def scores_of_scalars(x: NDArray) -> NDArray:
-    """Return layer scores (..., F) from sums over clusters of `cluster_scalars`, (..., 2 F + 2)."""
-    products, counts, square, count = x[..., :-2:2], x[..., 1:-2:2], x[..., -2:-1], x[..., -1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return layer_score(products / counts, square / count)
-
-
 def gradients(x: NDArray) -> NDArray:
-    """Return the derivatives of scores and shares by the sums x (..., J): (..., F + F + 1, J)."""
-    s = scores_of_scalars(x)
-    n_factors = s.shape[-1]
-    score = np.zeros((*s.shape, x.shape[-1]))
+    """Return the derivatives of scores and shares by sums x (..., J) of scalars: (..., F + F + 1, J)."""
+    products, counts, square, count = x[..., :-2:2], x[..., 1:-2:2], x[..., -2:-1], x[..., -1:]
+    f = np.arange(counts.shape[-1])
+    score = np.zeros((*counts.shape, x.shape[-1]))
     with np.errstate(invalid="ignore", divide="ignore"):
-        for f in range(n_factors):
-            score[..., f, 2 * f] = x[..., -1] / (x[..., 2 * f + 1] * x[..., -2])
-            score[..., f, 2 * f + 1] = -s[..., f] / x[..., 2 * f + 1]
-            score[..., f, -2] = -s[..., f] / x[..., -2]
-            score[..., f, -1] = s[..., f] / x[..., -1]
-    share = append_shares(s)[..., n_factors:]  # (..., F + 1)
-    slope = share[..., :, None] * (np.eye(n_factors + 1)[:, :n_factors] - share[..., None, :n_factors])
+        s = layer_score(products / counts, square / count)
+        score[..., f, 2 * f] = count / (counts * square)
+        score[..., f, 2 * f + 1] = -s / counts
+        score[..., -2] = -s / square
+        score[..., -1] = s / count
+    share = append_shares(s)[..., len(f) :]  # (..., F + 1)
+    slope = share[..., :, None] * (np.eye(len(f) + 1)[:, :-1] - share[..., None, :-1])
     return np.concatenate([score, slope @ score], axis=-2)
 
 
-def standard_errors(
-    x: NDArray, weights: NDArray, gradients_of: Callable[[NDArray], NDArray] = gradients
-) -> NDArray:
+def standard_errors(x: NDArray, weights: NDArray, signs: Sequence[float] = (1,)) -> NDArray:
     """Return the standard errors of scores and shares in each replicate: x (K, J), weights (R, K) -> (R, S).
 
     This is the infinitesimal jackknife on x, the `cluster_scalars`. Scores do not change with the scale of x,
-    so the influences of all clusters sum to zero and no mean has to be subtracted. `gradients_of` gives the
-    derivatives (..., S, J) of S statistics.
+    so the influences of all clusters sum to zero and no mean has to be subtracted. With several `signs`, x
+    concatenates the scalars of as many runs, and the errors are those of the sum of signs times scores.
     """
     clusters, columns = x.shape
-    slope = gradients_of(weights @ x)  # (R, S, J)
+    parts = np.split(weights @ x, len(signs), axis=-1)
+    slopes = [sign * gradients(part) for sign, part in zip(signs, parts, strict=True)]
+    slope = np.concatenate(slopes, axis=-1)  # (R, S, J)
     second = weights @ (x[:, :, None] * x[:, None]).reshape(clusters, -1)
     variance = np.einsum("rsj,rjk,rsk->rs", slope, second.reshape(-1, columns, columns), slope, optimize=True)
     return np.sqrt(np.maximum(variance, 0) * clusters / max(1, clusters - 1))
@@ -147,9 +137,8 @@ def studentised_bounds(
 ) -> tuple[NDArray, NDArray]:
     """Return the bounds of the studentised interval from standard errors.
 
-    `error` (S,) is of the sample, `errors` (R, S) are of the replicates.
-    Replicates that are not finite (one cluster only, or no pairs of a factor) do not count. Bounds are NaN if
-    no replicate is left.
+    `error` (S,) is of the sample, `errors` (R, S) are of the replicates. Replicates that are not finite (one
+    cluster only, or no pairs of a factor) do not count. Bounds are NaN if no replicate is left.
     """
     alive = np.isfinite(replicates).all(-1)
     if clusters < 2 or not alive.any():

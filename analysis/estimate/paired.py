@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.run.store import Store
 
 from .estimator import FACTORS, MEASURED, append_shares
-from .intervals import bootstrap_weights, cluster_scalars, gradients, standard_errors, studentised_bounds
+from .intervals import bootstrap_weights, cluster_scalars, standard_errors, studentised_bounds, with_bounds
 from .moments import Moments, layer_score
 
 MEASURES = tuple(f"score_{f}" for f in MEASURED) + tuple(f"share_{f}" for f in FACTORS)
@@ -33,6 +33,13 @@ class PairedEstimate:
     high: NDArray  # (5,)
     videos: tuple[int, int]  # number of videos of either side
     paired: bool  # whether both sides are estimated from the same videos
+
+    def columns(self) -> dict:
+        """Return the columns of a table: each measure and the bounds of its interval."""
+        columns: dict = {}
+        for measure in zip(MEASURES, self.value, self.low, self.high, strict=True):
+            columns |= with_bounds(*measure)
+        return columns
 
 
 @dataclass(frozen=True)
@@ -54,31 +61,18 @@ def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
     return append_shares(layer_score(numerator, denominator[:, None]))
 
 
-def squared_errors(samples: Sequence[StageSample], signs: Sequence[float], weights: NDArray) -> NDArray:
-    """Return the squared standard errors, (R, 5), of a weighted sum of measures of the same videos."""
-    columns = samples[0].scalars.shape[1]
-
-    def gradients_of_sum(sums: NDArray) -> NDArray:
-        parts = np.split(sums, range(columns, sums.shape[-1], columns), axis=-1)
-        return np.concatenate([sign * gradients(x) for sign, x in zip(signs, parts, strict=True)], axis=-1)
-
-    scalars = np.hstack([sample.scalars for sample in samples])
-    return standard_errors(scalars, weights, gradients_of_sum) ** 2
-
-
 # Number of a run, and one of its stages.
 Member = tuple[int, str]
+
+
+def _signed(members: Sequence[Member], sign: int) -> list[tuple[Member, float]]:
+    return [(member, sign / len(members)) for member in members]
 
 
 class PairedBootstrap:
     """Means over runs and differences between runs, one stage per run; common parts are computed once.
 
-    Parameters
-    ----------
-    stores
-        The runs.
-    data
-        Identifies the data that each run saw. Videos of the same name are the same video if this is equal.
+    `data` identifies the data that each run saw: videos of the same name are the same video if it is equal.
     """
 
     def __init__(self, stores: Sequence[Store], data: Sequence, n_boot: int = 1000, seed: int = 0):
@@ -89,7 +83,7 @@ class PairedBootstrap:
 
     def mean(self, members: Sequence[Member], level: float = 0.95) -> PairedEstimate:
         """Estimate the mean of some runs, over the videos that all of them have."""
-        return self._estimate([(members, 1.0)], [self.common_videos(members)], [0], level)
+        return self._estimate([(0, self.common_videos(members), _signed(members, 1))], level)
 
     def difference(
         self, left: Sequence[Member], right: Sequence[Member], level: float = 0.95
@@ -100,39 +94,33 @@ class PairedBootstrap:
         """
         common = self.common_videos([*left, *right])
         sides = [self.common_videos(members) for members in (left, right)]
+        terms = _signed(left, 1), _signed(right, -1)
         if len(common) >= max(1, LEAST_COMMON * min(map(len, sides))):
-            return self._estimate([(left, 1.0), (right, -1.0)], [common, common], [0, 0], level)
+            return self._estimate([(0, common, terms[0] + terms[1])], level)
         streams = [1 + min(run for run, _ in members) for members in (left, right)]
-        return self._estimate([(left, 1.0), (right, -1.0)], sides, streams, level)
+        return self._estimate(list(zip(streams, sides, terms, strict=True)), level)
 
     def _estimate(
-        self,
-        sides: Sequence[tuple[Sequence[Member], float]],
-        videos: Sequence[NDArray],
-        streams: Sequence[int],
-        level: float,
+        self, streams: Sequence[tuple[int, NDArray, list[tuple[Member, float]]]], level: float
     ) -> PairedEstimate:
-        """Add up the means of the sides times their signs; sides of one random stream share their draws."""
-        by_stream: dict[int, list[tuple[StageSample, float]]] = {}
-        for (members, sign), names, stream in zip(sides, videos, streams, strict=True):
-            terms = [(self._sample(member, names, stream), sign / len(members)) for member in members]
-            by_stream.setdefault(stream, []).extend(terms)
-        every = [term for terms in by_stream.values() for term in terms]
-        value = np.sum([sign * sample.value for sample, sign in every], axis=0)
-        count = [len(names) for names in videos]
-        low = high = np.full_like(value, np.nan)
-        if min(count) > 1:
-            replicates = np.sum([sign * sample.replicates for sample, sign in every], axis=0)
-            error, errors = np.zeros(len(MEASURES)), np.zeros(replicates.shape)
-            for stream, terms in by_stream.items():
-                samples, signs = zip(*terms, strict=True)
-                clusters = len(samples[0].scalars)
-                error += squared_errors(samples, signs, np.ones((1, clusters)))[0]
-                errors += squared_errors(samples, signs, self._weights(clusters, stream))
-            low, high = studentised_bounds(
-                value, replicates, np.sqrt(error), np.sqrt(errors), min(count), level
-            )
-        return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(by_stream) == 1)
+        """Add up runs times their signs; the runs of one random stream share its videos and draws."""
+        count = [len(videos) for _, videos, _ in streams]
+        value = np.zeros(len(MEASURES))
+        replicates = error = errors = np.zeros((1, len(MEASURES)))
+        for stream, videos, terms in streams:
+            samples = [self._sample(member, videos, stream) for member, _ in terms]
+            signs = [sign for _, sign in terms]
+            for sample, sign in zip(samples, signs, strict=True):
+                value = value + sign * sample.value
+                if min(count) > 1:
+                    replicates = replicates + sign * sample.replicates
+            if min(count) > 1:
+                scalars = np.hstack([sample.scalars for sample in samples])
+                error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
+                errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
+        error, errors = np.sqrt(error[0]), np.sqrt(errors)
+        low, high = studentised_bounds(value, replicates, error, errors, min(count), level)
+        return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Sequence[Member]) -> NDArray:
         """Return the names of the videos that all of these runs have; none if the runs saw different data."""

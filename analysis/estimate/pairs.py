@@ -16,10 +16,7 @@ from .estimator import MEASURED
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
     """Open a finished run and return it with its pairs whose two members were both read.
 
-    Raises
-    ------
-    UserError
-        The folder holds no finished run, or a factor has no pairs.
+    Raises UserError if the folder holds no finished run, or if a factor has no pairs.
     """
     store = Store.open(run_dir)
     store.require_finished()
@@ -52,11 +49,6 @@ class FactorPairs:
     def clusters(self) -> int:
         """Number of clusters that have pairs of this factor."""
         return len(self.names)
-
-    @property
-    def starts(self) -> NDArray:
-        """Position of the first pair of each cluster, (K,)."""
-        return np.searchsorted(self.cluster, np.arange(self.clusters))
 
     def slots(self) -> list[NDArray]:
         """Positions of the pairs of each slot; clips that lack a pair are left out of all slots."""

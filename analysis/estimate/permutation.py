@@ -56,15 +56,13 @@ def permuted_means(za: NDArray, zb: NDArray, orders: NDArray) -> NDArray:
 
 
 def p_value(value: ArrayLike, null: NDArray) -> NDArray:
-    """Return the p-value of `value` (...) against `null` (P, ...); NaN if P is 0 or a number is NaN."""
+    """Return the p-value of `value` (...) against `null` (P, ...); NaN if P is 0 or a number is NaN.
+
+    With the largest unit score of each permutation as `null`, it is the family-wise p-value of a unit score.
+    """
     value = np.asarray(value, float)
     p = (1 + (null >= value - TIE).sum(0)) / (1 + len(null))
     return np.where(np.isnan(value) | np.isnan(null).any(0), np.nan, p if len(null) else np.nan)
-
-
-def family_p_value(values: NDArray, largest: NDArray) -> NDArray:
-    """Return the family-wise p-value of each value (C,) from the largest value of each permutation (P,)."""
-    return p_value(values, np.repeat(largest[:, None], len(values), axis=1))
 
 
 def score_p_values(
@@ -78,23 +76,22 @@ def score_p_values(
     _, variance, mean = m.within_factors
     scores = m.unit_scores()  # (F, C)
     total = m.pooled_variance().sum()
-    n, units = max(map(len, orders)), rows.shape[1]
-    permuted = np.array([len(order) > 0 for order in orders])  # False: all pairs are of one cluster
-    layer = np.where(permuted, 0.0, np.nan) * np.ones((n, 1))  # (P, F)
-    largest = np.where(permuted, -np.inf, np.nan) * np.ones((n, 1))
-    p_unit = np.full((len(factors), units), np.nan)
-    for start in range(0, units if n else 0, UNITS_AT_A_TIME):
+    units = rows.shape[1]
+    layer = [np.zeros(len(order)) for order in orders]  # per factor, (P,)
+    largest = [np.full(len(order), -np.inf) for order in orders]
+    p_unit = np.empty((len(factors), units))
+    for start in range(0, units, UNITS_AT_A_TIME):
         block = slice(start, start + UNITS_AT_A_TIME)
         values = np.ascontiguousarray(rows[:, block])
-        for f in np.flatnonzero(permuted).tolist():
-            pairs = factors[f]
+        for f, (pairs, order) in enumerate(zip(factors, orders, strict=True)):
             live = variance[f, block] > 0
             scale = np.where(live, variance[f, block], 1) ** -0.5
             z = np.where(live, (values - mean[f, block]) * scale, 0).astype(np.float32)
-            null = permuted_means(z[pairs.a], z[pairs.b], orders[f])  # (P, block), unit scores
-            layer[:, f] += layer_score(null @ variance[f, block], total)
+            null = permuted_means(z[pairs.a], z[pairs.b], order)  # (P, block), unit scores
+            layer[f] += layer_score(null @ variance[f, block], total)
             p_unit[f, block] = p_value(scores[f, block], null)
             if live.any():
-                largest[:, f] = np.maximum(largest[:, f], null[:, live].max(1))
-    family = [family_p_value(scores[f], largest[:, f]) for f in range(len(factors))]
-    return p_value(m.layer_scores(), layer), p_unit, np.stack(family)
+                largest[f] = np.maximum(largest[f], null[:, live].max(1))
+    p_layer = [p_value(score, null) for score, null in zip(m.layer_scores(), layer, strict=True)]
+    p_family = [p_value(score, null[:, None]) for score, null in zip(scores, largest, strict=True)]
+    return np.array(p_layer), p_unit, np.array(p_family)

@@ -20,8 +20,9 @@ styles.
 """
 
 import json
-from dataclasses import dataclass
+from bisect import bisect_left
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,17 +51,9 @@ def plan_study(
 ) -> pd.DataFrame:
     """Plan the clips, views and hours of a study whose intervals have the half-width `width`.
 
-    Returns
-    -------
-    table
-        One row per stage, score and way to make pairs: stage, score, pairs, between, within (variance
-        components of a cluster), clusters, clips, views, hours.
-
-    Raises
-    ------
-    UserError
-        The pilot is unfinished, too small or of other pairs; `width` is not between 0 and 1; or the time per
-        view is unknown.
+    The table has one row per stage, score and way to make pairs; columns ``between`` and ``within`` are the
+    variance components of a cluster. Raises UserError if the pilot is unfinished, too small or of other
+    pairs, if `width` is not between 0 and 1, or if the time per view is unknown.
     """
     if not 0 < width < 1:
         raise UserError(f"task.width={width:g}: the half-width of an interval of a score is between 0 and 1")
@@ -85,12 +78,12 @@ def plan_study(
         terms = pair_terms(store.activations(name), pairs)
         for planned in PLANNED_FROM[scheme]:
             for f, factor in enumerate(MEASURED):
-                variance = variance_components(terms, f, scheme, planned)
-                needed = clusters_for(variance.between + variance.within, width)
+                between, within = variance_components(terms, f, scheme, planned)
+                needed = clusters_for(between + within, width)
                 n_clips = int(np.ceil(needed * clips / clusters))
                 n_views = n_clips * per_clip[planned]
                 size = (needed, n_clips, n_views, n_views * seconds / 3600)
-                rows.append((name, factor, planned, variance.between, variance.within, *size))
+                rows.append((name, factor, planned, between, within, *size))
     columns = ["stage", "score", "pairs", "between", "within", "clusters", "clips", "views", "hours"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -120,8 +113,7 @@ def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[["clip", "cluster", "factor"]].assign(n=product, q=square)
 
 
-@dataclass(frozen=True)
-class VarianceComponents:
+class VarianceComponents(NamedTuple):
     """Variance of a cluster's term in the error of a score: between clusters, and within clips."""
 
     between: float
@@ -169,9 +161,5 @@ def half_width(variance: float, clusters: int, level: float = 0.95) -> float:
 
 
 def clusters_for(variance: float, width: float) -> int:
-    """Find by bisection the smallest number of clusters whose interval has at most the half-width `width`."""
-    low, high = 2, MOST
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if half_width(variance, middle) <= width else (middle + 1, high)
-    return low
+    """Find the smallest number of clusters whose interval has at most the half-width `width`."""
+    return 2 + bisect_left(range(2, MOST), True, key=lambda k: half_width(variance, k) <= width)

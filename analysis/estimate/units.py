@@ -20,6 +20,8 @@ from .estimator import MEASURED, UNIT_CLASSES, classify
 
 # Classes whose top units are listed, with the factors whose pairs drive them.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
+# How the columns of `top_units` are combined over the pairs of a clip.
+TOTALS = {"part": "sum", "side": "mean", "row": "first"}
 
 
 def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
@@ -44,14 +46,9 @@ def top_units(
 ) -> pd.DataFrame:
     """Find the `count` highest-scoring units of each class, and the `clips` clips that drive each unit most.
 
-    Joint units are ranked by the lower of their two scores.
-
-    Returns
-    -------
-    table
-        class, unit, rank, score_dynamic, score_static, and for each clip: clip; part, the clip's fraction of
-        the score (joint units: of the sum of both scores); side, its mean activation in standard deviations
-        of the unit; row, the row number of one of its views.
+    Joint units are ranked by the lower of their two scores. The table has one row per unit and clip: part is
+    the clip's fraction of the score (joint units: of the sum of both scores), side its mean activation in
+    standard deviations of the unit, row the row number of one of its views.
     """
     values = store.activations(stage)  # raises UserError if the run has no such stage
     pairs = store.finished_pairs()
@@ -64,13 +61,12 @@ def top_units(
         for rank, unit in enumerate(score.nlargest(count).index, start=1):
             z = values[:, unit].astype(np.float64)
             parts = pd.concat([parts_of_clips(z, pairs[pairs["factor"] == f]) for f in drivers])
-            parts = parts.groupby("clip", sort=False).agg({"part": "sum", "side": "mean", "row": "first"})
+            parts = parts.groupby("clip", sort=False).agg(TOTALS)
             parts["part"] /= parts["part"].sum()
             about = {"class": name, "unit": unit, "rank": rank}
             about |= {f"score_{f}": members.loc[unit, f"score_{f}"] for f in MEASURED}
-            rows += [
-                about | {"clip": clip, **found} for clip, found in parts.nlargest(clips, "part").iterrows()
-            ]
+            driving = parts.nlargest(clips, "part")
+            rows += [about | {"clip": clip, **found} for clip, found in driving.iterrows()]
     columns = ["class", "unit", "rank", "score_dynamic", "score_static", "clip", "part", "side", "row"]
     return pd.DataFrame(rows, columns=columns).astype({"row": int})
 
@@ -85,6 +81,4 @@ def parts_of_clips(z: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
         side=((za + zb) / 2 - mean) / np.sqrt(variance),
         row=pairs["a"],
     )
-    return table.groupby("clip", sort=False, as_index=False).agg(
-        {"part": "sum", "side": "mean", "row": "first"}
-    )
+    return table.groupby("clip", sort=False, as_index=False).agg(TOTALS)

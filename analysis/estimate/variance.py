@@ -24,7 +24,7 @@ from tqdm import tqdm
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.errors import UserError
 
-from .intervals import bootstrap_weights, interval, interval_columns
+from .intervals import bootstrap_weights, interval, with_bounds
 from .tables import RunEstimate
 
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
@@ -95,7 +95,7 @@ def decompose_stage(
     with np.errstate(invalid="ignore", divide="ignore"):
         share, shares = point_sum / point_sum.sum(), replicate_sum / replicate_sum.sum(-1, keepdims=True)
     layer = {"component": COMPONENTS, "variance": point_sum}
-    layer |= interval_columns("share", share, *interval(share, shares, n_clusters, level))
+    layer |= with_bounds("share", share, *interval(share, shares, n_clusters, level))
     return pd.DataFrame(layer | {"clips": len(rows), "clusters": n_clusters}), unit
 
 
@@ -105,17 +105,9 @@ def table_sums(y: NDArray) -> NDArray:
     Rows: 1 (to count clips); the sum of squares of all cells; the squared mean of the clip; the sums of its
     squared means by style and by order; the S * O cells.
     """
-    return np.concatenate(
-        [
-            np.ones((len(y), 1, y.shape[-1])),
-            (y**2).sum((1, 2))[:, None],
-            y.mean((1, 2))[:, None] ** 2,
-            (y.mean(2) ** 2).sum(1)[:, None],
-            (y.mean(1) ** 2).sum(1)[:, None],
-            y.reshape(len(y), -1, y.shape[-1]),
-        ],
-        axis=1,
-    )
+    terms = [np.ones(y[:, 0, 0].shape), (y**2).sum((1, 2)), y.mean((1, 2)) ** 2]
+    terms += [(y.mean(2) ** 2).sum(1), (y.mean(1) ** 2).sum(1)]
+    return np.concatenate([np.stack(terms, axis=1), y.reshape(len(y), -1, y.shape[-1])], axis=1)
 
 
 def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:

@@ -45,25 +45,22 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
-) -> tuple[list[NDArray], list[tuple[int, int]]]:
-    """Compute the Gram matrices of a batch of clusters, and the numbers of the two that each slot compares.
+) -> tuple[dict[bytes, NDArray], list[tuple[bytes, bytes]]]:
+    """Compute the Gram matrices of a batch of clusters, and the keys of the two that each slot compares.
 
     A sample is the mean of a cluster's members. Slots that have members in common share a matrix.
     """
-    numbers: dict[bytes, int] = {}
-    matrices: list[NDArray] = []
+    matrices: dict[bytes, NDArray] = {}
     compared = []
     for slot in slots:
         inside = slot[np.isin(pairs.cluster[slot], batch)]
         _, starts, counts = np.unique(pairs.cluster[inside], return_index=True, return_counts=True)
-        two = []
-        for member in (pairs.a[inside], pairs.b[inside]):
-            if (key := member.tobytes()) not in numbers:
-                numbers[key] = len(matrices)
+        members = pairs.a[inside], pairs.b[inside]
+        for member in members:
+            if member.tobytes() not in matrices:
                 x = np.add.reduceat(rows[member].astype(np.float64), starts) / counts[:, None]
-                matrices.append(gram_matrix(x))
-            two.append(numbers[key])
-        compared.append((two[0], two[1]))
+                matrices[member.tobytes()] = gram_matrix(x)
+        compared.append((members[0].tobytes(), members[1].tobytes()))
     return matrices, compared
 
 
@@ -129,28 +126,22 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
     return (two + four - 2 * three) / weights.tuples
 
 
-def upper_positions(orders: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the flat positions of the upper triangle of an (n, n) matrix, and of its permutations.
+def permuted_hsic(compared: list[tuple[NDArray, NDArray]], orders: NDArray) -> NDArray:
+    """Return the HSIC of each two Gram matrices K, L, with the samples of L permuted by `orders`.
 
-    For `orders` (P, n) the shapes are (n (n - 1) / 2,) and (P, n (n - 1) / 2).
+    Shapes: S pairs of matrices (n, n), orders (P, n) -> (S, P).
     """
     n = orders.shape[1]
     c, d = np.triu_indices(n, 1)
-    return c * n + d, orders[:, c] * n + orders[:, d]
-
-
-def permuted_hsic(k: NDArray, l: NDArray, orders: NDArray, upper: NDArray, permuted: NDArray) -> NDArray:  # noqa: E741
-    """Return HSIC (P,) of K with L whose samples are permuted by `orders` (P, n).
-
-    `upper` and `permuted` are the `upper_positions` of `orders`.
-    """
-    n = len(k)
-    row_k, row_l, total = k.sum(0), l.sum(0), k.sum() * l.sum()
-    two = 2 * (np.take(l, permuted) @ np.take(k, upper))
-    rows = row_l[orders] @ row_k
-    three, four = rows - two, total - 4 * rows + 2 * two
-    n2 = n * (n - 1)
-    return two / n2 + four / (n2 * (n - 2) * (n - 3)) - 2 * three / (n2 * (n - 2))
+    upper, permuted = c * n + d, orders[:, c] * n + orders[:, d]  # flat positions in K and in L
+    n2, found = n * (n - 1), []
+    for k, l in compared:  # noqa: E741
+        row_k, row_l, total = k.sum(0), l.sum(0), k.sum() * l.sum()
+        two = 2 * (np.take(l, permuted) @ np.take(k, upper))
+        rows = row_l[orders] @ row_k
+        three, four = rows - two, total - 4 * rows + 2 * two
+        found.append(two / n2 + four / (n2 * (n - 2) * (n - 3)) - 2 * three / (n2 * (n - 2)))
+    return np.array(found)
 
 
 def stage_cka(
@@ -174,17 +165,15 @@ def stage_cka(
         for start in range(0, len(weights), REPLICATES_AT_A_TIME):
             block = slice(start, start + REPLICATES_AT_A_TIME)
             block_weights = ReplicateWeights(weights[block, batch])
-            grams = [WeightedGram(k, block_weights) for k in matrices]
-            own = [np.nan_to_num(hsic(k, k, block_weights)) for k in grams]
+            grams = {key: WeightedGram(k, block_weights) for key, k in matrices.items()}
+            own = {key: np.nan_to_num(hsic(k, k, block_weights)) for key, k in grams.items()}
             for slot, (k, l) in enumerate(compared):  # noqa: E741
                 both = np.nan_to_num(hsic(grams[k], grams[l], block_weights))
                 sums[slot, :, block] += [both, own[k], own[l]]
         for start in range(0, n_permutations, ORDERS_AT_A_TIME):
             block = slice(start, start + ORDERS_AT_A_TIME)
-            some = np.stack(orders[block])
-            positions = upper_positions(some)
-            for slot, (k, l) in enumerate(compared):  # noqa: E741
-                null[slot, block] += permuted_hsic(matrices[k], matrices[l], some, *positions)
+            two_each = [(matrices[k], matrices[l]) for k, l in compared]  # noqa: E741
+            null[:, block] += permuted_hsic(two_each, np.stack(orders[block]))
     # CKA is undefined if the HSIC of a member with itself is not positive: the member does not vary between
     # videos, or less than expected by chance.
     positive = (sums[:, 1] > 0) & (sums[:, 2] > 0)

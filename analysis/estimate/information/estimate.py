@@ -11,7 +11,6 @@ disk. bench/information.py measures the coverage of the intervals.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from static_dynamic.errors import UserError
 from .cka import stage_cka
 from .gaussian import TRANSFORMS, unit_information
 from .neighbours import neighbour_information
-from .subspace import directions, fewest_clusters, project, split_folds, subspace_information
+from .subspace import directions, project, split_folds, subspace_information
 
 # If no units are chosen, nearest neighbours are computed for this many units of each factor and stage.
 HIGHEST_UNITS = 2
@@ -57,81 +56,75 @@ def estimate_information(
     require_units(store, units)
     factors = [pairs_of_factor(pairs, f) for f in range(len(MEASURED))]
     names = np.unique(pairs["cluster"].to_numpy())
-    weights = bootstrap_weights(len(names), n_boot, seed)
+    all_weights = bootstrap_weights(len(names), n_boot, seed)
     folds = split_folds(factors, n_permutations, seed)
-    plans = [
-        FactorPlan(
-            name,
-            factor,
-            weights[:, np.searchsorted(names, factor.names)],
-            permute_clusters(factor.cluster, n_permutations, (seed, f)),
-            [(fold.pairs[f], fold.orders[f]) for fold in folds],
-            seed,
-            level,
-        )
-        for f, (name, factor) in enumerate(zip(MEASURED, factors, strict=True))
-    ]
+    weights = [all_weights[:, np.searchsorted(names, factor.names)] for factor in factors]
+    orders = [permute_clusters(factor.cluster, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
     used = np.unique(np.concatenate([fold.views for fold in folds]))
     views = pd.read_parquet(store.path / "views.parquet")
     group = views.groupby(["style", "order"], dropna=False).ngroup().to_numpy()
     tables = {}
-    every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(plans)
+    every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(factors)
     bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)
     for stage in store.stages:
         rows = store.activations(stage)
         for block in np.array_split(used, max(1, len(used) // 1024)):
             if not np.isfinite(rows[block]).all():
                 raise not_finite(store, stage)
-        count = directions(fewest_clusters(factors, folds), rows.shape[1])
+        count = directions(min(fold.clusters for fold in folds), rows.shape[1])
         projected = project(rows, [fold.views for fold in folds], group, count)
+        chosen = units.get(stage, ()) if units else None
         parts = []
-        for plan in plans:
-            parts.append(plan.estimate(rows, projected, units.get(stage, ()) if units else None))
+        for f, name in enumerate(MEASURED):
+            of_folds = [(fold.pairs[f], fold.orders[f]) for fold in folds]
+            found = factor_information(
+                rows, projected, factors[f], weights[f], orders[f], of_folds, chosen, seed, level
+            )
+            for table in found:
+                table.insert(table.columns.get_loc("measure"), "factor", name)
+            parts.append(found)
             bar.update(rows.shape[1])
-        layers, of_units = (pd.concat(part, ignore_index=True) for part in zip(*parts, strict=True))
-        tables[stage] = layers, of_units
+        layers, of_units = zip(*parts, strict=True)
+        tables[stage] = pd.concat(layers), pd.concat(of_units)
     bar.close()
     return RunEstimate.join(store, tables)
 
 
-@dataclass(frozen=True)
-class FactorPlan:
-    """The pairs of one factor, with the replicates and permutations that all stages share."""
+def factor_information(
+    rows: NDArray,
+    projected: NDArray,
+    pairs: FactorPairs,
+    weights: NDArray,
+    orders: NDArray,
+    folds: Sequence[tuple[NDArray, NDArray]],
+    chosen: Sequence[int] | None,
+    seed: int,
+    level: float,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Estimate all measures of one stage and one factor: a row per measure, and a row per measure and unit.
 
-    name: str
-    pairs: FactorPairs
-    weights: NDArray  # (R, clusters of this factor)
-    orders: NDArray  # (P, N) of `permute_clusters`
-    folds: Sequence[tuple[NDArray, NDArray]]  # per fold: its pairs, and permuted second members (`Fold`)
-    seed: int
-    level: float
-
-    def estimate(
-        self, rows: NDArray, projected: NDArray, chosen: Sequence[int] | None
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Estimate all measures of one stage: rows (views, C), `projected` on its directions (views, k)."""
-        layers, of_units = {}, {}
-        for name, transform in TRANSFORMS.items():
-            layers[name], of_units[name] = unit_information(
-                rows, self.pairs, self.weights, self.orders, transform, self.level
-            )
-        layers["subspace"] = subspace_information(projected, self.pairs, self.weights, self.folds, self.level)
-        layers["cka"] = stage_cka(rows, self.pairs, self.weights, len(self.orders), self.seed, self.level)
-        if chosen is None:
-            bits = of_units["gaussian"]
-            highest = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")
-            chosen = highest["unit"].tolist()
-        nearest = []
-        for unit in chosen:
-            za, zb = (rows[member, unit].astype(np.float64) for member in (self.pairs.a, self.pairs.b))
-            found = neighbour_information(za, zb, self.pairs, len(self.orders), self.seed, self.level)
-            nearest.append({"unit": unit} | found)
-        of_units["neighbours"] = pd.DataFrame(nearest)
-        clusters, n_pairs = self.pairs.clusters, len(self.pairs.a)
-        counts = {"clusters": clusters, "pairs": n_pairs, "permutations": len(self.orders)}
-        layer = [{"factor": self.name, "measure": m} | found | counts for m, found in layers.items()]
-        unit = [table.assign(factor=self.name, measure=m) for m, table in of_units.items() if len(table)]
-        return pd.DataFrame(layer), pd.concat(unit, ignore_index=True)
+    `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
+    are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and
+    `Fold.orders` of this factor. Nearest neighbours are computed for the `chosen` units.
+    """
+    layers, of_units = {}, {}
+    for name, transform in TRANSFORMS.items():
+        layers[name], of_units[name] = unit_information(rows, pairs, weights, orders, transform, level)
+    layers["subspace"] = subspace_information(projected, pairs, weights, folds, level)
+    layers["cka"] = stage_cka(rows, pairs, weights, len(orders), seed, level)
+    if chosen is None:
+        bits = of_units["gaussian"]
+        highest = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")
+        chosen = highest["unit"].tolist()
+    nearest = []
+    for unit in chosen:
+        za, zb = (rows[member, unit].astype(np.float64) for member in (pairs.a, pairs.b))
+        nearest.append({"unit": unit} | neighbour_information(za, zb, pairs, len(orders), seed, level))
+    of_units["neighbours"] = pd.DataFrame(nearest)
+    counts = {"clusters": pairs.clusters, "pairs": len(pairs.a), "permutations": len(orders)}
+    layer = pd.DataFrame([{"measure": name} | found | counts for name, found in layers.items()])
+    measured = [table.assign(measure=name) for name, table in of_units.items() if len(table)]
+    return layer, pd.concat(measured)
 
 
 def require_units(store: Store, units: Mapping[str, Sequence[int]] | None) -> None:

@@ -35,7 +35,6 @@ from scipy.special import ndtri
 from static_dynamic.analysis.estimate.bits import (
     IDENTICAL,
     bits_influence,
-    bits_standard_errors,
     corrected_bits,
     gaussian_bits,
     stage_bits,
@@ -52,11 +51,6 @@ MOST_GROUPS, FEW_GROUPS, MANY_CLUSTERS = 8, 2, 300
 
 # Function of activations (n, C) and of the number of times that each row counts, (n,).
 Transform = Callable[[NDArray, NDArray], NDArray]
-
-
-def identity(x: NDArray, counts: NDArray) -> NDArray:
-    """Return the activations unchanged: the Gaussian measure."""
-    return x
 
 
 def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
@@ -79,7 +73,7 @@ def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
     return np.ascontiguousarray(result.T)
 
 
-TRANSFORMS: dict[str, Transform] = {"gaussian": identity, "copula": normal_scores}
+TRANSFORMS: dict[str, Transform] = {"gaussian": lambda x, counts: x, "copula": normal_scores}
 
 
 def unit_information(
@@ -88,15 +82,10 @@ def unit_information(
     """Estimate the bits of every unit of one stage for one factor, and their mean over the stage.
 
     Activations `rows` (views, C) are read in blocks of units. Weights (R, K) are of the clusters of `pairs`,
-    `orders` (P, N) those of `permute_clusters`.
-
-    Returns
-    -------
-    layer, units
-        ``value``, ``low``, ``high``, ``p``, and ``plug_in``, the bits before bias correction; NaN for dead
-        units.
+    `orders` (P, N) those of `permute_clusters`. Both results have ``value``, ``low``, ``high``, ``p``, and
+    ``plug_in``, the bits before bias correction; NaN for dead units.
     """
-    tables, scores = [], []
+    blocks = []
     bits_sum, null_sum = np.zeros(len(weights)), np.zeros(len(orders))
     second, influence = second_members(pairs), np.zeros((1 + len(weights), pairs.clusters))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
@@ -115,18 +104,15 @@ def unit_information(
         null = null_correlations(za, zb, second, orders)
         value, replicate_bits = corrected_bits(r, replicates)
         low, high = fisher_interval(r, replicates, pairs.clusters, level)
-        units = np.arange(start, start + len(r))
-        p = p_value(abs(plain), abs(null))
-        columns = {"unit": units, "value": value, "low": low, "high": high, "p": p}
-        tables.append(pd.DataFrame(columns | {"plug_in": gaussian_bits(plain)}))
-        scores.append(r)
+        blocks.append((value, low, high, p_value(abs(plain), abs(null)), gaussian_bits(plain), r))
         bits_sum += np.nansum(replicate_bits, axis=1)
         null_sum += gaussian_bits(null)[:, ~np.isnan(r)].sum(1)
-    table, r = pd.concat(tables, ignore_index=True), np.concatenate(scores)
+    *columns, r = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    names = ("value", "low", "high", "p", "plug_in")
+    table = pd.DataFrame({"unit": np.arange(len(r))} | dict(zip(names, columns, strict=True)))
     live = max(1, (~np.isnan(r)).sum())
-    weights = np.vstack([np.ones(pairs.clusters), weights])
-    errors = bits_standard_errors(influence, np.bincount(pairs.cluster), weights)
-    ends = stage_bits(r, table["value"].to_numpy(), bits_sum, errors, pairs.clusters, level)
+    count = np.bincount(pairs.cluster)
+    ends = stage_bits(r, columns[0], bits_sum, influence, count, weights, level)
     plug_in = table["plug_in"].mean()
     layer = dict(zip(("value", "low", "high"), ends, strict=True))
     return layer | {"p": float(p_value(plug_in, null_sum / live)), "plug_in": plug_in}, table
@@ -170,9 +156,9 @@ def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
     """Sum the pairs of each cluster, for one factor: za, zb (N, C) in the order of `pairs` -> (K, 1, C)."""
     shift = za[:1].copy()
     a, b = za - shift, zb - shift
-    total, product, square = (np.add.reduceat(x, pairs.starts)[:, None] for x in (a + b, a * b, a**2 + b**2))
-    count = np.bincount(pairs.cluster).astype(float)[:, None]
-    return Moments(count, total, product, square, shift)
+    _, starts, count = np.unique(pairs.cluster, return_index=True, return_counts=True)
+    total, product, square = (np.add.reduceat(x, starts)[:, None] for x in (a + b, a * b, a**2 + b**2))
+    return Moments(count.astype(float)[:, None], total, product, square, shift)
 
 
 def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:

@@ -63,11 +63,6 @@ def mean_bits(members: list[tuple[NDArray, NDArray]], chosen: slice | NDArray) -
     return float(np.mean([local_bits(x[chosen], y[chosen]).mean() for x, y in members]))
 
 
-def first_of_clusters(pairs: FactorPairs) -> list[NDArray]:
-    """Return, for each slot, the position of one pair per cluster."""
-    return [slot[np.unique(pairs.cluster[slot], return_index=True)[1]] for slot in pairs.slots()]
-
-
 def neighbour_information(
     za: NDArray, zb: NDArray, pairs: FactorPairs, n_permutations: int, seed: int, level: float
 ) -> dict:
@@ -75,7 +70,8 @@ def neighbour_information(
 
     NaN for a dead unit, or if there are too few clusters for neighbours.
     """
-    positions = first_of_clusters(pairs)
+    # For each slot, the position of one pair per cluster.
+    positions = [slot[np.unique(pairs.cluster[slot], return_index=True)[1]] for slot in pairs.slots()]
     clusters = pairs.cluster[positions[0]]
     if len(clusters) < NEIGHBOURS + 2 or np.ptp(np.concatenate([za, zb])) == 0:
         return dict.fromkeys(("value", "low", "high", "p"), np.nan)

@@ -50,6 +50,7 @@ class Fold:
     views: NDArray  # row numbers of their views
     pairs: list[NDArray]  # per factor, (n,): positions of their pairs in `FactorPairs`
     orders: list[NDArray]  # per factor, (P, n): positions of the second members in each permutation
+    clusters: int  # number of clusters with pairs, of the factor that has fewest
 
 
 def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) -> list[Fold]:
@@ -58,23 +59,15 @@ def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) 
     fold_of = np.random.default_rng([seed, 3]).permutation(len(names)) % 2
     folds = []
     for fold in (0, 1):
-        views, pairs, orders = [], [], []
+        views, pairs, orders, clusters = [], [], [], []
         for f, factor in enumerate(factors):
             own = np.flatnonzero(fold_of[np.searchsorted(names, factor.names)][factor.cluster] == fold)
             views += [factor.a[own], factor.b[own]]
             pairs.append(own)
+            clusters.append(len(np.unique(factor.cluster[own])))
             orders.append(own[permute_clusters(factor.cluster[own], n_permutations, (seed, f, fold))])
-        folds.append(Fold(np.unique(np.concatenate(views)), pairs, orders))
+        folds.append(Fold(np.unique(np.concatenate(views)), pairs, orders, min(clusters)))
     return folds
-
-
-def fewest_clusters(factors: Sequence[FactorPairs], folds: Sequence[Fold]) -> int:
-    """Return the smallest number of clusters over factors and folds."""
-    return min(
-        len(np.unique(factor.cluster[own]))
-        for fold in folds
-        for factor, own in zip(factors, fold.pairs, strict=True)
-    )
 
 
 def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
@@ -130,12 +123,8 @@ def subspace_information(
     """Estimate the bits that the members of one factor's pairs share in the k directions of `project`.
 
     Weights (R, K) are of the clusters of `pairs`, `folds` hold `Fold.pairs` and `Fold.orders` of this factor.
-
-    Returns
-    -------
-    dict
-        ``value``, ``low``, ``high``, ``p``, ``plug_in`` (before bias correction) and ``directions``; NaN
-        without directions, infinite if both members are identical in a direction.
+    ``plug_in`` is before bias correction. All numbers are NaN without directions, and infinite if both
+    members are identical in a direction.
     """
     k = projected.shape[1]
     if not k:

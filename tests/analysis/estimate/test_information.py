@@ -10,8 +10,8 @@ from scipy.stats import t as student_t
 from static_dynamic.analysis import estimate_information, estimate_pairs, estimate_run
 from static_dynamic.analysis.estimate.bits import gaussian_bits
 from static_dynamic.analysis.estimate.information.gaussian import (
+    TRANSFORMS,
     correlation,
-    identity,
     normal_scores,
     null_correlations,
     rank_bias,
@@ -49,14 +49,14 @@ def correlated(n, seed, rho=RHO, units=1):
     return np.concatenate([a, rho * a + np.sqrt(1 - rho**2) * e]).astype(np.float32)
 
 
-def bits_of_units(rows, n, transform=identity, n_boot=200, n_permutations=0):
+def bits_of_units(rows, n, transform=TRANSFORMS["gaussian"], n_boot=200, n_permutations=0):
     pairs = pairs_apart(n)
     orders = np.stack([np.random.default_rng(p).permutation(n) for p in range(n_permutations)] or [[]])
     orders = orders.astype(int) if n_permutations else np.empty((0, n), int)
     return unit_information(rows, pairs, bootstrap_weights(n, n_boot, 0), orders, transform, 0.95)
 
 
-@pytest.mark.parametrize("transform", [identity, normal_scores])
+@pytest.mark.parametrize("transform", TRANSFORMS.values())
 def test_planted_units_share_the_bits_that_they_should(transform):
     layer, units = bits_of_units(correlated(1500, 1, units=20), 1500, transform)
     assert layer["value"] == pytest.approx(BITS, abs=0.01)
