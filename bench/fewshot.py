@@ -8,8 +8,6 @@ the artist's frame is printed, for the input and for the stylized input, over th
 mask.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile
@@ -20,8 +18,8 @@ import torch
 
 from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import FrameFolder
-from static_dynamic.stylize.patches import load_key_frames, to_image
-from static_dynamic.stylize.pictures import contact_sheet, run_once
+from static_dynamic.stylize.patches import load_key_frames
+from static_dynamic.stylize.pictures import contact_sheet, run_once, to_image
 from static_dynamic.stylize.sequences import write_image
 from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.training_config import read_training_config

@@ -5,8 +5,6 @@ tables of options. In an installed copy their folders lie inside this package. I
 it, and this file adds the checkout's root to the package's search path.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Callable
@@ -27,8 +25,7 @@ if CHECKOUT and str(CHECKOUT) not in __path__:
 def put_checkout_last() -> None:
     """Move the root of the checkout to the end of ``sys.path``, behind the packages of the user.
 
-    ``import models`` then finds a user's package of that name first, and ``import datasets`` that of Hugging
-    Face.
+    ``import models`` then finds a user's package of that name, and ``import datasets`` that of Hugging Face.
     """
     if CHECKOUT:
         others = [entry for entry in sys.path if Path(entry).resolve() != CHECKOUT]

@@ -1,7 +1,5 @@
 """The program: translate the original programs' flags to Hydra overrides, check them, and run the task."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import NoReturn
@@ -29,9 +27,7 @@ def run_task(cfg: DictConfig) -> None:
         if cfg.task.get("needs_data") and not cfg.task.get("input") and cfg.dataset.get("prepare"):
             cfg.dataset.root = str(get_method(cfg.dataset.prepare)(cfg.dataset, cfg.style))
         get_method(cfg.task.run)(cfg)
-    except UserError as error:
-        stop(error)
-    except OSError as error:
+    except (UserError, OSError) as error:
         stop(as_user_error(error))
 
 

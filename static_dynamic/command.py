@@ -1,7 +1,5 @@
 """Shared parts of every command: options, logging, exit status, and one line on stderr for an error."""
 
-from __future__ import annotations
-
 import argparse
 import errno
 import logging
@@ -15,8 +13,8 @@ from typing import NoReturn
 from static_dynamic.errors import UserError
 from static_dynamic.files import DISK_FULL
 
+# Errors for a path without permission, or for a file where a folder is expected and the reverse.
 WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-"""Errors for a path without permission, or for a file where a folder is expected and the reverse."""
 
 
 class Terminated(BaseException):
@@ -36,13 +34,7 @@ class Options(argparse.ArgumentParser):
 
 
 def positive(text: str) -> int:
-    """Read an option's value as an integer of at least 1, for argparse.
-
-    Raises
-    ------
-    ArgumentTypeError
-        The text is not such a number.
-    """
+    """Read an option's value as an integer of at least 1; raise argparse's error for any other text."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a number from 1 on is expected, not {text}")
     return int(text)
@@ -59,17 +51,17 @@ def command(work: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Run the work of a command; return its exit status.
-
-    The status is what `work` returns (0 for None), 2 after an error that the user can correct, and 128 + the
-    signal's number after a signal.
-    """
+    """Run a command's work; return its status (0 for None), 2 after a UserError, 128 + N after signal N."""
     start_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return _run_and_flush(work) or 0
-    except UserError as error:
-        return report(error)
+        try:
+            status = work() or 0
+        except SystemExit:  # argparse has printed the help text
+            print(end="", flush=True)
+            raise
+        print(end="", flush=True)  # a closed pipe raises BrokenPipeError here
+        return status
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -81,7 +73,7 @@ def exit_status(work: Callable[[], int | None]) -> int:
         if not asks_for_help():
             print("the reader has closed the output; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGPIPE
-    except OSError as error:
+    except (UserError, OSError) as error:
         return report(as_user_error(error))
 
 
@@ -90,8 +82,10 @@ def asks_for_help() -> bool:
     return bool({"--help", "-h"} & set(sys.argv[1:]))
 
 
-def as_user_error(error: OSError) -> UserError:
-    """Return the UserError for a full disk or an unusable path; raise any other error again."""
+def as_user_error(error: UserError | OSError) -> UserError:
+    """Return the UserError for a full disk or an unusable path; raise any other OSError again."""
+    if isinstance(error, UserError):
+        return error
     where = f" for {error.filename}" if error.filename else ""
     if error.errno in DISK_FULL:
         return UserError(f"no space on the disk{where}: free some space; the same command resumes")
@@ -110,17 +104,6 @@ def report(error: UserError) -> int:
 def start_logging() -> None:
     """Send log messages to stderr, so that stdout holds results only."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-
-
-def _run_and_flush(work: Callable[[], int | None]) -> int | None:
-    """Run the work and flush stdout, so that a closed pipe raises BrokenPipeError here."""
-    try:
-        status = work()
-    except SystemExit:  # argparse has printed the help text
-        print(end="", flush=True)
-        raise
-    print(end="", flush=True)
-    return status
 
 
 def _terminate(*_) -> None:

@@ -1,32 +1,23 @@
 """Choice of the device that computes."""
 
-from __future__ import annotations
-
 import os
 
 import torch
 
 from static_dynamic.errors import UserError
 
-DEVICES = "cpu (or -1), cuda, cuda:N, or the number N of a GPU"
-"""What ``--device`` accepts, for help texts and messages."""
+DEVICES = "cpu (or -1), cuda, cuda:N, or the number N of a GPU"  # values of ``--device``, for messages
 
 
 def choose_device(device: str | int | None) -> torch.device:
     """Return the device that the value of ``--device`` names, and switch TF32 off.
 
-    Parameters
-    ----------
-    device
-        ``cpu`` or -1; ``cuda``, ``cuda:N`` or N for a GPU; None for a GPU if torch sees one, else the CPU.
-        Under torchrun, None gives each process its own GPU.
-
-    Raises
-    ------
-    UserError
-        The value names no device, or a GPU that torch does not see.
+    Values are ``cpu`` or -1; ``cuda``, ``cuda:N`` or N for a GPU; None for a GPU if torch sees one, else the
+    CPU. Under torchrun, None gives each process its own GPU. Raises UserError if the value names no device,
+    or a GPU that torch does not see.
     """
-    without_tf32()
+    # By default torch uses TF32 for convolutions on a GPU, which keeps only three decimal digits of float32.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device is None:
         if not torch.cuda.is_available():
             return torch.device("cpu")
@@ -45,11 +36,3 @@ def choose_device(device: str | int | None) -> torch.device:
 def launched() -> bool:
     """Return whether torchrun started this process."""
     return torch.distributed.is_available() and torch.distributed.is_torchelastic_launched()
-
-
-def without_tf32() -> None:
-    """Compute float32 in full precision on a GPU.
-
-    By default torch uses TF32 for convolutions on a GPU, which keeps only three decimal digits.
-    """
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

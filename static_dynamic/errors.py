@@ -1,7 +1,5 @@
 """Errors that end a command with one line, and how they are made from what reading a file raises."""
 
-from __future__ import annotations
-
 import difflib
 import pickle
 import re
@@ -24,18 +22,8 @@ class RefusedFile(Exception):
     """A pickled file asks for a class or function that its reader does not allow; the text names it."""
 
 
-DAMAGED = (
-    SafetensorError,
-    pickle.UnpicklingError,
-    zipfile.BadZipFile,
-    RuntimeError,
-    EOFError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    TypeError,
-)
+_FORMAT = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError)
+DAMAGED = (*_FORMAT, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError)
 """Exceptions that the readers of torch, pickle and safetensors raise for damaged files."""
 
 
@@ -43,10 +31,7 @@ DAMAGED = (
 def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     """Turn the exceptions of a checkpoint's reader into a UserError that names the file.
 
-    Parameters
-    ----------
-    allowed
-        What the reader allows, for the message about a refused file: "only `allowed` are read".
+    `allowed` completes the message about a refused file: "only `allowed` are read".
     """
     try:
         yield
@@ -56,9 +41,8 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
         asked = re.search(r"GLOBAL (\S+)", str(error))  # how torch.load(weights_only=True) refuses a class
         refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
         if refused:
-            raise UserError(
-                f"checkpoint {path} was refused: it asks for {refused}, and only {allowed} are read"
-            ) from error
+            message = f"it asks for {refused}, and only {allowed} are read"
+            raise UserError(f"checkpoint {path} was refused: {message}") from error
         line = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"checkpoint {path} is damaged ({line}): fetch it again") from error
 
@@ -67,8 +51,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest known: X", the end of an error message, for the known name nearest to `name`."""
     known = list(known)
     # A known name that contains `name` ("slowfast") is a better guess than the edit distance suggests.
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6) or [
-        k for k in known if name and name in k
-    ]
-    close = close or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    close = (
+        difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        or [k for k in known if name and name in k]
+        or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    )
     return f"; nearest known: {close[0]}" if close else ""

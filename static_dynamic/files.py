@@ -4,8 +4,6 @@ A file is written under a hidden temporary name beside its place, flushed, and r
 lock on it, so that the next writer can tell a leftover of a killed process from a file that is being written.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json
@@ -21,31 +19,35 @@ from types import ModuleType
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows has no such module: files are written without locks there
+except ImportError:  # on Windows, where files are written without locks
     fcntl = None
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-PART = ".part"
-"""Part of the name of every temporary file and folder."""
-LOCK = "lock"
-"""Name of the locked file in a temporary folder."""
+PART = ".part"  # part of the name of every temporary file and folder
+LOCK = "lock"  # name of the locked file in a temporary folder
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit, flush the file to disk and rename it to `path`.
 
-    A temporary file that a killed writer of the same `path` left is overwritten.
-
-    Raises
-    ------
-    OSError
-        The disk is full: the error names `path`.
+    The name of the temporary file follows from `path`: killed writers leave at most one file, which the next
+    writer overwrites. The OSError of a full disk names `path`.
     """
     with name_in_disk_full_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, handle = _lock_temporary_file(path)
+        # The suffix stays, because some writers choose the format by it.
+        temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
+        handle = _open_locked(temporary, os.O_RDWR | os.O_CREAT)
+        if handle is None:  # another process is writing the same file now, or the system has no locks
+            prefix = f".{path.stem}{PART}-"
+            new, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
+            os.close(new)
+            temporary = Path(name)
+            handle = _open_locked(temporary, os.O_RDWR)
         try:
+            if handle is not None:
+                os.ftruncate(handle, 0)
             yield temporary
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
@@ -66,8 +68,17 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     What a killed writer of the same `folder` left in the hidden folder is removed first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary, handle = _lock_temporary_folder(folder)
+    temporary = folder.with_name(f".{folder.name}{PART}")
+    temporary.mkdir(exist_ok=True)
+    handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
+    if handle is None:  # another process is writing there, or the system has no locks
+        with suppress(OSError):  # not empty
+            temporary.rmdir()
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-"))
     try:
+        for path in temporary.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path)
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -91,10 +102,7 @@ def name_in_disk_full_error(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed writers left in `folder` and its subfolders.
-
-    A file that a live process is writing is locked and stays.
-    """
+    """Remove the temporary files that killed writers left below `folder`; keep those of live writers."""
     for path in folder.rglob(f".*{PART}*"):
         handle = _open_locked(path, os.O_RDWR)
         if handle is not None:
@@ -122,38 +130,6 @@ def sha256(path: Path) -> str:
 def json_sha256(value: object) -> str:
     """Return the SHA-256 of a value as JSON with sorted keys, in hex: equal values have equal hashes."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _lock_temporary_file(path: Path) -> tuple[Path, int | None]:
-    """Create or empty the temporary file of `path`; return it with its locked handle, None without locks.
-
-    The name of the temporary file follows from `path`: killed writers leave at most one file, which the next
-    writer reuses. If another process is writing that file now, a second file with a random name is created.
-    """
-    # The suffix stays, because some writers choose the format by it.
-    part = path.with_name(f".{path.stem}{PART}{path.suffix}")
-    handle = _open_locked(part, os.O_RDWR | os.O_CREAT)
-    if handle is not None:
-        os.ftruncate(handle, 0)
-        return part, handle
-    new, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}{PART}-", suffix=path.suffix)
-    os.close(new)
-    return Path(name), _open_locked(Path(name), os.O_RDWR)
-
-
-def _lock_temporary_folder(folder: Path) -> tuple[Path, int | None]:
-    """Create or empty the hidden folder of `folder`; return it with the handle of its lock file, or None."""
-    temporary = folder.with_name(f".{folder.name}{PART}")
-    temporary.mkdir(exist_ok=True)
-    handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
-    if handle is None:
-        with suppress(OSError):  # not empty: another process is writing there
-            temporary.rmdir()
-        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-")), None
-    for path in temporary.iterdir():
-        if path.name != LOCK:
-            shutil.rmtree(path)
-    return temporary, handle
 
 
 def _open_locked(part: Path, flags: int) -> int | None:

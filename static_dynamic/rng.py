@@ -39,8 +39,6 @@ All streams of the project, by file. ``seed`` is the option of that name. ``clip
       simulated runs, videos and images                    fixed seeds; timed inputs: torch's global generator
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Apply one style to a batch of frames: a trained generator, or a built-in rendering."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,19 +28,13 @@ class Style(Protocol):
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
         """Stylize (B, H, W, 3 + 3 per guide); return a function that waits for the result (B, H, W, 3)."""
-        ...
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
-    """Make a style from a row of ``configs/style``.
+    """Make a style from a row of ``configs/style``: a ``checkpoint``, or a ``rendering`` with its parameters.
 
-    Parameters
-    ----------
-    row
-        Either ``checkpoint``, a file, or ``rendering`` with its parameters. A relative path that does not
-        exist is looked up in this project's folder.
-    precision
-        fp32, fp16 or bf16; None: fp16 on a GPU, else fp32.
+    A relative path that does not exist is looked up in this project's folder. The precision is fp32, fp16 or
+    bf16; None: fp16 on a GPU, else fp32.
     """
     if "checkpoint" not in row:
         return RenderedStyle(row)

@@ -1,7 +1,5 @@
 """Bilateral filter along time: it averages each point along its motion path and keeps edges."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -14,15 +12,11 @@ def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) ->
 
     The weights are those of the original tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps
     away, times exp(-d^2 / 2 c^2) with the RGB distance d and c = sqrt(3) 255 / divisor (27.6 grey levels).
-    The flows between successive frames are chained to reach the frame k steps away.
+    The flows between successive frames are chained to reach the frame k steps away. `window` is the number of
+    frames on either side (the "15" of the original tool).
 
     Frames are read only when they are needed. At most 2 window + 1 frames and 2 window flows are in memory,
     about 330 bytes per pixel.
-
-    Parameters
-    ----------
-    window
-        Number of frames on either side (the "15" of the original tool).
     """
     held: dict[int, Frame] = {}
     to_past: dict[int, Flow] = {}  # frame number -> flow to the frame before

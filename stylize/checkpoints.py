@@ -4,8 +4,6 @@ Files are data and never run code. Accepted are safetensors, state dicts, and th
 original, in which inert classes stand in for the few module classes that such pickles hold.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 import re
@@ -30,16 +28,12 @@ from static_dynamic.stylize.networks import Generator, build_generator
 ROOT_CLASS = "GeneratorJ"
 # Module classes in the original's pickles. None of them is imported or run: only their state is read.
 STAND_INS = {
-    ("models", ROOT_CLASS),
-    ("models", "UpsamplingLayer"),
-    ("torch.nn.modules.activation", "LeakyReLU"),
-    ("torch.nn.modules.activation", "ReLU"),
-    ("torch.nn.modules.activation", "Tanh"),
-    ("torch.nn.modules.batchnorm", "BatchNorm2d"),
-    ("torch.nn.modules.container", "ModuleList"),
-    ("torch.nn.modules.container", "Sequential"),
-    ("torch.nn.modules.conv", "Conv2d"),
-    ("torch.nn.modules.upsampling", "Upsample"),
+    "models": {ROOT_CLASS, "UpsamplingLayer"},
+    "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},
+    "torch.nn.modules.batchnorm": {"BatchNorm2d"},
+    "torch.nn.modules.container": {"ModuleList", "Sequential"},
+    "torch.nn.modules.conv": {"Conv2d"},
+    "torch.nn.modules.upsampling": {"Upsample"},
 }
 # Functions and classes that rebuild plain containers and tensors.
 PLAIN = {
@@ -50,8 +44,7 @@ PLAIN = {
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
 }
-MAX_DEPTH = 16
-"""Deepest nesting of modules that is read; a generator has 4 levels."""
+MAX_DEPTH = 16  # deepest nesting of modules that is read; a generator has 4 levels
 
 
 class _StandIn:
@@ -67,13 +60,12 @@ class _GeneratorUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str):
         if (module, name) in PLAIN:
             return PLAIN[module, name]
-        if (module, name) in STAND_INS:
+        if name in STAND_INS.get(module, ()):
             return type(name, (_StandIn,), {})
         raise RefusedFile(f"{module}.{name}")
 
 
-# The ``pickle_module`` of torch.load. torch subclasses its unpickler, so `find_class` decides what is
-# allowed.
+# The ``pickle_module`` of torch.load. torch subclasses its unpickler: `find_class` decides what is allowed.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted_pickle",
     Unpickler=_GeneratorUnpickler,
@@ -84,16 +76,8 @@ _RESTRICTED = SimpleNamespace(
 def load_generator(path: str | Path) -> Generator:
     """Load a generator in eval mode, on the CPU, in float32.
 
-    Parameters
-    ----------
-    path
-        Safetensors, a state dict, or a whole module as the original saves it.
-
-    Raises
-    ------
-    UserError
-        The file is missing or damaged, holds no generator, or asks for a class that is not allowed. No code
-        of the file has run.
+    The file is safetensors, a state dict, or a whole module as the original saves it. Raises UserError if it
+    is missing or damaged, holds no generator, or asks for a class that is not allowed; none of its code runs.
     """
     path = Path(path)
     if not path.is_file():
@@ -105,9 +89,8 @@ def load_generator(path: str | Path) -> Generator:
         net = build_generator(**{**infer_config(state), **config})
         net.load_state_dict({key: value.float() for key, value in state.items()})
     except KeyError as error:
-        raise UserError(
-            f"checkpoint {path} holds no generator of the stylizer: {error} is missing"
-        ) from error
+        fault = f"holds no generator of the stylizer: {error} is missing"
+        raise UserError(f"checkpoint {path} {fault}") from error
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         line = " ".join(str(error).split())[:200]
         raise UserError(f"checkpoint {path} does not fit the generator: {line}") from error
@@ -115,13 +98,7 @@ def load_generator(path: str | Path) -> Generator:
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict:
-    """Infer the arguments of `build_generator` from the shapes of a state dict.
-
-    Raises
-    ------
-    KeyError
-        A key that every generator has is missing.
-    """
+    """Infer the arguments of `build_generator` from a state dict; raise KeyError if a layer is missing."""
     width = {name: len(state[f"{name}.conv.weight"]) for name in ("conv0", "conv1", "conv2")}
     deep = width["conv2"]
     blocks = {found[1] for key in state if (found := re.match(r"resnets\.(\d+)\.", key))}
@@ -152,9 +129,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
             return {key: file.get_tensor(key) for key in file.keys()}, config  # noqa: SIM118 (no iterator)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
-            # torch.load would pass such a file to its script loader
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")
+                raise RefusedFile("a TorchScript program")  # torch.load would pass it to its script loader
     with warnings.catch_warnings():
         # torch warns about old files that the source of their classes cannot be compared
         warnings.simplefilter("ignore", UserWarning)

@@ -1,8 +1,7 @@
 """Make the embedded data set in the cache: shots of real video, unstylized (style 0) and in every style."""
 
-from __future__ import annotations
-
 import json
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,8 +24,7 @@ from static_dynamic.stylize.generate import generate
 from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
-TRAINED_BATCH = 8
-"""Frames per forward pass of a trained style."""
+TRAINED_BATCH = 8  # frames per forward pass of a trained style
 # The texts of the tables' rows as they were in version 0.1, which hashed them with the rest.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
@@ -51,19 +49,11 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
     if (root / "complete.json").exists():
         return root
     rendered = {k: v for k, v in styles.items() if k not in trained}
-    jobs = []
-    for clip, (path, crop, first) in _clips(dataset).items():
-        missing = {k: v for k, v in rendered.items() if not (root / f"style_{k}" / clip).exists()}
-        if missing:
-            jobs.append((clip, path, crop, first, missing))
-    settings = root, dataset.frames, dataset.short_side, dataset.jpeg_quality
-    in_threads(lambda job: render_clip(*settings, *job), jobs, None, "render styles", "clip")
+    render_one = partial(render_clip, root, dataset, rendered)
+    in_threads(render_one, _clips(dataset), None, "render styles", "clip")
     for k, generator in trained.items():
-        generate(
-            make_jobs(root / "style_0", root / f"style_{k}", naming=NAMING),
-            generator,
-            batch_size=TRAINED_BATCH,
-        )
+        jobs = make_jobs(root / "style_0", root / f"style_{k}", naming=NAMING)
+        generate(jobs, generator, batch_size=TRAINED_BATCH)
     write_text(root / "complete.json", json.dumps(identity, indent=2) + "\n")
     return root
 
@@ -88,58 +78,46 @@ def _plain(config: DictConfig) -> dict:
     return cast(dict, OmegaConf.to_container(config, resolve=True))
 
 
-def _clips(dataset: DictConfig) -> dict[str, tuple[Path, list[int] | None, int]]:
-    """Choose the first ``clips`` shots that are long enough: clip name -> video, crop, first frame."""
-    clips: dict[str, tuple[Path, list[int] | None, int]] = {}
-    for source in dataset.sources:
-        path = fetch(source.asset)
-        for first, end in find_shots(path):
-            if end - first >= dataset.frames + 2 * dataset.trim:
-                start = first + dataset.trim
-                crop = None if source.crop is None else list(source.crop)
-                clips[f"{source.asset}_{start:05d}"] = (path, crop, start)
+def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
+    """Choose the first ``clips`` shots that are long enough: name of the asset, video, first frame."""
+    clips = [
+        (source.asset, path, first + dataset.trim)
+        for source in dataset.sources
+        for path in [fetch(source.asset)]
+        for first, end in find_shots(path)
+        if end - first >= dataset.frames + 2 * dataset.trim
+    ]
     if len(clips) < dataset.clips:
-        raise UserError(
-            f"dataset={dataset.name}: {len(clips)} shots are long enough, "
-            f"clips={dataset.clips} were asked for"
-        )
-    return dict(list(clips.items())[: dataset.clips])
+        asked = f"clips={dataset.clips} were asked for"
+        raise UserError(f"dataset={dataset.name}: {len(clips)} shots are long enough, {asked}")
+    return clips[: dataset.clips]
 
 
 def render_clip(
-    root: Path,
-    count: int,
-    short_side: int,
-    quality: int,
-    clip: str,
-    path: Path,
-    crop: list[int] | None,
-    first: int,
-    styles: dict[int, dict | None],
+    root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write ``root/style_<k>/<clip>/%06d.jpg`` for each style of `styles`; style None is the scaled original.
-
-    Parameters
-    ----------
-    path, first, count
-        Video file, first frame and number of frames.
-    crop
-        Left, top, width and height of the visible picture; None: all of it.
-    """
-    frames = crop_and_scale(open_frames(path).read(range(first, first + count)), crop, short_side)
-    for k, style in styles.items():
+    """Write ``root/style_<k>/<asset>_<first>/%06d.jpg`` for each missing style; None: the scaled original."""
+    asset, path, first = clip
+    targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
+    missing = [k for k, target in targets.items() if not target.exists()]
+    if not missing:
+        return
+    video = open_frames(path).read(range(first, first + dataset.frames))
+    crops = {source.asset: source.crop for source in dataset.sources}
+    frames = crop_and_scale(video, crops[asset], dataset.short_side)
+    for k in missing:
+        style = styles[k]
         pictures = frames if style is None else (render(frame, style) for frame in frames)
-        target = root / f"style_{k}" / clip
         try:
-            write_folder(pictures, target, NAMING, 1, quality)
+            write_folder(pictures, targets[k], NAMING, 1, dataset.jpeg_quality)
         except (UserError, OSError):
-            if not target.exists():
+            if not targets[k].exists():
                 raise
             # else another process has written the same files first
 
 
 def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:
-    """Crop the frames of a video (n, H, W, 3) to (left, top, width, height), and scale them; see `scale`."""
+    """Crop a video (n, H, W, 3) to (left, top, width, height), if not None; scale its frames by `scale`."""
     left, top, width, height = crop or (0, 0, *video.shape[2:0:-1])
     return [scale(frame, short_side) for frame in video[:, top : top + height, left : left + width]]
 

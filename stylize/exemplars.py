@@ -5,8 +5,6 @@ objects. There is no grain, hatching or halftone that would stick to the screen.
 ``configs/style``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import cv2
@@ -35,9 +33,8 @@ def render(frame: Frame, style: Mapping) -> Frame:
     parameters = dict(style)
     name = parameters.pop("rendering")
     if name not in RENDERINGS:
-        raise UserError(
-            f"unknown rendering {name!r}{nearest(name, RENDERINGS)} (known: {', '.join(RENDERINGS)})"
-        )
+        known = ", ".join(RENDERINGS)
+        raise UserError(f"unknown rendering {name!r}{nearest(name, RENDERINGS)} (known: {known})")
     return RENDERINGS[name](frame, **parameters)
 
 

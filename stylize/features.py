@@ -1,7 +1,5 @@
 """Features for the perceptual loss: VGG19 if its weights are on disk, else differences between pixels."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,47 +14,31 @@ log = logging.getLogger(__name__)
 
 # Output channels of VGG19's convolutions, each followed by a ReLU; 0 stands for max pooling.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
-HUB_FILE = "vgg19-dcbb9e9d.pth"
-"""Name of the ImageNet weights in torch's hub cache, as torchvision stores them."""
-SCALES = 3
-"""Number of resolutions at which `NeighbourDifferences` takes differences."""
-GAIN = 3.0
-"""Factor that makes the loss of `NeighbourDifferences` as large as that of VGG19: one weight fits both."""
+HUB_FILE = "vgg19-dcbb9e9d.pth"  # name of torchvision's ImageNet weights in torch's hub cache
+SCALES = 3  # number of resolutions at which `NeighbourDifferences` takes differences
+GAIN = 3.0  # makes the loss of `NeighbourDifferences` as large as that of VGG19: one weight fits both
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
     """Build the VGG19 features; if there are no weights, build `NeighbourDifferences` instead.
 
-    Parameters
-    ----------
-    layers
-        Indices of the layers of VGG19 that are features.
-    weights
-        File of weights; None: the file in torch's hub cache, if there is one.
-
-    Raises
-    ------
-    UserError
-        The file `weights` does not exist or does not hold the weights of VGG19.
+    The outputs of the VGG19 layers with the indices `layers` are the features. `weights` is a file; None: the
+    file in torch's hub cache, if there is one. Raises UserError if the file does not hold VGG19's weights.
     """
     found = Path(weights).expanduser() if weights else Path(torch.hub.get_dir()) / "checkpoints" / HUB_FILE
     if weights is None and not found.is_file():
-        log.warning(
-            "no VGG19 weights at %s (vgg=FILE gives another path): the perceptual loss uses differences of "
-            "neighbouring pixels at %d scales instead",
-            found,
-            SCALES,
-        )
+        instead = f"differences of neighbouring pixels at {SCALES} scales instead"
+        missing = f"no VGG19 weights at {found} (vgg=FILE gives another path)"
+        log.warning("%s: the perceptual loss uses %s", missing, instead)
         return NeighbourDifferences()
     features = VGGFeatures(layers)
     try:
         state = torch.load(found, map_location="cpu", weights_only=True)
         features.load_state_dict({key: state[key] for key in features.state_dict()})
     except (*DAMAGED, OSError) as error:
-        raise UserError(
-            f"vgg={found} holds no VGG19 weights (keys features.0.weight, ...): "
-            f"{type(error).__name__} {str(error).splitlines()[0] if str(error) else ''}"
-        ) from error
+        lines = str(error).splitlines() or [""]
+        fault = "holds no VGG19 weights (keys features.0.weight, ...)"
+        raise UserError(f"vgg={found} {fault}: {type(error).__name__} {lines[0]}") from error
     return features
 
 

@@ -4,8 +4,6 @@ A flow from frame a to frame b is (H, W, 2) float32, (right, down) in pixels: th
 at x + flow[x] in b.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -19,35 +17,24 @@ from static_dynamic.files import atomic_path
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Flow = NDArray[np.float32]  # (H, W, 2): right, down
 
-FLO_MAGIC = np.float32(202021.25).tobytes()
-"""First bytes of a Middlebury file: "PIEH"."""
-MIN_SIDE = 16
-"""Shortest side in pixels that DIS accepts: one 8x8 patch at its second scale."""
+FLO_MAGIC = np.float32(202021.25).tobytes()  # first bytes of a Middlebury file: "PIEH"
+MIN_SIDE = 16  # shortest side in pixels that DIS accepts: one 8x8 patch at its second scale
+# Arcs of the colour wheel (Baker et al., 2007), from red over yellow, green, cyan, blue and magenta back to
+# red: number of hues, the channel that changes, +1 if it rises.
 ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1))
-"""Arcs of the colour wheel (Baker et al., 2007): number of hues, the channel that changes, +1 if it rises.
-
-The arcs lead from red over yellow, green, cyan, blue and magenta back to red.
-"""
 
 
 def dense_flow(start: Frame, end: Frame) -> Flow:
     """Compute the flow between two RGB frames (H, W, 3): DIS, medium preset, on grey, as the original tool.
 
-    Raises
-    ------
-    UserError
-        The frames differ in size, or are smaller than DIS accepts.
+    Raises UserError if the frames differ in size, or are smaller than DIS accepts.
     """
+    sizes = [f"{frame.shape[1]}x{frame.shape[0]}" for frame in (start, end)]
     if start.shape != end.shape:
-        raise UserError(
-            f"optical flow needs frames of one size, not {start.shape[1]}x{start.shape[0]} and "
-            f"{end.shape[1]}x{end.shape[0]}: scale them first"
-        )
+        raise UserError(f"optical flow needs frames of one size, not {' and '.join(sizes)}: scale them first")
     if min(start.shape[:2]) < MIN_SIDE:
-        raise UserError(
-            f"optical flow needs frames of at least {MIN_SIDE}x{MIN_SIDE} pixels, "
-            f"these have {start.shape[1]}x{start.shape[0]}"
-        )
+        least = f"{MIN_SIDE}x{MIN_SIDE} pixels"
+        raise UserError(f"optical flow needs frames of at least {least}, these have {sizes[0]}")
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end)]
     dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined] # no stub
     return dis.calc(*grey, None)
@@ -109,11 +96,8 @@ def colour_wheel() -> NDArray[np.float32]:
 def colour_flow(flow: Flow, full: float | None = None) -> Frame:
     """Colour-code a flow: (H, W, 3) RGB, hue by direction, white where nothing moves.
 
-    Parameters
-    ----------
-    full
-        Length in pixels that gets full colour; longer vectors are darkened. None: the longest vector of this
-        flow, as in the ``FlowImages`` of VOS data sets; the colours of two frames are then not comparable.
+    `full` is the length in pixels that gets full colour; longer vectors are darkened. None: the length of the
+    longest vector, as in the ``FlowImages`` of VOS data sets; the colours of two frames are not comparable.
     """
     length = np.sqrt(_square(flow))
     # 1e-5 avoids a division by zero, so that a frame without motion is white

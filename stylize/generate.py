@@ -9,18 +9,19 @@ writes the same files. Exit status: 0 if all frames are done; 1 if some frames c
 are reported and left out); 2 for an error that stopped the command.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
+import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -32,21 +33,17 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.stylize.apply import PRECISIONS, Style, make_style
 from static_dynamic.stylize.flow import Frame
-from static_dynamic.stylize.jobs import SAME, Chunk, Job, Result, Skipped, finish, make_jobs
+from static_dynamic.stylize.jobs import SAME, Chunk, Job, Result, Skipped, make_jobs
 from static_dynamic.stylize.sequences import JPEG_QUALITY, write_image
 from static_dynamic.stylize.training_config import GUIDES
 
 log = logging.getLogger(__name__)
 
-SKIPPED_FILE = "skipped.json"
-"""File beside the frames of a video that lists the frames that were left out."""
-IDENTITY_FILE = ".stylize.json"
-"""File in the folder of a style that names the weights and options of its frames."""
+SKIPPED_FILE = "skipped.json"  # beside the frames of a video: lists the frames that were left out
+IDENTITY_FILE = ".stylize.json"  # in the folder of a style: names the weights and options of its frames
 DEFAULT_NAMING = "%06d.jpg"
-BATCH_SIZE = 8
-"""Default number of frames per forward pass."""
-OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}
-"""Values of ``--precision`` up to version 0.1."""
+BATCH_SIZE = 8  # default number of frames per forward pass
+OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # values of ``--precision`` up to version 0.1
 
 Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 """A chunk and the function that reads it, or a job and a function that does nothing."""
@@ -55,10 +52,8 @@ Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2) -> list[Skipped]:
     """Stylize the jobs that are not finished; return the frames that this run or an earlier one left out.
 
-    Raises
-    ------
-    UserError
-        A frame could not be written. The files written before are complete, and the same call resumes.
+    Raises UserError if a frame cannot be written. Files that were written before are complete, and the same
+    call resumes.
     """
     skipped: list[Skipped] = []
     waiting: deque[Callable[[], object]] = deque()
@@ -82,10 +77,8 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
             while waiting:
                 waiting.popleft()()
         except OSError as error:
-            raise UserError(
-                f"{error.filename or 'a frame'} could not be written ({error.strerror}): free some space; "
-                "the same command resumes"
-            ) from error
+            fault = f"{error.filename or 'a frame'} could not be written ({error.strerror})"
+            raise UserError(f"{fault}: free some space; the same command resumes") from error
         finally:
             # drop the tasks that have not started; those that run complete their files
             decoders.shutdown(cancel_futures=True)
@@ -102,7 +95,8 @@ def _tasks(jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm) -> Ite
     opened = total = 0
     for done, job in enumerate(jobs):
         if job.target.exists() and job.folder != job.target:
-            skipped += [Skipped(**entry) for entry in _read_skipped(job)]
+            note = job.target / SKIPPED_FILE
+            skipped += [Skipped(**entry) for entry in json.loads(note.read_text())] if note.exists() else []
             continue
         try:
             chunks = list(job.chunks(size))
@@ -120,13 +114,10 @@ def _prefetch(
     pool: ThreadPoolExecutor, tasks: Iterable[Task], count: int
 ) -> Iterator[tuple[Chunk | Job, dict[int, Result]]]:
     """Run the tasks in a pool, at most `count` ahead of the consumer; yield their results in order."""
-    running: deque[tuple[Chunk | Job, Future]] = deque()
-    for item, task in tasks:
-        running.append((item, pool.submit(task)))
-        if len(running) > count:
-            item, future = running.popleft()
-            yield item, future.result()
+    submitted = ((item, pool.submit(task)) for item, task in tasks)
+    running: deque[tuple[Chunk | Job, Future]] = deque(islice(submitted, count))
     while running:
+        running.extend(islice(submitted, 1))
         item, future = running.popleft()
         yield item, future.result()
 
@@ -152,7 +143,7 @@ def _write_one(path: Path, result: Callable[[], Frame], position: int) -> None:
 
 
 def _finish(job: Job, skipped: list[Skipped]) -> None:
-    """Finish a job whose frames are all written, and record the frames that it left out."""
+    """Record the frames that a written job left out, and rename its working folder to its final name."""
     skipped += job.skipped
     note = job.folder / SKIPPED_FILE
     if job.skipped:
@@ -160,31 +151,23 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
     else:
         note.unlink(missing_ok=True)  # from an earlier run, before the input was repaired
     # If no frame of a video is readable, its job stays unfinished and the next run tries again.
-    if any((job.folder / name).exists() for name in job.names):
-        finish(job)
-
-
-def _read_skipped(job: Job) -> list[dict]:
-    path = job.target / SKIPPED_FILE
-    return json.loads(path.read_text()) if path.exists() else []
+    if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
+        return
+    if job.target.exists():  # another process finished the same job first, with the same bytes
+        shutil.rmtree(job.folder)
+    else:
+        job.folder.rename(job.target)
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record which weights and options make the frames in a style's folder.
-
-    Raises
-    ------
-    UserError
-        The folder holds frames that were made with other weights or options.
-    """
+    """Record which weights and options make a style's frames; raise UserError if its folder names others."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():
         write_text(path, text)
     elif path.read_text() != text:
-        raise UserError(
-            f"{folder} holds frames of another style or other options: give another outdir, or delete it"
-        )
+        fault = "holds frames of another style or other options"
+        raise UserError(f"{folder} {fault}: give another outdir, or delete it")
 
 
 def stylize(
@@ -196,38 +179,23 @@ def stylize(
     guides: tuple[Path, ...] = (),
     batch_size: int = BATCH_SIZE,
     workers: int = 2,
-    shard: int = 0,
-    num_shards: int = 1,
-    in_place: bool = False,
-    videos: frozenset[str] | None = None,
+    **selection: Any,
 ) -> int:
     """Stylize the videos at `source` once per target folder; print a summary; return the exit status.
 
-    For the parameters see `make_jobs`.
+    For the parameters and the `selection` (shard, num_shards, in_place, videos) see `make_jobs`.
     """
     status = 0
     for target, style in targets.items():
         if style.guides != len(guides):
             raise UserError(f"{target.name}: the generator takes {style.guides} guides, {len(guides)} given")
-        jobs = make_jobs(
-            source,
-            target,
-            naming=naming,
-            first=first,
-            guides=guides,
-            shard=shard,
-            num_shards=num_shards,
-            in_place=in_place,
-            videos=videos,
-        )
+        jobs = make_jobs(source, target, naming=naming, first=first, guides=guides, **selection)
         claim(target, {"style": style.identity, "naming": naming, "first": first, "quality": JPEG_QUALITY})
         skipped = generate(jobs, style, batch_size=batch_size, workers=workers)
         for entry in skipped:
             print(f"left out: {entry.video} frame {entry.frame or 'all'} ({entry.count}): {entry.reason}")
-        lost = sum(entry.count for entry in skipped)
-        print(
-            f"{target}: {len(jobs)} videos, {lost} left out" if skipped else f"{target}: {len(jobs)} videos"
-        )
+        lost = f", {sum(entry.count for entry in skipped)} left out" if skipped else ""
+        print(f"{target}: {len(jobs)} videos{lost}")
         status |= bool(skipped)
     return status
 
@@ -245,18 +213,10 @@ def main() -> int:
     for guide in GUIDES:
         add(f"--{guide}", help="folder of guide images with the names of the frames, in data_root")
     add("--batch_size", type=int, default=BATCH_SIZE, help="frames per forward pass (default: %(default)s)")
-    add(
-        "--workers",
-        type=int,
-        default=max(2, (os.cpu_count() or 2) // 2),
-        help="threads that decode and encode",
-    )
-    add(
-        "--precision",
-        type=lambda value: OLD_PRECISIONS.get(value, value),
-        choices=list(PRECISIONS),
-        help="number format of the network (default: fp16 on a GPU, else fp32)",
-    )
+    workers = max(2, (os.cpu_count() or 2) // 2)
+    add("--workers", type=int, default=workers, help="threads that decode, and as many that encode")
+    about = "number format of the network (default: fp16 on a GPU, else fp32)"
+    add("--precision", type=lambda p: OLD_PRECISIONS.get(p, p), choices=list(PRECISIONS), help=about)
     add("--naming", default=SAME, help="same (default: as the input), or a pattern like %%06d.jpg")
     add("--num_shards", type=int, default=1, help="parts that the videos are split into, one per command")
     add("--shard", type=int, default=0, help="part that this command does, counted from 0")

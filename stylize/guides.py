@@ -5,8 +5,6 @@ other frame, and drawn as Gaussians of random colour. The colours tell the styli
 patch lies.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,8 +13,7 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame
 
 Points = NDArray[np.float64]  # (N, 2): x, y
-TRIES = 30
-"""Candidates that are tried around a point before the point is retired (Bridson, SIGGRAPH 2007)."""
+TRIES = 30  # candidates that are tried around a point before the point is retired (Bridson, SIGGRAPH 2007)
 
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:

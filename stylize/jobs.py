@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,24 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from static_dynamic.datasets.discovery import find_video, list_videos
-from static_dynamic.datasets.frames import (
-    BadFrames,
-    FrameFolder,
-    Frames,
-    ImageSequence,
-    VideoFile,
-    open_frames,
-)
+from static_dynamic.datasets.frames import BadFrames, FrameFolder, Frames, VideoFile, open_frames
 from static_dynamic.errors import UserError
 from static_dynamic.files import remove_leftovers
 from static_dynamic.stylize.flow import Frame
 
-SAME = "same"
-"""Value of ``naming`` for which output frames keep the names of the input frames."""
+SAME = "same"  # value of ``naming`` for which output frames keep the names of the input frames
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
 
-Result = Frame | BadFrames
-"""A frame (H, W, C), or the reason why it cannot be read."""
+Result = Frame | BadFrames  # a frame (H, W, C), or the reason why it cannot be read
 Reader = Callable[[range, bool], Iterator[tuple[int, Result]]]
 """Reads the frames of an index range; with False, skips them because they are not needed."""
 
@@ -71,7 +61,7 @@ class Job:
     @cached_property
     def names(self) -> list[str]:
         """File name of each output frame."""
-        if self.naming == SAME and isinstance(self.frames, ImageSequence):
+        if self.naming == SAME and not isinstance(self.frames, VideoFile):
             # the keys of a frame store have no suffix
             return [name.name if name.suffix else f"{name.name}.png" for name in map(Path, self.frames.names)]
         pattern = "%06d.png" if self.naming == SAME else self.naming
@@ -102,30 +92,31 @@ class Job:
                 yield i, error
 
     @cached_property
-    def guide_frames(self) -> list[tuple[Frames, dict[str, int] | None]]:
-        """Frames of each guide, with the position of each file stem; None if guides match by position."""
-        by_name = isinstance(self.frames, FrameFolder)
-        found: list[tuple[Frames, dict[str, int] | None]] = []
+    def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
+        """Frames of each guide, and the position of the guide image of every frame; None if it is missing.
+
+        Images are matched by file stem if video and guide are image files, else by position.
+        """
+        found: list[tuple[Frames, list[int | None]]] = []
         for guide in map(open_frames, self.guides):
-            if by_name and isinstance(guide, ImageSequence):
-                found.append((guide, {Path(name).stem: i for i, name in enumerate(guide.names)}))
-            else:
-                found.append((guide, None))
+            positions: list[int | None] = list(range(len(self.frames)))
+            if isinstance(self.frames, FrameFolder) and not isinstance(guide, VideoFile):
+                by_stem = {Path(name).stem: i for i, name in enumerate(guide.names)}
+                positions = [by_stem.get(Path(name).stem) for name in self.frames.names]
+            found.append((guide, positions))
         return found
 
     def with_guides(self, i: int, frame: Frame) -> Frame:
         """Return frame `i` concatenated with its guide images, (H, W, 3 + 3 per guide)."""
         parts = [frame]
-        for frames, positions in self.guide_frames:
-            position = i
-            if positions is not None and isinstance(self.frames, FrameFolder):
-                stem = Path(self.frames.names[i]).stem
-                if stem not in positions:
-                    raise BadFrames(f"guide {frames.path} has no image {stem}")
-                position = positions[stem]
-            parts.append(frames.read([position])[0])
+        for guide, positions in self.guide_frames:
+            position = positions[i]
+            if position is None:
+                assert isinstance(self.frames, FrameFolder), "images are matched by stem"
+                raise BadFrames(f"guide {guide.path} has no image {Path(self.frames.names[i]).stem}")
+            parts.append(guide.read([position])[0])
             if parts[-1].shape != frame.shape:
-                raise BadFrames(f"guide {frames.path}: image {i + 1} differs in size from the frame")
+                raise BadFrames(f"guide {guide.path}: image {i + 1} differs in size from the frame")
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else frame
 
 
@@ -163,18 +154,15 @@ def _sequential(video: VideoFile) -> Reader:
             # Chunks are submitted in order, so the thread that is waited for is running already.
             condition.wait_for(lambda: next_index == indices.start)
             try:
-                if failure is None:
-                    for i, frame in islice(source, len(indices)):
-                        if wanted:
-                            found[i] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-                        count = i + 1
-                    if count <= indices[-1]:
-                        raise BadFrames(
-                            f"{video.path} ends after {count} frames, its header says {len(video)} "
-                            "(truncated?)"
-                        )
+                for i, frame in islice(source, len(indices)):  # no frame after a failure
+                    if wanted:
+                        found[i] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                    count = i + 1
+                if count <= indices[-1]:
+                    numbers = f"{count} frames, its header says {len(video)} (truncated?)"
+                    raise BadFrames(f"{video.path} ends after {numbers}")
             except BadFrames as error:
-                failure = error
+                failure = failure or error
             finally:
                 next_index = indices.stop
                 condition.notify_all()
@@ -199,6 +187,8 @@ def make_jobs(
 ) -> list[Job]:
     """List the jobs of one shard: each video at `source` becomes the folder ``target/VIDEO``.
 
+    Raises UserError if there is no video at `source`, or an option has an impossible value.
+
     Parameters
     ----------
     source
@@ -209,11 +199,6 @@ def make_jobs(
         Write the frames of a single video to `target` itself.
     videos
         Names of the wanted videos, if `source` holds several; None: all.
-
-    Raises
-    ------
-    UserError
-        There is no video at `source`, or an option has an impossible value.
     """
     if naming != SAME and not PATTERN.fullmatch(naming):
         raise UserError(f"naming={naming}: give 'same', or a pattern like %06d.jpg or frame_%05d.jpg")
@@ -223,8 +208,7 @@ def make_jobs(
         raise UserError(f"input {source} does not exist")
     single = source.is_file() or bool(getattr(open_frames(source), "names", True))
     if single:
-        name = source.stem if source.is_file() else source.resolve().name
-        found = {name: (source, guides)}
+        found = {source.stem if source.is_file() else source.resolve().name: (source, guides)}
     else:
         names = [n for n in dict.fromkeys(list_videos(source)) if videos is None or n in videos]
         found = {n: (find_video(source, n), tuple(find_video(g, n) for g in guides)) for n in names}
@@ -236,13 +220,3 @@ def make_jobs(
         partial = folder if in_place and single else folder.with_name(f".{folder.name}.partial")
         jobs.append(Job(name, path, of_video, folder, partial, naming, first))
     return jobs
-
-
-def finish(job: Job) -> None:
-    """Rename a job's working folder to its final name."""
-    if job.folder == job.target:
-        return
-    if job.target.exists():  # another process finished the same job first, with the same bytes
-        shutil.rmtree(job.folder)
-    else:
-        job.folder.rename(job.target)

@@ -17,10 +17,8 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame, consistent, dense_flow, warp
 
 QUANTILES = np.linspace(0.005, 0.995, 100)
-SLOPE_SIGMA = 2.0
-"""Standard deviation in pixels of the blur before slopes are measured."""
-SCALES = 4
-"""Number of octaves of texture: structure of 1, 2, 4 and 8 pixels."""
+SLOPE_SIGMA = 2.0  # standard deviation in pixels of the blur before slopes are measured
+SCALES = 4  # number of octaves of texture: structure of 1, 2, 4 and 8 pixels
 
 
 @dataclass(frozen=True)
@@ -118,3 +116,7 @@ class Appearance:
     def texture_distance(self, other: Appearance) -> float:
         """Return the mean difference of texture over scales, in octaves: 1 means twice or half as strong."""
         return float(np.abs(self.textures - other.textures).mean())
+
+    def distances(self, other: Appearance) -> dict[str, float]:
+        """Return the distances of ``colour`` and ``texture``."""
+        return {"colour": self.colour_distance(other), "texture": self.texture_distance(other)}

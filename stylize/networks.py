@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import count
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 REFERENCE_FILTERS = (32, 64, 128, 128, 128, 64)
+# Height and width are halved twice: an input must have multiples of 4 to come back at its own size.
 MULTIPLE = 4
-"""Height and width are halved twice: an input must have multiples of 4 to come back at its own size."""
 
 
 def build_generator(
@@ -65,23 +65,17 @@ class Generator(nn.Module):
         f0, f1, f2, f3, f4, f5 = filters
         if f2 != f3:
             raise ValueError(f"filters={tuple(filters)}: the third and the fourth number must be equal")
-        self.config: dict[str, Any] = {
-            "filters": tuple(filters),
-            "resnet_blocks": resnet_blocks,
-            "input_channels": input_channels,
-            "use_bias": use_bias,
-            "tanh": tanh,
-            "append_smoothers": append_smoothers,
-        }
+        sizes = {"filters": tuple(filters), "resnet_blocks": resnet_blocks, "input_channels": input_channels}
+        options = {"use_bias": use_bias, "tanh": tanh, "append_smoothers": append_smoothers}
+        self.config: dict[str, Any] = {**sizes, **options}  # arguments of `build_generator`
         self.conv0 = _down(input_channels, f0, 7, 1, use_bias)
         self.conv1 = _down(f0, f1, 3, 2, use_bias)
         self.conv2 = _down(f1, f2, 3, 2, use_bias)
         self.resnets = nn.ModuleList(ResidualBlock(f2, use_bias) for _ in range(resnet_blocks))
         self.upconv2 = _up(f2 + f2, f4)
         self.upconv1 = _up(f4 + f1, f4)
-        self.conv_11 = nn.Sequential(
-            nn.Conv2d(f4 + f0 + input_channels, f5, 7, padding=3, bias=use_bias), nn.ReLU()
-        )
+        merge = nn.Conv2d(f4 + f0 + input_channels, f5, 7, padding=3, bias=use_bias)
+        self.conv_11 = nn.Sequential(merge, nn.ReLU())
         self.conv_11_a = nn.Sequential()
         if append_smoothers:
             self.conv_11_a = nn.Sequential(
@@ -134,18 +128,14 @@ class Discriminator(nn.Module):
         super().__init__()
         channels = [3, *(num_filters * min(2**n, 8) for n in range(n_layers + 1))]
         strides = [2] * n_layers + [1]
-        groups: OrderedDict[str, nn.Module] = OrderedDict()
-        for n, inputs, outputs, stride in zip(count(), channels, channels[1:], strides, strict=False):
-            layers: OrderedDict[str, nn.Module] = OrderedDict(
-                conv=nn.Conv2d(inputs, outputs, 4, stride, padding=1)
-            )
+        groups = {}
+        for n, (inputs, outputs) in enumerate(pairwise(channels)):
+            layers: dict[str, nn.Module] = {"conv": nn.Conv2d(inputs, outputs, 4, strides[n], padding=1)}
             if n:
                 layers["normalization"] = nn.InstanceNorm2d(outputs)
-            layers["relu"] = nn.LeakyReLU(0.2)
-            groups[f"conv_{n}" if n else "conv0"] = nn.Sequential(layers)
-        last: OrderedDict[str, nn.Module] = OrderedDict(conv=nn.Conv2d(channels[-1], 1, 4, padding=1))
-        groups["conv_out"] = nn.Sequential(last)
-        self.net = nn.Sequential(groups)
+            groups[f"conv_{n}" if n else "conv0"] = _named(**layers, relu=nn.LeakyReLU(0.2))
+        groups["conv_out"] = _named(conv=nn.Conv2d(channels[-1], 1, 4, padding=1))
+        self.net = _named(**groups)
 
     def forward(self, x: Tensor) -> Tensor:
         """Score the patches of images: (B, 3, H, W) -> (B, 1, h, w)."""
@@ -154,12 +144,13 @@ class Discriminator(nn.Module):
 
 def _down(inputs: int, outputs: int, size: int, stride: int, use_bias: bool) -> nn.Sequential:
     """Make a convolution with batch norm and leaky ReLU, which divides height and width by `stride`."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=use_bias),
-        normalization=nn.BatchNorm2d(outputs),
-        relu=nn.LeakyReLU(0.2),
-    )
-    return nn.Sequential(layers)
+    convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=use_bias)
+    return _named(conv=convolution, normalization=nn.BatchNorm2d(outputs), relu=nn.LeakyReLU(0.2))
+
+
+def _named(**layers: nn.Module) -> nn.Sequential:
+    """Make a sequence of layers whose names are keys of the state dict."""
+    return nn.Sequential(OrderedDict(layers))
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:

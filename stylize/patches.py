@@ -6,8 +6,6 @@ pixel in the mask can be a midpoint, and the mask weighs the loss. Rules ``origi
 left of a mid-grey square, and the mask only selects midpoints.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,14 +19,11 @@ from torch import Tensor
 
 from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.errors import UserError
-from static_dynamic.stylize.flow import Frame
+from static_dynamic.stylize.pictures import to_tensor
 
-MASK_ON = 128
-"""A pixel of a mask image is on if it is brighter than this."""
-EROSION = 7
-"""Side of the square by which the original rules erode masks."""
-EPOCH = 5
-"""Number of times that an epoch uses each midpoint."""
+MASK_ON = 128  # a pixel of a mask image is on if it is brighter than this
+EROSION = 7  # side of the square by which the original rules erode masks
+EPOCH = 5  # number of times that an epoch uses each midpoint
 
 Point = tuple[int, int]  # y, x
 
@@ -62,9 +57,8 @@ def cut_original(image: Tensor, midpoint: Point, size: int) -> Tensor:
     """Cut a patch (C, size, size) by the original rules."""
     (y, x), half = midpoint, size // 2
     height, width = image.shape[-2:]
-    part = image[
-        ..., max(0, y - half) : min(y + half, height - 1), max(0, x - half) : min(x + half, width - 1)
-    ]
+    bottom, right = min(y + half, height - 1), min(x + half, width - 1)
+    part = image[..., max(0, y - half) : bottom, max(0, x - half) : right]
     patch = image.new_zeros((*image.shape[:-2], size, size))
     patch[..., : part.shape[-2], : part.shape[-1]] = part
     return patch
@@ -72,10 +66,8 @@ def cut_original(image: Tensor, midpoint: Point, size: int) -> Tensor:
 
 def cut_within(image: Tensor, midpoint: Point, size: int) -> Tensor:
     """Cut a patch (C, size, size) that lies within the image: near a border the patch is moved inwards."""
-    (top, left) = (
-        min(max(0, middle - size // 2), side - size)
-        for middle, side in zip(midpoint, image.shape[-2:], strict=True)
-    )
+    sides = zip(midpoint, image.shape[-2:], strict=True)
+    top, left = (min(max(0, middle - size // 2), side - size) for middle, side in sides)
     return image[..., top : top + size, left : left + size]
 
 
@@ -100,11 +92,10 @@ class PatchSampler:
         for frame, valid in zip(frames, self.valid, strict=True):
             if not len(valid):
                 raise UserError(f"key frame {frame.name!r}: no pixel of its mask can be a patch's midpoint")
-            if min(frame.mask.shape[1:]) < size:
-                raise UserError(
-                    f"key frame {frame.name!r} is {frame.mask.shape[2]}x{frame.mask.shape[1]}, smaller than "
-                    f"patch_size={size}: give a smaller patch_size"
-                )
+            height, width = frame.mask.shape[1:]
+            if min(height, width) < size:
+                fault = f"{width}x{height}, smaller than patch_size={size}"
+                raise UserError(f"key frame {frame.name!r} is {fault}: give a smaller patch_size")
         self._order = lru_cache(maxsize=2 * len(frames))(self._shuffled)
 
     @property
@@ -156,12 +147,8 @@ class FrameSampler(PatchSampler):
         """Return ``pre``, ``post``, ``already`` (the true example) and ``mask`` of one item."""
         frame = self.frames[item % len(self.frames)]
         other = np.random.default_rng((self.seed, 2, item)).integers(len(self.frames))
-        return {
-            "pre": frame.pre,
-            "post": frame.post,
-            "already": self.frames[other].post,
-            "mask": frame.mask,
-        }
+        already = self.frames[other].post
+        return {"pre": frame.pre, "post": frame.post, "already": already, "mask": frame.mask}
 
 
 def load_key_frames(
@@ -169,17 +156,9 @@ def load_key_frames(
 ) -> list[KeyFrame]:
     """Read the key frames: each image of `post`, with the images of the same stem in the other folders.
 
-    Parameters
-    ----------
-    mask
-        Folder of masks; None: the whole of every frame.
-    multiple
-        Crop height and width to a multiple of this.
-
-    Raises
-    ------
-    UserError
-        A folder does not exist, a frame has no counterpart, or the images of a key frame differ in size.
+    If the folder `mask` is None, the whole of every frame is used. Height and width are cropped to a multiple
+    of `multiple`. Raises UserError if a folder does not exist, a frame has no counterpart, or the images of a
+    key frame differ in size.
     """
     folders = {"input": _by_stem(pre), "style": _by_stem(post)}
     folders |= {f"guide {i}": _by_stem(guide) for i, guide in enumerate(guides, start=1)}
@@ -200,26 +179,10 @@ def load_key_frames(
         height, width = (side - side % multiple for side in images["style"].shape[:2])
         images = {part: image[:height, :width] for part, image in images.items()}
         on = images["mask"][..., 0] > MASK_ON if mask is not None else np.ones((height, width), bool)
-        inputs = [images["input"], *(images[f"guide {i + 1}"] for i in range(len(guides)))]
-        frames.append(
-            KeyFrame(
-                name=stem,
-                pre=torch.cat([to_tensor(image) for image in inputs]),
-                post=to_tensor(images["style"]),
-                mask=torch.from_numpy(on)[None].float(),
-            )
-        )
+        inputs = [to_tensor(image) for part, image in images.items() if part not in ("style", "mask")]
+        weights = torch.from_numpy(on)[None].float()
+        frames.append(KeyFrame(stem, torch.cat(inputs), to_tensor(images["style"]), weights))
     return frames
-
-
-def to_tensor(image: Frame) -> Tensor:
-    """Convert an image to [-1, 1]: (H, W, 3) uint8 -> (3, H, W)."""
-    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 127.5 - 1
-
-
-def to_image(image: Tensor) -> Frame:
-    """Convert an image from [-1, 1], truncated as in the original: (3, H, W) -> (H, W, 3) uint8."""
-    return ((image.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:

@@ -1,20 +1,28 @@
-"""Single stylized images, and contact sheets of images."""
-
-from __future__ import annotations
+"""Images as tensors, single stylized images, and contact sheets of images."""
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 
 from static_dynamic.stylize.flow import Frame
 from static_dynamic.stylize.networks import Generator, stylize_any_size
-from static_dynamic.stylize.patches import to_image
 
 SHEET_HEIGHT = 240
 
 
+def to_tensor(image: Frame) -> Tensor:
+    """Convert an image to [-1, 1]: (H, W, 3) uint8 -> (3, H, W)."""
+    return torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 127.5 - 1
+
+
+def to_image(image: Tensor) -> Frame:
+    """Convert an image from [-1, 1], truncated as in the original: (3, H, W) -> (H, W, 3) uint8."""
+    return ((image.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
+
+
 @torch.inference_mode()
-def run_once(generator: Generator, image: torch.Tensor) -> Frame:
+def run_once(generator: Generator, image: Tensor) -> Frame:
     """Stylize one image: (C, H, W) in [-1, 1] -> (H, W, 3) uint8."""
     device = next(generator.parameters()).device
     return to_image(stylize_any_size(generator.eval(), image[None].to(device))[0])
@@ -27,6 +35,5 @@ def contact_sheet(rows: list[list[Frame]], height: int = SHEET_HEIGHT) -> Frame:
         for row in rows
     ]
     width = max(row.shape[1] for row in scaled)
-    return np.vstack(
-        [np.pad(r, ((0, 4), (0, width - r.shape[1]), (0, 0)), constant_values=255) for r in scaled]
-    )
+    margins = [((0, 4), (0, width - row.shape[1]), (0, 0)) for row in scaled]
+    return np.vstack([np.pad(row, m, constant_values=255) for row, m in zip(scaled, margins, strict=True)])

@@ -3,11 +3,8 @@
 Results of a run depend on the quality of its stylization, which is not visible in the results themselves.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -17,23 +14,20 @@ import cv2
 import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from static_dynamic.datasets.clips import Clip, ClipList, list_clips, parse_styles
 from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.datasets.write import in_threads
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.flow import Frame, dense_flow
 from static_dynamic.stylize.measures import Appearance, Motion, motion_error, warping_error
 
 log = logging.getLogger(__name__)
-ORIGINAL = 0
-"""Id of the style that stands for the unstylized videos."""
+ORIGINAL = 0  # id of the style that stands for the unstylized videos
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
-MIN_WARPING_ERROR = 0.2
-"""Warping error in pixels that interpolation alone causes in a clip without motion."""
-THUMBNAIL = 220
-"""Width of the pictures on the contact sheet, in pixels."""
+MIN_WARPING_ERROR = 0.2  # in pixels: what interpolation alone causes in a clip without motion
+THUMBNAIL = 220  # width of the pictures on the contact sheet, in pixels
 T = TypeVar("T")
 
 
@@ -62,38 +56,28 @@ class Quality:
 def list_with_originals(cfg: DictConfig) -> ClipList:
     """List the clips of the data set in the chosen styles and unstylized.
 
-    Raises
-    ------
-    UserError
-        The unstylized videos are missing.
+    Raises UserError if the unstylized videos are missing.
     """
     styles = parse_styles(cfg.styles)
-    originals, root = (
-        Path(folder).expanduser() if folder else None for folder in (cfg.normal_data_root, cfg.dataset.root)
-    )
+    folders = cfg.normal_data_root, cfg.dataset.root
+    originals, root = (Path(folder).expanduser() if folder else None for folder in folders)
     if root is not None and root.is_dir() and originals is None and not (root / f"style_{ORIGINAL}").is_dir():
-        raise UserError(
-            f"{root} has no style_{ORIGINAL}: task=style_quality compares with the unstylized videos, under "
-            "the names of the stylized videos: give normal_data_root=DIR"
-        )
+        needed = "the unstylized videos, under the names of the stylized videos: give normal_data_root=DIR"
+        raise UserError(f"{root} has no style_{ORIGINAL}: task=style_quality compares with {needed}")
     # The first style decides which clips are listed: unstylized videos without a stylized copy are not.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
     return list_clips(cfg.dataset, wanted, cfg.n_examples, cfg.on_error, originals)
 
 
 def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> Quality:
-    """Measure some clips of a data set and judge its styles.
-
-    Parameters
-    ----------
-    task
-        Options of ``task=style_quality``.
-    """
+    """Measure some clips of a data set and judge its styles, by the options of ``task=style_quality``."""
     chosen = spread(listing.clips, task.clips)
     measured, skipped = measure_all(listing, chosen, task, workers, on_error)
     rows = pd.DataFrame([row for one in measured for row in one.rows])
     distances = pd.DataFrame([row for one in measured for row in one.distances])
-    styles, pairs = summarise(rows, distances)
+    styles = rows.groupby("style")[list(MEASURES)].median()
+    styles.insert(0, "moving_clips", rows.groupby("style")["motion"].count())
+    pairs = distances.groupby(["a", "b"])[["colour", "texture"]].median()
     failures = judge(styles, pairs, task)
     styles["verdict"] = ["; ".join(failures[k]) or "good" if k != ORIGINAL else "" for k in styles.index]
     return Quality(styles, pairs, failures, measured, [clip.id for clip in chosen], skipped)
@@ -103,42 +87,40 @@ def measure_all(
     listing: ClipList, clips: list[Clip], task: DictConfig, workers: int, on_error: str
 ) -> tuple[list[ClipQuality], list[list[str]]]:
     """Measure the clips in threads, in their order; list the clips that cannot be read, as [clip, reason]."""
-    measured: dict[str, ClipQuality] = {}
     skipped: list[list[str]] = []
-    settings = (task.frame_pairs, task.min_motion, task.min_moving)
-    # Threads, because OpenCV releases Python's lock, and because its own threads do not survive a fork.
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        futures = {pool.submit(measure_clip, listing, clip, *settings): clip.id for clip in clips}
+
+    def measure(clip: Clip) -> ClipQuality | None:
         try:
-            for future in tqdm(as_completed(futures), desc="measure", unit="clip", total=len(clips)):
-                try:
-                    measured[futures[future]] = future.result()
-                except BadFrames as error:
-                    if on_error != "skip":
-                        raise
-                    skipped.append([futures[future], str(error)])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+            return measure_clip(listing, clip, task.frame_pairs, task.min_motion, task.min_moving)
+        except BadFrames as error:
+            if on_error != "skip":
+                raise
+            skipped.append([clip.id, str(error)])
+            return None
+
+    results = in_threads(measure, clips, max(1, workers), "measure", "clip")
+    measured = [result for result in results if result is not None]
+    skipped.sort()
     if not measured:
         raise UserError(f"none of {len(clips)} clips can be read, the first: {skipped[0][1]}")
     if skipped:
         log.warning("%d clips were skipped, the first: %s (%s)", len(skipped), *skipped[0])
-    return [measured[clip.id] for clip in clips if clip.id in measured], sorted(skipped)
+    return measured, skipped
 
 
 def measure_clip(
     listing: ClipList, clip: Clip, frame_pairs: int, min_motion: float, min_moving: float
 ) -> ClipQuality:
     """Measure one clip in every style, on pairs of neighbouring frames that are spread over the clip."""
-    starts = clip.first + evenly_spaced(frame_pairs, max(clip.length - 1, 1))
-    frames = {}
-    for style in listing.styles:
-        needed = list(dict.fromkeys(int(i) for t in starts for i in (t, t + 1)))
-        frames[style] = dict(zip(needed, listing.frames_of(clip.video, style).read(needed), strict=True))
-    height, width = frames[listing.styles[0]][int(starts[0])].shape[:2]
+    starts = (clip.first + evenly_spaced(frame_pairs, max(clip.length - 1, 1))).tolist()
+    needed = sorted({*starts, *(t + 1 for t in starts)})
+    frames = {
+        style: dict(zip(needed, listing.frames_of(clip.video, style).read(needed), strict=True))
+        for style in listing.styles
+    }
+    height, width = frames[listing.styles[0]][starts[0]].shape[:2]
     videos = {
-        style: [(resize(of[t], width, height), resize(of[t + 1], width, height)) for t in map(int, starts)]
+        style: [(resize(of[t], width, height), resize(of[t + 1], width, height)) for t in starts]
         for style, of in frames.items()
     }
     motions = [Motion.between(*pair) for pair in videos[ORIGINAL]]
@@ -149,8 +131,7 @@ def measure_clip(
         style: float(np.mean([warping_error(m, *pair) for m, pair in zip(motions, pairs, strict=True)]))
         for style, pairs in videos.items()
     }
-    original = appearances[ORIGINAL]
-    rows = []
+    original, rows = appearances[ORIGINAL], []
     for style, pairs in sorted(videos.items()):
         errors = [motion_error(motions[i], dense_flow(*pairs[i]), moving[i]) for i in judged]
         rows.append(
@@ -160,25 +141,15 @@ def measure_clip(
                 "motion": float(np.median(errors)) if errors else float("nan"),
                 "flicker": warping_errors[style] / max(warping_errors[ORIGINAL], MIN_WARPING_ERROR),
                 "contrast": appearances[style].contrast / max(original.contrast, 1.0),
-                "colour": appearances[style].colour_distance(original),
-                "texture": appearances[style].texture_distance(original),
+                **appearances[style].distances(original),
             }
         )
     distances = [
-        {
-            "clip": clip.id,
-            "a": a,
-            "b": b,
-            "colour": appearances[a].colour_distance(appearances[b]),
-            "texture": appearances[a].texture_distance(appearances[b]),
-        }
+        {"clip": clip.id, "a": a, "b": b, **appearances[a].distances(appearances[b])}
         for a, b in combinations(sorted(appearances), 2)
     ]
-    middle = len(starts) // 2
-    pictures = {
-        style: resize(pairs[middle][0], THUMBNAIL, max(1, round(THUMBNAIL * height / width)))
-        for style, pairs in sorted(videos.items())
-    }
+    middle, size = len(starts) // 2, (THUMBNAIL, max(1, round(THUMBNAIL * height / width)))
+    pictures = {style: resize(pairs[middle][0], *size) for style, pairs in sorted(videos.items())}
     return ClipQuality(clip.id, rows, distances, pictures)
 
 
@@ -192,14 +163,6 @@ def resize(frame: Frame, width: int, height: int) -> Frame:
 def spread(items: Sequence[T], count: int) -> list[T]:
     """Return at most `count` of the items, evenly spread over them."""
     return [items[i] for i in evenly_spaced(count, len(items), np.trunc)]
-
-
-def summarise(rows: pd.DataFrame, distances: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compute medians over clips: a table of styles, with the number of moving clips, and one of pairs."""
-    styles = rows.groupby("style")[list(MEASURES)].median()
-    styles.insert(0, "moving_clips", rows.groupby("style")["motion"].count())
-    pairs = distances.groupby(["a", "b"])[["colour", "texture"]].median()
-    return styles, pairs
 
 
 def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[int, list[str]]:

@@ -1,11 +1,10 @@
 """Write and print the quality report of a data set's styles: tables, contact sheet and manifest."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -32,12 +31,8 @@ def report_folder(cfg: DictConfig, listing: ClipList) -> Path:
     """Return the folder of a report; reports of other clips or with other options get other folders."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
-    identity = [
-        str(listing.root.resolve()),
-        str(listing.normal_root),
-        listing.listing_sha256,
-        _options(cfg.task) | IN_EVERY_DIGEST,
-    ]
+    options = _options(cfg.task) | IN_EVERY_DIGEST
+    identity = [str(listing.root.resolve()), str(listing.normal_root), listing.listing_sha256, options]
     return Path(cfg.save_dir) / "style_quality" / f"{listing.name}-{json_sha256(identity)[:8]}"
 
 
@@ -91,10 +86,9 @@ def format_pairs(pairs: pd.DataFrame) -> str:
 def draw_sheet(path: Path, styles: pd.DataFrame, clips: Sequence[dict[int, Frame]]) -> None:
     """Draw the contact sheet: one row per clip, one column per style, the style's measures on top."""
     height, width = next(iter(clips[0].values())).shape[:2]
-    columns, rows = len(styles), len(clips)
-    size = (2.2 * columns, 0.9 + 2.2 * height / width * rows)
+    size = (2.2 * len(styles), 0.9 + 2.2 * height / width * len(clips))
     figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(len(clips), len(styles), squeeze=False)
     for line, pictures in zip(axes, clips, strict=True):
         for cell, picture in zip(line, pictures.values(), strict=True):
             cell.imshow(picture)
@@ -115,6 +109,4 @@ def draw_sheet(path: Path, styles: pd.DataFrame, clips: Sequence[dict[int, Frame
 
 
 def _options(task: DictConfig) -> dict:
-    options = OmegaConf.to_container(task, resolve=True)
-    assert isinstance(options, dict)
-    return options
+    return cast(dict, OmegaConf.to_container(task, resolve=True))

@@ -1,7 +1,5 @@
 """Input videos and output images of the stylizer's tools, with a few frames in memory at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -15,8 +13,7 @@ from static_dynamic.files import atomic_path
 from static_dynamic.stylize.flow import Frame
 
 JPEG_QUALITY = 95
-CHUNK = 16
-"""Frames that are decoded together."""
+CHUNK = 16  # frames that are decoded together
 
 
 @dataclass(frozen=True)
@@ -62,10 +59,7 @@ class Video:
 def find_videos(path: Path) -> list[Video]:
     """Find the videos at a path: a folder of frames, a video file, or a folder that holds several videos.
 
-    Raises
-    ------
-    UserError
-        There is no video, or a video has fewer than two frames.
+    Raises UserError if there is no video, or a video has fewer than two frames.
     """
     frames = open_frames(path)
     if isinstance(frames, FrameFolder) and not frames.names:

@@ -9,14 +9,11 @@ files are kept, so that after an interruption the same command resumes. The orig
 executables for these steps.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,22 +30,12 @@ from static_dynamic.stylize.guides import draw_disks, sample_points, track
 from static_dynamic.stylize.sequences import Video, find_videos, write_image
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
-
-
-@dataclass(frozen=True)
-class Direction:
-    """Direction of a flow in time, and the folders for its files."""
-
-    step: int  # from frame t to frame t + step
-    flo: str  # folder of .flo files, named as by the original tool
-    colour: str  # folder of colour images, named as in VOS data sets
-
-
-# The original tool calls the flow to the previous frame "forward", because this flow warps the previous frame
-# forward.
+# Direction of a flow -> step from frame t to frame t + step, and folder of each form of file: flo is named as
+# by the original tool, colour as in VOS data sets. The original tool calls the flow to the previous frame
+# "forward", because this flow warps the previous frame forward.
 DIRECTIONS = {
-    "forward": Direction(-1, "flow_fwd", "FlowImages_gap-1"),
-    "backward": Direction(+1, "flow_bwd", "FlowImages_gap1"),
+    "forward": (-1, {"flo": "flow_fwd", "colour": "FlowImages_gap-1"}),
+    "backward": (+1, {"flo": "flow_bwd", "colour": "FlowImages_gap1"}),
 }
 
 
@@ -75,23 +62,19 @@ def run_flow(args: argparse.Namespace) -> None:
     for video in find_videos(args.input):
         stems = video.stems
         for name in args.directions:
-            direction = DIRECTIONS[name]
-            first = 0 if direction.step > 0 else len(stems) - 1
-            targets = {  # for each frame t for which frame t + step exists
-                t: {
-                    form: args.output / getattr(direction, form) / video.name / f"{stems[t]}{SUFFIXES[form]}"
-                    for form in args.forms
-                }
-                for t in range(first, len(stems) - 1 - first, direction.step)
-            }
-            todo = [t for t, files in targets.items() if not all(f.exists() for f in files.values())]
-            for t, frame, other in progress(
-                video.neighbours(todo, direction.step), f"{name} flow", video, len(targets), len(todo)
-            ):
+            step, folder_names = DIRECTIONS[name]
+            folders = {form: args.output / folder_names[form] / video.name for form in args.forms}
+            first = 0 if step > 0 else len(stems) - 1
+            missing = {}  # frame t -> form -> file, for each frame t for which frame t + step exists
+            for t in range(first, len(stems) - 1 - first, step):
+                files = {form: folders[form] / f"{stems[t]}{SUFFIXES[form]}" for form in args.forms}
+                missing[t] = {form: path for form, path in files.items() if not path.exists()}
+            todo = [t for t, files in missing.items() if files]
+            pairs = video.neighbours(todo, step)
+            for t, frame, other in progress(pairs, f"{name} flow", video, len(missing), len(todo)):
                 flow = dense_flow(frame, other)
-                for form, path in targets[t].items():
-                    if not path.exists():
-                        writers[form](path, flow)
+                for form, path in missing[t].items():
+                    writers[form](path, flow)
 
 
 def run_bilateral(args: argparse.Namespace) -> None:
@@ -115,16 +98,13 @@ def run_guide(args: argparse.Namespace) -> None:
     keep_settings(args.output, "guide", {"radius": args.radius, "seed": args.seed})
     for video in find_videos(args.input):
         stems = video.stems
-        folders = {
-            sigma: args.output / f"input_gdisko_gauss_r{args.radius:g}_s{sigma:g}" / video.name
-            for sigma in args.sigmas
-        }
-        todo = [
-            (t, sigma, folder / f"{stem}.png")
+        folder = f"input_gdisko_gauss_r{args.radius:g}"
+        files = [
+            (t, sigma, args.output / f"{folder}_s{sigma:g}" / video.name / f"{stem}.png")
             for t, stem in enumerate(stems)
-            for sigma, folder in folders.items()
-            if not (folder / f"{stem}.png").exists()
+            for sigma in dict.fromkeys(args.sigmas)
         ]
+        todo = [(t, sigma, path) for t, sigma, path in files if not path.exists()]
         if not todo:
             continue
         masks = key_masks(args.masks / video.name, stems)
@@ -133,16 +113,15 @@ def run_guide(args: argparse.Namespace) -> None:
         keys, colours = {}, {}
         for key, mask in masks.items():
             if mask.shape != (height, width):
-                raise UserError(
-                    f"the mask of frame {stems[key]} in {args.masks / video.name} has "
-                    f"{mask.shape[1]}x{mask.shape[0]} pixels, the frame {width}x{height}: scale it"
-                )
+                sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels, the frame {width}x{height}"
+                path = args.masks / video.name
+                raise UserError(f"the mask of frame {stems[key]} in {path} has {sizes}: scale it")
             keys[key] = sample_points(mask, args.radius, rng)
             colours[key] = rng.uniform(size=(len(keys[key]), 3)).astype(np.float32)
         tracks = track_all(video, keys)
         order = sorted(keys, reverse=True)  # the points of the first key frame are drawn last, on top
         all_colours = np.concatenate([colours[key] for key in order])
-        for t, sigma, path in progress(todo, "guides", video, len(stems) * len(folders), len(todo)):
+        for t, sigma, path in progress(todo, "guides", video, len(files), len(todo)):
             points = np.concatenate([tracks[key][t] for key in order])
             write_image(path, draw_disks(points, all_colours, sigma, height, width))
 
@@ -150,10 +129,7 @@ def run_guide(args: argparse.Namespace) -> None:
 def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
     """Read the masks of key frames: position of the frame -> (H, W); mask and frame have the same number.
 
-    Raises
-    ------
-    UserError
-        There is no mask, or a mask whose number no frame has.
+    Raises UserError if there is no mask, or a mask whose number no frame has.
     """
     frames = FrameFolder(folder)
     if not folder.is_dir() or not frames.names:
@@ -198,37 +174,31 @@ def parser() -> Options:
     top = Options(str(__doc__).partition("\n\n")[0], prog="python -m stylize.temporal")
     commands = top.add_subparsers(required=True, metavar="flow | bilateral | guide")
 
-    def add(name: str, function) -> argparse.ArgumentParser:
+    def add(name: str, function) -> Callable[..., argparse.Action]:
         about = function.__doc__.splitlines()[0]
-        sub = commands.add_parser(
-            name, help=about, description=about, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-        )
+        with_defaults = argparse.ArgumentDefaultsHelpFormatter
+        sub = commands.add_parser(name, help=about, description=about, formatter_class=with_defaults)
         sub.set_defaults(run=function)
-        sub.add_argument(
-            "--input", type=Path, required=True, help="folder of frames, video file, or folder of videos"
-        )
+        videos = "folder of frames, video file, or folder of videos"
+        sub.add_argument("--input", type=Path, required=True, help=videos)
         sub.add_argument("--output", type=Path, required=True, help="folder; existing files are kept")
-        return sub
+        return sub.add_argument
 
     flow = add("flow", run_flow)
     which = "forward: to the previous frame, as in the original tool; backward: to the next frame"
-    flow.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS), help=which)
-    flow.add_argument("--forms", nargs="+", choices=SUFFIXES, default=list(SUFFIXES), help="kinds of files")
+    flow("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS), help=which)
+    flow("--forms", nargs="+", choices=SUFFIXES, default=list(SUFFIXES), help="kinds of files")
     full = "length in pixels that gets full colour (None: the longest vector of each frame)"
-    flow.add_argument("--full", type=number_above_zero, help=full)
+    flow("--full", type=number_above_zero, help=full)
     blur = add("bilateral", run_bilateral)
-    blur.add_argument("--window", type=positive, default=15, help="frames on either side")
-    blur.add_argument(
-        "--divisor", type=number_above_zero, default=16.0, help="colour sigma is sqrt(3) 255 / divisor"
-    )
+    blur("--window", type=positive, default=15, help="frames on either side")
+    blur("--divisor", type=number_above_zero, default=16.0, help="colour sigma is sqrt(3) 255 / divisor")
     guide = add("guide", run_guide)
-    guide.add_argument(
-        "--masks", type=Path, required=True, help="masks of the key frames, named as the frames"
-    )
+    guide("--masks", type=Path, required=True, help="masks of the key frames, named as the frames")
     radius, sigmas = "smallest distance of two points in pixels", "sizes of the spots in pixels"
-    guide.add_argument("--radius", type=number_above_zero, default=10.0, help=radius)
-    guide.add_argument("--sigmas", type=number_above_zero, nargs="+", default=[10.0, 15.0], help=sigmas)
-    guide.add_argument("--seed", type=int, default=1, help="of points and colours")
+    guide("--radius", type=number_above_zero, default=10.0, help=radius)
+    guide("--sigmas", type=number_above_zero, nargs="+", default=[10.0, 15.0], help=sigmas)
+    guide("--seed", type=int, default=1, help="of points and colours")
     return top
 
 

@@ -10,14 +10,12 @@ at the end ``model.safetensors`` and ``sheet.jpg``. After an interruption the sa
 the same result.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,28 +32,22 @@ from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.features import build_features
 from static_dynamic.stylize.networks import MULTIPLE, Generator
-from static_dynamic.stylize.patches import (
-    RULES,
-    FrameSampler,
-    KeyFrame,
-    PatchSampler,
-    load_key_frames,
-    to_image,
-    to_tensor,
-)
-from static_dynamic.stylize.pictures import contact_sheet, run_once
+from static_dynamic.stylize.patches import RULES, FrameSampler, KeyFrame, PatchSampler, load_key_frames
+from static_dynamic.stylize.pictures import contact_sheet, run_once, to_image, to_tensor
 from static_dynamic.stylize.sequences import write_image
 from static_dynamic.stylize.trainer import StyleTrainer
 from static_dynamic.stylize.training_config import guides_of, read_training_config
 
 log = logging.getLogger(__name__)
 
+OLD_RULES = {"mended": "corrected"}  # values of ``--rules`` up to version 0.1
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
+# Last part of the budget, in which the learning rate falls linearly to 0 (corrected rules).
 COOLDOWN = 0.25
-"""Last part of the budget, in which the learning rate falls linearly to 0 (corrected rules)."""
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
+COUNTERS = ("step", "seconds", "rows", "sums", "counted")  # attributes of `_Run` that its saved state holds
 
 
 @dataclass(frozen=True)
@@ -73,34 +65,24 @@ class Plan:
     minutes: float | None = None
     rules: str = "corrected"
     vgg: str | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    device: torch.device = torch.device("cpu")
     seed: int = 1
 
 
 def train(plan: Plan) -> Generator:
     """Start or resume a training; return the generator.
 
-    Raises
-    ------
-    UserError
-        Folders or images do not fit together, or the log folder holds another training.
+    Raises UserError if folders or images do not fit together, or the log folder holds another training.
     """
-    rules, settings = RULES[plan.rules], plan.config.trainer
-    whole = plan.config.training_dataset.type == "DatasetFullImages"
-    frames = read_key_frames(plan.config, plan.data_root, multiple=MULTIPLE if whole else 1)
-    sampler = (FrameSampler if whole else PatchSampler)(
-        frames, plan.config.training_dataset.patch_size, rules, plan.seed
-    )
+    rules, config, settings = RULES[plan.rules], plan.config, plan.config.trainer
+    whole = config.training_dataset.type == "DatasetFullImages"
+    frames = read_key_frames(config, plan.data_root, multiple=MULTIPLE if whole else 1)
+    make_sampler = FrameSampler if whole else PatchSampler
+    sampler = make_sampler(frames, config.training_dataset.patch_size, rules, plan.seed)
     if whole and settings.batch_size > 1 and len({frame.mask.shape for frame in frames}) > 1:
         raise UserError("key frames of different sizes cannot form a batch: give trainer.batch_size: 1")
-    layers = plan.config.perception_loss.perception_model.args.feature_layers
-    trainer = StyleTrainer(
-        plan.config,
-        build_features(layers, plan.vgg),
-        mask_weights=rules.mask_weights,
-        device=plan.device,
-        seed=plan.seed,
-    )
+    features = build_features(config.perception_loss.perception_model.args.feature_layers, plan.vgg)
+    trainer = StyleTrainer(config, features, rules.mask_weights, plan.device, plan.seed)
     run = _Run(plan, trainer, frames)
     run.resume()
     last = plan.steps or settings.epochs * sampler.items // settings.batch_size
@@ -131,17 +113,15 @@ class _Run:
         self.step, self.seconds, self.saved = 0, 0.0, time.monotonic()
         self.rows: list[list[float]] = []
         self.sums, self.counted = torch.zeros(len(LOSSES), dtype=torch.float64), 0
-        self.identity = json.dumps(
-            {
-                "recipe": OmegaConf.to_container(plan.config),
-                "rules": "mended" if plan.rules == "corrected" else plan.rules,  # as in states of version 0.1
-                "seed": plan.seed,
-                "steps": plan.steps,
-                "features": type(trainer.features).__name__,
-                "frames": _digest(frames),
-            },
-            sort_keys=True,
-        )
+        identity = {
+            "recipe": OmegaConf.to_container(plan.config),
+            "rules": "mended" if plan.rules == "corrected" else plan.rules,  # as in states of version 0.1
+            "seed": plan.seed,
+            "steps": plan.steps,
+            "features": type(trainer.features).__name__,
+            "frames": _digest(frames),
+        }
+        self.identity = json.dumps(identity, sort_keys=True)
 
     def progress(self, last: int) -> float:
         """Return the part of the budget that is used up: 1 at the end."""
@@ -167,19 +147,17 @@ class _Run:
         except DAMAGED as error:
             raise UserError(f"{path} is damaged: delete it to start the training again") from error
         if _essential(state["identity"]) != _essential(self.identity):
-            raise UserError(
-                f"{self.plan.log_folder} holds a training of other frames or settings: give another "
-                "--log_folder (task.outdir)"
-            )
+            fault = f"{self.plan.log_folder} holds a training of other frames or settings"
+            raise UserError(f"{fault}: give another --log_folder (task.outdir)")
         self.trainer.load_state_dict(state["trainer"])
-        self.step, self.seconds, self.rows = state["step"], state["seconds"], state["rows"]
-        self.sums, self.counted = state["sums"], state["counted"]
+        for name in COUNTERS:
+            setattr(self, name, state[name])
         log.info("resuming %s at step %d", self.plan.log_folder, self.step)
 
     def save(self) -> None:
         """Save all that a resumed run needs."""
-        names = ("identity", "step", "seconds", "rows", "sums", "counted")
-        state = {name: getattr(self, name) for name in names} | {"trainer": self.trainer.state_dict()}
+        state = {name: getattr(self, name) for name in COUNTERS}
+        state |= {"identity": self.identity, "trainer": self.trainer.state_dict()}
         with atomic_path(self.plan.log_folder / "state.pt") as temporary:
             torch.save(state, temporary)
         self.saved = time.monotonic()
@@ -203,12 +181,10 @@ class _Run:
         """Write the final generator and the contact sheet; return the generator in eval mode."""
         generator = self.trainer.generator.eval()
         save_generator(generator, self.plan.log_folder / "model.safetensors")
-        rows = [
-            [to_image(frame.pre[:3]), run_once(generator, frame.pre), to_image(frame.post)]
-            for frame in self.frames[:SHEET_ROWS]
-        ]
-        unseen = validation_inputs(self.plan.config, self.plan.data_root)
-        rows += [[to_image(x[:3]), run_once(generator, x)] for x in list(unseen.values())[:SHEET_ROWS]]
+        shown = self.frames[:SHEET_ROWS]
+        rows = [[to_image(f.pre[:3]), run_once(generator, f.pre), to_image(f.post)] for f in shown]
+        unseen = list(validation_inputs(self.plan.config, self.plan.data_root).values())[:SHEET_ROWS]
+        rows += [[to_image(x[:3]), run_once(generator, x)] for x in unseen]
         write_image(self.plan.log_folder / "sheet.jpg", contact_sheet(rows))
         return generator
 
@@ -238,11 +214,9 @@ def validation_inputs(config: DictConfig, root: Path) -> dict[str, torch.Tensor]
     sibling = root.with_name(root.name.removesuffix("_train") + "_gen")
     root = sibling if _input_folder(config, sibling).is_dir() else root
     folder = FrameFolder(_input_folder(config, root))
-    if not len(folder):
-        return {}
-    chosen = evenly_spaced(VALIDATION_FRAMES, len(folder))
     inputs = {}
-    for path in (folder.path / folder.names[i] for i in chosen):
+    for i in evenly_spaced(VALIDATION_FRAMES, len(folder)):
+        path = folder.path / folder.names[i]
         files = [path, *(root / guide / path.name for guide in guides_of(config))]
         inputs[path.stem] = torch.cat([to_tensor(read_image(file)) for file in files])
     return inputs
@@ -254,11 +228,8 @@ def _input_folder(config: DictConfig, root: Path) -> Path:
 
 
 def _digest(frames: list[KeyFrame]) -> str:
-    digest = hashlib.sha256()
-    for frame in frames:
-        for tensor in (frame.pre, frame.post, frame.mask):
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:16]
+    tensors = [tensor for frame in frames for tensor in (frame.pre, frame.post, frame.mask)]
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()[:16]
 
 
 @command
@@ -272,13 +243,8 @@ def main() -> None:
     add("--log_folder", type=Path, default=Path("logs_reference_P"), help="folder of the results")
     add("--steps", type=int, help="number of training steps (default: no limit)")
     add("--minutes", type=float, help="training time (default: no limit)")
-    add(
-        "--rules",
-        type=lambda value: {"mended": "corrected"}.get(value, value),  # "mended": up to version 0.1
-        choices=list(RULES),
-        default="corrected",
-        help="original: masks and image borders exactly as in the original program",
-    )
+    rules = "original: masks and image borders exactly as in the original program"
+    add("--rules", type=lambda r: OLD_RULES.get(r, r), choices=list(RULES), default="corrected", help=rules)
     add("--vgg", help="file of torchvision's VGG19 weights (default: those in torch's hub cache)")
     add("--device", help=f"{DEVICES} (default: that of --config)")
     add("--seed", type=int, default=1, help="of weights and patches")

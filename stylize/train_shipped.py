@@ -7,8 +7,6 @@ styles. The result depends on the seed only, apart from rounding errors, which d
 and the version of torch. An interrupted training resumes. A style whose file exists is not trained again.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path
@@ -23,8 +21,7 @@ from static_dynamic.stylize.checkpoints import load_generator, save_generator
 from static_dynamic.stylize.embedded import crop_and_scale
 from static_dynamic.stylize.exemplars import render
 from static_dynamic.stylize.flow import Frame
-from static_dynamic.stylize.patches import to_tensor
-from static_dynamic.stylize.pictures import contact_sheet, run_once
+from static_dynamic.stylize.pictures import contact_sheet, run_once, to_tensor
 from static_dynamic.stylize.sequences import write_image
 from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.training_config import read_training_config
@@ -32,8 +29,7 @@ from static_dynamic.stylize.training_config import read_training_config
 FOLDER = Path(__file__).parent / "styles"
 # Name of a shipped style -> id of the rendering in configs/style/builtin.yaml that it learns.
 STYLES = {"watercolour": 1, "charcoal": 2, "neon": 3, "screenprint": 4}
-# Asset -> number of key frames.
-SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}
+SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}  # asset -> number of key frames
 # Asset -> number of frames on the contact sheet. The licence of this film allows publication.
 UNSEEN = {"bigbuckbunny": 4}
 STEPS, SEED = 3000, 1
@@ -42,12 +38,8 @@ STEPS, SEED = 3000, 1
 def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
     """Read one frame per shot, from shots spread over each film; crop and scale as in the embedded data set.
 
-    Parameters
-    ----------
-    assets
-        Asset -> number of frames.
-    place
-        Position of the frame in its shot: 0 is the start, 1 the end.
+    `assets` maps the name of a film to the number of its frames. `place` is the position of a frame in its
+    shot: 0 is the start, 1 the end.
     """
     dataset = configs.row("dataset", "embedded")
     frames: list[Frame] = []
@@ -61,8 +53,8 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
             for a, b in shots
             for i in range(count if len(shots) < count else 1)
         ]
-        chosen = evenly_spaced(count, len(pieces))
-        wanted = [round(a + place * (b - 1 - a)) for a, b in (pieces[i] for i in chosen)]
+        chosen = [pieces[i] for i in evenly_spaced(count, len(pieces))]
+        wanted = [round(a + place * (b - 1 - a)) for a, b in chosen]
         frames += crop_and_scale(open_frames(path).read(wanted), crops[asset], dataset.short_side)
     return frames
 
@@ -75,20 +67,11 @@ def train_style(name: str, row: dict, steps: int) -> None:
         for i, frame in enumerate(key_frames(SOURCES)):
             write_image(root / "input" / f"{i:03d}.png", frame)
             write_image(root / "output" / f"{i:03d}.png", render(frame, row))
-        plan = Plan(
-            config=read_training_config("light"),
-            data_root=root,
-            log_folder=log_folder,
-            log_interval=steps,
-            steps=steps,
-            seed=SEED,
-        )
-        generator = train(plan)
+        config = read_training_config("light")
+        generator = train(Plan(config, root, log_folder, log_interval=steps, steps=steps, seed=SEED))
     save_generator(generator, FOLDER / f"{name}.safetensors", half=True)
-    rows = [
-        [frame, run_once(generator, to_tensor(frame)), render(frame, row)]
-        for frame in key_frames(UNSEEN, place=0.2)
-    ]
+    frames = key_frames(UNSEEN, place=0.2)
+    rows = [[frame, run_once(generator, to_tensor(frame)), render(frame, row)] for frame in frames]
     write_image(log_folder / "unseen.png", contact_sheet(rows))
 
 
@@ -107,12 +90,9 @@ def write_sheet() -> None:
 def main() -> None:
     """Train the styles whose files do not exist, and draw the contact sheet."""
     parser = Options(__doc__, prog="python -m stylize.train_shipped")
+    names = list(STYLES)
     parser.add_argument(
-        "--styles",
-        nargs="+",
-        choices=list(STYLES),
-        default=list(STYLES),
-        help="styles to train (default: all)",
+        "--styles", nargs="+", choices=names, default=names, help="styles to train (default: all)"
     )
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps (default: %(default)s)")
     given = parser.parse_args()

@@ -7,8 +7,6 @@ from elsewhere in the key frame; F are the features of the perceptual loss:
     G:  4 |G(x) - y| + 6 (F(G(x)) - F(y))^2 + 0.5 (D(G(x)) - 1)^2
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch
@@ -26,20 +24,13 @@ BEYOND_MASK = 0.1
 class StyleTrainer:
     """Generator, discriminator, their optimizers, and the training step.
 
-    Parameters
-    ----------
-    config
-        Training configuration (``stylize.training_config``).
-    features
-        Module that maps images to features (``stylize.features``).
-    mask_weights
-        True (corrected rules): the mask weighs the losses, because outside it the output is replaced almost
-        fully by the target; both networks share one forward pass of the generator. False (original rules):
-        the mask is ignored, and a second, equal forward pass updates the running statistics again.
+    If `mask_weights` (corrected rules), the mask weighs the losses, because outside it the output is replaced
+    almost fully by the target; both networks share one forward pass of the generator. Else (original rules)
+    the mask is ignored, and a second, equal forward pass updates the running statistics again.
     """
 
     def __init__(
-        self, config: DictConfig, features: nn.Module, *, mask_weights: bool, device: torch.device, seed: int
+        self, config: DictConfig, features: nn.Module, mask_weights: bool, device: torch.device, seed: int
     ):
         settings = config.trainer
         # initial weights from the seed, without a change of torch's global generator
@@ -67,15 +58,9 @@ class StyleTrainer:
     ) -> dict[str, Tensor]:
         """Train both networks on one batch; return the losses and the generated images.
 
-        Parameters
-        ----------
-        pre, post, already
-            Input patches (B, 3 + 3 per guide, h, w), their stylized patches (B, 3, h, w), and stylized
-            patches from elsewhere in the key frames, the discriminator's true examples (B, 3, h, w).
-        mask
-            (B, 1, h, w) of 0 and 1.
-        rate
-            Factor of the learning rates.
+        `pre` are input patches (B, 3 + 3 per guide, h, w), `post` their stylized patches (B, 3, h, w), and
+        `already` stylized patches from elsewhere in the key frames, the discriminator's true examples
+        (B, 3, h, w). `mask` is (B, 1, h, w) of 0 and 1, and `rate` is a factor of the learning rates.
         """
         pre, post, already, mask = (t.to(self.device) for t in (pre, post, already, mask))
         for name, optimizer in self.optimizers.items():
@@ -118,10 +103,7 @@ class StyleTrainer:
         self.optimizers[name].step()
 
     def state_dict(self) -> dict:
-        """Return the state that a resumed training needs; there are no random generators to save.
-
-        Patches depend only on the seed and the number of the step.
-        """
+        """Return the state that a resumed training needs: patches depend only on the seed and the step."""
         return {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),

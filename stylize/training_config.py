@@ -1,7 +1,5 @@
 """Read and check a training configuration: a YAML file of the original, or a row of ``configs/stylizer``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import yaml
@@ -13,48 +11,35 @@ from static_dynamic.errors import UserError, nearest
 
 MAX_GUIDES = 9
 GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
-# Keys that choose an implementation by its name, and the implementations that exist here.
-KNOWN_TYPES: dict[str, tuple] = {
-    "generator.type": ("GeneratorJ",),
-    "discriminator.type": ("DiscriminatorN_IN",),
-    "opt_generator.type": ("Adam",),
-    "opt_discriminator.type": ("Adam",),
-    "perception_loss.perception_model.type": ("PerceptualVGG19",),
+# Sections that describe a class (``type``: its name, ``args``: its arguments), and the only supported class.
+CLASSES = {
+    "generator": "GeneratorJ",
+    "discriminator": "DiscriminatorN_IN",
+    "opt_generator": "Adam",
+    "opt_discriminator": "Adam",
+    "perception_loss.perception_model": "PerceptualVGG19",
+}
+# Keys of which only some values are supported.
+SUPPORTED: dict[str, tuple] = {
+    **{f"{section}.type": (name,) for section, name in CLASSES.items()},
     "trainer.reconstruction_criterion": ("L1Loss", "MSELoss"),
     "trainer.adversarial_criterion": ("L1Loss", "MSELoss"),
     "training_dataset.type": ("DatasetPatches_M", "DatasetFullImages"),
     "perception_loss.perception_model.args.use_normalization": (False,),
 }
-# Sections whose keys are arguments of a class.
-ARGUMENTS = (
-    "generator.args",
-    "discriminator.args",
-    "opt_generator.args",
-    "opt_discriminator.args",
-    "perception_loss.perception_model.args",
-)
 
 
 def read_training_config(name: str | Path) -> DictConfig:
     """Read a training configuration; keys that are left out are as in ``reference_P``.
 
-    Parameters
-    ----------
-    name
-        Name of a row of ``configs/stylizer``, or path of a YAML file in the original's form.
-
-    Raises
-    ------
-    UserError
-        The file does not exist, is not such a YAML file, or has a value that is not supported.
+    `name` is a row of ``configs/stylizer``, or the path of a YAML file in the original's form. Raises
+    UserError if the file does not exist, is not such a YAML file, or has a value that is not supported.
     """
-    named = CONFIG_DIR / "stylizer" / f"{name}.yaml"
-    path = named if str(name) in rows("stylizer") else Path(name)
+    names = rows("stylizer")
+    path = CONFIG_DIR / "stylizer" / f"{name}.yaml" if str(name) in names else Path(name)
     if not path.is_file():
-        names = rows("stylizer")
-        raise UserError(
-            f"config={name} is neither a file nor one of {', '.join(names)}{nearest(str(name), names)}"
-        )
+        known = f"{', '.join(names)}{nearest(str(name), names)}"
+        raise UserError(f"config={name} is neither a file nor one of {known}")
     try:
         given = OmegaConf.load(path)
         reference = OmegaConf.load(CONFIG_DIR / "stylizer" / "reference_P.yaml")
@@ -64,17 +49,17 @@ def read_training_config(name: str | Path) -> DictConfig:
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:160]
         raise UserError(f"config={path} is not a YAML file of the stylizer: {line}") from error
-    for key, known in KNOWN_TYPES.items():
-        if OmegaConf.select(config, key) not in known:
-            raise UserError(
-                f"config={path}: {key}={OmegaConf.select(config, key)} is not supported "
-                f"(known: {', '.join(map(str, known))})"
-            )
-    for section in ARGUMENTS:
-        arguments = list(OmegaConf.select(reference, section))
-        for key in OmegaConf.select(config, section):
+    for key, supported in SUPPORTED.items():
+        value = OmegaConf.select(config, key)
+        if value not in supported:
+            known = ", ".join(map(str, supported))
+            raise UserError(f"config={path}: {key}={value} is not supported (known: {known})")
+    for section in CLASSES:
+        arguments = list(OmegaConf.select(reference, f"{section}.args"))
+        for key in OmegaConf.select(config, f"{section}.args"):
             if key not in arguments:
-                raise UserError(f"config={path}: {section}.{key} is not supported{nearest(key, arguments)}")
+                fault = f"{section}.args.{key} is not supported{nearest(key, arguments)}"
+                raise UserError(f"config={path}: {fault}")
     config.generator.args.input_channels = 3 + 3 * len(guides_of(config))
     return config
 

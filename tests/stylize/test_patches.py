@@ -16,9 +16,8 @@ from static_dynamic.stylize.patches import (
     cut_within,
     eroded,
     load_key_frames,
-    to_image,
-    to_tensor,
 )
+from static_dynamic.stylize.pictures import to_image, to_tensor
 from static_dynamic.stylize.trainer import StyleTrainer
 from static_dynamic.stylize.training_config import read_training_config
 from tests.keyed import keyed_image, keyed_state_dict

@@ -7,8 +7,7 @@ import pytest
 
 from static_dynamic.configs import CONFIG_DIR, row
 from static_dynamic.stylize import load_generator, train_shipped
-from static_dynamic.stylize.patches import to_tensor
-from static_dynamic.stylize.pictures import run_once
+from static_dynamic.stylize.pictures import run_once, to_tensor
 from static_dynamic.stylize.train_shipped import STYLES, key_frames
 from tests.conftest import moving_square
 from tests.datasets.test_frames import write_video

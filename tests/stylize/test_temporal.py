@@ -249,9 +249,9 @@ def test_flow_command_writes_both_directions(tmp_path):
     )
     np.testing.assert_allclose(np.median(to_next, (0, 1)), (2, 1), atol=0.1)
     np.testing.assert_allclose(np.median(to_past, (0, 1)), (-2, -1), atol=0.1)
-    for direction in DIRECTIONS.values():
-        image = cv2.imread(str(tmp_path / "out" / direction.colour / "000002.png"))[..., ::-1]
-        flow = cv2.readOpticalFlow(str(tmp_path / "out" / direction.flo / "000002.flo"))
+    for _, folders in DIRECTIONS.values():
+        image = cv2.imread(str(tmp_path / "out" / folders["colour"] / "000002.png"))[..., ::-1]
+        flow = cv2.readOpticalFlow(str(tmp_path / "out" / folders["flo"] / "000002.flo"))
         np.testing.assert_array_equal(image, colour_flow(flow, 4.0))
 
 

@@ -17,8 +17,7 @@ from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.stylize import load_generator
 from static_dynamic.stylize import train as train_module
-from static_dynamic.stylize.patches import to_tensor
-from static_dynamic.stylize.pictures import run_once
+from static_dynamic.stylize.pictures import run_once, to_tensor
 from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.trainer import StyleTrainer
 from static_dynamic.stylize.training_config import read_training_config

@@ -11,6 +11,7 @@ from static_dynamic.analysis.run.forward import Reader, relative_error
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import flow_inputs, list_clips, make_views
 from static_dynamic.datasets.loader import Decoded
+from static_dynamic.device import choose_device
 from static_dynamic.models import build_model
 from static_dynamic.stylize import build_generator
 from static_dynamic.stylize.apply import make_style
@@ -28,8 +29,8 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", max(0, torch.cuda.device_co
 
 @pytest.fixture(autouse=True)
 def exact():
-    """Without it, convolutions agree to three digits only."""
-    forward.without_tf32()
+    """Switch TF32 off, with which convolutions agree to three digits only."""
+    choose_device("cpu")
 
 
 @pytest.fixture(scope="module")
