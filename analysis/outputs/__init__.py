@@ -4,8 +4,6 @@ Each module of this folder holds one output, a function of a `FinishedRun` that 
 To add a measure or a figure, add a module; the modules are imported automatically.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig

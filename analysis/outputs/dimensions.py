@@ -3,8 +3,6 @@
 ``MODEL_dim_est.csv`` holds the dimensions. With ``joint_encoding``, a chart shows the units per class.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

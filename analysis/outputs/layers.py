@@ -1,7 +1,5 @@
 """Scores, shares and classes of units: ``layers.csv``, ``units.parquet``, ``profile.png``, and a table."""
 
-from __future__ import annotations
-
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
 from static_dynamic.analysis.show import figures

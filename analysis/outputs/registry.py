@@ -1,7 +1,5 @@
 """The registry of outputs: what a finished run writes and prints, one decorated function per output."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``report.html``: the run as one page. It is written last, because it shows the other tables and figures."""
 
-from __future__ import annotations
-
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
 from static_dynamic.analysis.show.report.page import write_report
 

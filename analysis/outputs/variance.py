@@ -1,7 +1,5 @@
 """Variance decomposition of units: ``variance_layers.csv``, ``variance_units.parquet``, ``variance.png``."""
 
-from __future__ import annotations
-
 from static_dynamic.analysis.estimate.variance import estimate_variance
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
 from static_dynamic.analysis.show import figures

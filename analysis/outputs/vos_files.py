@@ -1,7 +1,5 @@
 """The original program's files for networks of images and flow, below ``save_dir/vos_models``."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from static_dynamic.analysis.outputs.registry import FinishedRun, register

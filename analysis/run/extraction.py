@@ -3,8 +3,6 @@
 Decoding, the copy to the device, the forward pass and writing overlap in time.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 

@@ -4,8 +4,6 @@ A faster way is used only after it was checked for this network on this device: 
 and other memory layouts and compiled kernels must also be measurably faster.
 """
 
-from __future__ import annotations
-
 import copy
 import logging
 import time

@@ -1,7 +1,5 @@
 """Identity of a run (all options and inputs that decide its activations), and its folder and manifest."""
 
-from __future__ import annotations
-
 import subprocess
 from dataclasses import asdict
 from pathlib import Path

@@ -3,8 +3,6 @@
 The lock belongs to the process and ends with it, however it ends; forked workers do not inherit it.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import time

@@ -1,7 +1,5 @@
 """Run folders: those that a task is given or finds on disk, and their progress."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

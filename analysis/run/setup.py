@@ -1,7 +1,5 @@
 """Set-up of a run from its options: network, clips, options of views and pairs, batch size."""
 
-from __future__ import annotations
-
 import logging
 import time
 from pathlib import Path

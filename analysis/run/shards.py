@@ -5,8 +5,6 @@ folder beside that of the run: ``seed001-HASH.0-of-4``. Under ``torchrun`` each 
 the first process merges them.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

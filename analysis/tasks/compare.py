@@ -1,7 +1,5 @@
 """Task ``compare``: compare finished runs in tables and figures."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig

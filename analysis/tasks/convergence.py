@@ -1,13 +1,11 @@
 """Task ``convergence``: estimate the scores of finished runs from growing numbers of their videos."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.convergence import estimate_convergence
 from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.run.progress import finished_runs
-from static_dynamic.analysis.show.convergence_figure import draw_convergence
+from static_dynamic.analysis.show.figures import draw_convergence
 
 
 def run(cfg: DictConfig) -> None:

@@ -1,7 +1,5 @@
 """Task ``evaluate_vos``: measure how well a network segments DAVIS."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Task ``information``: estimate information measures (bits, CKA, subspaces) of finished runs."""
 
-from __future__ import annotations
-
 from typing import cast
 
 from omegaconf import DictConfig, OmegaConf

@@ -1,7 +1,5 @@
 """Task ``merge``: merge the shards of runs, and write the tables and figures of the merged runs."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import cast

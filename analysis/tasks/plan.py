@@ -1,7 +1,5 @@
 """Task ``plan``: estimate how large a study has to be, from a small finished run (the pilot)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig

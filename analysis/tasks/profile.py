@@ -1,7 +1,5 @@
 """Task ``profile``, the main job: measure how static and how dynamic the stages of a network are."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Task ``report``: write one HTML page for each finished run."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.progress import finished_runs

@@ -3,8 +3,6 @@
 The results are graphs, saliency tubes and an HTML page; with a profile also the classes of these kernels.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig

@@ -1,7 +1,5 @@
 """Task ``stages``: print every module of a network that could be read as a stage, with its full name."""
 
-from __future__ import annotations
-
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.show.stage_table import candidate_rows, format_rows

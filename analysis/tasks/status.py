@@ -1,7 +1,5 @@
 """Task ``status``: print how far the runs below a folder are."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

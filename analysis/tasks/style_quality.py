@@ -1,7 +1,5 @@
 """Task ``style_quality``: judge the styles of a data set."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Task ``stylize``: stylize videos."""
 
-from __future__ import annotations
-
 import logging
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Task ``train_style``: train a style on a few key frames."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from omegaconf import DictConfig

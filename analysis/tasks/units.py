@@ -1,7 +1,5 @@
 """Task ``units``: show single units: classes by threshold, histograms, and the clips that drive them most."""
 
-from __future__ import annotations
-
 import numpy as np
 from omegaconf import DictConfig
 from tqdm import tqdm
