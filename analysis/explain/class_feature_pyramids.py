@@ -7,8 +7,6 @@ children of these kernels in the layer before, which form the next level. The sa
 sum of its children's feature maps over the clip.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 
@@ -16,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
-from static_dynamic.analysis.explain.pyramid_rules import RULES, Corrected, Links, Original, count_classes
+from static_dynamic.analysis.explain.feature_path import FeaturePath
+from static_dynamic.analysis.explain.pyramid_rules import RULES, Corrected, Links, Original
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.stages import VideoNetwork
 
@@ -68,13 +66,10 @@ class Pyramid:
     @property
     def n_paths(self) -> int:
         """Number of paths from the class to kernels of the last level, which is the size of `nested`."""
-        counts = {self.label: 1}
+        counts: NDArray = np.ones(self.label + 1)  # number of paths to each kernel of a level
         for parent, child, _ in self.steps:
-            below: dict[int, int] = {}
-            for p, c in zip(parent.tolist(), child.tolist(), strict=True):
-                below[c] = below.get(c, 0) + counts[p]
-            counts = below
-        return sum(counts.values())
+            counts = np.bincount(child, weights=counts[parent])
+        return int(counts.sum())
 
     def children(self, level: int, unit: int) -> NDArray:
         """Return the numbers of a kernel's children in the next level, ascending."""
@@ -123,6 +118,9 @@ def class_feature_pyramid(
 ) -> Pyramid:
     """Find the kernels that the prediction of class `label` for one clip depends on.
 
+    Raises UserError if an option is invalid, the class or the level does not exist, the network has no such
+    convolutions, or its outputs are not finite.
+
     Parameters
     ----------
     net
@@ -143,18 +141,8 @@ def class_feature_pyramid(
         ``"all"``, or ``"topK_inL"`` to keep only the K strongest children of each kernel of level L.
     path
         Result of `feature_path.trace_path` for this network and size of clip; it saves the time of tracing.
-
-    Raises
-    ------
-    UserError
-        The class or the level does not exist, theta is outside [0, 1], the network has no such convolutions,
-        or its outputs are not finite.
     """
     keep = check_options(theta, depth, rules, select)
-    if rules == "corrected":
-        path = path or trace_path(net, inputs)
-    if label is not None:
-        check_label(label, count_classes(net, rules, path))
     clip = RULES[rules](net, inputs, depth, path)
     if not clip.logits.isfinite().all():
         raise UserError(f"{type(net).__name__}: the outputs of the network for this clip are not finite")
@@ -162,24 +150,13 @@ def class_feature_pyramid(
 
 
 def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[int, int] | None:
-    """Raise UserError if an option is invalid for every network; return K and L of ``topK_inL``."""
+    """Return K and L of ``select=topK_inL``; raise UserError if an option is invalid for every network."""
     if rules not in RULES:
         raise UserError(f"unknown rules {rules!r}{nearest(str(rules), RULES)} (known: {', '.join(RULES)})")
     if not (isinstance(theta, int | float) and 0 <= theta <= 1):
         raise UserError(f"theta={theta}: give a number from 0 to 1")
     if not isinstance(depth, int):
         raise UserError(f"depth={depth}: give a whole number, at least 1")
-    return parse_select(select, depth, rules)
-
-
-def check_label(label: int, classes: int) -> None:
-    """Raise UserError if the network has no class of this number."""
-    if not (isinstance(label, int | np.integer) and 0 <= label < classes):
-        raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
-
-
-def parse_select(select: str | int, depth: int, rules: str) -> tuple[int, int] | None:
-    """Return K and L of ``topK_inL``; None for ``all``."""
     if select == "all":
         return None
     match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", str(select))
@@ -191,6 +168,12 @@ def parse_select(select: str | int, depth: int, rules: str) -> tuple[int, int] |
     if level >= depth:
         raise UserError(f"select={select!r}: with depth={depth}, levels 1 to {depth - 1} have children")
     return k, level
+
+
+def check_label(label: int, classes: int) -> None:
+    """Raise UserError if the network has no class of this number."""
+    if not (isinstance(label, int | np.integer) and 0 <= label < classes):
+        raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
 
 
 def build_pyramid(

@@ -1,7 +1,5 @@
 """Names of a network's classes, from a file or from the entry of its weights in ``configs/assets.yaml``."""
 
-from __future__ import annotations
-
 import ast
 import json
 import logging
@@ -18,11 +16,7 @@ def class_names(source: str | Path, classes: int) -> list[str]:
     """Read the names of `classes` classes from a file or an asset of ``configs/assets.yaml``.
 
     A text file holds one name per line; a JSON file holds a list of names, or a mapping of names to numbers.
-
-    Raises
-    ------
-    UserError
-        There is no such file, or it does not hold `classes` names.
+    Raises UserError if there is no such file, or if it does not hold `classes` names.
     """
     path = Path(str(source))
     if not path.is_file():
@@ -81,13 +75,7 @@ def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
 
 
 def find_label(label: str | int | None, names: list[str] | None) -> int | None:
-    """Return the number of a class that is given by number or by name.
-
-    Raises
-    ------
-    UserError
-        No class has this name, or the names are unknown.
-    """
+    """Return the number of a class that is given by number or by name; raise UserError if there is none."""
     if label is None or isinstance(label, int):
         return label
     if re.fullmatch(r"-?\d+", label.strip()):

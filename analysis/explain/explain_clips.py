@@ -1,21 +1,14 @@
 """Explanation of a network's predictions for clips: ``task=saliency`` and the original's script run it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from static_dynamic.analysis.explain import explained_files as files
 from static_dynamic.analysis.explain.class_feature_pyramids import check_options
 from static_dynamic.analysis.explain.explained_clips import find_shown_clips, require_clips, skip_or_raise
-from static_dynamic.analysis.explain.explained_files import (
-    clip_folders,
-    format_clip,
-    write_explanation,
-    write_shares,
-)
 from static_dynamic.analysis.explain.explainer import make_explainer
 from static_dynamic.analysis.explain.kernel_classes import count_kernels
 from static_dynamic.datasets.frames import BadFrames
@@ -28,10 +21,11 @@ def explain_clips(cfg: DictConfig) -> Path:
     check_options(**options)
     clips = find_shown_clips(cfg)
     root = Path(str(cfg.task.outdir or Path(cfg.save_dir) / "saliency" / file_name(cfg.model.name)))
-    folders = clip_folders(root, [clip.clip.id for clip in clips])
+    folders = files.clip_folders(root, [clip.clip.id for clip in clips])
     explainer = make_explainer(cfg, options)
     spec = explainer.net.input_spec
     pictures = len(clips) == 1 if cfg.task.pictures is None else cfg.task.pictures
+    drawing = {"kernels": cfg.task.kernels, "video": cfg.task.video} if pictures else None
     counts, done = [], []
     bar = tqdm(clips, desc="explain", unit="clip", delay=2, disable=len(clips) == 1)
     for clip, folder in zip(bar, folders, strict=True):
@@ -42,16 +36,16 @@ def explain_clips(cfg: DictConfig) -> Path:
             skip_or_raise(cfg.on_error, clip.clip.id, error)
             continue
         done.append(folder)
-        drawing = (pictures, cfg.task.kernels, cfg.task.video)
-        write_explanation(folder, explainer, pyramid, frames, summary, *drawing)
+        files.write_explanation(folder, explainer, pyramid, frames, summary, drawing)
         if explainer.classes:
             about = {"clip": clip.clip.id, "cluster": clip.clip.cluster or clip.clip.id}
             own = count_kernels(pyramid, explainer.classes)
             counts.append(own.assign(**about, label=explainer.name(pyramid.label)))
         if len(clips) == 1:
-            print(format_clip(pyramid, summary))
+            print(files.format_clip(pyramid, summary))
     require_clips(done, "task=saliency")
     if explainer.classes:
-        write_shares(root, pd.concat(counts, ignore_index=True), explainer.classes, cfg.n_boot, cfg.seed)
+        found = pd.concat(counts, ignore_index=True)
+        files.write_shares(root, found, explainer.classes, cfg.n_boot, cfg.seed)
     print(f"\nwritten to {done[0] if len(clips) == 1 else root}")
     return root

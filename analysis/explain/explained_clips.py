@@ -1,7 +1,5 @@
 """The clips that ``task=saliency`` explains: of one video, of a folder of videos, or of a data set."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,13 +54,7 @@ def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input``; if it is null, the clips of ``dataset``.
-
-    Raises
-    ------
-    UserError
-        There are no clips, or a video ends before ``task.end``.
-    """
+    """Return the clips of ``task.input``, if null those of ``dataset``; raise UserError if there are none."""
     task = cfg.task
     if task.input is not None:
         clips = []
@@ -108,13 +100,7 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Return the clip of the frames `start` to `end` - 1 of a video (0-based); `end` None: up to the last.
-
-    Raises
-    ------
-    UserError
-        The video has no such frames.
-    """
+    """Return the clip of the frames `start` to `end` - 1 of a video (0-based); `end` None: up to the last."""
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")

@@ -1,7 +1,5 @@
 """The files and terminal tables of ``task=saliency``, for each clip and over all clips."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.explainer import Explainer
 from static_dynamic.analysis.explain.kernel_classes import KernelClasses, class_shares
@@ -23,7 +22,7 @@ from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
 from static_dynamic.analysis.run.store import to_json
 from static_dynamic.analysis.show.text import align, with_interval
 from static_dynamic.errors import UserError
-from static_dynamic.files import atomic_path, file_name, temporary_folder, write_text
+from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
 # Pyramids with more paths from the class are not written in the nested form, which has one entry per path.
@@ -36,10 +35,7 @@ OWN = (SUMMARY, NODE_LINK)
 def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
     """Return one folder below `root` per clip, named after the clip; equal names get a number.
 
-    Raises
-    ------
-    UserError
-        One of the folders holds something that no earlier run wrote.
+    Raises UserError if one of the folders holds something that no earlier run wrote.
     """
     folders: dict[Path, None] = {}
     for clip in clips:
@@ -60,8 +56,8 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `folder` on success; after an error `folder` stays as before."""
-    with temporary_folder(folder) as room:
-        new, old = room / "new", room / "old"
+    with temporary_folder(folder) as temporary:
+        new, old = temporary / "new", temporary / "old"
         new.mkdir()
         try:
             yield new
@@ -79,20 +75,16 @@ def write_explanation(
     pyramid: Pyramid,
     frames: NDArray[np.uint8],
     summary: dict,
-    pictures: bool,
-    kernels: int,
-    video: str,
+    drawing: dict | None,
 ) -> None:
     """Write everything about one clip into `folder`, in place of an earlier run's files.
 
-    The parameters are those of `write_pictures`; `pictures` says whether there are any.
+    `drawing`: the options `kernels` and `video` of `write_pictures`; None: no pictures.
     """
     with replaced_folder(folder) as temporary:
         write_graphs(temporary, pyramid, explainer.classes)
-        if pictures:
-            blank = explainer.blank(pyramid)
-            drawn = (explainer.classes, kernels, video)
-            write_pictures(temporary, pyramid, blank, frames, summary, *drawn)
+        if drawing:
+            write_pictures(temporary, explainer, pyramid, frames, summary, **drawing)
         write_text(temporary / SUMMARY, to_json(summary))
 
 
@@ -107,65 +99,46 @@ def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None =
             pyramid.n_paths,
         )
     nodes = pyramid.nodes if classes is None else classes.of(pyramid.nodes)
-    with atomic_path(folder / "kernels.csv") as temporary:
-        nodes.to_csv(temporary, index=False)
+    write_table(folder / "kernels.csv", nodes)
     ids = nodes["level"].astype(str) + ":" + nodes["unit"].astype(str)
     rows = nodes.astype(object).where(nodes.notna(), None).assign(id=ids)
-    links = pyramid.links
-    links = pd.DataFrame(
-        {
-            "source": links["level"].astype(str) + ":" + links["parent"].astype(str),
-            "target": (links["level"] + 1).astype(str) + ":" + links["child"].astype(str),
-            "strength": links["strength"].astype(float),
-        }
-    )
-    graph = {"directed": True, "nodes": rows.to_dict("records"), "links": links.to_dict("records")}
+    links = [
+        {"source": f"{level}:{parent}", "target": f"{level + 1}:{child}", "strength": float(strength)}
+        for level, parent, child, strength in pyramid.links.itertuples(index=False)
+    ]
+    graph = {"directed": True, "nodes": rows.to_dict("records"), "links": links}
     write_text(folder / NODE_LINK, json.dumps(graph, allow_nan=False))
 
 
 def write_pictures(
     folder: Path,
+    explainer: Explainer,
     pyramid: Pyramid,
-    blank: Pyramid,
     frames: NDArray[np.uint8],
     summary: dict,
-    classes: KernelClasses | None,
     kernels: int,
     video: str,
 ) -> None:
     """Draw the saliency tubes of every level and of its most important kernels, and write the HTML page.
 
-    Parameters
-    ----------
-    blank
-        The same pyramid with the feature maps of a uniform clip.
-    frames
-        The clip as the network sees it, (T, H, W, 3).
-    kernels
-        Number of kernels drawn per level.
-    video
-        Format of the tube videos: mp4, gif or none.
+    `frames`: the clip as the network sees it, (T, H, W, 3). `kernels`: number of kernels drawn per level.
+    `video`: format of the tube videos, mp4, gif or none.
     """
-    nodes = pyramid.nodes if classes is None else classes.of(pyramid.nodes)
+    blank = explainer.blank(pyramid)
+    nodes = pyramid.nodes if explainer.classes is None else explainer.classes.of(pyramid.nodes)
     ranked = nodes.sort_values(["level", "importance"], ascending=[True, False], kind="stable")
     shown = ranked.groupby("level").head(kernels)
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = [  # file, tube, the uniform clip's tube, title
-        (
-            f"levels/level_{level}",
-            level_map(pyramid, level),
-            level_map(blank, level),
-            f"{name}: level {level}",
-        )
-        for level in range(1, len(pyramid.steps) + 1)
-    ]
+    jobs = []  # file, tube, the uniform clip's tube, title
+    for level in range(1, len(pyramid.steps) + 1):
+        tubes = level_map(pyramid, level), level_map(blank, level)
+        jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
     for row in shown[shown["level"] > 0].itertuples():
+        tubes = tube_map(pyramid, row.level, row.unit), tube_map(blank, row.level, row.unit)
         title = f"{name}: {row.layer}, kernel {row.channel}"
-        path = f"kernels/level_{row.level}_kernel_{row.unit}"
-        kernel = (row.level, row.unit)
-        jobs.append((path, tube_map(pyramid, *kernel), tube_map(blank, *kernel), title))
+        jobs.append((f"kernels/level_{row.level}_kernel_{row.unit}", *tubes, title))
     for path, tube, blank_tube, title in tqdm(jobs, desc="draw", unit="tube", delay=2):
         draw_tube(folder / path, tube, blank_tube, frames, title, video)
     page = folder / "pyramid.html"
@@ -180,15 +153,11 @@ def page_title(summary: dict) -> str:
 def facts(summary: dict) -> list[str]:
     """Return the prediction, the options and the profile of a pyramid as sentences."""
     first, last = min(summary["frames"]), max(summary["frames"])
-    lines = [
-        f"The network predicts {summary['prediction_class']} ({summary['prediction_probability']:.3f})"
-        + (
-            f"; {summary['class']}: {summary['probability']:.3f}"
-            if summary["label"] != summary["prediction"]
-            else ""
-        )
-        + f". Frames {first} to {last}, theta {summary['theta']:g}, rules {summary['rules']}.",
-    ]
+    prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
+    if summary["label"] != summary["prediction"]:
+        prediction += f"; {summary['class']}: {summary['probability']:.3f}"
+    options = f"theta {summary['theta']:g}, rules {summary['rules']}"
+    lines = [f"The network predicts {prediction}. Frames {first} to {last}, {options}."]
     if summary["profile"]:
         lines.append(
             f"Classes of kernels come from the profile {summary['profile']}; kernels whose channel does not "
@@ -213,12 +182,8 @@ def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boo
     """Write the classes of the selected kernels by clip and over all clips; print the classes' shares."""
     table = class_shares(counts, classes, n_boot, seed)
     first = ["clip", "cluster", "label"]
-    for name, content in (
-        ("kernel_counts.csv", counts[first + [c for c in counts if c not in first]]),
-        ("kernel_classes.csv", table),
-    ):
-        with atomic_path(root / name) as temporary:
-            content.to_csv(temporary, index=False)
+    write_table(root / "kernel_counts.csv", counts[first + [c for c in counts if c not in first]])
+    write_table(root / "kernel_classes.csv", table)
     print(f"\nselected kernels by class, from the profile {classes.origin} (%)")
     print("in brackets: 95 % intervals over videos; after the slash: share among all kernels of the stage\n")
     print(format_shares(table) if len(table) else "no selected kernel is a channel of a profiled stage")

@@ -1,7 +1,5 @@
 """A network with the options of its explanation; it makes the class feature pyramids of many clips."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +14,7 @@ from static_dynamic.analysis.explain.class_names import class_names, find_label,
 from static_dynamic.analysis.explain.explained_clips import ShownClip, pictures_of
 from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
 from static_dynamic.analysis.explain.kernel_classes import KernelClasses, read_kernel_classes
-from static_dynamic.analysis.explain.pyramid_rules import RULES, check_depth, count_classes, count_levels
+from static_dynamic.analysis.explain.pyramid_rules import RULES, check_depth, count_classes_and_levels
 from static_dynamic.analysis.run.setup import build_network
 from static_dynamic.device import choose_device
 from static_dynamic.files import sha256
@@ -61,14 +59,9 @@ class Explainer:
             "profile": self.classes.origin if self.classes else None,
         }
         if not summary["kernels"][0]:
-            log.warning(
-                "%s: no feature of class %s reaches theta=%g; the strongest has %.3f: "
-                "give a smaller cfp.theta",
-                clip.clip.id,
-                self.name(pyramid.label),
-                pyramid.theta,
-                pyramid.clip.class_scores[:, pyramid.label].max(),
-            )
+            strongest = pyramid.clip.class_scores[:, pyramid.label].max()
+            message = "%s: no feature of class %s reaches theta=%g; the strongest has %.3f: give a smaller %s"
+            log.warning(message, clip.clip.id, summary["class"], pyramid.theta, strongest, "cfp.theta")
         return pyramid, pictures_of(video, spec), summary
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
@@ -83,21 +76,16 @@ class Explainer:
 
 
 def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
-    """Build the network and check the class, the options and the profile before any forward pass.
-
-    Raises
-    ------
-    UserError
-        The network has no 3D convolutions, no such class or no such depth, or the profile is of another
-        network.
-    """
+    """Build the network and check the class, the options and the profile before any forward pass."""
     net, weights = build_network(cfg)
     path = None
     if options["rules"] == "corrected" or cfg.task.profile:
         path = trace_path(net, net.example_input(partial(torch.empty, device="meta")))
-    classes = count_classes(net, options["rules"], path)
-    check_depth(options["depth"], count_levels(net, options["rules"], path))
-    asset = cfg.model.get("pretrained") if weights and used_pretrained(cfg) else None
+    own_path = path if options["rules"] == "corrected" else None
+    classes, levels = count_classes_and_levels(net, own_path)
+    check_depth(options["depth"], levels)
+    pretrained = weights and (cfg.checkpoint or cfg.model.checkpoint) == "pretrained"
+    asset = cfg.model.get("pretrained") if pretrained else None
     names = class_names(cfg.task.names, classes) if cfg.task.names else names_of_weights(asset, classes)
     label = find_label(cfg.task.label, names)
     if label is not None:
@@ -108,10 +96,4 @@ def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
         identity = {"model": model, "weights_sha256": sha256(weights) if weights else None, "seed": cfg.seed}
         profiled = read_kernel_classes(cfg.task.profile, net, path, identity)
     net.to(choose_device(cfg.device))
-    own_path = path if options["rules"] == "corrected" else None
     return Explainer(net, cfg.model.name, label, names, options, own_path, profiled)
-
-
-def used_pretrained(cfg: DictConfig) -> bool:
-    """Return whether the configuration asks for the pretrained weights of the model."""
-    return (cfg.checkpoint or cfg.model.checkpoint) == "pretrained"

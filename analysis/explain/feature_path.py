@@ -8,8 +8,6 @@ provenance of its larger factor, which is the feature maps and not the gate. Pro
 that mix channels in other ways, such as attention.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -82,15 +80,12 @@ class FeaturePath:
     classifier: str
     taps: dict[str, MapTap]
     outputs: dict[str, list[tuple[Segment, ...]]]  # module -> provenance of each tensor that it returns
-    levels: list[list[str]] = field(init=False)
-
-    def __post_init__(self):
-        self.levels = [[self.classifier]]
+    levels: list[list[str]] = field(init=False, default_factory=list)  # the levels computed so far
 
     def level(self, number: int) -> list[str]:
         """Return the layers of a level; level 0 is the classifier, levels beyond the input are empty."""
         while len(self.levels) <= number:
-            self.levels.append(self._below(self.levels[-1]))
+            self.levels.append(self._below(self.levels[-1]) if self.levels else [self.classifier])
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
@@ -107,9 +102,8 @@ class FeaturePath:
     def depth(self) -> int:
         """Number of levels of features."""
         number = 0
-        while self.level(number + 1) and number < len(
-            self.layers
-        ):  # a module that is called twice makes a loop
+        # A module that is called twice makes a loop, so the number of layers is the limit.
+        while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
 
@@ -121,24 +115,15 @@ class FeaturePath:
 
     def _waiting(self, names: list[str]) -> set[str]:
         """Return the layers that wait for a parallel layer, which another layer of `names` reads."""
-        parallel = {
-            self.layers[source].inputs: name for name in names for source in self.layers[name].sources
-        }
+        parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
 
 def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
     """Trace the layers behind the classifier of `net`, without computing any activation.
 
-    Parameters
-    ----------
-    inputs
-        What ``net.prepare`` returns; only shapes matter, so meta tensors will do.
-
-    Raises
-    ------
-    UserError
-        The classifier does not read feature maps of 3D convolutions.
+    `inputs`: what ``net.prepare`` returns, or meta tensors of the same shapes. Raises UserError if the
+    classifier does not read feature maps of 3D convolutions.
     """
     with ExitStack() as stack:
         tracer = _Tracer()
@@ -201,14 +186,10 @@ class _Tracer(TorchDispatchMode):
                 start = 0
                 for source, first, end in self.segments(x, 1):
                     layer = self.layers.get(source or "")
-                    if (
-                        source
-                        and layer
-                        and (first, end) == (0, layer.rows)
-                        and layer.size == tuple(x.shape[2:])
-                    ):
+                    same_size = layer is not None and layer.size == tuple(x.shape[2:])
+                    if layer and same_size and (first, end) == (0, layer.rows):
                         select = None if isinstance(output, Tensor) else i
-                        self.taps[source] = MapTap(name, self.calls[name], select, start)
+                        self.taps[layer.name] = MapTap(name, self.calls[name], select, start)
                     start += end - first
 
         return after
@@ -221,9 +202,8 @@ class _Tracer(TorchDispatchMode):
             # Of two factors or terms, the larger one comes first; among equally large ones the deeper one.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
-                found = next(
-                    filter(None, (self._follow(name, args, source, x, i) for source in sources)), None
-                )
+                followed = (self._follow(name, args, source, x, i) for source in sources)
+                found = next(filter(None, followed), None)
                 if found:
                     self.known[id(x)] = (x, *found)
                     if name == "constant_pad_nd":

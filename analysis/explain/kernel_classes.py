@@ -6,8 +6,6 @@ the concatenation. If the stage adds a shortcut, the unit is the sum, which is w
 kernel. Other kernels, inside of blocks, were not measured and have no class.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,14 +28,10 @@ SAME = ("family", "args", "num_classes", "init")
 
 @dataclass(frozen=True)
 class KernelClasses:
-    """Classes of a network's kernels from a profile.
+    """Classes of a network's kernels from a profile."""
 
-    ``units`` has one row per kernel that has a class: layer, channel, stage, unit, class. ``origin`` is the
-    name of the profile's run.
-    """
-
-    units: pd.DataFrame
-    origin: str
+    units: pd.DataFrame  # one row per kernel that has a class: layer, channel, stage, unit, class
+    origin: str  # name of the profile's run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
         """Add the columns stage and class to a table of kernels; both are missing for unprofiled kernels."""
@@ -49,17 +43,9 @@ def read_kernel_classes(
 ) -> KernelClasses:
     """Read the classes of the kernels of `net` from the folder of a finished run of ``task=profile``.
 
-    Parameters
-    ----------
-    identity
-        The network that the run must have profiled: ``model`` (its configuration), ``weights_sha256``,
-        ``seed``.
-
-    Raises
-    ------
-    UserError
-        The folder holds no finished run, the run is of another network, or no profiled stage ends in a
-        convolution.
+    `identity`: the network that the run must have profiled, as ``model`` (its configuration),
+    ``weights_sha256`` and ``seed``. Raises UserError if the folder holds no finished run, if the run is of
+    another network, or if no profiled stage ends in a convolution.
     """
     folder = Path(folder)
     require_same_network(folder, read_manifest(folder)["identity"], identity)
@@ -78,10 +64,10 @@ def read_kernel_classes(
 def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
     """Raise UserError if the profile is of another network or of other weights."""
     differing = [key for key in SAME if profiled["model"].get(key) != explained["model"].get(key)]
-    if not differing and profiled["weights_sha256"] != explained["weights_sha256"]:
-        differing = ["weights"]
-    if not differing and explained["weights_sha256"] is None and profiled["seed"] != explained["seed"]:
-        differing = ["seed of the random weights"]
+    if profiled["weights_sha256"] != explained["weights_sha256"]:
+        differing.append("weights")
+    elif explained["weights_sha256"] is None and profiled["seed"] != explained["seed"]:
+        differing.append("seed of the random weights")
     if differing:
         raise UserError(
             f"task.profile={folder} is of another network ({profiled['model']['name']}; its {differing[0]} "
@@ -100,11 +86,9 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
                 break  # the first unit of the next tap is unknown
             for layer, start, end in segments:
                 if layer is not None:
-                    unit = first + np.arange(end - start)
-                    channel = start + np.arange(end - start)
-                    rows.append(
-                        pd.DataFrame({"layer": layer, "channel": channel, "stage": name, "unit": unit})
-                    )
+                    number = np.arange(end - start)
+                    unit = {"layer": layer, "channel": start + number, "stage": name, "unit": first + number}
+                    rows.append(pd.DataFrame(unit))
                 first += end - start
     columns = ["layer", "channel", "stage", "unit"]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
@@ -133,18 +117,12 @@ def class_shares(
 ) -> pd.DataFrame:
     """Estimate the shares of the classes among the kernels that many clips selected.
 
-    Parameters
-    ----------
-    counts
-        Rows of `count_kernels` of every clip, with the columns ``clip``, ``cluster`` and ``label``.
+    `counts`: rows of `count_kernels` of every clip, with the columns ``clip``, ``cluster`` and ``label``.
 
-    Returns
-    -------
-    pandas.DataFrame
-        One row per label (and ``all``), level and stage: clips, clusters, kernels (counted once per clip).
-        For each class: ``share_CLASS`` with bounds ``_low`` and ``_high`` of an interval over videos, and
-        ``stage_share_CLASS``, the share among all kernels of the stage, which is the expected share of a
-        random selection.
+    Returns one row per label (and ``all``), level and stage: number of clips, clusters and kernels (counted
+    once per clip). Each class has the columns ``share_CLASS``, with the bounds ``_low`` and ``_high`` of an
+    interval over videos, and ``stage_share_CLASS``, the share among all kernels of the stage, which is the
+    expected share of a random selection.
     """
     known = counts[counts["stage"] != ""]
     rows = []
@@ -156,12 +134,13 @@ def class_shares(
             np.add.at(sums, part["_cluster"].to_numpy(), part[list(UNIT_CLASSES)].to_numpy(float))
             about = {"label": label, "level": depth, "stage": stage, "clips": part["clip"].nunique()}
             about |= {"clusters": part["cluster"].nunique(), "kernels": int(sums.sum())}
-            rows.append(about | shares_of(sums, weights, stage_shares(classes, stage), level))
+            of_stage = classes.units.loc[classes.units["stage"] == stage, "class"]
+            rows.append(about | shares_of(sums, weights, of_stage, level))
     return pd.DataFrame(rows)
 
 
-def shares_of(sums: NDArray, weights: NDArray, of_stage: NDArray, level: float) -> dict[str, float]:
-    """Return shares with intervals from the counts per cluster `sums`, (clusters, classes)."""
+def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
+    """Return the classes' shares in the counts `sums`, (clusters, classes), and in the whole stage."""
     with np.errstate(invalid="ignore"):
         point = sums.sum(0) / sums.sum()
         resampled = weights @ sums
@@ -171,11 +150,5 @@ def shares_of(sums: NDArray, weights: NDArray, of_stage: NDArray, level: float) 
     row: dict[str, float] = {}
     for k, name in enumerate(UNIT_CLASSES):
         row |= {f"share_{name}": point[k], f"share_{name}_low": low[k], f"share_{name}_high": high[k]}
-        row[f"stage_share_{name}"] = of_stage[k]
+        row[f"stage_share_{name}"] = (of_stage == name).mean()
     return row
-
-
-def stage_shares(classes: KernelClasses, stage: str) -> NDArray:
-    """Return the shares of the classes among all kernels of a stage."""
-    own = classes.units.loc[classes.units["stage"] == stage, "class"]
-    return np.array([(own == name).mean() for name in UNIT_CLASSES])

@@ -4,11 +4,8 @@ Levels are columns, kernels are nodes, and the width of a link shows its strengt
 tube of the kernel under the pointer.
 """
 
-from __future__ import annotations
-
 import base64
 import html
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -17,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.tubes import HEAT_COLOURS, scaled, tube_map
+from static_dynamic.analysis.show.encoding import jpeg_uri
 from static_dynamic.analysis.show.figures import COLOURS
 from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
-# Largest number of frames of a tube, and of cells per side of a map; quality of the JPEG frames.
-FRAMES, CELLS, JPEG_QUALITY = 16, 28, 80
+# Largest number of frames of a tube, and of cells per side of a feature map.
+FRAMES, CELLS = 16, 28
 # Colours of layers, used in turn if there is no profile with classes of kernels.
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
@@ -42,24 +39,14 @@ def write_page(
     title: str,
     facts: Sequence[str],
 ) -> None:
-    """Write the page.
+    """Write the page of a pyramid; `blank` is the same pyramid with the feature maps of a uniform clip.
 
-    Parameters
-    ----------
-    blank
-        The same pyramid with the feature maps of a uniform clip.
-    nodes
-        Table of all kernels: ``Pyramid.nodes``.
-    shown
-        Rows of `nodes` to draw; with a profile, the table has the columns ``stage`` and ``class``.
-    frames
-        The clip, (T, H, W, 3).
-    facts
-        Lines below the title.
+    `nodes`: table of all kernels, with the columns ``stage`` and ``class`` if there is a profile. `shown`:
+    rows of `nodes` to draw. `frames`: the clip, (T, H, W, 3). `facts`: lines below the title.
     """
     chosen = evenly_spaced(FRAMES, len(frames))
     content = {
-        "frames": [_jpeg(frames[t]) for t in chosen],
+        "frames": [jpeg_uri(frames[t]) for t in chosen],
         "size": frames.shape[1:3],
         "levels": level_heads(pyramid, nodes, shown),
         "nodes": [_node(pyramid, blank, row, chosen / len(frames)) for row in shown.to_dict("records")],
@@ -131,10 +118,3 @@ def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
         "shape": heat.shape,
         "map": base64.b64encode((heat * 255).round().astype(np.uint8).tobytes()).decode(),
     }
-
-
-def _jpeg(frame: NDArray[np.uint8]) -> str:
-    """Return a frame as a ``data:`` URI."""
-    data = io.BytesIO()
-    Image.fromarray(frame).save(data, "JPEG", quality=JPEG_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(data.getvalue()).decode()}"

@@ -21,11 +21,10 @@ the kernel has no children.
 * feature maps are taken from the layer before the one whose channel numbers select them.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from itertools import count
+from typing import Self
 
 import numpy as np
 import torch
@@ -56,13 +55,7 @@ def class_scores(weight: Tensor) -> NDArray:
 
 
 def clip_size(inputs) -> tuple[int, int, int]:
-    """Return frames, height and width of the clip; with several pathways, those of the one with most frames.
-
-    Raises
-    ------
-    UserError
-        The batch holds more than one clip.
-    """
+    """Return (frames, height, width) of a clip in its longest pathway; raise UserError for several clips."""
     clips = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
     if any(x.shape[0] != 1 for x in clips):
         raise UserError(f"a class feature pyramid needs one clip; this batch has {clips[0].shape[0]}")
@@ -77,13 +70,7 @@ def check_depth(depth: int, limit: int) -> None:
 
 
 def original_lists(net: VideoNetwork) -> tuple[list[tuple], list[tuple]]:
-    """Return the lists of convolutions and of activations that a network of the original program returns.
-
-    Raises
-    ------
-    UserError
-        The network is none of the original program's networks.
-    """
+    """Return the lists of convolutions and of activations that a network of the original program returns."""
     lists = getattr(net, "original_lists", None)
     if lists is None:
         raise UserError(
@@ -100,20 +87,12 @@ def weight_of(net: VideoNetwork, name: str) -> Tensor:
     return weight
 
 
-def count_classes(net: VideoNetwork, rules: str, path: FeaturePath | None) -> int:
-    """Return the number of classes; only the corrected rules need `path`."""
-    if rules == "corrected":
-        assert path is not None
-        return len(weight_of(net, path.classifier))
-    return len(weight_of(net, original_lists(net)[0][-1][0]))
-
-
-def count_levels(net: VideoNetwork, rules: str, path: FeaturePath | None) -> int:
-    """Return the largest depth of a pyramid; only the corrected rules need `path`."""
-    if rules == "corrected":
-        assert path is not None
-        return path.depth
-    return len(original_lists(net)[1]) - 1  # the last entry belongs to the classifier
+def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tuple[int, int]:
+    """Return the number of classes and the largest depth of a pyramid; `path` None: by the original rules."""
+    if path:
+        return len(weight_of(net, path.classifier)), path.depth
+    kernels, taps = original_lists(net)
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last entry belongs to the classifier
 
 
 class Corrected:
@@ -126,9 +105,8 @@ class Corrected:
         check_depth(depth, self.path.depth)
         self.class_scores = class_scores(weight_of(net, self.path.classifier))
         self.inputs: dict[str, Tensor] = {}  # layer -> its input, (C, T, H, W)
-        self.maps: dict[
-            str, Tensor
-        ] = {}  # layer -> its feature maps as later layers read them, (rows, T, H, W)
+        # layer -> its feature maps as later layers read them, (rows, T, H, W)
+        self.maps: dict[str, Tensor] = {}
         waiting = {n for level in range(1, depth) for n in self.path.waiting(level)}
         readers = {n for level in range(1, depth) for n in self.path.level(level)}
         with ExitStack() as stack:
@@ -185,20 +163,19 @@ class Corrected:
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
         """Link the kernels `units` of a level to their children in the next level."""
-        return concatenated(self._step(level, *layer, theta) for layer in self._by_layer(level, units))
-
-    def _by_layer(self, level: int, units: NDArray) -> Iterator[tuple[str, NDArray]]:
-        """Yield each layer of a level with the output channels that belong to `units`."""
+        links = []
         for name, start in self.path.offsets(level).items():
             rows = units[(units >= start) & (units < start + self.path.layers[name].rows)] - start
             if len(rows):
-                yield name, rows
+                parent, child, strength = self._step(level, name, rows, theta)
+                links.append((parent + start, child, strength))
+        return concatenated(links)
 
     def _step(self, level: int, name: str, rows: NDArray, theta: float) -> Links:
         """Link the output channels `rows` of one layer to their children."""
-        start, sources = self.path.offsets(level)[name], self.sources[level][name]
+        sources = self.sources[level][name]
         if name in self.path.waiting(level):
-            return rows + start, sources[rows], np.ones(len(rows), np.float32)
+            return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
         kernels = self.kernels[name][rows]  # (R, inputs of one group)
@@ -209,7 +186,7 @@ class Corrected:
         row, channel = np.nonzero(scores >= theta)
         child = sources[group[row] * width + channel]
         known = child >= 0
-        return rows[row[known]] + start, child[known], scores[row, channel][known]
+        return rows[row[known]], child[known], scores[row, channel][known]
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
         """Return the layer and the output channel of each of the kernels `units` of a level."""
@@ -222,7 +199,7 @@ class Corrected:
         """Sum the feature maps of a kernel's children as the kernel reads them: (T, H, W)."""
         if level == 0:  # the classifier reads pooled features, so their maps are taken before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
-            return largest_first(maps, self.size)
+            return sum_resized(maps, self.size)
         (name,), row = self.name(level, np.array([unit]))
         if name in self.path.waiting(level):
             return self.maps[name][int(row[0])]
@@ -243,36 +220,21 @@ def normalised(products: NDArray) -> NDArray:
     return np.divide(products - low, high - low, out=equal, where=high > low)
 
 
-def largest_first(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
-    """Sum feature maps (T, H, W) after resizing them to the largest; zeros of shape `size` if there are none.
-
-    The two pathways of SlowFast have feature maps of different sizes.
-    """
+def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
+    """Sum feature maps (T, H, W), resized to the largest, as SlowFast's pathways differ; zeros if none."""
     if not maps:
         return torch.zeros(size)
     shape = [max(sides) for sides in zip(*(m.shape for m in maps), strict=True)]
-    resized = [
-        m if list(m.shape) == shape else torch.nn.functional.interpolate(m[None, None], shape)[0, 0]
-        for m in maps
-    ]
+    resized = [nn.functional.interpolate(m[None, None], shape)[0, 0] for m in maps]
     return torch.stack(resized).sum(dim=0)
 
 
 class Original:
     """The lists that the original's networks return for a clip, and the back-step by the original's rules.
 
-    The entries of the lists go from the input to the classifier, whose own entry is left out.
-
-    Parameters
-    ----------
-    kernels
-        For each entry, the weights of its parallel convolutions.
-    activations
-        For each entry, the activations (C, T, H, W).
-    names
-        For each entry, the names of its convolutions.
-    classifier
-        Weights of the classifier, (classes, features, ...).
+    The entries of the lists go from the input to the classifier, whose own entry is left out. Each entry has
+    the weights `kernels` of its parallel convolutions, their `names`, and the `activations` (C, T, H, W). The
+    weights of the `classifier` are (classes, features, ...).
     """
 
     def __init__(
@@ -290,7 +252,7 @@ class Original:
         self.class_scores = class_scores(classifier)
 
     @classmethod
-    def read(cls, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None) -> Original:
+    def read(cls, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None) -> Self:
         """Run a network of the original program on a clip; `path` is not needed."""
         kernels, taps = original_lists(net)
         taps = taps[:-1]

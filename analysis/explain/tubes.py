@@ -8,12 +8,8 @@ kernel for a uniform clip in the mean colour. The factor exceeds 1 because the t
 not exactly equal. The colour scale ends at the 99.5th percentile of the cells.
 """
 
-from __future__ import annotations
-
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import cv2
 import matplotlib
 import numpy as np
@@ -24,6 +20,7 @@ from PIL import Image
 from scipy import ndimage
 
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
+from static_dynamic.analysis.show.encoding import video_writer
 from static_dynamic.analysis.show.figures import save
 from static_dynamic.files import atomic_path
 from static_dynamic.spacing import evenly_spaced
@@ -39,10 +36,7 @@ FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Return the heat of a tube (t, h, w) in [0, 1], minus the tube of a uniform clip.
-
-    The result is 0 everywhere if nothing is left or if the tube is not finite.
-    """
+    """Return the heat of a tube minus the uniform clip's, (t, h, w) in [0, 1]; 0 for NaN or inf."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)
@@ -58,10 +52,7 @@ def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Sum the feature maps of a level's kernels, each once per parent: (t, h, w).
-
-    If the layers of a level have feature maps of several sizes, all are resized to the largest.
-    """
+    """Sum the feature maps of a level's kernels, each once per parent, resized to the largest: (t, h, w)."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)
@@ -90,9 +81,7 @@ def overlay(frames: NDArray[np.uint8], heat: NDArray) -> NDArray[np.uint8]:
     return (frames * (1 - opacity) + colour * opacity).round().astype(np.uint8)
 
 
-def draw_tube(
-    path: Path, tube: NDArray, blank: NDArray, frames: NDArray[np.uint8], title: str, video: str
-) -> None:
+def draw_tube(path: Path, tube: NDArray, blank: NDArray, frames: NDArray, title: str, video: str) -> None:
     """Write one tube as ``path``.png (strip), _stack.png, .mp4 or .gif, and .npy (without any change)."""
     with atomic_path(path.with_name(f"{path.name}.npy")) as temporary:
         np.save(temporary, tube)
@@ -127,40 +116,27 @@ def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) 
     axes = figure.subplots()
     for k in reversed(range(len(chosen))):
         tilt = Affine2D().scale(0.6, ratio).skew_deg(0, -18).translate(0.42 * k, 0.04 * k)
-        image = axes.imshow(
-            shown[chosen[k]], extent=(0, 1, 0, 1), alpha=1.0 if k == main else 0.53, interpolation="bilinear"
-        )
+        alpha, linewidth = (1.0, 1.4) if k == main else (0.53, 0.5)
+        image = axes.imshow(shown[chosen[k]], extent=(0, 1, 0, 1), alpha=alpha, interpolation="bilinear")
         image.set_transform(tilt + axes.transData)
         corners = tilt.transform([(0, 0), (1, 0), (1, 1), (0, 1), (0, 0)])
-        axes.plot(*corners.T, color="black", linewidth=1.4 if k == main else 0.5)
+        axes.plot(*corners.T, color="black", linewidth=linewidth)
         x, y = tilt.transform((0.5, 0))
         axes.annotate(
             str(chosen[k]), (x, y), xytext=(0, -3), textcoords="offset points", ha="center", va="top"
         )
-    axes.set(
-        xlim=(-0.1, 0.42 * len(chosen) + 0.3),
-        ylim=(-0.45, ratio + 0.1 + 0.04 * len(chosen)),
-        title=title.replace("$", r"\$"),
-    )
+    axes.set(xlim=(-0.1, 0.42 * len(chosen) + 0.3), ylim=(-0.45, ratio + 0.1 + 0.04 * len(chosen)))
+    axes.set_title(title.replace("$", r"\$"))
     axes.set_aspect("equal")
     axes.axis("off")
     save(figure, path)
 
 
 def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) as an MP4 video."""
-    codec = next(name for name in ("libx264", "mpeg4") if name in av.codecs_available)
-    height, width = (
-        side - side % 2 for side in shown.shape[1:3]
-    )  # colour has half the resolution: sides are even
-    with atomic_path(path) as temporary, av.open(str(temporary), "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=Fraction(FRAMES_PER_SECOND))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.thread_count = 1
+    """Write frames (T, H, W, 3) as an MP4 video; one thread, so that equal frames give equal bytes."""
+    with atomic_path(path) as temporary, video_writer(temporary, FRAMES_PER_SECOND, threads="1") as write:
         for picture in shown:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+            write(picture)
 
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:

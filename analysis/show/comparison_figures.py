@@ -1,10 +1,7 @@
 """Figures that compare several runs: each curve has a colour and a marker of its own."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,47 +11,24 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import (
-    COLOURS,
-    SCORE_BINS,
-    draw_band,
-    label_colour,
-    new_panels,
-    save,
-)
+from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, draw_band, label_colour, new_panels
 from static_dynamic.analysis.show.text import value_and_bounds
-from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import split_stage
 
-FORMATS = ("png", "pdf", "svg")
-# Colours and markers of curves. The colours of the factors dynamic and static come last, to avoid confusion.
+# Colours and markers of curves, used in turn: 7 colours and 8 markers give 56 different pairs. The colours of
+# the factors dynamic and static come last, to avoid confusion.
 RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
-def draw_comparison(comparison: Comparison, folder: Path, form: str) -> None:
-    """Draw every figure for which a comparison has the numbers, and write it to ``NAME.<form>``."""
-    if form not in FORMATS:
-        raise UserError(f"task.formats: {form} is not one of {', '.join(FORMATS)}")
-    for name, draw in FIGURES.items():
-        figure = draw(comparison)
-        if figure is not None:
-            save(figure, folder / f"{name}.{form}")
-
-
-def styles_of(curves: list[str]) -> dict[str, dict]:
-    """Return colour and marker of each curve: 7 colours and 8 markers in turn give 56 different pairs."""
-    pairs = zip(curves, cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
-    return {curve: {"color": colour, "marker": marker} for curve, colour, marker in pairs}
-
-
-def curve_names(layers: pd.DataFrame) -> list[str]:
-    """Return the names of all curves, in order of appearance."""
-    return list(dict.fromkeys(layers["curve"]))
+def styles_of(curves: Iterable[str]) -> dict[str, dict]:
+    """Return colour and marker of each distinct curve, in order of first appearance."""
+    triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
+    return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return the places (stage names without the reading) of the curves in order; None if curves differ."""
+    """Return the places (stage names without the reading) of all curves, in order; None if they differ."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 
@@ -65,7 +39,7 @@ def curves(comparison: Comparison) -> Figure:
     shared = shared_places(layers)
     figure, panels = new_panels(2, 2, (10.5, 4.2))
     for axes, factor in zip(panels, MEASURED, strict=True):
-        for curve, style in styles_of(curve_names(layers)).items():
+        for curve, style in styles_of(layers["curve"]).items():
             part = layers[layers["curve"] == curve]
             x = np.arange(len(part)) if shared else part["depth"].to_numpy()
             draw_band(axes, x, value_and_bounds(part, f"score_{factor}"), label=curve, markersize=5, **style)
@@ -76,7 +50,7 @@ def curves(comparison: Comparison) -> Figure:
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(title=f"{factor} score")
     panels[0].set_ylabel("covariance of pairs / pooled variance")
-    add_legend(figure, panels[0])
+    add_legend(figure)
     return figure
 
 
@@ -85,7 +59,7 @@ def plane(comparison: Comparison) -> Figure:
     shown = comparison.layers[comparison.layers["shown"]]
     figure, panels = new_panels(2, 2, (9.5, 4.4))
     for axes, kind, scale, unit in zip(panels, ("share", "score"), (100, 1), (" (%)", ""), strict=True):
-        for curve, style in styles_of(curve_names(comparison.layers)).items():
+        for curve, style in styles_of(comparison.layers["curve"]).items():
             row = shown[shown["curve"] == curve]
             if not len(row):
                 continue
@@ -95,7 +69,7 @@ def plane(comparison: Comparison) -> Figure:
         axes.set(xlabel=f"static {kind}{unit}", ylabel=f"dynamic {kind}{unit}")
     panels[0].set_title("shares of dimensions")
     panels[1].set_title("scores")
-    add_legend(figure, panels[0])
+    add_legend(figure)
     return figure
 
 
@@ -110,7 +84,7 @@ def classes(comparison: Comparison) -> Figure:
     """Draw the units by class at the shown stage of each curve as stacked horizontal bars."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, (axes,) = new_panels(1, 1, (8.5, 1.4 + 0.5 * len(shown)))
-    names = [f"{row['curve']}, {row['stage']}" for _, row in shown.iterrows()]
+    names = shown["curve"] + ", " + shown["stage"]
     left = np.zeros(len(shown))
     for name in UNIT_CLASSES:
         width = shown[f"percent_{name}"].to_numpy()
@@ -129,7 +103,7 @@ def histograms(comparison: Comparison) -> Figure:
     figure, panels = new_panels(2, 2, (10.5, 4.0))
     units = comparison.units
     for axes, factor in zip(panels, MEASURED, strict=True):
-        for curve, style in styles_of(curve_names(comparison.layers)).items():
+        for curve, style in styles_of(comparison.layers["curve"]).items():
             scores = units.loc[units["curve"] == curve, f"score_{factor}"].dropna()
             if len(scores):
                 parts = 100 * np.histogram(scores.clip(-1, 1), SCORE_BINS)[0] / len(scores)
@@ -137,7 +111,7 @@ def histograms(comparison: Comparison) -> Figure:
         mark_threshold(axes, comparison)
         axes.set(xlabel=f"{factor} score of a unit")
     panels[0].set_ylabel("units (%)")
-    add_legend(figure, panels[0])
+    add_legend(figure)
     return figure
 
 
@@ -146,35 +120,33 @@ def sweep(comparison: Comparison) -> Figure:
     shown = UNIT_CLASSES[:4]
     figure, panels = new_panels(len(shown), len(shown), (11, 3.6), sharey=True)
     for axes, name in zip(panels, shown, strict=True):
-        for curve, style in styles_of(curve_names(comparison.layers)).items():
+        for curve, style in styles_of(comparison.layers["curve"]).items():
             part = comparison.sweep[comparison.sweep["curve"] == curve]
-            axes.plot(
-                part["threshold"], part[f"percent_{name}"], label=curve, markevery=5, markersize=4, **style
-            )
+            percent = part[f"percent_{name}"]
+            axes.plot(part["threshold"], percent, label=curve, markevery=5, markersize=4, **style)
         mark_threshold(axes, comparison)
         axes.set(title=name, xlabel="threshold", ylim=(0, 100))
     panels[0].set_ylabel("units (%)")
-    add_legend(figure, panels[0])
+    add_legend(figure)
     return figure
 
 
 def training(comparison: Comparison) -> Figure | None:
     """Draw the scores of the shown stages over training iterations; None without two known numbers."""
-    shown = comparison.layers[comparison.layers["shown"]].merge(
-        comparison.runs[["run", "network", "iterations"]]
-    )
+    runs = comparison.runs[["run", "network", "iterations"]]
+    shown = comparison.layers[comparison.layers["shown"]].merge(runs)
     shown = shown.dropna(subset="iterations").sort_values("iterations", kind="stable")
     if shown["iterations"].nunique() < 2:
         return None
     names = (shown["network"] + " " + shown["reading"] + " " + shown["stage"]).str.split().str.join(" ")
     figure, panels = new_panels(2, 2, (9.5, 4.0))
     for axes, factor in zip(panels, MEASURED, strict=True):
-        for curve, style in styles_of(list(dict.fromkeys(names))).items():
+        for curve, style in styles_of(names).items():
             part = shown[names == curve]
             x = part["iterations"].to_numpy(float)
             draw_band(axes, x, value_and_bounds(part, f"score_{factor}"), label=curve, **style)
         axes.set(title=f"{factor} score", xlabel="training iterations")
-    add_legend(figure, panels[0])
+    add_legend(figure)
     return figure
 
 
@@ -188,9 +160,9 @@ def mark_threshold(axes: Axes, comparison: Comparison) -> None:
     axes.axvline(comparison.layers["threshold"].iloc[0], color="black", linewidth=0.8, linestyle=":")
 
 
-def add_legend(figure: Figure, axes: Axes) -> None:
+def add_legend(figure: Figure) -> None:
     """Draw one legend for all panels above them, in as many columns as the width allows."""
-    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = figure.axes[0].get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=0)
     columns = max(1, min(len(labels), 110 // (longest + 6)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)

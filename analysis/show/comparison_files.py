@@ -1,15 +1,15 @@
 """The files of a comparison of runs: csv, Markdown, LaTeX and figures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.tables import write_table
-from static_dynamic.analysis.show import comparison_figures as figures
-from static_dynamic.analysis.show import comparison_latex as latex
-from static_dynamic.analysis.show import comparison_tables as tables
+from static_dynamic.analysis.show.comparison_figures import FIGURES
+from static_dynamic.analysis.show.comparison_latex import comparison_files
+from static_dynamic.analysis.show.comparison_tables import as_markdown
+from static_dynamic.analysis.show.figures import save
 from static_dynamic.files import write_text
 
 
@@ -17,8 +17,10 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
     """Write every table and figure of a comparison; equal comparisons give equal bytes."""
     for name in ("runs", "layers", "differences", "sweep"):
         write_table(folder / f"{name}.csv", getattr(comparison, name))
-    write_text(folder / "comparison.md", tables.as_markdown(comparison))
-    for name, text in latex.comparison_files(comparison).items():
+    write_text(folder / "comparison.md", as_markdown(comparison))
+    for name, text in comparison_files(comparison).items():
         write_text(folder / name, text)
-    for suffix in formats:
-        figures.draw_comparison(comparison, folder, suffix)
+    for suffix, (name, draw) in product(formats, FIGURES.items()):
+        figure = draw(comparison)
+        if figure is not None:  # None: the comparison lacks the numbers for this figure
+            save(figure, folder / f"{name}.{suffix}")

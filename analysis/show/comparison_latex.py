@@ -3,8 +3,6 @@
 The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 
@@ -13,15 +11,10 @@ import pandas as pd
 
 from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.comparison_figures import (
-    curve_names,
-    point_with_errors,
-    shared_places,
-    styles_of,
-)
+from static_dynamic.analysis.show.comparison_figures import point_with_errors, shared_places, styles_of
 from static_dynamic.analysis.show.comparison_tables import Grid, grids
 from static_dynamic.analysis.show.figures import COLOURS
-from static_dynamic.analysis.show.latex_text import escape
+from static_dynamic.analysis.show.text import escape_latex
 
 # Marker of matplotlib -> mark of pgfplots.
 MARKS = {
@@ -62,7 +55,7 @@ def table(grid: Grid) -> str:
     lines = [
         rf"\begin{{table}}[htbp]\centering\{size}",
         r"\setlength{\tabcolsep}{4pt}\setlength{\belowcaptionskip}{4pt}",
-        rf"\caption{{{escape(grid.caption)}}}",
+        rf"\caption{{{escape_latex(grid.caption)}}}",
         rf"\label{{tab:{grid.name}}}",
         rf"\begin{{tabular}}{{@{{}}{'l' * len(head)}@{{}}}}",
         r"\toprule",
@@ -83,7 +76,7 @@ def table(grid: Grid) -> str:
 def row(cells: Iterable[str], shrink: bool = False) -> str:
     """Return one line of a table; `shrink` sets intervals in a smaller font than their estimates."""
     interval = r"{\\scriptsize[\1]}" if shrink else r"[\1]"
-    escaped = (re.sub(r"\[(.*?)\]", interval, escape(cell)) for cell in cells)
+    escaped = (re.sub(r"\[(.*?)\]", interval, escape_latex(cell)) for cell in cells)
     return " & ".join(escaped) + r" \\"
 
 
@@ -91,14 +84,14 @@ def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]
     """Return a floating figure: definitions of its colours, a tikzpicture, a caption."""
     lines = [rf"\definecolor{{{key}}}{{HTML}}{{{value.lstrip('#')}}}" for key, value in colours.items()]
     lines += [r"\begin{figure}[htbp]\centering", r"\begin{tikzpicture}", *body, r"\end{tikzpicture}"]
-    lines += [rf"\caption{{{escape(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""]
+    lines += [rf"\caption{{{escape_latex(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""]
     return "\n".join(lines)
 
 
 def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
     """Return the colours by LaTeX name, and the pgfplots options of each curve."""
     colours, options = {}, {}
-    for k, (curve, style) in enumerate(styles_of(curve_names(layers)).items()):
+    for k, (curve, style) in enumerate(styles_of(layers["curve"]).items()):
         name = f"run{chr(ord('a') + k % 26)}{k // 26 or ''}"
         colours[name] = style["color"]
         options[curve] = f"{name}, mark={MARKS[style['marker']]}"
@@ -110,14 +103,14 @@ def curves(comparison: Comparison) -> str:
     layers = comparison.layers
     colours, options = styles(layers)
     shared = shared_places(layers)
-    ticks = [f"xtick={{{','.join(map(str, range(len(shared))))}}}"] if shared else ["xlabel={relative depth}"]
+    ticks = "xlabel={relative depth}"
     if shared:
-        ticks += [
-            f"xticklabels={{{','.join(map(escape, shared))}}}",
-            "xticklabel style={rotate=45, anchor=east}",
-        ]
-    body = [rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.5cm}}, {PANEL},"]
-    body.append(f"  {', '.join(ticks)}]")
+        positions, names = ",".join(map(str, range(len(shared)))), ",".join(map(escape_latex, shared))
+        ticks = f"xtick={{{positions}}}, xticklabels={{{names}}}, xticklabel style={{rotate=45, anchor=east}}"
+    body = [
+        rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.5cm}}, {PANEL},",
+        f"  {ticks}]",
+    ]
     for factor in MEASURED:
         body.append(rf"\nextgroupplot[title={{{factor} score}}, legend to name=legend{factor}, {LEGEND}]")
         for k, (curve, option) in enumerate(options.items()):
@@ -127,14 +120,13 @@ def curves(comparison: Comparison) -> str:
             colour = option.partition(",")[0]
             for end in ("low", "high"):
                 points = coordinates(x, part[f"score_{factor}_{end}"])
-                body.append(
-                    rf"\addplot[draw=none, forget plot, name path={name}{end}] coordinates {{{points}}};"
-                )
+                hidden = f"draw=none, forget plot, name path={name}{end}"
+                body.append(rf"\addplot[{hidden}] coordinates {{{points}}};")
             if part[f"score_{factor}_low"].notna().all():
                 between = f"fill between[of={name}low and {name}high]"
                 body.append(rf"\addplot[{colour}, opacity=0.2, forget plot] {between};")
             body.append(rf"\addplot[{option}] coordinates {{{coordinates(x, part[f'score_{factor}'])}}};")
-            body.append(rf"\addlegendentry{{{escape(curve)}}}")
+            body.append(rf"\addlegendentry{{{escape_latex(curve)}}}")
     body += [r"\end{groupplot}", below(f"legend{MEASURED[0]}")]
     return figure("curves", "Scores over depth; bands: 95 % intervals over videos.", body, colours)
 
@@ -157,20 +149,20 @@ def plane(comparison: Comparison) -> str:
                     rf"y explicit] coordinates {{({x:.4f},{y:.4f}) += ({right:.4f},{up:.4f}) "
                     rf"-= ({left:.4f},{down:.4f})}};"
                 )
-                body.append(rf"\addlegendentry{{{escape(curve)}}}")
+                body.append(rf"\addlegendentry{{{escape_latex(curve)}}}")
     body += [r"\end{groupplot}", below("legendshare")]
     stages = ", ".join(dict.fromkeys(shown["stage"]))
-    return figure(
-        "plane", f"The static-dynamic plane ({stages}); bars: 95 % intervals over videos.", body, colours
-    )
+    caption = f"The static-dynamic plane ({stages}); bars: 95 % intervals over videos."
+    return figure("plane", caption, body, colours)
 
 
 def classes(comparison: Comparison) -> str:
     """Return stacked bars of the units by class at the shown stage of each curve."""
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
-    longest = max(len(r["curve"]) + len(r["stage"]) for _, r in shown.iterrows())
+    labels = shown["curve"] + ", " + shown["stage"]
+    longest = labels.str.len().max() - len(", ")
     width = max(0.3, 0.9 - 0.0105 * longest)  # part of the page width that long names leave
-    names = ",".join(f"{{{escape(r['curve'])}, {escape(r['stage'])}}}" for _, r in shown.iterrows())
+    names = ",".join(f"{{{escape_latex(label)}}}" for label in labels)
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",
         rf"  height={2.4 + 0.8 * len(shown):.1f}cm, y dir=reverse, enlarge y limits={{abs=0.6}},",
@@ -180,10 +172,8 @@ def classes(comparison: Comparison) -> str:
     ]
     for name in UNIT_CLASSES:
         points = " ".join(f"({x:.2f},{k})" for k, x in enumerate(shown[f"percent_{name}"]))
-        body += [
-            rf"\addplot[fill=unit{name}, draw=none] coordinates {{{points}}};",
-            rf"\addlegendentry{{{name}}}",
-        ]
+        body.append(rf"\addplot[fill=unit{name}, draw=none] coordinates {{{points}}};")
+        body.append(rf"\addlegendentry{{{name}}}")
     body.append(r"\end{axis}")
     colours = {f"unit{name}": COLOURS[name] for name in UNIT_CLASSES}
     caption = f"Units by class (threshold {shown['threshold'].iloc[0]:g})."

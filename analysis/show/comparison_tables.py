@@ -1,7 +1,5 @@
 """Tables of a comparison of runs, as text for a terminal and as Markdown (LaTeX: `comparison_latex`)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,16 +28,10 @@ class Grid:
 
 
 def grids(comparison: Comparison) -> list[Grid]:
-    """Return the tables of a comparison: runs, scores, classes of units, and differences if there are any.
-
-    There are no differences if only one run has the requested stage.
-    """
-    tables = [
-        grid_of_runs(comparison.runs),
-        grid_of_scores(comparison.layers),
-        grid_of_classes(comparison.layers),
-    ]
-    return tables + ([grid_of_differences(comparison.differences)] if len(comparison.differences) else [])
+    """Return the tables of a comparison; differences only if two runs have the requested stage."""
+    layers, differences = comparison.layers, comparison.differences
+    tables = [grid_of_runs(comparison.runs), grid_of_scores(layers), grid_of_classes(layers)]
+    return tables + ([grid_of_differences(differences)] if len(differences) else [])
 
 
 def grid_of_runs(runs: pd.DataFrame) -> Grid:
@@ -47,25 +39,27 @@ def grid_of_runs(runs: pd.DataFrame) -> Grid:
     columns = ["run", "weights", "iterations", "data", "styles", "pairs", "videos", "clips", "seeds"]
     unknown = runs["iterations"].isna().all()
     shown = runs[[c for c in columns if not (c == "iterations" and unknown)]]
-    return Grid(
-        "runs", "The runs.", shown.astype(object).where(shown.notna(), "-").astype(str).to_dict("records")
-    )
+    cells = shown.astype(object).where(shown.notna(), "-").astype(str)
+    return Grid("runs", "The runs.", cells.to_dict("records"))
 
 
 def grid_of_scores(layers: pd.DataFrame) -> Grid:
     """Return scores and shares with intervals, one row per stage and run, sorted by stage."""
-    rows = []
-    for _, row in by_stage(layers).iterrows():
-        cells = {
-            heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()
-        }
-        rows.append({"stage": row["stage"], "run": row["run"], **cells})
+    rows = [
+        {"stage": row["stage"], "run": row["run"], **shown_cells(row)}
+        for _, row in by_stage(layers).iterrows()
+    ]
     averaged = " Values are means over the seeds of a run." if (layers["seeds"] > 1).any() else ""
     caption = (
         "Scores (covariance of the activations of the two members of a pair, divided by the pooled variance) "
         f"and shares of dimensions, with 95 % intervals from a bootstrap over videos.{averaged}"
     )
     return Grid("scores", caption, rows)
+
+
+def shown_cells(row: pd.Series) -> dict[str, str]:
+    """Return the measures of one row with their intervals: heading -> text."""
+    return {heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()}
 
 
 def grid_of_classes(layers: pd.DataFrame) -> Grid:
@@ -75,11 +69,8 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
         cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
         rows.append({"stage": row["stage"], "run": row["run"], "units": str(row["units"]), **cells})
     threshold = layers["threshold"].iloc[0]
-    return Grid(
-        "classes",
-        f"Units by class: a unit encodes a factor if its correlation exceeds {threshold:g}.",
-        rows,
-    )
+    caption = f"Units by class: a unit encodes a factor if its correlation exceeds {threshold:g}."
+    return Grid("classes", caption, rows)
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
@@ -89,13 +80,11 @@ def grid_of_differences(differences: pd.DataFrame) -> Grid:
     others = list(dict.fromkeys(shown["minus"]))
     rows = []
     for _, row in shown.iterrows():
-        stage = (
-            row["stage"] if row["stage"] == row["minus_stage"] else f"{row['stage']} - {row['minus_stage']}"
-        )
-        cells = {
-            heading: with_interval(row, m, scale, digits) + (" *" if excludes_zero(row, m) else "")
-            for m, (heading, scale, digits) in SHOWN.items()
-        }
+        stage = " - ".join(dict.fromkeys([row["stage"], row["minus_stage"]]))
+        cells = shown_cells(row)
+        for measure, (heading, *_) in SHOWN.items():
+            if row[f"{measure}_low"] > 0 or row[f"{measure}_high"] < 0:
+                cells[heading] += " *"
         videos = f"{row['videos']} same" if row["paired"] else f"{row['videos']}, {row['minus_videos']} other"
         minus = {"minus": row["minus"]} if len(others) > 1 else {}
         rows.append({"stage": stage, **minus, **cells, "videos": videos})
@@ -116,31 +105,19 @@ def describe_pairing(differences: pd.DataFrame) -> str:
     return " ".join(sentences)
 
 
-def excludes_zero(row: pd.Series, measure: str) -> bool:
-    """Return whether 0 lies outside the interval of a difference."""
-    low, high = row[f"{measure}_low"], row[f"{measure}_high"]
-    return bool(low > 0 or high < 0)
-
-
 def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
     """Sort rows by stage, with the stages in the order of their first appearance."""
-    rank = {stage: k for k, stage in enumerate(dict.fromkeys(layers["stage"]))}
-    return layers.iloc[np.argsort(layers["stage"].map(rank), kind="stable")]
+    return layers.iloc[np.argsort(pd.factorize(layers["stage"])[0], kind="stable")]
 
 
 def as_text(comparison: Comparison) -> str:
     """Return one table per measure with one column per run, then the differences."""
-    layers, parts = comparison.layers, []
-    runs = list(comparison.runs["run"])
-    for measure, (heading, scale, digits) in SHOWN.items():
-        rows = []
-        for stage, members in by_stage(layers).groupby("stage", sort=False):
-            members = members.set_index("run")
-            cells = {
-                r: with_interval(members.loc[r], measure, scale, digits) if r in members.index else "-"
-                for r in runs
-            }
-            rows.append({"stage": stage, **cells})
+    scores = pd.DataFrame(grid_of_scores(comparison.layers).rows)
+    stages, runs = scores["stage"].unique(), comparison.runs["run"].tolist()
+    parts = []
+    for heading, *_ in SHOWN.values():
+        cells = scores.pivot(index="stage", columns="run", values=heading).reindex(stages, columns=runs)
+        rows = [{"stage": stage, **row} for stage, row in cells.fillna("-").iterrows()]
         parts.append(f"{heading}\n\n{align(rows)}")
     if len(comparison.differences):
         grid = grid_of_differences(comparison.differences)

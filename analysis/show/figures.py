@@ -3,8 +3,6 @@
 Colour-blind readers can tell the colours (Okabe and Ito) apart. No figure uses pyplot, whose state is global.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
+from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.files import atomic_path
 
@@ -47,8 +45,8 @@ STAGE_COLUMNS = 5
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
     """Draw shares, scores (both with 95 % bands) and classes of units (stacked bars) for every stage."""
-    figure = Figure(figsize=(max(12.0, 3 + 0.8 * len(layers)), 4.2), layout="constrained")
-    shares, scores, classes = figure.subplots(1, 3)
+    figure, panels = new_panels(3, 3, (max(12.0, 3 + 0.8 * len(layers)), 4.2))
+    shares, scores, classes = panels
     x = np.arange(len(layers))
     for factor in FACTORS:
         style = {"color": COLOURS[factor], "marker": MARKERS[factor], "label": factor}
@@ -64,50 +62,54 @@ def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
     heights = {c: 100 * (layers[f"units_{c}"] / layers["units"]).to_numpy() for c in UNIT_CLASSES}
     draw_stacked_bars(classes, x, heights, COLOURS)
     classes.set(title=f"units (threshold {layers['threshold'].iloc[0]})", ylabel="units (%)", ylim=(0, 100))
-    for axes in (shares, scores, classes):
+    for axes in panels:
         axes.set_xticks(x, layers["stage"], rotation=0 if len(layers) <= 4 else 45)
-        hide_frame(axes)
-    figure.suptitle(
-        f"{title} ({layers['clips'].iloc[0]} clips; bands: 95 % intervals over videos)", fontsize=11
-    )
+    about = f"{layers['clips'].iloc[0]} clips; bands: 95 % intervals over videos"
+    figure.suptitle(f"{title} ({about})", fontsize=11)
     save(figure, path)
 
 
 def draw_classes(row: pd.Series, path: Path, title: str) -> None:
     """Draw the number of units per class of one stage: the joint-encoding chart of the original program."""
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_panels(1, 1, (5, 3.6))
     counts = [row[f"units_{name}"] for name in UNIT_CLASSES]
     bars = axes.bar(UNIT_CLASSES, counts, color=[COLOURS[name] for name in UNIT_CLASSES])
     axes.bar_label(bars, padding=3)
     axes.set(title=f"{title} (threshold {row['threshold']})", ylabel="units")
-    hide_frame(axes)
     save(figure, path)
 
 
 def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
     """Draw the share of each source in the variance of every stage as stacked bars."""
     stages = list(layers["stage"].unique())
-    figure = Figure(figsize=(max(6.5, 2.5 + 0.8 * len(stages)), 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_panels(1, 1, (max(6.5, 2.5 + 0.8 * len(stages)), 4.2))
     shares = 100 * layers.pivot(index="component", columns="stage", values="share")[stages]
     draw_stacked_bars(axes, stages, {c: shares.loc[c] for c in COMPONENT_COLOURS}, COMPONENT_COLOURS)
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set(title=f"{title}: sources of the units' variance", ylabel="share of variance (%)")
     axes.tick_params(axis="x", rotation=0 if len(stages) <= 6 else 45)
-    hide_frame(axes)
+    save(figure, path)
+
+
+def draw_convergence(table: pd.DataFrame, path: Path) -> None:
+    """Draw both scores of each stage against the number of videos, with 95 % bands."""
+    figure, panels = stage_panels(table, sharey=True)
+    sizes = sorted(table["clusters"].unique())
+    for axes, stage, part in panels:
+        for factor in MEASURED:
+            style = {"color": COLOURS[factor], "marker": MARKERS[factor], "markersize": 4, "label": factor}
+            draw_band(axes, part["clusters"], value_and_bounds(part, f"score_{factor}"), **style)
+        axes.set(title=stage, xscale="log", ylim=(-1, 1.1))
+        axes.set_xticks(sizes[::2], [str(size) for size in sizes[::2]])
+        axes.minorticks_off()
+    label_panels(figure, "videos", "score", "Scores by number of videos (bands: 95 % intervals)")
     save(figure, path)
 
 
 def draw_band(axes: Axes, x: ArrayLike, values: NDArray, **style) -> None:
-    """Draw a curve with its interval as a band.
+    """Draw a curve with its interval as a band; the rows of `values`, (3, N), are estimate and bounds.
 
-    Parameters
-    ----------
-    values
-        Estimate, lower bound and upper bound: (3, N).
-    style
-        Colour, marker, label and so on of the curve.
+    `style`: colour, marker, label and so on of the curve.
     """
     estimate, low, high = values
     axes.plot(x, estimate, **style)
@@ -119,10 +121,7 @@ def draw_stacked_bars(
 ) -> None:
     """Draw one stacked bar per entry of `x`, with a legend; negative parts hang below zero.
 
-    Parameters
-    ----------
-    heights
-        Name of a part -> its height in each bar, in percent. Parts of at least 6 % are labelled.
+    `heights`: name of a part -> its height in each bar, in percent. Parts of at least 6 % are labelled.
     """
     above, below = np.zeros(len(x)), np.zeros(len(x))
     for name, values in heights.items():
@@ -144,14 +143,14 @@ def label_colour(name: str) -> str:
 def new_panels(count: int, columns: int, size: tuple[float, float], **shared) -> tuple[Figure, list[Axes]]:
     """Make a figure of `size` inches with `count` panels in `columns` columns.
 
-    Options `shared` go to matplotlib's ``subplots``.
+    The panels have no upper and no right frame line. Options `shared` go to matplotlib's ``subplots``.
     """
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(-(-count // columns), columns, squeeze=False, **shared).flat)
     for axes in panels[count:]:
         axes.remove()
     for axes in panels[:count]:
-        hide_frame(axes)
+        axes.spines[["top", "right"]].set_visible(False)
     return figure, panels[:count]
 
 
@@ -171,11 +170,6 @@ def label_panels(figure: Figure, x: str, y: str, title: str) -> None:
     figure.suptitle(title, fontsize=11)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="outside right upper")
-
-
-def hide_frame(axes: Axes) -> None:
-    """Hide the upper and the right line of a panel's frame."""
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: Figure, path: Path) -> None:

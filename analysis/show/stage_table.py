@@ -1,7 +1,5 @@
 """The table of a network's modules: output shapes, how each can be read, and which stages read it."""
 
-from __future__ import annotations
-
 from static_dynamic.models import VideoNetwork
 from static_dynamic.models.stage_discovery import Candidate, find_candidates
 

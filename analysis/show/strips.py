@@ -1,7 +1,5 @@
 """Frames of the views of a run, read again from the data set, and pictures of several frames in a row."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -26,15 +24,7 @@ GAP = 3
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
     """Read some frames of the views that the column ``row`` of `top` names: row -> (n, H, W, 3).
 
-    Parameters
-    ----------
-    root
-        Folder of the data set; None: where the run read it.
-
-    Raises
-    ------
-    UserError
-        The frames are not there any more.
+    `root`: folder of the data set; None: where the run read it. Raises UserError if the frames are gone.
     """
     views = pd.read_parquet(store.path / "views.parquet")
     column = next(name for name in views if name.startswith("frames_"))
@@ -42,10 +32,9 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
     strips = {}
     for row in tqdm(sorted(set(top["row"])), desc="frames", unit="clip", delay=2):
         view = views.iloc[row]
+        positions = pick_frames(view[column], SHEET_FRAMES)
         try:
-            strips[row] = read_frames(
-                folder, view["style"], view["video"], pick_frames(view[column], SHEET_FRAMES)
-            )
+            strips[row] = read_frames(folder, view["style"], view["video"], positions)
         except BadFrames as error:
             raise UserError(
                 f"{store.path}: the frames of its data set are no longer in {folder} ({error}): give "

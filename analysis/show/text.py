@@ -1,6 +1,6 @@
-"""Tables as text for a terminal."""
+"""Tables as text for a terminal, and text as LaTeX."""
 
-from __future__ import annotations
+import re
 
 import numpy as np
 import pandas as pd
@@ -9,26 +9,28 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
 from static_dynamic.analysis.estimate.variance import COMPONENTS
 
+LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+}
+
 
 def format_layers(layers: pd.DataFrame, title: str) -> str:
     """Return the tables of scores, shares and classes of units by stage, with a heading."""
     first = layers.iloc[0]
+    pairs = f"{first['pairs_dynamic']} dynamic and {first['pairs_static']} static pairs"
+    intervals = "no intervals: a bootstrap over videos needs at least two videos"
     if first["clusters"] > 1:
         intervals = f"95 % intervals: bootstrap over {first['clusters']} videos"
-    else:
-        intervals = "no intervals: a bootstrap over videos needs at least two videos"
     rows = [row for _, row in layers.iterrows()]
-    return "\n".join(
-        [
-            f"{title}: {first['clips']} clips, {first['pairs_dynamic']} dynamic and "
-            f"{first['pairs_static']} static pairs",
-            intervals,
-            "",
-            align([layer_cells(row) for row in rows]),
-            f"\nunits by class (threshold of the correlation: {first['threshold']})\n",
-            align([class_cells(row) for row in rows]),
-        ]
-    )
+    scores, classes = align([layer_cells(row) for row in rows]), align([class_cells(row) for row in rows])
+    heading = f"units by class (threshold of the correlation: {first['threshold']})"
+    return f"{title}: {first['clips']} clips, {pairs}\n{intervals}\n\n{scores}\n\n{heading}\n\n{classes}"
 
 
 def layer_cells(row: pd.Series) -> dict[str, object]:
@@ -77,18 +79,10 @@ def format_plan(table: pd.DataFrame) -> str:
     The stage and score that need the largest number of videos decide.
     """
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
-    rows = [
-        {
-            "pairs": row["pairs"],
-            "videos": row["clusters"],
-            "clips": row["clips"],
-            "views": row["views"],
-            "hours": f"{row['hours']:.2f}",
-            "decided by": f"{row['score']} score of {row['stage']}",
-        }
-        for _, row in widest.iterrows()
-    ]
-    return align(rows)
+    shown = widest[["pairs", "clusters", "clips", "views"]].rename(columns={"clusters": "videos"})
+    shown["hours"] = widest["hours"].map("{:.2f}".format)
+    shown["decided by"] = widest["score"] + " score of " + widest["stage"]
+    return align(shown)
 
 
 def format_dimensions(row: pd.Series) -> str:
@@ -120,6 +114,16 @@ def with_interval(row: pd.Series, name: str, scale: float, digits: int, interval
     return value if low == "nan" else value + interval.format(low, high)
 
 
-def align(rows: list[dict]) -> str:
+def align(rows: list[dict] | pd.DataFrame) -> str:
     """Return rows as text in aligned columns, with the keys as heading."""
     return pd.DataFrame(rows).to_string(index=False)
+
+
+def escape_latex(text: object) -> str:
+    """Escape text so that LaTeX prints it literally.
+
+    A hyphen before a number becomes a minus sign. Characters beyond Latin-1, which the default fonts lack,
+    become question marks.
+    """
+    text = "".join(LATEX.get(c, c if c.isprintable() and ord(c) < 256 else "?") for c in str(text))
+    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", text)

@@ -1,7 +1,5 @@
 """Figures of single units: classes over the threshold, histograms of scores, contact sheet of clips."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -50,47 +48,33 @@ def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
 
 
 def draw_sheet(top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str) -> None:
-    """Draw the contact sheet: one row per unit, in it one strip per clip that contributes most to its score.
+    """Draw the contact sheet: one row per unit, with strips of the clips that contribute most to its score.
 
-    Parameters
-    ----------
-    top
-        One row per unit and clip, as `top_units` returns it; its column ``row`` is the row of a view.
-    strips
-        Row of a view -> some of its frames, (n, H, W, 3) uint8.
+    `top`: one row per unit and clip, as `top_units` returns it; its column ``row`` is the row of a view.
+    `strips`: row of a view -> some of its frames, (n, H, W, 3) uint8.
     """
     groups = list(top.groupby(["class", "unit"], sort=False))
-    columns = top.groupby(["class", "unit"]).size().max()
+    columns = max(len(table) for _, table in groups)
     pictures = {row: side_by_side(frames, width=FRAME_WIDTH) for row, frames in strips.items()}
     height = max(p.shape[0] for p in pictures.values())
     width = max(p.shape[1] for p in pictures.values())
     size = (1.5 + columns * (width + 14) / RESOLUTION, 0.5 + len(groups) * (height / RESOLUTION + 0.3))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.02))
     panels = figure.subplots(len(groups), columns, squeeze=False)
-    for line, ((name, unit), table) in zip(panels, groups, strict=True):
+    for line, ((kind, unit), table) in zip(panels, groups, strict=True):
         for axes in line:
             axes.axis("off")
         for axes, (_, clip) in zip(line, table.iterrows(), strict=False):
             axes.imshow(pictures[clip["row"]])
-            heading = f"{_short(clip['clip'])}  {100 * clip['part']:.0f} %  {clip['side']:+.1f} sd"
+            name = clip["clip"]
+            short = name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 3]}..."
+            heading = f"{short}  {100 * clip['part']:.0f} %  {clip['side']:+.1f} sd"
             axes.set_title(heading, fontsize=7, pad=2)
         first = table.iloc[0]
         scores = "\n".join(f"{f} {first[f'score_{f}']:.2f}" for f in MEASURED)
-        line[0].text(
-            -0.02,
-            0.5,
-            f"{name}\nunit {unit}\n{scores}",
-            transform=line[0].transAxes,
-            ha="right",
-            va="center",
-            fontsize=8,
-            color=COLOURS[name],
-        )
+        place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
+        label = f"{kind}\nunit {unit}\n{scores}"
+        line[0].text(-0.02, 0.5, label, fontsize=8, color=COLOURS[kind], **place)
     legend = "the clip's part of the score (%); its activation minus the unit's mean (standard deviations)"
     figure.suptitle(f"{title}\n{legend}", fontsize=9)
     save(figure, path)
-
-
-def _short(name: str) -> str:
-    """Cut a long name."""
-    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 3]}..."

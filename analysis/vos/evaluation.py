@@ -13,10 +13,7 @@ sequence. As in the evaluation of DAVIS, the first and the last frame are not me
 segmented either, because it has no flow to a next frame.
 """
 
-from __future__ import annotations
-
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,27 +29,17 @@ from tqdm import tqdm
 
 from static_dynamic.analysis.run.identity import subject_of
 from static_dynamic.analysis.run.setup import batch_size_of
-from static_dynamic.analysis.vos.segmentation import (
-    Statistics,
-    boundary_measure,
-    coco_masks,
-    object_mask,
-    overlay,
-    read_truth,
-    region_similarity,
-    summarize,
-    video_writer,
-)
+from static_dynamic.analysis.show.encoding import video_writer
+from static_dynamic.analysis.vos import segmentation
 from static_dynamic.datasets.davis import RESOLUTION, DavisClips
 from static_dynamic.datasets.frames import BadFrames, read_image
 from static_dynamic.datasets.workers import loader
 from static_dynamic.errors import UserError
 from static_dynamic.models import VideoNetwork
 
-log = logging.getLogger(__name__)
 # Frames per second of the overlay videos if the data set has no frame rate.
 FRAME_RATE = 24
-MEASURES = {"J": region_similarity, "F": boundary_measure}
+MEASURES = {"J": segmentation.region_similarity, "F": segmentation.boundary_measure}
 
 
 def evaluation_identity(cfg: DictConfig, clips: DavisClips, weights: Path | None) -> dict:
@@ -70,13 +57,7 @@ def evaluate_sequence(
     device: torch.device,
     bar: tqdm,
 ) -> None:
-    """Segment and measure one sequence and write `folder`; do nothing if the folder exists.
-
-    Raises
-    ------
-    BadFrames
-        An image cannot be read, or its true mask is missing or has another size.
-    """
+    """Segment and measure a sequence into `folder` unless it exists; raise BadFrames for unreadable files."""
     names = clips.names[sequence]
     if folder.is_dir():
         bar.update(len(names))
@@ -84,28 +65,25 @@ def evaluate_sequence(
     unfinished = folder.with_name(f"{folder.name}~")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
+    true_masks = clips.original_root / "Annotations" / RESOLUTION / sequence
     masks, rows = {}, []
     batch_size = batch_size_of(cfg, folder.parent)
-    with video_writer(unfinished / "overlay.mp4", clips.clips[0].fps or FRAME_RATE) as write_frame:
+    fps = clips.clips[0].fps or FRAME_RATE
+    with video_writer(unfinished / "overlay.mp4", fps, crf="20") as write_frame:
         for position, probability in segment(net, clips, sequence, batch_size, cfg.num_workers, device):
             stem = names[position]
             image = read_image(clips.image_file(sequence, 0, position))
-            truth = read_truth(mask_file(clips, sequence, stem), image)
-            mask = masks[f"{sequence}/{stem}.jpg"] = object_mask(probability, truth.shape)
+            truth = segmentation.read_truth(true_masks / f"{stem}.png", image)
+            mask = masks[f"{sequence}/{stem}.jpg"] = segmentation.object_mask(probability, truth.shape)
             Image.fromarray(255 * mask.astype(np.uint8)).save(unfinished / f"{stem}.png")
-            write_frame(overlay(image, mask, truth))
+            write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
     if len(clips.flows) == 1:  # networks that also read the flow to the previous frame skip the first frame
         rows = rows[1:] or rows
-    (unfinished / "masks.json").write_text(json.dumps(coco_masks(masks)), encoding="utf-8")
+    (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     pd.DataFrame(rows).to_csv(unfinished / "frames.csv", index=False)
     unfinished.rename(folder)
-
-
-def mask_file(clips: DavisClips, sequence: str, stem: str) -> Path:
-    """Return the path of the true mask of one frame."""
-    return clips.original_root / "Annotations" / RESOLUTION / sequence / f"{stem}.png"
 
 
 @torch.inference_mode()
@@ -121,11 +99,7 @@ def segment(
 
     A network that reads T frames at once gets T frames after another. If the length of the sequence is no
     multiple of T, the last T frames overlap with the T frames before.
-
-    Raises
-    ------
-    BadFrames
-        An image cannot be read.
+    Raises BadFrames if an image cannot be read.
     """
     views = views_of(clips, sequence)
     frames_per_view = clips.rows_per_view
@@ -146,21 +120,14 @@ def segment(
 
 
 def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float32]:
-    """Return the probability of the object, (rows, H, W); split the batch in halves if memory runs out.
-
-    Raises
-    ------
-    UserError
-        One item does not fit in memory.
-    """
+    """Return the probability of the object, (rows, H, W); split the batch in halves if memory runs out."""
     items = len(inputs["Image"])
     try:
         return net.foreground(inputs).float().cpu().numpy()
     except torch.OutOfMemoryError as error:
         if items == 1:
-            raise UserError(
-                "one frame does not fit in the device's memory: give a smaller crop_size"
-            ) from error
+            message = "one frame does not fit in the device's memory: give a smaller crop_size"
+            raise UserError(message) from error
     # Here, outside of the except block, the memory of the failed attempt is free again.
     halves = slice(items // 2), slice(items // 2, items)
     return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
@@ -185,8 +152,8 @@ def sequence_table(folder: Path, sequences: list[str]) -> pd.DataFrame:
         frames = pd.read_csv(folder / sequence / "frames.csv", dtype={"frame": str})
         row = {"sequence": sequence, "frames": len(frames)}
         for name in MEASURES:
-            statistics = summarize(frames[name])
-            row |= {f"{name} {what}": getattr(statistics, what) for what in Statistics._fields}
+            statistics = segmentation.summarize(frames[name])
+            row |= {f"{name} {what}": getattr(statistics, what) for what in segmentation.Statistics._fields}
         rows.append(row)
     table = pd.DataFrame(rows)
     means = table.drop(columns=["sequence", "frames"]).mean().to_dict()

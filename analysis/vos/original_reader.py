@@ -5,10 +5,9 @@
     joint_encoding/MODEL/STAGE.parquet   scores and class of each unit
     stats_tables/MODEL/STAGE_SEED.csv    correlation of each unit for each kind of pair
 
-A stage is ``place,stream``, as in ``layer1,app_stream``.
+A stage is ``place,stream``, as in ``layer1,app_stream``. If a file or folder is missing, unreadable or
+malformed, every function raises UserError with the path.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Sequence
@@ -30,13 +29,7 @@ CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Read the percentages of one result file: one row per stage, columns place, stream and `factors`.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read, a line has another form, or a stage occurs twice.
-    """
+    """Read the percentages of one result file: one row per stage, columns place, stream and `factors`."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -62,7 +55,7 @@ def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file; raise UserError if it cannot be read."""
+    """Return the lines of a text file."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -81,19 +74,10 @@ def parse_numbers(text: str) -> list[float] | None:
 def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
     """Average the result files of `folder` over seeds.
 
-    As in the original, an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0).
-    It is NaN for a single file. If ``residual`` is the last of `factors`, it is 100 minus the averages of the
-    other factors, without an interval.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per stage; columns place, stream, runs, FACTOR and FACTOR_ci.
-
-    Raises
-    ------
-    UserError
-        There are no result files, one is malformed, or their stages differ.
+    Returns one row per stage with the columns place, stream, runs, FACTOR and FACTOR_ci. As in the original,
+    an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0). It is NaN for one
+    file. If ``residual`` is the last of `factors`, it is 100 minus the averages of the other factors, without
+    an interval. Raises UserError if the stages of the files differ.
     """
     files = files_in(folder, ".txt", "result file")
     tables = [read_dimensions(file, factors) for file in files]
@@ -119,9 +103,7 @@ def format_average(table: pd.DataFrame) -> str:
     blocks = []
     for stream in table["stream"].unique():
         rows = shown[table["stream"] == stream]
-        text = rows.to_string(
-            index=False, float_format=lambda x: f"{x:.1f}", na_rep="-", formatters=CI_FORMAT
-        )
+        text = rows.to_string(index=False, float_format="{:.1f}".format, na_rep="-", formatters=CI_FORMAT)
         blocks.append(f"{stream}\n{text}")
     return "\n\n".join([f"shares of dimensions (%), mean of {table['runs'].iloc[0]} runs", *blocks])
 
@@ -131,13 +113,7 @@ CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for fa
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: its last word, or else its third word from the end.
-
-    Raises
-    ------
-    UserError
-        Neither word is a number.
-    """
+    """Return the training iteration in a file name: its last word, or else its third word from the end."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
@@ -146,34 +122,18 @@ def iteration_of(path: Path) -> int:
 
 
 def read_iterations(folder: Path) -> pd.DataFrame:
-    """Read the result files of `folder`, one per training iteration.
-
-    The table has the columns of `read_dimensions` and ``iteration``.
-
-    Raises
-    ------
-    UserError
-        There are no result files, one is malformed, or two have the same iteration.
-    """
+    """Read the result files of `folder`, one per training iteration: `read_dimensions` plus ``iteration``."""
     by_iteration: dict[int, Path] = {}
     for file in files_in(folder, ".txt", "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
         if other != file:
             raise UserError(f"{file} and {other.name} have the same iteration in their names: remove one")
-    return pd.concat(
-        [read_dimensions(file).assign(iteration=i) for i, file in sorted(by_iteration.items())],
-        ignore_index=True,
-    )
+    tables = [read_dimensions(file).assign(iteration=i) for i, file in sorted(by_iteration.items())]
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Read the shares of the units of one network: stage -> (C, 3), NaN for dead units.
-
-    Raises
-    ------
-    UserError
-        There are no such files, or one holds something else.
-    """
+    """Read the shares of the units of one network: stage -> (C, 3), NaN for dead units."""
     shares = {}
     for file in files_in(folder, ".npy", "unit scores"):
         try:
@@ -187,13 +147,7 @@ def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
-    """Return the number of units per class at `threshold`: one row per stage, columns `UNIT_CLASSES`.
-
-    Raises
-    ------
-    UserError
-        There are no such files, or one holds no scores.
-    """
+    """Return the number of units per class at `threshold`: one row per stage, columns `UNIT_CLASSES`."""
     rows = {}
     for file in files_in(folder, ".parquet", "joint encoding"):
         try:
@@ -203,20 +157,13 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
             raise UserError(f"{file} holds no columns dynamic and static with scores ({line})") from error
         if not len(scores):
             raise UserError(f"{file} holds no units")
-        rows[file.stem] = np.bincount(
-            classify(scores[:, 0], scores[:, 1], threshold), minlength=len(UNIT_CLASSES)
-        )
+        classes = classify(scores[:, 0], scores[:, 1], threshold)
+        rows[file.stem] = np.bincount(classes, minlength=len(UNIT_CLASSES))
     return pd.DataFrame.from_dict(by_depth(rows, folder), orient="index", columns=list(UNIT_CLASSES))
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
-    """Read a statistics table, ``unit,a,b,c,d`` without a heading: one row per unit, columns `CONDITIONS`.
-
-    Raises
-    ------
-    UserError
-        The file cannot be read, or a line has another form.
-    """
+    """Read a statistics table, ``unit,a,b,c,d`` without a heading: one row per unit, columns `CONDITIONS`."""
     rows = [parse_numbers(line) for line in read_lines(path)]
     for number, row in enumerate(rows, start=1):
         if row is None or len(row) != 1 + len(CONDITIONS):
@@ -227,13 +174,7 @@ def read_statistics(path: Path) -> pd.DataFrame:
 
 
 def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
-    """Return the files of `folder` with a suffix, sorted; hidden files, which are incomplete, are left out.
-
-    Raises
-    ------
-    UserError
-        There are no such files.
-    """
+    """Return the files of `folder` with a suffix, sorted, without hidden files, which are incomplete."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of one network")
     files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS
 from static_dynamic.analysis.estimate.moments import Moments
-from static_dynamic.analysis.estimate.tables import RunEstimate
+from static_dynamic.analysis.estimate.tables import RunEstimate, write_table
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.show.text import dimensions_of
 from static_dynamic.files import atomic_path, write_text
@@ -39,19 +39,20 @@ def write_vos_results(
         if joint_encoding:
             scores = {factor: units[stage][f"score_{factor}"] for factor in FACTORS[:2]}
             table = pd.DataFrame({"unit": units[stage]["unit"], **scores, "class": units[stage]["class"]})
-            with atomic_path(folder / "joint_encoding" / name / f"{stage}.parquet") as temporary:
-                table.to_parquet(temporary, index=False)
-    lines = folder / "final" / name / f"{name}_final_{seed:03d}.txt"
-    write_text(lines, "".join(stage_line(stage, row) for stage, row in layers.iterrows()))
-    return lines
+            write_table(folder / "joint_encoding" / name / f"{stage}.parquet", table)
+    text = ""
+    for stage, row in layers.iterrows():
+        dims, percent = dimensions_of(row)
+        text += f"Stage: {stage} , Dimensions: {dims} {percent}\n"
+    path = folder / "final" / name / f"{name}_final_{seed:03d}.txt"
+    write_text(path, text)
+    return path
 
 
 def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunEstimate) -> None:
     """Write the tables that ``misc/plot_stats_fromtable.py`` draws.
 
-    The members of a pair that shares neither factor are a frame in one style and the same frame in another
-    style with jittered flow. If a run has no such pairs, which is common with ``pairs=paper``, nothing is
-    written.
+    If a run has no pairs that share neither factor, which is common with ``pairs=paper``, nothing is written.
     """
     store = Store.open(run)
     members = np.stack(pairs_sharing_neither(pd.read_parquet(run / "views.parquet")))  # (2, pairs)
@@ -89,9 +90,3 @@ def correlations(rows: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:
         part = rows[:, start : start + BLOCK].astype(np.float64)
         found.append(Moments.of_pairs(part[a], part[b], np.zeros(len(a)), 1).unit_scores()[0])
     return np.concatenate(found)
-
-
-def stage_line(stage: str, row: pd.Series) -> str:
-    """Return the line of one stage in the original's text file."""
-    dims, percent = dimensions_of(row)
-    return f"Stage: {stage} , Dimensions: {dims} {percent}\n"

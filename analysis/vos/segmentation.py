@@ -7,16 +7,11 @@
 Both are 1 for two empty masks, and 0 for an empty mask and a mask with an object. All masks are (H, W) bool.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -35,25 +30,15 @@ FOUND_COLOUR, TRUE_COLOUR = (213, 94, 0), (240, 228, 66)
 
 
 class Statistics(NamedTuple):
-    """Statistics of one measure over the frames of a sequence.
-
-    They are the mean, the share of frames above 0.5, and the mean of the first quarter minus the mean of the
-    last quarter.
-    """
+    """Statistics of one measure over the frames of a sequence."""
 
     mean: float
-    recall: float
-    decay: float
+    recall: float  # share of frames above 0.5
+    decay: float  # mean of the first quarter minus mean of the last quarter
 
 
 def region_similarity(mask: NDArray, truth: NDArray) -> float:
-    """Return J, the intersection over union of two masks.
-
-    Raises
-    ------
-    UserError
-        The masks have different sizes.
-    """
+    """Return J, the intersection over union of two masks; raise UserError if their sizes differ."""
     require_same_size(mask, truth)
     if not mask.any() and not truth.any():
         return 1.0
@@ -61,13 +46,7 @@ def region_similarity(mask: NDArray, truth: NDArray) -> float:
 
 
 def boundary_measure(mask: NDArray, truth: NDArray, tolerance: float = TOLERANCE) -> float:
-    """Return F, the agreement of the boundaries of two masks within `tolerance` times the image diagonal.
-
-    Raises
-    ------
-    UserError
-        The masks have different sizes.
-    """
+    """Return F, the agreement of the boundaries of two masks; raise UserError if their sizes differ."""
     require_same_size(mask, truth)
     found, true = boundary(mask), boundary(truth)
     if not found.any() and not true.any():
@@ -112,38 +91,23 @@ def summarize(values: Sequence[float]) -> Statistics:
     # As in the evaluation of DAVIS, neighbouring quarters share a frame, and halves are rounded up.
     ends = np.floor(np.linspace(1, len(measured), QUARTERS + 1) + 0.5).astype(int) - 1
     first, last = measured[: ends[1] + 1], measured[ends[-2] :]
-    return Statistics(
-        float(measured.mean()), float((measured > RECALLED).mean()), float(first.mean() - last.mean())
-    )
+    recall, decay = (measured > RECALLED).mean(), first.mean() - last.mean()
+    return Statistics(float(measured.mean()), float(recall), float(decay))
 
 
 def read_mask(file: Path) -> NDArray[np.bool_]:
-    """Read a mask: every pixel of an annotation image that is not black belongs to the object.
-
-    Raises
-    ------
-    BadFrames
-        The file is not an image.
-    """
+    """Read a mask: every pixel of an annotation image that is not black belongs to the object."""
     return np.asarray(read_image(file).any(axis=-1))
 
 
 def read_truth(file: Path, image: NDArray) -> NDArray[np.bool_]:
-    """Read the true mask of an image (H, W, 3).
-
-    Raises
-    ------
-    BadFrames
-        The file does not exist, is not an image, or has another size than the image.
-    """
+    """Read the true mask of an image (H, W, 3); raise BadFrames if it is missing or has another size."""
     if not file.is_file():
         raise BadFrames(f"{file} does not exist: the masks that DAVIS provides belong there")
     mask = read_mask(file)
     if mask.shape != image.shape[:2]:
-        sizes = (f"{width}x{height}" for height, width in (mask.shape, image.shape[:2]))
-        raise BadFrames(
-            "{} has {} pixels, its image {}: is the mask of another resolution?".format(file, *sizes)
-        )
+        own, other = (f"{width}x{height}" for height, width in (mask.shape, image.shape[:2]))
+        raise BadFrames(f"{file} has {own} pixels, its image {other}: is the mask of another resolution?")
     return mask
 
 
@@ -189,23 +153,3 @@ def overlay(image: NDArray, mask: NDArray, truth: NDArray) -> NDArray[np.uint8]:
     picture[mask] = (0.5 * image[mask] + 0.5 * np.array(FOUND_COLOUR)).astype(np.uint8)
     picture[cv2.dilate(boundary(truth).astype(np.uint8), disk_of(1)).astype(bool)] = TRUE_COLOUR
     return picture
-
-
-@contextmanager
-def video_writer(path: Path, fps: float) -> Iterator[Callable[[NDArray], None]]:
-    """Write an H.264 video; yield the function that writes a frame, (H, W, 3) uint8, all of one size."""
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.pix_fmt, stream.options = "yuv420p", {"crf": "20"}
-
-        def write(frame: NDArray) -> None:
-            height, width = (
-                side - side % 2 for side in frame.shape[:2]
-            )  # colour has half the resolution: sides are even
-            if not stream.codec_context.is_open:
-                stream.height, stream.width = height, width
-            cut = np.ascontiguousarray(frame[:height, :width])
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(cut, format="rgb24")))
-
-        yield write
-        container.mux(stream.encode(None))

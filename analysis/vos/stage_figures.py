@@ -1,8 +1,6 @@
 """Figures of the result files that the original programs write, as pictures and as TikZ."""
 
-from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
+from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.show.figures import COLOURS, MARKERS, draw_stacked_bars, new_panels, save
-from static_dynamic.analysis.show.latex_text import escape
+from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 
 # Place of a stage in two-stream networks -> its position on the axis.
@@ -23,22 +21,18 @@ STREAM_TITLES = {
     "mot_stream": "motion stream",
     "sensor_fusion": "sensor fusion",
 }
-SHOWN = FACTORS[:2]
 # Range of the axis of percentages in the original figures, and the distance of the ticks.
 LOWEST, HIGHEST, TICK = 10, 50, 5
-# Entries of the legend of the TikZ figure.
-LEGEND = "Motion (dynamic), Appearance (static)"
+# Options of the legend of the TikZ figure.
+LEGEND = (
+    "  legend columns=2, legend entries={Motion (dynamic), Appearance (static)}, "
+    "legend to name=target_legend3,"
+)
 CONDITION_TITLES = {"dynamic": "dynamics", "static": "appearance"}
 
 
 def positions(places: Sequence[str]) -> list[int]:
-    """Return the positions of places on the axis.
-
-    Raises
-    ------
-    UserError
-        Two-stream networks have no such place.
-    """
+    """Return the positions of places on the axis; raise UserError if a place has none."""
     for place in places:
         if place not in PLACES:
             raise UserError(f"stage {place!r} has no position; known: {', '.join(PLACES)}")
@@ -48,36 +42,58 @@ def positions(places: Sequence[str]) -> list[int]:
 def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
     """Draw shares by stage, one panel per stream.
 
-    Parameters
-    ----------
-    streams
-        Name of a stream -> table with the columns place, dynamic and static, in percent. The columns
-        dynamic_ci and static_ci, if there are any, give error bars.
+    `streams`: name of a stream -> table with the columns place, dynamic and static, in percent. The columns
+    dynamic_ci and static_ci, if there are any, give error bars.
     """
-    figure, panels = new_panels(len(streams), len(streams), (4.2 * len(streams), 3.6))
-    for axes, (stream, table) in zip(panels, streams.items(), strict=True):
+
+    def draw(axes: Axes, stream: str, table: pd.DataFrame) -> None:
         x = positions(table["place"])
-        for factor in SHOWN:
+        for factor in MEASURED:
             error = table.get(f"{factor}_ci")
             axes.errorbar(x, table[factor], error, label=factor, capsize=3, **_line(factor))
         axes.set(title=STREAM_TITLES.get(stream, stream), xlim=(0.5, 5.5), xlabel="stage")
         axes.set_xticks(list(PLACES.values()), list(PLACES))
+
+    _draw_shares(streams, draw, path, title)
+
+
+def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
+    """Draw shares by training iteration, one panel per stage."""
+
+    def draw(axes: Axes, stage: str, table: pd.DataFrame) -> None:
+        for factor in MEASURED:
+            axes.plot(table["iteration"], table[factor], label=factor, **_line(factor))
+        axes.set(title=stage, xlabel="training iteration")
+
+    _draw_shares(stages, draw, path, title)
+
+
+def _draw_shares(
+    tables: Mapping[str, pd.DataFrame],
+    draw: Callable[[Axes, str, pd.DataFrame], None],
+    path: Path,
+    title: str,
+) -> None:
+    """Draw one panel per table with `draw`, add what all panels share, and write the figure."""
+    figure, panels = new_panels(len(tables), len(tables), (4.2 * len(tables), 3.6))
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        draw(axes, name, table)
         axes.set_ylim(_range(table))
         axes.grid(alpha=0.3)
-    _save_shares(figure, panels, title, path)
-
-
-def _save_shares(figure: Figure, panels: Sequence[Axes], title: str, path: Path) -> None:
-    """Add the axis label, legend and title that all panels share, and write the figure."""
     panels[0].set_ylabel("share (%)")
     panels[0].legend(frameon=False)
+    _save(figure, path, title)
+
+
+def _save(figure: Figure, path: Path, title: str) -> None:
+    """Write a figure with its title."""
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
 
 def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
     """Return the figure of `draw_stages` as TikZ: one pgfplots axis per stream and one common legend."""
-    colours = [f"\\definecolor{{{factor}}}{{HTML}}{{{COLOURS[factor][1:]}}}" for factor in SHOWN]
+    colours = [f"\\definecolor{{{factor}}}{{HTML}}{{{COLOURS[factor][1:]}}}" for factor in MEASURED]
     # The first axis defines the legend, which `ref` places below all axes.
     pictures = [_tikz_axis(stream, table, k == 0) for k, (stream, table) in enumerate(streams.items())]
     return "\n".join(
@@ -88,7 +104,7 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
             *colours,
             "\\hfill\n".join(pictures) + "\\\\",
             "\\ref{target_legend3}",
-            f"\\caption{{{escape(title)}: dynamic and static shares of the dimensions by stage.}}",
+            f"\\caption{{{escape_latex(title)}: dynamic and static shares of the dimensions by stage.}}",
             "\\end{figure}\n",
         ]
     )
@@ -100,7 +116,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
     ticks = ", ".join(str(y) for y in range(int(low), int(high) + 1, TICK))
     bars = "error bars/.cd, y dir=both, y explicit"
     plots = []
-    for factor, mark in zip(SHOWN, ("*", "square*"), strict=True):
+    for factor, mark in zip(MEASURED, ("*", "square*"), strict=True):
         errors = table.get(f"{factor}_ci", pd.Series(0.0, table.index)).fillna(0.0)
         points = zip(positions(table["place"]), table[factor], errors, strict=True)
         coordinates = " ".join(f"({x}, {y:.2f}) +- (0, {e:.2f})" for x, y, e in points)
@@ -112,18 +128,14 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
         [
             "\\begin{tikzpicture}",
             "\\begin{axis}[",
-            f"  title={{\\textbf{{{escape(STREAM_TITLES.get(stream, stream))}}}}},",
+            f"  title={{\\textbf{{{escape_latex(STREAM_TITLES.get(stream, stream))}}}}},",
             "  title style={font=\\footnotesize},",
             "  xlabel={Network stage}, ylabel={Share (\\%)},",
             f"  xmin=0.5, xmax=5.5, ymin={low:g}, ymax={high:g},",
             f"  xtick={{{', '.join(map(str, PLACES.values()))}}}, ytick={{{ticks}}},",
             f"  xticklabels={{{', '.join(PLACES)}}}, tick label style={{font=\\footnotesize}},",
             "  width=6.5cm, height=5cm, grid=major, major grid style={dotted},",
-            *(
-                [f"  legend columns=2, legend entries={{{LEGEND}}}, legend to name=target_legend3,"]
-                if legend
-                else []
-            ),
+            *([LEGEND] if legend else []),
             "]",
             *plots,
             "\\end{axis}",
@@ -132,28 +144,10 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
     )
 
 
-def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw shares by training iteration, one panel per stage."""
-    figure, panels = new_panels(len(stages), len(stages), (4.2 * len(stages), 3.6))
-    for axes, (stage, table) in zip(panels, stages.items(), strict=True):
-        for factor in SHOWN:
-            axes.plot(table["iteration"], table[factor], label=factor, **_line(factor))
-        axes.set(title=stage, xlabel="training iteration")
-        axes.set_ylim(_range(table))
-        axes.grid(alpha=0.3)
-    _save_shares(figure, panels, title, path)
-
-
 def draw_histograms(
-    shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = SHOWN
+    shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = MEASURED
 ) -> None:
-    """Draw histograms of the units' shares of `factors`, one panel per stage and one row per stream.
-
-    Parameters
-    ----------
-    shares
-        Stage -> shares of each unit, (units, 3).
-    """
+    """Draw histograms of the units' shares, (units, 3), by stage: one row per stream, one panel per stage."""
     streams: dict[str, list[str]] = {}
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)
@@ -171,8 +165,7 @@ def draw_histograms(
             axes.set_title(stage, fontsize=9)
     lines = panels[0].get_legend_handles_labels()
     figure.legend(*lines, frameon=False, loc="outside lower center", ncols=len(factors))
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    _save(figure, path, title)
 
 
 def draw_histogram(axes, shares: NDArray, factor: str) -> None:
@@ -189,21 +182,15 @@ def draw_joint_encoding(percent: pd.DataFrame, path: Path, title: str) -> None:
     draw_stacked_bars(axes, percent.index, {name: percent[name] for name in UNIT_CLASSES}, COLOURS)
     axes.set(ylabel="units (%)", ylim=(0, 100))
     axes.set_xticks(range(len(percent)), percent.index, rotation=45, ha="right", rotation_mode="anchor")
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    _save(figure, path, title)
 
 
 def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) -> None:
     """Draw mean and standard deviation of the units' correlations for each kind of pair.
 
-    Parameters
-    ----------
-    statistics
-        One row per unit; columns: what the members of pairs share (``dynamic``, ``static``, ``neither``,
-        ``both``).
-    own
-        The factor on the axis, ``dynamic`` or ``static``: the members of pairs share it or not. Neighbouring
-        bars differ in the other factor.
+    `statistics`: one row per unit; columns: what the members of pairs share (``dynamic``, ``static``,
+    ``neither``, ``both``). `own`: the factor on the axis, ``dynamic`` or ``static``, which the members of a
+    pair share or not. Neighbouring bars differ in the other factor.
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
@@ -215,20 +202,16 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
         x = np.arange(2) + 0.36 * (k - 0.5)
         label = f"{CONDITION_TITLES[other]} {condition}"
         axes.bar(x, part.mean(), 0.34, yerr=part.std(ddof=0), capsize=3, color=colour, label=label)
-    axes.set_xticks(
-        [0, 1], [f"{CONDITION_TITLES[own]} {condition}" for condition in ("not shared", "shared")]
-    )
+    axes.set_xticks([0, 1], [f"{CONDITION_TITLES[own]} {shared}" for shared in ("not shared", "shared")])
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_ylabel("correlation: mean and SD over units")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
-    figure.suptitle(title, fontsize=11)
-    save(figure, path)
+    _save(figure, path, title)
 
 
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
     """Draw the fraction of masks in which each pixel belongs to an object, (H, W) in [0, 1]."""
-    figure = Figure(figsize=(7.0, 3.9), layout="constrained")
-    axes = figure.subplots()
+    figure, (axes,) = new_panels(1, 1, (7.0, 3.9))
     picture = axes.imshow(100 * prior, cmap="cividis", vmin=0)
     axes.set_axis_off()
     axes.set_title(title, fontsize=11)
@@ -243,7 +226,7 @@ def _line(factor: str) -> dict:
 
 def _range(table: pd.DataFrame) -> tuple[float, float]:
     """Return the axis limits: the original range, extended by whole ticks to hold all points and bars."""
-    values = table[list(SHOWN)].to_numpy(float)
-    bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in SHOWN]).to_numpy(float))
+    values = table[list(MEASURED)].to_numpy(float)
+    bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in MEASURED]).to_numpy(float))
     low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK
     return min(LOWEST, float(low)), max(HIGHEST, float(high))

@@ -1,23 +1,19 @@
 """Example frames in a report: a few frames of a few clips as the network saw them."""
 
-from __future__ import annotations
-
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
+from static_dynamic.analysis.show.encoding import jpeg_uri
 from static_dynamic.analysis.show.strips import pick_frames, read_frames, side_by_side
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 
-# Number of frames per strip, their height in pixels, and the JPEG quality.
-FRAMES, HEIGHT, QUALITY = 5, 112, 80
+# Number of frames per strip, and their height in pixels.
+FRAMES, HEIGHT = 5, 112
 
 
 @dataclass(frozen=True)
@@ -62,12 +58,12 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
     wanted = []  # label, style, frame positions
     if (root / "style_0").is_dir() and not (views["style"] == 0).any():
         wanted.append(("original", 0, first[column]))
-    for order in ("forward", "shuffled"):
-        shown = views[views["order"] == order].sort_values("style")
-        for _, view in shown.iloc[: 1 if order == "shuffled" else None].iterrows():
-            name = f"style {view['style']}" if view["style"] else "original"
-            label = name if order == "forward" else f"{name}, shuffled"
-            wanted.append((label, int(view["style"]), view[column]))
+    by_style = views.sort_values("style")
+    forward, shuffled = (by_style[by_style["order"] == order] for order in ("forward", "shuffled"))
+    for _, view in pd.concat([forward, shuffled.head(1)]).iterrows():
+        name = f"style {view['style']}" if view["style"] else "original"
+        label = name if view["order"] == "forward" else f"{name}, shuffled"
+        wanted.append((label, int(view["style"]), view[column]))
     crop = crop_fraction(manifest["input"])
     strips = []
     try:
@@ -92,8 +88,5 @@ def make_strip(label: str, frames: NDArray[np.uint8], numbers: list[int], crop: 
         side = crop * min(height, width)
         left, top = (width - side) / 2, (height - side) / 2
         frames = frames[:, round(top) : round(top + side), round(left) : round(left + side)]
-    sheet = Image.fromarray(side_by_side(frames, height=HEIGHT))
-    with io.BytesIO() as file:
-        sheet.save(file, "JPEG", quality=QUALITY)
-        uri = "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
-    return Strip(label, numbers, uri, *sheet.size)
+    sheet = side_by_side(frames, height=HEIGHT)
+    return Strip(label, numbers, jpeg_uri(sheet), width=sheet.shape[1], height=sheet.shape[0])

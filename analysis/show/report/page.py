@@ -1,7 +1,5 @@
 """The report of a run: one HTML file that contains all it shows and loads nothing else."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Sequence
@@ -11,13 +9,14 @@ import jinja2
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from omegaconf import OmegaConf
+from omegaconf import ListConfig, OmegaConf
 
 from static_dynamic.analysis.estimate.comparison import SWEEP, is_trained
-from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
+from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.estimate.tables import read_layers, read_units
 from static_dynamic.analysis.estimate.units import sweep_thresholds
 from static_dynamic.analysis.run.store import REPORT_NAME, read_manifest, to_json
+from static_dynamic.analysis.show.encoding import jpeg_data_uri
 from static_dynamic.analysis.show.figures import COLOURS, COMPONENT_COLOURS
 from static_dynamic.analysis.show.report import charts
 from static_dynamic.analysis.show.report.examples import find_examples
@@ -35,37 +34,33 @@ MOST_NAMES = 50
 
 
 def write_report(folder: Path) -> Path:
-    """Write ``report.html`` into the folder of a finished run; the same run always gives the same bytes.
-
-    Raises
-    ------
-    UserError
-        The folder holds no run, or the run is not finished.
-    """
+    """Write ``report.html`` into the folder of a finished run; the same run always gives the same bytes."""
     manifest = read_manifest(folder)
-    layers = read_layers(folder).reset_index()
+    by_stage = read_layers(folder)
+    layers = by_stage.reset_index()
     units = read_units(folder)
     if not (folder / "views.parquet").exists():
         raise UserError(f"{folder} holds no views.parquet: is it the folder of a finished run?")
     identity = manifest["identity"]
     by_reading = readings(layers["stage"])
-    shown = layers.set_index("stage").loc[sum(by_reading.values(), [])].reset_index()
+    shown = by_stage.loc[sum(by_reading.values(), [])].reset_index()
     breaks = list(np.cumsum([len(stages) for stages in by_reading.values()])[:-1])
     deepest = [stages[-1] for stages in by_reading.values()]
+    listed = OmegaConf.load(CONFIG_DIR / "report.yaml")
     page = {
         "model": identity["model"]["name"],
         "trained": is_trained(identity),
         "dataset": identity["dataset"]["name"],
         "manifest": manifest,
         "manifest_text": to_json(manifest),
-        "headlines": [headline(layers.set_index("stage").loc[s]) for s in deepest],
+        "headlines": [headline(by_stage.loc[s]) for s in deepest],
         "videos": int(layers["clusters"].iloc[0]),
         "threshold": f"{layers['threshold'].iloc[0]:g}",
         "charts": [*stage_charts(folder, shown, breaks), *unit_charts(units, shown, deepest[-1])],
         "layer_rows": [layer_cells(row) for _, row in layers.iterrows()],
         "class_rows": [class_cells(row) for _, row in layers.iterrows()],
-        "other_tables": other_tables(folder),
-        "pictures": pictures(folder),
+        "other_tables": other_tables(folder, listed.tables),
+        "pictures": pictures(folder, listed.pictures),
         "left_out": left_out(manifest),
         "examples": find_examples(manifest, pd.read_parquet(folder / "views.parquet")),
     }
@@ -105,10 +100,9 @@ def headline(stage: pd.Series) -> str:
             f"encodes appearance ({static}) and motion and order ({dynamic}); "
             "these videos do not show which of the two more."
         )
-    parts = [
-        f"{percent(stage[f'units_{c}'] / stage['units'])} {c}" for c in UNIT_CLASSES if stage[f"units_{c}"]
-    ]
-    return f"{stage.name} {finding} Units: {', '.join(parts)}."
+    present = [name for name in UNIT_CLASSES if stage[f"units_{name}"]]
+    units = ", ".join(f"{percent(stage[f'units_{name}'] / stage['units'])} {name}" for name in present)
+    return f"{stage.name} {finding} Units: {units}."
 
 
 def percent(part: float) -> str:
@@ -118,74 +112,46 @@ def percent(part: float) -> str:
 
 def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
     """Draw scores, shares and classes of units by stage; sources of variance too if the run has them."""
-    made = [
-        charts.stage_curves(
-            layers,
-            breaks,
-            {f: (f"score_{f}", COLOURS[f]) for f in FACTORS[:2]},
-            "Scores",
-            "Covariance of the members of pairs over the layer's pooled variance; bands: 95 % intervals.",
-        ),
-        charts.stage_curves(
-            layers,
-            breaks,
-            {f: (f"share_{f}", COLOURS[f]) for f in FACTORS},
-            "Shares (%)",
-            "Shares of dimensions as in the paper: a softmax of the scores, in a narrow range.",
-            scale=100,
-            digits=1,
-        ),
-        charts.stacked_bars(
-            percent_of_units(layers),
-            {c: COLOURS[c] for c in UNIT_CLASSES},
-            "Units by class (%)",
-            f"A unit encodes a factor if its correlation exceeds {layers['threshold'].iloc[0]:g}.",
-        ),
-    ]
+    scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
+    shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
+    about = "Covariance of the members of pairs over the layer's pooled variance; bands: 95 % intervals."
+    made = [charts.stage_curves(layers, breaks, scores, "Scores", about)]
+    about = "Shares of dimensions as in the paper: a softmax of the scores, in a narrow range."
+    made.append(charts.stage_curves(layers, breaks, shares, "Shares (%)", about, scale=100, digits=1))
+    by_stage = layers.set_index("stage")
+    counts = by_stage[[f"units_{c}" for c in UNIT_CLASSES]].set_axis(UNIT_CLASSES, axis=1)
+    classes = 100 * counts.div(by_stage["units"], axis=0)
+    about = f"A unit encodes a factor if its correlation exceeds {layers['threshold'].iloc[0]:g}."
+    made.append(charts.stacked_bars(classes, COLOURS, "Units by class (%)", about))
     variance = folder / "variance_layers.csv"
     if variance.exists():
         parts = pd.read_csv(variance, dtype={"stage": str})
-        shares = 100 * parts.pivot(index="stage", columns="component", values="share")
-        shares = shares.loc[[s for s in layers["stage"] if s in shares.index]]
+        table = 100 * parts.pivot(index="stage", columns="component", values="share")
+        table = table.loc[[s for s in layers["stage"] if s in table.index]]
         about = "The part of the units' variance that each source explains; no threshold is needed."
-        made.append(charts.stacked_bars(shares, COMPONENT_COLOURS, "Variance by source (%)", about))
+        made.append(charts.stacked_bars(table, COMPONENT_COLOURS, "Variance by source (%)", about))
     return made
-
-
-def percent_of_units(layers: pd.DataFrame) -> pd.DataFrame:
-    """Return the percentage of units per class (columns) and stage (index)."""
-    counts = layers.set_index("stage")[[f"units_{c}" for c in UNIT_CLASSES]]
-    return 100 * counts.div(layers.set_index("stage")["units"], axis=0).set_axis(UNIT_CLASSES, axis=1)
 
 
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
     """Draw the distribution of the units' scores at one stage, and their classes over the threshold."""
     of_stage = units[units["stage"] == stage]
-    scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in FACTORS[:2]}
-    sweep = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
-    sweep = 100 * sweep / len(of_stage)
+    scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in MEASURED}
+    counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
+    sweep = 100 * counts / len(of_stage)
     about = "The classes of units depend on the threshold; the dashed line marks the threshold of this run."
-    return [
-        charts.histogram(
-            scores,
-            COLOURS,
-            f"Scores of units, {stage} (% of units)",
-            "Distribution of the correlations of single units.",
-        ),
-        charts.threshold_curves(
-            sweep,
-            {c: COLOURS[c] for c in UNIT_CLASSES[:4]},
-            f"Classes over the threshold, {stage} (%)",
-            about,
-            float(layers["threshold"].iloc[0]),
-        ),
-    ]
+    title = f"Scores of units, {stage} (% of units)"
+    histogram = charts.histogram(scores, COLOURS, title, "Distribution of the correlations of single units.")
+    title = f"Classes over the threshold, {stage} (%)"
+    colours = {c: COLOURS[c] for c in UNIT_CLASSES[:4]}
+    threshold = float(layers["threshold"].iloc[0])
+    return [histogram, charts.threshold_curves(sweep, colours, title, about, threshold)]
 
 
-def other_tables(folder: Path) -> list[dict]:
+def other_tables(folder: Path, listed: ListConfig) -> list[dict]:
     """Return the additional tables of ``configs/report.yaml`` that this run has."""
     found = []
-    for about in OmegaConf.load(CONFIG_DIR / "report.yaml").tables:
+    for about in listed:
         file = folder / about.file
         if file.exists():
             table = pd.read_csv(file).rename(columns=dict(about.get("rename") or {}))
@@ -198,15 +164,10 @@ def other_tables(folder: Path) -> list[dict]:
     return found
 
 
-def pictures(folder: Path) -> list[dict]:
+def pictures(folder: Path, listed: ListConfig) -> list[dict]:
     """Return the pictures of ``configs/report.yaml`` that this run has, as ``data:`` URIs (JPEG)."""
-    found = []
-    for about in OmegaConf.load(CONFIG_DIR / "report.yaml").pictures:
-        file = folder / about.file
-        if file.exists():
-            content = base64.b64encode(file.read_bytes()).decode()
-            found.append({**about, "uri": f"data:image/jpeg;base64,{content}"})
-    return found
+    found = [about for about in listed if (folder / about.file).exists()]
+    return [{**about, "uri": jpeg_data_uri((folder / about.file).read_bytes())} for about in found]
 
 
 def spread(
@@ -232,17 +193,9 @@ def spread(
 
 def table_cells(table: pd.DataFrame) -> list[dict[str, str]]:
     """Return the cells of a table as text; the columns ``x``, ``x_low`` and ``x_high`` become one column."""
-    bounds = {
-        c for c in table for end in ("_low", "_high") if c.endswith(end) and c.removesuffix(end) in table
-    }
-    rows = []
-    for _, line in table.iterrows():
-        cells = {}
-        for column in table:
-            if column not in bounds:
-                cells[column] = cell(line[column]) + bounds_of(line, column)
-        rows.append(cells)
-    return rows
+    bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
+    shown = [column for column in table if column not in bounds]
+    return [{c: cell(line[c]) + bounds_of(line, c) for c in shown} for _, line in table.iterrows()]
 
 
 def cell(value: object) -> str:

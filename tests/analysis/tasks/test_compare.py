@@ -18,6 +18,7 @@ from static_dynamic.analysis.show import comparison_figures as figures
 from static_dynamic.analysis.show import comparison_latex as latex
 from static_dynamic.analysis.show import comparison_tables as tables
 from static_dynamic.analysis.show.comparison_files import write_comparison
+from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import readings, split_stage
 from tests.analysis.finished import finished_run
@@ -257,8 +258,8 @@ def test_latex_compiles(tmp_path):
 
 
 def test_names_cannot_command_latex():
-    assert latex.escape(r"\input{/etc/passwd}") == r"\textbackslash{}input\{/etc/passwd\}"
-    assert latex.escape("-0.5 [-1.0, x-1]") == "$-$0.5 [$-$1.0, x-1]"
+    assert escape_latex(r"\input{/etc/passwd}") == r"\textbackslash{}input\{/etc/passwd\}"
+    assert escape_latex("-0.5 [-1.0, x-1]") == "$-$0.5 [$-$1.0, x-1]"
 
 
 def test_stage_names_are_taken_apart():
@@ -294,8 +295,6 @@ def test_bad_options_are_refused(tmp_path):
     seeds = [folders[0], finished_run(tmp_path / "seed", model="a", seed=2)]
     with pytest.raises(UserError, match="leaves one run"):
         compare_runs(seeds, average_seeds=True)
-    with pytest.raises(UserError, match="gif is not one of"):
-        write_comparison(compare_runs(folders, n_boot=10), tmp_path / "out", ["gif"])
 
 
 def test_measures_are_in_their_order():

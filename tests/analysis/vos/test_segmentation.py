@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from pycocotools import mask as coco
 
 from static_dynamic.analysis.run.progress import progress_of
+from static_dynamic.analysis.show.encoding import video_writer
 from static_dynamic.analysis.tasks import evaluate_vos
 from static_dynamic.analysis.vos.evaluation import foreground
 from static_dynamic.analysis.vos.segmentation import (
@@ -26,7 +27,6 @@ from static_dynamic.analysis.vos.segmentation import (
     region_similarity,
     resize_mask,
     summarize,
-    video_writer,
 )
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.datasets.frames import BadFrames
@@ -184,7 +184,7 @@ def test_overlay_video(tmp_path):
     assert (picture[12, 14] != image[12, 14]).any(), "found"
     assert (picture[0, 0] == image[0, 0]).all() and (picture[30, 18] == image[30, 18]).all(), "neither"
     assert tuple(picture[34, 20]) == (240, 228, 66), "true outline"
-    with video_writer(tmp_path / "overlay.mp4", 24) as write:
+    with video_writer(tmp_path / "overlay.mp4", 24, crf="20") as write:
         for _ in range(5):
             write(picture)
     with av.open(str(tmp_path / "overlay.mp4")) as container:
