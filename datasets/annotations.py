@@ -5,8 +5,6 @@ one `Annotated` per entry, in file order. An unusable entry is yielded too, with
 can report every clip that it leaves out.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator
@@ -115,16 +113,12 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
     """Read Something-Something v2: whole videos; the class is the template without its brackets."""
     file = find_annotation(row, root, "list")
     labels = read_json(find_annotation(row, root, "labels"), dict)
-    for n, line in enumerate(read_json(file, list), start=1):
-        try:
-            template = line["template"].replace("[", "").replace("]", "")
-            yield Annotated(
-                str(line["id"]), (str(line["id"]),), int(labels[template]), cluster=str(line["id"])
-            )
-        except MALFORMED as error:
-            yield Annotated(
-                f"{file.name} entry {n}", broken=f"{_shorten(line)} is malformed ({_shorten(error)})"
-            )
+
+    def parse(entry: dict) -> Annotated:
+        name, template = str(entry["id"]), entry["template"].replace("[", "").replace("]", "")
+        return Annotated(name, (name,), int(labels[template]), cluster=name)
+
+    return _entries(file, parse)
 
 
 @layout
@@ -132,20 +126,28 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
     """Read Diving48: the first ``end_frame - start_frame`` frames per video (files are cut already)."""
     file = find_annotation(row, root, "list")
     vocabulary = read_json(find_annotation(row, root, "labels"), list)
-    for n, line in enumerate(read_json(file, list), start=1):
+    least = row.filters.min_frames
+
+    def parse(entry: dict) -> Annotated:
+        name, label = str(entry["vid_name"]), int(entry["label"])
+        frames = int(entry["end_frame"]) - int(entry["start_frame"])
+        if not 0 <= label < len(vocabulary):
+            raise ValueError(f"class {label} of {len(vocabulary)}")
+        short = f"fewer than {least} frames" if frames < least else ""
+        # NAME_00012 is the twelfth dive of the broadcast NAME: dives of one broadcast form a cluster.
+        return Annotated(name, (name,), label, name.rpartition("_")[0] or name, frames, filtered=short)
+
+    return _entries(file, parse)
+
+
+def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
+    """Parse the entries of a json list; an entry that cannot be parsed is yielded with the reason."""
+    for n, entry in enumerate(read_json(file, list), start=1):
         try:
-            name, label = str(line["vid_name"]), int(line["label"])
-            frames = int(line["end_frame"]) - int(line["start_frame"])
-            if not 0 <= label < len(vocabulary):
-                raise ValueError(f"class {label} of {len(vocabulary)}")
-            least = row.filters.min_frames
-            short = f"fewer than {least} frames" if frames < least else ""
-            # NAME_00012 is the twelfth dive of the broadcast NAME: dives of one broadcast form a cluster.
-            yield Annotated(name, (name,), label, name.rpartition("_")[0] or name, frames, filtered=short)
+            yield parse(entry)
         except MALFORMED as error:
-            yield Annotated(
-                f"{file.name} entry {n}", broken=f"{_shorten(line)} is malformed ({_shorten(error)})"
-            )
+            reason = f"{_shorten(entry)} is malformed ({_shorten(error)})"
+            yield Annotated(f"{file.name} entry {n}", broken=reason)
 
 
 @layout
@@ -182,10 +184,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
     """Return the annotation file of one kind: the first of the row's file names that exists.
 
-    Raises
-    ------
-    UserError
-        If none of the file names exists.
+    Raises UserError if none exists.
     """
     folder = Path(row.get("annotations_dir") or root).expanduser()
     for name in row.annotations[kind]:
@@ -198,13 +197,7 @@ def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
 
 
 def read_json(file: Path, kind: type | tuple[type, ...]):
-    """Read a json file whose top-level value is of type `kind`.
-
-    Raises
-    ------
-    UserError
-        If the file is damaged, or its top-level value has another type.
-    """
+    """Read a json file; raise UserError if it is damaged or its top-level value is not of type `kind`."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -219,10 +212,7 @@ def read_json(file: Path, kind: type | tuple[type, ...]):
 def read_csv(file: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | None]]:
     """Yield (line number, fields by column name) per line of a csv file; None in place of a broken line.
 
-    Raises
-    ------
-    UserError
-        If the header lacks a needed column, or the file is not csv.
+    Raises UserError if the header lacks a needed column, or the file is not csv.
     """
     with file.open(encoding="utf-8", errors="replace", newline="") as stream:
         reader = csv.reader(stream)

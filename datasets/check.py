@@ -1,7 +1,5 @@
 """Read every frame of a data set once and list its faults."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -11,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from static_dynamic.datasets.clips import RATE_TOLERANCE
-from static_dynamic.datasets.discovery import find_video, list_videos, video_info
-from static_dynamic.datasets.frames import BadFrames, VideoFile, open_frames
+from .clips import RATE_TOLERANCE
+from .discovery import find_video, list_videos, video_info
+from .frames import BadFrames, VideoFile, open_frames
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +14,11 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from static_dynamic.datasets.annotations import LAYOUTS, Annotated
-from static_dynamic.datasets.discovery import VideoInfo, find_video, list_videos, points_outside, video_info
-from static_dynamic.datasets.frames import BadFrames, Frames, open_frames
 from static_dynamic.errors import UserError
+
+from .annotations import LAYOUTS, Annotated
+from .discovery import VideoInfo, find_video, list_videos, points_outside, video_info
+from .frames import BadFrames, Frames, open_frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from static_dynamic.datasets.loader import Decoded, ViewBatches
+    from .loader import Decoded, ViewBatches
 
 # THREADS inspect videos at the same time, because each waits for the disk. Videos are taken in chunks of
 # CHUNK, so that at most one chunk is inspected in vain once `limit` clips are found.
@@ -81,7 +81,7 @@ class ClipList:
 
         `spec` is the input spec of the network.
         """
-        from static_dynamic.datasets.loader import ViewBatches  # here: loader.py imports this file
+        from .loader import ViewBatches  # here: loader.py imports this file
 
         return ViewBatches(self, views, rows, batch_rows)
 
@@ -92,7 +92,7 @@ class ClipList:
 
         Returns (B, 3, T, crop, crop), or a list of such tensors for a network with several pathways.
         """
-        from static_dynamic.datasets.loader import to_inputs
+        from .loader import to_inputs
 
         pathways = to_inputs(batch, spec, device)
         return pathways if len(pathways) > 1 else pathways[0]
@@ -168,21 +168,11 @@ def list_clips(
 ) -> ClipList:
     """List the first `limit` usable clips of a data set, in the order of its annotations.
 
-    Parameters
-    ----------
-    dataset
-        A row of ``configs/dataset``; its ``layout`` names the function that reads the annotations.
-    limit
-        Largest number of clips; None: all clips.
-    on_error
-        ``error`` raises for a broken video, ``skip`` leaves broken videos out and records the reasons.
-    normal_root
-        Folder of the unstylized videos, if style 0 is among `styles`; None: ``root/style_0``.
+    `dataset` is a row of ``configs/dataset``; its ``layout`` names the function that reads the annotations.
+    With ``on_error="skip"`` broken videos are left out and recorded with the reason. Unstylized videos
+    (style 0) are in `normal_root` (None: ``root/style_0``).
 
-    Raises
-    ------
-    UserError
-        If a folder is missing, a video is broken (``on_error=error``), or no clip is left.
+    Raises UserError if a folder is missing, a video is broken (``on_error="error"``), or no clip is left.
     """
     if dataset.layout not in LAYOUTS:
         raise UserError(
@@ -255,14 +245,17 @@ def require_folders(root: Path, folders: dict[int, Path]) -> None:
         )
 
 
-Found = Clip | Filtered | BadFrames
-
-
 def _find_clips(
     dataset: DictConfig, annotated: list[Annotated], folders: dict[int, Path], names: dict[int, dict]
-) -> Iterator[tuple[Annotated, Found]]:
+) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
     """Yield each annotation with its clip, or with the reason why it has none; lazily, in order."""
-    find = partial(_find_clip, dataset, folders, names)
+
+    def find(entry: Annotated) -> Clip | Filtered | BadFrames:
+        try:
+            return make_clip(dataset, entry, folders, names)
+        except (Filtered, BadFrames) as reason:
+            return reason
+
     entries = iter(annotated)
     with (
         ThreadPoolExecutor(THREADS) as pool,
@@ -273,22 +266,13 @@ def _find_clips(
             bar.update(len(chunk))
 
 
-def _find_clip(dataset: DictConfig, folders: dict, names: dict, entry: Annotated) -> Found:
-    try:
-        return make_clip(dataset, entry, folders, names)
-    except (Filtered, BadFrames) as reason:
-        return reason
-
-
 def make_clip(
     dataset: DictConfig, entry: Annotated, folders: dict[int, Path], names: dict[int, Iterable[str]]
 ) -> Clip:
     """Make a clip from its annotation, given the folder and the video names of each style.
 
-    Raises
-    ------
-    Filtered, BadFrames
-        If the data set excludes the clip or it is not on disk; if the annotation or a file is broken.
+    Raises Filtered if the data set excludes the clip or it is not on disk. Raises BadFrames if the annotation
+    or a file is broken.
     """
     if entry.broken:
         raise BadFrames(entry.broken)
@@ -313,10 +297,7 @@ def make_clip(
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
     """Return the length and frame rate of a video, which must be equal in all its styles.
 
-    Raises
-    ------
-    BadFrames
-        If the styles differ, or the video has fewer than two frames.
+    Raises BadFrames if the styles differ, or the video has fewer than two frames.
     """
     for what, field in (("number of frames", "length"), ("frame rate", "fps")):
         values = {k: getattr(info, field) for k, info in by_style.items()}
@@ -335,10 +316,7 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
 def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[int, int]:
     """Return the first frame and the number of frames of a clip whose video has `available` frames.
 
-    Raises
-    ------
-    BadFrames
-        If the video has fewer frames than its annotation needs.
+    Raises BadFrames if the video has fewer frames than its annotation needs.
     """
     if entry.seconds is None:
         wanted = available if entry.frames is None else entry.frames

@@ -25,10 +25,11 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from PIL import Image
 
-from static_dynamic.datasets.clips import Clip, ClipList
-from static_dynamic.datasets.discovery import points_outside
-from static_dynamic.datasets.frames import BadFrames
 from static_dynamic.errors import UserError
+
+from .clips import Clip, ClipList
+from .discovery import points_outside
+from .frames import BadFrames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from static_dynamic.datasets.flow_batches import FlowBatches
-    from static_dynamic.datasets.loader import Decoded
+    from .flow_batches import FlowBatches
+    from .loader import Decoded
 
 RESOLUTION = "480p"  # folder of the unstylized frames and the lists of DAVIS
 FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # flow to the next frame, flow to the previous frame
@@ -68,13 +69,13 @@ class DavisClips(ClipList):
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
         """Return the views at `rows` in batches of `batch_rows` rows, for workers to decode."""
-        from static_dynamic.datasets.flow_batches import FlowBatches  # here: that file imports this one
+        from .flow_batches import FlowBatches  # here: that file imports this one
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
     def to_inputs(self, batch: list[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
         """Convert a decoded batch to ``{"Image": ..., "Flow": ...}``; see `flow_inputs` for the shapes."""
-        from static_dynamic.datasets.flow_batches import flow_inputs
+        from .flow_batches import flow_inputs
 
         return flow_inputs(batch, spec, device)
 
@@ -118,23 +119,13 @@ def list_davis(
 ) -> DavisClips:
     """List the first `limit` usable frames of a split of DAVIS, in the order of its list.
 
-    Parameters
-    ----------
-    dataset
-        A row of ``configs/dataset`` with the layout ``davis``.
-    both_flows
-        The network also sees the flow to the previous frame. First frames have none and are left out.
-    frames_at_once
-        Frames of one video that the network sees together.
-    limit
-        Largest number of frames; None: all frames.
-    on_error
-        ``error`` raises if a file of a sequence is missing, ``skip`` leaves the sequence out.
+    `dataset` is a row of ``configs/dataset`` with the layout ``davis``; `frames_at_once` is the number of
+    frames of one video that the network sees together. With `both_flows` the network also sees the flow to
+    the previous frame; first frames have none and are left out. With ``on_error="skip"`` a sequence that
+    lacks a file is left out.
 
-    Raises
-    ------
-    UserError
-        If a folder, a style or a file is missing, image and flow differ in shape, or no frame is left.
+    Raises UserError if a folder, a style or a file is missing, image and flow differ in shape, or no frame is
+    left.
     """
     clips = find_folders(dataset, styles, both_flows, frames_at_once)
     videos, filtered = videos_of_split(dataset, clips)
@@ -168,13 +159,7 @@ def list_davis(
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """Find the folders of a data set; return a list without clips.
-
-    Raises
-    ------
-    UserError
-        If a folder is missing.
-    """
+    """Find the folders of a data set and return a list without clips; raise UserError if one is missing."""
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
@@ -243,10 +228,7 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
 def read_split(root: Path, split: str) -> list[tuple[str, str]]:
     """Read the list of a split: the sequence and the stem of the first file in each line.
 
-    Raises
-    ------
-    UserError
-        If there is no such list, or a line does not name a frame of the data set.
+    Raises UserError if there is no such list, or a line does not name a frame of the data set.
     """
     file = root / "ImageSets" / RESOLUTION / f"{split}.txt"
     try:
@@ -289,10 +271,8 @@ def stems_in(folder: Path, suffix: str) -> set[str]:
 def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
     """Check the files of a video; return the width and height of its images.
 
-    Raises
-    ------
-    BadFrames
-        If a frame is missing in a style or lacks flow, or first frame and first flow image differ in shape.
+    Raises BadFrames if a frame is missing in a style or lacks flow, or if the first frame and the first flow
+    image differ in shape.
     """
     names = clips.names[video]
     if not names:

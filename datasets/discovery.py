@@ -1,22 +1,14 @@
 """Find videos below the folder of a style: folders of images, frame stores and video files, with or without
 class folders above them."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from static_dynamic.datasets.frames import (
-    STORE_NAME,
-    VIDEO_SUFFIXES,
-    BadFrames,
-    VideoFile,
-    is_image,
-    open_frames,
-)
 from static_dynamic.errors import UserError
+
+from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, is_image, open_frames
 
 
 @dataclass(frozen=True)
@@ -60,13 +52,7 @@ def list_videos(folder: Path) -> Iterator[str]:
 
 
 def require_videos(folder: Path) -> list[str]:
-    """List the names of the videos below `folder`, each once.
-
-    Raises
-    ------
-    UserError
-        If there is no video.
-    """
+    """List the names of the videos below `folder`, each once; raise UserError if there is no video."""
     names = list(dict.fromkeys(list_videos(folder)))
     if not names:
         raise UserError(f"{folder} holds no videos")
@@ -76,12 +62,8 @@ def require_videos(folder: Path) -> list[str]:
 def find_video(folder: Path, name: str) -> Path:
     """Return the path of a video in `folder`: a folder of frames, or a video file.
 
-    Symbolic links inside `folder` are followed, because the user placed them there.
-
-    Raises
-    ------
-    BadFrames
-        If there is no such video, or its name points outside `folder`.
+    Symbolic links inside `folder` are followed, because the user placed them there. Raises BadFrames if there
+    is no such video, or its name points outside `folder`.
     """
     if points_outside(name):
         raise BadFrames(f"{name!r} points outside {folder}")
@@ -113,10 +95,7 @@ def links_to_parent(folder: Path, name: str) -> bool:
 def video_info(path: Path) -> VideoInfo:
     """Read the length, frame rate and frame numbers of one video without decoding frames.
 
-    Raises
-    ------
-    BadFrames
-        If the video cannot be opened.
+    Raises BadFrames if the video cannot be opened.
     """
     frames = open_frames(path)
     length, fps = len(frames), frames.fps

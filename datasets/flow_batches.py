@@ -1,7 +1,5 @@
 """Make network inputs from frames and flow: workers decode, resize and jitter, the device normalises."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from static_dynamic.datasets.davis import DavisClips, require_shape, size_text
-from static_dynamic.datasets.frames import BadFrames, read_image
-from static_dynamic.datasets.jitter import Jitter, apply_jitter
-from static_dynamic.datasets.loader import Decoded, ViewBatches
-from static_dynamic.datasets.shared_memory import release
-from static_dynamic.datasets.views import DIRECTIONS
+from .davis import DavisClips, require_shape, size_text
+from .frames import BadFrames, read_image
+from .jitter import Jitter, apply_jitter
+from .loader import Decoded, Key, ViewBatches
+from .shared_memory import release
+from .views import DIRECTIONS
 
 IMAGE_CHANNELS = 3
 
@@ -47,7 +45,7 @@ class FlowBatches(ViewBatches):
         last = min((i + 1) * self.batch_size, len(self.rows))
         return [range(k, k + step) for k in range(i * self.batch_size, last, step)]
 
-    def path_of(self, key: tuple[str, str, int]) -> Path:
+    def path_of(self, key: Key) -> Path:
         """Return the folder of an item's video."""
         _, video, style = key
         return self.clips.image_folder(video, style)
@@ -59,9 +57,13 @@ class FlowBatches(ViewBatches):
         jitter = np.reshape(self.jitter[members[0]], (-1, DIRECTIONS, len(Jitter._fields)))
         if key in self.given_up:
             return Decoded(clip, style, rows, [], None, self.given_up[key])
+        clips, size = self.clips, self.clips.sizes[video]
         try:
-            images = [self._image(video, style, t) for t in positions]
-            flows = [[self._flow(video, t, flow) for flow in self.clips.flows] for t in positions]
+            images = [self._picture(clips.image_file(video, style, t), size, False) for t in positions]
+            flows = [
+                [self._picture(clips.flow_file(video, flow, t), size, True) for flow in clips.flows]
+                for t in positions
+            ]
         except BadFrames as error:
             # Returned, not raised: an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
@@ -77,45 +79,28 @@ class FlowBatches(ViewBatches):
             np.concatenate([np.asarray(p) for p in pictures], axis=-1, out=pixels[t].numpy())
         return Decoded(clip, style, rows, [], pixels)
 
-    def _image(self, video: str, style: int, position: int) -> Image.Image:
-        file = self.clips.image_file(video, style, position)
+    def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
+        """Read an image or flow file at the input size; `size` (width, height): the frames of its video."""
         if file not in self.cache:
-            picture, size = Image.fromarray(read_image(file)), self.clips.sizes[video]
-            if picture.size != size:
+            picture = Image.fromarray(read_image(file))
+            if is_flow:
+                require_shape(file, picture.size, size)
+            if picture.size != size and not is_flow:
                 sizes = f"{size_text(picture.size)} pixels, the first frame of its video {size_text(size)}"
                 raise BadFrames(f"{file} has {sizes}")
-            self.cache[file] = self._resized(picture)
-        return self.cache[file]
-
-    def _flow(self, video: str, position: int, flow: str) -> Image.Image:
-        file = self.clips.flow_file(video, flow, position)
-        if file not in self.cache:
-            picture, size = Image.fromarray(read_image(file)), self.clips.sizes[video]
-            require_shape(file, picture.size, size)
-            if picture.size != size:  # first to the size of the frame, as in the paper's code
+            if picture.size != size:  # flow: first to the size of the frame, as in the paper's code
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
-            self.cache[file] = self._resized(picture)
+            # Pillow widens its bilinear filter when it scales down, which avoids aliasing.
+            self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
         return self.cache[file]
-
-    def _resized(self, picture: Image.Image) -> Image.Image:
-        # Pillow widens its bilinear filter when it scales down, which avoids aliasing.
-        return picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
 
 
 def flow_inputs(batch: Sequence[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
     """Make network inputs from the decoded images and flow of a batch, and release their memory.
 
-    Parameters
-    ----------
-    batch
-        Views that could be read: none with ``frames=None``.
-    spec
-        Input spec of the network: ``mean`` and ``std``, used for images and flow alike.
-
-    Returns
-    -------
-    dict
-        ``Image`` and ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1 frames.
+    Returns ``Image`` and ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1
+    frames. Views that could not be read are left out. Both are normalised by the ``mean`` and ``std`` of the
+    network's input spec `spec`.
     """
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (spec.mean, spec.std))
     frames = [decoded.frames for decoded in batch if decoded.frames is not None]

@@ -1,8 +1,6 @@
 """Read the frames of one video as uint8 RGB, from a folder of images, a video file, or an SQLite frame store
 (the format of the Class Feature Pyramids code)."""
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -185,13 +183,7 @@ Frames = FrameFolder | FrameStore | VideoFile
 
 
 def open_frames(path: Path) -> Frames:
-    """Open a folder of images, a folder that holds a frame store, or a video file.
-
-    Raises
-    ------
-    BadFrames
-        If `path` does not exist.
-    """
+    """Open a folder of images, a frame store or a video file; raise BadFrames if `path` does not exist."""
     if path.is_dir():
         return FrameStore(path) if (path / STORE_NAME).is_file() else FrameFolder(path)
     if path.is_file():
@@ -220,10 +212,7 @@ def in_order(names: list[str], path: Path) -> list[str]:
 def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
     """Decode one image to (H, W, 3) RGB; `name` stands for it in error messages.
 
-    Raises
-    ------
-    BadFrames
-        If the data is not an image, or has more than `MAX_PIXELS` pixels.
+    Raises BadFrames if the data is not an image, or has more than `MAX_PIXELS` pixels.
     """
     name = name or str(source)
     try:

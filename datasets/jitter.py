@@ -3,8 +3,6 @@
 Hue encodes the direction of motion, saturation its magnitude.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Make network inputs from views: workers decode each frame once, the device scales, crops and orders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, get_worker_info
 
-from static_dynamic.datasets.clips import ClipList, style_folder
-from static_dynamic.datasets.frames import BadFrames
-from static_dynamic.datasets.shared_memory import SharedFrames, release
+from .clips import ClipList, style_folder
+from .frames import BadFrames
+from .shared_memory import SharedFrames, release
+
+Key = tuple[str, str, int]  # clip, video, style
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ViewBatches(Dataset):
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[tuple[str, str, int], str] = {}  # clips that crashed workers -> the reason
+        self.given_up: dict[Key, str] = {}  # clips that crashed workers -> the reason
         self.shared: SharedFrames | None = None  # memory in which workers return frames
 
     def __len__(self) -> int:
@@ -56,12 +56,12 @@ class ViewBatches(Dataset):
     def groups(self, i: int) -> list[Sequence[int]]:
         """Group the items of batch `i` by clip and style; items of one group show the same frames."""
         span = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.rows)))
-        groups: dict[tuple[str, str, int], list[int]] = {}
+        groups: dict[Key, list[int]] = {}
         for k in span:
             groups.setdefault(self.keys[k], []).append(k)
         return list(groups.values())
 
-    def path_of(self, key: tuple[str, str, int]) -> Path:
+    def path_of(self, key: Key) -> Path:
         """Return the path of an item's video, without its suffix."""
         _, video, style = key
         return style_folder(self.clips.root, style, self.clips.normal_root) / video
@@ -69,9 +69,8 @@ class ViewBatches(Dataset):
     def decode(self, members: Sequence[int]) -> Decoded:
         """Decode the frames of one group of items; a video that cannot be read gives an `error`."""
         clip, video, style = key = self.keys[members[0]]
-        frames = [
-            np.stack([pathway[k] for k in members]) for pathway in self.frames
-        ]  # per pathway (views, T)
+        # per pathway (views, T)
+        frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]
         wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
         ends = np.cumsum([f.size for f in frames])[:-1]
         by_pathway = [p.reshape(len(members), -1) for p in np.split(where, ends)]
@@ -103,17 +102,8 @@ class ViewBatches(Dataset):
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
     """Make the inputs of the network's pathways from the decoded frames of a batch, and release the frames.
 
-    Parameters
-    ----------
-    batch
-        Clips that could be read: none with ``frames=None``.
-    spec
-        Input spec of the network: ``size``, ``crop``, ``mean``, ``std``.
-
-    Returns
-    -------
-    list
-        One tensor (B, 3, T, crop, crop) float32 on `device` per pathway, views in the order of the batch.
+    Returns one tensor (B, 3, T, crop, crop) float32 on `device` per pathway, with the views in the order of
+    the batch, in which every clip must have frames. `spec` is the network's input spec.
     """
     views = []
     for decoded in batch:

@@ -1,17 +1,15 @@
 """Copy decoded frames to a GPU while it computes, through pinned memory and a separate CUDA stream."""
 
-from __future__ import annotations
-
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from static_dynamic.datasets.loader import Decoded
-from static_dynamic.datasets.shared_memory import release
+from .loader import Decoded
+from .shared_memory import release
 
 BUFFERS = 2  # pinned buffers: one is filled while the other is copied to the device
 
@@ -71,42 +69,18 @@ class Sender:
         return pinned.to(self.device, non_blocking=True), buffer[frames.numel() :]
 
 
-def ahead(items: Iterable, make: Callable, depth: int = 1) -> Iterator:
+def ahead(items: Iterable, make: Callable, depth: int = 2) -> Iterator:
     """Yield ``map(make, items)``, computed by a thread up to `depth` items ahead of the consumer.
 
     An error of `items` or `make` is raised in the place of its item. The thread ends if the consumer stops.
     """
-    ready: queue.Queue = queue.Queue(maxsize=depth)
-    stop = threading.Event()
-
-    def put(kind: str, value) -> None:
-        while not stop.is_set():
-            try:
-                ready.put((kind, value), timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put("item", make(item))
-                if stop.is_set():
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
+    made = map(make, items)
+    end = object()
+    pool = ThreadPoolExecutor(max_workers=1)
     try:
-        while True:
-            kind, value = ready.get()
-            if kind == "error":
-                raise value
-            if kind == "end":
-                return
+        pending = deque(pool.submit(next, made, end) for _ in range(depth))
+        while (value := pending.popleft().result()) is not end:
+            pending.append(pool.submit(next, made, end))
             yield value
     finally:
-        stop.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

@@ -10,7 +10,7 @@ import logging
 import math
 import mmap
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ class SharedFrames:
         _open.add(self.base)
 
     @classmethod
-    def create(cls, workers: int) -> SharedFrames | None:
+    def create(cls, workers: int) -> Self | None:
         """Map memory for `workers` workers; return None if the system refuses to reserve that much."""
         try:
             return cls(workers)

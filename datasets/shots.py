@@ -1,14 +1,12 @@
 """Split a video into shots at its cuts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from static_dynamic.datasets.frames import VideoFile
+from .frames import VideoFile
 
 # At a cut the mean absolute difference between successive thumbnails exceeds CHANGE (of 255), and RATIO
 # times the median difference of the AROUND frames on either side.

@@ -8,8 +8,6 @@ Views and pairs depend on the clips, the options and the seed alone. Each clip h
 (``app_shuffle=false`` or ``m_same=false``) are the exception.
 """
 
-from __future__ import annotations
-
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,12 +18,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.datasets.clips import Clip
-from static_dynamic.datasets.davis import FrameClip
-from static_dynamic.datasets.jitter import draw_jitter
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.rng import digest, generator
 from static_dynamic.spacing import subsample_positions
+
+from .clips import Clip
+from .davis import FrameClip
+from .jitter import draw_jitter
 
 log = logging.getLogger(__name__)
 
@@ -60,24 +59,19 @@ def make_views(
     ----------
     pathways
         Number of frames per pathway. The pathway named ``Flow`` sees optical flow.
-    n_sample_frames
-        Length of the window from which the frames of each pathway are subsampled uniformly.
+    n_sample_frames, window, resample_fps
+        Each pathway subsamples its frames uniformly from a window; see `window_frames`.
     pairs
         Per clip, with S styles: ``factorial`` makes S(S-1)/2 dynamic and S static pairs from every style in
         both orders. ``both`` makes one pair per factor from three views. ``paper`` makes one pair, with
         factors balanced over the clips.
-    window
-        Rule for the start of the window: a key of `WINDOWS`.
-    resample_fps
-        Frame rate at which the window counts frames; None: the frames of the clip as they are.
     app_shuffle
         True: a static pair is a clip in both orders. False: two clips of different classes in one style.
-    use_normal_app
-        Static pairs show the unstylized videos, style 0.
     m_same
         True: a dynamic pair is one clip in two styles. False: two videos of one class in two styles.
-    repeats
-        Pairs per clip with ``pairs=paper``; their factors alternate.
+    use_normal_app, repeats
+        Whether static pairs show the unstylized videos (style 0). With ``pairs=paper``: number of pairs per
+        clip, whose factors alternate.
 
     Returns
     -------
@@ -98,18 +92,11 @@ def make_views(
         raise UserError(f"styles={','.join(map(str, styles))}: a dynamic pair needs two different styles")
     rows_of: Callable[..., Iterator[list[dict]]]
     if FLOW in pathways:
-        rows_of = partial(flow_rows, pathways=pathways, seed=seed)
+        rows_of = partial(flow_rows, pathways, seed)
     elif min(pathways.values()) < 2:
         raise UserError("this network sees one frame at a time: there is no order to shuffle")
     else:
-        rows_of = partial(
-            ordered_rows,
-            pathways=pathways,
-            seed=seed,
-            n_sample_frames=n_sample_frames,
-            window=window,
-            resample_fps=resample_fps,
-        )
+        rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
     wanted = defaultdict(set)  # clip number -> its variants, each once
@@ -137,14 +124,13 @@ Variant = tuple[int, int]  # style and alteration (UNALTERED, or k for the k-th 
 
 
 def ordered_rows(
-    clip: Clip,
-    variants: Sequence[Variant],
-    *,
     pathways: Mapping[str, int],
     seed: int,
     n_sample_frames: int,
     window: str,
     resample_fps: float | None,
+    clip: Clip,
+    variants: Sequence[Variant],
 ) -> Iterator[list[dict]]:
     """Yield the row of each variant of a clip: frames in forward order, or shuffled per pathway."""
     columns: dict[int, dict] = {UNALTERED: {"order": FORWARD}, ALTERED: {"order": SHUFFLED}}
@@ -162,7 +148,7 @@ def ordered_rows(
 
 
 def flow_rows(
-    clip: FrameClip, variants: Iterable[Variant], *, pathways: Mapping[str, int], seed: int
+    pathways: Mapping[str, int], seed: int, clip: FrameClip, variants: Iterable[Variant]
 ) -> Iterator[list[dict]]:
     """Yield the rows of each variant of a clip for a network that sees flow: one row per frame.
 
@@ -302,14 +288,8 @@ def window_frames(
 ) -> NDArray[np.int64]:
     """Choose the window of a clip: `length` consecutive frame numbers, wrapped around at the end of the clip.
 
-    Parameters
-    ----------
-    rng
-        Draws the start of the window; None: the first possible start.
-    window
-        A key of `WINDOWS`.
-    resample_fps
-        Frame rate at which the window counts frames; None: the frames of the clip as they are.
+    `rng` draws the start of the window (None: the first frame) by the rule `window`, a key of `WINDOWS`.
+    `resample_fps` is the frame rate at which the window counts frames; None: the frames of the clip.
     """
     stride = 1.0
     if resample_fps is not None:

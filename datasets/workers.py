@@ -1,7 +1,5 @@
 """Decode batches ahead of use in worker processes, which a broken file may crash or block."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os
@@ -18,9 +16,10 @@ from multiprocessing.process import BaseProcess
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset, get_worker_info
 
-from static_dynamic.datasets.loader import Decoded, ViewBatches
-from static_dynamic.datasets.shared_memory import SharedFrames
 from static_dynamic.errors import UserError
+
+from .loader import Decoded, Key, ViewBatches
+from .shared_memory import SharedFrames
 
 log = logging.getLogger(__name__)
 
@@ -82,16 +81,13 @@ def loader(batches: ViewBatches, num_workers: int, timeout: float = CLIP_TIMEOUT
     on which this happens twice is yielded without frames and with an error, like an unreadable clip. With
     ``num_workers=0`` this process decodes, without protection against crashes and timeouts.
 
-    Raises
-    ------
-    UserError
-        If workers crash repeatedly while they decode no clip.
+    Raises UserError if workers crash repeatedly while they decode no clip.
     """
     if not num_workers:
         yield from map(batches.__getitem__, range(len(batches)))
         return
     done = 0
-    crashes: Counter[tuple[str, str, int] | None] = Counter()
+    crashes: Counter[Key | None] = Counter()
     while done < len(batches):
         source = Monitored(batches, num_workers)
         iterator, processes = start_workers(source, range(done, len(batches)), num_workers)
@@ -123,7 +119,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
                 num_workers=num_workers,
                 multiprocessing_context=START_METHOD,
                 prefetch_factor=2,
-                collate_fn=_identity,
+                collate_fn=list,
                 worker_init_fn=source.start,
             )
         )
@@ -178,7 +174,7 @@ def record_crashes(
     source: Monitored,
     crashed: list[BaseProcess],
     overdue: set[int | None],
-    crashes: Counter[tuple[str, str, int] | None],
+    crashes: Counter[Key | None],
     timeout: float,
     error: Exception,
 ) -> None:
@@ -187,12 +183,11 @@ def record_crashes(
     for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None
         crashes[key] += 1
-        exit_text = _exit_text(process.exitcode)
-        how = (
-            f"was not decoded within {timeout:g} s (clip_timeout)"
-            if process.pid in overdue
-            else f"crashed its worker ({exit_text})"
-        )
+        code = process.exitcode or 0
+        exit_text = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        how = f"crashed its worker ({exit_text})"
+        if process.pid in overdue:
+            how = f"was not decoded within {timeout:g} s (clip_timeout)"
         if key is None:
             log.warning("a decoding worker crashed (%s): replaced", exit_text)
         else:
@@ -211,13 +206,3 @@ def _with_progress(source: Monitored, processes: list[BaseProcess]) -> list[tupl
     """Pair each process with its row of `progress`; a process that has not started yet counts as idle."""
     rows = {int(row[PID]): row for row in source.progress.tolist()}
     return [(process, rows.get(process.pid or -1, [IDLE] * 3)) for process in processes]
-
-
-def _exit_text(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return signal.Signals(-exitcode).name
-    return f"exit status {exitcode}"
-
-
-def _identity(batch: list[Decoded]) -> list[Decoded]:
-    return batch

@@ -1,7 +1,5 @@
 """Write frames to disk as folders of images or SQLite frame stores; readers never see a partial one."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.datasets.frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path, temporary_folder
+
+from .frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
 
 CHUNK = 64  # frames of a video held in memory at a time
 
@@ -69,10 +68,7 @@ def fit(frame: NDArray, short_side: int | None) -> NDArray:
 def frame_name(pattern: str, number: int) -> str:
     """Return the file name of a frame by a pattern such as ``image_%05d.jpg``.
 
-    Raises
-    ------
-    UserError
-        If the pattern has no field for the number, contains a folder, or has no image suffix.
+    Raises UserError if the pattern has no field for the number, contains a folder, or has no image suffix.
     """
     try:
         name = pattern % number
@@ -123,10 +119,7 @@ def encoded(frames: Frames) -> Iterator[bytes]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder, which is renamed to `folder` on a clean exit.
 
-    Raises
-    ------
-    UserError
-        If `folder` exists already.
+    Raises UserError if `folder` exists already.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: remove it, or give another folder")
