@@ -41,19 +41,12 @@ def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def stage_bits(
-    r: NDArray,
-    corrected: NDArray,
-    replicates: NDArray,
-    influence: NDArray,
-    count: NDArray,
-    weights: NDArray,
-    level: float,
+    r: NDArray, corrected: NDArray, replicates: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[float, float, float]:
-    """Return the mean bits of one factor over the live units of a stage, with the bounds of their interval.
+    """Return the mean bits over the live units of a stage, with the bounds of their interval.
 
     `r` and `corrected` (C,) are unit scores and corrected bits. `replicates` (R,) are bits summed over units,
-    `influence` (1 + R, K) that of `bits_influence` on the sample and on the replicates, `count` (K,) the
-    number of pairs per cluster, `weights` (R, K) those of the replicates.
+    `errors` (1 + R,) the standard errors of such sums: of the sample, then of the replicates.
     """
     live = ~np.isnan(r)
     if not live.any():
@@ -61,10 +54,8 @@ def stage_bits(
     plug_in = gaussian_bits(r[live]).mean()
     if np.isinf(plug_in):
         return np.inf, np.inf, np.inf
-    # The sample is the replicate that contains each cluster once.
-    errors = bits_standard_errors(influence, count, np.vstack([np.ones(len(count)), weights]))
     replicates, errors = replicates[:, None] / live.sum(), errors[:, None] / live.sum()
-    low, high = studentised_bounds(np.array([plug_in]), replicates, errors[0], errors[1:], len(count), level)
+    low, high = studentised_bounds(np.array([plug_in]), replicates, errors[0], errors[1:], clusters, level)
     return corrected[live].mean(), low[0], high[0]
 
 
@@ -82,24 +73,20 @@ def bits_influence(
     mean = mean - replicates.shift  # `sums` are of shifted rows
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = r / ((1 - uncorrected**2) * np.log(2) * variance * replicates.count[..., None])
-    scale = np.where(np.isfinite(gaussian_bits(r)) & np.isfinite(scale), scale, 0)
-    mean = np.where(scale == 0, 0, mean)
-    uncorrected = np.where(scale == 0, 0, uncorrected)
-    influence = np.empty((*replicates.count.shape, len(sums.count)))
-    for f in range(influence.shape[1]):
-        s, m, c = scale[:, f], mean[:, f], uncorrected[:, f]
-        influence[:, f] = s @ sums.product[:, f].T
-        influence[:, f] -= (s * (1 - c) * m) @ sums.total[:, f].T
-        influence[:, f] -= (s * c / 2) @ sums.square[:, f].T
-    return influence
+    finite = np.isfinite(gaussian_bits(r)) & np.isfinite(scale)
+    s, m, c = (np.where(finite, x, 0).swapaxes(0, 1) for x in (scale, mean, uncorrected))  # (F, R, C)
+    product, total, square = (np.moveaxis(x, 0, -1) for x in (sums.product, sums.total, sums.square))
+    return np.swapaxes(s @ product - (s * (1 - c) * m) @ total - (s * c / 2) @ square, 0, 1)
 
 
 def bits_standard_errors(influence: NDArray, count: NDArray, weights: NDArray) -> NDArray:
-    """Return the standard errors (R,) of one factor's summed bits, by the infinitesimal jackknife.
+    """Return the standard errors (1 + R,) of one factor's summed bits, by the infinitesimal jackknife.
 
-    `influence` (R, K) is that of `bits_influence`, `count` (K,) the number of pairs per cluster.
+    `influence` (1 + R, K) is that of `bits_influence` for the sample and the replicates, `count` (K,) the
+    number of pairs per cluster, `weights` (R, K) those of the replicates.
     """
     clusters = len(count)
+    weights = np.vstack([np.ones(clusters), weights])  # the sample contains each cluster once
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.einsum("rk,rk->r", weights, influence) / (weights @ count)
     centred = influence - mean[:, None] * count

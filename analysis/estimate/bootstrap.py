@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from .bits import bits_influence, corrected_bits, stage_bits
+from .bits import bits_influence, bits_standard_errors, corrected_bits, stage_bits
 from .estimator import FACTORS, MEASURED, UNIT_CLASSES, append_shares, classify, estimate_moments
 from .intervals import bootstrap_weights, cluster_scalars, interval, studentised_interval, with_bounds
 from .moments import Moments, layer_score
@@ -96,8 +96,8 @@ def estimate_stage(
     of_sample = bits_influence(sums, whole.one_replicate(), point.unit_scores[None])
     influence = np.concatenate([of_sample, influence])
     for f, name in enumerate(MEASURED):
-        of_units = point.unit_scores[f], unit_bits[f]
-        mean_bits = stage_bits(*of_units, bits_sum[:, f], influence[:, f], sums.count[:, f], weights, level)
+        errors = bits_standard_errors(influence[:, f], sums.count[:, f], weights)
+        mean_bits = stage_bits(point.unit_scores[f], unit_bits[f], bits_sum[:, f], errors, clusters, level)
         layer |= with_bounds(f"bits_{name}", *mean_bits)
     for f, name in enumerate(FACTORS):
         layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}

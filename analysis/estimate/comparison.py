@@ -86,12 +86,11 @@ def compare_runs(
     for label, members in groups.items():
         table = mean_layers(members, per_run, boot)
         for reading, stages in readings(table.index, fuse).items():
-            shown = shown_stage(stages, stage)
             part = table.loc[stages].reset_index()
             part.insert(0, "run", label)
             part.insert(1, "reading", reading)
             part["depth"] = np.arange(len(stages)) / max(1, len(stages) - 1)
-            tables.append(part.assign(shown=part["stage"] == shown))
+            tables.append(part.assign(shown=part["stage"] == shown_stage(stages, stage)))
     layers = pd.concat(tables, ignore_index=True)
     several = layers.groupby("run")["reading"].transform("nunique") > 1
     layers.insert(1, "curve", layers["run"].where(~several, layers["run"] + " " + layers["reading"]))
@@ -112,10 +111,8 @@ def compare_runs(
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
     """Group the numbers of runs that differ only in their seed; groups are ordered by their first run."""
-    groups: dict[str, list[int]] = {}
-    for k, identity in enumerate(identities):
-        groups.setdefault(json.dumps(identity | {"seed": None}, sort_keys=True), []).append(k)
-    return list(groups.values())
+    keys = pd.Series([json.dumps(identity | {"seed": None}, sort_keys=True) for identity in identities])
+    return [group.index.tolist() for _, group in keys.groupby(keys, sort=False)]
 
 
 def label_groups(
@@ -136,9 +133,8 @@ def label_groups(
     )
     differing = [c for c in parts if c == "model" or parts[c].nunique() > 1]
     labels = parts[differing].agg(" ".join, axis=1)
-    labels = labels.where(
-        ~labels.duplicated(keep=False), [f"{label} ({k + 1})" for k, label in enumerate(labels)]
-    )
+    numbered = labels + [f" ({k + 1})" for k in range(len(labels))]
+    labels = labels.where(~labels.duplicated(keep=False), numbered)
     return dict(zip(labels, groups, strict=True))
 
 
@@ -175,13 +171,12 @@ def unit_scores(
 ) -> pd.DataFrame:
     """Collect the unit scores of every stage; averaged seeds are concatenated."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
-    parts = []
-    for label, members in groups.items():
-        kept = layers.loc[layers["run"] == label, "stage"]
-        for k in members:
-            table = read_units(folders[k])[columns]
-            parts.append(table[table["stage"].isin(kept)].assign(run=label, member=k))
-    return pd.concat(parts, ignore_index=True)
+    parts = [
+        read_units(folders[k])[columns].assign(run=label, member=k)
+        for label, members in groups.items()
+        for k in members
+    ]
+    return pd.concat(parts).merge(layers[["run", "stage"]])
 
 
 def percent(counts: pd.DataFrame) -> pd.DataFrame:

@@ -70,13 +70,11 @@ class Moments:
         count = np.zeros(n_factors)
         total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):
-            pairs = np.flatnonzero(factor == f)
-            if not len(pairs):
-                continue
-            shift[f] = za[pairs[0]]
-            a, b = za[pairs] - shift[f], zb[pairs] - shift[f]  # (pairs of f, C)
-            count[f] = len(pairs)
-            total[f], product[f], square[f] = (a + b).sum(0), (a * b).sum(0), (a * a + b * b).sum(0)
+            own = factor == f
+            if own.any():
+                count[f], shift[f] = own.sum(), za[own][0]
+                a, b = za[own] - shift[f], zb[own] - shift[f]  # (pairs of f, C)
+                total[f], product[f], square[f] = (a + b).sum(0), (a * b).sum(0), (a * a + b * b).sum(0)
         return cls(count, total, product, square, shift)
 
     @classmethod

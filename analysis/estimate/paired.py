@@ -36,10 +36,8 @@ class PairedEstimate:
 
     def columns(self) -> dict:
         """Return the columns of a table: each measure and the bounds of its interval."""
-        columns: dict = {}
-        for measure in zip(MEASURES, self.value, self.low, self.high, strict=True):
-            columns |= with_bounds(*measure)
-        return columns
+        measures = zip(MEASURES, self.value, self.low, self.high, strict=True)
+        return {name: value for measure in measures for name, value in with_bounds(*measure).items()}
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,10 @@ def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
 
 # Number of a run, and one of its stages.
 Member = tuple[int, str]
+Members = Sequence[Member]
 
 
-def _signed(members: Sequence[Member], sign: int) -> list[tuple[Member, float]]:
+def _signed(members: Members, sign: int) -> list[tuple[Member, float]]:
     return [(member, sign / len(members)) for member in members]
 
 
@@ -81,13 +80,11 @@ class PairedBootstrap:
         self._samples: dict[tuple[Member, tuple, int], StageSample] = {}
         self._latest: tuple[Member, Moments] | None = None
 
-    def mean(self, members: Sequence[Member], level: float = 0.95) -> PairedEstimate:
+    def mean(self, members: Members, level: float = 0.95) -> PairedEstimate:
         """Estimate the mean of some runs, over the videos that all of them have."""
         return self._estimate([(0, self.common_videos(members), _signed(members, 1))], level)
 
-    def difference(
-        self, left: Sequence[Member], right: Sequence[Member], level: float = 0.95
-    ) -> PairedEstimate:
+    def difference(self, left: Members, right: Members, level: float = 0.95) -> PairedEstimate:
         """Estimate the mean of the runs `left` minus the mean of the runs `right`.
 
         Without pairing, Student's t has the degrees of freedom of the smaller side.
@@ -122,7 +119,7 @@ class PairedBootstrap:
         low, high = studentised_bounds(value, replicates, error, errors, min(count), level)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
-    def common_videos(self, members: Sequence[Member]) -> NDArray:
+    def common_videos(self, members: Members) -> NDArray:
         """Return the names of the videos that all of these runs have; none if the runs saw different data."""
         first, *others = (run for run, _ in members)
         videos = self.videos[first]
@@ -139,9 +136,8 @@ class PairedBootstrap:
             sums = self._sums(member).clusters(np.searchsorted(self.videos[member[0]], videos))
             whole = sums.over_clusters()
             replicates = replicate_measures(sums, self._weights(len(videos), stream))
-            self._samples[key] = StageSample(
-                append_shares(whole.layer_scores()), replicates, cluster_scalars(sums, whole)
-            )
+            value = append_shares(whole.layer_scores())
+            self._samples[key] = StageSample(value, replicates, cluster_scalars(sums, whole))
         return self._samples[key]
 
     def _weights(self, videos: int, stream: int) -> NDArray:

@@ -61,11 +61,7 @@ def pairs_of_factor(pairs: pd.DataFrame, factor: int) -> FactorPairs:
     """Select the pairs of one factor from a run's table of pairs."""
     chosen = pairs[pairs["factor"] == factor].sort_values(["cluster", "clip"], kind="stable")
     names, cluster = np.unique(chosen["cluster"].to_numpy(), return_inverse=True)
-    return FactorPairs(
-        a=chosen["a"].to_numpy(),
-        b=chosen["b"].to_numpy(),
-        cluster=cluster,
-        clip=np.unique(chosen["clip"].to_numpy(), return_inverse=True)[1],
-        slot=chosen.groupby(["cluster", "clip"]).cumcount().to_numpy(),
-        names=names,
-    )
+    a, b = chosen["a"].to_numpy(), chosen["b"].to_numpy()
+    clip = np.unique(chosen["clip"].to_numpy(), return_inverse=True)[1]
+    slot = chosen.groupby(["cluster", "clip"]).cumcount().to_numpy()
+    return FactorPairs(a, b, cluster, clip, slot, names)

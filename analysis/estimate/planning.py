@@ -52,14 +52,14 @@ def plan_study(
     """Plan the clips, views and hours of a study whose intervals have the half-width `width`.
 
     The table has one row per stage, score and way to make pairs; columns ``between`` and ``within`` are the
-    variance components of a cluster. Raises UserError if the pilot is unfinished, too small or of other
-    pairs, if `width` is not between 0 and 1, or if the time per view is unknown.
+    variance components of a cluster. Raises UserError if the pilot is unfinished, too small, of other pairs,
+    or has no such stage, if `width` is not between 0 and 1, or if the time per view is unknown.
     """
     if not 0 < width < 1:
         raise UserError(f"task.width={width:g}: the half-width of an interval of a score is between 0 and 1")
     store, pairs = open_finished(run_dir)
     seconds = time_per_view(store.path) if seconds_per_view is None else seconds_per_view
-    views = pd.read_parquet(store.path / "views.parquet")
+    styles = pd.read_parquet(store.path / "views.parquet")["style"].nunique()
     identity = store.manifest["identity"]
     scheme = identity["pairs"]
     wrong = [f"{key}={identity[key]}" for key, value in REQUIRED.items() if identity.get(key, value) != value]
@@ -70,18 +70,15 @@ def plan_study(
     clusters, clips = pairs["cluster"].nunique(), pairs["clip"].nunique()
     if clusters < FEWEST:
         raise UserError(f"{store.path}: {clusters} videos: a plan needs a pilot of at least {FEWEST}")
-    if stage is not None:
-        store.activations(stage)  # raises UserError if the run has no such stage
-    per_clip = {name: count(views["style"].nunique()) for name, count in VIEWS.items()}
     rows = []
-    for name in [stage] if stage else store.stages:
+    for name in store.stages if stage is None else [stage]:
         terms = pair_terms(store.activations(name), pairs)
         for planned in PLANNED_FROM[scheme]:
             for f, factor in enumerate(MEASURED):
                 between, within = variance_components(terms, f, scheme, planned)
                 needed = clusters_for(between + within, width)
                 n_clips = int(np.ceil(needed * clips / clusters))
-                n_views = n_clips * per_clip[planned]
+                n_views = n_clips * VIEWS[planned](styles)
                 size = (needed, n_clips, n_views, n_views * seconds / 3600)
                 rows.append((name, factor, planned, between, within, *size))
     columns = ["stage", "score", "pairs", "between", "within", "clusters", "clips", "views", "hours"]
@@ -139,7 +136,6 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
         term = in_own_score / (share if pilot == "paper" else 1 / len(MEASURED)) + in_both_scores
     else:
         term = in_own_score + in_both_scores / len(MEASURED)
-    clips = terms[["cluster", "clip"]].drop_duplicates()
     by_factor = [terms["cluster"], terms["clip"], terms["factor"]]
     mean, square = term.groupby(by_factor).mean(), (term**2).groupby(by_factor).mean()
     level = ["cluster", "clip"]
@@ -149,7 +145,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     else:
         clip = mean.groupby(level).sum()
         within = (square - mean**2).groupby(level).sum() * (planned == "both")
-    size = len(clips) / clips["cluster"].nunique()  # mean number of clips per cluster
+    size = terms.groupby("cluster")["clip"].nunique().mean()  # clips per cluster
     cluster = clip.groupby("cluster").sum() / size
     between = (cluster**2).sum() / (len(cluster) - 1)
     return VarianceComponents(float(between), float(within.groupby("cluster").sum().mean() / size**2))

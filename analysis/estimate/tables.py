@@ -40,22 +40,20 @@ class RunEstimate:
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table without its index, as parquet or csv by the suffix of `path`."""
+    write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
     with atomic_path(path) as temporary:
-        if path.suffix == ".parquet":
-            table.to_parquet(temporary, index=False)
-        else:
-            table.to_csv(temporary, index=False)
+        write(temporary, index=False)
 
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
     """Write ``layers.csv``, ``units.parquet`` and the two-row ``dim_est`` csv of each stage."""
     result.write(folder)
     for _, row in result.layers.iterrows():
-        with atomic_path(dimensions_file(folder, row["stage"])) as temporary:
-            with temporary.open("w", newline="") as file:
-                writer = csv.writer(file)  # ends lines with CRLF, as the original code does
-                writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
-                writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
+        file = dimensions_file(folder, row["stage"])
+        with atomic_path(file) as temporary, temporary.open("w", newline="") as opened:
+            writer = csv.writer(opened)  # ends lines with CRLF, as the original code does
+            writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
+            writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
 
 
 def dimensions_file(folder: Path, stage: str) -> Path:

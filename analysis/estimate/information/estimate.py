@@ -114,8 +114,7 @@ def factor_information(
     layers["cka"] = stage_cka(rows, pairs, weights, len(orders), seed, level)
     if chosen is None:
         bits = of_units["gaussian"]
-        highest = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")
-        chosen = highest["unit"].tolist()
+        chosen = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")["unit"].tolist()
     nearest = []
     for unit in chosen:
         za, zb = (rows[member, unit].astype(np.float64) for member in (pairs.a, pairs.b))

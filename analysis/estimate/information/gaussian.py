@@ -35,6 +35,7 @@ from scipy.special import ndtri
 from static_dynamic.analysis.estimate.bits import (
     IDENTICAL,
     bits_influence,
+    bits_standard_errors,
     corrected_bits,
     gaussian_bits,
     stage_bits,
@@ -110,12 +111,12 @@ def unit_information(
     *columns, r = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     names = ("value", "low", "high", "p", "plug_in")
     table = pd.DataFrame({"unit": np.arange(len(r))} | dict(zip(names, columns, strict=True)))
-    live = max(1, (~np.isnan(r)).sum())
-    count = np.bincount(pairs.cluster)
-    ends = stage_bits(r, columns[0], bits_sum, influence, count, weights, level)
+    errors = bits_standard_errors(influence, np.bincount(pairs.cluster), weights)
+    ends = stage_bits(r, columns[0], bits_sum, errors, pairs.clusters, level)
     plug_in = table["plug_in"].mean()
+    p = p_value(plug_in, null_sum / max(1, (~np.isnan(r)).sum()))
     layer = dict(zip(("value", "low", "high"), ends, strict=True))
-    return layer | {"p": float(p_value(plug_in, null_sum / live)), "plug_in": plug_in}, table
+    return layer | {"p": float(p), "plug_in": plug_in}, table
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:

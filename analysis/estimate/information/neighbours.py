@@ -1,10 +1,8 @@
 """Mutual information of the members of pairs for single units, from nearest neighbours.
 
-No distribution is assumed.
-
-Estimator 1 of Kraskov, Stoegbauer & Grassberger 2004 ("Estimating mutual information", eq. 8). With eps_i the
-distance (maximum norm) of point i to its k-th neighbour, and n_x, n_y the numbers of points nearer than eps_i
-in each member alone,
+No distribution is assumed. Estimator 1 of Kraskov, Stoegbauer & Grassberger 2004 ("Estimating mutual
+information", eq. 8): with eps_i the distance (maximum norm) of point i to its k-th neighbour, and n_x, n_y
+the numbers of points nearer than eps_i in each member alone,
 
     I = psi(k) + psi(n) - mean_i[psi(n_x + 1) + psi(n_y + 1)]      (here in bits)
 
@@ -58,8 +56,8 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 
 
-def mean_bits(members: list[tuple[NDArray, NDArray]], chosen: slice | NDArray) -> float:
-    """Return the information of the `chosen` points, averaged over slots."""
+def mean_bits(members: list[NDArray], chosen: slice | NDArray) -> float:
+    """Return the information of the `chosen` points, averaged over slots: members (2, n) of each slot."""
     return float(np.mean([local_bits(x[chosen], y[chosen]).mean() for x, y in members]))
 
 
@@ -77,11 +75,10 @@ def neighbour_information(
         return dict.fromkeys(("value", "low", "high", "p"), np.nan)
     rng = np.random.default_rng([seed, 2])
     once = np.ones(len(clusters), int)
-
-    def noisy_scores(z: NDArray, chosen: NDArray) -> NDArray:
-        return normal_scores(z[chosen][:, None], once)[:, 0] + NOISE * rng.standard_normal(len(chosen))
-
-    members = [(noisy_scores(za, chosen), noisy_scores(zb, chosen)) for chosen in positions]
+    members = []
+    for chosen in positions:
+        scores = normal_scores(np.column_stack([za[chosen], zb[chosen]]), once)
+        members.append(scores.T + NOISE * rng.standard_normal((2, len(chosen))))
     value = mean_bits(members, slice(None))
     groups = rng.permutation(len(clusters)) % min(len(clusters), MOST_GROUPS)
     left_out = np.array([mean_bits(members, groups != g) for g in range(groups.max() + 1)])

@@ -131,12 +131,12 @@ def subspace_information(
         return dict.fromkeys(("value", "low", "high", "p", "plug_in"), np.nan) | {"directions": 0}
     parts = [fold_bits(projected, pairs, weights, *fold) for fold in folds]
     bits, replicates, null = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
-    p = float(p_value(bits, null))
     replicates = np.where(np.isinf(replicates), np.nan, replicates)
     # Directions are fixed within a fold, so Student's t has the degrees of freedom of one fold.
     clusters = pairs.clusters // len(folds)
     low, high = interval(bits, replicates, clusters, level) if np.isfinite(bits) else (bits, bits)
     value = 2 * bits - finite_mean(replicates) if np.isfinite(bits) else bits
+    p = float(p_value(bits, null))
     return {"value": value, "low": low, "high": high, "p": p, "plug_in": float(bits), "directions": k}
 
 
@@ -167,8 +167,7 @@ def canonical_bits(second: NDArray) -> NDArray:
     whitened = whiten(covariance[..., :k, :k]) @ covariance[..., :k, k:] @ whiten(covariance[..., k:, k:])
     good = np.isfinite(whitened).all((-1, -2))
     rho = np.linalg.svd(np.where(good[..., None, None], whitened, 0), compute_uv=False)
-    rho = np.minimum(rho, 1)
-    return np.where(good, gaussian_bits(rho).sum(-1), np.nan)
+    return np.where(good, gaussian_bits(np.minimum(rho, 1)).sum(-1), np.nan)
 
 
 def whiten(covariance: NDArray) -> NDArray:

@@ -126,7 +126,7 @@ def test_standard_errors_of_bits_are_those_of_numeric_derivatives(kind, clusters
     replicates, r = replicate(weights)
     influence = bits_influence(sums, replicates, r)
     for f in (0, 1):
-        fast = bits_standard_errors(influence[:, f], sums.count[:, f], weights)
+        fast = bits_standard_errors(influence[:, f], sums.count[:, f], weights[1:])
         for i, w in enumerate(weights):
             if (w > 0).sum() == 1 < clusters:
                 continue  # of one cluster nothing is known, and r may be anything
@@ -152,7 +152,7 @@ def test_the_interval_of_mean_bits_is_that_of_loops():
     for f, name in enumerate(("dynamic", "static")):
         live = ~np.isnan(r[0, f])
         bits = np.nansum(gaussian_bits(r[:, f]), axis=1) / live.sum()
-        error = bits_standard_errors(influence[:, f], sums.count[:, f], weights) / live.sum()
+        error = bits_standard_errors(influence[:, f], sums.count[:, f], drawn_weights) / live.sum()
         far = np.quantile(abs(bits[1:] - bits[1:].mean()) / error[1:], 0.95)
         half = max(far, t.ppf(0.975, clusters - 1)) * error[0]
         centre = 2 * bits[0] - bits[1:].mean()
