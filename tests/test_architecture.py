@@ -135,6 +135,7 @@ def test_the_graph_is_what_the_files_say():
     assert "static_dynamic.errors" in graph["datasets.clips"]
     assert "datasets.clips" in graph["analysis.run.identity"], "a name of a lazy face"
     assert "analysis.outputs" in graph["analysis.tasks.profile"]
+    assert "analysis.estimate.moments" in graph["analysis.estimate.bootstrap"], "a relative import"
     assert "datasets.loader" not in graph["datasets.clips"]
     assert "datasets.loader" in imports(sources()["datasets.clips"], at_load=False)
     assert set(chain(*graph.values())) <= set(sources()) | {PACKAGE}
