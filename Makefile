@@ -55,7 +55,7 @@ package: .venv/ready-test
 bench: .venv/ready
 	$(BIN)/python -m bench --device cpu --scale 0.5
 	$(BIN)/python -m bench.memory
-	$(BIN)/python -m bench.extraction
+	$(BIN)/python -m bench --embedded --no-baseline --clips 4 --models i3d_inception
 	$(BIN)/python -m bench.stages --model i3d_inception
 	$(BIN)/python -m bench.stages --model slowfast_r50_8x8
 	$(BIN)/python -m bench.estimator

@@ -16,8 +16,6 @@ cases:
 so that their ratio stays.
 """
 
-from __future__ import annotations
-
 import copy
 import os
 import platform
@@ -25,6 +23,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +31,7 @@ import torch
 from tqdm import tqdm
 
 from bench.baseline import run_baseline
-from bench.inputs import FRAMES, STYLES, cached, make_videos, new_store, stages_of
+from bench.inputs import FRAMES, STYLES, cached, embedded_clips, make_videos, new_store, stages_of
 from bench.meters import gpu_load, peak_memory, timed
 from bench.widths import clips_needed
 from static_dynamic.analysis.run.extraction import extract
@@ -57,23 +56,20 @@ EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
 def main() -> None:
     """Measure and print; with ``--write`` also update RESULTS.md."""
     parser = Options(__doc__)
-    parser.add_argument("--models", nargs="+", default=MODELS, help="default: " + " ".join(MODELS))
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--device", help=f"{DEVICES} (default: a GPU if present)")
-    parser.add_argument("--clips", type=int, default=2, help="synthetic videos, at least 2 (default: 2)")
+    parser.add_argument("--clips", type=int, default=2, help="number of videos, at least 2")
+    parser.add_argument("--embedded", action="store_true", help="videos of the embedded data set")
     parser.add_argument("--repeat", type=int, default=1, help="repetitions of the views per round")
-    parser.add_argument(
-        "--seconds", type=float, help="choose --repeat so that the bare passes take this long"
-    )
+    parser.add_argument("--seconds", type=float, help="duration of the bare passes, instead of --repeat")
     parser.add_argument("--scale", type=float, default=1.0, help="factor for frame and input size")
-    parser.add_argument("--rounds", type=int, default=2, help="default: 2")
-    parser.add_argument(
-        "--workers", type=int, default=min(14, os.cpu_count() or 1), help="decoding processes"
-    )
+    parser.add_argument("--rounds", type=int, default=2)
+    cores = min(14, os.cpu_count() or 1)
+    parser.add_argument("--workers", type=int, default=cores, help="decoding processes")
     parser.add_argument("--no-baseline", action="store_true", help="leave the baseline out")
     parser.add_argument("--tuned", action="store_true", help="also run with precision=bf16 tune=true")
-    parser.add_argument(
-        "--whole-passes", action="store_true", help="baseline: forward passes do not end after the stage"
-    )
+    whole = "forward passes of the baseline do not end after the stage that is read"
+    parser.add_argument("--whole-passes", action="store_true", help=whole)
     parser.add_argument("--run", type=Path, nargs="*", default=[], help="factorial runs, one per model")
     parser.add_argument("--write", action="store_true", help="update RESULTS.md")
     given = parser.parse_args()
@@ -81,15 +77,12 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         shape = (round(HEIGHT * given.scale), round(WIDTH * given.scale))
-        clips = make_videos(Path(folder), given.clips, *shape)
-        for i, name in enumerate(given.models):
-            net = scaled(build_model(name), given.scale)
-            row = measure(name, net, clips, device, given)
-            if i < len(given.run) and "extraction/baseline" in row:
-                row |= at_equal_width(row, given.run[i])
-            rows.append(row)
-            print(align([{k: v for k, v in row.items() if not k.startswith("_")}]), flush=True)
-    text = report([{k: v for k, v in row.items() if not k.startswith("_")} for row in rows], device, given)
+        clips = embedded_clips(given.clips) if given.embedded else make_videos(folder, given.clips, *shape)
+        runs = [*given.run, *[None] * len(given.models)]
+        for name, run in zip(given.models, runs, strict=False):
+            rows.append(measure(name, scaled(build_model(name), given.scale), clips, device, run, given))
+            print(align(rows[-1:]), flush=True)
+    text = report(rows, device, given)
     print(text)
     if given.write:
         write_section(RESULTS, text)
@@ -102,7 +95,9 @@ def scaled(net: VideoNetwork, scale: float) -> VideoNetwork:
     return net
 
 
-def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device, given) -> dict:
+def measure(
+    name: str, net: VideoNetwork, clips: ClipList, device: torch.device, run: Path | None, given
+) -> dict:
     """Measure one network; return its row of the table."""
     spec = net.input_spec
     window = max(FRAMES, *spec.pathways.values())
@@ -118,6 +113,7 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
     shown = net.shown_stages({"path": "cat"})
     # Whole passes cost the same for every stage: measure one, multiply by the number of stages.
     stages, weight = (shown[-1:], len(shown)) if given.whole_passes else (shown, 1)
+    baseline = partial(run_baseline, net, clips, window=window, device=device, num_workers=given.workers)
     loads, peaks = [], []
 
     def extraction(source: ClipList) -> None:
@@ -138,7 +134,7 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
         spent["bare"] += timed(lambda: bare(net, device, batch, len(views)), device)
         for kind, source in sources.items():
             with gpu_load(device) as load, peak_memory(device) as peak:
-                spent[kind] += timed(lambda source=source: extraction(source), device)
+                spent[kind] += timed(partial(extraction, source), device)
             loads.append(np.mean(load) if load else np.nan)
             peaks.append(peak)
         if given.tuned:
@@ -148,18 +144,7 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
         if not given.no_baseline:
             share = max(2, count // given.rounds)
             for stage in stages:
-                spent["baseline"] += timed(
-                    lambda stage=stage, share=share: run_baseline(
-                        net,
-                        clips,
-                        window=window,
-                        count=share,
-                        stage=stage,
-                        device=device,
-                        num_workers=given.workers,
-                    ),
-                    device,
-                )
+                spent["baseline"] += timed(partial(baseline, count=share, stage=stage), device)
             spent["baseline pairs"] += share
     read = given.rounds * len(views)
     row = {
@@ -182,24 +167,20 @@ def measure(name: str, net: VideoNetwork, clips: ClipList, device: torch.device,
     row["memory, GiB"] = f"{max(p[0] for p in peaks):.2f}"
     if not given.no_baseline:
         ours = spent["extraction"] / (given.rounds * count * repeat)
-        baseline = weight * spent["baseline"] / spent["baseline pairs"]
+        per_pair = weight * spent["baseline"] / spent["baseline pairs"]
         row |= {
             "extraction, s/pair": f"{ours:.3f}",
-            "baseline, s/pair": f"{baseline:.3f}",
-            "extraction/baseline": f"{ours / baseline:.3f}",
-            "_clip": (spent["extraction"] / (given.rounds * len(clips.clips) * repeat), baseline),
+            "baseline, s/pair": f"{per_pair:.3f}",
+            "extraction/baseline": f"{ours / per_pair:.3f}",
         }
         if given.tuned:
-            row["tuned/baseline"] = f"{ours / baseline * spent['tuned'] / spent['extraction']:.3f}"
+            row["tuned/baseline"] = f"{ours / per_pair * spent['tuned'] / spent['extraction']:.3f}"
+        if run:
+            # time per clip, over all scores: extraction of all its views / the baseline with one pair
+            per_clip = spent["extraction"] / (given.rounds * len(clips.clips) * repeat)
+            ratios = clips_needed(run, "factorial").to_numpy() * per_clip / per_pair
+            row |= {"at equal width": f"{np.median(ratios):.3f}", "worst score": f"{ratios.max():.3f}"}
     return row
-
-
-def at_equal_width(row: dict, run: Path) -> dict:
-    """Return the time ratio extraction / baseline for intervals of equal width: median and worst score."""
-    needed = clips_needed(run, "factorial").to_numpy()
-    ours, per_pair = row["_clip"]  # seconds per clip: with all its views; with one pair (baseline)
-    ratios = needed * ours / per_pair
-    return {"at equal width": f"{np.median(ratios):.3f}", "worst score": f"{ratios.max():.3f}"}
 
 
 @torch.inference_mode()
@@ -226,8 +207,7 @@ def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
             break
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    best = max(rates, key=rates.get)
-    return best, rates[best]
+    return max(rates.items(), key=lambda item: item[1])
 
 
 def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
@@ -240,17 +220,16 @@ def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) 
 
 def report(rows: list[dict], device: torch.device, given) -> str:
     """Format the section of RESULTS.md."""
-    where = (
-        torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-    )
+    where = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    size = f"{round(WIDTH * given.scale)} x {round(HEIGHT * given.scale)}"
+    frames = "Embedded data set" if given.embedded else f"Frames of {size} (jpg)"
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [
         f"## `python -m bench{' --no-baseline' * given.no_baseline}`: {where}, torch {torch.__version__}",
         "",
-        f"Frames of {round(WIDTH * given.scale)} x {round(HEIGHT * given.scale)} (jpg), windows of {FRAMES}; "
-        f"{given.workers} decoding processes; {given.rounds} rounds; TF32 off"
+        f"{frames}, windows of {FRAMES}; {given.workers} decoding processes; {given.rounds} rounds; TF32 off"
         + ("; times are CPU times" if device.type == "cpu" else "")
         + ". Time ratios: `extraction/baseline` for all five stages at an equal number of pairs (target "
         f"{EQUAL_PAIRS:.3f}); `at equal width` of the intervals (target {EQUAL_WIDTH:.2f}; median over "

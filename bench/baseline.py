@@ -5,8 +5,6 @@ activations are collected in lists. Two things are faster than in the paper's pr
 kept, and a forward pass ends after the stage that is read.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset

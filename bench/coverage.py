@@ -11,8 +11,6 @@ Three intervals are computed from the same bootstrap replicates: the studentised
 reports, an interval of fixed shape (bias-corrected, Student's t), and plain percentiles.
 """
 
-from __future__ import annotations
-
 import sys
 
 import numpy as np
@@ -43,13 +41,8 @@ def simulate(clips: int, kind: str, rng: np.random.Generator) -> np.ndarray:
     fixed = np.random.default_rng(9)
     loadings, style = fixed.standard_normal((6, UNITS)), 0.8 * fixed.standard_normal((len(STYLES), 1, UNITS))
     clip = 0.5 * effect(clips, 6) @ loadings + 0.5 * effect(clips, UNITS)
-    rows = (
-        clip[:, None, None]
-        + style
-        + 0.6 * effect(clips, len(STYLES), 1, UNITS)
-        + 0.4 * effect(clips, 1, 2, UNITS)
-    )
-    rows = rows + 0.2 * effect(clips, len(STYLES), 2, UNITS)
+    rows = clip[:, None, None] + style + 0.6 * effect(clips, len(STYLES), 1, UNITS)
+    rows = rows + 0.4 * effect(clips, 1, 2, UNITS) + 0.2 * effect(clips, len(STYLES), 2, UNITS)
     return (np.maximum(rows, 0) if kind == "rectified" else rows).reshape(-1, UNITS).astype(np.float32)
 
 

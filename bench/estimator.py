@@ -8,8 +8,6 @@ The activations are random. Operations needed at least: the bootstrap multiplies
 permutation test needs one product per permutation, pair and unit, which is 23e9.
 """
 
-from __future__ import annotations
-
 import resource
 import sys
 import tempfile
@@ -36,17 +34,17 @@ def main() -> None:
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--permutations", type=int, default=200)
     parser.add_argument("--information", action="store_true", help="also measure task=information")
-    arguments = parser.parse_args()
-    units = [int(count) for count in arguments.units.split(",")]
+    given = parser.parse_args()
+    units = [int(count) for count in given.units.split(",")]
     print(
-        f"{arguments.clips} clips x 10 pairs x {sum(units)} units in {len(units)} stages, "
-        f"{arguments.replicates} replicates, {arguments.permutations} permutations"
+        f"{given.clips} clips x 10 pairs x {sum(units)} units in {len(units)} stages, "
+        f"{given.replicates} replicates, {given.permutations} permutations"
     )
     with tempfile.TemporaryDirectory() as folder:
-        make_run(Path(folder), arguments.clips, units)
-        options = {"n_boot": arguments.replicates, "n_permutations": arguments.permutations, "progress": True}
+        make_run(Path(folder), given.clips, units)
+        options = {"n_boot": given.replicates, "n_permutations": given.permutations, "progress": True}
         measure("scores, intervals, p-values (bounds 180 s, 6 GiB)", lambda: estimate_run(folder, **options))
-        if arguments.information:
+        if given.information:
             measure("measures of task=information", lambda: estimate_information(folder, **options))
 
 

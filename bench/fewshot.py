@@ -32,8 +32,8 @@ def main() -> None:
     """Train, measure and print."""
     parser = Options(__doc__)
     parser.add_argument("data", type=Path, help="folder with input, output and mask")
-    parser.add_argument("--minutes", type=float, default=12, help="training time (default: 12)")
-    parser.add_argument("--config", default="small", help="training configuration (default: small)")
+    parser.add_argument("--minutes", type=float, default=12, help="training time")
+    parser.add_argument("--config", default="small", help="training configuration")
     parser.add_argument("--held", nargs="+", default=["050", "250"], help="stems of the held-out frames")
     parser.add_argument("--log_folder", type=Path, help="keep the files of the training in this folder")
     given = parser.parse_args()
@@ -44,14 +44,8 @@ def main() -> None:
             for name in FrameFolder(given.data / folder).names:
                 if Path(name).stem not in given.held:
                     shutil.copyfile(given.data / folder / name, root / folder / name)
-        generator = train(
-            Plan(
-                config=read_training_config(given.config),
-                data_root=root,
-                log_folder=given.log_folder or Path(temporary) / "log",
-                minutes=given.minutes,
-            )
-        )
+        config, log = read_training_config(given.config), given.log_folder or Path(temporary) / "log"
+        generator = train(Plan(config=config, data_root=root, log_folder=log, minutes=given.minutes))
     frames = load_key_frames(*(given.data / folder for folder in FOLDERS), guides=[])
     measured, rows = [], []
     for frame in frames:
@@ -64,18 +58,13 @@ def main() -> None:
         rows.append(shown)
     if given.log_folder:
         write_image(given.log_folder / "held_out.png", contact_sheet(rows))
-    print(
-        f"{len(frames) - len(rows)} pairs, {len(rows)} held out, {given.minutes:g} minutes, "
-        f"config={given.config}, {torch.get_num_threads()} threads"
-    )
-    whole_before, whole_after, before, after = np.mean(measured, axis=0)
-    for name, was, became in (
-        ("whole frame", whole_before, whole_after),
-        ("within mask", before, after),
-    ):
-        print(
-            f"{name}   error {was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}   (bound 40 %)"
-        )
+    pairs, threads = len(frames) - len(rows), torch.get_num_threads()
+    setting = f"{given.minutes:g} minutes, config={given.config}, {threads} threads"
+    print(f"{pairs} pairs, {len(rows)} held out, {setting}")
+    errors = np.mean(measured, axis=0).reshape(2, 2)  # (whole frame, mask) x (before, after)
+    for name, (was, became) in zip(("whole frame", "within mask"), errors, strict=True):
+        change = f"{was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}"
+        print(f"{name}   error {change}   (bound 40 %)")
 
 
 if __name__ == "__main__":

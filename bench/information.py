@@ -61,10 +61,7 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
     of_units = []
     for values in rows[:, :NEIGHBOUR_UNITS].T.astype(np.float64):
         of_units.append(neighbour_information(values[pairs.a], values[pairs.b], pairs, 0, 0, LEVEL))
-    yield (
-        "neighbours",
-        {key: np.array([found[key] for found in of_units]) for key in ("value", "low", "high")},
-    )
+    yield "neighbours", {key: np.array([e[key] for e in of_units]) for key in ("value", "low", "high")}
 
 
 @cache
@@ -123,7 +120,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
 def main() -> None:
     """Simulate and print the coverage as tables."""
     parser = Options(__doc__)
-    parser.add_argument("--runs", type=int, default=300, help="simulated runs per table (default: 300)")
+    parser.add_argument("--runs", type=int, default=300, help="simulated runs per table")
     parser.add_argument("--clips", type=int, nargs="+", default=[24, 100], help="clips per run")
     given = parser.parse_args()
     for kind in KINDS:

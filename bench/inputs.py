@@ -1,7 +1,5 @@
 """Inputs that benchmarks make: drifting textures, the embedded data set, and runs without activations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +18,9 @@ from static_dynamic.models import VideoNetwork
 STYLES, FRAMES = (1, 2, 3, 4), 64
 
 
-def make_videos(root: Path, clips: int, height: int, width: int) -> ClipList:
+def make_videos(folder: str | Path, clips: int, height: int, width: int) -> ClipList:
     """Write videos of drifting textures as jpg folders of `FRAMES` frames in `STYLES`, and list them."""
-    rng = np.random.default_rng(0)
+    root, rng = Path(folder), np.random.default_rng(0)
     for clip in tqdm(range(clips), desc="make videos"):
         texture = rng.integers(0, 256, (2 * height // 8 + 1, 2 * width // 8 + 1, 3))
         texture = np.kron(texture, np.ones((8, 8, 1)))  # (2 H, 2 W, 3)

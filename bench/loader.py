@@ -8,8 +8,6 @@ and discards them. Both sides run in each round, and the ratio of the summed tim
 makes 10,000 videos in four styles as empty files (a minute), and times listing and pairing them.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import resource
@@ -21,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from bench.inputs import STYLES, embedded_clips
-from bench.meters import processor_seconds
+from bench.meters import in_turns
 from static_dynamic import configs
 from static_dynamic.command import Options, command
 from static_dynamic.datasets import ClipList, ViewBatches, list_clips, make_views, to_inputs
@@ -42,26 +39,25 @@ REPEAT = 8  # repetitions of all views per round
 def main() -> None:
     """Measure and print."""
     parser = Options(__doc__)
-    parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--clips", type=int, default=24, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--clips", type=int, default=24)
     parser.add_argument("--device", default="cpu", help=DEVICES)
     parser.add_argument("--listing", action="store_true", help="time the listing instead")
-    arguments = parser.parse_args()
-    if arguments.listing:
+    given = parser.parse_args()
+    if given.listing:
         measure_listing()
         return
-    device = choose_device(arguments.device)
+    device = choose_device(given.device)
     net = build_model("i3d_inception", checkpoint="pretrained").to(device)
     spec = net.input_spec
-    clips = embedded_clips(arguments.clips)
-    views, _ = make_views(
-        clips.clips, STYLES, spec.pathways, n_sample_frames=spec.frames * spec.sampling_rate
-    )
+    clips = embedded_clips(given.clips)
+    window = spec.frames * spec.sampling_rate
+    views, _ = make_views(clips.clips, STYLES, spec.pathways, n_sample_frames=window)
     source = ViewBatches(clips, views, np.arange(len(views)), BATCH)
     # A round is long, so that the time to start processes is negligible on both sides.
     repeated = ViewBatches(clips, views, np.tile(np.arange(len(views)), REPEAT), BATCH)
     reads = frames_used(views) * REPEAT
-    measure_throughput(clips, repeated, reads, device, arguments.rounds)
+    measure_throughput(clips, repeated, reads, device, given.rounds)
     measure_busy(net, source, device)
 
 
@@ -77,33 +73,32 @@ def measure_throughput(
     clips: ClipList, source: ViewBatches, reads: list, device: torch.device, rounds: int
 ) -> None:
     """Print (a) the throughput of the loader / of decoding alone, (b) frames decoded / frames used."""
-    spent, busy = (dict.fromkeys(("decode", "load"), 0.0) for _ in range(2))
     decoded = 0
-    for round_ in tqdm(range(rounds + 1), desc="rounds"):
-        begin, begin_busy = time.perf_counter(), processor_seconds()
+
+    def decode_all() -> None:
         with multiprocessing.Pool(WORKERS, start_decoder, (clips,)) as pool:
             for _ in pool.imap(decode, reads, chunksize=BATCH // 2):
                 pass
             pool.close()
             pool.join()  # the CPU time of a process is known after it has ended
-        middle, middle_busy = time.perf_counter(), processor_seconds()
+
+    def load_all() -> None:
+        nonlocal decoded
         for batch in loader(source, WORKERS):
             for clip in batch:
                 decoded += len(clip.frames.to(device))
                 release(clip.frames)
         if device.type == "cuda":
             torch.cuda.synchronize()
-        if round_:  # the first round is the warm-up
-            spent["decode"] += middle - begin
-            spent["load"] += time.perf_counter() - middle
-            busy["decode"] += middle_busy - begin_busy
-            busy["load"] += processor_seconds() - middle_busy
+
+    times = in_turns({"decode": decode_all, "load": load_all}, rounds)
+    decoding, loading = (times[name].sum(axis=0) for name in ("decode", "load"))  # wall, CPU seconds
     used = sum(len(frames) for _, _, frames in reads)
     print(f"{used} frames per round, {WORKERS} workers, {device}")
-    print(f"decoding alone        {rounds * used / spent['decode']:8.1f} frames/s")
-    print(f"loader, to the device {rounds * used / spent['load']:8.1f} frames/s")
-    print(f"(a) throughput of loader / decoding    {spent['decode'] / spent['load']:.3f}   (bound 0.9)")
-    print(f"    the same by CPU time               {busy['decode'] / busy['load']:.3f}   (less noise)")
+    print(f"decoding alone        {rounds * used / decoding[0]:8.1f} frames/s")
+    print(f"loader, to the device {rounds * used / loading[0]:8.1f} frames/s")
+    print(f"(a) throughput of loader / decoding    {decoding[0] / loading[0]:.3f}   (bound 0.9)")
+    print(f"    the same by CPU time               {decoding[1] / loading[1]:.3f}   (less noise)")
     print(f"(b) frames decoded / frames used       {decoded / (rounds + 1) / used:.3f}   (bound 1)")
 
 
@@ -150,10 +145,11 @@ def measure_listing(videos: int = 10_000, frames: int = 8) -> None:
         lines = [{"vid_name": n, "label": 0, "start_frame": 0, "end_frame": frames} for n in names]
         (root / "Diving48_V2_test.json").write_text(json.dumps(lines))
         (root / "Diving48_vocab.json").write_text(json.dumps([["Back"]] * 48))
-        holder = {"stylized_data_dir": folder, "dataset": configs.row("dataset", "Diving48")}
+        row = configs.row("dataset", "Diving48")
+        row.root = folder
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         begin = time.perf_counter()
-        clips = list_clips(OmegaConf.create(holder).dataset, STYLES)
+        clips = list_clips(row, STYLES)
         middle = time.perf_counter()
         views, pairs = make_views(clips.clips, STYLES, {"slow": 8, "fast": 32}, n_sample_frames=64)
         end = time.perf_counter()

@@ -6,8 +6,6 @@ A trivial network with five stages of 2,048 units reads frames that are already 
 growth comes from extraction. Each number of clips is measured in a separate process.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import sys
 import tempfile
@@ -64,9 +62,7 @@ def measure(clips: int, answer) -> None:
 def main() -> None:
     """Measure two sizes and print."""
     parser = Options(__doc__)
-    parser.add_argument(
-        "--clips", type=int, default=50, help="fewer clips; the other size is 16 times as large"
-    )
+    parser.add_argument("--clips", type=int, default=50, help="smaller size; the larger has 16 times as many")
     few = parser.parse_args().clips
     context = multiprocessing.get_context("spawn")
     for clips in (few, 16 * few):

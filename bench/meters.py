@@ -1,16 +1,17 @@
 """Measure the time, peak memory and GPU load of a call."""
 
-from __future__ import annotations
-
 import resource
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:
@@ -24,6 +25,22 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
     function()
     torch.cuda.synchronize(device)
     return time.perf_counter() - begin
+
+
+def in_turns(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray]:
+    """Time every case once per round, in rotating order; return per case (rounds, 2): wall and CPU seconds.
+
+    One more round comes first, without being counted: it fills caches and lets torch choose kernels.
+    """
+    names = list(cases)
+    seconds: dict[str, list[list[float]]] = {name: [] for name in names}
+    for i in tqdm(range(rounds + 1), desc="rounds"):
+        start = i % len(names)
+        for name in names[start:] + names[:start]:
+            begin, begin_cpu = time.perf_counter(), processor_seconds()
+            cases[name]()
+            seconds[name].append([time.perf_counter() - begin, processor_seconds() - begin_cpu])
+    return {name: np.array(times[1:]) for name, times in seconds.items()}
 
 
 def processor_seconds() -> float:

@@ -12,9 +12,6 @@ layers. Theta is chosen so that the number of class features equals that of the 
 (``--features``). Values in brackets are the authors', for their own weights and theta on two GTX 1080 Ti.
 """
 
-from __future__ import annotations
-
-import statistics
 import sys
 import time
 
@@ -22,6 +19,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench.meters import in_turns
 from static_dynamic.analysis.explain.class_feature_pyramids import build_pyramid
 from static_dynamic.analysis.explain.pyramid_rules import Corrected
 from static_dynamic.command import Options, command
@@ -47,26 +45,17 @@ COLUMNS = ("network", "GFLOPs", "theta", "kernels", "forward s", "backward ms", 
 def main() -> None:
     """Measure and print."""
     parser = Options(__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="repetitions (default: 20)")
-    parser.add_argument("--features", type=int, default=12, help="class features (default: 12)")
-    arguments = parser.parse_args()
-    print(f"{torch.get_num_threads()} threads, {DEPTH} levels, median of {arguments.rounds} rounds")
+    parser.add_argument("--rounds", type=int, default=20, help="repetitions")
+    parser.add_argument("--features", type=int, default=12, help="class features")
+    given = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, {DEPTH} levels, median of {given.rounds} rounds")
     print_row(COLUMNS)
     for name, (gflops, published, wiring) in NETWORKS.items():
-        operations, *rest = measure(name, wiring, arguments.rounds, arguments.features)
-        theta, kernels, forward, spent, recursion = rest
-        print_row(
-            (
-                name,
-                f"{operations:.2f} ({gflops:.2f})",
-                f"{theta:.2f}",
-                kernels,
-                f"{forward:.1f}",
-                f"{spent:.2f} ({published:.2f})",
-                f"{recursion:.0f}",
-                f"{recursion / spent:.0f}",
-            )
-        )
+        found = measure(name, wiring, given.rounds, given.features)
+        operations, theta, kernels, forward, spent, recursion = found
+        whole = (f"{operations:.2f} ({gflops:.2f})", f"{theta:.2f}", kernels, f"{forward:.1f}")
+        step = (f"{spent:.2f} ({published:.2f})", f"{recursion:.0f}", f"{recursion / spent:.0f}")
+        print_row((name, *whole, *step))
 
 
 def print_row(cells) -> None:
@@ -88,15 +77,12 @@ def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
     begin = time.perf_counter()
     slow_pyramids.tree(net, layers, graph, weight, LABEL, theta, DEPTH)
     recursion = 1e3 * (time.perf_counter() - begin)
-    spent = []
-    for _ in range(rounds):
-        begin = time.perf_counter()
-        pyramid = build_pyramid(read, LABEL, theta, DEPTH)
-        spent.append(1e3 * (time.perf_counter() - begin))
+    pyramid = build_pyramid(read, LABEL, theta, DEPTH)
+    times = in_turns({"backward": lambda: build_pyramid(read, LABEL, theta, DEPTH)}, rounds)["backward"]
     with FlopCounterMode(display=False) as counter:
         net.to("meta")(torch.empty(SHAPE, device="meta"))
-    operations = counter.get_total_flops() / 1e9
-    return operations, theta, len(pyramid.nodes) - 1, forward, statistics.median(spent), recursion
+    operations, spent = counter.get_total_flops() / 1e9, 1e3 * np.median(times[:, 0])
+    return operations, theta, len(pyramid.nodes) - 1, forward, spent, recursion
 
 
 if __name__ == "__main__":

@@ -5,14 +5,12 @@
 The three cases run in each round, in rotating order. Ratios of their median times are printed.
 """
 
-from __future__ import annotations
-
 import sys
-import time
-from statistics import median
 
+import numpy as np
 import torch
 
+from bench.meters import in_turns
 from static_dynamic.command import Options, command
 from static_dynamic.models import build_model
 
@@ -24,29 +22,19 @@ def main() -> None:
     parser.add_argument("--model", default="slowfast_r50_8x8")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--batch", type=int, default=2)
-    arguments = parser.parse_args()
-    net = build_model(arguments.model)
+    given = parser.parse_args()
+    net = build_model(given.model)
     spec = net.input_spec
-    inputs = net.example_input(torch.randn, arguments.batch)
+    inputs = net.example_input(torch.randn, given.batch)
     last = net.stage_name(None, {"path": "cat"})
     reads = {
         "plain forward": lambda: net.read(inputs, ["logits"]),
         "last stage": lambda: net.read(inputs, [last]),
         "all stages": lambda: net.read(inputs),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in reads}
-    for round_ in range(arguments.rounds + 1):
-        names = list(reads)
-        for name in names[round_ % 3 :] + names[: round_ % 3]:
-            begin = time.perf_counter()
-            reads[name]()
-            seconds[name].append(time.perf_counter() - begin)
-    medians = {name: median(times[1:]) for name, times in seconds.items()}  # without the warm-up round
+    medians = {name: np.median(times[:, 0]) for name, times in in_turns(reads, given.rounds).items()}
     clip = " x ".join(map(str, (spec.frames, *spec.shape)))
-    print(
-        f"{arguments.model}, {clip}, batch {arguments.batch}, "
-        f"{len(net.stages)} stages, {arguments.rounds} rounds"
-    )
+    print(f"{given.model}, {clip}, batch {given.batch}, {len(net.stages)} stages, {given.rounds} rounds")
     for name in ("last stage", "plain forward"):
         print(f"time of all stages / {name:<14}{medians['all stages'] / medians[name]:.3f}")
 

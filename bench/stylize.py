@@ -7,17 +7,16 @@ to (a) the published program's way, a loop over single images with a generator o
 (b) the bare network at its best batch size. All sides run in each round.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
+from bench.meters import in_turns
 from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import read_image
 from static_dynamic.device import DEVICES, choose_device
@@ -60,37 +59,32 @@ def main() -> None:
                 image = cv2.resize(rng.integers(0, 256, (16, 20, 3), np.uint8), (WIDTH, HEIGHT))
                 write_image(folder / "in" / str(video) / f"{i:06d}.jpg", image)
         sources = sorted((folder / "in").rglob("*.jpg"))
-        first = read_image(sources[0])
 
-        def bare(size: int) -> float:
-            batch = np.repeat(first[None], size, axis=0)
-            begin = time.perf_counter()
-            waits = [styles["light"](batch) for _ in range(max(1, BARE[device.type] // size))]
+        def bare(size: int) -> None:
+            waits = [styles["light"](batch) for batch in np.array_split(frames, len(frames) // size)]
             [wait() for wait in waits]
-            return size * len(waits) / (time.perf_counter() - begin)
 
-        def loop(config: str, count: int) -> float:
-            begin = time.perf_counter()
+        def loop(config: str, count: int) -> None:
             for path in sources[:count]:
                 image = styles[config](np.array(read_image(path))[None])()[0]
                 write_image(folder / "loop" / f"{path.stem}.png", image)
-            return count / (time.perf_counter() - begin)
 
-        def pipeline(size: int, run: int) -> float:
-            jobs = make_jobs(folder / "in", folder / f"out{run}", naming="%06d.jpg")
-            begin = time.perf_counter()
+        def pipeline(size: int) -> None:
+            jobs = make_jobs(folder / "in", Path(tempfile.mkdtemp(dir=folder)) / "out", naming="%06d.jpg")
             generate(jobs, styles["light"], batch_size=size, workers=given.workers)
-            return len(sources) / (time.perf_counter() - begin)
 
-        best = max(BATCHES[device.type], key=bare)
-        loop("reference_P", 1)
-        spent = {"pipeline": 0.0, "bare": 0.0, "reference": 0.0, "light": 0.0}
-        for run in range(given.rounds):
-            spent["pipeline"] += 1 / pipeline(best, run)
-            spent["bare"] += 1 / bare(best)
-            spent["reference"] += 1 / loop("reference_P", LOOP[device.type])
-            spent["light"] += 1 / loop("light", 4 * LOOP[device.type])
-    rates = {name: given.rounds / seconds for name, seconds in spent.items()}
+        frames = np.repeat(read_image(sources[0])[None], BARE[device.type], axis=0)
+        sizes = in_turns({size: partial(bare, size) for size in BATCHES[device.type]}, 1)
+        best = min(sizes, key=lambda size: sizes[size][0, 0])
+        count = LOOP[device.type]
+        cases = {
+            "pipeline": (partial(pipeline, best), len(sources)),
+            "bare": (partial(bare, best), len(frames)),
+            "reference": (partial(loop, "reference_P", count), count),
+            "light": (partial(loop, "light", 4 * count), 4 * count),
+        }
+        times = in_turns({name: work for name, (work, _) in cases.items()}, given.rounds)
+    rates = {name: given.rounds * cases[name][1] / times[name][:, 0].sum() for name in cases}
     gain, efficiency = (rates["pipeline"] / rates[other] for other in ("reference", "bare"))
     lines = {
         "stylization, shipped size": f"{rates['pipeline']:8.2f}",

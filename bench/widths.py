@@ -7,8 +7,6 @@ are compared on the same activations. The number of clips needed is proportional
 scores.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -19,8 +17,7 @@ from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.command import Options, command
-from static_dynamic.datasets import Clip
-from static_dynamic.datasets.views import SCHEMES, plan_pairs
+from static_dynamic.datasets import Clip, make_views
 
 DRAWS, REPLICATES = 20, 400  # random choices of the pairs; bootstrap replicates
 
@@ -31,20 +28,15 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
     views = pd.read_parquet(run / "views.parquet")
     about = views.drop_duplicates("clip")
     clips = [Clip(c.clip, c.video, 0, 2, c.label, c.cluster) for c in about.itertuples()]
-    row = {(v.clip, v.style, v.order != "forward"): i for i, v in enumerate(views.itertuples())}
-    clusters, cluster = np.unique([clip.cluster for clip in clips], return_inverse=True)
+    row_of = {(v.clip, v.style, v.order): i for i, v in enumerate(views.itertuples())}
+    styles, clusters = sorted(set(views["style"])), np.unique(views["cluster"])
     weights = bootstrap_weights(len(clusters), REPLICATES, 0)
     found = []
     for seed in range(1 if pairs == "factorial" else draws):
-        plan = plan_pairs(clips, sorted(set(views["style"])), SCHEMES[pairs], seed, True, False, True, 1)
-        table = pd.DataFrame(
-            {
-                "factor": [f for f, _, _ in plan],
-                "a": [row[clips[i].id, s, bool(c)] for _, (i, s, c), _ in plan],
-                "b": [row[clips[i].id, s, bool(c)] for _, _, (i, s, c) in plan],
-            }
-        )
-        of_pair = cluster[[i for _, (i, _, _), _ in plan]]
+        chosen, table = make_views(clips, styles, {"rgb": 2}, n_sample_frames=2, pairs=pairs, seed=seed)
+        row = np.array([row_of[v.clip, v.style, v.order] for v in chosen.itertuples()])
+        table = table.assign(a=row[table["a"]], b=row[table["b"]])
+        of_pair = np.searchsorted(clusters, table["cluster"])
         scores = {}
         for stage in store.stages:
             sums = Moments.per_cluster(store.activations(stage), table, of_pair, len(clusters))

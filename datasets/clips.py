@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from itertools import islice
@@ -246,7 +246,10 @@ def require_folders(root: Path, folders: dict[int, Path]) -> None:
 
 
 def _find_clips(
-    dataset: DictConfig, annotated: list[Annotated], folders: dict[int, Path], names: dict[int, dict]
+    dataset: DictConfig,
+    annotated: list[Annotated],
+    folders: dict[int, Path],
+    names: dict[int, dict[str, None]],
 ) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
     """Yield each annotation with its clip, or with the reason why it has none; lazily, in order."""
 
@@ -267,7 +270,7 @@ def _find_clips(
 
 
 def make_clip(
-    dataset: DictConfig, entry: Annotated, folders: dict[int, Path], names: dict[int, Iterable[str]]
+    dataset: DictConfig, entry: Annotated, folders: dict[int, Path], names: dict[int, dict[str, None]]
 ) -> Clip:
     """Make a clip from its annotation, given the folder and the video names of each style.
 
@@ -324,9 +327,7 @@ def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[in
             raise BadFrames(f"it has {available} frames, its annotation says {wanted}")
         return 0, wanted
     if fps is None:
-        raise UserError(
-            f"clip {entry.id!r}: its annotation is in seconds: give dataset.fps=FRAMES_PER_SECOND"
-        )
+        raise UserError(f"clip {entry.id!r}: annotated in seconds: give dataset.fps=FRAMES_PER_SECOND")
     first, end = (int(fps * second) for second in entry.seconds)
     if end - available > SLACK_SECONDS * fps or min(end, available) - first < 2:
         raise BadFrames(

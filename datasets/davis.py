@@ -83,16 +83,13 @@ class DavisClips(ClipList):
     def listing_sha256(self) -> str:
         """Hash of the styles, their folders and the clips, part of the identity of a run."""
         styles = [self.style_folders[style] for style in self.styles]
-        return hashlib.sha256(
-            repr([self.styles, styles, self.flows, self.names, *map(astuple, self.clips)]).encode()
-        ).hexdigest()
+        listing = [self.styles, styles, self.flows, self.names, *map(astuple, self.clips)]
+        return hashlib.sha256(repr(listing).encode()).hexdigest()
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
         """Describe left-out videos, one line per reason; single frames have no frame rate."""
-        unused = (
-            ["resample_fps has no effect, because this network sees single frames"] if resample_fps else []
-        )
-        return [*self.left_out(), *unused]
+        unused = "resample_fps has no effect, because this network sees single frames"
+        return [*self.left_out(), *([unused] if resample_fps else [])]
 
     def image_file(self, video: str, style: int, position: int) -> Path:
         """Return the file of one frame in one style."""

@@ -118,15 +118,14 @@ class FrameStore(ImageSequence):
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
         """Yield the key and the stored bytes of the frames at `indices`."""
+        file = self.path / STORE_NAME
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
                 query = "SELECT frames FROM Images WHERE ObjId = ?"
                 (data,) = connection.execute(query, (name,)).fetchone()
                 if not isinstance(data, bytes):
-                    raise BadFrames(
-                        f"{self.path / STORE_NAME}: {name} holds {type(data).__name__}, not bytes"
-                    )
-                yield f"{self.path / STORE_NAME}: {name}", data
+                    raise BadFrames(f"{file}: {name} holds {type(data).__name__}, not bytes")
+                yield f"{file}: {name}", data
 
 
 class VideoFile:
@@ -144,9 +143,8 @@ class VideoFile:
             packets = filter(_holds_frame, container.demux(stream))
             count = header or sum(1 for _ in islice(packets, MAX_FRAMES + 1))
             if stream.width * stream.height > MAX_PIXELS or count > MAX_FRAMES:
-                raise BadFrames(
-                    f"{self.path} claims {count} frames of {stream.width}x{stream.height}: too large"
-                )
+                size = f"{stream.width}x{stream.height}"
+                raise BadFrames(f"{self.path} claims {count} frames of {size}: too large")
             return count, float(stream.average_rate) if stream.average_rate else None
 
     @property

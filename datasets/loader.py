@@ -120,9 +120,8 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
 def preprocess(frames: Tensor, spec) -> Tensor:
     """Normalise, scale the short side, crop the centre: (n, H, W, 3) uint8 -> (3, n, crop, crop) float32."""
     x = frames.permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
-    mean, std = (
-        torch.tensor(v).view(1, 3, 1, 1).to(x.device, non_blocking=True) for v in (spec.mean, spec.std)
-    )
+    values = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
+    mean, std = (v.to(x.device, non_blocking=True) for v in values)
     x = scale_short_side((x - mean) / std, spec.size)
     top, left = (round((side - spec.crop) / 2) for side in x.shape[2:])
     return x[:, :, top : top + spec.crop, left : left + spec.crop].transpose(0, 1).contiguous()

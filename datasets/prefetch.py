@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from .loader import Decoded
 from .shared_memory import release
@@ -52,21 +51,17 @@ class Sender:
             moved = []
             for decoded in batch:
                 if decoded.frames is not None:
-                    frames, buffer = self._move(decoded.frames, buffer)
-                    decoded = replace(decoded, frames=frames)
+                    pinned = buffer[: decoded.frames.numel()].view(decoded.frames.shape)
+                    pinned.copy_(decoded.frames)
+                    release(decoded.frames)
+                    decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
+                    buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
             # The buffer's event may be recorded again before a slow consumer waits: each batch has its own.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)
         return moved, arrived
-
-    def _move(self, frames: Tensor, buffer: Tensor) -> tuple[Tensor, Tensor]:
-        """Start to copy the frames of one clip; return them on the device, and the free rest of `buffer`."""
-        pinned = buffer[: frames.numel()].view(frames.shape)
-        pinned.copy_(frames)
-        release(frames)
-        return pinned.to(self.device, non_blocking=True), buffer[frames.numel() :]
 
 
 def ahead(items: Iterable, make: Callable, depth: int = 2) -> Iterator:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -80,12 +80,20 @@ def frame_name(pattern: str, number: int) -> str:
 
 
 def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: int, quality: int = 95) -> int:
-    """Write frames as ``folder/PATTERN``, numbered from `first`; return their number."""
+    """Write frames as ``folder/PATTERN``, numbered from `first`; return their number.
+
+    The folder appears when all frames are written. Raises UserError if it exists already.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} exists already: remove it, or give another folder")
     count = 0
-    with atomic_folder(folder) as temporary:
+    with temporary_folder(folder) as temporary:
+        new = temporary / "new"
+        new.mkdir()
         for count, frame in enumerate(frames, start=1):
             name = frame_name(pattern, first + count - 1)
-            (temporary / name).write_bytes(encode(frame, Path(name).suffix, quality))
+            (new / name).write_bytes(encode(frame, Path(name).suffix, quality))
+        new.rename(folder)
     return count
 
 
@@ -113,18 +121,3 @@ def encoded(frames: Frames) -> Iterator[bytes]:
         yield from (data for _, data in frames.encoded(range(len(frames))))
     else:
         yield from (encode(frame.to_ndarray(format="rgb24"), ".png") for _, frame in frames.frames())
-
-
-@contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which is renamed to `folder` on a clean exit.
-
-    Raises UserError if `folder` exists already.
-    """
-    if folder.exists():
-        raise UserError(f"{folder} exists already: remove it, or give another folder")
-    with temporary_folder(folder) as temporary:
-        new = temporary / "new"
-        new.mkdir()
-        yield new
-        new.rename(folder)

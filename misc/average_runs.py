@@ -18,10 +18,10 @@ def main() -> None:
     parser = Options(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
-    arguments = parser.parse_args()
-    table = average_runs(arguments.runs)
-    if arguments.csv:
-        write_table(arguments.csv, table)
+    given = parser.parse_args()
+    table = average_runs(given.runs)
+    if given.csv:
+        write_table(given.csv, table)
     print(table.to_string(index=False, float_format="{:.4f}".format))
 
 

@@ -10,8 +10,6 @@ Exit status: 0 no fault, 1 faults found, 2 nothing to check.
 import sys
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets import list_clips
@@ -28,22 +26,20 @@ def main() -> int:
     parser.add_argument("--styles", help="comma list of style ids (default: all styles in ROOT)")
     parser.add_argument("--dataset", help="also check the annotations of this data set")
     parser.add_argument("--workers", type=positive, default=None, help="processes (default: one per core)")
-    arguments = parser.parse_args()
-    styles = chosen_styles(arguments.root, arguments.styles)
-    folders = {style: style_folder(arguments.root, style) for style in styles}
-    faults, videos, frames = check_videos(folders, arguments.workers)
-    if arguments.dataset:
-        row = OmegaConf.merge(
-            OmegaConf.create({"stylized_data_dir": str(arguments.root)}),
-            {"dataset": configs.row("dataset", arguments.dataset)},
-        )
-        clips = list_clips(row.dataset, styles, on_error="skip")
+    given = parser.parse_args()
+    styles = chosen_styles(given.root, given.styles)
+    folders = {style: style_folder(given.root, style) for style in styles}
+    faults, videos, frames = check_videos(folders, given.workers)
+    if given.dataset:
+        row = configs.row("dataset", given.dataset)
+        row.root = str(given.root)
+        clips = list_clips(row, styles, on_error="skip")
         faults += [f"{clip}: {reason}" for clip, reason in clips.skipped]
-        print(f"{arguments.dataset}: {len(clips.clips)} clips")
+        print(f"{given.dataset}: {len(clips.clips)} clips")
         for reason, ids in clips.filtered_by_reason.items():
             print(f"left out, {reason}: {len(ids)} clips ({', '.join(ids[:3])}{', ...' if ids[3:] else ''})")
     print(*dict.fromkeys(faults), sep="\n", end="\n" if faults else "")
-    print(f"{arguments.root}: {videos} videos in {len(styles)} styles, {frames} frames, {len(faults)} faults")
+    print(f"{given.root}: {videos} videos in {len(styles)} styles, {frames} frames, {len(faults)} faults")
     return 1 if faults else 0
 
 

@@ -8,12 +8,9 @@ file. The clip has the frames from --frames_start up to --frames_end, which is n
 file names, or positions from 0 in a video file. For the outputs see `python main.py task=saliency --help`.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path
-from typing import cast
 
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
@@ -29,31 +26,23 @@ from static_dynamic.errors import UserError, nearest
 def main() -> None:
     """Translate the flags and run ``task=saliency``."""
     parser = Options(__doc__)
-    parser.add_argument(
-        "--model_name",
-        default="i3d",
-        help="name in the published program (mfnet, i3d, resnet50 ...) or any row of configs/model",
-    )
-    parser.add_argument("--num_classes", type=positive, default=400, help="default: %(default)s")
+    names = "name in the published program (mfnet, i3d, resnet50 ...) or any row of configs/model"
+    parser.add_argument("--model_name", default="i3d", help=names)
+    parser.add_argument("--num_classes", type=positive, default=400)
     parser.add_argument("--model_weights", required=True, help="checkpoint file, or: pretrained")
     parser.add_argument("--frame_dir", type=Path, required=True, help="folder of images or video file")
     parser.add_argument("--frames_start", type=int, help="first frame")
     parser.add_argument("--frames_end", type=int, help="frame after the last one")
-    parser.add_argument("--fname_convention", default="frame_{:010d}.jpg", help="default: %(default)s")
+    parser.add_argument("--fname_convention", default="frame_{:010d}.jpg")
     parser.add_argument("--label", help="number or name of the class (default: the predicted class)")
-    parser.add_argument("--threshold", type=float, default=0.65, help="theta (default: %(default)s)")
-    parser.add_argument("--backprop_depth", type=int, default=3, help="levels (default: %(default)s)")
-    parser.add_argument(
-        "--visualisation_method",
-        default="all",
-        help="kernels to draw: all, or the K strongest of layer L: topK_inL",
-    )
+    parser.add_argument("--threshold", type=float, default=0.65, help="theta")
+    parser.add_argument("--backprop_depth", type=int, default=3, help="levels")
+    kernels = "kernels to draw: all, or the K strongest of layer L: topK_inL"
+    parser.add_argument("--visualisation_method", default="all", help=kernels)
     parser.add_argument("--tubes_vis_method", help="ignored, as in the published program")
     parser.add_argument("--base_output_dir", type=Path, default=Path("visualisations"), help="output folder")
     parser.add_argument("--only_dep_graph", action="store_true", help="compute the pyramid, draw no figures")
-    parser.add_argument(
-        "--rules", default="corrected", help="corrected, or original: the published program with its errors"
-    )
+    parser.add_argument("--rules", default="corrected", help="corrected or original (published, with errors)")
     parser.add_argument("--device", help="cpu, cuda, or the number of a GPU")
     explain_clips(configuration(parser.parse_args()))
 
@@ -66,42 +55,36 @@ def configuration(given: argparse.Namespace) -> DictConfig:
     values = {
         "checkpoint": given.model_weights,
         "device": given.device,
-        "model": {"num_classes": given.num_classes},
-        "cfp": {
-            "rules": given.rules,
-            "theta": given.threshold,
-            "depth": given.backprop_depth,
-            "select": given.visualisation_method,
-        },
-        "task": {
-            "input": str(given.frame_dir),
-            "outdir": str(given.base_output_dir),
-            "label": given.label,
-            "start": first,
-            "end": last,
-            "pictures": not given.only_dep_graph,
-        },
+        "model.num_classes": given.num_classes,
+        "cfp.rules": given.rules,
+        "cfp.theta": given.threshold,
+        "cfp.depth": given.backprop_depth,
+        "cfp.select": given.visualisation_method,
+        "task.input": str(given.frame_dir),
+        "task.outdir": str(given.base_output_dir),
+        "task.label": given.label,
+        "task.start": first,
+        "task.end": last,
+        "task.pictures": not given.only_dep_graph,
     }
-    return cast(DictConfig, OmegaConf.merge(cfg, values))
+    for key, value in values.items():
+        OmegaConf.update(cfg, key, value)
+    return cfg
 
 
 def network(name: str) -> str:
     """Translate a network name of the published program to a row of ``configs/model``."""
     known = rows("model")
-    if f"cfp_{name}" in known:
-        return f"cfp_{name}"
-    if name in known:
-        return name
+    for row in (f"cfp_{name}", name):
+        if row in known:
+            return row
     raise UserError(f"unknown --model_name {name!r}{nearest(name, known)}")
 
 
 def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
     """Return the positions of the first frame and of the frame after the last one (None: to the end).
 
-    Raises
-    ------
-    UserError
-        If a requested frame number is missing.
+    Raises UserError if a requested frame number is missing.
     """
     if not given.frame_dir.exists():
         raise UserError(f"--frame_dir {given.frame_dir} does not exist")

@@ -23,16 +23,15 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path, help="file to convert")
     parser.add_argument("output", type=Path, help="file to write; must end in .safetensors")
     parser.add_argument("--model", required=True, help=", ".join(list_models()))
-    parser.add_argument(
-        "--num_classes", type=positive, help="number of classes, if the checkpoint has another than the model"
-    )
-    arguments = parser.parse_args()
-    if arguments.output.suffix != ".safetensors":
-        raise UserError(f"{arguments.output}: the output file name must end in .safetensors")
-    net = build_model(arguments.model, num_classes=arguments.num_classes, checkpoint=arguments.checkpoint)
-    with atomic_path(arguments.output) as temporary:
+    classes = "number of classes in the checkpoint (default: the model's)"
+    parser.add_argument("--num_classes", type=positive, help=classes)
+    given = parser.parse_args()
+    if given.output.suffix != ".safetensors":
+        raise UserError(f"{given.output}: the output file name must end in .safetensors")
+    net = build_model(given.model, num_classes=given.num_classes, checkpoint=given.checkpoint)
+    with atomic_path(given.output) as temporary:
         save_file({key: value.contiguous() for key, value in net.state_dict().items()}, temporary)
-    print(f"{arguments.output}: {len(net.state_dict())} tensors of {arguments.model}")
+    print(f"{given.output}: {len(net.state_dict())} tensors of {given.model}")
 
 
 if __name__ == "__main__":

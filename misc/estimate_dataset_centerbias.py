@@ -25,16 +25,9 @@ SIZE = (480, 854)  # height and width to which all masks are resized
 def main() -> None:
     """Count object pixels over all masks and draw their frequency."""
     parser = Options(__doc__)
-    parser.add_argument(
-        "--root",
-        type=Path,
-        default="data/DAVIS/Annotations/480p",
-        help="folder of masks (default: %(default)s)",
-    )
-    parser.add_argument("--dataset", default="davis", help="name for the figure (default: %(default)s)")
-    parser.add_argument(
-        "--out_dir", type=Path, default=".", help="folder of the figure (default: the current folder)"
-    )
+    parser.add_argument("--root", type=Path, default="data/DAVIS/Annotations/480p", help="folder of masks")
+    parser.add_argument("--dataset", default="davis", help="name for the figure")
+    parser.add_argument("--out_dir", type=Path, default=".", help="folder of the figure")
     given = parser.parse_args()
     files = sorted(path for path in given.root.rglob("*.png") if is_image(path.name))
     if not files:
@@ -47,9 +40,8 @@ def main() -> None:
     out = given.out_dir / f"saliency_prior_{given.dataset}.png"
     draw_prior(total / len(files), out, f"{given.dataset}: {len(files)} masks")
     y, x = (np.average((np.arange(n) + 0.5) / n, weights=total.sum(1 - k)) for k, n in enumerate(SIZE))
-    print(
-        f"{len(files)} masks; objects cover {100 * total.mean() / len(files):.1f} % of the image on average"
-    )
+    covered = 100 * total.mean() / len(files)
+    print(f"{len(files)} masks; objects cover {covered:.1f} % of the image on average")
     print(f"mean centre: {100 * x:.1f} % from the left, {100 * y:.1f} % from the top")
     print(f"figure: {out}")
 

@@ -8,8 +8,6 @@ With --cfg_file the input has 240 x 427 pixels, and the cost of a batch of two i
 paper's program.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 
@@ -35,27 +33,19 @@ def main() -> None:
     chosen.add_argument("--cfg_file", help="a json file of the paper's program for video object segmentation")
     parser.add_argument("--name", help="network of an external package: --model timm --name resnet50")
     parser.add_argument("--frames", type=positive, help="frames of the input (default: the network's)")
-    parser.add_argument(
-        "--crop", type=positive, help="height and width of the input (default: the network's)"
-    )
+    parser.add_argument("--crop", type=positive, help="input height and width (default: the network's)")
     parser.add_argument("--checkpoint", help="also load this checkpoint, to check that it fits the network")
     parser.add_argument("--random_seed", type=int, default=1, help="seed of the random weights")
     given = parser.parse_args()
     if given.checkpoint and not (given.model or given.cfg_file):
         raise UserError("--checkpoint needs one network: give --model or --cfg_file too")
     print(f"{'model':<30}{'T x H x W':>14}{'GFLOPs':>10}{'params (M)':>12}")
+    checkpoint = None if given.checkpoint == "imgnet" else given.checkpoint or None
     for row in rows(given):
-        net = build_from_row(
-            row,
-            checkpoint=None if given.checkpoint == "imgnet" else given.checkpoint or None,
-            seed=given.random_seed,
-        )
-        cost = measure(net)
+        cost = measure(build_from_row(row, checkpoint=checkpoint, seed=given.random_seed))
         size = f"{cost.frames} x {cost.height} x {cost.width}"
-        print(
-            f"{row.name:<30}{size:>14}{cost.multiply_adds / 1e9:>10.2f}{cost.parameters / 1e6:>12.2f}",
-            flush=True,
-        )
+        numbers = f"{cost.multiply_adds / 1e9:>10.2f}{cost.parameters / 1e6:>12.2f}"
+        print(f"{row.name:<30}{size:>14}{numbers}", flush=True)
     if given.cfg_file:
         print(f"\nbatch of {BATCH}, as in the paper's program: {BATCH * cost.multiply_adds / 1e9:.2f} GFLOPs")
     print("\nGFLOPs: 1e9 multiply-adds per clip (convolutions, linear layers, matrix products, attention)")
@@ -63,12 +53,11 @@ def main() -> None:
 
 def rows(given: argparse.Namespace) -> list[DictConfig]:
     """Return the requested rows of ``configs/model``, with the requested input size."""
+    size = given.crop or (SIZE if given.cfg_file else None)
     if given.cfg_file:
         named = [row_of_file(given.cfg_file)]
-        size = given.crop or SIZE
     else:
         named = [configs.row("model", name) for name in ([given.model] if given.model else list_models())]
-        size = given.crop
     for row in named:
         row.name = given.name or row.name
     return [at_size(row, frames=given.frames, crop=size) for row in named]

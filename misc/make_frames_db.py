@@ -24,14 +24,14 @@ def main() -> None:
     parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("out", type=Path, help="folder of the frame stores")
-    parser.add_argument("--first", type=int, default=1, help="number of the first frame (default: 1)")
-    arguments = parser.parse_args()
-    names = require_videos(arguments.source)
+    parser.add_argument("--first", type=int, default=1, help="number of the first frame")
+    given = parser.parse_args()
+    names = require_videos(given.source)
     frames = 0
     for name in tqdm(names, unit="video"):
-        if not (arguments.out / name / STORE_NAME).exists():
-            frames += write_store(find_video(arguments.source, name), arguments.out / name, arguments.first)
-    print(f"{arguments.out}: {len(names)} videos, {frames} frames written")
+        if not (given.out / name / STORE_NAME).exists():
+            frames += write_store(find_video(given.source, name), given.out / name, given.first)
+    print(f"{given.out}: {len(names)} videos, {frames} frames written")
 
 
 if __name__ == "__main__":

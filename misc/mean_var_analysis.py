@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from static_dynamic.analysis.estimate.estimator import FACTORS
+from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.vos.original_reader import average_seeds, format_average
 from static_dynamic.command import Options, command
-from static_dynamic.files import atomic_path
 
 DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 
@@ -22,15 +22,12 @@ DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: str | None = __doc__) -> None:
     """Print the averages as a table."""
     parser = Options(description)
-    parser.add_argument(
-        "folder", nargs="?", type=Path, default=default, help="folder of result files (default: %(default)s)"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="folder of result files")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")
-    arguments = parser.parse_args()
-    table = average_seeds(arguments.folder, factors)
-    if arguments.csv:
-        with atomic_path(arguments.csv) as temporary:
-            table.to_csv(temporary, index=False)
+    given = parser.parse_args()
+    table = average_seeds(given.folder, factors)
+    if given.csv:
+        write_table(given.csv, table)
     print(format_average(table))
 
 

@@ -21,16 +21,8 @@ FACTOR_OF = {"mot": "dynamic", "app": "static"}
 def main() -> None:
     """Draw the histograms."""
     parser = Options(__doc__)
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=DEFAULT,
-        help="folder with the shares of units (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--out_dir", type=Path, help="default: ../../idv_scores_plots/MODEL, relative to FOLDER"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT, help="folder of unit shares")
+    parser.add_argument("--out_dir", type=Path, help="default: FOLDER/../../idv_scores_plots/MODEL")
     given = parser.parse_args()
     folder = given.folder.resolve()
     out = given.out_dir or folder.parent.parent / "idv_scores_plots" / folder.name

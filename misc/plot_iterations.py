@@ -20,10 +20,8 @@ def main() -> None:
     """Draw the figures."""
     parser = Options(__doc__)
     parser.add_argument("--in_dir", type=Path, required=True, help="folder of result files")
-    parser.add_argument("--out_plot", default="iterations.png", help="figure to write (default: %(default)s)")
-    parser.add_argument(
-        "--stream", default="sensor_fusion", help="stream of the stages (default: %(default)s)"
-    )
+    parser.add_argument("--out_plot", default="iterations.png", help="figure to write")
+    parser.add_argument("--stream", default="sensor_fusion", help="stream of the stages")
     given = parser.parse_args()
     table = read_iterations(given.in_dir)
     table = table[table["stream"] == given.stream]

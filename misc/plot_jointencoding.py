@@ -22,25 +22,12 @@ DEFAULT = "dim_outputs/vos_models/joint_encoding/matnet_fusion_type_gated"
 def main() -> None:
     """Print the table and draw the figures."""
     parser = Options(__doc__)
-    parser.add_argument(
-        "folder",
-        nargs="?",
-        type=Path,
-        default=DEFAULT,
-        help="folder with the scores of units (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        default=0.5,
-        help="a unit encodes a factor if its score exceeds this (default: 0.5)",
-    )
-    parser.add_argument(
-        "--stream", default="sensor_fusion", help="app_stream, mot_stream, sensor_fusion (default) or all"
-    )
-    parser.add_argument(
-        "--out_dir", type=Path, help="default: ../../joint_encoding_plots/MODEL, relative to FOLDER"
-    )
+    parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT, help="folder of unit scores")
+    encodes = "score above which a unit encodes a factor"
+    parser.add_argument("--threshold", type=float, default=0.5, help=encodes)
+    streams = "app_stream, mot_stream, sensor_fusion or all"
+    parser.add_argument("--stream", default="sensor_fusion", help=streams)
+    parser.add_argument("--out_dir", type=Path, help="default: FOLDER/../../joint_encoding_plots/MODEL")
     given = parser.parse_args()
     folder = given.folder.resolve()
     out = given.out_dir or folder.parent.parent / "joint_encoding_plots" / folder.name

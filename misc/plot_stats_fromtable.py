@@ -21,13 +21,8 @@ from static_dynamic.errors import UserError
 def main() -> None:
     """Draw one figure per table."""
     parser = Options(__doc__)
-    parser.add_argument(
-        "--in_dir",
-        type=Path,
-        default="dim_outputs/vos_models/stats_tables",
-        help="tables (default: %(default)s)",
-    )
-    parser.add_argument("--out_dir", type=Path, default="plots_stats", help="figures (default: %(default)s)")
+    parser.add_argument("--in_dir", type=Path, default="dim_outputs/vos_models/stats_tables", help="tables")
+    parser.add_argument("--out_dir", type=Path, default="plots_stats", help="figures")
     given = parser.parse_args()
     tables = sorted(given.in_dir.glob("*/[!.]*.csv"))
     if not tables:
@@ -45,9 +40,8 @@ def draw(path: Path, out: Path) -> None:
     place, stream, seed = name.groups()
     model = path.parent.name
     own = "static" if stream == "app_stream" else "dynamic"
-    draw_conditions(
-        read_statistics(path), own, out / f"{model}_{stream}_{place}_{seed}.png", f"{model}, {place},{stream}"
-    )
+    figure = out / f"{model}_{stream}_{place}_{seed}.png"
+    draw_conditions(read_statistics(path), own, figure, f"{model}, {place},{stream}")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
 from static_dynamic.datasets.frames import FrameFolder, is_image, read_image
 from static_dynamic.datasets.write import encode, fit, in_threads
-from static_dynamic.device import choose_device
+from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import atomic_path, write_text
 from static_dynamic.stylize.apply import make_style
@@ -73,13 +73,7 @@ def smaller_mask(file: Path, short_side: int) -> bytes:
 
 
 def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], workers: int) -> None:
-    """Copy the lists of the splits and the sequences `names`.
-
-    Raises
-    ------
-    UserError
-        If `out` holds a copy of another size.
-    """
+    """Copy split lists and the sequences `names`; raise UserError if `out` holds a copy of another size."""
     note, text = out / SIZE_NOTE, f"{short_side}\n"
     if note.exists() and note.read_text() != text:
         raise UserError(f"{out} was made with --short_side {note.read_text().strip()}: give another --out")
@@ -89,33 +83,30 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
     in_threads(partial(copy_sequence, source, out, short_side), names, workers, "copy", "sequence")
 
 
-def write_styles(root: Path, names: list[str], arguments: argparse.Namespace) -> int:
+def write_styles(root: Path, names: list[str], given: argparse.Namespace) -> int:
     """Stylize the sequences; return the number of unreadable frames."""
-    rows = cast(dict, OmegaConf.to_container(configs.row("style", arguments.style).styles))
+    rows = cast(dict, OmegaConf.to_container(configs.row("style", given.style).styles))
     folders = configs.row("dataset", "StylizedDAVIS").style_folders
     lost = 0
     for k, row in rows.items():
         if not 0 < int(k) < len(folders):
-            raise UserError(f"--style {arguments.style}: dataset.style_folders has no folder for style {k}")
+            raise UserError(f"--style {given.style}: dataset.style_folders has no folder for style {k}")
         target = root / FRAMES.parent / folders[int(k)]
-        style = make_style(row, choose_device(arguments.device))
+        style = make_style(row, choose_device(given.device))
         claim(target, {"style": style.identity, "naming": SAME})
         jobs = [job for name in names for job in make_jobs(root / FRAMES / name, target, naming=SAME)]
-        skipped = generate(jobs, style, batch_size=arguments.batch_size, workers=arguments.workers)
+        skipped = generate(jobs, style, batch_size=given.batch_size, workers=given.workers)
         for entry in skipped:
             print(f"left out: {entry.video} frame {entry.frame or 'all'} ({entry.count}): {entry.reason}")
         lost += sum(entry.count for entry in skipped)
-        print(f"{target}: style {k} of {arguments.style}, {len(jobs)} sequences")
+        print(f"{target}: style {k} of {given.style}, {len(jobs)} sequences")
     return lost
 
 
 def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
     """List the sequences of a split that are on disk, or the requested ones.
 
-    Raises
-    ------
-    UserError
-        If no sequence, or not every requested one, is on disk.
+    Raises UserError if no sequence, or not every requested one, is on disk.
     """
     listed = dict.fromkeys(sequence for sequence, _ in read_split(root, split))
     for name in wanted or ():
@@ -135,32 +126,23 @@ def main() -> int:
     parser = Options(__doc__)
     parser.add_argument("davis", type=Path, help="folder of the DAVIS 2016 download")
     parser.add_argument("--out", type=Path, help="write a copy to this folder (default: write into DAVIS)")
-    parser.add_argument(
-        "--short_side", type=positive, help="with --out: scale frames down to this short side"
-    )
-    parser.add_argument(
-        "--split", default="val", help="name of a list in ImageSets/480p (default: %(default)s)"
-    )
+    parser.add_argument("--short_side", type=positive, help="with --out: largest short side of a frame")
+    parser.add_argument("--split", default="val", help="name of a list in ImageSets/480p")
     parser.add_argument("--sequences", nargs="+", help="names of sequences (default: all on disk)")
     parser.add_argument("--style", default="builtin", help="four styles: builtin (default) or shipped")
-    parser.add_argument(
-        "--device", help="cpu, cuda or the number of a GPU, for trained styles (default: a GPU if present)"
-    )
-    parser.add_argument(
-        "--batch_size", type=positive, default=8, help="frames per batch (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--workers", type=positive, default=os.cpu_count() or 1, help="threads (default: one per core)"
-    )
-    arguments = parser.parse_args()
-    root = arguments.out or arguments.davis
-    if arguments.short_side and not arguments.out:
+    parser.add_argument("--device", help=f"for trained styles: {DEVICES} (default: a GPU if present)")
+    parser.add_argument("--batch_size", type=positive, default=8, help="frames per batch")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--workers", type=positive, default=cores, help="threads (default: one per core)")
+    given = parser.parse_args()
+    root = given.out or given.davis
+    if given.short_side and not given.out:
         raise UserError("--short_side needs --out DIR, because the frames in DAVIS are not changed")
-    names = sequences_of(arguments.davis, arguments.split, arguments.sequences)
-    if arguments.out:
-        copy_all(arguments.davis, root, arguments.short_side, names, arguments.workers)
-    in_threads(partial(write_flow, root), names, arguments.workers, "flow", "sequence")
-    lost = write_styles(root, names, arguments)
+    names = sequences_of(given.davis, given.split, given.sequences)
+    if given.out:
+        copy_all(given.davis, root, given.short_side, names, given.workers)
+    in_threads(partial(write_flow, root), names, given.workers, "flow", "sequence")
+    lost = write_styles(root, names, given)
     print(f"{root}: {len(names)} sequences with flow and styles")
     return 1 if lost else 0
 

@@ -12,11 +12,11 @@ forwards and backwards until it has enough. Existing videos are kept.
 import argparse
 import shutil
 import sys
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
@@ -28,27 +28,17 @@ from static_dynamic.errors import UserError
 from static_dynamic.stylize.exemplars import render
 
 
-@dataclass(frozen=True)
-class Job:
-    """One video to render: its source, frames and target folders."""
-
-    source: Path
-    indices: np.ndarray
-    targets: dict[int, Path]  # style -> folder
-    pattern: str
-    first: int
-    short_side: int
-
-
-def render_video(job: Job) -> None:
-    """Render one video in every style that does not exist yet."""
-    wanted, where = np.unique(job.indices, return_inverse=True)
-    frames = [fit(frame, job.short_side) for frame in read_in_parts(open_frames(job.source), wanted)]
-    for style, target in job.targets.items():
+def render_video(
+    source: Path, indices: np.ndarray, targets: dict[int, Path], names: DictConfig, short_side: int
+) -> None:
+    """Render the frames of one video at `indices` in every style whose target folder does not exist yet."""
+    wanted, where = np.unique(indices, return_inverse=True)
+    frames = [fit(frame, short_side) for frame in read_in_parts(open_frames(source), wanted)]
+    for style, target in targets.items():
         if not target.exists():
             appearance = configs.row("style", "builtin").styles[style]
             rendered = [render(frame, appearance) for frame in frames]
-            write_folder((rendered[i] for i in where), target, job.pattern, job.first)
+            write_folder((rendered[i] for i in where), target, names.pattern, names.first)
 
 
 def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
@@ -62,14 +52,10 @@ def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
             raise UserError(f"{source} holds no {' or '.join(names)}, which dataset={row.name} needs")
 
 
-def frames_needed(entry: Annotated, fps: float) -> int:
-    """Return the number of frames that an annotation entry needs; 0 if any number will do."""
-    return entry.frames or 0 if entry.seconds is None else int(fps * entry.seconds[1])
-
-
 def assign(entries: list[Annotated], available: list[int], fps: float) -> list[tuple[Annotated, int]]:
     """Choose an entry for each video, given its number of available frames; return it and its frame count."""
-    needs = {entry.id: frames_needed(entry, fps) for entry in entries}
+    # frames that an entry needs; 0: any number will do
+    needs = {e.id: (e.frames or 0) if e.seconds is None else int(fps * e.seconds[1]) for e in entries}
     free, chosen = dict.fromkeys(entries), []
     for count in available:
         fitting = (e for e in free if needs[e.id] <= count)
@@ -81,23 +67,22 @@ def assign(entries: list[Annotated], available: list[int], fps: float) -> list[t
     return chosen
 
 
-def jobs_of(name: str, arguments: argparse.Namespace) -> list[Job]:
-    """Plan what to render for one data set, after its annotations are copied."""
-    root = arguments.out / name
-    holder = {"stylized_data_dir": str(root), "dataset": configs.row("dataset", name)}
-    row = OmegaConf.create(holder).dataset
+def jobs_of(name: str, given: argparse.Namespace) -> list[partial[None]]:
+    """Copy the annotations of one data set; return one call of `render_video` per video."""
+    root = given.out / name
+    row = configs.row("dataset", name)
+    row.root = str(root)
     if not row.get("annotations"):
-        raise UserError(
-            f"dataset {name!r} has no annotations (data sets with annotations: {', '.join(known_datasets())})"
-        )
-    copy_annotations(row, arguments.annotations, root)
+        known = ", ".join(n for n in configs.rows("dataset") if "annotations" in configs.row("dataset", n))
+        raise UserError(f"dataset {name!r} has no annotations (data sets with annotations: {known})")
+    copy_annotations(row, given.annotations, root)
     entries = [e for e in LAYOUTS[row.layout](row, root, []) if not e.filtered and not e.broken]
-    videos = [find_video(arguments.videos, video) for video in require_videos(arguments.videos)]
+    videos = [find_video(given.videos, video) for video in require_videos(given.videos)]
     plans = []
-    for path in videos[: arguments.number]:
+    for path in videos[: given.number]:
         frames = open_frames(path)
         shown = resample(len(frames), frames.fps or row.fps, row.fps) if row.fps else np.arange(len(frames))
-        plans.append((path, shown[: arguments.frames]))
+        plans.append((path, shown[: given.frames]))
     jobs = []
     styles = configs.row("style", "builtin").styles
     chosen = assign(entries, [len(shown) for _, shown in plans], row.fps or 0.0)
@@ -105,15 +90,8 @@ def jobs_of(name: str, arguments: argparse.Namespace) -> list[Job]:
         back_and_forth = np.concatenate([shown, shown[-2:0:-1]])
         targets = {style: root / f"style_{style}" / entry.names[0] for style in styles}
         indices = np.resize(back_and_forth, count)
-        jobs.append(Job(path, indices, targets, row.frames.pattern, row.frames.first, arguments.short_side))
+        jobs.append(partial(render_video, path, indices, targets, row.frames, given.short_side))
     return jobs
-
-
-def known_datasets() -> list[str]:
-    """List the data sets that have annotations."""
-    names = (name for name in configs.rows("dataset"))
-    tables = {name: OmegaConf.load(configs.CONFIG_DIR / "dataset" / f"{name}.yaml") for name in names}
-    return [name for name, row in tables.items() if "annotations" in row]
 
 
 @command
@@ -123,20 +101,16 @@ def main() -> None:
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")
     parser.add_argument("out", type=Path, help="folder of the data sets")
-    parser.add_argument(
-        "--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list (default: %(default)s)"
-    )
-    parser.add_argument("--number", type=positive, default=8, help="largest number of videos (default: 8)")
-    parser.add_argument(
-        "--frames", type=positive, default=64, help="largest number of frames per video (default: 64)"
-    )
-    parser.add_argument("--short_side", type=positive, default=256, help="in pixels (default: 256)")
+    parser.add_argument("--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list")
+    parser.add_argument("--number", type=positive, default=8, help="largest number of videos")
+    parser.add_argument("--frames", type=positive, default=64, help="largest number of frames per video")
+    parser.add_argument("--short_side", type=positive, default=256, help="in pixels")
     parser.add_argument("--workers", type=positive, default=None, help="threads (default: one per core)")
-    arguments = parser.parse_args()
-    jobs = [job for name in arguments.datasets.split(",") for job in jobs_of(name, arguments)]
-    in_threads(render_video, jobs, arguments.workers, "render styles", "video")
-    for name in arguments.datasets.split(","):
-        print(f"python main.py --stylized_data_dir {arguments.out / name} --dataset {name}")
+    given = parser.parse_args()
+    jobs = [job for name in given.datasets.split(",") for job in jobs_of(name, given)]
+    in_threads(lambda job: job(), jobs, given.workers, "render styles", "video")
+    for name in given.datasets.split(","):
+        print(f"python main.py --stylized_data_dir {given.out / name} --dataset {name}")
 
 
 if __name__ == "__main__":

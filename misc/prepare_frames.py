@@ -23,22 +23,22 @@ from static_dynamic.datasets.write import fit, frame_name, in_threads, read_in_p
 from static_dynamic.errors import UserError
 
 
-def extract(arguments: argparse.Namespace, name: str) -> str | None:
+def extract(given: argparse.Namespace, name: str) -> str | None:
     """Extract one video; return its fault, or None."""
     path = Path(name)
-    target = arguments.out / path.parent / f"{arguments.prefix}{path.name}"
+    target = given.out / path.parent / f"{given.prefix}{path.name}"
     if target.exists():
         return None
     try:
-        frames = open_frames(find_video(arguments.source, name))
-        fps = frames.fps or arguments.from_fps
+        frames = open_frames(find_video(given.source, name))
+        fps = frames.fps or given.from_fps
         indices = np.arange(len(frames))
-        if arguments.fps is not None:
+        if given.fps is not None:
             if not fps:
                 return f"{name}: its frame rate is unknown: give --from_fps"
-            indices = resample(len(frames), fps, arguments.fps)
-        shown = (fit(frame, arguments.short_side) for frame in read_in_parts(frames, indices))
-        write_folder(shown, target, arguments.names, arguments.first, arguments.quality)
+            indices = resample(len(frames), fps, given.fps)
+        shown = (fit(frame, given.short_side) for frame in read_in_parts(frames, indices))
+        write_folder(shown, target, given.names, given.first, given.quality)
     except BadFrames as error:
         return str(error)
     return None
@@ -57,25 +57,22 @@ def main() -> int:
     parser.add_argument("--first", type=int, help="number of the first frame (default: 1)")
     parser.add_argument("--prefix", default="", help="prefix for the names of the videos")
     parser.add_argument("--short_side", type=positive, help="scale larger frames down to this short side")
-    parser.add_argument("--quality", type=int, default=95, help="jpg quality (default: 95)")
+    parser.add_argument("--quality", type=int, default=95, help="jpg quality")
     parser.add_argument("--workers", type=positive, default=None, help="threads (default: one per core)")
-    arguments = parser.parse_args()
-    row = configs.row("dataset", arguments.dataset) if arguments.dataset else {}
-    frames = row.get("frames") or {}
-    if arguments.names is None:
-        arguments.names = frames.get("pattern", "%06d.jpg")
-    if arguments.first is None:
-        arguments.first = frames.get("first", 1)
-    if arguments.fps is None:
-        arguments.fps = row.get("fps")
-    if arguments.fps is not None and arguments.fps <= 0:
-        raise UserError(f"--fps {arguments.fps:g} is not a positive number")
-    frame_name(arguments.names, arguments.first)
-    names = require_videos(arguments.source)
-    done = in_threads(partial(extract, arguments), names, arguments.workers, "extract", "video")
+    given = parser.parse_args()
+    row = configs.row("dataset", given.dataset) if given.dataset else {}
+    default = {"fps": row.get("fps"), "pattern": "%06d.jpg", "first": 1, **(row.get("frames") or {})}
+    given.names = default["pattern"] if given.names is None else given.names
+    given.first = default["first"] if given.first is None else given.first
+    given.fps = default["fps"] if given.fps is None else given.fps
+    if given.fps is not None and given.fps <= 0:
+        raise UserError(f"--fps {given.fps:g} is not a positive number")
+    frame_name(given.names, given.first)
+    names = require_videos(given.source)
+    done = in_threads(partial(extract, given), names, given.workers, "extract", "video")
     faults = [fault for fault in done if fault]
     print(*faults, sep="\n", end="\n" if faults else "")
-    print(f"{arguments.out}: {len(names) - len(faults)} of {len(names)} videos")
+    print(f"{given.out}: {len(names) - len(faults)} of {len(names)} videos")
     return 1 if faults else 0
 
 

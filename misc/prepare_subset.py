@@ -76,25 +76,23 @@ def main() -> None:
     parser.add_argument("annotations", type=Path, help="annotation file")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--number", type=positive, help="number of clips to choose at random (default: all)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice (default: 1)")
-    parser.add_argument(
-        "--classes", help="keep the 32 classes of a Kinetics subset: temporal, static or random"
-    )
-    arguments = parser.parse_args()
+    parser.add_argument("--seed", type=int, default=1, help="seed of the choice")
+    parser.add_argument("--classes", help="keep the classes of a Kinetics subset: temporal, static or random")
+    given = parser.parse_args()
     subsets = configs.row("dataset", "Kinetics").subsets
-    if arguments.classes is not None and arguments.classes not in subsets:
-        raise UserError(f"unknown --classes {arguments.classes}{nearest(arguments.classes, subsets)}")
-    if not arguments.annotations.is_file():
-        raise UserError(f"{arguments.annotations} does not exist")
-    if arguments.annotations.suffix.lower() == ".csv":
-        classes = set(subsets[arguments.classes]) if arguments.classes else None
-        text, kept, whole = subset_csv(arguments.annotations, classes, arguments.number, arguments.seed)
-    elif arguments.classes is not None:
-        raise UserError(f"--classes {arguments.classes} needs a Kinetics csv list")
+    if given.classes is not None and given.classes not in subsets:
+        raise UserError(f"unknown --classes {given.classes}{nearest(given.classes, subsets)}")
+    if not given.annotations.is_file():
+        raise UserError(f"{given.annotations} does not exist")
+    if given.annotations.suffix.lower() == ".csv":
+        classes = set(subsets[given.classes]) if given.classes else None
+        text, kept, whole = subset_csv(given.annotations, classes, given.number, given.seed)
+    elif given.classes is not None:
+        raise UserError(f"--classes {given.classes} needs a Kinetics csv list")
     else:
-        text, kept, whole = subset_json(arguments.annotations, arguments.number, arguments.seed)
-    write_text(arguments.out, text)
-    print(f"{arguments.out}: {kept} of {whole} clips")
+        text, kept, whole = subset_json(given.annotations, given.number, given.seed)
+    write_text(given.out, text)
+    print(f"{given.out}: {kept} of {whole} clips")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shared parts of every command: options, logging, exit status, and one line on stderr for an error."""
+"""Code shared by all commands: option parser, logging, exit status, and one-line error messages."""
 
 import argparse
 import errno
@@ -8,40 +8,48 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial, wraps
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from static_dynamic.errors import UserError
 from static_dynamic.files import DISK_FULL
 
-# Errors for a path without permission, or for a file where a folder is expected and the reverse.
+# Errors of an unusable path: no permission, a file where a folder is expected, or a folder instead of a file.
 WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived: open files are flushed and closed while this exception passes."""
+    """Exception raised on SIGTERM, so that open files are flushed and closed before the process ends."""
 
 
 class Options(argparse.ArgumentParser):
-    """Option parser: --help prints the description as it is written; a wrong option raises UserError."""
+    """Argument parser that prints its description unwrapped and raises UserError for a wrong option."""
 
     def __init__(self, description: str | None = None, **settings):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(description=description, **settings)
 
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:
+        """Add an option; append the default value to the help text, unless the text states the default."""
+        text, default = settings.get("help", ""), settings.get("default")
+        if default and default is not argparse.SUPPRESS and "default" not in text:
+            shown = " ".join(map(str, default)) if isinstance(default, list | tuple) else "%(default)s"
+            settings["help"] = f"{text} (default: {shown})".lstrip()
+        return super().add_argument(*names, **settings)
+
     def error(self, message: str) -> NoReturn:
-        """Raise UserError with the message about the wrong option."""
+        """Raise UserError with argparse's message about a wrong option."""
         raise UserError(f"{message.removeprefix('argument ')} ({self.prog} --help lists the options)")
 
 
 def positive(text: str) -> int:
-    """Read an option's value as an integer of at least 1; raise argparse's error for any other text."""
+    """Parse an option's value as an integer of at least 1; raise ArgumentTypeError for any other text."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"a number from 1 on is expected, not {text}")
     return int(text)
 
 
 def command(work: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorate the main function of a command, so that it returns the exit status of `exit_status`."""
+    """Decorate a command's main function, so that it returns an exit status and prints errors as one line."""
 
     @wraps(work)
     def main(*arguments, **named) -> int:
@@ -51,16 +59,16 @@ def command(work: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Run a command's work; return its status (0 for None), 2 after a UserError, 128 + N after signal N."""
+    """Run `work`; return the exit status: 2 after a UserError, 128 + N after signal N, else `work`'s own."""
     start_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         try:
             status = work() or 0
-        except SystemExit:  # argparse has printed the help text
+        except SystemExit:  # raised by argparse after printing the help text
             print(end="", flush=True)
             raise
-        print(end="", flush=True)  # a closed pipe raises BrokenPipeError here
+        print(end="", flush=True)  # raises BrokenPipeError now if stdout is a closed pipe
         return status
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
@@ -69,7 +77,8 @@ def exit_status(work: Callable[[], int | None]) -> int:
         print("terminated; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGTERM
     except BrokenPipeError:  # the reader of stdout, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's flush at exit fails
+        # Redirect stdout to /dev/null, because Python flushes stdout at exit and would fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not asks_for_help():
             print("the reader has closed the output; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGPIPE
@@ -83,14 +92,14 @@ def asks_for_help() -> bool:
 
 
 def as_user_error(error: UserError | OSError) -> UserError:
-    """Return the UserError for a full disk or an unusable path; raise any other OSError again."""
+    """Turn an OSError for a full disk or an unusable path into a UserError; raise any other OSError again."""
     if isinstance(error, UserError):
         return error
     where = f" for {error.filename}" if error.filename else ""
     if error.errno in DISK_FULL:
         return UserError(f"no space on the disk{where}: free some space; the same command resumes")
     if error.errno in WRONG_PLACE and error.filename:
-        place = error.filename2 or error.filename  # a failed rename: the new name
+        place = error.filename2 or error.filename  # filename2 is the new name in a failed rename
         return UserError(f"{place} cannot be used ({os.strerror(error.errno).lower()}): give another path")
     raise error
 
@@ -107,6 +116,6 @@ def start_logging() -> None:
 
 
 def _terminate(*_) -> None:
-    """Handle the first SIGTERM; ignore later ones, so that they do not interrupt the flushing."""
+    """Raise Terminated for the first SIGTERM; ignore later SIGTERMs, which would interrupt the flushing."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated
