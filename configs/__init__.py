@@ -1,46 +1,42 @@
-"""The options and the tables (tasks, data sets, networks, styles) that a user chooses from.
+"""The options of the command line, and the config files (``model/*.yaml``, ...) that a user chooses from.
 
 Importing this package registers the dataclasses of the options with Hydra.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
+from typing import cast
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from static_dynamic.configs.common import Common
-from static_dynamic.configs.tasks import tasks
 from static_dynamic.errors import UserError, nearest
+
+from .common import Common
+from .tasks import tasks
 
 CONFIG_DIR = Path(__file__).parent
 GROUPS = ("task", "dataset", "model", "style")
-"""The tables that have a row chosen on the command line: ``model=x3d_m``."""
+"""Hydra config groups with one entry chosen on the command line, e.g. ``model=x3d_m``."""
 
 
 def rows(group: str) -> list[str]:
-    """Names of the rows of one table, e.g. ``rows("model")``, sorted."""
+    """Return the sorted names of all entries of a config group, e.g. of all networks in ``configs/model``."""
     if group == "task":
         return sorted(tasks())
     return sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
 
 
 def row(group: str, name: str) -> DictConfig:
-    """Read one row of a table, e.g. ``row("model", "i3d_inception")``, without Hydra.
+    """Read one entry of a config group without Hydra, e.g. ``row("model", "i3d_inception")``.
 
-    Raises
-    ------
-    UserError
-        If the table has no such row.
+    Raises UserError if the config group has no such entry.
     """
     if name not in rows(group):
-        raise UserError(
-            f"unknown {group} {name!r}{nearest(name, rows(group))} (known: {', '.join(rows(group))})"
-        )
+        known = ", ".join(rows(group))
+        raise UserError(f"unknown {group} {name!r}{nearest(name, rows(group))} (known: {known})")
     if group == "task":
         return OmegaConf.structured(tasks()[name])
-    return OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml")
+    return cast(DictConfig, OmegaConf.load(CONFIG_DIR / group / f"{name}.yaml"))
 
 
 _store = ConfigStore.instance()

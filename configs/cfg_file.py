@@ -1,51 +1,47 @@
-"""The original's json files for video object segmentation (``--cfg_file``), translated to Hydra overrides.
+"""Translation of Kowal et al.'s json files for two-stream networks (``--cfg_file``) to Hydra overrides.
 
-The keys of these files are options on the command line as well (``--crop_size 240,427``).
+The keys of these json files are also options on the command line (``--crop_size 240,427``).
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from omegaconf import OmegaConf
 
-from static_dynamic.configs import CONFIG_DIR, row, rows
-from static_dynamic.configs.grammar import format_value, unquote
 from static_dynamic.errors import UserError, nearest
 
-TABLE: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "cfg_file.yaml"))
+from . import CONFIG_DIR, row, rows
+from .grammar import format_value, unquote
+
+TABLE = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "cfg_file.yaml")))
 _TARGETS = TABLE["keys"] | {
     k: v for model in TABLE["models"].values() for k, v in model.get("keys", {}).items()
 }
-# Keys that are options on the command line as well (`dataset` is one without this table), and explanations
+# Json keys that are also command-line options -> explanation in --help (`dataset` is an option in any case)
 OPTIONS: dict[str, str] = {
     **{key: f"sets {', '.join(names)}" for key, names in _TARGETS.items() if key != "dataset"},
-    **dict.fromkeys(TABLE["only"], "fixed by the network"),
+    **dict.fromkeys(TABLE["only"], "accepted only with the value that the network was trained with"),
     **dict.fromkeys(TABLE["without_effect"], "no effect"),
 }
 KEYS = ["model", "extra_args", "dataset", *OPTIONS]
-# What a value has to be, by the type of the key's default
-EXPECTED = {
-    bool: "true or false",
-    int: "a whole number from 1 on",
-    str: "a word",
-    type(None): "a word or a number",
+# Type of a key's default value -> description and test of the values that the key accepts
+ACCEPTED = {
+    bool: ("true or false", lambda value: type(value) is bool),
+    int: ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
+    # An int is accepted as well, because some DAVIS splits are named by a year.
+    str: ("a word", lambda value: type(value) in (str, int)),
+    type(None): ("a word or a number", lambda value: value is None or type(value) in (str, int)),
 }
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Replace ``cfg_file=FILE`` and the original's keys among the overrides by overrides of this project.
+    """Replace ``cfg_file=FILE`` and the json keys among the arguments by Hydra overrides of this project.
 
-    The command line takes precedence over the file, and Hydra's names (``seed=2``) over the original's keys.
-
-    Raises
-    ------
-    UserError
-        No such file, an unknown key or model (the message has the nearest known name), or an invalid value.
+    The command line takes precedence over the json file, and option names (``seed=2``) over json keys.
+    Raises UserError if the file does not exist, a key or the model is unknown, or a value is invalid.
     """
     given = dict(word.partition("=")[::2] for word in arguments)
     keys = {key: parse_value(given[key]) for key in OPTIONS if key in given}
@@ -54,20 +50,19 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if "cfg_file" in given:
         source = unquote(given["cfg_file"])
         if "model" in given:
-            raise UserError(f"cfg_file={source} says the network already: leave model=... out")
+            raise UserError(f"cfg_file={source} already names the network: leave model=... out")
         found = TABLE["defaults"] | to_overrides(read_cfg_file(source) | keys, source)
     else:
         model = given.get("model", "")
         names = {about["row"]: name for name, about in TABLE["models"].items()}
         if model not in names:
             raise UserError(
-                f"{next(iter(keys))} is an option of networks of images and flow: give it with "
-                f"--cfg_file FILE, or with --model {', '.join(names)}"
+                f"{next(iter(keys))} is an option of networks of images and flow: add --cfg_file FILE, "
+                f"or choose one of these networks with --model: {', '.join(names)}"
             )
         found = to_overrides({"model": names[model]} | keys, "the command line")
-        del found["model"]  # the arguments hold it already
-    # Other kinds of data sets lack `nreps` and `split`: without these overrides, the error is the one about
-    # missing optical flow.
+        del found["model"]  # `arguments` already contains the override model=...
+    # Options that the data set lacks are dropped, so that the program reports the missing optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)
@@ -77,12 +72,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
 
 
 def read_cfg_file(name: str | Path) -> dict:
-    """Read a json file; a relative path that does not exist is looked up in the folder of this project.
+    """Read a json file of Kowal et al.'s code; the path may be relative to the root folder of this project.
 
-    Raises
-    ------
-    UserError
-        No such file, a file that holds no dict with a model, or one with interpolations (``${...}``).
+    Raises UserError if the file does not exist, is not a json dict with a model, or holds ``${...}``.
     """
     path = Path(name).expanduser()
     path = path if path.is_file() else CONFIG_DIR.parent / path
@@ -94,26 +86,22 @@ def read_cfg_file(name: str | Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise UserError(f"cfg_file={name} is not a json file ({error})") from error
     if not isinstance(content, dict) or "model" not in content:
-        raise UserError(f"cfg_file={name} names no model: it is a json dict with model, crop_size, ...")
-    if "${" in json.dumps(content):  # a file from elsewhere must not read environment variables
-        raise UserError(f"cfg_file={name}: ${{...}} is not filled in here: write the value itself")
+        raise UserError(f"cfg_file={name} names no model: a json dict with model, crop_size, ... is expected")
+    # OmegaConf would replace ${...}, by which a downloaded file could read environment variables.
+    if "${" in json.dumps(content):
+        raise UserError(f"cfg_file={name} contains ${{...}}, which is not filled in: write the value itself")
     return content
 
 
 def to_overrides(content: dict, source: str) -> dict:
-    """Translate the content of a json file to keys of the configuration and their values.
+    """Translate a json file's content to a dict of option names, such as ``model.input.crop``, and values.
 
-    Raises
-    ------
-    UserError
-        An unknown key or model, or an invalid value; the message begins with `source`.
+    Raises UserError if a key or the model is unknown or a value is invalid. The message begins with `source`.
     """
     name = content["model"]
     if not isinstance(name, str) or name not in TABLE["models"]:
-        known = ", ".join(TABLE["models"])
-        raise UserError(
-            f"{source}: unknown model {name!r}{nearest(str(name), TABLE['models'])} (known: {known})"
-        )
+        near, known = nearest(str(name), TABLE["models"]), ", ".join(TABLE["models"])
+        raise UserError(f"{source}: unknown model {name!r}{near} (known: {known})")
     model = TABLE["models"][name]
     targets = TABLE["keys"] | model.get("keys", {})
     only = TABLE["only"] | model.get("only", {})
@@ -122,10 +110,11 @@ def to_overrides(content: dict, source: str) -> dict:
     for key, value in content.items():
         if key not in KEYS:
             raise UserError(f"{source}: unknown key {key!r}{nearest(key, KEYS)}")
-        if key == "crop_size" and not _is_size(value):
+        size = isinstance(value, list) and [type(side) for side in value] == [int, int] and min(value) > 0
+        if key == "crop_size" and not size:
             raise UserError(f"{source}: crop_size={value!r}: height and width are expected, as in [480,854]")
         if key in only and value != only[key]:
-            raise UserError(f"{source}: {key}={value!r}: model {name} has only {key}={only[key]}")
+            raise UserError(f"{source}: {key}={value!r} is refused: model {name} has only {key}={only[key]}")
         for target in targets.get(key, ()):
             require_type(f"{source}: {key}", value, OmegaConf.select(OmegaConf.create(defaults), target))
             found[target] = value
@@ -135,36 +124,26 @@ def to_overrides(content: dict, source: str) -> dict:
     for key, value in extra.items():
         if key not in model.get("extra_args", ()):
             near = nearest(key, model.get("extra_args", ()))
-            raise UserError(f"{source}: extra_args: model {name} has no {key!r}{near}")
+            raise UserError(f"{source}: extra_args: model {name} has no option {key!r}{near}")
         require_type(f"{source}: extra_args: {key}", value, defaults["model"].args[key])
         found[f"model.args.{key}"] = value
     if extra:
-        # the original's name of the results
+        # Kowal et al.'s code names its result files by the model and its extra_args.
         found["model.original_name"] = "_".join([name, *(f"{key}_{value}" for key, value in extra.items())])
     return found
 
 
 def require_type(name: str, value: Any, default: Any) -> None:
     """Raise UserError if the value of key `name` has another type than the key's default."""
-    fits = {
-        bool: type(value) is bool,
-        int: type(value) is int and value > 0,
-        str: type(value) in (str, int),  # some splits are named by a year
-        type(None): value is None or type(value) in (str, int),
-    }
-    if not fits.get(type(default), True):
-        raise UserError(f"{name}={value!r}: {EXPECTED[type(default)]} is expected")
-
-
-def _is_size(value: Any) -> bool:
-    sides = value if isinstance(value, list) else []
-    return len(sides) == 2 and all(type(side) is int and side > 0 for side in sides)
+    expected, accepts = ACCEPTED.get(type(default), ("any value", lambda value: True))
+    if not accepts(value):
+        raise UserError(f"{name}={value!r}: {expected} is expected")
 
 
 def parse_value(value: str) -> Any:
-    """Parse a value of the command line as yaml; a value with commas is a list."""
+    """Parse a value of the command line as yaml; a value with commas becomes a list."""
     value = unquote(value)
     try:
         return yaml.safe_load(f"[{value}]" if "," in value and not value.startswith("[") else value)
     except yaml.YAMLError as error:
-        raise UserError(f"{value!r} cannot be read as a value") from error
+        raise UserError(f"{value!r} cannot be parsed as a yaml value") from error

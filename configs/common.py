@@ -1,164 +1,164 @@
-"""The options that all tasks share: what the configuration holds beside the chosen rows of its tables."""
-
-from __future__ import annotations
+"""The options that all tasks share. The class docstrings are section titles of ``python main.py --help``."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import MISSING
 
-from static_dynamic.configs.schema import Number, option
+from .schema import Number, option
 
 
 @dataclass
 class Original:
-    """Options of the original programs that are fixed or have no effect here."""
+    """Options of Kowal et al.'s code that are fixed or have no effect here."""
 
     n_factors: int = option(3, "number of factors: dynamic, static, residual", choices=(3,))
-    residual_index: int = option(2, "position of the residual factor", choices=(2,))
-    image_size: str | None = option(
-        None, "the size belongs to the network (model.input.size, model.input.crop)", ignored=True
-    )
-    gp: str | None = option(None, "had none in the original either", ignored=True)
-    torchscript: str | None = option(None, "had none in the original either", ignored=True)
-    stage: str | None = option(None, "had none in the original either; the stage is stg", ignored=True)
+    residual_index: int = option(2, "position of the residual factor, counted from 0", choices=(2,))
+    image_size: str | None = option(None, "set model.input.size and model.input.crop instead", ignored=True)
+    gp: str | None = option(None, "ignored by Kowal et al.'s code, too", ignored=True)
+    torchscript: str | None = option(None, "ignored by Kowal et al.'s code, too", ignored=True)
+    stage: str | None = option(None, "use stg; ignored by Kowal et al.'s code, too", ignored=True)
 
 
 @dataclass
 class Execution:
-    """How to run."""
+    """Options for results, batches, video decoding, hardware, shards and errors."""
 
     save_dir: str = option("dim_outputs", "folder of all results")
     run_dir: str | None = option(None, "folder of this run; null: save_dir/MODEL/DATASET/seed00N-HASH")
     batch_size: int | str = option(
         8,
-        "views (task=stylize: frames) per forward pass, halved if memory runs out; auto: 64 on a GPU, else 2",
+        "network inputs (task=stylize: frames) per forward pass, halved if memory runs out; auto: 64 on "
+        "a GPU, else 2",
         choices=("auto",),
         least=1,
     )
-    num_workers: int = option(2, "processes that decode video", least=0)
+    num_workers: int = option(2, "number of processes that decode video", least=0)
     clip_timeout: Number = option(
-        300, "seconds in which a worker has to decode one clip; a clip that takes longer twice is unreadable"
+        300, "seconds that decoding one clip may take; a clip that takes longer twice is unreadable"
     )
     precision: str | None = option(
         None,
-        "number format of the network. task=profile: fp32, or bf16, which is used only if a sample of views "
-        "gives the same activations; task=stylize: any. null: fp32, for task=stylize on a GPU fp16",
+        "number format of the network. task=profile: fp32, or bf16 if a sample of inputs gives the same "
+        "activations in both; task=stylize: any. null: fp32 (task=stylize on a GPU: fp16)",
         choices=("fp32", "fp16", "bf16"),
     )
-    tune: bool = option(False, "time channels_last_3d and torch.compile first and use what is faster")
+    tune: bool = option(False, "time channels_last_3d and torch.compile first, then use the fastest setting")
     shards: int = option(
         1,
-        "parts that the work is split into, one per run: views of task=profile (task=merge joins the runs), "
-        "videos of task=stylize",
+        "number of runs that share the work: views (network inputs) of task=profile, which task=merge joins "
+        "afterwards, or videos of task=stylize",
         least=1,
     )
-    shard: int = option(0, "the part that this run does, counted from 0", least=0)
+    shard: int = option(0, "which of the shards this run computes, counted from 0", least=0)
     device: int | str | None = option(None, "cpu, cuda, or the number of a GPU; null: a GPU if there is one")
     on_error: str = option(
-        "error",
-        "if a clip cannot be read: error stops the run, skip leaves the clip out and reports its name",
-        choices=("error", "skip"),
+        "error", "unreadable clip: stop with an error, or skip and report the clip", choices=("error", "skip")
     )
     nan: str = option(
-        "error", "the same for a view whose activations are NaN or infinite", choices=("error", "skip")
+        "error", "NaN or infinite activations: error, or skip and report the input", choices=("error", "skip")
     )
 
 
 @dataclass
 class Pyramid:
-    """Class Feature Pyramids (task=saliency)."""
+    """Options for the selection of kernels by Class Feature Pyramids (task=saliency)."""
 
     rules: str = option(
         "corrected",
-        "original: keep the errors of the published code; only for its own networks (model=cfp_...)",
+        "original: repeat the errors of Stergiou et al.'s code; only for their networks (model=cfp_...)",
         choices=("corrected", "original"),
     )
     theta: Number = option(
         0.65,
-        "strength from which a kernel is selected, relative to the strongest (1); published: 0.55 to 0.65",
+        "minimum strength of a selected kernel relative to the strongest kernel; published: 0.55 to 0.65",
     )
-    depth: int = option(3, "levels of kernels; 1: only the features that the classifier reads")
+    depth: int = option(3, "number of layers of kernels; 1: only the features that the classifier reads")
     select: str = option(
-        "all", "topK_inL, e.g. top5_in2: follow only the K strongest children of each kernel of level L"
+        "all",
+        "all, or topK_inL, e.g. top5_in2: for each kernel of level L (level 1 feeds the classifier), follow "
+        "only its K strongest input kernels",
     )
 
 
 @dataclass
 class Sampling:
-    """Views and pairs."""
+    """Options for styles, clips and pairs of network inputs."""
 
-    styles: str = option("1,2,3,4", "ids of the styles, separated by commas")
+    styles: str = option("1,2,3,4", "ids of the styles to use, separated by commas")
     pairs: str = option(
         "factorial",
-        "pairs per clip. factorial: every style in two frame orders, all pairs of these views; both: one "
-        "dynamic and one static pair; paper: one pair, dynamic or static",
+        "pairs per clip. factorial: all pairs of network inputs from every style in two frame orders; both: "
+        "one dynamic pair (two styles) and one static pair (two frame orders); paper: one of these two",
         choices=("factorial", "both", "paper"),
     )
-    n_examples: int = option(3000, "largest number of clips, in the order of the data set's list", least=1)
+    n_examples: int = option(3000, "maximum number of clips, from the start of the data set's list", least=1)
     n_sample_frames: int | None = option(
-        None,
-        "length of the window cut from a clip, in frames; null: frames x sampling rate of the network",
-        least=1,
+        None, "frames of the window cut from a clip; null: frames x sampling rate of the network", least=1
     )
     resample_fps: Number | None = option(
-        None, "frame rate at which the window is measured; null: frames as they are stored"
+        None, "frame rate at which the frames of the window are counted; null: every stored frame counts"
     )
     app_shuffle: bool = option(
-        True,
-        "static pair: a clip and itself with shuffled frames; false: two classes in one style",
+        True, "static pair: a clip and the same clip with shuffled frames; false: two classes in one style"
     )
-    use_normal_app: bool = option(False, "static pairs show the unstylized videos (normal_data_root)")
+    use_normal_app: bool = option(False, "take static pairs from the unstylized videos (normal_data_root)")
     normal_data_root: str | None = option(
         None, "folder of the unstylized videos (DAVIS: with optical flow); null: stylized_data_dir/style_0"
     )
     m_same: bool = option(True, "dynamic pair: one video in two styles; false: two videos of one class")
-    seed: int = option(1, "seed of all random choices; --random_seed in the original program")
+    seed: int = option(1, "seed of all random choices; --random_seed in Kowal et al.'s code")
 
 
 @dataclass
 class Statistics:
-    """Statistics."""
+    """Options for bootstrap, permutation tests and tasks that read finished runs."""
 
-    runs: list[str] = option([], "folders of finished runs, for the tasks that read them")
-    n_boot: int = option(1000, "bootstrap replicates, for intervals", least=0)
-    n_permutations: int = option(200, "permutations, for p-values; 0: no permutation test", least=0)
+    runs: list[str] = option([], "folders of finished runs, for tasks such as report, compare and units")
+    n_boot: int = option(1000, "number of bootstrap replicates for the intervals", least=0)
+    n_permutations: int = option(200, "number of permutations for p-values; 0: no permutation test", least=0)
 
 
 @dataclass
 class Subject:
-    """Network and videos."""
+    """Options for videos, network and stage."""
 
     stylized_data_dir: str | None = option(
-        None,
-        "root folder of a stylized data set: style_1/VIDEO, ...; null: for dataset=embedded only",
+        None, "root folder of a stylized data set (style_1/VIDEO, ...); null: dataset=embedded needs none"
     )
-    checkpoint: str | None = option(None, "file of weights, or pretrained; null: model.checkpoint")
+    checkpoint: str | None = option(
+        None, "file of weights, or pretrained for weights to download; null: the value of model.checkpoint"
+    )
     drop_head: bool = option(
-        False, "leave out the classifier of the checkpoint: it was trained on other classes"
+        False, "do not load the classifier of the checkpoint, which was trained on other classes"
     )
     stg: int | str | None = option(
         None,
-        "stage to look at: a name (stage3/fuse1/fast, layer4,app_stream) or a number (CNNs: 1 to 5, "
-        "transformers: block, counted from 0); null: all stages, and the deepest where one is needed",
+        "stage (layer) to analyse: a name (stage3/fuse1/fast, layer4,app_stream) or a number (CNNs: 1 to 5, "
+        "transformers: block, counted from 0); null: all stages, or the deepest where only one is shown",
     )
-    path: str = option("fast", "SlowFast: pathway to look at", choices=("slow", "fast", "cat"))
-    fuse: bool = option(True, "SlowFast: stages after the lateral fusion; false: before")
+    path: str = option(
+        "fast", "SlowFast: pathway to analyse; cat: both, concatenated", choices=("slow", "fast", "cat")
+    )
+    fuse: bool = option(True, "SlowFast: read a stage after the lateral fusion; false: before the fusion")
     joint_encoding: bool = option(
-        False, "also print and draw the classes of the units of stage stg, as the original program does"
+        False, "also print and plot how many units of stage stg are dynamic, static, joint or residual"
     )
-    joint_encoding_thresh: Number = option(0.5, "a unit encodes a factor if its correlation exceeds this")
+    joint_encoding_thresh: Number = option(
+        0.5, "a unit encodes a factor (dynamic, static) if its correlation exceeds this; joint: both factors"
+    )
     cfg_file: str | None = option(
-        None, "json file of the original for a two-stream network, e.g. configs/matnet_davis.json; null: none"
+        None,
+        "json file of Kowal et al.'s code for two-stream networks, e.g. configs/rtnet_davis.json; null: none",
     )
     trained_on: str = option(
-        "davis", "FusionSeg: training data of the checkpoint; part of the results' names"
+        "davis", "FusionSeg: training data of the checkpoint, used in the names of result files"
     )
 
 
 @dataclass
 class Common(Original, Execution, Statistics, Sampling, Subject):
-    """The whole configuration; ``config.yaml`` names the default row of each table."""
+    """The whole configuration; ``config.yaml`` holds the default task, data set, network and style."""
 
     task: Any = MISSING
     dataset: Any = MISSING

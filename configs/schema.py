@@ -1,17 +1,15 @@
-"""How options are declared: as fields of dataclasses, each with its type, default and explanation.
+"""Declaration of options as dataclass fields, each with type, default value and explanation.
 
 Hydra composes the configuration from these dataclasses, so that an unknown name or a value of the wrong type
-is an error. The default None stands for a value that the explanation states. The options that every task has
-are in ``common.py``, those of single tasks in ``tasks.py``.
+is an error. The explanation states what the default None (null) means. The options of all tasks are in
+``common.py``, the options of single tasks in ``tasks.py``.
 """
-
-from __future__ import annotations
 
 import copy
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any
 
 Number = int | float
@@ -23,16 +21,9 @@ def option(
 ) -> Any:
     """Declare an option as a dataclass field.
 
-    Parameters
-    ----------
-    about
-        Explanation that ``--help`` prints; states the meaning of null if `default` is None.
-    choices
-        The allowed values; if the option also takes a number, the allowed words.
-    least
-        The smallest allowed number.
-    ignored
-        True if the option has no effect and is accepted only because the original programs have it.
+    `about` is the explanation in ``--help``; it states the meaning of null if `default` is None. `choices`
+    are the allowed values, or the allowed words of an option that also takes numbers. `least` is the smallest
+    number. `ignored` marks an option without effect, accepted because Kowal et al.'s code has it.
     """
     metadata = {"about": about, "choices": choices, "least": least, "ignored": ignored}
     if isinstance(default, list | dict):
@@ -42,10 +33,10 @@ def option(
 
 @dataclass(frozen=True)
 class Option:
-    """An option as the command line knows it; for the other fields see `option`."""
+    """A command-line option; function `option` describes the fields from `default` to `ignored`."""
 
-    name: str  # "seed", "cfp.theta", "task.width", ...
-    type: Any  # annotation of the field
+    name: str  # full name of the option, e.g. "seed" or "task.width"
+    type: Any  # type annotation of the dataclass field
     default: Any
     about: str
     choices: tuple
@@ -54,7 +45,7 @@ class Option:
 
     @property
     def values(self) -> str:
-        """Description of the allowed values, e.g. ``whole number or null``; empty if any value is allowed."""
+        """Describe the allowed values, e.g. ``whole number or null``; empty if any value is allowed."""
         kinds = typing.get_args(self.type) if isinstance(self.type, types.UnionType) else (self.type,)
         words = []
         for kind, word in WORDS.items():
@@ -67,14 +58,11 @@ class Option:
 
 
 def options_of(schema: type, prefix: str = "") -> Iterator[Option]:
-    """List the options that a dataclass declares, those of nested dataclasses included."""
+    """Yield the options that a dataclass and its nested dataclasses declare; `prefix` begins every name."""
     annotations = typing.get_type_hints(schema)
     for one in fields(schema):
         if is_dataclass(annotations[one.name]):
             yield from options_of(annotations[one.name], f"{prefix}{one.name}.")
         elif one.metadata:
-            yield Option(prefix + one.name, annotations[one.name], _default(one), **one.metadata)
-
-
-def _default(one: Field) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            yield Option(prefix + one.name, annotations[one.name], default, **one.metadata)

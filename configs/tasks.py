@@ -1,232 +1,213 @@
-"""The tasks, one dataclass each: the docstring is the line in ``--help``, the fields are options ``task.X``.
+"""Dataclasses of the tasks: ``--help`` prints the docstrings, and the fields are the options ``task.X``.
 
 Class ``StyleQuality`` is ``task=style_quality``; the program calls ``run(cfg)`` of
 ``analysis/tasks/style_quality.py``.
 """
 
-from __future__ import annotations
-
-import inspect
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import MISSING
 
-from static_dynamic.configs.schema import Number, option
+from .schema import Number, option
 
 
 @dataclass
 class Task:
-    """What the program knows of each task; the first three are filled in by `tasks`."""
+    """Attributes of every task; `tasks` fills in `name`, `about` (one line of ``--help``) and `run`."""
 
     name: str = MISSING
     about: str = MISSING
-    run: str = MISSING  # dotted path of the function
-    needs_data: bool = False  # whether the data set is prepared first, unless task.input is given
+    run: str = MISSING  # dotted path of the function that runs the task
+    # True if the task reads `dataset`. The built-in data set is then made first, unless task.input is given.
+    needs_data: bool = False
+
+
+# Tasks without options of their own -> explanation in --help
+WITHOUT_OPTIONS = {
+    "convergence": "Estimate the scores of finished runs (runs=[FOLDER]) from growing numbers of videos.",
+    "evaluate_vos": "Segment DAVIS and write region similarity J, boundary measure F, masks and overlays.",
+    "merge": "Merge the shards (shards=N shard=K) of runs, either all below save_dir or runs=[FOLDER,...].",
+    "report": "Write one HTML file with all results for each finished run in runs=[FOLDER,...].",
+    "stages": "Print path, output shape, units, layout and depth of each module that can be a stage.",
+    "status": "Print state (done, running, failed or stopped) and progress of each run below save_dir.",
+}
 
 
 def tasks() -> dict[str, Task]:
-    """Return every task by name, with its default options."""
+    """Return every task with its default options, keyed by the name of the task."""
     named = {re.sub("(?<!^)(?=[A-Z])", "_", task.__name__).lower(): task for task in Task.__subclasses__()}
+    texts = WITHOUT_OPTIONS | {name: task.__doc__ or "" for name, task in named.items()}
     return {
-        name: task(name=name, about=inspect.getdoc(task), run=f"static_dynamic.analysis.tasks.{name}.run")
-        for name, task in named.items()
+        name: named.get(name, Task)(name, about, run=f"static_dynamic.analysis.tasks.{name}.run")
+        for name, about in texts.items()
     }
 
 
 @dataclass
 class Profile(Task):
-    """Measure static and dynamic information in every stage of a network (the main job)."""
+    """Measure how much static and dynamic information each stage of a network encodes (the default task)."""
 
     needs_data: bool = True
 
 
 @dataclass
-class Merge(Task):
-    """Join the shards of runs (shards=N shard=K): all below save_dir=DIR, or runs=[FOLDER,FOLDER]."""
-
-
-@dataclass
-class Status(Task):
-    """Print the progress of the runs below save_dir=DIR: done, running, failed, stopped, views left."""
-
-
-@dataclass
-class Stages(Task):
-    """Print every module of a network that can be read as a stage: path, output, units, layout, depth."""
-
-
-@dataclass
-class Report(Task):
-    """Write one HTML file per finished run, with all its results: runs=[FOLDER,...]."""
-
-
-@dataclass
 class Compare(Task):
-    """Compare finished runs: tables with differences, LaTeX, figures: runs=[FOLDER,FOLDER,...]."""
+    """Compare the finished runs in runs=[FOLDER,FOLDER,...] by tables of differences, LaTeX and figures."""
 
     outdir: str | None = option(None, "folder of the results; null: save_dir/compare/HASH")
-    average_seeds: bool = option(False, "average runs that differ only in their seed")
+    average_seeds: bool = option(False, "average over runs that differ only in the seed")
     iterations: list[int] = option(
-        [], "training iterations of the network of each run; adds a figure over iterations"
+        [], "training iteration of each run's checkpoint, in the order of runs; adds a figure over iterations"
     )
     formats: list[str] = option(["png", "pdf"], "file formats of the figures", choices=("png", "pdf", "svg"))
 
 
 @dataclass
-class Convergence(Task):
-    """Estimate the scores of a finished run from more and more videos, with intervals: runs=[FOLDER]."""
-
-
-@dataclass
 class Information(Task):
-    """Estimate mutual information (bits), CKA and permutation p-values of a finished run: runs=[FOLDER]."""
+    """Estimate mutual information in bits, CKA and permutation p-values of a finished run (runs=[FOLDER])."""
 
     units: Any = option(
         None,
-        "units of the nearest-neighbour estimate: {stage3: [17, 40]}; null: the two highest of each stage",
+        "units of each stage for the nearest-neighbour estimate, e.g. {stage3: [17, 40]}; null: the two "
+        "units with the most mutual information, for each stage and factor (dynamic, static)",
     )
 
 
 @dataclass
 class Plan(Task):
-    """Plan a study: clips and hours that intervals of a given width need, from a small run: runs=[PILOT]."""
+    """Estimate from a small finished run (runs=[FOLDER]) how many clips and hours a full study needs."""
 
-    width: Number = option(0.05, "half-width of the 95 % intervals of the scores")
+    width: Number = option(0.05, "required half-width of the 95 % intervals of the scores")
     seconds_per_view: Number | None = option(
-        None, "time of one view; null: as measured in the pilot (timing.json)"
+        None,
+        "seconds per network input; null: the time measured in the small run (timing.json)",
     )
 
 
 @dataclass
 class Units(Task):
-    """Show single units of a finished run: classes, histograms, the clips that drive them: runs=[FOLDER]."""
+    """Show units of a finished run (runs=[FOLDER]) with score histograms and the most influential clips."""
 
-    top: int = option(3, "units of each class on the contact sheet", least=1)
-    clips: int = option(4, "clips of each of these units", least=1)
-    data_root: str | None = option(
-        None, "folder of style_1, style_2, ...; null: where the data was during the run"
-    )
-    least: Number = option(0.0, "smallest threshold")
-    most: Number = option(1.0, "largest threshold")
-    step: Number = option(0.05, "distance of thresholds")
+    top: int = option(3, "units of each class (dynamic, static, joint) on the contact sheet", least=1)
+    clips: int = option(4, "clips shown per unit on the contact sheet", least=1)
+    data_root: str | None = option(None, "folder with style_1, ...; null: the data folder of the run")
+    least: Number = option(0.0, "smallest score threshold at which the units are classified")
+    most: Number = option(1.0, "largest score threshold at which the units are classified")
+    step: Number = option(0.05, "distance between two score thresholds")
 
 
 @dataclass
 class Saliency(Task):
-    """Explain a prediction by its kernels (Class Feature Pyramids), as graphs and tubes: task.input=VIDEO."""
+    """Explain a prediction for task.input=VIDEO by kernels and saliency tubes (Class Feature Pyramids)."""
 
     needs_data: bool = True
     input: str | None = option(
         None,
-        "a video file, a folder of frames, a folder with frames.db, or a folder of these; null: the clips of "
-        "dataset",
+        "a video file, a folder of frames, a folder with frames.db, or a folder of several of them; "
+        "null: the clips of dataset",
     )
-    style: int = option(0, "style in which clips of dataset are shown; 0: unstylized", least=0)
-    outdir: str | None = option(None, "gets one folder per clip; null: save_dir/saliency/MODEL")
+    style: int = option(0, "style id in which the clips of dataset are read; 0: unstylized", least=0)
+    outdir: str | None = option(None, "output folder, one subfolder per clip; null: save_dir/saliency/MODEL")
     label: int | str | None = option(None, "class to explain, by number or name; null: the predicted class")
     names: str | None = option(
         None,
-        "class names: a file (one name per line, or json), or kinetics400_names; null: those of the "
-        "pretrained weights",
+        "names of the action classes: a file (one name per line, or json), or kinetics400_names; null: the "
+        "names that belong to the pretrained weights",
     )
-    start: int = option(0, "first frame of task.input, counted from 0")
+    start: int = option(0, "first frame of task.input to read, counted from 0")
     end: int | None = option(
         None,
-        "first frame after the clip, over which the network's frames are spread; null: the clip is as "
-        "long as the network's window",
+        "frame of task.input at which the clip ends (exclusive); the network's frames are spread evenly over "
+        "the clip. null: the clip is as long as the network's input window",
     )
     profile: str | None = option(
-        None, "folder of a finished task=profile run of this network: adds the classes of kernels; null: none"
+        None,
+        "folder of a finished task=profile run of this network, by which each kernel is marked as dynamic, "
+        "static, joint or residual; null: none",
     )
-    kernels: int = option(16, "kernels of each level that are drawn, the most important first", least=1)
-    video: str = option("mp4", "format of the videos", choices=("mp4", "gif", "none"))
-    pictures: bool | None = option(None, "draw tubes and page; null: if there is only one clip")
-
-
-@dataclass
-class EvaluateVos(Task):
-    """Segment DAVIS with a network: region similarity J, boundary measure F, masks, overlay videos."""
+    kernels: int = option(16, "number of kernels drawn per layer, the most important first", least=1)
+    video: str = option("mp4", "file format of the videos of saliency tubes", choices=("mp4", "gif", "none"))
+    pictures: bool | None = option(None, "draw saliency tubes and an HTML page; null: for a single clip")
 
 
 @dataclass
 class Stylize(Task):
-    """Stylize videos in one style (checkpoint=FILE) or style=TABLE: task.input=VIDEOS task.outdir=ROOT."""
+    """Stylize task.input=VIDEOS in one style (checkpoint=FILE) or more (style=NAME) into task.outdir=DIR."""
 
     input: str | None = option(
         None,
-        "a folder of frames, a video file, or a folder of these (class folders are allowed); null: the "
-        "unstylized videos of dataset",
+        "a folder of frames, a video file, or a folder of several such videos (also in class folders); null: "
+        "the unstylized videos of dataset",
     )
     outdir: str | None = option(
-        None, "gets style_K/VIDEO/frames; null: stylized_data_dir, if task.input is null"
+        None, "output folder for style_K/VIDEO/frames; null: stylized_data_dir, if task.input is null"
     )
-    style_id: int = option(1, "K for the style of checkpoint=FILE", least=0)
+    style_id: int = option(1, "style id K of the output folder style_K, with checkpoint=FILE", least=0)
     naming: str | None = option(
         None,
-        "names of the frames, e.g. frame_%05d.jpg (or .png); same: those of the input; null: as the "
-        "loader of dataset expects, else %06d.jpg",
+        "file names of the frames, e.g. frame_%05d.jpg (or .png); same: the names of the input frames; "
+        "null: the names that dataset expects, else %06d.jpg",
     )
-    first: int | None = option(
-        None, "number of the first frame; null: as the loader of dataset expects, else 1"
-    )
+    first: int | None = option(None, "first frame number; null: the number that dataset expects, else 1")
     guides: list[str] = option(
-        [], "folders of guide images, as many as the generator takes, laid out as the input"
+        [], "folders of guide images, one per guide of the generator, with the same layout as task.input"
     )
 
 
 @dataclass
 class TrainStyle(Task):
-    """Train a style on key frames: task.data_root=DIR with input/, output/ (stylized), optional mask/."""
+    """Train a style on key frames in task.data_root=DIR (subfolders input, output and, if needed, mask)."""
 
-    data_root: str | None = option(None, "folder of the key frames; required")
+    data_root: str | None = option(None, "folder with input/, output/ and, optionally, mask/; required")
     outdir: str | None = option(None, "folder of the training; null: save_dir/styles/NAME_OF_DATA_ROOT")
-    config: str = option("small", "light, small, reference_P, reference_F, or a YAML file of the original")
+    config: str = option(
+        "small",
+        "settings: light, small, reference_P, reference_F, or a YAML file of Texler et al.'s code",
+    )
     log_interval: int = option(1000, "steps between checkpoints and validation frames", least=1)
     steps: int | None = option(None, "number of training steps; null: task.minutes decides", least=1)
-    minutes: Number | None = option(20, "training time; null: task.steps decides")
+    minutes: Number | None = option(20, "training time in minutes; null: task.steps decides")
     rules: str = option(
         "corrected",
-        "original: masks and image borders exactly as in the original program",
+        "treatment of masks and image borders; original: exactly as in Texler et al.'s code",
         choices=("corrected", "original"),
     )
     vgg: str | None = option(
-        None, "file of torchvision's VGG19 weights; null: those in torch's hub cache, else a substitute"
+        None, "file of torchvision's VGG19 weights; null: the file in torch's hub cache, else a substitute"
     )
 
 
-# A style fails beyond these limits, which apply to medians over clips. The comments give values that were
-# measured on the embedded data set.
+# A style fails if its median over clips is beyond a limit. Values were measured on the built-in data set.
 LIMITS = {
-    # Difference between the optical flow of style and original, relative to the length of the flow. Built-in
-    # styles: 0.07 to 0.11, with noise of 40 grey levels 0.3; a pattern fixed to the screen 0.99, frozen
-    # frames 1.0, jitter of 3 pixels 1.8, shuffled frames 5.
+    # Error of the stylized video's optical flow, relative to the flow of the original video.
+    # Built-in styles have 0.07 to 0.11, noise of 40 grey levels 0.3, frozen frames 1.0, shuffled frames 5.
     "motion": {"most": 0.4, "says": "motion is not kept"},
-    # Warping error along the flow, relative to the original's. Built-in styles: 1.16 to 1.45; noise of 5 grey
-    # levels 2.5, of 10 grey levels 3 to 5; jitter of 3 pixels 5; brightness alternating by 10 levels 8.9.
+    # Residual motion after warping along optical flow, relative to the residual motion of the original video.
+    # Built-in styles have 1.16 to 1.45, noise of 5 grey levels 2.5, brightness alternating by 10 levels 8.9.
     "flicker": {"most": 2.0, "says": "it flickers"},
-    # Range of lightness, relative to the original's. Built-in styles: 0.78 to 1.17; a style mixed half and
-    # half with white 0.34.
+    # Range of lightness of the stylized video, relative to the range of the original video.
+    # Built-in styles have 0.78 to 1.17. A style mixed half and half with white has 0.34.
     "contrast": {"least": 0.4, "says": "it is washed out"},
 }
-# Two styles (or a style and the original) are alike if both distances are below these. The nearest built-in
-# styles are 16 apart in colour (2.3 is just noticeable) and 0.24 octaves in texture. Shuffled frames of one
-# style, which show the same objects, are 1.6 and 0.03 apart.
+# Two styles look alike if their distances in colour (CIELAB) and texture (octaves) are both below ALIKE.
+# The most similar built-in styles differ by 16 in colour and 0.24 octaves in texture.
+# Shuffled frames of one style, which show the same objects, differ by only 1.6 and 0.03.
 ALIKE = {"colour": 8.0, "texture": 0.35}
 
 
 @dataclass
 class StyleQuality(Task):
-    """Check the quality of a stylization: motion kept, appearance changed, no flicker."""
+    """Check that stylized videos keep the motion, change the appearance and do not flicker."""
 
     needs_data: bool = True
-    clips: int = option(48, "clips to measure, evenly spread over the list", least=1)
-    frame_pairs: int = option(
-        4, "pairs of neighbouring frames per clip, evenly spread over the clip", least=1
+    clips: int = option(48, "number of clips to measure, evenly spread over the data set's list", least=1)
+    frame_pairs: int = option(4, "pairs of consecutive frames per clip, evenly spread over the clip", least=1)
+    min_motion: Number = option(1.0, "smallest displacement of a moving pixel between two frames, in pixels")
+    min_moving: Number = option(0.02, "share of moving pixels that a frame pair needs to count for motion")
+    sheet_rows: int = option(6, "number of clips on the contact sheet", least=1)
+    limits: dict[str, Any] = option(
+        LIMITS, "limits of a good style, with a text for styles beyond each limit"
     )
-    min_motion: Number = option(1.0, "displacement in pixels from which a pixel counts as moving")
-    min_moving: Number = option(0.02, "share of moving pixels that a pair of frames needs to judge motion")
-    sheet_rows: int = option(6, "clips on the contact sheet", least=1)
-    limits: dict[str, Any] = option(LIMITS, "limits of a good style, and what a style beyond them is told")
-    alike: dict[str, Any] = option(ALIKE, "two styles are alike if both distances are smaller")
+    alike: dict[str, Any] = option(ALIKE, "two styles are too similar if colour and texture differ by less")

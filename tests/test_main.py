@@ -165,7 +165,7 @@ def test_average_of_what_is_no_run(tmp_path):
             ["--dataset", "folder", "--stylized_data_dir", "nowhere"],
             "stylized_data_dir=nowhere does not exist",
         ),
-        (["--stylized_data_dir", "nowhere"], "say which data set it holds"),
+        (["--stylized_data_dir", "nowhere"], "name the data set in this folder"),
         (["--model", "matnet"], "takes images and optical flow; dataset=folder has no flow: give dataset="),
         (["--device", "gpu"], "device=gpu is not a device"),
         (["model.bogus=1"], "unknown option model.bogus; nearest known: model."),

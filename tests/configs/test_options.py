@@ -53,7 +53,10 @@ def test_help_lists_tables_and_options_and_tasks_list_their_own():
     text = help_text()
     for option in options_of(Common):
         assert f"  {option.name}=" in text
-    assert "SlowFast: pathway to look at [slow, fast or cat]" in text and "  gp=null " in text
+    assert (
+        "SlowFast: pathway to analyse; cat: both, concatenated [slow, fast or cat]" in text
+        and "  gp=null " in text
+    )
     assert max(map(len, text.splitlines())) <= 110
     for name in rows("task"):
         text = help_text([f"task={name}"])

@@ -162,10 +162,10 @@ def test_tables_of_the_run_folder_are_shown_where_they_are(run):
     table.assign(score_high=[0.2, np.nan]).to_csv(run / "convergence.csv", index=False)
     text = write_report(run).read_text()
     assert "With fewer videos" in text and "<td>0.123 [0.1, 0.2]</td>" in text and "<td>-</td>" in text
-    assert "Information by other measures" not in text and "The clearest units" not in text
+    assert "Information by other measures" not in text and "Units with the highest scores" not in text
     (run / "top_units.jpg").write_bytes(b"picture")
     text = write_report(run).read_text()
-    assert "The clearest units" in text and base64.b64encode(b"picture").decode() in text
+    assert "Units with the highest scores" in text and base64.b64encode(b"picture").decode() in text
 
 
 def test_a_long_table_becomes_wide():

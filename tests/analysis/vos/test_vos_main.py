@@ -252,7 +252,7 @@ def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(
     ("arguments", "says"),
     [
         (["cfg_file=configs/matnt_davis.json"], "nearest known: configs/matnet_davis.json"),
-        (["--cfg_file", "configs/matnet_davis.json", "--model", "rtnet"], "says the network already"),
+        (["--cfg_file", "configs/matnet_davis.json", "--model", "rtnet"], "already names the network"),
         (["--cfg_file", "configs/rtnet_davis.json", "fwbwflow=False"], "has only fwbwflow=True"),
         (["--cfg_file", "configs/matnet_davis.json", "variant=img"], "has only variant=img_flow"),
         (["--cfg_file", "configs/matnet_davis.json", "spilt=val"], "nearest known: split"),
@@ -329,7 +329,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
     for change, says in (
         ({"crop_sise": 3}, "unknown key 'crop_sise'; nearest known: crop_size"),
         ({"model": "matnett"}, "unknown model 'matnett'; nearest known: matnet"),
-        ({"extra_args": {"cc_tpye": "coatt"}}, "no 'cc_tpye'; nearest known: cc_type"),
+        ({"extra_args": {"cc_tpye": "coatt"}}, "no option 'cc_tpye'; nearest known: cc_type"),
         ({"sampling_method": "diff_sq"}, "has only sampling_method=noisy_flow"),
         ({"model": ["matnet"]}, "unknown model ['matnet']"),
         ({"extra_args": "gated"}, "extra_args='gated': a dict"),
@@ -339,7 +339,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ({"nreps": 0}, "nreps=0: a whole number from 1 on"),
         ({"split": None}, "split=None: a word"),
         ({"stylized_data_root": ["a"]}, "stylized_data_root=['a']: a word"),
-        ({"split": "${oc.env:HOME}"}, "${...} is not filled in here"),
+        ({"split": "${oc.env:HOME}"}, "${...}, which is not filled in"),
     ):
         file.write_text(json.dumps({**content, **change}))
         with pytest.raises(UserError, match=re.escape(says)):
@@ -356,7 +356,7 @@ def test_merged_shards_write_the_originals_files(run, davis, tmp_path, tiny, und
         status, _, err = run(*arguments_of(davis, "matnet_davis", "shards=2", f"shard={shard}"))
         assert status == 0, err
     status, out, err = run("task=merge", "n_boot=20")
-    assert status == 0 and "the original's lines" in out, err
+    assert status == 0 and "result file in the format of Kowal et al.'s code" in out, err
     name = "matnet_fusion_type_gated"  # as without shards
     assert (tmp_path / f"dim_outputs/vos_models/final/{name}/{name}_final_001.txt").exists()
 
