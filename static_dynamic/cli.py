@@ -1,4 +1,4 @@
-"""The program: translate the original programs' flags to Hydra overrides, check them, and run the task."""
+"""Command line: translate flags of the original code (Kowal et al.) to Hydra overrides and run the task."""
 
 import os
 import sys
@@ -20,8 +20,8 @@ from static_dynamic.errors import UserError
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def run_task(cfg: DictConfig) -> None:
-    """Run the task; before it, make the data set if the program makes this data set itself."""
-    put_checkout_last()  # also here, because jobs of a Hydra launcher start in this function
+    """Run the task of a config, after rendering the data set if it is a built-in one."""
+    put_checkout_last()  # called again here, because the jobs of a Hydra launcher start in `run_task`
     start_logging()
     try:
         if cfg.task.get("needs_data") and not cfg.task.get("input") and cfg.dataset.get("prepare"):
@@ -32,7 +32,7 @@ def run_task(cfg: DictConfig) -> None:
 
 
 def stop(error: UserError) -> NoReturn:
-    """End this job with an error; the other jobs of a sweep run on, and Hydra names the failed job."""
+    """End this job with an error; in a Hydra sweep (--multirun) the other jobs continue."""
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         raise error
     sys.exit(report(error))
@@ -42,7 +42,7 @@ def run() -> None:
     """Check the command line and run its task, or print the help text."""
     # By default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if CHECKOUT:  # processes that a Hydra launcher starts must find this package
+    if CHECKOUT:  # processes that a Hydra launcher starts find this package through PYTHONPATH
         paths = [os.environ.get("PYTHONPATH"), str(CHECKOUT)]
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     if asks_for_help():
@@ -54,13 +54,13 @@ def run() -> None:
     try:
         run_task()
     except RuntimeError as error:
-        if type(error).__module__.partition(".")[0] != "submitit":  # by name: the package is optional
+        # The module is compared by name, because submitit is an optional package.
+        if type(error).__module__.partition(".")[0] != "submitit":
             raise
         message = " ".join(str(error).partition("\n---")[0].split())
-        hint = "logs of jobs: .submitit in save_dir; the same command resumes"
-        raise UserError(f"{message} ({hint})") from error
+        raise UserError(f"{message} (job logs: save_dir/.submitit; the same command resumes)") from error
 
 
 def main() -> int:
-    """Run the program; return its exit status: 2 for an error that the user can correct."""
+    """Run the program; return the exit status, which is 2 after an error that the user can correct."""
     return exit_status(run)

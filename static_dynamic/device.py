@@ -1,4 +1,4 @@
-"""Choice of the device that computes."""
+"""Choice of the device (CPU or GPU) that networks run on."""
 
 import os
 
@@ -6,7 +6,8 @@ import torch
 
 from static_dynamic.errors import UserError
 
-DEVICES = "cpu (or -1), cuda, cuda:N, or the number N of a GPU"  # values of ``--device``, for messages
+DEVICES = "cpu (or -1), cuda, cuda:N, or the number N of a GPU"
+"""Allowed values of ``--device``, as messages and help texts show them."""
 
 
 def choose_device(device: str | int | None) -> torch.device:
@@ -29,7 +30,8 @@ def choose_device(device: str | int | None) -> torch.device:
     except RuntimeError as error:
         raise UserError(f"device={device} is not a device: give {DEVICES}") from error
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device={device}: torch sees {torch.cuda.device_count()} GPUs here; give cpu")
+        count = torch.cuda.device_count()
+        raise UserError(f"device={device}: torch finds {count} GPUs on this machine; give cpu or another GPU")
     return chosen
 
 

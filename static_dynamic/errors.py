@@ -1,4 +1,4 @@
-"""Errors that end a command with one line, and how they are made from what reading a file raises."""
+"""Error classes of the program, and helpers that turn exceptions and misspelt names into clear messages."""
 
 import difflib
 import pickle
@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 
 
 class UserError(Exception):
-    """An error that the user can correct: the program prints the text as one line and exits with status 2.
+    """Error that the user can correct; the program prints its text as one line and exits with status 2.
 
     The text names the file or the option and says what to do.
     """
 
 
 class RefusedFile(Exception):
-    """A pickled file asks for a class or function that its reader does not allow; the text names it."""
+    """Error for a pickle that refers to a class or function outside the reader's list of allowed names."""
 
 
 _FORMAT = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError)
@@ -29,28 +29,30 @@ DAMAGED = (*_FORMAT, RuntimeError, ValueError, KeyError, IndexError, AttributeEr
 
 @contextmanager
 def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
-    """Turn the exceptions of a checkpoint's reader into a UserError that names the file.
+    """Turn exceptions raised while a checkpoint is read into a UserError that names the file.
 
     `allowed` completes the message about a refused file: "only `allowed` are read".
     """
     try:
         yield
     except PermissionError:
-        raise  # not damage; the program reports it for any file
+        raise  # missing permission is not damage; `as_user_error` reports missing permission
     except (RefusedFile, *DAMAGED, OSError) as error:
-        asked = re.search(r"GLOBAL (\S+)", str(error))  # how torch.load(weights_only=True) refuses a class
+        # torch.load(weights_only=True) names the class that it refuses after the word GLOBAL.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
         refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
         if refused:
-            message = f"it asks for {refused}, and only {allowed} are read"
-            raise UserError(f"checkpoint {path} was refused: {message}") from error
+            raise UserError(
+                f"checkpoint {path} was refused: it asks for {refused}, and only {allowed} are read"
+            ) from error
         line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"checkpoint {path} is damaged ({line}): fetch it again") from error
+        raise UserError(f"checkpoint {path} is damaged ({line}): download the file again") from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return "; nearest known: X", the end of an error message, for the known name nearest to `name`."""
+    """Return "; nearest known: X" for an error message, where X is the known name most similar to `name`."""
     known = list(known)
-    # A known name that contains `name` ("slowfast") is a better guess than the edit distance suggests.
+    # If no name is similar, a name that contains `name` (slowfast_r50 for slowfast) is the best suggestion.
     close = (
         difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         or [k for k in known if name and name in k]

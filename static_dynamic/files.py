@@ -1,4 +1,4 @@
-"""Write files and folders whole or not at all, remove what killed writers left, and hash content.
+"""Write files and folders atomically, remove temporary files of killed processes, and compute hashes.
 
 A file is written under a hidden temporary name beside its place, flushed, and renamed. Its writer holds a
 lock on it, so that the next writer can tell a leftover of a killed process from a file that is being written.
@@ -19,12 +19,12 @@ from types import ModuleType
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # on Windows, where files are written without locks
+except ImportError:  # Windows has no fcntl, so files are written without locks there
     fcntl = None
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-PART = ".part"  # part of the name of every temporary file and folder
-LOCK = "lock"  # name of the locked file in a temporary folder
+PART = ".part"  # PART occurs in the name of every temporary file and folder
+LOCK = "lock"  # LOCK names the file in a temporary folder that is locked while the folder is written
 
 
 @contextmanager
@@ -36,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with name_in_disk_full_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The suffix stays, because some writers choose the format by it.
+        # The temporary name keeps the suffix, because some writers choose the file format by the suffix.
         temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
         handle = _open_locked(temporary, os.O_RDWR | os.O_CREAT)
         if handle is None:  # another process is writing the same file now, or the system has no locks
@@ -63,15 +63,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `folder`, in which its content can be prepared; remove it at the end.
+    """Yield a temporary folder beside `folder` to prepare content in; remove the temporary folder at the end.
 
-    What a killed writer of the same `folder` left in the hidden folder is removed first.
+    Content that a killed writer of the same `folder` left in the temporary folder is removed first.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}{PART}")
     temporary.mkdir(exist_ok=True)
     handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
-    if handle is None:  # another process is writing there, or the system has no locks
+    if handle is None:  # another process is writing the same folder, or the system has no locks
         with suppress(OSError):  # not empty
             temporary.rmdir()
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-"))
@@ -102,7 +102,7 @@ def name_in_disk_full_error(path: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed writers left below `folder`; keep those of live writers."""
+    """Remove temporary files below `folder` whose writers were killed; keep files that are being written."""
     for path in folder.rglob(f".*{PART}*"):
         handle = _open_locked(path, os.O_RDWR)
         if handle is not None:
@@ -111,13 +111,13 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, or nothing."""
+    """Write a text file in UTF-8, atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def file_name(name: str) -> str:
-    """Turn a name into one path component; names of networks from other packages may contain slashes."""
+    """Turn a network's name, which may contain slashes, into one valid path component."""
     return re.sub(r"[^\w.-]+", "--", name.strip("/"))
 
 
@@ -133,7 +133,7 @@ def json_sha256(value: object) -> str:
 
 
 def _open_locked(part: Path, flags: int) -> int | None:
-    """Open a temporary file and lock it; return its handle.
+    """Open and lock a temporary file; return the file descriptor.
 
     Return None if the file does not exist, another process holds its lock, or the system has no locks.
     """
@@ -151,6 +151,6 @@ def _open_locked(part: Path, flags: int) -> int | None:
         if os.path.samestat(os.fstat(handle), part.stat()):
             return handle
     except OSError:
-        pass  # locked by another process, or removed
+        pass  # another process holds the lock or has removed the file
     os.close(handle)
     return None

@@ -1,4 +1,4 @@
-"""Random streams: each result draws from generators with an explicit seed, never from global state.
+"""Random number streams: every random choice uses a generator with an explicit seed, never global state.
 
 `generator` makes the streams of a clip. Their numbers depend only on the seed, the clip and the purpose, not
 on the number of workers, on sharding, or on which other clips are listed.
@@ -45,10 +45,10 @@ import numpy as np
 
 
 def generator(seed: int, clip: str, purpose: str) -> np.random.Generator:
-    """Return the random generator of one clip for one purpose."""
+    """Return a random generator that depends only on the seed, the clip and the purpose."""
     return np.random.default_rng(list(digest(seed, clip, purpose)))
 
 
 def digest(seed: int, clip: str, purpose: str) -> bytes:
-    """Return 32 pseudorandom bytes for one clip and one purpose."""
+    """Return 32 pseudorandom bytes that depend only on the seed, the clip and the purpose."""
     return hashlib.sha256(f"{seed}|{clip}|{purpose}".encode()).digest()

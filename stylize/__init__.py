@@ -1,5 +1,5 @@
-"""Turn videos into stylized videos."""
+"""Stylize videos: train stylization networks, apply styles, and measure the quality of stylized videos."""
 
-from static_dynamic import lazy_face
+from static_dynamic import lazy_exports
 
-__getattr__, __dir__, __all__ = lazy_face(__name__, __file__)
+__getattr__, __dir__, __all__ = lazy_exports(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Apply one style to a batch of frames: a trained generator, or a built-in rendering."""
+"""Apply a style, which is a trained generator or a built-in image filter, to batches of frames."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,17 +21,17 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 
 
 class Style(Protocol):
-    """A style as a function of a batch of frames."""
+    """Interface of a style: a callable that stylizes a batch of frames."""
 
     guides: int
-    identity: str  # two styles of one identity give the same frames
+    identity: str  # styles with equal `identity` strings produce equal frames
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Stylize (B, H, W, 3 + 3 per guide); return a function that waits for the result (B, H, W, 3)."""
+        """Start to stylize (B, H, W, 3 + 3 per guide image); return a function that awaits (B, H, W, 3)."""
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
-    """Make a style from a row of ``configs/style``: a ``checkpoint``, or a ``rendering`` with its parameters.
+    """Make a style from its entry in ``configs/style``, which names a ``checkpoint`` or an image filter.
 
     A relative path that does not exist is looked up in this project's folder. The precision is fp32, fp16 or
     bf16; None: fp16 on a GPU, else fp32.
@@ -45,7 +45,7 @@ def make_style(row: Mapping, device: torch.device, precision: str | None = None)
 
 
 class TrainedStyle:
-    """Style of a trained generator.
+    """Style that is computed by a trained generator.
 
     On a GPU the call returns before the result is computed, so that the next batch is transferred while this
     batch is encoded.
@@ -57,7 +57,7 @@ class TrainedStyle:
         net = load_generator(path)
         self.device, self.dtype = device, PRECISIONS[precision]
         self.net = net.to(device, self.dtype)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # not in torch's stubs
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lack memory_format
         self.guides = net.config["input_channels"] // 3 - 1
         self.identity = f"{sha256(path)} {str(self.dtype).removeprefix('torch.')}"
 
@@ -70,14 +70,14 @@ class TrainedStyle:
         # (B, H, W, C) permuted to (B, C, H, W) is in channels-last memory format without a copy
         x = (source.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.dtype)
         y = stylize_any_size(self.net, x).float()
-        # truncated to 8 bits, not rounded, as in the original
+        # Values are truncated to 8 bits, not rounded, as in Texler et al.'s code.
         y = ((y.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).contiguous()
         if self.device.type != "cuda":
             return y.numpy
         host = torch.empty(y.shape, dtype=y.dtype, pin_memory=True)
         host.copy_(y, non_blocking=True)
         done = torch.cuda.Event()
-        # the stream of this style's device, which may differ from torch's current device
+        # Record on the stream of this style's device, since torch's current device may be another GPU.
         done.record(torch.cuda.current_stream(self.device))
 
         def wait() -> Frames:
@@ -88,7 +88,7 @@ class TrainedStyle:
 
 
 class RenderedStyle:
-    """Style of a built-in rendering of ``stylize.exemplars``."""
+    """Style that is computed by a built-in image filter of ``stylize.exemplars``."""
 
     guides = 0
 
@@ -97,6 +97,6 @@ class RenderedStyle:
         self.identity = json.dumps([self.row, RENDERING_VERSION], sort_keys=True, default=list)
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Render a batch; return a function that returns the result."""
+        """Filter the frames (B, H, W, 3) immediately; return a function that returns the filtered frames."""
         images = np.stack([render(frame, self.row) for frame in frames])
         return lambda: images

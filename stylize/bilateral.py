@@ -1,4 +1,4 @@
-"""Bilateral filter along time: it averages each point along its motion path and keeps edges."""
+"""Temporal bilateral filter: average each pixel along its motion path, over frames of similar colour."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,19 +8,19 @@ from static_dynamic.stylize.flow import Flow, Frame, dense_flow, grid, look_up
 
 
 def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) -> Iterator[Frame]:
-    """Average each frame with its neighbours in time, along the flow and only where colours agree.
+    """Average each frame with its neighbours in time, along the optical flow, where colours agree.
 
-    The weights are those of the original tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps
+    The weights are those of Texler et al.'s tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps
     away, times exp(-d^2 / 2 c^2) with the RGB distance d and c = sqrt(3) 255 / divisor (27.6 grey levels).
     The flows between successive frames are chained to reach the frame k steps away. `window` is the number of
-    frames on either side (the "15" of the original tool).
+    frames on either side (15 in Texler et al.'s tool).
 
     Frames are read only when they are needed. At most 2 window + 1 frames and 2 window flows are in memory,
     about 330 bytes per pixel.
     """
     held: dict[int, Frame] = {}
-    to_past: dict[int, Flow] = {}  # frame number -> flow to the frame before
-    to_next: dict[int, Flow] = {}  # frame number -> flow to the frame after
+    to_past: dict[int, Flow] = {}  # to_past: frame number -> flow to the previous frame
+    to_next: dict[int, Flow] = {}  # to_next: frame number -> flow to the next frame
     source, read, t = iter(frames), 0, 0
     while True:
         while read <= t + window and (frame := next(source, None)) is not None:

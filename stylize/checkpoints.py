@@ -1,7 +1,7 @@
-"""Read and save generators.
+"""Read and save the weights of stylization generators.
 
-Files are data and never run code. Accepted are safetensors, state dicts, and the whole-module pickles of the
-original, in which inert classes stand in for the few module classes that such pickles hold.
+Files are data and never run code. Accepted are safetensors, state dicts, and the whole-module pickles of
+Texler et al.'s code, in which inert classes stand in for the few module classes that the pickles hold.
 """
 
 import json
@@ -26,7 +26,7 @@ from static_dynamic.files import atomic_path
 from static_dynamic.stylize.networks import Generator, build_generator
 
 ROOT_CLASS = "GeneratorJ"
-# Module classes in the original's pickles. None of them is imported or run: only their state is read.
+# Module classes in Texler et al.'s pickles. These classes are never imported; only module states are read.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
     "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},
@@ -35,7 +35,7 @@ STAND_INS = {
     "torch.nn.modules.conv": {"Conv2d"},
     "torch.nn.modules.upsampling": {"Upsample"},
 }
-# Functions and classes that rebuild plain containers and tensors.
+# Functions and classes that a pickle may call, because they only build containers and tensors.
 PLAIN = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -44,13 +44,13 @@ PLAIN = {
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
 }
-MAX_DEPTH = 16  # deepest nesting of modules that is read; a generator has 4 levels
+MAX_DEPTH = 16  # deepest nesting of modules that is accepted; a generator has 4 levels
 
 
 class _StandIn:
-    """Inert class that takes a module's state in place of the module's own class."""
+    """Inert class that receives a pickled module's state in place of the module's own class."""
 
-    dump_patches = False  # torch reads this attribute for old files that carry the source of their classes
+    dump_patches = False  # torch reads `dump_patches` if an old file stores the source code of its classes
     _parameters: dict[str, Tensor | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Any]
@@ -65,7 +65,7 @@ class _GeneratorUnpickler(pickle.Unpickler):
         raise RefusedFile(f"{module}.{name}")
 
 
-# The ``pickle_module`` of torch.load. torch subclasses its unpickler: `find_class` decides what is allowed.
+# Passed to torch.load as ``pickle_module``, so that `_GeneratorUnpickler` refuses classes not listed above.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted_pickle",
     Unpickler=_GeneratorUnpickler,
@@ -74,10 +74,10 @@ _RESTRICTED = SimpleNamespace(
 
 
 def load_generator(path: str | Path) -> Generator:
-    """Load a generator in eval mode, on the CPU, in float32.
+    """Load a trained generator in eval mode, on the CPU, in float32.
 
-    The file is safetensors, a state dict, or a whole module as the original saves it. Raises UserError if it
-    is missing or damaged, holds no generator, or asks for a class that is not allowed; none of its code runs.
+    The file is safetensors, a state dict, or a whole module of Texler et al.'s code. Raises UserError if the
+    file is missing or damaged, holds no generator, or asks for a class that is not allowed.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,11 +89,10 @@ def load_generator(path: str | Path) -> Generator:
         net = build_generator(**{**infer_config(state), **config})
         net.load_state_dict({key: value.float() for key, value in state.items()})
     except KeyError as error:
-        fault = f"holds no generator of the stylizer: {error} is missing"
-        raise UserError(f"checkpoint {path} {fault}") from error
+        raise UserError(f"checkpoint {path} holds no stylization generator: {error} is missing") from error
     except (RuntimeError, TypeError, ValueError, AttributeError) as error:
         line = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {path} does not fit the generator: {line}") from error
+        raise UserError(f"checkpoint {path} does not fit the stylization generator: {line}") from error
     return net.eval()
 
 
@@ -112,7 +111,7 @@ def infer_config(state: Mapping[str, Tensor]) -> dict:
 
 
 def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
-    """Save a generator as safetensors, with its arguments as metadata; `half` stores 2 bytes per weight."""
+    """Save a generator and its constructor arguments as safetensors; `half` stores weights in float16."""
     state = {}
     for key, value in net.state_dict().items():
         value = value.detach().cpu().contiguous()
@@ -122,17 +121,17 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Return the state dict of a file, and the arguments of `build_generator` that the file states."""
+    """Return the state dict in a checkpoint file, and the `build_generator` arguments stored with it."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("generator", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, config  # noqa: SIM118 (no iterator)
+            return {k: file.get_tensor(k) for k in file.keys()}, config  # noqa: SIM118 (safe_open has no __iter__)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")  # torch.load would pass it to its script loader
+                raise RefusedFile("a TorchScript program")  # torch.load would call torch.jit.load
     with warnings.catch_warnings():
-        # torch warns about old files that the source of their classes cannot be compared
+        # For old files, torch warns that it cannot compare the source code of their classes.
         warnings.simplefilter("ignore", UserWarning)
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
     if isinstance(content, Mapping):
@@ -146,7 +145,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _tensors(module: _StandIn, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield the keys and tensors of a module that was read with stand-ins."""
+    """Yield the state-dict keys and tensors of a module that was unpickled into `_StandIn` objects."""
     if depth > MAX_DEPTH:
         raise ValueError(f"its modules are nested deeper than {MAX_DEPTH} levels")
     for table in (module._parameters, module._buffers):

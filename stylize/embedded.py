@@ -1,4 +1,4 @@
-"""Make the embedded data set in the cache: shots of real video, unstylized (style 0) and in every style."""
+"""Make the built-in data set (``dataset=embedded``): shots of real video, unstylized and in every style."""
 
 import json
 from functools import partial
@@ -24,8 +24,8 @@ from static_dynamic.stylize.generate import generate
 from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
-TRAINED_BATCH = 8  # frames per forward pass of a trained style
-# The texts of the tables' rows as they were in version 0.1, which hashed them with the rest.
+TRAINED_BATCH = 8  # TRAINED_BATCH: frames per forward pass of a trained style
+# Description texts of the config files in version 0.1. They are part of the hash that names the data folder.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
     "prepare": "stylize.embedded.prepare",
@@ -37,7 +37,7 @@ OLD_STYLE_TEXTS = {
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Make the embedded data set if the cache does not hold it, once per table of styles; return its root.
+    """Make the built-in data set in the styles of a config, unless the cache holds it; return its folder.
 
     An interrupted call is resumed by the next one. Each style of a clip is written whole or not at all.
     """
@@ -59,9 +59,9 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
-    """Return all that decides the pixels of the data set, in the form that version 0.1 hashed.
+    """Return all settings that determine the pixels of the data set; their hash names the data folder.
 
-    Folders that version 0.1 made are therefore still found, and so are the runs on them.
+    The settings are in the form of version 0.1, so that folders of version 0.1 and runs on them are found.
     """
     clips, table = _plain(dataset) | OLD_TEXTS, _plain(style)
     clips.pop("root")
@@ -79,7 +79,7 @@ def _plain(config: DictConfig) -> dict:
 
 
 def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
-    """Choose the first ``clips`` shots that are long enough: name of the asset, video, first frame."""
+    """Return (asset name, video file, first frame) for each of the first ``clips`` shots of enough length."""
     clips = [
         (source.asset, path, first + dataset.trim)
         for source in dataset.sources
@@ -88,15 +88,15 @@ def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
         if end - first >= dataset.frames + 2 * dataset.trim
     ]
     if len(clips) < dataset.clips:
-        asked = f"clips={dataset.clips} were asked for"
-        raise UserError(f"dataset={dataset.name}: {len(clips)} shots are long enough, {asked}")
+        name, most = dataset.name, len(clips)
+        raise UserError(f"only {most} shots of dataset={name} are long enough: give clips={most} or less")
     return clips[: dataset.clips]
 
 
 def render_clip(
     root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write ``root/style_<k>/<asset>_<first>/%06d.jpg`` for each missing style; None: the scaled original."""
+    """Write the frames of a clip in each style whose folder is missing; style None is the unstylized clip."""
     asset, path, first = clip
     targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
     missing = [k for k, target in targets.items() if not target.exists()]
@@ -113,11 +113,11 @@ def render_clip(
         except (UserError, OSError):
             if not targets[k].exists():
                 raise
-            # else another process has written the same files first
+            # If the folder exists, another process has written the same frames first.
 
 
 def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:
-    """Crop a video (n, H, W, 3) to (left, top, width, height), if not None; scale its frames by `scale`."""
+    """Crop a video (frames, H, W, 3) to `crop` (left, top, width, height) if given, and scale the frames."""
     left, top, width, height = crop or (0, 0, *video.shape[2:0:-1])
     return [scale(frame, short_side) for frame in video[:, top : top + height, left : left + width]]
 

@@ -1,8 +1,7 @@
-"""Four built-in styles: renderings of single frames that change colour and texture and keep motion.
+"""Four built-in styles: image filters that change the colour and texture of each frame and keep motion.
 
-Every operation is local and the same at every position and in every frame, so that patterns move with the
-objects. There is no grain, hatching or halftone that would stick to the screen. Parameters are rows of
-``configs/style``.
+Every operation is local and equal at every position and in every frame, so that patterns move with objects.
+No grain, hatching or halftone sticks to the screen. The files ``configs/style/*.yaml`` hold the parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,20 +15,19 @@ from static_dynamic.stylize.flow import Frame
 
 RENDERINGS: dict[str, Callable[..., Frame]] = {}
 
-# Change this text if the pixels of any rendering change, and only then: frames that were rendered with
-# another version are not reused. (The value is the SHA-256 of this file in version 0.1, which frames made
-# with version 0.1 carry.)
+# Frames in the cache are reused while this value is the same. Change it when the output of a filter changes.
+# The value is the SHA-256 of this file in version 0.1, so that frames cached by version 0.1 stay valid.
 RENDERING_VERSION = "9578ea805b8a724097c1fff1b1c2f4e4dc7323bbf2bb2691e5992bfb8d8e0036"
 
 
 def rendering(function: Callable[..., Frame]) -> Callable[..., Frame]:
-    """Register a rendering under the name by which rows of ``configs/style`` refer to it."""
+    """Register an image filter under its function name, by which ``configs/style/*.yaml`` refer to it."""
     RENDERINGS[function.__name__] = function
     return function
 
 
 def render(frame: Frame, style: Mapping) -> Frame:
-    """Render one frame in a style: the name of a ``rendering`` with its parameters."""
+    """Apply the image filter ``style["rendering"]`` to a frame; the other entries are filter parameters."""
     parameters = dict(style)
     name = parameters.pop("rendering")
     if name not in RENDERINGS:
@@ -45,7 +43,7 @@ def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Fram
     for _ in range(2):
         flat = cv2.bilateralFilter(flat, d=7, sigmaColor=smooth, sigmaSpace=5)
     lab = cv2.cvtColor(flat.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # the paper shines through
+    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # raise the lightness, as if white paper shone through the paint
     lab[..., 1:] = saturation * lab[..., 1:]
     colour = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
     return _to_uint8(colour * (1 - outline * edges(flat))[..., None])
@@ -63,11 +61,11 @@ def charcoal(frame: Frame, radius: float, ink: float, paper: tuple[float, float,
 
 @rendering
 def glow(frame: Frame, gain: float, spread: float) -> Frame:
-    """Neon: luminous contours on a dark ground, hue by direction of the contour."""
+    """Neon: luminous contours on a dark background; the direction of a contour determines the hue."""
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 1.0)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.clip(gain * np.hypot(dx, dy), 0, 1)
-    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # opposite gradients have the same hue
+    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # doubled angle: opposite gradients get equal hues
     line = cv2.cvtColor(cv2.merge([hue, np.full_like(hue, 0.85), strength]), cv2.COLOR_HSV2RGB)
     halo = cv2.GaussianBlur(line, (0, 0), spread)
     ground = np.array([0.05, 0.02, 0.12], np.float32) + 0.35 * grey[..., None]
@@ -78,7 +76,7 @@ def glow(frame: Frame, gain: float, spread: float) -> Frame:
 def screenprint(
     frame: Frame, palette: list[tuple[float, float, float]], smooth: int, outline: float
 ) -> Frame:
-    """Screen print: a few flat inks by brightness, relief of fine structure, hard dark outlines."""
+    """Screen print: a few flat colours chosen by brightness, embossed fine structure, dark outlines."""
     flat: NDArray = cv2.medianBlur(frame, smooth)
     grey = cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     inks = np.asarray(palette, np.float32)
@@ -94,7 +92,7 @@ def screenprint(
 
 
 def edges(frame: Frame) -> NDArray[np.float32]:
-    """Return the strength of contours in [0, 1], (H, W)."""
+    """Return the edge strength (H, W) of a frame, in [0, 1]."""
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 0.8)
     magnitude = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return np.clip((magnitude - 0.15) * 2.5, 0, 1)

@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 
 # Output channels of VGG19's convolutions, each followed by a ReLU; 0 stands for max pooling.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
-HUB_FILE = "vgg19-dcbb9e9d.pth"  # name of torchvision's ImageNet weights in torch's hub cache
-SCALES = 3  # number of resolutions at which `NeighbourDifferences` takes differences
-GAIN = 3.0  # makes the loss of `NeighbourDifferences` as large as that of VGG19: one weight fits both
+HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: torchvision's ImageNet weights of VGG19 in torch's hub cache
+SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
+GAIN = 3.0  # GAIN scales the loss of `NeighbourDifferences` to VGG19's loss, so that one weight fits both
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
-    """Build the VGG19 features; if there are no weights, build `NeighbourDifferences` instead.
+    """Build the VGG19 feature extractor, or `NeighbourDifferences` if no VGG19 weights are found.
 
     The outputs of the VGG19 layers with the indices `layers` are the features. `weights` is a file; None: the
     file in torch's hub cache, if there is one. Raises UserError if the file does not hold VGG19's weights.
@@ -36,17 +36,16 @@ def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None
         state = torch.load(found, map_location="cpu", weights_only=True)
         features.load_state_dict({key: state[key] for key in features.state_dict()})
     except (*DAMAGED, OSError) as error:
-        lines = str(error).splitlines() or [""]
-        fault = "holds no VGG19 weights (keys features.0.weight, ...)"
-        raise UserError(f"vgg={found} {fault}: {type(error).__name__} {lines[0]}") from error
+        reason = f"{type(error).__name__} {(str(error).splitlines() or [''])[0]}"
+        raise UserError(f"vgg={found} holds no VGG19 weights (features.0.weight, ...): {reason}") from error
     return features
 
 
 class VGGFeatures(nn.Module):
-    """Outputs of some layers of VGG19, flattened and concatenated; state-dict keys are torchvision's.
+    """Feature extractor: outputs of some VGG19 layers, flattened and concatenated.
 
-    As in the original, images are in [-1, 1] without ImageNet normalisation, and a convolution is read before
-    its ReLU.
+    State-dict keys are torchvision's. As in Texler et al.'s code, images are in [-1, 1] without ImageNet
+    normalisation, and the output of a convolution is read before the ReLU.
     """
 
     def __init__(self, layers: Sequence[int] = (0, 3, 5)):
@@ -64,7 +63,7 @@ class VGGFeatures(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the features of images: (B, 3, H, W) -> (B, units)."""
+        """Compute the features of images: (B, 3, H, W) -> (B, features)."""
         found = []
         for i, layer in enumerate(self.features):
             x = layer(x)
@@ -74,13 +73,13 @@ class VGGFeatures(nn.Module):
 
 
 class NeighbourDifferences(nn.Module):
-    """Horizontal and vertical differences of neighbouring pixels at three scales, and the coarse image.
+    """Feature extractor without weights: pixel differences at three scales, and the downsampled image.
 
-    The differences capture lines and grain, the coarse image captures tone. No weights are needed.
+    The differences capture lines and grain, the downsampled image captures tone.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the features of images: (B, 3, H, W) -> (B, units)."""
+        """Compute the features of images: (B, 3, H, W) -> (B, features)."""
         found = []
         for _ in range(SCALES):
             found += [x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]]

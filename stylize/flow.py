@@ -1,4 +1,4 @@
-"""Dense optical flow: compute, sample, warp, check, and write as ``.flo`` or as colour.
+"""Compute dense optical flow, warp images along it, check its consistency, and write it to files.
 
 A flow from frame a to frame b is (H, W, 2) float32, (right, down) in pixels: the point at pixel x of a lies
 at x + flow[x] in b.
@@ -17,15 +17,15 @@ from static_dynamic.files import atomic_path
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Flow = NDArray[np.float32]  # (H, W, 2): right, down
 
-FLO_MAGIC = np.float32(202021.25).tobytes()  # first bytes of a Middlebury file: "PIEH"
-MIN_SIDE = 16  # shortest side in pixels that DIS accepts: one 8x8 patch at its second scale
-# Arcs of the colour wheel (Baker et al., 2007), from red over yellow, green, cyan, blue and magenta back to
-# red: number of hues, the channel that changes, +1 if it rises.
+FLO_MAGIC = np.float32(202021.25).tobytes()  # first 4 bytes of a Middlebury .flo file, the text "PIEH"
+MIN_SIDE = 16  # MIN_SIDE: 16 pixels, because the DIS flow algorithm matches 8x8 patches at half resolution
+# Middlebury colour wheel (Baker et al., 2007): arcs from red to yellow, green, cyan, blue, magenta and red.
+# Each arc has a number of hues, the index of the RGB channel that changes, and +1 if this channel rises.
 ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1))
 
 
 def dense_flow(start: Frame, end: Frame) -> Flow:
-    """Compute the flow between two RGB frames (H, W, 3): DIS, medium preset, on grey, as the original tool.
+    """Compute the optical flow between two RGB frames (H, W, 3) with DIS (medium preset) on grey images.
 
     Raises UserError if the frames differ in size, or are smaller than DIS accepts.
     """
@@ -33,10 +33,9 @@ def dense_flow(start: Frame, end: Frame) -> Flow:
     if start.shape != end.shape:
         raise UserError(f"optical flow needs frames of one size, not {' and '.join(sizes)}: scale them first")
     if min(start.shape[:2]) < MIN_SIDE:
-        least = f"{MIN_SIDE}x{MIN_SIDE} pixels"
-        raise UserError(f"optical flow needs frames of at least {least}, these have {sizes[0]}")
+        raise UserError(f"frames have {sizes[0]} pixels: optical flow needs at least {MIN_SIDE}x{MIN_SIDE}")
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end)]
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined] # no stub
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined] # stubs lack DIS
     return dis.calc(*grey, None)
 
 
@@ -46,8 +45,8 @@ def grid(height: int, width: int) -> NDArray[np.float32]:
 
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
-    """Sample an image (H, W[, C]) bilinearly at positions (h, w, 2) in x, y; repeat its border outside."""
-    none: Any = None  # OpenCV's stubs do not know that both maps may come as one array
+    """Sample an image (H, W[, C]) bilinearly at (x, y) positions (h, w, 2); replicate the border outside."""
+    none: Any = None  # no second map is needed, because `positions` holds x and y; OpenCV's stubs demand one
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -60,7 +59,7 @@ def warp(image: NDArray, flow: Flow) -> NDArray:
 
 
 def consistent(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
-    """Return where the forward and the backward flow agree and stay inside the picture, (H, W).
+    """Return a mask (H, W): where forward and backward flow agree and stay inside the image.
 
     Elsewhere the pixel is occluded or its flow is wrong. The tolerance is that of Sundaram, Brox and Keutzer
     (ECCV 2010): 0.01 (\\|f\\|^2 + \\|b\\|^2) + 0.5.
@@ -74,7 +73,7 @@ def consistent(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
 
 
 def write_flo(path: Path, flow: Flow) -> None:
-    """Write a flow in the Middlebury format, whole or not at all."""
+    """Write a flow as a Middlebury ``.flo`` file, atomically."""
     with atomic_path(path) as temporary:
         height, width = flow.shape[:2]
         header = FLO_MAGIC + np.array([width, height], "<i4").tobytes()
@@ -82,7 +81,7 @@ def write_flo(path: Path, flow: Flow) -> None:
 
 
 def colour_wheel() -> NDArray[np.float32]:
-    """Return the 55 hues of the Middlebury wheel, (55, 3) RGB in 0..255; red, the first, is to the right."""
+    """Return the 55 hues of the Middlebury colour wheel, (55, 3) RGB in 0..255, beginning with red."""
     colour, wheel = np.array([255, 0, 0]), []
     for count, channel, sign in ARCS:
         for i in range(count):
@@ -94,7 +93,7 @@ def colour_wheel() -> NDArray[np.float32]:
 
 
 def colour_flow(flow: Flow, full: float | None = None) -> Frame:
-    """Colour-code a flow: (H, W, 3) RGB, hue by direction, white where nothing moves.
+    """Return a flow as an RGB image (H, W, 3): the hue shows the direction, white shows no motion.
 
     `full` is the length in pixels that gets full colour; longer vectors are darkened. None: the length of the
     longest vector, as in the ``FlowImages`` of VOS data sets; the colours of two frames are not comparable.

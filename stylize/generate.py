@@ -1,4 +1,4 @@
-"""Stylize videos: folders of frames, video files, or a folder of several videos.
+"""Stylize videos, given as folders of frames, as video files, or as a folder of several videos.
 
     python main.py task=stylize checkpoint=FILE task.input=VIDEOS task.outdir=ROOT
     python main.py task=stylize style=shipped dataset=Diving48 stylized_data_dir=ROOT
@@ -39,18 +39,18 @@ from static_dynamic.stylize.training_config import GUIDES
 
 log = logging.getLogger(__name__)
 
-SKIPPED_FILE = "skipped.json"  # beside the frames of a video: lists the frames that were left out
-IDENTITY_FILE = ".stylize.json"  # in the folder of a style: names the weights and options of its frames
+SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE, beside a video's frames, lists the frames that were left out
+IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made a style's frames
 DEFAULT_NAMING = "%06d.jpg"
-BATCH_SIZE = 8  # default number of frames per forward pass
-OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # values of ``--precision`` up to version 0.1
+BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
+OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # ``--precision`` in version 0.1 -> present value
 
 Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 """A chunk and the function that reads it, or a job and a function that does nothing."""
 
 
 def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2) -> list[Skipped]:
-    """Stylize the jobs that are not finished; return the frames that this run or an earlier one left out.
+    """Stylize the videos that are not finished; return the frames that were left out because of errors.
 
     Raises UserError if a frame cannot be written. Files that were written before are complete, and the same
     call resumes.
@@ -77,17 +77,17 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
             while waiting:
                 waiting.popleft()()
         except OSError as error:
-            fault = f"{error.filename or 'a frame'} could not be written ({error.strerror})"
-            raise UserError(f"{fault}: free some space; the same command resumes") from error
+            file, reason = error.filename or "a frame", error.strerror
+            raise UserError(f"cannot write {file} ({reason}); the same command resumes") from error
         finally:
-            # drop the tasks that have not started; those that run complete their files
+            # Cancel tasks that have not started. Running tasks complete the files that they write.
             decoders.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
     return skipped
 
 
 def _tasks(jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm) -> Iterator[Task]:
-    """Yield every chunk that must be read, and each job after its last chunk.
+    """Yield each chunk of frames to read, and each job (one video in one style) after its last chunk.
 
     The length of videos that are not open yet is unknown: the total of the progress bar is extrapolated from
     the mean length so far.
@@ -113,7 +113,7 @@ def _tasks(jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm) -> Ite
 def _prefetch(
     pool: ThreadPoolExecutor, tasks: Iterable[Task], count: int
 ) -> Iterator[tuple[Chunk | Job, dict[int, Result]]]:
-    """Run the tasks in a pool, at most `count` ahead of the consumer; yield their results in order."""
+    """Run tasks in a thread pool, prefetching at most `count` tasks; yield the results in order."""
     submitted = ((item, pool.submit(task)) for item, task in tasks)
     running: deque[tuple[Chunk | Job, Future]] = deque(islice(submitted, count))
     while running:
@@ -123,7 +123,7 @@ def _prefetch(
 
 
 def _stylized(chunk: Chunk, frames: dict[int, Result], style: Style) -> Iterator[Callable[[], None]]:
-    """Run the network on a chunk; yield one function per frame that writes it."""
+    """Stylize a chunk of frames; yield one function per frame that writes the stylized frame to disk."""
     job = chunk.job
     bad = {i: frame for i, frame in frames.items() if isinstance(frame, BadFrames)}
     for reason in dict.fromkeys(bad.values()):
@@ -143,31 +143,30 @@ def _write_one(path: Path, result: Callable[[], Frame], position: int) -> None:
 
 
 def _finish(job: Job, skipped: list[Skipped]) -> None:
-    """Record the frames that a written job left out, and rename its working folder to its final name."""
+    """Write the list of frames that a finished video lacks, and rename its temporary folder to the target."""
     skipped += job.skipped
     note = job.folder / SKIPPED_FILE
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # from an earlier run, before the input was repaired
+        note.unlink(missing_ok=True)  # an earlier run may have listed frames that are readable now
     # If no frame of a video is readable, its job stays unfinished and the next run tries again.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return
-    if job.target.exists():  # another process finished the same job first, with the same bytes
+    if job.target.exists():  # another process stylized the same video first, with the same result
         shutil.rmtree(job.folder)
     else:
         job.folder.rename(job.target)
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record which weights and options make a style's frames; raise UserError if its folder names others."""
+    """Record a style's weights and options in its folder; raise UserError if the folder records others."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():
         write_text(path, text)
     elif path.read_text() != text:
-        fault = "holds frames of another style or other options"
-        raise UserError(f"{folder} {fault}: give another outdir, or delete it")
+        raise UserError(f"{folder} was made with other options or weights: delete {folder} or change outdir")
 
 
 def stylize(
@@ -181,14 +180,14 @@ def stylize(
     workers: int = 2,
     **selection: Any,
 ) -> int:
-    """Stylize the videos at `source` once per target folder; print a summary; return the exit status.
+    """Stylize the videos at `source` in every style of `targets`; print a summary; return the exit status.
 
     For the parameters and the `selection` (shard, num_shards, in_place, videos) see `make_jobs`.
     """
     status = 0
     for target, style in targets.items():
         if style.guides != len(guides):
-            raise UserError(f"{target.name}: the generator takes {style.guides} guides, {len(guides)} given")
+            raise UserError(f"{target.name} needs {style.guides} guide folders, but {len(guides)} were given")
         jobs = make_jobs(source, target, naming=naming, first=first, guides=guides, **selection)
         claim(target, {"style": style.identity, "naming": naming, "first": first, "quality": JPEG_QUALITY})
         skipped = generate(jobs, style, batch_size=batch_size, workers=workers)
@@ -202,7 +201,7 @@ def stylize(
 
 @command
 def main() -> int:
-    """Stylize the input of the command line: the original program's options and further ones."""
+    """Run the command ``python -m stylize.generate``; its options include those of Texler et al.'s script."""
     parser = Options(__doc__, prog="python -m stylize.generate")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="trained generator")

@@ -1,8 +1,7 @@
-"""Gaussian-disk guides: coloured spots that follow the motion of an object, an extra input of the stylizer.
+"""Guide images, an extra input of the generator: coloured Gaussian spots that follow an object's motion.
 
 Points are sampled on the mask of each key frame (Poisson-disk sampling), tracked along the flow into every
-other frame, and drawn as Gaussians of random colour. The colours tell the stylizer where on the object a
-patch lies.
+other frame, and drawn as Gaussians of random colour. The colours tell the generator where a patch lies.
 """
 
 from collections.abc import Iterable
@@ -13,15 +12,15 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame
 
 Points = NDArray[np.float64]  # (N, 2): x, y
-TRIES = 30  # candidates that are tried around a point before the point is retired (Bridson, SIGGRAPH 2007)
+TRIES = 30  # TRIES: number of candidates around a point before Bridson's method gives the point up
 
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
-    """Sample [0, width] x [0, height] densely with points never closer than `radius` (Bridson's method)."""
-    cell = radius / np.sqrt(2)  # a cell holds at most one point
+    """Return Poisson-disk samples of a rectangle: dense points at least `radius` apart (Bridson, 2007)."""
+    cell = radius / np.sqrt(2)  # side of a grid cell, so that a cell holds at most one point
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
-    # Point of each cell; a far away point marks an empty cell. A margin of two cells on every side makes each
-    # neighbourhood a full 5x5 square.
+    # `taken` holds the point of each grid cell; far-away coordinates mark an empty cell.
+    # A margin of two cells on every side gives each cell a full 5x5 neighbourhood.
     taken = np.full((rows + 4, columns + 4, 2), -1e9)
     limit = np.array([width, height])
 
@@ -53,7 +52,7 @@ def poisson_disk(width: float, height: float, radius: float, rng: np.random.Gene
 
 
 def sample_points(mask: NDArray[np.uint8], radius: float, rng: np.random.Generator) -> Points:
-    """Sample Poisson-disk points where a mask (H, W) is brighter than 64."""
+    """Return Poisson-disk samples (N, 2) at pixels where a mask (H, W) is brighter than 64."""
     height, width = mask.shape
     points = poisson_disk(width - 1, height - 1, radius, rng)
     x, y = points.astype(int).T
@@ -61,9 +60,9 @@ def sample_points(mask: NDArray[np.uint8], radius: float, rng: np.random.Generat
 
 
 def track(points: Points, flow: Flow) -> Points:
-    """Move points (N, 2) by the flow to the next frame, sampled bilinearly.
+    """Move points (N, 2) to the next frame by the bilinearly interpolated flow.
 
-    A point outside the picture moves by the flow of the nearest pixel.
+    A point outside the image moves by the flow of the nearest pixel.
     """
     height, width = flow.shape[:2]
     x, y = points.clip(0, (width - 1, height - 1)).T
@@ -77,10 +76,9 @@ def track(points: Points, flow: Flow) -> Points:
 def draw_disks(
     points: Iterable[NDArray], colours: Iterable[NDArray], sigma: float, height: int, width: int
 ) -> Frame:
-    """Draw Gaussian spots on black, (H, W, 3); the weight of a spot's colour is exp(-d^2 / sigma^2).
+    """Draw Gaussian spots on a black image (H, W, 3); at distance d, a spot's opacity is exp(-d^2 / sigma^2).
 
-    A spot fills a square of 3 sigma around its point. Later spots cover earlier ones, as in the original
-    tool.
+    A spot is cut off at 3 sigma in x and y. Later spots cover earlier spots, as in Texler et al.'s tool.
     """
     canvas = np.zeros((height, width, 3), np.float32)
     reach = int(3 * sigma)

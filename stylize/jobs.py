@@ -1,4 +1,4 @@
-"""Videos to stylize, the names of their output frames, and the chunks of frames for one batch."""
+"""Stylization jobs: input videos, names of output frames, and chunks of frames that form one batch."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import remove_leftovers
 from static_dynamic.stylize.flow import Frame
 
-SAME = "same"  # value of ``naming`` for which output frames keep the names of the input frames
+SAME = "same"  # with ``naming=same``, output frames keep the names of the input frames
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
 
-Result = Frame | BadFrames  # a frame (H, W, C), or the reason why it cannot be read
+Result = Frame | BadFrames  # Result: a frame (H, W, C), or the error that prevents reading the frame
 Reader = Callable[[range, bool], Iterator[tuple[int, Result]]]
 """Reads the frames of an index range; with False, skips them because they are not needed."""
 
@@ -31,17 +31,17 @@ class Skipped:
     """Consecutive frames that could not be stylized, and the reason."""
 
     video: str
-    frame: int | None  # the first of the frames, counted from 1; None: the whole video
+    frame: int | None  # first skipped frame, counted from 1; None if the whole video is skipped
     count: int
     reason: str
 
 
 @dataclass
 class Job:
-    """One video in one style.
+    """Job that stylizes one video in one style.
 
-    Frames are written to ``folder``, which is renamed to ``target`` when all frames are there. If both are
-    the same folder, frames appear in it one by one.
+    Frames are written to ``folder``, which is renamed to ``target`` when all frames are there. If ``folder``
+    equals ``target``, frames appear in ``target`` one by one.
     """
 
     name: str
@@ -62,13 +62,13 @@ class Job:
     def names(self) -> list[str]:
         """File name of each output frame."""
         if self.naming == SAME and not isinstance(self.frames, VideoFile):
-            # the keys of a frame store have no suffix
+            # Frames in an SQLite frame store have names without suffix.
             return [name.name if name.suffix else f"{name.name}.png" for name in map(Path, self.frames.names)]
         pattern = "%06d.png" if self.naming == SAME else self.naming
         return [pattern % i for i in range(self.first, self.first + len(self.frames))]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        """Yield the chunks of `size` frames that have not been written yet, in order.
+        """Yield the chunks of `size` frames that must still be read, in order.
 
         The boundaries of chunks do not depend on what has been written. A frame is therefore always computed
         in the same batch, and an interrupted run gives the same bytes.
@@ -80,7 +80,7 @@ class Job:
         for first in range(0, len(self.names), size):
             indices = range(first, min(first + size, len(self.names)))
             written = all((self.folder / self.names[i]).exists() for i in indices)
-            # A video file is decoded in order, so written chunks are passed through as well.
+            # A video file is decoded from the start, so chunks that are already on disk are decoded as well.
             if not written or video is not None:
                 yield Chunk(self, indices, read, written)
 
@@ -93,7 +93,7 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
-        """Frames of each guide, and the position of the guide image of every frame; None if it is missing.
+        """Images of each guide, and for each video frame the index of its guide image (None if missing).
 
         Images are matched by file stem if video and guide are image files, else by position.
         """
@@ -113,16 +113,16 @@ class Job:
             position = positions[i]
             if position is None:
                 assert isinstance(self.frames, FrameFolder), "images are matched by stem"
-                raise BadFrames(f"guide {guide.path} has no image {Path(self.frames.names[i]).stem}")
+                raise BadFrames(f"guide {guide.path} has no image of frame {Path(self.frames.names[i]).stem}")
             parts.append(guide.read([position])[0])
             if parts[-1].shape != frame.shape:
-                raise BadFrames(f"guide {guide.path}: image {i + 1} differs in size from the frame")
+                raise BadFrames(f"image {i + 1} of guide {guide.path} differs in size from the video frame")
         return np.concatenate(parts, axis=-1) if len(parts) > 1 else frame
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Frames of a job that are read together and stylized in one batch."""
+    """Frames of one video that are read together and stylized in one batch."""
 
     job: Job
     indices: range
@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Read the frames with their guides, by index; of a chunk that has been written, read nothing."""
+        """Return frame index -> frame with guide images; an empty dict if the chunk is on disk already."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:
@@ -141,7 +141,7 @@ class Chunk:
 
 
 def _sequential(video: VideoFile) -> Reader:
-    """Make a reader of a video file that decodes each frame once, although threads call it in any order."""
+    """Make a reader that decodes a video file once, in order, though threads ask for chunks in any order."""
     condition = threading.Condition()
     source = video.frames()
     next_index = count = 0
@@ -151,16 +151,15 @@ def _sequential(video: VideoFile) -> Reader:
         nonlocal next_index, count, failure
         found: dict[int, Result] = {}
         with condition:
-            # Chunks are submitted in order, so the thread that is waited for is running already.
+            # Chunks are submitted in order, so the thread that reads the previous chunk is running already.
             condition.wait_for(lambda: next_index == indices.start)
             try:
-                for i, frame in islice(source, len(indices)):  # no frame after a failure
+                for i, frame in islice(source, len(indices)):  # `source` ends after a decoding error
                     if wanted:
                         found[i] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                     count = i + 1
                 if count <= indices[-1]:
-                    numbers = f"{count} frames, its header says {len(video)} (truncated?)"
-                    raise BadFrames(f"{video.path} ends after {numbers}")
+                    raise BadFrames(f"{video.path} ends after {count} of {len(video)} frames (truncated?)")
             except BadFrames as error:
                 failure = failure or error
             finally:
@@ -185,7 +184,7 @@ def make_jobs(
     in_place: bool = False,
     videos: frozenset[str] | None = None,
 ) -> list[Job]:
-    """List the jobs of one shard: each video at `source` becomes the folder ``target/VIDEO``.
+    """List the stylization jobs of one shard; the frames of each video are written to ``target/VIDEO``.
 
     Raises UserError if there is no video at `source`, or an option has an impossible value.
 
@@ -203,7 +202,7 @@ def make_jobs(
     if naming != SAME and not PATTERN.fullmatch(naming):
         raise UserError(f"naming={naming}: give 'same', or a pattern like %06d.jpg or frame_%05d.jpg")
     if not 0 <= shard < num_shards:
-        raise UserError(f"shard={shard}: shards count from 0 to the number of shards - 1 ({num_shards - 1})")
+        raise UserError(f"shard={shard}: give a number from 0 to num_shards - 1 ({num_shards - 1})")
     if not source.exists():
         raise UserError(f"input {source} does not exist")
     single = source.is_file() or bool(getattr(open_frames(source), "names", True))

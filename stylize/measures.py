@@ -1,4 +1,4 @@
-"""Measures of the quality of a stylization, from pairs of neighbouring frames.
+"""Quality measures of a stylization, computed on pairs of consecutive frames.
 
 Motion is kept if the flow of the stylized frames equals the flow of the original frames. Appearance is
 changed if colours and texture differ. A style flickers if a stylized frame, warped along the flow of the
@@ -17,18 +17,18 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame, consistent, dense_flow, warp
 
 QUANTILES = np.linspace(0.005, 0.995, 100)
-SLOPE_SIGMA = 2.0  # standard deviation in pixels of the blur before slopes are measured
-SCALES = 4  # number of octaves of texture: structure of 1, 2, 4 and 8 pixels
+GRADIENT_SIGMA = 2.0  # GRADIENT_SIGMA: Gaussian blur in pixels before image gradients are measured
+SCALES = 4  # SCALES: number of texture scales, for structure of 1, 2, 4 and 8 pixels
 
 
 @dataclass(frozen=True)
 class Motion:
-    """Motion between two original frames."""
+    """Optical flow between two unstylized frames in both directions, and masks of its valid pixels."""
 
-    forward: Flow  # from the first frame to the second
-    backward: Flow  # from the second frame to the first
-    forward_valid: NDArray[np.bool_]  # (H, W) pixels of the first frame that are visible in the second
-    backward_valid: NDArray[np.bool_]  # (H, W) pixels of the second frame that are visible in the first
+    forward: Flow  # `forward` leads from the first frame to the second
+    backward: Flow  # `backward` leads from the second frame to the first
+    forward_valid: NDArray[np.bool_]  # `forward_valid` (H, W): frame 1 pixels that are visible in frame 2
+    backward_valid: NDArray[np.bool_]  # `backward_valid` (H, W): frame 2 pixels that are visible in frame 1
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:
@@ -37,34 +37,34 @@ class Motion:
         return cls(forward, backward, consistent(forward, backward), consistent(backward, forward))
 
     def moving(self, pixels: float) -> NDArray[np.bool_]:
-        """Return where the valid forward flow is longer than `pixels`, (H, W)."""
+        """Return a mask (H, W): where the forward flow is valid and longer than `pixels`."""
         return self.forward_valid & (np.linalg.norm(self.forward, axis=-1) > pixels)
 
 
 def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
-    """Return the end-point error of a flow, relative to the original's flow: median over `where`.
+    """Return the median end-point error of a flow over `where`, relative to the length of the original flow.
 
-    0 is the same motion; 1 is as wrong as no motion at all.
+    0 means equal motion; 1 is as wrong as no motion at all.
     """
     reference = motion.forward[where]
     difference = np.linalg.norm(flow[where] - reference, axis=-1)
     return float(np.median(difference / np.linalg.norm(reference, axis=-1)))
 
 
-def warping_error(motion: Motion, first: Frame, second: Frame) -> float:
-    """Return the apparent displacement in pixels of `second` from `first` warped along `motion`.
+def residual_motion(motion: Motion, first: Frame, second: Frame) -> float:
+    """Return by how many pixels `second` seems displaced from `first` after warping `first` along `motion`.
 
     The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
-    slope of the second frame in grey levels per pixel. The slope makes styles of fine and of soft texture
-    comparable. It is measured on the blurred frame, so that noise increases the difference but hardly the
-    slope. NaN if no pixel is visible in both frames.
+    gradient of the second frame in grey levels per pixel. The division makes styles of fine and of soft
+    texture comparable. The gradient is that of the blurred frame, so that noise increases the difference but
+    hardly the gradient. NaN if no pixel is visible in both frames.
     """
     moved = warp(first.astype(np.float32), motion.backward)
     difference = np.abs(second - moved).mean(-1)[motion.backward_valid]
-    soft = cv2.GaussianBlur(second.astype(np.float32), (0, 0), SLOPE_SIGMA)
-    slope = (np.abs(np.diff(soft, axis=0)).mean() + np.abs(np.diff(soft, axis=1)).mean()) / 2
-    # at least half a grey level per pixel, because a blank picture has slope 0
-    return float(difference.mean() / max(slope, 0.5)) if difference.size else float("nan")
+    soft = cv2.GaussianBlur(second.astype(np.float32), (0, 0), GRADIENT_SIGMA)
+    gradient = (np.abs(np.diff(soft, axis=0)).mean() + np.abs(np.diff(soft, axis=1)).mean()) / 2
+    # The gradient of a blank image is 0, so at least 0.5 grey levels per pixel are assumed.
+    return float(difference.mean() / max(gradient, 0.5)) if difference.size else float("nan")
 
 
 def to_lab(frame: Frame) -> NDArray[np.float32]:
@@ -73,7 +73,7 @@ def to_lab(frame: Frame) -> NDArray[np.float32]:
 
 
 def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the mean strength of lightness structure per scale, (SCALES,): log2 of a Laplacian pyramid."""
+    """Return the texture strength (SCALES,): log2 of the mean absolute Laplacian pyramid of the lightness."""
     level: NDArray = np.ascontiguousarray(lab[..., 0])
     energies = []
     for _ in range(SCALES):
@@ -89,24 +89,24 @@ def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
 class Appearance:
     """Appearance of a few frames: distribution of colours, and strength of texture per scale."""
 
-    colours: NDArray[np.float64]  # (3, 100) quantiles of L, a, b
-    textures: NDArray[np.float64]  # (SCALES,) log2 of strength
+    colours: NDArray[np.float64]  # `colours` (3, 100): 100 quantiles of each of the channels L, a, b
+    textures: NDArray[np.float64]  # `textures` (SCALES,): log2 of the texture strength per scale
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Appearance:
-        """Measure the appearance of frames of one size."""
+        """Measure the colours and the texture of frames of equal size."""
         labs = np.stack([to_lab(frame) for frame in frames])
         colours = np.quantile(labs.reshape(-1, 3), QUANTILES, axis=0).T.astype(np.float64, copy=False)
         return cls(colours, np.mean([texture_energies(lab) for lab in labs], axis=0))
 
     @property
     def contrast(self) -> float:
-        """Range of lightness L of 90 % of the pixels (5 % to 95 % quantile)."""
+        """Contrast: difference between the 95 % and the 5 % quantile of the lightness L."""
         low, high = np.interp((0.05, 0.95), QUANTILES, self.colours[0])
         return float(high - low)
 
     def colour_distance(self, other: Appearance) -> float:
-        """Return the distance of two colour distributions in Lab units (2.3 is just noticeable).
+        """Return the distance of two colour distributions in Lab units (2.3 is a just noticeable difference).
 
         The 1-Wasserstein distances of the three channels (mean differences of quantiles) are combined by the
         Euclidean norm.
@@ -114,9 +114,9 @@ class Appearance:
         return float(np.linalg.norm(np.abs(self.colours - other.colours).mean(-1)))
 
     def texture_distance(self, other: Appearance) -> float:
-        """Return the mean difference of texture over scales, in octaves: 1 means twice or half as strong."""
+        """Return the mean absolute difference of log2 texture strength over scales (1 is a factor of 2)."""
         return float(np.abs(self.textures - other.textures).mean())
 
     def distances(self, other: Appearance) -> dict[str, float]:
-        """Return the distances of ``colour`` and ``texture``."""
+        """Return the colour distance and the texture distance to `other` as a dict."""
         return {"colour": self.colour_distance(other), "texture": self.texture_distance(other)}

@@ -1,6 +1,6 @@
 """Generator and discriminator of few-shot patch-based stylization (Texler et al., SIGGRAPH 2020).
 
-Modules are named so that ``state_dict`` has the keys of the original's checkpoints.
+Modules are named so that ``state_dict`` has the keys of Texler et al.'s checkpoints.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 REFERENCE_FILTERS = (32, 64, 128, 128, 128, 64)
-# Height and width are halved twice: an input must have multiples of 4 to come back at its own size.
+# The encoder halves height and width twice, so both must be multiples of 4 to be restored exactly.
 MULTIPLE = 4
 
 
@@ -44,13 +44,13 @@ def stylize_any_size(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Run a generator on images of any size: pad the sides by reflection, and crop the output."""
     height, width = images.shape[-2:]
     below, right = -height % MULTIPLE, -width % MULTIPLE
-    # reflection needs more pixels than it adds, so tiny images repeat their border
+    # Reflection padding needs more pixels than it adds, so tiny images replicate their border instead.
     mode = "reflect" if below < height and right < width else "replicate"
     return net(functional.pad(images, (0, right, 0, below), mode=mode))[..., :height, :width]
 
 
 class Generator(nn.Module):
-    """Encoder, residual blocks, nearest-neighbour decoder with skip connections; see `build_generator`."""
+    """Generator: encoder, residual blocks, and nearest-neighbour decoder with skip connections."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Generator(nn.Module):
             raise ValueError(f"filters={tuple(filters)}: the third and the fourth number must be equal")
         sizes = {"filters": tuple(filters), "resnet_blocks": resnet_blocks, "input_channels": input_channels}
         options = {"use_bias": use_bias, "tanh": tanh, "append_smoothers": append_smoothers}
-        self.config: dict[str, Any] = {**sizes, **options}  # arguments of `build_generator`
+        self.config: dict[str, Any] = {**sizes, **options}  # `config`: the arguments of `build_generator`
         self.conv0 = _down(input_channels, f0, 7, 1, use_bias)
         self.conv1 = _down(f0, f1, 3, 2, use_bias)
         self.conv2 = _down(f1, f2, 3, 2, use_bias)
@@ -95,7 +95,7 @@ class Generator(nn.Module):
         raw = convolution(half)  # (B, f2, H/4, W/4)
         quarter = relu(normalization(raw))
         if self.training:
-            # The original evaluates conv2 twice, which updates its running statistics twice.
+            # Texler et al.'s code evaluates conv2 twice, so batch norm updates its running statistics twice.
             with torch.no_grad():
                 normalization(raw)
         deep = quarter
@@ -107,7 +107,7 @@ class Generator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """ReLU, convolution, normalization, ReLU, convolution, added to the input."""
+    """Residual block: ReLU, convolution, batch norm, ReLU, convolution, added to the input."""
 
     def __init__(self, channels: int, use_bias: bool):
         super().__init__()
@@ -138,23 +138,23 @@ class Discriminator(nn.Module):
         self.net = _named(**groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score the patches of images: (B, 3, H, W) -> (B, 1, h, w)."""
+        """Score the patches of images: (B, 3, H, W) -> (B, 1, h, w), one score per patch."""
         return self.net(x)
 
 
 def _down(inputs: int, outputs: int, size: int, stride: int, use_bias: bool) -> nn.Sequential:
-    """Make a convolution with batch norm and leaky ReLU, which divides height and width by `stride`."""
+    """Make a convolution with the given stride, followed by batch norm and leaky ReLU."""
     convolution = nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=use_bias)
     return _named(conv=convolution, normalization=nn.BatchNorm2d(outputs), relu=nn.LeakyReLU(0.2))
 
 
 def _named(**layers: nn.Module) -> nn.Sequential:
-    """Make a sequence of layers whose names are keys of the state dict."""
+    """Make a sequential module whose layers have the given names, as in the state dict."""
     return nn.Sequential(OrderedDict(layers))
 
 
 def _up(inputs: int, outputs: int) -> nn.Sequential:
-    """Make an upsampling by 2, a convolution, batch norm and ReLU."""
+    """Make an upsampling block: nearest-neighbour upsampling by 2, convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Upsample(scale_factor=2, mode="nearest"),
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),

@@ -1,9 +1,9 @@
-"""Read key frames, and sample training patches from them.
+"""Read key frames (video frames with a stylized version), and sample training patches from key frames.
 
 Rules ``corrected``: a patch lies fully inside its image, every row and column can be part of a patch, every
-pixel in the mask can be a midpoint, and the mask weighs the loss. Rules ``original``: the mask is eroded by a
-7x7 square, the last row and column are never part of a patch, a patch that crosses the border lies at the top
-left of a mid-grey square, and the mask only selects midpoints.
+pixel in the mask can be a midpoint, and the mask weights the loss. Rules ``original`` (Texler et al.'s code):
+the mask is eroded by a 7x7 square, the last row and column are never part of a patch, a patch that crosses
+the border lies at the top left of a mid-grey square, and the mask only selects midpoints.
 """
 
 from collections.abc import Callable
@@ -21,40 +21,40 @@ from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.pictures import to_tensor
 
-MASK_ON = 128  # a pixel of a mask image is on if it is brighter than this
-EROSION = 7  # side of the square by which the original rules erode masks
-EPOCH = 5  # number of times that an epoch uses each midpoint
+MASK_ON = 128  # MASK_ON: a mask pixel is on if it is brighter than 128
+EROSION = 7  # EROSION: side in pixels of the square that erodes masks under the rules ``original``
+EPOCH = 5  # EPOCH: number of times that an epoch uses each midpoint of a patch
 
 Point = tuple[int, int]  # y, x
 
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """One frame with its stylized version."""
+    """Key frame: a video frame, its guide images, its stylized version and its mask."""
 
     name: str
-    pre: Tensor  # the frame and its guides, (3 + 3 per guide, H, W) in [-1, 1]
-    post: Tensor  # the stylized frame, (3, H, W) in [-1, 1]
+    pre: Tensor  # `pre`: the frame and its guide images, (3 + 3 per guide, H, W) in [-1, 1]
+    post: Tensor  # `post`: the stylized frame, (3, H, W) in [-1, 1]
     mask: Tensor  # (1, H, W) of 0 and 1
 
 
 @dataclass(frozen=True)
 class Rules:
-    """Treatment of masks and image borders."""
+    """Rules for masks and image borders in patch sampling (corrected, or as in Texler et al.'s code)."""
 
-    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # mask (H, W) -> allowed midpoints (H, W)
-    cut: Callable[[Tensor, Point, int], Tensor]  # image (C, H, W), midpoint, size -> patch (C, size, size)
-    mask_weights: bool  # whether the mask weighs the loss
+    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask (H, W) -> patch midpoints (H, W)
+    cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: image (C, H, W), midpoint, size -> (C, size, size)
+    mask_weights: bool  # whether the mask weights the loss
 
 
 def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return where the whole 7x7 square around a pixel is on; pixels outside the image count as off."""
+    """Return a mask (H, W) eroded by a 7x7 square; pixels outside the image count as off."""
     square = np.ones((EROSION, EROSION), np.uint8)
     return cv2.erode(mask.astype(np.uint8), square, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
 
 
 def cut_original(image: Tensor, midpoint: Point, size: int) -> Tensor:
-    """Cut a patch (C, size, size) by the original rules."""
+    """Cut a patch (C, size, size) as in Texler et al.'s code: pixels beyond the image border are mid-grey."""
     (y, x), half = midpoint, size // 2
     height, width = image.shape[-2:]
     bottom, right = min(y + half, height - 1), min(x + half, width - 1)
@@ -65,7 +65,7 @@ def cut_original(image: Tensor, midpoint: Point, size: int) -> Tensor:
 
 
 def cut_within(image: Tensor, midpoint: Point, size: int) -> Tensor:
-    """Cut a patch (C, size, size) that lies within the image: near a border the patch is moved inwards."""
+    """Cut a patch (C, size, size) that lies within the image; near a border the patch is moved inwards."""
     sides = zip(midpoint, image.shape[-2:], strict=True)
     top, left = (min(max(0, middle - size // 2), side - size) for middle, side in sides)
     return image[..., top : top + size, left : left + size]
@@ -78,11 +78,11 @@ RULES = {
 
 
 class PatchSampler:
-    """Sample patches of key frames.
+    """Sampler of training patches from key frames.
 
     Item `i` depends only on the seed and on `i`, so that a resumed training sees the same patches as one
     without interruption. Items cycle through the key frames. The midpoints of a frame are drawn without
-    replacement, and in a new order once all have been used. The discriminator's true example comes from the
+    replacement, and in a new order once all have been used. The discriminator's real example comes from the
     same frame, at a midpoint that is drawn independently.
     """
 
@@ -91,23 +91,23 @@ class PatchSampler:
         self.valid = [np.argwhere(rules.valid(frame.mask[0].numpy() > 0)) for frame in frames]  # (n, 2): y, x
         for frame, valid in zip(frames, self.valid, strict=True):
             if not len(valid):
-                raise UserError(f"key frame {frame.name!r}: no pixel of its mask can be a patch's midpoint")
-            height, width = frame.mask.shape[1:]
-            if min(height, width) < size:
-                fault = f"{width}x{height}, smaller than patch_size={size}"
-                raise UserError(f"key frame {frame.name!r} is {fault}: give a smaller patch_size")
+                raise UserError(f"mask of key frame {frame.name!r}: no pixel can be the midpoint of a patch")
+            if min(frame.mask.shape[1:]) < size:
+                raise UserError(
+                    f"key frame {frame.name!r} is smaller than patch_size={size}: give a smaller patch_size"
+                )
         self._order = lru_cache(maxsize=2 * len(frames))(self._shuffled)
 
     @property
     def items(self) -> int:
-        """Number of items of an epoch, which uses every midpoint five times."""
+        """Number of patches in an epoch, which uses every midpoint five times."""
         return EPOCH * sum(map(len, self.valid))
 
     def _shuffled(self, frame: int, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng((self.seed, 1, frame, turn)).permutation(len(self.valid[frame]))
 
     def midpoints(self, item: int) -> tuple[int, Point, Point]:
-        """Return the key frame of an item, its midpoint, and the midpoint of its true example."""
+        """Return a training item's key frame index, patch midpoint, and midpoint of the real example."""
         number, frame = divmod(item, len(self.frames))
         valid = self.valid[frame]
         turn, position = divmod(number, len(valid))
@@ -116,7 +116,7 @@ class PatchSampler:
         return frame, (int(y), int(x)), (int(other_y), int(other_x))
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return ``pre``, ``post``, ``already`` (the true example) and ``mask`` of one item."""
+        """Return item number `item`: tensors of input, target, discriminator's real example, and mask."""
         index, here, there = self.midpoints(item)
         frame, cut = self.frames[index], self.rules.cut
         return {
@@ -127,24 +127,24 @@ class PatchSampler:
         }
 
     def batch(self, step: int, size: int) -> dict[str, Tensor]:
-        """Return the batch of one step: each part of `item`, stacked to (size, C, h, w)."""
+        """Return the batch of one training step: the tensors of `size` items, stacked to (size, C, h, w)."""
         items = [self.item(i) for i in range(step * size, (step + 1) * size)]
         return {part: torch.stack([item[part] for item in items]) for part in items[0]}
 
 
 class FrameSampler(PatchSampler):
-    """Sample whole key frames in place of patches; the true example is any key frame."""
+    """Sampler of whole key frames instead of patches; the discriminator's real example is any key frame."""
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
         self.frames, self.rules, self.seed = frames, rules, seed
 
     @property
     def items(self) -> int:
-        """Number of items of an epoch, which uses every key frame once."""
+        """Number of key frames in an epoch, which uses every key frame once."""
         return len(self.frames)
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return ``pre``, ``post``, ``already`` (the true example) and ``mask`` of one item."""
+        """Return item number `item`: tensors of input, target, discriminator's real example, and mask."""
         frame = self.frames[item % len(self.frames)]
         other = np.random.default_rng((self.seed, 2, item)).integers(len(self.frames))
         already = self.frames[other].post
@@ -154,7 +154,7 @@ class FrameSampler(PatchSampler):
 def load_key_frames(
     pre: Path, post: Path, mask: Path | None, guides: list[Path], *, multiple: int = 1
 ) -> list[KeyFrame]:
-    """Read the key frames: each image of `post`, with the images of the same stem in the other folders.
+    """Read the key frames: each image in folder `post`, with the images of equal name in the other folders.
 
     If the folder `mask` is None, the whole of every frame is used. Height and width are cropped to a multiple
     of `multiple`. Raises UserError if a folder does not exist, a frame has no counterpart, or the images of a
@@ -171,11 +171,11 @@ def load_key_frames(
         images = {}
         for part, files in folders.items():
             if stem not in files:
-                raise UserError(f"key frame {path} has no {part} image of the name {stem}")
+                raise UserError(f"key frame {path} has no {part} image: add an image named {stem}")
             images[part] = read_image(files[stem])
         sizes = {part: image.shape[1::-1] for part, image in images.items()}
         if len(set(sizes.values())) > 1:
-            raise UserError(f"key frame {stem!r}: its images differ in size: {sizes}")
+            raise UserError(f"the images of key frame {stem!r} differ in size: {sizes}")
         height, width = (side - side % multiple for side in images["style"].shape[:2])
         images = {part: image[:height, :width] for part, image in images.items()}
         on = images["mask"][..., 0] > MASK_ON if mask is not None else np.ones((height, width), bool)

@@ -1,4 +1,4 @@
-"""Images as tensors, single stylized images, and contact sheets of images."""
+"""Convert images to tensors and back, stylize one image, and make contact sheets (grids of images)."""
 
 import cv2
 import numpy as np
@@ -12,24 +12,24 @@ SHEET_HEIGHT = 240
 
 
 def to_tensor(image: Frame) -> Tensor:
-    """Convert an image to [-1, 1]: (H, W, 3) uint8 -> (3, H, W)."""
+    """Convert an image (H, W, 3) uint8 to a tensor (3, H, W) in [-1, 1]."""
     return torch.from_numpy(image.transpose(2, 0, 1).copy()).float() / 127.5 - 1
 
 
 def to_image(image: Tensor) -> Frame:
-    """Convert an image from [-1, 1], truncated as in the original: (3, H, W) -> (H, W, 3) uint8."""
+    """Convert a tensor (3, H, W) in [-1, 1] to an image (H, W, 3) uint8; truncate values, do not round."""
     return ((image.clamp(-1, 1) + 1) * 127.5).byte().permute(1, 2, 0).cpu().numpy()
 
 
 @torch.inference_mode()
 def run_once(generator: Generator, image: Tensor) -> Frame:
-    """Stylize one image: (C, H, W) in [-1, 1] -> (H, W, 3) uint8."""
+    """Stylize one image: tensor (C, H, W) in [-1, 1] -> image (H, W, 3) uint8."""
     device = next(generator.parameters()).device
     return to_image(stylize_any_size(generator.eval(), image[None].to(device))[0])
 
 
 def contact_sheet(rows: list[list[Frame]], height: int = SHEET_HEIGHT) -> Frame:
-    """Arrange rows of images, all scaled to one height; fill short rows with white."""
+    """Arrange rows of images in one picture, scaled to equal height; pad short rows with white."""
     scaled = [
         np.hstack([cv2.resize(i, (round(i.shape[1] * height / i.shape[0]), height)) for i in row])
         for row in rows

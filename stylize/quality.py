@@ -21,36 +21,36 @@ from static_dynamic.datasets.write import in_threads
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.flow import Frame, dense_flow
-from static_dynamic.stylize.measures import Appearance, Motion, motion_error, warping_error
+from static_dynamic.stylize.measures import Appearance, Motion, motion_error, residual_motion
 
 log = logging.getLogger(__name__)
-ORIGINAL = 0  # id of the style that stands for the unstylized videos
+ORIGINAL = 0  # ORIGINAL: style id of the unstylized videos
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
-MIN_WARPING_ERROR = 0.2  # in pixels: what interpolation alone causes in a clip without motion
-THUMBNAIL = 220  # width of the pictures on the contact sheet, in pixels
+MIN_RESIDUAL_MOTION = 0.2  # residual motion in pixels that interpolation alone causes in a static clip
+THUMBNAIL = 220  # THUMBNAIL: width in pixels of the images on the contact sheet
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ClipQuality:
-    """Measurements of one clip."""
+    """Quality measurements of one clip in all styles."""
 
     clip: str
-    rows: list[dict]  # one per style: clip, style and MEASURES
-    distances: list[dict]  # one per pair of styles: clip, a, b, colour, texture
-    pictures: dict[int, Frame]  # style -> one small frame
+    rows: list[dict]  # `rows`: one dict per style, with clip, style and MEASURES
+    distances: list[dict]  # `distances`: one dict per pair of styles, with clip, a, b, colour, texture
+    pictures: dict[int, Frame]  # `pictures`: style id -> one small frame
 
 
 @dataclass(frozen=True)
 class Quality:
-    """Measurements and verdicts of all styles."""
+    """Quality measurements and verdicts of all styles of a data set."""
 
-    styles: pd.DataFrame  # medians over clips, one row per style, with a column ``verdict``
-    pairs: pd.DataFrame  # medians over clips of the distances, one row per pair of styles
-    failures: dict[int, list[str]]  # style -> the reasons why it fails
+    styles: pd.DataFrame  # `styles`: medians over clips, one row per style, with a column ``verdict``
+    pairs: pd.DataFrame  # `pairs`: median distances over clips, one row per pair of styles
+    failures: dict[int, list[str]]  # `failures`: style id -> reasons why the style fails
     measured: list[ClipQuality]
-    chosen: list[str]  # ids of the clips that were to be measured
-    skipped: list[list[str]]  # [clip, reason] of those that could not be read
+    chosen: list[str]  # `chosen`: ids of the clips that were selected for measurement
+    skipped: list[list[str]]  # `skipped`: [clip, reason] of each clip that could not be read
 
 
 def list_with_originals(cfg: DictConfig) -> ClipList:
@@ -62,15 +62,17 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
     folders = cfg.normal_data_root, cfg.dataset.root
     originals, root = (Path(folder).expanduser() if folder else None for folder in folders)
     if root is not None and root.is_dir() and originals is None and not (root / f"style_{ORIGINAL}").is_dir():
-        needed = "the unstylized videos, under the names of the stylized videos: give normal_data_root=DIR"
-        raise UserError(f"{root} has no style_{ORIGINAL}: task=style_quality compares with {needed}")
-    # The first style decides which clips are listed: unstylized videos without a stylized copy are not.
+        raise UserError(
+            f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos, under the "
+            "names of the stylized videos: give normal_data_root=DIR"
+        )
+    # Only clips of the first style are listed, so unstylized videos without a stylized copy are left out.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
     return list_clips(cfg.dataset, wanted, cfg.n_examples, cfg.on_error, originals)
 
 
 def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> Quality:
-    """Measure some clips of a data set and judge its styles, by the options of ``task=style_quality``."""
+    """Measure the stylization quality of some clips and judge each style (``task=style_quality``)."""
     chosen = spread(listing.clips, task.clips)
     measured, skipped = measure_all(listing, chosen, task, workers, on_error)
     rows = pd.DataFrame([row for one in measured for row in one.rows])
@@ -86,7 +88,7 @@ def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> 
 def measure_all(
     listing: ClipList, clips: list[Clip], task: DictConfig, workers: int, on_error: str
 ) -> tuple[list[ClipQuality], list[list[str]]]:
-    """Measure the clips in threads, in their order; list the clips that cannot be read, as [clip, reason]."""
+    """Measure the clips in parallel threads; also return [clip, reason] for each clip that cannot be read."""
     skipped: list[list[str]] = []
 
     def measure(clip: Clip) -> ClipQuality | None:
@@ -102,7 +104,7 @@ def measure_all(
     measured = [result for result in results if result is not None]
     skipped.sort()
     if not measured:
-        raise UserError(f"none of {len(clips)} clips can be read, the first: {skipped[0][1]}")
+        raise UserError(f"none of {len(clips)} clips can be read; the first error is: {skipped[0][1]}")
     if skipped:
         log.warning("%d clips were skipped, the first: %s (%s)", len(skipped), *skipped[0])
     return measured, skipped
@@ -127,8 +129,8 @@ def measure_clip(
     moving = [motion.moving(min_motion) for motion in motions]
     judged = [i for i, where in enumerate(moving) if where.mean() >= min_moving]
     appearances = {style: Appearance.of([first for first, _ in pairs]) for style, pairs in videos.items()}
-    warping_errors = {
-        style: float(np.mean([warping_error(m, *pair) for m, pair in zip(motions, pairs, strict=True)]))
+    residual_motions = {
+        style: float(np.mean([residual_motion(m, *pair) for m, pair in zip(motions, pairs, strict=True)]))
         for style, pairs in videos.items()
     }
     original, rows = appearances[ORIGINAL], []
@@ -139,7 +141,7 @@ def measure_clip(
                 "clip": clip.id,
                 "style": style,
                 "motion": float(np.median(errors)) if errors else float("nan"),
-                "flicker": warping_errors[style] / max(warping_errors[ORIGINAL], MIN_WARPING_ERROR),
+                "flicker": residual_motions[style] / max(residual_motions[ORIGINAL], MIN_RESIDUAL_MOTION),
                 "contrast": appearances[style].contrast / max(original.contrast, 1.0),
                 **appearances[style].distances(original),
             }
@@ -154,19 +156,19 @@ def measure_clip(
 
 
 def resize(frame: Frame, width: int, height: int) -> Frame:
-    """Scale a frame (H, W, 3) to a size, by averaging over areas."""
+    """Resize a frame (H, W, 3) by area averaging."""
     if frame.shape[:2] == (height, width):
         return frame
     return cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """Return at most `count` of the items, evenly spread over them."""
+    """Return at most `count` items, evenly spaced over the sequence."""
     return [items[i] for i in evenly_spaced(count, len(items), np.trunc)]
 
 
 def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[int, list[str]]:
-    """List the reasons why each style fails by the limits of the task; the list of a good style is empty."""
+    """Return for each style the reasons why it fails the quality limits; a good style has an empty list."""
     failures: dict[int, list[str]] = {}
     for style, row in styles.drop(index=ORIGINAL).iterrows():
         failures[style] = reasons = []

@@ -28,7 +28,7 @@ IN_EVERY_DIGEST = {
 
 
 def report_folder(cfg: DictConfig, listing: ClipList) -> Path:
-    """Return the folder of a report; reports of other clips or with other options get other folders."""
+    """Return the report's folder; its name depends on the data set, the listed clips and the options."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
     options = _options(cfg.task) | IN_EVERY_DIGEST
@@ -37,7 +37,7 @@ def report_folder(cfg: DictConfig, listing: ClipList) -> Path:
 
 
 def write_report(folder: Path, quality: Quality, listing: ClipList, task: DictConfig) -> None:
-    """Write the tables as csv files, the contact sheet, and the manifest."""
+    """Write a quality report: tables as csv files, contact sheet, and manifest."""
     tables = {
         "styles": quality.styles.reset_index(),
         "pairs": quality.pairs.reset_index(),
@@ -61,7 +61,7 @@ def write_report(folder: Path, quality: Quality, listing: ClipList, task: DictCo
 
 
 def format_report(quality: Quality, listing: ClipList, task: DictConfig) -> str:
-    """Format the report for a terminal."""
+    """Format the quality report as text for a terminal."""
     counts = f"{len(quality.measured)} clips, {task.frame_pairs} pairs of frames per clip; medians over clips"
     units = "distances between styles (colour in Lab units, texture in octaves)"
     parts = (f"{listing.name}: {counts}", format_styles(quality.styles), units, format_pairs(quality.pairs))
@@ -69,7 +69,7 @@ def format_report(quality: Quality, listing: ClipList, task: DictConfig) -> str:
 
 
 def format_styles(styles: pd.DataFrame) -> str:
-    """Format the table of styles; verdicts are shortened, because the log states them in full."""
+    """Format the table of styles, with short verdicts because the log states the verdicts in full."""
     table = styles.copy()
     table["verdict"] = [verdict.partition(" (")[0] for verdict in styles["verdict"]]
     for column, form in FORMATS.items():
@@ -78,13 +78,13 @@ def format_styles(styles: pd.DataFrame) -> str:
 
 
 def format_pairs(pairs: pd.DataFrame) -> str:
-    """Format the distances as a triangle: each cell holds colour and texture."""
+    """Format a triangular table of distances between styles; each cell holds colour and texture distance."""
     cells = pd.Series([f"{c:.1f}, {t:.2f}" for c, t in pairs.to_numpy()], index=pairs.index)
     return cells.unstack("b").fillna("").rename_axis(index=None, columns="style").to_string()
 
 
 def draw_sheet(path: Path, styles: pd.DataFrame, clips: Sequence[dict[int, Frame]]) -> None:
-    """Draw the contact sheet: one row per clip, one column per style, the style's measures on top."""
+    """Draw the contact sheet: one row per clip, one column per style with the quality measures as title."""
     height, width = next(iter(clips[0].values())).shape[:2]
     size = (2.2 * len(styles), 0.9 + 2.2 * height / width * len(clips))
     figure = Figure(figsize=size, layout="constrained")

@@ -1,4 +1,4 @@
-"""Input videos and output images of the stylizer's tools, with a few frames in memory at a time."""
+"""Read the input videos of the stylization commands a few frames at a time, and write output images."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from static_dynamic.files import atomic_path
 from static_dynamic.stylize.flow import Frame
 
 JPEG_QUALITY = 95
-CHUNK = 16  # frames that are decoded together
+CHUNK = 16  # CHUNK: number of frames that are decoded together
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Video:
 
     @property
     def stems(self) -> list[str]:
-        """File names of the frames without suffix; for a video file 00001, 00002, ..."""
+        """Frame names: file names without suffix, or 00001, 00002, ... for the frames of a video file."""
         if isinstance(self.frames, VideoFile):
             return [f"{i:05d}" for i in range(1, len(self.frames) + 1)]
         stems = [Path(name).stem for name in self.frames.names]
         if len(set(stems)) < len(stems):
-            raise BadFrames(f"{self.frames.path} holds two images of one name: keep one of them")
+            raise BadFrames(f"{self.frames.path} holds images that differ only in suffix: remove duplicates")
         return stems
 
     def read(self, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
@@ -71,11 +71,11 @@ def find_videos(path: Path) -> list[Video]:
         raise UserError(f"--input {path} holds neither images nor videos")
     for video in videos:
         if len(video.frames) < 2:
-            raise UserError(f"{video.frames.path} has {len(video.frames)} frames: at least two are needed")
+            raise UserError(f"{video.frames.path} has {len(video.frames)} frames, but at least 2 are needed")
     return videos
 
 
 def write_image(path: Path, image: Frame) -> None:
-    """Write an RGB image, whole or not at all; the suffix of `path` chooses the format."""
+    """Write an RGB image atomically; the suffix of `path` chooses the file format."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(encode(image, path.suffix, JPEG_QUALITY))

@@ -1,11 +1,11 @@
-"""Optical flow, a bilateral filter along time, and Gaussian-disk guides.
+"""Compute optical flow, filter videos along time, and draw guide images for the stylization of videos.
 
     python -m stylize.temporal flow      --input FRAMES --output DIR
     python -m stylize.temporal bilateral --input FRAMES --output DIR
     python -m stylize.temporal guide     --input FRAMES --masks MASKS --output DIR
 
 FRAMES is a folder of images, a video file, or a folder that holds several videos in either form. Existing
-files are kept, so that after an interruption the same command resumes. The original stylizer has Windows
+files are kept, so that after an interruption the same command resumes. Texler et al.'s code has Windows
 executables for these steps.
 """
 
@@ -30,9 +30,9 @@ from static_dynamic.stylize.guides import draw_disks, sample_points, track
 from static_dynamic.stylize.sequences import Video, find_videos, write_image
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
-# Direction of a flow -> step from frame t to frame t + step, and folder of each form of file: flo is named as
-# by the original tool, colour as in VOS data sets. The original tool calls the flow to the previous frame
-# "forward", because this flow warps the previous frame forward.
+# Direction of a flow -> step from frame t to frame t + step, and output folder of each file format.
+# Folders of .flo files are named as in Texler et al.'s tool, folders of colour images as in VOS data sets.
+# The flow to the previous frame is named "forward", because this flow warps the previous frame forward.
 DIRECTIONS = {
     "forward": (-1, {"flo": "flow_fwd", "colour": "FlowImages_gap-1"}),
     "backward": (+1, {"flo": "flow_bwd", "colour": "FlowImages_gap1"}),
@@ -40,7 +40,7 @@ DIRECTIONS = {
 
 
 def track_all(video: Video, keys: dict[int, NDArray]) -> dict[int, dict[int, NDArray]]:
-    """Track the points of key frames through the video: key frame -> frame -> (N, 2).
+    """Track the points of key frames through a video; return key frame -> frame -> points (N, 2).
 
     The video is decoded at most twice, once per direction.
     """
@@ -56,7 +56,7 @@ def track_all(video: Video, keys: dict[int, NDArray]) -> dict[int, dict[int, NDA
 
 
 def run_flow(args: argparse.Namespace) -> None:
-    """Write flows as flow_fwd/, flow_bwd/ (.flo) and as colour FlowImages_gap-1/, FlowImages_gap1/ (.png)."""
+    """Write optical flow as .flo files (flow_fwd/, flow_bwd/) and colour images (FlowImages_gap-1/, ...)."""
     keep_settings(args.output, "flow", {"full": args.full})
     writers = {"flo": write_flo, "colour": lambda path, flow: write_image(path, colour_flow(flow, args.full))}
     for video in find_videos(args.input):
@@ -65,7 +65,7 @@ def run_flow(args: argparse.Namespace) -> None:
             step, folder_names = DIRECTIONS[name]
             folders = {form: args.output / folder_names[form] / video.name for form in args.forms}
             first = 0 if step > 0 else len(stems) - 1
-            missing = {}  # frame t -> form -> file, for each frame t for which frame t + step exists
+            missing = {}  # frame t -> file format -> path of a missing file, where frame t + step exists
             for t in range(first, len(stems) - 1 - first, step):
                 files = {form: folders[form] / f"{stems[t]}{SUFFIXES[form]}" for form in args.forms}
                 missing[t] = {form: path for form, path in files.items() if not path.exists()}
@@ -78,14 +78,15 @@ def run_flow(args: argparse.Namespace) -> None:
 
 
 def run_bilateral(args: argparse.Namespace) -> None:
-    """Write each frame of the input, filtered, as a PNG file of the same name."""
+    """Filter each frame of the input along time, and write it as a PNG file with the frame's name."""
     keep_settings(args.output, "bilateral", {"window": args.window, "divisor": args.divisor})
     for video in find_videos(args.input):
         targets = [args.output / video.name / f"{stem}.png" for stem in video.stems]
         todo = [t for t, path in enumerate(targets) if not path.exists()]
         if not todo:
             continue
-        start = max(0, todo[0] - args.window)  # the first missing frame needs the frames before it
+        # A filtered frame averages `window` earlier frames, so decoding starts `window` frames earlier.
+        start = max(0, todo[0] - args.window)
         frames = (frame for _, frame in video.read(range(start, len(targets))))
         filtered = enumerate(bilateral(frames, args.window, args.divisor), start=start)
         for t, frame in progress(filtered, "bilateral", video, len(targets), len(targets) - start):
@@ -94,7 +95,7 @@ def run_bilateral(args: argparse.Namespace) -> None:
 
 
 def run_guide(args: argparse.Namespace) -> None:
-    """Write guides, one folder per sigma, named as by the original tool: input_gdisko_gauss_r10_s10/ ..."""
+    """Write guide images, one folder per spot size: input_gdisko_gauss_r10_s15/ (radius 10, sigma 15), ..."""
     keep_settings(args.output, "guide", {"radius": args.radius, "seed": args.seed})
     for video in find_videos(args.input):
         stems = video.stems
@@ -113,13 +114,12 @@ def run_guide(args: argparse.Namespace) -> None:
         keys, colours = {}, {}
         for key, mask in masks.items():
             if mask.shape != (height, width):
-                sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels, the frame {width}x{height}"
-                path = args.masks / video.name
-                raise UserError(f"the mask of frame {stems[key]} in {path} has {sizes}: scale it")
+                path, size = args.masks / video.name, f"{width}x{height} pixels"
+                raise UserError(f"{path}: scale the mask of frame {stems[key]} to the frame's size of {size}")
             keys[key] = sample_points(mask, args.radius, rng)
             colours[key] = rng.uniform(size=(len(keys[key]), 3)).astype(np.float32)
         tracks = track_all(video, keys)
-        order = sorted(keys, reverse=True)  # the points of the first key frame are drawn last, on top
+        order = sorted(keys, reverse=True)  # the points of the first key frame are drawn last, i.e. on top
         all_colours = np.concatenate([colours[key] for key in order])
         for t, sigma, path in progress(todo, "guides", video, len(files), len(todo)):
             points = np.concatenate([tracks[key][t] for key in order])
@@ -127,25 +127,25 @@ def run_guide(args: argparse.Namespace) -> None:
 
 
 def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
-    """Read the masks of key frames: position of the frame -> (H, W); mask and frame have the same number.
+    """Read the key frames' masks, named by frame number; return frame index -> mask (H, W).
 
     Raises UserError if there is no mask, or a mask whose number no frame has.
     """
     frames = FrameFolder(folder)
     if not folder.is_dir() or not frames.names:
-        raise UserError(f"--masks {folder} holds no images: give one mask per key frame, named as its frame")
+        raise UserError(f"--masks {folder} holds no images: give each key frame a mask of the frame's name")
     positions = {number(stem): t for t, stem in enumerate(stems)}
     masks = {}
     for i, name in enumerate(frames.names):
         if number(name) not in positions:
-            raise UserError(f"mask {folder / name} has no frame of its number: name it as its frame")
-        # the brightest channel, so that masks may be coloured
+            raise UserError(f"no frame has the number of mask {folder / name}: give it the name of its frame")
+        # Masks may be coloured, so the brightest channel counts.
         masks[positions[number(name)]] = frames.read([i])[0].max(-1)
     return masks
 
 
 def keep_settings(output: Path, command: str, settings: dict) -> None:
-    """Record the settings of a command; raise UserError if the folder was made with other settings."""
+    """Record the settings of a command in `output`; raise UserError if other settings are recorded there."""
     path = output / f"{command}.json"
     if path.exists() and (known := json.loads(path.read_text())) != settings:
         raise UserError(f"{output} was made with {known}, not {settings}: give another --output")
@@ -159,7 +159,7 @@ def progress(items: Iterable, what: str, video: Video, total: int, todo: int) ->
 
 
 def number_above_zero(text: str) -> float:
-    """Read an option's value as a finite number above zero, for argparse."""
+    """Parse an option's value as a finite number above zero, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -170,7 +170,7 @@ def number_above_zero(text: str) -> float:
 
 
 def parser() -> Options:
-    """Make the parser of the three commands."""
+    """Make the argument parser of the commands flow, bilateral and guide."""
     top = Options(str(__doc__).partition("\n\n")[0], prog="python -m stylize.temporal")
     commands = top.add_subparsers(required=True, metavar="flow | bilateral | guide")
 
@@ -204,7 +204,7 @@ def parser() -> Options:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one of the three commands."""
+    """Run the command flow, bilateral or guide."""
     args = parser().parse_args(argv)
     args.run(args)
 

@@ -1,4 +1,4 @@
-"""Train a style on a few key frames.
+"""Train a stylization generator on a few key frames (video frames with a stylized version).
 
     python -m stylize.train --config CFG --data_root DIR --log_interval N --log_folder DIR
     python main.py task=train_style task.data_root=DIR task.minutes=10
@@ -40,19 +40,19 @@ from static_dynamic.stylize.training_config import guides_of, read_training_conf
 
 log = logging.getLogger(__name__)
 
-OLD_RULES = {"mended": "corrected"}  # values of ``--rules`` up to version 0.1
+OLD_RULES = {"mended": "corrected"}  # ``--rules`` in version 0.1 -> present value
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# Last part of the budget, in which the learning rate falls linearly to 0 (corrected rules).
+# Last fraction of the training, in which the learning rate falls linearly to 0 (``--rules corrected``).
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
-COUNTERS = ("step", "seconds", "rows", "sums", "counted")  # attributes of `_Run` that its saved state holds
+COUNTERS = ("step", "seconds", "rows", "sums", "counted")  # attributes of `_Run` that are saved in state.pt
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings of one training.
+    """Settings of one training run.
 
     The training ends after `steps`, `minutes` or the configured epochs, whichever is first.
     """
@@ -70,7 +70,7 @@ class Plan:
 
 
 def train(plan: Plan) -> Generator:
-    """Start or resume a training; return the generator.
+    """Start or resume a training; return the trained generator.
 
     Raises UserError if folders or images do not fit together, or the log folder holds another training.
     """
@@ -80,7 +80,7 @@ def train(plan: Plan) -> Generator:
     make_sampler = FrameSampler if whole else PatchSampler
     sampler = make_sampler(frames, config.training_dataset.patch_size, rules, plan.seed)
     if whole and settings.batch_size > 1 and len({frame.mask.shape for frame in frames}) > 1:
-        raise UserError("key frames of different sizes cannot form a batch: give trainer.batch_size: 1")
+        raise UserError("key frames of different sizes cannot form a batch: set trainer.batch_size to 1")
     features = build_features(config.perception_loss.perception_model.args.feature_layers, plan.vgg)
     trainer = StyleTrainer(config, features, rules.mask_weights, plan.device, plan.seed)
     run = _Run(plan, trainer, frames)
@@ -94,10 +94,10 @@ def train(plan: Plan) -> Generator:
             losses = trainer.step(**sampler.batch(run.step, settings.batch_size), rate=rate)
             run.count(losses, time.perf_counter() - begin)
             progress = run.progress(last)
-            # the number of steps that the budget allows at the present speed
+            # Estimate the total number of steps, which depends on the speed if `minutes` limits the training.
             bar.total = max(run.step, round(run.step / progress))
             bar.update()
-            # Saved only between steps: within a step one network is updated before the other.
+            # Save the state only between steps, because a step updates one network before the other.
             if run.step % plan.log_interval == 0 or progress >= 1:
                 bar.set_postfix(run.log())
             elif time.monotonic() - run.saved > SAVE_EVERY_S:
@@ -106,7 +106,7 @@ def train(plan: Plan) -> Generator:
 
 
 class _Run:
-    """Progress of a training, and the files in its log folder."""
+    """State of a running training (step, time, losses), and the files in its log folder."""
 
     def __init__(self, plan: Plan, trainer: StyleTrainer, frames: list[KeyFrame]):
         self.plan, self.trainer, self.frames = plan, trainer, frames
@@ -115,7 +115,8 @@ class _Run:
         self.sums, self.counted = torch.zeros(len(LOSSES), dtype=torch.float64), 0
         identity = {
             "recipe": OmegaConf.to_container(plan.config),
-            "rules": "mended" if plan.rules == "corrected" else plan.rules,  # as in states of version 0.1
+            # Version 0.1 called these rules "mended", and training states saved by version 0.1 must resume.
+            "rules": "mended" if plan.rules == "corrected" else plan.rules,
             "seed": plan.seed,
             "steps": plan.steps,
             "features": type(trainer.features).__name__,
@@ -124,12 +125,12 @@ class _Run:
         self.identity = json.dumps(identity, sort_keys=True)
 
     def progress(self, last: int) -> float:
-        """Return the part of the budget that is used up: 1 at the end."""
+        """Return the fraction of the allowed steps or minutes that is used up; 1 ends the training."""
         spent = self.seconds / (60 * self.plan.minutes) if self.plan.minutes else 0.0
         return max(self.step / last, spent)
 
     def count(self, losses: dict[str, torch.Tensor], seconds: float) -> None:
-        """Count one step with its losses and its time."""
+        """Add one training step, its losses and its duration to the counters."""
         self.step += 1
         self.seconds += seconds
         self.counted += 1
@@ -142,20 +143,22 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # To the CPU, because Adam keeps its step counters there: on a GPU every read would synchronise.
+            # Load to the CPU, where Adam keeps its step counters, because each read from a GPU would block.
             state = torch.load(path, map_location="cpu", weights_only=True)
         except DAMAGED as error:
-            raise UserError(f"{path} is damaged: delete it to start the training again") from error
+            raise UserError(f"{path} is damaged: delete this file to restart the training") from error
         if _essential(state["identity"]) != _essential(self.identity):
-            fault = f"{self.plan.log_folder} holds a training of other frames or settings"
-            raise UserError(f"{fault}: give another --log_folder (task.outdir)")
+            raise UserError(
+                f"{self.plan.log_folder} holds a training of other frames or settings: "
+                "give another --log_folder (task.outdir)"
+            )
         self.trainer.load_state_dict(state["trainer"])
         for name in COUNTERS:
             setattr(self, name, state[name])
         log.info("resuming %s at step %d", self.plan.log_folder, self.step)
 
     def save(self) -> None:
-        """Save all that a resumed run needs."""
+        """Save in ``state.pt`` the state that a resumed training needs."""
         state = {name: getattr(self, name) for name in COUNTERS}
         state |= {"identity": self.identity, "trainer": self.trainer.state_dict()}
         with atomic_path(self.plan.log_folder / "state.pt") as temporary:
@@ -190,7 +193,7 @@ class _Run:
 
 
 def _essential(identity: str) -> dict[str, Any]:
-    """Parse an identity, without the parts of the configuration that do not change the result."""
+    """Parse the JSON text of a training's settings, without settings that do not change the result."""
     content = json.loads(identity)
     for key in ("about", "job"):
         content["recipe"].pop(key, None)
@@ -198,7 +201,7 @@ def _essential(identity: str) -> dict[str, Any]:
 
 
 def read_key_frames(config: DictConfig, root: Path, *, multiple: int = 1) -> list[KeyFrame]:
-    """Read the key frames below a data root; see `load_key_frames`."""
+    """Read the key frames from the folders below `root` that the configuration names."""
     data = config.training_dataset
     mask = root / data.dir_mask if data.get("dir_mask") and (root / data.dir_mask).is_dir() else None
     guides = [root / folder for folder in guides_of(config)]
@@ -206,7 +209,7 @@ def read_key_frames(config: DictConfig, root: Path, *, multiple: int = 1) -> lis
 
 
 def validation_inputs(config: DictConfig, root: Path) -> dict[str, torch.Tensor]:
-    """Read frames spread over a sequence, with their guides: stem -> (3 + 3 per guide, H, W).
+    """Read evenly spaced validation frames: file stem -> frame and guide images (3 + 3 per guide, H, W).
 
     The frames come from the sibling folder ``..._gen`` if it has an input folder, else from the training's
     own input folder.
@@ -234,7 +237,7 @@ def _digest(frames: list[KeyFrame]) -> str:
 
 @command
 def main() -> None:
-    """Train with the options of the command line: the original program's and further ones."""
+    """Run the command ``python -m stylize.train``; its options include those of Texler et al.'s script."""
     parser = Options(__doc__, prog="python -m stylize.train")
     add = parser.add_argument
     add("--config", default="small", help="YAML file, or light, small (default), reference_P, reference_F")

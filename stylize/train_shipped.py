@@ -1,8 +1,8 @@
-"""Train the four shipped styles of ``stylize/styles``.
+"""Train the four style generators that are part of this project (folder ``stylize/styles``).
 
     python -m stylize.train_shipped [--styles watercolour ...] [--steps N]
 
-The key frames are the middle frames of shots of the embedded data set's films, rendered in the built-in
+The key frames are the middle frames of shots of the built-in data set's films, rendered in the built-in
 styles. The result depends on the seed only, apart from rounding errors, which depend on the number of threads
 and the version of torch. An interrupted training resumes. A style whose file exists is not trained again.
 """
@@ -27,16 +27,16 @@ from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.training_config import read_training_config
 
 FOLDER = Path(__file__).parent / "styles"
-# Name of a shipped style -> id of the rendering in configs/style/builtin.yaml that it learns.
+# Name of a style -> id, in configs/style/builtin.yaml, of the image filter that the generator imitates.
 STYLES = {"watercolour": 1, "charcoal": 2, "neon": 3, "screenprint": 4}
-SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}  # asset -> number of key frames
-# Asset -> number of frames on the contact sheet. The licence of this film allows publication.
+SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}  # film -> number of key frames
+# Film -> number of frames on the contact sheet. The licence of this film allows publication.
 UNSEEN = {"bigbuckbunny": 4}
 STEPS, SEED = 3000, 1
 
 
 def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
-    """Read one frame per shot, from shots spread over each film; crop and scale as in the embedded data set.
+    """Read one frame per shot, from evenly spaced shots of each film; crop and scale the frames.
 
     `assets` maps the name of a film to the number of its frames. `place` is the position of a frame in its
     shot: 0 is the start, 1 the end.
@@ -47,7 +47,7 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
     for asset, count in assets.items():
         path = fetch(asset)
         shots = find_shots(path)
-        # the shots of a film with fewer shots than frames are cut into pieces
+        # If a film has fewer than `count` shots, each shot is cut into `count` pieces.
         pieces = [
             (a + (b - a) * i // count, a + (b - a) * (i + 1) // count)
             for a, b in shots
@@ -60,7 +60,7 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
 
 
 def train_style(name: str, row: dict, steps: int) -> None:
-    """Train one style on rendered key frames, and save it in ``stylize/styles``."""
+    """Train one generator on key frames made by an image filter, and save it in ``stylize/styles``."""
     log_folder = cache_dir() / "styles" / f"{name}-{steps}"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / name
@@ -76,7 +76,7 @@ def train_style(name: str, row: dict, steps: int) -> None:
 
 
 def write_sheet() -> None:
-    """Draw the contact sheet: the trained styles on frames that were not used for training."""
+    """Draw the contact sheet: frames that were not used for training, in each trained style."""
     files = [path for name in STYLES if (path := FOLDER / f"{name}.safetensors").exists()]
     generators = [load_generator(path) for path in files]
     rows = [

@@ -1,4 +1,4 @@
-"""Training step of few-shot patch-based stylization, and its state.
+"""Training step of few-shot patch-based stylization (Texler et al.), and the state to resume from.
 
 Losses of the discriminator D and the generator G, for a patch x with stylized patch y, and a stylized patch s
 from elsewhere in the key frame; F are the features of the perceptual loss:
@@ -33,7 +33,7 @@ class StyleTrainer:
         self, config: DictConfig, features: nn.Module, mask_weights: bool, device: torch.device, seed: int
     ):
         settings = config.trainer
-        # initial weights from the seed, without a change of torch's global generator
+        # Draw the initial weights from the seed without changing torch's global random state.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.generator: Generator = build_generator(**config.generator.args).to(device)
@@ -103,7 +103,7 @@ class StyleTrainer:
         self.optimizers[name].step()
 
     def state_dict(self) -> dict:
-        """Return the state that a resumed training needs: patches depend only on the seed and the step."""
+        """Return the weights of both networks and the states of both optimizers, to resume a training."""
         return {
             "generator": self.generator.state_dict(),
             "discriminator": self.discriminator.state_dict(),

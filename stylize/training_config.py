@@ -1,4 +1,4 @@
-"""Read and check a training configuration: a YAML file of the original, or a row of ``configs/stylizer``."""
+"""Read and check the configuration of a training: a file in ``configs/stylizer``, or another YAML file."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError, nearest
 
 MAX_GUIDES = 9
 GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
-# Sections that describe a class (``type``: its name, ``args``: its arguments), and the only supported class.
+# Section of the configuration -> the only class name that its key ``type`` may have.
 CLASSES = {
     "generator": "GeneratorJ",
     "discriminator": "DiscriminatorN_IN",
@@ -19,7 +19,7 @@ CLASSES = {
     "opt_discriminator": "Adam",
     "perception_loss.perception_model": "PerceptualVGG19",
 }
-# Keys of which only some values are supported.
+# Key of the configuration -> the values that are supported.
 SUPPORTED: dict[str, tuple] = {
     **{f"{section}.type": (name,) for section, name in CLASSES.items()},
     "trainer.reconstruction_criterion": ("L1Loss", "MSELoss"),
@@ -30,10 +30,10 @@ SUPPORTED: dict[str, tuple] = {
 
 
 def read_training_config(name: str | Path) -> DictConfig:
-    """Read a training configuration; keys that are left out are as in ``reference_P``.
+    """Read a training configuration; keys that are missing get the values of ``reference_P.yaml``.
 
-    `name` is a row of ``configs/stylizer``, or the path of a YAML file in the original's form. Raises
-    UserError if the file does not exist, is not such a YAML file, or has a value that is not supported.
+    `name` is a name in ``configs/stylizer``, or the path of a YAML file in the form of Texler et al.'s code.
+    Raises UserError if the file does not exist, has another form, or has a value that is not supported.
     """
     names = rows("stylizer")
     path = CONFIG_DIR / "stylizer" / f"{name}.yaml" if str(name) in names else Path(name)
@@ -48,7 +48,7 @@ def read_training_config(name: str | Path) -> DictConfig:
             raise TypeError("it holds a list")
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, TypeError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())[:160]
-        raise UserError(f"config={path} is not a YAML file of the stylizer: {line}") from error
+        raise UserError(f"config={path} is not a YAML file with a training configuration: {line}") from error
     for key, supported in SUPPORTED.items():
         value = OmegaConf.select(config, key)
         if value not in supported:
@@ -58,12 +58,12 @@ def read_training_config(name: str | Path) -> DictConfig:
         arguments = list(OmegaConf.select(reference, f"{section}.args"))
         for key in OmegaConf.select(config, f"{section}.args"):
             if key not in arguments:
-                fault = f"{section}.args.{key} is not supported{nearest(key, arguments)}"
-                raise UserError(f"config={path}: {fault}")
+                hint = nearest(key, arguments)
+                raise UserError(f"config={path}: {section}.args.{key} is not supported{hint}")
     config.generator.args.input_channels = 3 + 3 * len(guides_of(config))
     return config
 
 
 def guides_of(config: DictConfig) -> list[str]:
-    """Return the folders of the guides, in order."""
+    """Return the folders of guide images that the configuration names, in order."""
     return [config.training_dataset[key] for key in GUIDES if config.training_dataset.get(key)]

@@ -134,7 +134,7 @@ def test_what_needs_no_network_does_without_torch():
 
 
 @pytest.mark.parametrize("package", [analysis, datasets, models, stylize])
-def test_the_lazy_face_of_a_package(package):
+def test_lazy_exports_of_a_subpackage(package):
     assert package.__all__ and package is importlib.import_module(package.__name__)
     for name in package.__all__:
         found = getattr(package, name)

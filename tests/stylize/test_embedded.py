@@ -97,7 +97,7 @@ def test_another_style_is_another_folder(config):
 
 def test_too_few_shots_are_said(config):
     config.clips = 5
-    with pytest.raises(UserError, match="2 shots are long enough, clips=5"):
+    with pytest.raises(UserError, match="only 2 shots of dataset=.* are long enough: give clips=2 or less"):
         prepare(config, row("style", "builtin"))
 
 

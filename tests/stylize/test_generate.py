@@ -172,17 +172,17 @@ def test_guides_go_by_name(videos, tmp_path, capsys):
     save_generator(build_generator((4, 8, 8, 8, 8, 6), 1, 6), tmp_path / "guided.safetensors")
     guide = write_frames(tmp_path / "guide", moving_square(5, n=11))
     start = partial(go, videos / "a", tmp_path / "out", tmp_path / "guided.safetensors", in_place=True)
-    with pytest.raises(UserError, match="takes 1 guides, 0 given"):
+    with pytest.raises(UserError, match="needs 1 guide folders, but 0 were given"):
         start()
     (guide / "000003.png").unlink()
     assert start(guides=(guide,)) == 1
-    assert "has no image 000003" in capsys.readouterr().out
+    assert "has no image of frame 000003" in capsys.readouterr().out
     assert len(list((tmp_path / "out").glob("*.png"))) == 10
 
 
 def test_another_style_in_the_same_folder_is_refused(videos, checkpoint, tmp_path):
     go(videos, tmp_path / "out", checkpoint)
-    with pytest.raises(UserError, match="another style or other options"):
+    with pytest.raises(UserError, match="made with other options or weights"):
         go(videos, tmp_path / "out", checkpoint, naming="%06d.jpg")
 
 

@@ -174,7 +174,7 @@ def test_files_that_are_no_generator_are_said(tmp_path):
         with pytest.raises(UserError, match=f"{name} is damaged"):
             load_generator(tmp_path / name)
     for name in ("other.pth", "other.safetensors"):
-        with pytest.raises(UserError, match=f"{name} holds no generator"):
+        with pytest.raises(UserError, match=f"{name} holds no stylization generator"):
             load_generator(tmp_path / name)
     with pytest.raises(UserError, match="does not exist"):
         load_generator(tmp_path / "none.pth")

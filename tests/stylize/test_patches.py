@@ -126,15 +126,15 @@ def test_midpoints_are_drawn_without_replacement_and_then_anew():
 
 
 def test_what_makes_no_patch_is_said(folders):
-    with pytest.raises(UserError, match="key frame '0': no pixel"):
+    with pytest.raises(UserError, match="mask of key frame '0': no pixel"):
         PatchSampler(frames_of(torch.zeros(20, 20)), 4, RULES["corrected"], seed=0)
-    with pytest.raises(UserError, match="is 20x10, smaller than patch_size=16"):
+    with pytest.raises(UserError, match="is smaller than patch_size=16"):
         PatchSampler(frames_of(torch.ones(10, 20)), 16, RULES["corrected"], seed=0)
     (folders / "pre" / "002.png").unlink()
-    with pytest.raises(UserError, match="002.png has no input image of the name 002"):
+    with pytest.raises(UserError, match="002.png has no input image: add an image named 002"):
         key_frames(folders)
     Image.new("RGB", (8, 8)).save(folders / "pre" / "002.png")
-    with pytest.raises(UserError, match="'002': its images differ in size"):
+    with pytest.raises(UserError, match="images of key frame '002' differ in size"):
         key_frames(folders)
 
 

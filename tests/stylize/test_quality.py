@@ -12,7 +12,7 @@ from static_dynamic.analysis.tasks.style_quality import run
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.exemplars import render
-from static_dynamic.stylize.measures import Appearance, Motion, motion_error, warping_error
+from static_dynamic.stylize.measures import Appearance, Motion, motion_error, residual_motion
 from static_dynamic.stylize.quality import spread
 from tests.conftest import write_frames
 from tests.stylize.moving import texture, translation
@@ -94,7 +94,7 @@ def test_missing_originals_are_one_line(faulty, tmp_path):
     root = tmp_path / "stylized"
     root.mkdir()
     (root / "style_1").symlink_to(faulty / "style_1")
-    with pytest.raises(UserError, match="has no style_0: .* give normal_data_root=DIR") as error:
+    with pytest.raises(UserError, match="has no style_0, .* give normal_data_root=DIR") as error:
         run(config(root, tmp_path, "styles=1"))
     assert "\n" not in str(error.value)
     folder = run(config(root, tmp_path, "styles=1", f"normal_data_root={faulty / 'style_0'}"))
@@ -146,8 +146,8 @@ def test_wobble_is_a_displacement_in_pixels():
     """Along the true flow nothing is left; one pixel off it is about one pixel."""
     frames = translation(3, (1.0, 0.0), height=120, width=160)
     motion = Motion.between(frames[0], frames[1])
-    assert warping_error(motion, frames[0], frames[1]) < 0.2
-    off = warping_error(motion, frames[0], frames[2])  # texture moves on by one pixel to the right alone
+    assert residual_motion(motion, frames[0], frames[1]) < 0.2
+    off = residual_motion(motion, frames[0], frames[2])  # texture moves on by one pixel to the right alone
     slope = np.abs(np.diff(frames[2].astype(float), axis=1)).mean()
     blurred = cv2.GaussianBlur(frames[2].astype(np.float32), (0, 0), 2)
     soft = (np.abs(np.diff(blurred, axis=0)).mean() + np.abs(np.diff(blurred, axis=1)).mean()) / 2

@@ -106,7 +106,7 @@ def test_flow_refuses_frames_of_two_sizes_and_small_ones():
     frames = translation(2, (1, 0))
     with pytest.raises(UserError, match="one size, not 128x96 and 127x96"):
         dense_flow(frames[0], frames[1][:, 1:])
-    with pytest.raises(UserError, match="at least 16x16 pixels, these have 12x12"):
+    with pytest.raises(UserError, match="frames have 12x12 pixels: optical flow needs at least 16x16"):
         dense_flow(frames[0][:12, :12], frames[1][:12, :12])
 
 
@@ -315,10 +315,10 @@ def test_the_guide_follows_what_moves(tmp_path):
     [
         (["flow", "--input", "nowhere"], "nowhere does not exist"),
         (["flow", "--input", "empty"], "empty holds neither images nor videos"),
-        (["flow", "--input", "one"], "one has 1 frames: at least two are needed"),
+        (["flow", "--input", "one"], "one has 1 frames, but at least 2 are needed"),
         (["guide", "--input", "frames", "--masks", "empty"], "empty holds no images"),
-        (["guide", "--input", "frames", "--masks", "stray"], "000009.png has no frame of its number"),
-        (["guide", "--input", "frames", "--masks", "small"], "the frame 48x40: scale it"),
+        (["guide", "--input", "frames", "--masks", "stray"], "no frame has the number of mask .*000009.png"),
+        (["guide", "--input", "frames", "--masks", "small"], "to the frame's size of 48x40 pixels"),
         (["bilateral", "--input", "frames", "--window", "3"], "made with .*'window': 15.*another --output"),
     ],
 )

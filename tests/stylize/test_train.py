@@ -191,7 +191,7 @@ def test_what_cannot_be_read_is_said(root, config, tmp_path):
     with pytest.raises(UserError, match="generator.args.resnet_block is not supported.*resnet_blocks"):
         read_training_config(config)
     config.write_text("a: [")
-    with pytest.raises(UserError, match="is not a YAML file of the stylizer"):
+    with pytest.raises(UserError, match="is not a YAML file with a training configuration"):
         read_training_config(config)
     with pytest.raises(UserError, match="input does not exist"):
         train(plan(root / "input", "small", tmp_path / "log"))
@@ -200,7 +200,7 @@ def test_what_cannot_be_read_is_said(root, config, tmp_path):
 def test_a_gpu_that_is_not_here_is_refused(root, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    with pytest.raises(UserError, match="device=cuda:0: torch sees 0 GPUs here; give cpu"):
+    with pytest.raises(UserError, match="device=cuda:0: torch finds 0 GPUs on this machine; give cpu"):
         choose_device("cuda:0")
     with pytest.raises(UserError, match="device=gpu is not a device: give cpu .or -1., cuda, cuda:N, or"):
         choose_device("gpu")
@@ -208,7 +208,7 @@ def test_a_gpu_that_is_not_here_is_refused(root, config, tmp_path, monkeypatch, 
     assert choose_device(-1) == choose_device("-1") == torch.device("cpu")
     # the original's configurations name a GPU, ours do not
     monkeypatch.setattr(sys, "argv", ["train", "--config", str(config), "--data_root", str(root)])
-    assert train_module.main() == 2 and "device=cuda:0: torch sees 0" in capsys.readouterr().err
+    assert train_module.main() == 2 and "device=cuda:0: torch finds 0" in capsys.readouterr().err
     assert all(read_training_config(name).job.device is None for name in rows("stylizer"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_device(1) == choose_device("cuda:1") == torch.device("cuda", 1)
