@@ -1,4 +1,4 @@
-"""What a finished run writes: tables, figures, the report, and the files of the original program.
+"""Outputs of a finished run: tables, figures, the HTML report, and the files of Kowal et al.'s code.
 
 Each module of this folder holds one output, a function of a `FinishedRun` that is decorated with `register`.
 To add a measure or a figure, add a module; the modules are imported automatically.
@@ -15,7 +15,7 @@ from static_dynamic.models import VideoNetwork
 
 
 def conclude(cfg: DictConfig, folder: Path, net: VideoNetwork) -> None:
-    """Estimate a run that is on disk, and write all its outputs."""
+    """Estimate all scores of a run whose activations are on disk, and write tables, figures and report."""
     stage = net.stage_name(cfg.stg, cfg)
     estimate = estimate_run(
         folder,

@@ -1,6 +1,7 @@
-"""The original program's output for one stage of an action recognition network, below ``save_dir``.
+"""Result files of Kowal et al.'s code for one stage of an action recognition network, in ``save_dir``.
 
-``MODEL_dim_est.csv`` holds the dimensions. With ``joint_encoding``, a chart shows the units per class.
+``MODEL_dim_est.csv`` holds the numbers of dynamic, static and residual dimensions of the stage. With
+``joint_encoding``, a chart shows how many units are dynamic, static, joint or residual.
 """
 
 import shutil
@@ -15,7 +16,7 @@ from static_dynamic.files import atomic_path, file_name
 
 @register("dimensions", order=20, applies=lambda run: not run.takes_flow)
 def write_dimensions(run: FinishedRun) -> None:
-    """Print and write the dimensions of one stage, and the classes of its units."""
+    """Print and write how many dimensions, and how many units, of one stage are dynamic or static."""
     options, layer, save_dir = run.options, run.layer, Path(run.options.save_dir)
     model = file_name(options.model.name)
     print(f"\n{run.stage}:\n{format_dimensions(layer)}")
@@ -24,7 +25,7 @@ def write_dimensions(run: FinishedRun) -> None:
     if not options.joint_encoding:
         return
     print(format_classes(layer))
-    # The original program names the file by the pathway for SlowFast, by the stage for other networks.
+    # Kowal et al.'s code puts the pathway of SlowFast into the file name, and the stage of other networks.
     part = (
         f"{options.dataset.name}_{options.path}"
         if "slowfast" in options.model.name

@@ -1,4 +1,4 @@
-"""Scores, shares and classes of units: ``layers.csv``, ``units.parquet``, ``profile.png``, and a table."""
+"""Scores of all stages and units: ``layers.csv``, ``units.parquet``, and the figure ``profile.png``."""
 
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
@@ -8,7 +8,7 @@ from static_dynamic.analysis.show.text import format_layers
 
 @register("layers", order=10)
 def write_layers(run: FinishedRun) -> None:
-    """Write the tables and the figure; print all shown stages, or only the one that the options name."""
+    """Write the tables and the figure; print the scores of the main stages, or of the stage ``stg`` only."""
     write_tables(run.folder, run.estimate)
     layers = run.estimate.layers.set_index("stage").loc[run.shown].reset_index()
     figures.draw_profile(layers, run.folder / "profile.png", run.name)

@@ -1,4 +1,4 @@
-"""The registry of outputs: what a finished run writes and prints, one decorated function per output."""
+"""Registry of outputs: each is a decorated function that writes or prints one result of a finished run."""
 
 import importlib
 import pkgutil
@@ -15,10 +15,10 @@ from static_dynamic.datasets.views import FLOW
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run that is on disk, with its estimate.
+    """A finished run: its folder, options, manifest, stages to show, and estimated scores.
 
-    ``stage`` is the stage that the options name (the deepest by default); ``shown`` are the stages that one
-    table or curve shows together.
+    ``stage`` is the stage that the option ``stg`` names (the deepest by default). ``shown`` are the stages
+    that one table or curve shows together.
     """
 
     folder: Path
@@ -30,24 +30,24 @@ class FinishedRun:
 
     @property
     def takes_flow(self) -> bool:
-        """Whether the network takes optical flow (video object segmentation)."""
+        """True if the network takes optical flow, as networks for video object segmentation do."""
         return FLOW in self.manifest["input"]["pathways"]
 
     @property
     def name(self) -> str:
-        """Network and data set, for titles."""
+        """Title of tables and figures: the names of the network and of the data set."""
         untrained = " (untrained)" if self.options.model.init == "random" else ""
         return f"{self.options.model.name}{untrained} on {self.options.dataset.name}"
 
     @property
     def layer(self) -> pd.Series:
-        """The estimates of `stage`: one row of ``layers.csv``."""
+        """Row of ``layers.csv`` (scores, shares, intervals) of the stage that the option ``stg`` names."""
         return self.estimate.layers.set_index("stage").loc[self.stage]
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a finished run: ``write`` is called, by rising ``order``, where ``applies`` is true."""
+    """One output: ``write(run)`` is called if ``applies(run)`` is true, in the sequence of ``order``."""
 
     order: int
     applies: Callable[[FinishedRun], bool]
@@ -60,7 +60,7 @@ OUTPUTS: dict[str, Output] = {}
 def register(
     name: str, order: int, applies: Callable[[FinishedRun], bool] = lambda run: True
 ) -> Callable[[Callable[[FinishedRun], None]], Callable[[FinishedRun], None]]:
-    """Decorate a function that writes an output: register it in `OUTPUTS` under `name`."""
+    """Return a decorator that adds a function, which writes one output, to `OUTPUTS` under `name`."""
 
     def add(write: Callable[[FinishedRun], None]) -> Callable[[FinishedRun], None]:
         OUTPUTS[name] = Output(order, applies, write)
@@ -70,7 +70,7 @@ def register(
 
 
 def write_outputs(run: FinishedRun) -> None:
-    """Write every output of the registry that applies to a run."""
+    """Import all modules of this folder, then call every registered output that applies to the run."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__package__}.{module.name}")
     for output in sorted(OUTPUTS.values(), key=lambda output: output.order):

@@ -1,4 +1,4 @@
-"""Variance decomposition of units: ``variance_layers.csv``, ``variance_units.parquet``, ``variance.png``."""
+"""Variance of units by source (video, style, frame order): tables ``variance_*`` and ``variance.png``."""
 
 from static_dynamic.analysis.estimate.variance import estimate_variance
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
@@ -7,7 +7,7 @@ from static_dynamic.analysis.show.text import format_variance
 
 
 def has_every_view(run: FinishedRun) -> bool:
-    """Return whether a run has several clips, each read in every style and in two orders."""
+    """Return whether a run has several clips, each shown in every style and in two frame orders."""
     options = run.options
     shuffled = options.app_shuffle and not options.use_normal_app and not run.takes_flow
     return options.pairs == "factorial" and shuffled and run.manifest["counts"]["clips"] > 1
@@ -15,7 +15,7 @@ def has_every_view(run: FinishedRun) -> bool:
 
 @register("variance", order=40, applies=has_every_view)
 def write_variance(run: FinishedRun) -> None:
-    """Decompose the variance of units; write the tables and the figure, and print the shares."""
+    """Decompose the variance of units by source; write tables and figure, and print each source's share."""
     options = run.options
     estimate = estimate_variance(run.folder, options.n_boot, options.seed, progress=True)
     estimate.write(run.folder, "variance_")

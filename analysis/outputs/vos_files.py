@@ -1,4 +1,4 @@
-"""The original program's files for networks of images and flow, below ``save_dir/vos_models``."""
+"""Result files of Kowal et al.'s code for video object segmentation, below ``save_dir/vos_models``."""
 
 from pathlib import Path
 
@@ -8,9 +8,9 @@ from static_dynamic.analysis.vos.original_writer import write_statistics, write_
 
 @register("vos_files", order=30, applies=lambda run: run.takes_flow)
 def write_vos_files(run: FinishedRun) -> None:
-    """Write the tables of pair correlations, and one line of dimensions per stage."""
+    """Write the unit correlations per kind of pair, and the dynamic and static dimensions per stage."""
     options = run.options
     folder, name = Path(options.save_dir) / "vos_models", options.model.original_name
     write_statistics(folder, name, options.seed, run.folder, run.estimate)
     lines = write_vos_results(folder, name, options.seed, run.estimate, run.shown, options.joint_encoding)
-    print(f"\nthe original's lines: {lines}")
+    print(f"\nresult file in the format of Kowal et al.'s code: {lines}")

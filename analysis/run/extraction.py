@@ -1,4 +1,4 @@
-"""Extraction: pass each view through the network once and write the rows of every stage to the store.
+"""Extraction: pass each view (clip, style, frame order) through the network once; store the activations.
 
 Decoding, the copy to the device, the forward pass and writing overlap in time.
 """
@@ -22,7 +22,7 @@ from static_dynamic.models import VideoNetwork
 from static_dynamic.spacing import evenly_spaced
 
 POLICIES = ("error", "skip")
-# Number of views, evenly spaced over the run, that bf16 and other kernels are checked on.
+# Number of views, evenly spaced over the run, on which bf16 and faster kernels are compared with fp32.
 SAMPLE_VIEWS = 8
 
 
@@ -41,29 +41,25 @@ def extract(
     precision: str = "fp32",
     tune: bool = False,
 ) -> None:
-    """Read the stages of `store` for every view that the store does not hold yet.
+    """Compute the activations of all stages of `store`, for every view that the store does not hold yet.
 
-    Views are read in row order. The batches do not depend on where an earlier process stopped, so a resumed
-    run ends with the same bytes as an uninterrupted one.
+    The batches do not depend on where an earlier process stopped, so a resumed run ends with the same bytes
+    as an uninterrupted run. Raises UserError for a clip that cannot be decoded and for activations that are
+    not finite; activations computed before stay on disk.
 
     Parameters
     ----------
     on_error
-        ``error`` stops at a clip that cannot be decoded; ``skip`` leaves its views out and names them in the
+        ``error`` stops at a clip that cannot be decoded; ``skip`` leaves the clip out and lists it in the
         manifest.
     nan
-        ``error`` stops at activations that are NaN or infinite; ``skip`` leaves their views out.
+        ``error`` stops at activations that are NaN or infinite; ``skip`` leaves such views out.
     clip_timeout
         Seconds after which a worker gives up decoding a clip.
     precision
-        ``fp32``, or ``bf16``, which is used only if a sample of views agrees with fp32: `Reader.try_bf16`.
+        ``fp32`` or ``bf16``. bf16 is used only if it agrees with fp32 on a sample: `Reader.try_bf16`.
     tune
         Measure which kernels are fastest for this network on this device, and use them.
-
-    Raises
-    ------
-    UserError
-        A clip that cannot be decoded, or activations that are not finite. Rows read before stay on disk.
     """
     for option, value, known in (
         ("on_error", on_error, POLICIES),
@@ -98,7 +94,7 @@ def extract(
     )
     bar = tqdm(total=len(store.status), initial=store.finished, desc="extract", unit="view", smoothing=0.1)
     pending: deque[tuple[NDArray, PendingRows]] = deque()
-    lag = 1 if device.type == "cuda" else 0  # rows of one batch are written while a GPU computes the next
+    lag = 1 if device.type == "cuda" else 0  # write one batch to disk while the GPU computes the next batch
 
     def write_pending(remaining: int) -> None:
         while len(pending) > remaining:
@@ -112,19 +108,19 @@ def extract(
             pending.append((numbers, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
-    except torch.OutOfMemoryError as error:  # `reader` splits forward passes, but not the frames of a batch
+    except torch.OutOfMemoryError as error:  # `Reader` splits forward passes, not the frames of a batch
         raise UserError(
             f"the frames of {batch_rows} views do not fit in the memory of {device}: "
             "give a smaller batch_size"
         ) from error
     finally:
         store.commit()
-        batches.close()  # stops the copying thread and the workers now, not at garbage collection
+        batches.close()  # stop the decoding workers now, not at garbage collection
         bar.close()
 
 
 def decoded_only(batches: Iterable[list[Decoded]], store: Store, on_error: str) -> Iterator[list[Decoded]]:
-    """Yield the decoded clips of each batch; record each clip that failed as skipped, or raise UserError."""
+    """Yield the decoded clips of each batch; mark unreadable clips as skipped, or raise UserError."""
     for batch in batches:
         for decoded in batch:
             if decoded.frames is None:
@@ -139,9 +135,9 @@ def decoded_only(batches: Iterable[list[Decoded]], store: Store, on_error: str) 
 
 
 def unfinished_batches(n_views: int, to_do: NDArray, batch_size: int) -> NDArray:
-    """Return the row numbers of all batches that hold a view to do.
+    """Return the row numbers of all views in batches that contain an unfinished view.
 
-    A batch is always read whole, because the last bits of its rows may depend on its size.
+    A batch is always computed whole, because the last bits of activations may depend on the batch size.
     """
     batches = np.unique(to_do // batch_size)
     rows = (batches[:, None] * batch_size + np.arange(batch_size)).ravel()
@@ -151,9 +147,9 @@ def unfinished_batches(n_views: int, to_do: NDArray, batch_size: int) -> NDArray
 def write_finite(
     store: Store, views: pd.DataFrame, numbers: NDArray, activations: dict[str, NDArray], nan: str
 ) -> None:
-    """Write rows to the store; a view with NaN or infinity is skipped (``nan=skip``) or stops the run.
+    """Write activations to the store; a view with NaN or infinity is skipped (``nan=skip``) or stops the run.
 
-    The reason names the first such stage in depth order.
+    The message names the shallowest stage with such a value.
     """
     finite = np.ones(len(numbers), bool)
     for stage, rows in activations.items():
@@ -166,7 +162,7 @@ def write_finite(
             )
             if nan != "skip":
                 raise UserError(
-                    f"{reason}: the checkpoint or the input is broken (nan=skip leaves such views out)"
+                    f"{reason}: check the checkpoint and the input, or give nan=skip to leave such views out"
                 )
             store.skip(numbers[i : i + 1], view["clip"], reason)
     store.write(numbers[finite], {stage: rows[finite] for stage, rows in activations.items()})
@@ -175,22 +171,24 @@ def write_finite(
 def decode_sample(
     net: VideoNetwork, clips: ClipList, views: pd.DataFrame, clip_timeout: float
 ) -> list[Decoded]:
-    """Decode `SAMPLE_VIEWS` views, evenly spaced over the run; those that cannot be decoded are left out."""
+    """Decode `SAMPLE_VIEWS` views, evenly spaced over the run; leave out views that cannot be decoded."""
     rows = evenly_spaced(SAMPLE_VIEWS, len(views), np.trunc)
     rows = unfinished_batches(len(views), rows, clips.rows_per_view)  # all rows of each view
     (batch,) = loader(clips.batches(views, rows, len(rows), net.input_spec), 1, clip_timeout)
     batch = [decoded for decoded in batch if decoded.frames is not None]
     if not batch:
-        raise UserError("none of the views that precision=bf16 and tune=true are checked on can be decoded")
+        raise UserError(
+            "precision=bf16 and tune=true are tested on a sample of views, but its videos are unreadable"
+        )
     return batch
 
 
 def choose_kernels(
     reader: Reader, store: Store, sample_inputs: Callable[[], Inputs], precision: str, tune: bool
 ) -> None:
-    """Choose precision and kernels for `reader`, once per run, and record the choice in the manifest.
+    """Choose bf16 or fp32, memory layout and compilation once per run; record the choice in the manifest.
 
-    A resumed run uses the kernels of the manifest, so that all its rows are computed alike.
+    A resumed run uses the choice in the manifest, so that all activations are computed alike.
     """
     used = store.manifest.get("computed_with")
     inputs = sample_inputs() if used is None or used["precision"] == "bf16" else None

@@ -1,7 +1,7 @@
-"""Forward passes: number of views per pass, precision, and kernels.
+"""Forward passes: number of views per pass, precision (fp32, bf16), memory layout, and compilation.
 
-A faster way is used only after it was checked for this network on this device: bf16 must agree with fp32,
-and other memory layouts and compiled kernels must also be measurably faster.
+A faster way is used only after a test with this network on this device: bf16 must agree with fp32, and
+channels-last layout and compiled modules must also be measurably faster.
 """
 
 import copy
@@ -23,25 +23,25 @@ log = logging.getLogger(__name__)
 Inputs = Tensor | list[Tensor] | dict[str, Tensor]
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
-# Largest `relative_error` of a stage at which bf16 is used. Correlations lose about its square.
+# bf16 is used if no stage has a larger `relative_error`. An error e lowers a correlation by about e^2.
 BF16_TOLERANCE = 0.05
-# The same limit for other kernels in fp32.
+# Largest `relative_error` of a stage at which channels-last layout or compilation is used with fp32.
 FP32_TOLERANCE = 0.01
-# Other kernels are used from this speed-up on.
+# Smallest speed-up at which channels-last layout or compilation is used.
 MIN_SPEEDUP = 1.05
-# Number of timed reads per reader, after one that is not counted.
+# Number of timed reads per reader, after one untimed read as warm-up.
 ROUNDS = 5
 
 
 class Reader:
-    """Reads the stages of a network on a device.
+    """Computes the activations of a network's stages, in as many forward passes as the memory requires.
 
     Parameters
     ----------
     views_per_pass
-        Largest number of views per forward pass; None is no limit. It is halved when memory runs out.
+        Largest number of views per forward pass (None: no limit), halved when memory runs out.
     record
-        Called with keywords that belong into the manifest of the run.
+        Function that writes its keyword arguments into the manifest of the run.
     """
 
     def __init__(
@@ -58,18 +58,15 @@ class Reader:
         self.bf16 = self.channels_last = False
 
     def read(self, inputs: Inputs) -> Rows:
-        """Read every stage, in several forward passes if memory does not hold all views at once.
+        """Return the activations of every stage; use several forward passes if memory is short.
 
-        Raises
-        ------
-        UserError
-            The memory does not hold a single view.
+        Raises UserError if the memory does not hold a single view.
         """
         total, parts, start = count_views(inputs), [], 0
         while start < total:
             size = min(self.views_per_pass or total, total - start)
             part = self.try_read(take_views(inputs, slice(start, start + size)))
-            if part is None:  # the feature maps of the failed pass are freed here
+            if part is None:  # the failed pass has ended, so its feature maps are freed
                 self.halve(size)
             else:
                 parts.append(part)
@@ -77,14 +74,14 @@ class Reader:
         return {stage: torch.cat([part[stage] for part in parts]) for stage in self.stages}
 
     def try_read(self, inputs: Inputs) -> Rows | None:
-        """Read every stage in one forward pass; return None if memory runs out."""
+        """Compute every stage in one forward pass; return None if memory runs out."""
         try:
             return self.read_once(inputs)
         except torch.OutOfMemoryError:
             return None
 
     def read_once(self, inputs: Inputs) -> Rows:
-        """Read every stage in one forward pass."""
+        """Compute the activations of every stage in one forward pass."""
         if self.channels_last:
             inputs = map_tensors(inputs, channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -93,7 +90,9 @@ class Reader:
     def halve(self, size: int) -> None:
         """Halve the number of views per forward pass, after `size` views did not fit into memory."""
         if size == 1:
-            raise UserError(f"one view does not fit in the memory of {self.device}: give a larger device")
+            raise UserError(
+                f"one view does not fit in the memory of {self.device}: use a device with more memory"
+            )
         self.views_per_pass = size // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -105,7 +104,7 @@ class Reader:
         self.record(views_a_pass=self.views_per_pass)
 
     def try_bf16(self, inputs: Inputs) -> bool:
-        """Use bf16 from now on if the rows of a sample agree with fp32; return whether they do."""
+        """Use bf16 from now on if bf16 agrees with fp32 on a sample of views; return whether bf16 is used."""
         self.bf16 = True
         errors = relative_error(self.read(inputs), self.read_fp32(inputs))
         stage = max(errors, key=lambda name: errors[name])
@@ -120,13 +119,13 @@ class Reader:
         return self.bf16
 
     def read_fp32(self, inputs: Inputs) -> Rows:
-        """Read every stage in fp32, even if bf16 is in use."""
+        """Compute the activations of every stage in fp32, even if bf16 is in use."""
         reader = copy.copy(self)
         reader.bf16 = False
         return reader.read(inputs)
 
     def tune(self, inputs: Inputs) -> list[str]:
-        """Measure other kernels on a sample, use those that are faster and agree, and return their names."""
+        """Try the speed-ups `KERNELS` on a sample, use the fast and accurate ones, and return their names."""
         chosen = []
         reference, tolerance = self.read_fp32(inputs), BF16_TOLERANCE if self.bf16 else FP32_TOLERANCE
         for name in KERNELS:
@@ -137,7 +136,7 @@ class Reader:
                 KERNELS[name](trial)
                 error = max(relative_error(trial.read(inputs), reference).values())
                 gain = speedup(trial, self, inputs)
-            except Exception as failure:  # a compiler may raise anything; the run goes on without it
+            except Exception as failure:  # compilers raise any type of error; go on uncompiled
                 log.warning("%s: not usable here (%s)", name, type(failure).__name__)
                 continue
             used = gain >= MIN_SPEEDUP and error <= tolerance
@@ -148,7 +147,7 @@ class Reader:
         return chosen
 
     def use(self, name: str) -> None:
-        """Use the kernels with this name (a key of `KERNELS`)."""
+        """Use channels-last layout or compilation from now on; `name` is a key of `KERNELS`."""
         KERNELS[name](self)
 
 
@@ -160,14 +159,14 @@ def use_channels_last(reader: Reader) -> None:
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Return a (B, C, T, H, W) tensor with channels last in memory; tensors of other shapes unchanged."""
+    """Return a (B, C, T, H, W) tensor with channels last in memory, and any other tensor unchanged."""
     return x.contiguous(memory_format=torch.channels_last_3d) if x.dim() == 5 else x
 
 
 def use_compile(reader: Reader) -> None:
-    """Compile the parts of the network between taps; modules with a tap stay as they are."""
+    """Compile the largest modules of the network that contain no tap (a module whose output is read)."""
     taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
-    # All blocks of one class share one limit. Beyond it, torch silently runs a block without compilation.
+    # torch limits compilations per module class; modules beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
@@ -180,7 +179,7 @@ def use_compile(reader: Reader) -> None:
     visit(reader.net, "")
 
 
-# Kernels that `Reader.tune` tries, in this order, each on top of those that were chosen before it.
+# Speed-ups that `Reader.tune` tries, in this order, each on top of the speed-ups chosen before.
 KERNELS: dict[str, Callable[[Reader], None]] = {
     "channels_last_3d": use_channels_last,
     "compile": use_compile,
@@ -188,18 +187,18 @@ KERNELS: dict[str, Callable[[Reader], None]] = {
 
 
 def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
-    """Return per stage the root mean square error of `rows`, divided by the standard deviation over views."""
+    """Return per stage the RMS error of `rows`, divided by the standard deviation of `reference`."""
     errors = {}
     for stage, truth in reference.items():
         noise = (rows[stage].double() - truth.double()).square().mean().sqrt()
         spread = (truth.double() - truth.double().mean(0)).square().mean().sqrt()
         error = float(noise / spread) if noise else 0.0
-        errors[stage] = float("inf") if np.isnan(error) else error  # NaN would pass no comparison
+        errors[stage] = float("inf") if np.isnan(error) else error  # NaN counts as an error that is too large
     return errors
 
 
 def speedup(one: Reader, other: Reader, inputs: Inputs) -> float:
-    """Return the time of `other` divided by that of `one`: medians of alternating reads after a warm-up."""
+    """Time two readers alternately; return the median time of `other` divided by the median time of `one`."""
     seconds: dict[Reader, list[float]] = {one: [], other: []}
     for _ in range(ROUNDS + 1):
         for reader, measured in seconds.items():
@@ -213,7 +212,7 @@ def speedup(one: Reader, other: Reader, inputs: Inputs) -> float:
 
 
 def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    """Apply `change` to each tensor of a network's input."""
+    """Return a network input with the function `change` applied to each of its tensors."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     if isinstance(inputs, dict):
@@ -222,35 +221,35 @@ def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
 
 
 def take_views(inputs: Inputs, rows: slice) -> Inputs:
-    """Return some of the views of a network's input."""
+    """Return the part of a network input (a batch of views) that the slice `rows` selects."""
     return map_tensors(inputs, lambda x: x[rows])
 
 
 def count_views(inputs: Inputs) -> int:
-    """Return the number of views in a network's input."""
+    """Return the number of views in a network input (the batch size)."""
     if isinstance(inputs, Tensor):
         return len(inputs)
     return len(next(iter(inputs.values() if isinstance(inputs, dict) else inputs)))
 
 
 class PendingRows:
-    """Rows that are being copied to the host while the device goes on computing."""
+    """Activations that are being copied to the CPU while the GPU computes the next batch."""
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        table = torch.cat(list(rows.values()), dim=1)  # (B, units of all stages): one copy, not one per stage
+        table = torch.cat(list(rows.values()), dim=1)  # (views, units of all stages), copied at once
         self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
             self.table.copy_(table, non_blocking=True)
             self.copied = torch.cuda.Event()
-            # the stream of the rows' device, which need not be the current device
+            # The activations may be on another GPU than torch's current device, so name their device.
             self.copied.record(torch.cuda.current_stream(table.device))
         else:
             self.table = table
 
     def arrays(self) -> dict[str, NDArray]:
-        """Wait for the copy and return stage -> (B, units) float32."""
+        """Wait for the copy; return a dict from stage name to activations (views, units), float32."""
         if self.copied is not None:
             self.copied.synchronize()
         ends = np.cumsum(list(self.widths.values()))[:-1]

@@ -15,27 +15,26 @@ from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
 
-# Entries of a model row that are no part of the identity: they do not change activations, or the hash of the
-# weights stands for them.
+# Entries of configs/model/NAME.yaml that do not change activations; weights are identified by their hash.
 NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
-    """Return all options and inputs that decide the activations; runs with equal identities are one run."""
+    """Return the options and inputs that decide activations; runs with equal identities are the same run."""
     return {
         **subject_of(cfg, clips, clips.root, weights),
         "styles": list(clips.styles),
         **sampling_of(cfg),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # only if not the default, so that runs made before these options existed keep their identity
+        # Defaults are left out, so that runs made before these two options existed keep their identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
     }
 
 
 def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | None) -> dict:
-    """Return the entries of an identity for the network, its weights and the data set in folder `root`."""
+    """Return the part of a run's identity that describes network, weights and data set (folder `root`)."""
     model = cast(dict, OmegaConf.to_container(cfg.model, resolve=True))
     return {
         "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
@@ -45,7 +44,7 @@ def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | Non
 
 
 def run_folder(cfg: DictConfig, identity: dict, prefix: str) -> Path:
-    """Return the folder of a run: ``run_dir``, else one below ``save_dir`` named by the identity's hash."""
+    """Return the folder of a run: ``run_dir`` if given, else ``save_dir/MODEL/DATASET/PREFIX-HASH``."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
     digest = json_sha256(identity)[:8]
@@ -62,7 +61,7 @@ def manifest_of(
     pairs: pd.DataFrame,
     batch_size: int,
 ) -> dict:
-    """Return the manifest of a run. It holds no time and no machine, so equal runs write equal bytes."""
+    """Return the content of ``manifest.json``, without time or host name, so equal runs write equal files."""
     original_name = cfg.model.get("original_name")
     return {
         "identity": identity,
@@ -84,9 +83,9 @@ def manifest_of(
         "skipped_views": [],
         "code": code_version(),
         "versions": versions(),
-        # kept for when the run is resumed on another device
+        # A run that is resumed on another device keeps the batch size.
         **({"batch_size": batch_size} if cfg.batch_size == "auto" else {}),
-        # kept for task=merge, which names the original's files by it
+        # task=merge needs this name for the result files of Kowal et al.'s code.
         **({"original_name": original_name} if original_name else {}),
     }
 

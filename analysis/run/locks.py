@@ -18,25 +18,21 @@ from static_dynamic.files import remove_leftovers, write_text
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows has no such module
+except ImportError:  # Windows has no module fcntl
     fcntl = None
 
 log = logging.getLogger(__name__)
 
 LOCK_NAME, ERROR_NAME = ".lock", "error.txt"
-# Seconds before each further attempt to take the lock. Another process may hold it only for a moment: in
-# `is_locked`, or because it was killed and the system has not removed it yet.
+# Seconds before each retry, because `is_locked` or a process being killed may hold the lock for a moment.
 LOCK_WAITS = (0.1, 0.3)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a run folder, and remove half-written files that a killed process left there.
+    """Lock a run folder during a ``with`` block; first remove half-written files of killed processes.
 
-    Raises
-    ------
-    UserError
-        Another process holds the lock.
+    Raises UserError if another process holds the lock.
     """
     path.mkdir(parents=True, exist_ok=True)
     with (path / LOCK_NAME).open("a") as file:
@@ -44,7 +40,7 @@ def locked(path: Path) -> Iterator[None]:
             log.warning("%s cannot be locked on this system: let no other run write there", path)
         elif not _take_lock(file, path, LOCK_WAITS):
             raise UserError(
-                f"{path}: another run writes there: wait until it ends (task=status shows its progress), "
+                f"another run is writing to {path}: wait until it ends (task=status shows its progress), "
                 "or give another save_dir"
             )
         remove_leftovers(path)
@@ -53,28 +49,28 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Hold the lock of a run folder; write a UserError to ``error.txt``, which the next run removes."""
+    """Lock a run folder; write the text of a UserError to ``error.txt``, which a resumed run removes."""
     with locked(path):
         (path / ERROR_NAME).unlink(missing_ok=True)
         try:
             yield
         except UserError as error:
-            with suppress(OSError):  # a full disk cannot hold the message either
+            with suppress(OSError):  # on a full disk the message cannot be written
                 write_text(path / ERROR_NAME, f"{error}\n")
             raise
 
 
 def is_locked(path: Path) -> bool:
-    """Return whether another process writes to a run folder now."""
+    """Return whether another process is writing to a run folder."""
     try:
         with (path / LOCK_NAME).open("r+") as file:
             return fcntl is not None and not _take_lock(file, path)
     except OSError:
-        return False  # there is no lock file, or it belongs to another user
+        return False  # the lock file does not exist, or belongs to another user
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
-    """Take the lock; return False if another process holds it after all waits (seconds)."""
+    """Try to lock, again after each of `waits` (seconds); return False if another process keeps the lock."""
     assert fcntl is not None
     for wait in (*waits, None):
         try:

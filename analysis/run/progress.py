@@ -1,4 +1,4 @@
-"""Run folders: those that a task is given or finds on disk, and their progress."""
+"""Find run folders on disk, and report the progress of each run."""
 
 from pathlib import Path
 
@@ -9,26 +9,26 @@ from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
 from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, STATUS_NAME, has_run, read_manifest
 from static_dynamic.errors import UserError
 
-# Number of characters of an error that the table shows.
+# Number of characters of an error that the table of task=status shows.
 REASON_WIDTH = 100
-# The file that is written last by a profile, and by an evaluation of masks, which reads no views.
+# Last files that task=profile and task=evaluate_vos write: if one of these files exists, the run is done.
 LAST_FILES = (REPORT_NAME, "sequences.csv")
 
 
 def finished_runs(cfg: DictConfig, task: str) -> list[Path]:
-    """Return the folders ``cfg.runs``; raise UserError if there are none."""
+    """Return the run folders that the option ``runs`` lists; raise UserError if the list is empty."""
     if not cfg.runs:
         raise UserError(f"task={task} needs the folder of a finished run: give runs=[FOLDER]")
     return [Path(folder) for folder in cfg.runs]
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return the run folders below a folder, sorted; a run that has just begun holds nothing but its lock."""
+    """Return all run folders below a folder, sorted; a run that has just begun holds only a lock file."""
     return sorted({path.parent for name in (LOCK_NAME, STATUS_NAME) for path in folder.rglob(name)})
 
 
 def progress_of(folder: Path) -> dict:
-    """Return the state of a run, its numbers of views (total, done, skipped, left), and why it stopped."""
+    """Return a run's state (running, failed, done, ...), numbers of views, and the error that stopped it."""
     status = np.zeros(0, np.uint8)
     shard = None
     if has_run(folder) and (folder / STATUS_NAME).exists():

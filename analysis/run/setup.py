@@ -1,4 +1,4 @@
-"""Set-up of a run from its options: network, clips, options of views and pairs, batch size."""
+"""Set-up of a run from its options: network, list of clips, sampling of views, batch size."""
 
 import logging
 import time
@@ -18,16 +18,16 @@ from static_dynamic.models.checkpoints import weights_file
 
 log = logging.getLogger(__name__)
 
-# batch_size=auto: views per batch by type of device. `Reader` splits a batch that does not fit into memory.
+# Views per batch for batch_size=auto, by type of device. `Reader` splits a batch that does not fit in memory.
 AUTO_BATCH = {"cpu": 2, "cuda": 64}
-# Value of checkpoint= that loads no weights, as in the original program.
+# The option checkpoint=imgnet loads no weights, as in Kowal et al.'s code.
 NO_CHECKPOINT = "imgnet"
 
 
 def require_fit(cfg: DictConfig) -> None:
-    """Raise UserError if network and data set do not fit; called before either is loaded."""
+    """Raise UserError if the data set lacks the kind of input (images, flow) that the network takes."""
     if cfg.precision == "fp16":
-        raise UserError("precision=fp16 is for task=stylize: give fp32 or bf16")
+        raise UserError("precision=fp16 works only with task=stylize: give precision=fp32 or bf16")
     shape = cfg.model.get("input") or {}
     flow = FLOW in (shape.get("pathways") or {})
     if flow and cfg.dataset.layout != "davis":
@@ -37,13 +37,13 @@ def require_fit(cfg: DictConfig) -> None:
         )
     if flow and shape["size"] != shape["crop"]:
         raise UserError(
-            f"model.input.size={shape['size']}, model.input.crop={shape['crop']}: frames of "
-            f"dataset={cfg.dataset.name} are resized to one size: give crop_size=[480,854]"
+            f"model.input.size={shape['size']} differs from model.input.crop={shape['crop']}, but frames of "
+            f"dataset={cfg.dataset.name} are never cropped: set both with crop_size=[480,854]"
         )
 
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
-    """Build the network of a configuration; return it and the file of its weights (None: random weights)."""
+    """Build the network that the options name; return the network and its weights file (None: random)."""
     if cfg.checkpoint == NO_CHECKPOINT:
         log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
@@ -53,8 +53,8 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
         checkpoint = cfg.checkpoint or cfg.model.checkpoint
         if checkpoint is None or (checkpoint != "pretrained" and not Path(checkpoint).exists()):
             raise UserError(
-                f"model {cfg.model.name!r}: no weights at checkpoint={checkpoint}: give checkpoint=FILE, or "
-                "model.init=random to look at the untrained network"
+                f"no weights for model {cfg.model.name!r} at checkpoint={checkpoint}: give checkpoint=FILE, "
+                "or model.init=random to analyse the untrained network"
             )
     classes = cfg.dataset.get("num_classes")
     if classes and checkpoint != "pretrained":  # pretrained weights come with their own classifier
@@ -67,7 +67,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
 
 
 def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
-    """List the clips of ``cfg.dataset``; for a network that takes optical flow, frames with their flow."""
+    """List the clips of the data set; for a network that takes optical flow, a clip is a frame with flow."""
     if net.flow_directions:
         return find_frames(cfg, net, styles, cfg.n_examples)
     return list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
@@ -76,7 +76,7 @@ def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> C
 def find_frames(
     cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...], limit: int | None = None
 ) -> DavisClips:
-    """List the frames of ``cfg.dataset`` that have the optical flow that `net` takes."""
+    """List the frames of the data set that have flow images in one or both directions, as `net` requires."""
     return list_davis(
         cfg.dataset,
         styles,
@@ -88,7 +88,7 @@ def find_frames(
 
 
 def sampling_of(cfg: DictConfig) -> dict:
-    """Return the options of `make_views`, which decide how views and pairs are drawn."""
+    """Return the options of `make_views` that decide how views and pairs of views are sampled."""
     rules = cfg.dataset.get("window") or {}
     repeats = {"repeats": cfg.dataset.nreps} if "nreps" in cfg.dataset else {}
     return {
@@ -100,7 +100,7 @@ def sampling_of(cfg: DictConfig) -> dict:
 
 
 def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store) -> None:
-    """Read the views that the store does not hold; write the time taken to ``timing.json``, for task=plan."""
+    """Compute the activations that the store lacks; write the time to ``timing.json``, for task=plan."""
     to_do = len(store.to_do())
     if not to_do:
         log.info("all %d views are on disk: %s", len(views), store.path)
@@ -123,9 +123,9 @@ def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store
 
 
 def batch_size_of(cfg: DictConfig, folder: Path) -> int:
-    """Return the number of views per batch; ``auto`` keeps the number that a resumed run began with.
+    """Return the number of views per batch; with ``auto``, a resumed run keeps the number it began with.
 
-    Otherwise a run that resumes on another device would compute its remaining rows in other batches.
+    Otherwise a run that resumes on another device would use other batches, and the last digits could differ.
     """
     if cfg.batch_size != "auto":
         return cfg.batch_size

@@ -1,8 +1,8 @@
-"""Shards: the views of one run, divided between processes on several machines or GPUs, and their merge.
+"""Shards: divide the views of a run between processes on several GPUs or machines, and merge the results.
 
-A shard is a range of whole batches, so that rows do not depend on the number of shards. It has its own run
-folder beside that of the run: ``seed001-HASH.0-of-4``. Under ``torchrun`` each process reads one shard, and
-the first process merges them.
+A shard is a range of whole batches, so activations do not depend on the number of shards. Each shard has its
+own folder next to the run folder: ``seed001-HASH.0-of-4``. Under ``torchrun`` each process computes one
+shard, and the first process merges the shards.
 """
 
 import os
@@ -26,13 +26,13 @@ from static_dynamic.device import launched
 from static_dynamic.errors import UserError
 
 FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
-# torchrun's barrier must not time out while another process still reads its shard.
+# torchrun's barrier must not time out while another process still computes its shard.
 BARRIER_TIMEOUT = timedelta(days=365)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Shard number ``index`` (from 0) of ``of``; ``torchrun``: it is read by a process of a torchrun job."""
+    """Shard number ``index`` (from 0) of ``of`` shards; ``torchrun``: torchrun started this process."""
 
     index: int
     of: int
@@ -40,7 +40,7 @@ class Shard:
     torchrun: bool = False
 
     def folder(self, run: Path) -> Path:
-        """Return the folder of this shard, beside that of the run."""
+        """Return the folder of this shard, next to the run folder `run`."""
         return run.with_name(f"{run.name}.{self.index}-of-{self.of}")
 
     def all_folders(self, run: Path) -> list[Path]:
@@ -48,7 +48,7 @@ class Shard:
         return [replace(self, index=k).folder(run) for k in range(self.of)]
 
     def manifest(self, manifest: dict) -> dict:
-        """Return the manifest of the run with the rows of this shard added to its identity."""
+        """Return the run's manifest, with the range of views of this shard added to the identity."""
         n_views = manifest["counts"]["views"]
         batches = -(-n_views // self.batch_size)
         first, end = (
@@ -65,19 +65,21 @@ class Shard:
 
 
 def shard_of(cfg: DictConfig, batch_size: int) -> Shard | None:
-    """Return the shard that this process reads; None if it reads the whole run."""
+    """Return the shard that this process computes; None if the process computes the whole run."""
     if launched():
         if cfg.shards != 1:
-            raise UserError(f"shards={cfg.shards}: under torchrun each process reads one shard: omit shards")
+            raise UserError(f"omit shards={cfg.shards}: under torchrun each process computes one shard")
         rank, processes = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE"))
         return Shard(rank, processes, batch_size, torchrun=True) if processes > 1 else None
     if not 0 <= cfg.shard < cfg.shards:
-        raise UserError(f"shard={cfg.shard}: shards={cfg.shards} are numbered from 0 to {cfg.shards - 1}")
+        raise UserError(
+            f"shard={cfg.shard} does not exist: shards={cfg.shards} are numbered 0 to {cfg.shards - 1}"
+        )
     return Shard(cfg.shard, cfg.shards, batch_size) if cfg.shards > 1 else None
 
 
 def is_complete(run: Path) -> bool:
-    """Return whether a folder holds a run without views to do."""
+    """Return whether a folder holds a run in which every view is computed or skipped."""
     return has_run(run) and not len(Store.open(run).to_do())
 
 
@@ -89,18 +91,15 @@ def wait_for_all() -> None:
 
 
 def group_shards(folders: Sequence[Path], run_dir: str | None) -> dict[Path, list[Path]]:
-    """Return the folder of each run -> the folders of its shards in order of their index.
+    """Return a dict from each run folder to the folders of its shards, sorted by shard number.
 
-    Raises
-    ------
-    UserError
-        A folder whose name is not that of a shard.
+    Raises UserError for a folder that is not named like a shard.
     """
     groups = defaultdict(list)
     for folder in sorted(folders):
         name = FOLDER_NAME.fullmatch(folder.name)
         if name is None:
-            raise UserError(f"{folder} is no shard: their names end in .K-of-N")
+            raise UserError(f"{folder} is not the folder of a shard: names of shard folders end in .K-of-N")
         groups[Path(run_dir) if run_dir else folder.with_name(name["run"])].append(
             (int(name["index"]), folder)
         )
@@ -114,14 +113,10 @@ def find_shards(folder: Path) -> list[Path]:
 
 
 def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) -> None:
-    """Merge shards into the run folder `run`, which then holds the same bytes as an undivided run.
+    """Merge shards into the run folder `run`, whose files then equal those of a run without shards.
 
-    With `remove`, the folders of the shards are removed once the run is on disk.
-
-    Raises
-    ------
-    UserError
-        A shard is missing, has views to do, or belongs to another run.
+    With `remove`, the folders of the shards are removed once the run is on disk. Raises UserError if a shard
+    is missing, is not finished, or belongs to another run.
     """
     shards = [Store.open(folder) for folder in folders]
     require_all(run, shards)
@@ -131,7 +126,7 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
         if changed:
             raise UserError(
                 f"{shards[0].path} and {shard.path} are not of one run ({'; '.join(changed)}): "
-                "read one of them again"
+                "compute one of these shards again, with the options of the other"
             )
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
@@ -147,31 +142,31 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
 
 
 def require_all(run: Path, shards: Sequence[Store]) -> None:
-    """Raise UserError unless `shards` are all shards of a run, each without views to do."""
+    """Raise UserError if a shard of the run is missing, or has views that are not computed yet."""
     for shard in shards:
         if not shard.shard:
-            raise UserError(f"{shard.path} is no shard: task=merge merges shards (shards=N shard=K)")
+            raise UserError(f"{shard.path} is not a shard: task=merge needs runs with shards=N shard=K")
         if len(shard.to_do()):
             raise UserError(
-                f"{shard.path}: {len(shard.to_do())} of {len(shard.status)} views are still to be read: "
-                "run the command of that shard again"
+                f"{len(shard.to_do())} of {len(shard.status)} views of {shard.path} are not computed yet: "
+                "run the command of this shard again"
             )
     parts = [shard.manifest["identity"]["shard"] for shard in shards]
     of = parts[0]["of"]
     missing = sorted(set(range(of)) - {part["index"] for part in parts})
     if missing or len(shards) != of:
         raise UserError(
-            f"{run}: {len(shards)} of {of} shards are here"
-            + (f", shard={missing[0]} is missing: run it (shards={of} shard={missing[0]})" if missing else "")
+            f"cannot merge {run}: found {len(shards)} of {of} shards"
+            + (f"; run the command with shards={of} shard={missing[0]}" if missing else "")
         )
 
 
 def identity_of_run(manifest: dict) -> dict:
-    """Return the identity of the run that a shard belongs to, without the entry of the shard."""
+    """Return the identity of the run that a shard belongs to (a shard's identity without ``shard``)."""
     return {key: value for key, value in manifest["identity"].items() if key != "shard"}
 
 
 def comparable(manifest: dict) -> dict:
-    """Return the entries of a shard's manifest that are equal in all shards of a run."""
+    """Return the entries of a shard's manifest that must be equal in all shards of a run."""
     computed = {key: manifest.get(key) for key in ("stages", "computed_with", "batch_size")}
     return identity_of_run(manifest) | computed

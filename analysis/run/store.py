@@ -1,7 +1,7 @@
-"""Activations on disk: one memory-mapped ``.npy`` file per stage with one row per view, and their source.
+"""Activations on disk: one memory-mapped ``.npy`` file per stage, with one row per view (network input).
 
     RUN/manifest.json       options that decide the activations (``identity``), stages, versions, counts,
-                            skipped inputs; created last, so a folder without it holds no run
+                            skipped inputs; created last, so a folder without manifest holds no run
     RUN/views.parquet       row number, clip, style, order and frame numbers of each view
     RUN/pairs.parquet       row numbers a, b of each pair, its factor, clip and cluster
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
@@ -37,13 +37,13 @@ COMMIT_SECONDS = 5.0
 
 
 class Store:
-    """One run folder, see the module's docstring. Row numbers are those of the whole run, also in a shard."""
+    """Reads and writes the activations of one run. A shard's rows are numbered as in the whole run."""
 
     def __init__(self, path: Path, mode: Literal["r", "r+"]):
         self.path = path
         self.manifest = read_manifest(path)
         if "stages" not in self.manifest:
-            raise UserError(f"{path} holds no activations: give the folder of a run of task=profile")
+            raise UserError(f"{path} holds no activations: give the folder of a task=profile run")
         self.stages: dict[str, dict] = self.manifest["stages"]
         self.shard: dict | None = self.manifest["identity"].get("shard")
         self.first: int = self.shard["first"] if self.shard else 0
@@ -53,37 +53,28 @@ class Store:
             self._rows = {stage: np.load(_file(path, stage), mmap_mode=mode) for stage in self.stages}
         except (OSError, ValueError) as error:
             raise UserError(
-                f"{path}: activations are damaged ({error}): remove the folder and run again"
+                f"the activations in {path} are damaged ({error}): remove this folder and run again"
             ) from error
         for stage, about in self.stages.items():
             if self._rows[stage].shape != (len(self.status), about["units"]):
                 raise UserError(
-                    f"{path}: the shape of the activations of {stage} differs from the manifest: "
-                    "remove the folder and run again"
+                    f"in {path}, the activations of {stage} have another shape than manifest.json says: "
+                    "remove this folder and run again"
                 )
-        self._finished = self.status != TO_DO  # includes rows that are written but not committed
+        self._finished = self.status != TO_DO  # includes views whose activations are not flushed yet
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """Open a run folder for reading.
-
-        Raises
-        ------
-        UserError
-            The folder holds no run, or a damaged one.
-        """
+        """Open a run folder for reading; raise UserError if it holds no run, or a damaged run."""
         return cls(Path(path), "r")
 
     @classmethod
     def create_or_resume(cls, path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> Store:
-        """Open a run folder for writing, and create it first if it holds no run. The caller holds its lock.
+        """Open a run for writing; create it if the folder holds no run. The caller must lock the folder.
 
-        Raises
-        ------
-        UserError
-            The folder holds a run with other options, or the activations do not fit on the disk.
+        Raises UserError if the folder holds a run with other options, or if the disk is too small.
         """
         if has_run(path):
             require_same_run(path, manifest["identity"])
@@ -104,22 +95,22 @@ class Store:
         return store
 
     def activations(self, stage: str) -> NDArray:
-        """Return the rows of one stage, (views, units) float32, memory-mapped."""
+        """Return the memory-mapped activations of one stage, (views, units) float32."""
         if stage not in self._rows:
             raise UserError(f"{self.path} has no stage {stage!r} (stages: {', '.join(self.stages)})")
         return self._rows[stage]
 
     @property
     def finished(self) -> int:
-        """Number of views that were read or skipped."""
+        """Number of views that are computed or skipped."""
         return int(self._finished.sum())
 
     def to_do(self) -> NDArray:
-        """Return the row numbers of the views that are still to be read."""
+        """Return the row numbers of the views whose activations are still to be computed."""
         return np.flatnonzero(~self._finished) + self.first
 
     def write(self, rows: NDArray, activations: dict[str, NDArray]) -> None:
-        """Write the activations of the views at `rows`; they are flushed within seconds, or at `commit`.
+        """Write the activations of the views with row numbers `rows`; every few seconds, flush them to disk.
 
         Views that were skipped before stay skipped, even if their files can be read now.
         """
@@ -134,10 +125,10 @@ class Store:
             self.commit()
 
     def skip(self, rows: NDArray, clip: str, reason: str) -> None:
-        """Mark views as skipped, and add them with the reason to the manifest, in row order."""
+        """Mark the views of a clip as skipped, and list them in the manifest with the reason."""
         own = rows - self.first
         if (self.status[own] == SKIPPED).all():
-            return  # skipped before this run was resumed
+            return  # the clip was skipped before this run was resumed
         entry = {"clip": clip, "views": rows.tolist(), "reason": reason}
         others = [e for e in self.manifest["skipped_views"] if e["views"] != entry["views"]]
         self.update_manifest(skipped_views=sorted([*others, entry], key=lambda e: e["views"]))
@@ -146,7 +137,7 @@ class Store:
         self.status.flush()
 
     def copy_shard(self, shard: Store) -> None:
-        """Copy the rows of a finished shard."""
+        """Copy the activations and the status of a finished shard into this run."""
         own = slice(shard.first, shard.first + len(shard.status))
         for stage, rows in self._rows.items():
             rows[own] = shard.activations(stage)
@@ -161,7 +152,7 @@ class Store:
         write_text(self.path / MANIFEST_NAME, to_json(self.manifest))
 
     def commit(self) -> None:
-        """Flush the rows, and after them their status."""
+        """Flush activations to disk, then mark their views as done, so a crash loses no finished view."""
         if self._uncommitted:
             for rows in self._rows.values():
                 rows.flush()
@@ -170,12 +161,12 @@ class Store:
         self._uncommitted, self._committed = [], time.monotonic()
 
     def require_finished(self) -> None:
-        """Raise UserError if views are still to be read, or if the folder holds a shard."""
+        """Raise UserError if the activations of a view are missing, or if the folder holds only a shard."""
         left = len(self.to_do())
         if left:
             raise UserError(
-                f"{self.path}: {left} of {len(self.status)} views are still to be read: "
-                "run the same command again"
+                f"{left} of {len(self.status)} views in {self.path} are not computed yet: "
+                "run the command of this run again"
             )
         if self.shard:
             raise UserError(
@@ -184,7 +175,7 @@ class Store:
             )
 
     def finished_pairs(self) -> pd.DataFrame:
-        """Return the pairs whose members were both read."""
+        """Return the pairs of views for which both members have activations."""
         done = self.status == DONE
         both = done[self.pairs["a"].to_numpy()] & done[self.pairs["b"].to_numpy()]
         return self.pairs[both].reset_index(drop=True)
@@ -195,13 +186,13 @@ def _file(path: Path, stage: str) -> Path:
 
 
 def create_zeros(file: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    """Create a ``.npy`` file of zeros that can be memory-mapped; an existing file is overwritten."""
+    """Create a ``.npy`` file of zeros that can be memory-mapped; overwrite an existing file."""
     with name_in_disk_full_error(file):
         open_memmap(file, "w+", dtype, shape).flush()
 
 
 def reserve_space(files: list[Path]) -> None:
-    """Allocate the disk space of files: on a full disk, a write to a memory-mapped file kills the process."""
+    """Allocate disk space now, because writing a memory-mapped file on a full disk kills the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     for file in files:
@@ -211,7 +202,7 @@ def reserve_space(files: list[Path]) -> None:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in (*DISK_FULL, errno.EFBIG):
-                    return  # this file system cannot allocate space in advance
+                    return  # the file system cannot allocate space in advance; go on without
                 raise UserError(
                     f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some space and "
                     "give the same command again, or give another save_dir"
@@ -219,49 +210,43 @@ def reserve_space(files: list[Path]) -> None:
 
 
 def has_run(path: Path) -> bool:
-    """Return whether a folder holds a run: the manifest is the last file that is created."""
+    """Return whether a folder holds a run; ``manifest.json`` is the last file created in a new run folder."""
     return (path / MANIFEST_NAME).exists()
 
 
 def read_manifest(path: Path) -> dict:
-    """Read the manifest of a run folder.
-
-    Raises
-    ------
-    UserError
-        The folder holds no run, or its manifest is damaged.
-    """
+    """Read ``manifest.json`` of a run folder; raise UserError if it is missing or damaged."""
     file = path / MANIFEST_NAME
     if not has_run(path):
         raise UserError(f"{path} is not a run folder (it has no {MANIFEST_NAME})")
     try:
         manifest = json.loads(file.read_text())
     except json.JSONDecodeError as error:
-        raise UserError(f"{file} is damaged ({error}): remove the folder and run again") from error
+        raise UserError(f"{file} is damaged ({error}): remove the run folder and run again") from error
     if not isinstance(manifest, dict) or "identity" not in manifest:
         raise UserError(f"{path} is not a run folder (its {MANIFEST_NAME} was written by another program)")
     return manifest
 
 
 def require_same_run(path: Path, identity: dict) -> None:
-    """Raise UserError if a folder holds a run with another identity."""
+    """Raise UserError if a folder holds a run with other options or inputs than `identity`."""
     if not has_run(path):
         return
     changed = differences(read_manifest(path)["identity"], identity)
     if changed:
         raise UserError(
             f"{path} holds a run with other options ({'; '.join(changed)}): "
-            "give another save_dir or remove that folder"
+            "give another save_dir, or remove this folder"
         )
 
 
 def to_json(content: dict) -> str:
-    """Return the text of a manifest; equal content gives equal bytes."""
+    """Return a dict as the text of a json file; equal dicts give equal texts."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Return the entries that differ between two nested dicts, as texts like ``seed: 1 there, 2 now``."""
+    """Return the entries in which two nested dicts differ, as texts like ``seed: 1 there, 2 now``."""
     found = []
     for key in dict.fromkeys([*old, *new]):
         a, b = old.get(key), new.get(key)

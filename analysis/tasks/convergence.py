@@ -1,4 +1,4 @@
-"""Task ``convergence``: estimate the scores of finished runs from growing numbers of their videos."""
+"""Task ``convergence``: estimate the scores of finished runs from growing numbers of videos."""
 
 from omegaconf import DictConfig
 

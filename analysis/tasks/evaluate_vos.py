@@ -1,4 +1,4 @@
-"""Task ``evaluate_vos``: measure how well a network segments DAVIS."""
+"""Task ``evaluate_vos``: measure how well a network segments the videos of DAVIS 2016."""
 
 import logging
 from pathlib import Path
@@ -22,15 +22,15 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
-    """Segment the frames of ``cfg.dataset`` with ``cfg.model``, measure J and F; return the run folder."""
+    """Segment DAVIS, measure region similarity J and boundary accuracy F; return the run folder."""
     if cfg.dataset.get("layout") != "davis" or cfg.dataset.cinematograms:
-        raise UserError(
-            f"dataset={cfg.dataset.name} has no masks: task=evaluate_vos needs --dataset StylizedDAVIS"
-        )
+        raise UserError(f"dataset={cfg.dataset.name} has no masks of objects: give dataset=StylizedDAVIS")
     require_fit(cfg)
     net, weights = build_network(cfg)
     if not net.flow_directions:
-        raise UserError(f"model={cfg.model.name} does not segment: give fusionseg, matnet, rtnet or rtnet34")
+        raise UserError(
+            f"model={cfg.model.name} does not segment: give model=fusionseg, matnet, rtnet or rtnet34"
+        )
     frames = find_frames(cfg, net, (0,))
     identity = evaluation_identity(cfg, frames, weights)
     folder = run_folder(cfg, identity, "segmentation")
@@ -54,7 +54,7 @@ def run(cfg: DictConfig) -> Path:
 
     done = [sequence for sequence in frames.names if sequence not in skipped]
     if not done:
-        raise UserError(f"no sequence could be measured; the first error: {next(iter(skipped.values()))}")
+        raise UserError(f"no sequence could be segmented; the first error: {next(iter(skipped.values()))}")
     table = sequence_table(folder, done)
     write_table(folder / "sequences.csv", table)
     untrained = " (untrained)" if cfg.model.init == "random" else ""

@@ -1,4 +1,4 @@
-"""Task ``information``: estimate information measures (bits, CKA, subspaces) of finished runs."""
+"""Task ``information``: estimate mutual information (bits) and CKA between the members of pairs."""
 
 from typing import cast
 
@@ -11,12 +11,12 @@ from static_dynamic.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
-    """Write the tables into the folder of each of ``cfg.runs``, and print them."""
+    """Write tables of mutual information and CKA into each folder of ``cfg.runs``, and print them."""
     folders = finished_runs(cfg, "information")
     units = OmegaConf.to_container(cfg.task.units) if cfg.task.units else None
     if not isinstance(units, dict | None):
         raise UserError(
-            f"task.units={units}: give the units of each stage, e.g. task.units={{stage3: [17, 40]}}"
+            f"task.units={units} does not list units per stage: give e.g. task.units={{stage3: [17, 40]}}"
         )
     for folder in folders:
         estimate = estimate_information(

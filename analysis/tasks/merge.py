@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Merge the shards ``cfg.runs``, or all shards below ``cfg.save_dir``.
+    """Merge the shard folders ``cfg.runs``, or all shards below ``cfg.save_dir`` if ``runs`` is empty.
 
     A run that cannot be merged does not stop the merge of the other runs.
     """
@@ -25,13 +25,13 @@ def run(cfg: DictConfig) -> None:
         [Path(folder) for folder in cfg.runs] or find_shards(Path(cfg.save_dir)), cfg.run_dir
     )
     if not groups:
-        raise UserError(f"no shards below {cfg.save_dir}: give save_dir=... or runs=[FOLDER,FOLDER,...]")
+        raise UserError(f"no shards below {cfg.save_dir}: give save_dir=FOLDER or runs=[SHARD,SHARD,...]")
     errors = []
     for folder, shards in groups.items():
         try:
             merge_shards(folder, shards)
             options = _options_of_run(cfg, folder)
-            # without weights: the network only names the stages that are shown together
+            # No weights are loaded: the network only says which stages a figure shows together.
             net = build_from_row(options.model, checkpoint=None)
             with locked(folder):
                 conclude(options, folder, net)
@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _options_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Return the options of this task, with those in the manifest of a run in their place."""
+    """Return the options of this task, overwritten by the options in the manifest of a run."""
     manifest = read_manifest(folder)
     identity = manifest["identity"]
     options = cast(dict, OmegaConf.to_container(cfg, resolve=False))

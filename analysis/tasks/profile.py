@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
-    """Profile ``cfg.model`` on ``cfg.dataset``; return the run folder."""
+    """Compute and analyse the activations of ``cfg.model`` on ``cfg.dataset``; return the run folder."""
     require_fit(cfg)
     net, weights = build_network(cfg)
-    net.stage_name(cfg.stg, cfg)  # raises UserError for an unknown stage, before anything is read
+    net.stage_name(cfg.stg, cfg)  # raises UserError for an unknown stage before videos are read
     styles = parse_styles(cfg.styles)
     listed = (*styles, 0) if cfg.use_normal_app and 0 not in styles else styles
     clips = find_clips(cfg, net, listed)
@@ -50,13 +50,13 @@ def run(cfg: DictConfig) -> Path:
             store = Store.create_or_resume(own, shard.manifest(manifest), views, pairs)
             read_views(cfg, net, clips, views, store)
         if not shard.torchrun:
-            log.info("%s is read; once all shards are read, run task=merge", own)
+            log.info("shard %s is finished; once all shards are finished, run task=merge", own)
             return own
         wait_for_all()
         if shard.index == 0:
             merge_shards(folder, shard.all_folders(folder), remove=True)
     if shard and shard.index:
-        return folder  # the process with shard 0 writes the tables
+        return folder  # the process of shard 0 writes tables and figures
 
     with writing(folder):
         store = Store.create_or_resume(folder, manifest, views, pairs)

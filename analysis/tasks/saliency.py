@@ -1,6 +1,7 @@
-"""Task ``saliency``: the kernels that predictions depend on (Class Feature Pyramids).
+"""Task ``saliency``: find the kernels that class predictions depend on (Class Feature Pyramids).
 
-The results are graphs, saliency tubes and an HTML page; with a profile also the classes of these kernels.
+The results are graphs, saliency tubes and an HTML page. With ``task.profile`` the results also say which
+kernels are static, dynamic, joint or residual.
 """
 
 from pathlib import Path
@@ -11,5 +12,5 @@ from static_dynamic.analysis.explain.explain_clips import explain_clips
 
 
 def run(cfg: DictConfig) -> Path:
-    """Explain predictions for ``task.input`` or the clips of ``cfg.dataset``; return the output folder."""
+    """Explain predictions for the videos ``task.input``, or for the data set; return the output folder."""
     return explain_clips(cfg)

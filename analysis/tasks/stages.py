@@ -1,4 +1,4 @@
-"""Task ``stages``: print every module of a network that could be read as a stage, with its full name."""
+"""Task ``stages``: print every module of a network whose output can be analysed, with its full name."""
 
 from omegaconf import DictConfig
 
@@ -7,7 +7,7 @@ from static_dynamic.models import build_from_row
 
 
 def run(cfg: DictConfig) -> None:
-    """Print the modules of ``cfg.model`` in order of execution; needs neither weights nor data."""
+    """Print the modules of ``cfg.model`` in order of execution; weights and data are not loaded."""
     net = build_from_row(cfg.model, seed=cfg.seed)
     size = " x ".join(map(str, (net.input_spec.frames, *net.input_spec.shape)))
     rows = candidate_rows(net, cfg.model.get("layout"), cfg.model.get("leading_tokens"))

@@ -1,4 +1,4 @@
-"""Task ``status``: print how far the runs below a folder are."""
+"""Task ``status``: print the progress of all runs below a folder."""
 
 from collections import Counter
 from pathlib import Path
@@ -15,7 +15,7 @@ def run(cfg: DictConfig) -> None:
     root = Path(cfg.save_dir)
     rows = [{"run": str(folder.relative_to(root)), **progress_of(folder)} for folder in find_runs(root)]
     if not rows:
-        raise UserError(f"no run below {root}: give save_dir=DIR")
+        raise UserError(f"no run below {root}: give save_dir=FOLDER_OF_RUNS")
     print(align(rows))
     states = Counter(row["state"] for row in rows)
     total, left = (sum(row[key] for row in rows) for key in ("views", "left"))

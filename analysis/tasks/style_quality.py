@@ -1,4 +1,4 @@
-"""Task ``style_quality``: judge the styles of a data set."""
+"""Task ``style_quality``: measure whether the styles of a data set keep motion and change appearance."""
 
 import logging
 from pathlib import Path
@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
-    """Measure the styles; print the tables; write csv files, contact sheet, manifest; return their folder."""
+    """Measure the quality of each style; write and print tables, draw a contact sheet; return the folder."""
     listing = list_with_originals(cfg)
     quality = assess(listing, cfg.task, cfg.num_workers, cfg.on_error)
     folder = report_folder(cfg, listing)

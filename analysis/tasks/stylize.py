@@ -1,4 +1,4 @@
-"""Task ``stylize``: stylize videos."""
+"""Task ``stylize``: render videos in one or more styles."""
 
 import logging
 import sys
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> None:
     """Stylize the videos of ``task.input``, or else the unstylized videos of the data set.
 
-    The style is that of ``checkpoint``, or else the styles of the table ``style`` that ``styles`` selects.
+    The option ``checkpoint`` gives the style; without it, ``styles`` selects from the file ``style``.
     """
     task = cfg.task
     pattern, first, videos = DEFAULT_NAMING, 1, None
@@ -59,11 +59,11 @@ def run(cfg: DictConfig) -> None:
 
 
 def _unstylized(cfg: DictConfig) -> ClipList:
-    """List the unstylized clips of the data set; log the clips that are left out."""
+    """List the unstylized clips of the data set; log which clips cannot be used."""
     if not cfg.dataset.root:
         raise UserError(
-            "task=stylize needs task.input=VIDEOS and task.outdir=ROOT, or dataset=NAME and "
-            "stylized_data_dir=ROOT with its videos in ROOT/style_0 (or in normal_data_root=VIDEOS)"
+            "task=stylize needs videos: give task.input=VIDEOS task.outdir=ROOT, or dataset=NAME "
+            "stylized_data_dir=ROOT where ROOT/style_0 (or normal_data_root=VIDEOS) holds the videos"
         )
     clips = list_clips(cfg.dataset, (0,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     for line in clips.left_out():

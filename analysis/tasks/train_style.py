@@ -1,4 +1,4 @@
-"""Task ``train_style``: train a style on a few key frames."""
+"""Task ``train_style``: train a stylization network on a few key frames."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from static_dynamic.stylize.training_config import read_training_config
 
 
 def run(cfg: DictConfig) -> None:
-    """Train the style of ``task.data_root``; print the path of the generator."""
+    """Train a style on the key frames in ``task.data_root``; print the path of the trained network."""
     task = cfg.task
     if not task.data_root:
         raise UserError("task=train_style needs a folder of key frames: give task.data_root=DIR")

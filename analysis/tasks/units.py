@@ -1,4 +1,4 @@
-"""Task ``units``: show single units: classes by threshold, histograms, and the clips that drive them most."""
+"""Task ``units``: unit classes by score threshold, histograms of scores, clips that excite a unit most."""
 
 import numpy as np
 from omegaconf import DictConfig
@@ -15,7 +15,7 @@ from static_dynamic.models.stage_names import find_stage
 
 
 def run(cfg: DictConfig) -> None:
-    """Write the tables, the figures and the contact sheet into the folder of each of ``cfg.runs``."""
+    """Write tables, figures and contact sheet of single units into each folder of ``cfg.runs``."""
     task = cfg.task
     for folder in tqdm(finished_runs(cfg, "units"), desc="units", unit="run", delay=5):
         units = read_units(folder)

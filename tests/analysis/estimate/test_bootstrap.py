@@ -143,7 +143,7 @@ def test_intervals_cover_the_truth(tmp_path, clips):
 
 def test_what_cannot_be_estimated_is_refused(tmp_path):
     rows, pairs = sample()
-    with pytest.raises(UserError, match="still to be read"):
+    with pytest.raises(UserError, match="views in .* are not computed yet"):
         estimate_run(write_run(tmp_path / "a", rows, pairs, done=False))
     with pytest.raises(UserError, match="no static pair"):
         estimate_run(write_run(tmp_path / "b", rows, pairs[pairs["factor"] == 0]))
