@@ -2,9 +2,9 @@
 kernels of each layer that a class prediction for one clip depends on.
 
 Class step: the classifier's weights are scaled to [0, 1] over all classes and features. The features whose
-weight for the class is at least theta are the kernels of level 1. Each back-step (`pyramid_rules`) finds the
-children of these kernels in the layer before, which form the next level. The saliency tube of a kernel is the
-sum of its children's feature maps over the clip.
+weight for the class is at least theta are the kernels of level 1. Each further step (`pyramid_rules`) finds
+the children of these kernels in the layer before, which form the next level. The saliency tube of a kernel is
+the sum of its children's feature maps over the clip.
 """
 
 import re
@@ -22,7 +22,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 @dataclass(frozen=True)
 class Pyramid:
-    """The kernels that one class prediction for one clip depends on.
+    """The convolution kernels, level by level, that one class prediction for one clip depends on.
 
     Level 0 is the class and level 1 holds features of the classifier; higher levels lie closer to the input.
     ``steps[level]`` holds the links from the kernels of a level to their children in the next level.
@@ -36,7 +36,7 @@ class Pyramid:
 
     @property
     def links(self) -> pd.DataFrame:
-        """Table of links: level of the parent, parent, child (in the next level), strength in [0, 1]."""
+        """Table of links between kernels: level, parent in the level, child in the next level, strength."""
         tables = [
             pd.DataFrame({"level": level, "parent": parent, "child": child, "strength": strength})
             for level, (parent, child, strength) in enumerate(self.steps)
@@ -45,7 +45,7 @@ class Pyramid:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """Table of kernels: level, unit (number in the level), layer (module path), channel, importance.
+        """Table of the selected kernels: level, unit (number in the level), layer name, channel, importance.
 
         The importance of a kernel is the sum over all paths from the class to the kernel of the product of
         the links' strengths, divided by the largest such sum of the level.
@@ -65,19 +65,19 @@ class Pyramid:
 
     @property
     def n_paths(self) -> int:
-        """Number of paths from the class to kernels of the last level, which is the size of `nested`."""
-        counts: NDArray = np.ones(self.label + 1)  # number of paths to each kernel of a level
+        """Number of paths along links from the class to the last level; `nested` has one entry per path."""
+        counts: NDArray = np.ones(self.label + 1)  # paths from the class to each kernel of a level
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())
 
     def children(self, level: int, unit: int) -> NDArray:
-        """Return the numbers of a kernel's children in the next level, ascending."""
+        """Return the numbers of the kernels in the next level that a kernel is linked to, ascending."""
         parent, child, _ = self.steps[level]
         return np.unique(child[parent == unit])
 
     def nested(self) -> dict:
-        """Return the nested form of the original program: {class: {kernel: {kernel: [kernels]}}}.
+        """Return the pyramid as nested dicts, as Stergiou et al.'s code does: {class: {kernel: [kernels]}}.
 
         Keys are strings, as in JSON. A kernel occurs once per path from the class, so the nested form of a
         deep pyramid is large.
@@ -94,12 +94,12 @@ class Pyramid:
         return {str(self.label): below[self.label]}
 
     def saliency_tube(self, level: int, unit: int) -> NDArray:
-        """Return the saliency tube of a kernel: the sum of its children's feature maps, (t, h, w)."""
+        """Sum the feature maps of the kernels that a kernel is linked to: its saliency tube, (t, h, w)."""
         children = self.children(level, unit)
         return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
     def feature_map(self, level: int, unit: int) -> NDArray:
-        """Return the feature map of a kernel as its parents read it: (t, h, w)."""
+        """Return the feature map of a kernel, (t, h, w), as the next layer of the network reads the map."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
         return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()
@@ -116,7 +116,7 @@ def class_feature_pyramid(
     select: str = "all",
     path: FeaturePath | None = None,
 ) -> Pyramid:
-    """Find the kernels that the prediction of class `label` for one clip depends on.
+    """Find the kernels, level by level, that the prediction of class `label` for one clip depends on.
 
     Raises UserError if an option is invalid, the class or the level does not exist, the network has no such
     convolutions, or its outputs are not finite.
@@ -145,12 +145,12 @@ def class_feature_pyramid(
     keep = check_options(theta, depth, rules, select)
     clip = RULES[rules](net, inputs, depth, path)
     if not clip.logits.isfinite().all():
-        raise UserError(f"{type(net).__name__}: the outputs of the network for this clip are not finite")
+        raise UserError(f"{type(net).__name__}: the network's outputs for this clip are not finite")
     return build_pyramid(clip, label, theta, depth, rules, keep)
 
 
 def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[int, int] | None:
-    """Return K and L of ``select=topK_inL``; raise UserError if an option is invalid for every network."""
+    """Raise UserError if an option is invalid; return the numbers K and L in ``select=topK_inL``."""
     if rules not in RULES:
         raise UserError(f"unknown rules {rules!r}{nearest(str(rules), RULES)} (known: {', '.join(RULES)})")
     if not (isinstance(theta, int | float) and 0 <= theta <= 1):
@@ -161,17 +161,17 @@ def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[in
         return None
     match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", str(select))
     if not match:
-        raise UserError(f"select={select!r}: give all, or topK_inL such as top5_in2")
+        raise UserError(f"select={select!r}: give all, or topK_inL (top5_in2: 5 links per kernel of level 2)")
     if rules == "original":
-        raise UserError("topK_inL fails in the original program: give select=all, or rules=corrected")
+        raise UserError("topK_inL fails in Stergiou et al.'s code: give select=all, or rules=corrected")
     k, level = int(match[1]), int(match[2])
     if level >= depth:
-        raise UserError(f"select={select!r}: with depth={depth}, levels 1 to {depth - 1} have children")
+        raise UserError(f"select={select!r}: the level after _in must be below depth={depth}")
     return k, level
 
 
 def check_label(label: int, classes: int) -> None:
-    """Raise UserError if the network has no class of this number."""
+    """Raise UserError if the network has no class with the number `label`."""
     if not (isinstance(label, int | np.integer) and 0 <= label < classes):
         raise UserError(f"label={label}: this network's classes are numbered 0 to {classes - 1}")
 
@@ -184,7 +184,7 @@ def build_pyramid(
     rules: str = "corrected",
     keep: tuple[int, int] | None = None,
 ) -> Pyramid:
-    """Build the pyramid of a class from the activations of a clip.
+    """Build the class feature pyramid of one class from the activations of one clip.
 
     The options are those of `class_feature_pyramid`; `keep` is the pair (K, L) of ``topK_inL``.
     """
@@ -201,7 +201,7 @@ def build_pyramid(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Keep the `k` strongest children of each kernel; ties go to the child with the lower number."""
+    """Keep the `k` strongest links of each kernel; of equally strong links, those to lower kernel numbers."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]
@@ -211,7 +211,7 @@ def strongest(links: Links, k: int) -> Links:
 
 
 def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
-    """Link a class to the features whose scaled weight for the class is at least theta."""
+    """Link a class to the classifier's features whose weight, scaled to [0, 1], is at least theta."""
     check_label(label, clip.class_scores.shape[1])
     scores = clip.class_scores[:, label]
     features = np.flatnonzero(scores >= theta)

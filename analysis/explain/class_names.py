@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def class_names(source: str | Path, classes: int) -> list[str]:
-    """Read the names of `classes` classes from a file or an asset of ``configs/assets.yaml``.
+    """Read the names of a network's classes from a file or from an entry of ``configs/assets.yaml``.
 
     A text file holds one name per line; a JSON file holds a list of names, or a mapping of names to numbers.
     Raises UserError if there is no such file, or if it does not hold `classes` names.
@@ -32,19 +32,19 @@ def class_names(source: str | Path, classes: int) -> list[str]:
     try:
         names = readers.get(path.suffix, names_of_text)(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError) as error:
-        raise UserError(f"{path} holds no names of classes ({error})") from error
+        raise UserError(f"{path} holds no class names ({error})") from error
     if len(names) != classes:
-        raise UserError(f"{path} holds {len(names)} names, and the network has {classes} classes")
+        raise UserError(f"{path} holds {len(names)} names, but the network has {classes} classes")
     return names
 
 
 def names_of_text(text: str) -> list[str]:
-    """Return the lines of a text, one name per line."""
+    """Return the class names in a text that has one name per line."""
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def names_of_json(text: str) -> list[str]:
-    """Return the names of a JSON list, or of a JSON mapping of names to the numbers 0, 1, 2 and so on."""
+    """Return the class names in a JSON list, or in a JSON mapping of names to class numbers 0, 1, 2 ..."""
     content = json.loads(text)
     if isinstance(content, dict):
         names = {int(number): name for name, number in content.items()}
@@ -55,15 +55,15 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the longest list of strings in Python source; the source is parsed, never run."""
+    """Return the class names in Python source: its longest list. The source is parsed, never run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # Such sources write names as folder names: hurling_-sport- means hurling (sport).
+    # Python lists of class names hold folder names: hurling_-sport- means hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 
 def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
-    """Return the class names of an asset with weights; None if it lists no names or the download fails."""
+    """Return the class names listed with pretrained weights; None if not listed or if the download fails."""
     source = asset_row(asset).get("names") if asset else None
     if source is None:
         return None
@@ -75,22 +75,22 @@ def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
 
 
 def find_label(label: str | int | None, names: list[str] | None) -> int | None:
-    """Return the number of a class that is given by number or by name; raise UserError if there is none."""
+    """Return the number of a class given by number or name; raise UserError if no class has the name."""
     if label is None or isinstance(label, int):
         return label
     if re.fullmatch(r"-?\d+", label.strip()):
         return int(label)
     if names is None:
         raise UserError(
-            f"label={label}: the names of this network's classes are unknown: give a number, or "
-            "task.names=FILE (one name per line)"
+            f"label={label}: give a class number or task.names=FILE (one name per line), because the names "
+            "of this network's classes are unknown"
         )
     plain = {_plain(name): number for number, name in enumerate(names)}
     if _plain(label) not in plain:
-        raise UserError(f"label={label}: this network has no such class{nearest(_plain(label), plain)}")
+        raise UserError(f"label={label}: no class has this name{nearest(_plain(label), plain)}")
     return plain[_plain(label)]
 
 
 def _plain(name: str) -> str:
-    """Return a name in the form in which names are compared."""
+    """Return a class name in lower case with spaces for underscores, so that spellings compare equal."""
     return name.strip().lower().replace("_", " ")

@@ -1,4 +1,4 @@
-"""Explanation of a network's predictions for clips: ``task=saliency`` and the original's script run it."""
+"""Explain a network's predictions for clips (task=saliency and ``misc/class_feature_pyramids.py``)."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from static_dynamic.files import file_name
 
 
 def explain_clips(cfg: DictConfig) -> Path:
-    """Explain predictions for ``task.input`` or the clips of ``cfg.dataset``; return the output folder."""
+    """Explain predictions for ``task.input``, or for the clips of a data set; return the output folder."""
     options = {str(name): value for name, value in cfg.cfp.items()}
     check_options(**options)
     clips = find_shown_clips(cfg)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A clip with its frames.
+    """A clip to explain, with the reader of its frames.
 
     ``exact``: the user named the first and the last frame, and the network's frames are spread over the whole
     clip. Otherwise the network's window of frames starts at the first frame of the clip.
@@ -34,7 +34,7 @@ class ShownClip:
     exact: bool = False
 
     def positions(self, spec, n_sample_frames: int | None, resample_fps: float | None) -> NDArray[np.int64]:
-        """Return the positions of the frames that a network with input `spec` reads, (T,)."""
+        """Return the positions in the video of the T frames that a network with input `spec` reads."""
         if self.exact:
             return self.clip.first + subsample_positions(self.clip.length, spec.frames, np.float64)
         window = n_sample_frames or spec.frames * spec.sampling_rate
@@ -47,14 +47,14 @@ class ShownClip:
 
 
 def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
-    """Turn the normalised input of a network, (3, T, h, w), back into pictures, (T, h, w, 3) uint8."""
+    """Turn a normalised network input, (3, T, h, w), back into pictures, (T, h, w, 3) uint8."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (spec.mean, spec.std))
     pixels = (video.cpu() * std + mean).clamp(0, 1) * 255
     return pixels.round().byte().permute(1, 2, 3, 0).numpy()
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input``, if null those of ``dataset``; raise UserError if there are none."""
+    """Return the clips of ``task.input``, or of the data set if it is null; raise UserError if none exist."""
     task = cfg.task
     if task.input is not None:
         clips = []
@@ -65,27 +65,27 @@ def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
                 skip_or_raise(cfg.on_error, name, error)
         return require_clips(clips, f"task.input={task.input}")
     if task.start or task.end is not None:
-        raise UserError("task.start and task.end need task.input=VIDEO: a data set defines its own clips")
+        raise UserError("task.start and task.end need task.input=VIDEO, as a data set defines its own clips")
     listed = list_clips(cfg.dataset, (task.style,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     return [ShownClip(clip, listed.frames_of(clip.video, task.style)) for clip in listed.clips]
 
 
 def skip_or_raise(on_error: str, clip: str, error: BadFrames) -> None:
-    """Log the name of a clip that cannot be read; raise UserError unless `on_error` is ``skip``."""
+    """Log the unreadable clip if `on_error` is ``skip``; raise UserError otherwise."""
     if on_error != "skip":
-        raise UserError(f"{error}: repair it, or give on_error=skip to leave the clip out") from error
+        raise UserError(f"{error}: repair the file, or give on_error=skip to leave the clip out") from error
     log.warning("%s is left out: %s", clip, error)
 
 
 def require_clips(clips: list, source: str) -> list:
-    """Return the clips; raise UserError if there are none."""
+    """Return the list of clips; raise UserError if it is empty."""
     if not clips:
         raise UserError(f"{source}: none of the clips can be read")
     return clips
 
 
 def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
-    """Yield name and path of the video at `path`, or of each video in the folder `path`."""
+    """Yield the name and path of the video at `path`, or of each video in the folder `path`."""
     if not path.exists():
         raise UserError(f"task.input={path} does not exist")
     if not path.is_dir():
@@ -100,16 +100,16 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Return the clip of the frames `start` to `end` - 1 of a video (0-based); `end` None: up to the last."""
+    """Return the clip of a video's frames `start` (from 0) to `end` - 1; ``end=None``: to the last frame."""
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")
     last = max(count, start + 1) if end is None else end
     if not 0 <= start < last:
         raise UserError(
-            f"task.start={start}, task.end={last}: a clip needs at least one frame, and positions start at 0"
+            f"task.start={start}, task.end={last}: task.start must be at least 0 and below task.end"
         )
     if last > count:
-        raise UserError(f"task.start={start}, task.end={end}: {frames.path} ends after {count} frames")
+        raise UserError(f"task.start={start}, task.end={end}: {frames.path} has only {count} frames")
     clip = Clip(name, name, start, last - start, cluster=name, fps=frames.fps)
     return ShownClip(clip, frames, exact=end is not None)

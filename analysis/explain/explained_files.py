@@ -1,4 +1,4 @@
-"""The files and terminal tables of ``task=saliency``, for each clip and over all clips."""
+"""Write the files and print the tables of ``task=saliency``, for each clip and over all clips."""
 
 import json
 import logging
@@ -25,37 +25,37 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# Pyramids with more paths from the class are not written in the nested form, which has one entry per path.
+# Largest number of paths from the class to the last level for which the nested form is written.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
-# A folder with both files was written by an earlier run and may be replaced.
+# A folder with both files was written by an earlier task=saliency, so it may be replaced.
 OWN = (SUMMARY, NODE_LINK)
 
 
 def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
-    """Return one folder below `root` per clip, named after the clip; equal names get a number.
+    """Return one folder below `root` per clip, named after the clip; repeated names get a number.
 
     Raises UserError if one of the folders holds something that no earlier run wrote.
     """
     folders: dict[Path, None] = {}
     for clip in clips:
         name = file_name(clip)
-        if not name.strip("."):  # ".." would leave the folder
+        if not name.strip("."):  # a clip named ".." would be written outside of `root`
             name = "clip"
         choices = (root / (f"{name}--{k}" if k > 1 else name) for k in count(1))
         folders[next(folder for folder in choices if folder not in folders)] = None
     for folder in (root, *folders):
         if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file: give another task.outdir")
+            raise UserError(f"the output folder {folder} is a file: give another task.outdir")
     for folder in folders:
         if folder.exists() and any(folder.iterdir()) and not all((folder / name).exists() for name in OWN):
-            raise UserError(f"{folder} holds files of something else: give another task.outdir")
+            raise UserError(f"{folder} holds other files than task=saliency writes: give another task.outdir")
     return list(folders)
 
 
 @contextmanager
 def replaced_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder that replaces `folder` on success; after an error `folder` stays as before."""
+    """Yield a temporary folder that replaces `folder` on success; after an error, `folder` is unchanged."""
     with temporary_folder(folder) as temporary:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
@@ -65,7 +65,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
         finally:
-            if old.exists() and not folder.exists():  # stopped between the two renames
+            if old.exists() and not folder.exists():  # stopped between the renames: restore the folder
                 old.rename(folder)
 
 
@@ -77,7 +77,7 @@ def write_explanation(
     summary: dict,
     drawing: dict | None,
 ) -> None:
-    """Write everything about one clip into `folder`, in place of an earlier run's files.
+    """Write all result files of one clip into `folder`, which replaces the folder of an earlier run.
 
     `drawing`: the options `kernels` and `video` of `write_pictures`; None: no pictures.
     """
@@ -89,7 +89,7 @@ def write_explanation(
 
 
 def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None = None) -> None:
-    """Write the pyramid in the original's nested form, as nodes and links, and as a table of kernels."""
+    """Write the pyramid as Stergiou et al.'s nested JSON, as nodes and links, and as a table of kernels."""
     if pyramid.n_paths <= MOST_PATHS:
         write_text(folder / "class_dependency_graph.json", json.dumps(pyramid.nested()))
     else:
@@ -119,7 +119,7 @@ def write_pictures(
     kernels: int,
     video: str,
 ) -> None:
-    """Draw the saliency tubes of every level and of its most important kernels, and write the HTML page.
+    """Draw the saliency tubes of each level and of its most important kernels, and write the HTML page.
 
     `frames`: the clip as the network sees it, (T, H, W, 3). `kernels`: number of kernels drawn per level.
     `video`: format of the tube videos, mp4, gif or none.
@@ -131,7 +131,7 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # file, tube, the uniform clip's tube, title
+    jobs = []  # tubes to draw: (file, tube, tube for a uniform clip, title)
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -146,12 +146,12 @@ def write_pictures(
 
 
 def page_title(summary: dict) -> str:
-    """Return the title of a pyramid's page."""
+    """Return the title of the HTML page of a class feature pyramid."""
     return f"Kernels of {summary['model']} that support “{summary['class']}” in {summary['clip']}"
 
 
 def facts(summary: dict) -> list[str]:
-    """Return the prediction, the options and the profile of a pyramid as sentences."""
+    """Return sentences on a pyramid: prediction, frames, options, and the source of the kernels' classes."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -160,14 +160,14 @@ def facts(summary: dict) -> list[str]:
     lines = [f"The network predicts {prediction}. Frames {first} to {last}, {options}."]
     if summary["profile"]:
         lines.append(
-            f"Classes of kernels come from the profile {summary['profile']}; kernels whose channel does not "
-            "belong to a profiled stage have no class."
+            f"The unit classes come from the run {summary['profile']} of task=profile; a kernel whose "
+            "channel is no unit of a profiled stage has no unit class."
         )
     return lines
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return the table of a clip's pyramid: kernels, layers and the most important kernels by level."""
+    """Return a text table of a clip's pyramid: kernels, layers and the most important kernels per level."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):
@@ -179,12 +179,12 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
 
 
 def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int) -> None:
-    """Write the classes of the selected kernels by clip and over all clips; print the classes' shares."""
+    """Write the number of selected kernels per unit class (dynamic, static, ...); print the shares."""
     table = class_shares(counts, classes, n_boot, seed)
     first = ["clip", "cluster", "label"]
     write_table(root / "kernel_counts.csv", counts[first + [c for c in counts if c not in first]])
     write_table(root / "kernel_classes.csv", table)
-    print(f"\nselected kernels by class, from the profile {classes.origin} (%)")
+    print(f"\nselected kernels by unit class (%); unit classes of the run {classes.origin} (task=profile)")
     print("in brackets: 95 % intervals over videos; after the slash: share among all kernels of the stage\n")
     print(format_shares(table) if len(table) else "no selected kernel is a channel of a profiled stage")
     unknown = counts["unknown"].sum()
@@ -193,7 +193,7 @@ def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boo
 
 
 def format_shares(table: pd.DataFrame) -> str:
-    """Return the table of the shares of classes."""
+    """Return a text table of each unit class's share (dynamic, static, ...) among selected kernels."""
     rows = []
     for _, row in table.iterrows():
         cells = {key: row[key] for key in ("label", "level", "stage", "clips", "kernels")}

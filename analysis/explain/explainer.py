@@ -1,4 +1,4 @@
-"""A network with the options of its explanation; it makes the class feature pyramids of many clips."""
+"""Explainer: a network with checked options that makes the class feature pyramids of many clips."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network, the class to explain and the options of the pyramids; all are checked beforehand."""
+    """A network, the class to explain and the options of its class feature pyramids, all of them checked."""
 
     net: VideoNetwork
     model: str
     label: int | None
     names: list[str] | None
-    options: dict  # options of `class_feature_pyramid`
-    path: FeaturePath | None  # None with rules=original, which do not need it
-    classes: KernelClasses | None  # classes of the kernels if a profile is given
+    options: dict  # `options` are keyword arguments of `class_feature_pyramid`
+    path: FeaturePath | None  # `path` is None with rules=original, which need no path
+    classes: KernelClasses | None  # `classes` is None without ``task.profile``
 
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
-        """Return the pyramid of a clip, the frames as the network sees them, (T, h, w, 3), and a summary."""
+        """Return a clip's pyramid, its frames as the network sees them, (T, h, w, 3), and a summary."""
         spec = self.net.input_spec
         video = clip.read(positions, spec)
         inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
@@ -65,18 +65,18 @@ class Explainer:
         return pyramid, pictures_of(video, spec), summary
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
-        """Return the same pyramid with the feature maps of a uniform clip in the mean colour."""
+        """Return the pyramid with the network's feature maps for a uniform clip in the mean colour."""
         video = torch.zeros(1, 3, *pyramid.clip.size, device=next(self.net.parameters()).device)
         read = RULES[pyramid.rules](self.net, self.net.prepare(video), self.options["depth"], self.path)
         return replace(pyramid, clip=read)
 
     def name(self, label: int) -> str:
-        """Return the name of a class; its number if names are unknown."""
+        """Return the name of a class, or its number as text if the names are unknown."""
         return self.names[label] if self.names else str(label)
 
 
 def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
-    """Build the network and check the class, the options and the profile before any forward pass."""
+    """Build the network, and check the class to explain, the pyramid options and the run ``task.profile``."""
     net, weights = build_network(cfg)
     path = None
     if options["rules"] == "corrected" or cfg.task.profile:

@@ -1,4 +1,4 @@
-"""Provenance of channels: the convolution that computes each input channel of every other convolution.
+"""Provenance of channels: for each input channel of a layer, the earlier convolution that computes it.
 
 The network runs once on the meta device, which computes shapes only. Every tensor carries the provenance of
 its channels as a tuple of segments (convolution, first output channel, end). Normalization, activation
@@ -21,35 +21,35 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Consecutive channels: the layer that computes them (None: unknown), first and end of its output channels.
+# Consecutive channels: name of the layer that computes them (or None), its first output channel, and end.
 Segment = tuple[str | None, int, int]
-# Operators whose output channels mix input channels: provenance is not passed on.
+# Operators whose output channels mix input channels, so that provenance ends there.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer: number of output channels, provenance of its input channels, depth."""
+    """A convolution or linear layer: its output channels, the layers behind its input channels, its depth."""
 
     name: str
-    rows: int  # output channels, which are the rows of the weight
+    rows: int  # `rows` is the number of output channels
     inputs: tuple[Segment, ...]
-    depth: int  # layers from the network's input up to this one
+    depth: int  # `depth` counts the layers from the network's input
     size: tuple[int, ...]  # (T, H, W) of the output
-    padding: tuple[int, ...] = ()  # padding of the input by a separate operator, in the order of ``F.pad``
+    padding: tuple[int, ...] = ()  # zero padding of the input by another operator, as in ``F.pad``
 
     @property
     def sources(self) -> list[str]:
-        """Names of the layers that compute the input, in order of their channels."""
+        """Names of the layers that compute this layer's input, in the order of the input channels."""
         return list(dict.fromkeys(name for name, *_ in self.inputs if name))
 
 
 @dataclass(frozen=True)
 class MapTap:
-    """Where to read the feature maps of a layer as later layers see them.
+    """The module whose output holds the feature maps of a layer as later layers see the maps.
 
-    They start at channel ``start`` of the output of the ``call``-th call of a module; if the output is a list
-    or a dict, of its tensor number ``select``.
+    The maps start at channel ``start`` of the output of the ``call``-th call of the module. If this output is
+    a list or a dict, they are in its tensor number ``select``.
     """
 
     module: str
@@ -58,7 +58,7 @@ class MapTap:
     start: int
 
     def read(self, output, rows: int) -> Tensor:
-        """Copy the `rows` feature maps of one clip from a module's output: (rows, T, H, W)."""
+        """Return a copy of the `rows` feature maps of one clip, (rows, T, H, W), in a module's output."""
         maps = output if self.select is None else list(_elements(output))[self.select]
         # A copy, because later layers may overwrite the output in place.
         return maps[0, self.start : self.start + rows].clone()
@@ -66,7 +66,7 @@ class MapTap:
 
 @dataclass
 class FeaturePath:
-    """The layers behind a classifier, level by level.
+    """The layers that feed a classifier, level by level from the classifier to the network's input.
 
     Level 1 holds the layers that compute the classifier's features, level 2 the layers that level 1 reads,
     and so on. The kernels of a level are numbered consecutively, layer after layer.
@@ -79,48 +79,48 @@ class FeaturePath:
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # module -> provenance of each tensor that it returns
-    levels: list[list[str]] = field(init=False, default_factory=list)  # the levels computed so far
+    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> channel segments
+    levels: list[list[str]] = field(init=False, default_factory=list)  # levels found so far
 
     def level(self, number: int) -> list[str]:
-        """Return the layers of a level; level 0 is the classifier, levels beyond the input are empty."""
+        """Return the layers of a level; level 0 is the classifier, and levels past the input are empty."""
         while len(self.levels) <= number:
             self.levels.append(self._below(self.levels[-1]) if self.levels else [self.classifier])
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Return the layers of a level that are carried over into the next level."""
+        """Return the layers of a level that stay in the next level, because a parallel branch is longer."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
-        """Return the number of the first kernel of each layer of a level."""
+        """Return layer -> number of its first kernel, with the kernels of a level counted layer by layer."""
         names = self.level(number)
         starts = accumulate((self.layers[name].rows for name in names), initial=0)
         return dict(zip(names, starts, strict=False))
 
     @property
     def depth(self) -> int:
-        """Number of levels of features."""
+        """Number of levels that hold layers, not counting the classifier's level 0."""
         number = 0
-        # A module that is called twice makes a loop, so the number of layers is the limit.
+        # A module that is called twice makes an endless loop, so the number of layers limits the levels.
         while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
 
     def _below(self, names: list[str]) -> list[str]:
-        """Return the level after a level of layers `names`."""
+        """Return the layers of the next level, which compute the inputs of the layers `names`."""
         waiting = self._waiting(names)
         below = ([name] if name in waiting else self.layers[name].sources for name in names)
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return the layers that wait for a parallel layer, which another layer of `names` reads."""
+        """Return the layers of `names` that stay one level longer, as they are on a short branch."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
 
 def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
-    """Trace the layers behind the classifier of `net`, without computing any activation.
+    """Trace the layers that feed the classifier of `net`, from tensor shapes alone.
 
     `inputs`: what ``net.prepare`` returns, or meta tensors of the same shapes. Raises UserError if the
     classifier does not read feature maps of 3D convolutions.
@@ -140,15 +140,15 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
     convolutions = {n for n, m in net.named_modules() if isinstance(m, nn.Conv3d)}
     if not classifier or not features or not {name for name, *_ in features} <= convolutions:
         raise UserError(
-            f"{type(net).__name__}: class feature pyramids need 3D convolutions whose feature maps the "
-            "classifier reads: choose a convolutional network (c2d, i3d, slow, slowfast, x3d, "
+            f"{type(net).__name__} has no class feature pyramid, because its classifier does not read "
+            "feature maps of 3D convolutions: give a convolutional network (c2d, i3d, slow, slowfast, x3d, "
             "i3d_inception, cfp_...)"
         )
     return FeaturePath(tracer.layers, classifier, tracer.taps, tracer.outputs)
 
 
 class _Tracer(TorchDispatchMode):
-    """Dispatch mode that records the provenance of every tensor's channels: their axis and their segments."""
+    """Dispatch mode that records each tensor's channel axis and the layers that compute its channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,20 +157,20 @@ class _Tracer(TorchDispatchMode):
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
         self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
-        self.padding: dict[int, tuple[int, ...]] = {}  # id of a padded tensor -> its padding
-        self.calls: dict[str, int] = {}  # module -> number of calls so far
+        self.padding: dict[int, tuple[int, ...]] = {}  # `padding`: id of a padded tensor -> its padding
+        self.calls: dict[str, int] = {}  # `calls`: module -> number of calls so far
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return the segments of a tensor; none if its channels are not on `axis`."""
+        """Return the channel segments of a tensor; an empty tuple if its channels are not on `axis`."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 
     def depth(self, segments: Iterable[Segment]) -> int:
-        """Return the depth of the deepest layer of some segments."""
+        """Return the depth of the deepest layer that computes channels of `segments`."""
         return max((self.layers[name].depth for name, *_ in segments if name), default=0)
 
     def hook(self, name: str) -> Callable:
-        """Return a forward hook that records layers and taps of the module `name`."""
+        """Return a forward hook that records the layer and the feature maps of the module `name`."""
 
         def after(module: nn.Module, args: tuple, output):
             self.calls[name] = self.calls.get(name, 0) + 1
@@ -181,7 +181,7 @@ class _Tracer(TorchDispatchMode):
                 self.layers[name] = Layer(name, rows, inputs, self.depth(inputs) + 1, size, padding)
                 self.known[id(output)] = (output, axis, ((name, 0, rows),))
             self.outputs[name] = [self.segments(x, 1) for x in _elements(output)]
-            # Pooling blurs feature maps, so its output is no tap; its input is one already.
+            # Pooling blurs feature maps, so they are read before a pooling module, not after it.
             for i, x in enumerate(() if "Pool" in type(module).__name__ else _elements(output)):
                 start = 0
                 for source, first, end in self.segments(x, 1):
@@ -199,7 +199,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # Of two factors or terms, the larger one comes first; among equally large ones the deeper one.
+            # Provenance follows the larger factor or term first; if both are equally large, the deeper one.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -211,7 +211,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Return axis and segments of `x`, output number `i`, if the input `source` determines them."""
+        """Return channel axis and segments of the output `x`, number `i`; None if `source` does not tell."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -230,12 +230,12 @@ class _Tracer(TorchDispatchMode):
 
 
 def _elements(output) -> Iterator[Tensor]:
-    """Yield the tensors of a nested output."""
+    """Yield the tensors in a module's output, which may be nested in lists or dicts."""
     return (x for x in tree_leaves(output) if isinstance(x, Tensor))
 
 
 def _joined(segments: Iterable[Segment]) -> list[Segment]:
-    """Merge neighbouring segments that continue each other."""
+    """Merge neighbouring channel segments (layer, first, end) that continue each other."""
     joined: list[Segment] = []
     for name, first, end in segments:
         if joined and joined[-1][0] == name and joined[-1][2] == first:
@@ -246,7 +246,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Yield the segments of the channels `first` to `end` - 1."""
+    """Yield the parts of channel segments (layer, first, end) that cover channels `first` to `end` - 1."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -266,14 +266,14 @@ def _swapped(args, source, x, axis):
 
 
 def _viewed(args, source, x, axis):
-    """Return the axis with the same number of elements before it if it still has all channels."""
+    """Return the channel axis after a reshape; None if the channels were split or merged."""
     before = source.shape[:axis].numel()
     axes = (d for d in range(x.dim()) if x.shape[:d].numel() == before)
     return next((d for d in axes if x.shape[d] == source.shape[axis]), None)
 
 
 def _reduced(args, source, x, axis):
-    """Return the channel axis after a reduction over other axes; None if the channels are reduced."""
+    """Return the channel axis after a reduction such as ``mean``; None if the channels are reduced too."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}
@@ -283,12 +283,12 @@ def _reduced(args, source, x, axis):
 
 
 def _slice_start(args: tuple) -> int:
-    """Return the start of a slice as a position; a negative start counts from the end."""
+    """Return the first position of a slice; a negative start counts from the end of the axis."""
     first = (args[2] if len(args) > 2 else None) or 0
     return max(first + args[0].shape[args[1]], 0) if first < 0 else first
 
 
-# Operator that moves the channel axis -> function that returns the new axis (None: lost).
+# Operator that moves the channel axis -> function that returns the new axis, or None if channels mix.
 MOVES = {
     "permute": _permuted,
     "transpose": _swapped,

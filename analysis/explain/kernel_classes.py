@@ -1,9 +1,9 @@
-"""Classes (static, dynamic, joint, residual, dead) of the kernels of a class feature pyramid, from a profile.
+"""Unit classes (static, dynamic, joint, residual, dead) of a pyramid's kernels, from a task=profile run.
 
-A kernel has a class if its output channel is a unit of a profiled stage. This holds for the last convolution
-before the stage's output; with parallel branches, for the last convolution of each branch at its position in
-the concatenation. If the stage adds a shortcut, the unit is the sum, which is what later layers read of the
-kernel. Other kernels, inside of blocks, were not measured and have no class.
+A kernel has a unit class if its output channel is a unit of a profiled stage. This holds for the last
+convolution before the stage's output; with parallel branches, for the last convolution of each branch.
+If the stage adds a shortcut, the unit is the sum, which is what later layers read of the kernel. Other
+kernels, inside of blocks, were not measured and have none.
 """
 
 from collections.abc import Sequence
@@ -22,26 +22,26 @@ from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import Tap, VideoNetwork
 
-# Keys of a model's configuration that define the network.
+# Keys of the model's configuration that must agree, so that two runs have the same network.
 SAME = ("family", "args", "num_classes", "init")
 
 
 @dataclass(frozen=True)
 class KernelClasses:
-    """Classes of a network's kernels from a profile."""
+    """Unit classes (dynamic, static, ...) of a network's kernels, from a run of ``task=profile``."""
 
-    units: pd.DataFrame  # one row per kernel that has a class: layer, channel, stage, unit, class
-    origin: str  # name of the profile's run
+    units: pd.DataFrame  # one row per classified kernel: layer, channel, stage, unit, class
+    origin: str  # `origin` is the folder name of the task=profile run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """Add the columns stage and class to a table of kernels; both are missing for unprofiled kernels."""
+        """Add the columns stage and (unit) class to a table of kernels; unprofiled kernels get NaN."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
 
 def read_kernel_classes(
     folder: str | Path, net: VideoNetwork, path: FeaturePath, identity: dict
 ) -> KernelClasses:
-    """Read the classes of the kernels of `net` from the folder of a finished run of ``task=profile``.
+    """Read the unit classes of the kernels of `net` from the folder of a run of ``task=profile``.
 
     `identity`: the network that the run must have profiled, as ``model`` (its configuration),
     ``weights_sha256`` and ``seed``. Raises UserError if the folder holds no finished run, if the run is of
@@ -50,19 +50,19 @@ def read_kernel_classes(
     folder = Path(folder)
     require_same_network(folder, read_manifest(folder)["identity"], identity)
     if not (folder / "units.parquet").exists():
-        raise UserError(f"task.profile={folder} holds no units.parquet: finish that run first")
+        raise UserError(f"task.profile={folder} holds no units.parquet: finish that task=profile run first")
     kernels = stage_kernels(net, path)
     profiled = pd.read_parquet(folder / "units.parquet", columns=["stage", "unit", "class"])
     units = kernels.merge(profiled, on=["stage", "unit"])
     if units.empty:
-        raise UserError(f"task.profile={folder}: no channel of its stages is a kernel of this network")
-    # Several readings of a SlowFast stage contain the same channel.
+        raise UserError(f"task.profile={folder}: no profiled unit is a kernel of this network")
+    # A channel of SlowFast occurs in several stages, which are read from different pathways.
     units = units.drop_duplicates(["layer", "channel"]).reset_index(drop=True)
     return KernelClasses(units, folder.resolve().name)
 
 
 def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
-    """Raise UserError if the profile is of another network or of other weights."""
+    """Raise UserError if the run of ``task=profile`` measured another network or other weights."""
     differing = [key for key in SAME if profiled["model"].get(key) != explained["model"].get(key)]
     if profiled["weights_sha256"] != explained["weights_sha256"]:
         differing.append("weights")
@@ -71,19 +71,19 @@ def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
     if differing:
         raise UserError(
             f"task.profile={folder} is of another network ({profiled['model']['name']}; its {differing[0]} "
-            "differs): give the profile of the network that is explained"
+            "differs): give a task=profile run of the network that is explained"
         )
 
 
 def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
-    """Return the kernel (layer, channel) of each unit of each stage; units without a kernel are left out."""
+    """Return the kernel (layer, channel) that computes each unit of each stage; skip units without one."""
     rows = []
     for name, stage in net.stages.items():
         first = 0
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # the first unit of the next tap is unknown
+                break  # the next tap's first unit number is unknown
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -95,7 +95,7 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
 
 
 def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
-    """Return the provenance of a tap's units; nothing if the units are not channels of feature maps."""
+    """Return the layers that compute the units at a stage's tap; none if the units are no feature maps."""
     outputs = path.outputs.get(tap.module, [])
     index = 0 if tap.select is None else tap.select
     if tap.layout != "maps" or tap.fold > 1 or not isinstance(index, int) or index >= len(outputs):
@@ -104,7 +104,7 @@ def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
 
 
 def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
-    """Count kernels per class, one row per level and stage; unprofiled kernels have stage ``""``."""
+    """Count a pyramid's kernels per unit class, level and stage; unprofiled kernels have stage ``""``."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
     nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{"class": nodes["class"].fillna("unknown")})
     table = nodes.groupby(["level", "stage", "class"]).size().unstack(fill_value=0)
@@ -115,7 +115,7 @@ def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
 def class_shares(
     counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int, level: float = 0.95
 ) -> pd.DataFrame:
-    """Estimate the shares of the classes among the kernels that many clips selected.
+    """Estimate the share of each unit class among the kernels that the pyramids of many clips select.
 
     `counts`: rows of `count_kernels` of every clip, with the columns ``clip``, ``cluster`` and ``label``.
 
@@ -140,7 +140,7 @@ def class_shares(
 
 
 def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
-    """Return the classes' shares in the counts `sums`, (clusters, classes), and in the whole stage."""
+    """Return each unit class's share in the kernel counts `sums`, (videos, classes), and in the stage."""
     with np.errstate(invalid="ignore"):
         point = sums.sum(0) / sums.sum()
         resampled = weights @ sums

@@ -1,4 +1,4 @@
-"""A pyramid as one HTML page that loads nothing else.
+"""A class feature pyramid as one HTML page that loads no other file.
 
 Levels are columns, kernels are nodes, and the width of a link shows its strength. The page plays the saliency
 tube of the kernel under the pointer.
@@ -23,9 +23,9 @@ from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
-# Largest number of frames of a tube, and of cells per side of a feature map.
+# Largest number of frames per saliency tube, and of cells per side of its heat maps.
 FRAMES, CELLS = 16, 28
-# Colours of layers, used in turn if there is no profile with classes of kernels.
+# Colours of layers, repeated in turn; used if the kernels have no unit classes (no ``task.profile``).
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
@@ -39,7 +39,7 @@ def write_page(
     title: str,
     facts: Sequence[str],
 ) -> None:
-    """Write the page of a pyramid; `blank` is the same pyramid with the feature maps of a uniform clip.
+    """Write the HTML page of a pyramid; `blank` is the pyramid with feature maps of a uniform clip.
 
     `nodes`: table of all kernels, with the columns ``stage`` and ``class`` if there is a profile. `shown`:
     rows of `nodes` to draw. `frames`: the clip, (T, H, W, 3). `facts`: lines below the title.
@@ -65,7 +65,7 @@ def write_page(
 
 
 def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> list[dict]:
-    """Return the heading of each column: level, number of kernels, blocks of the network."""
+    """Return the heading of each column: pyramid level, number of kernels, blocks of the network."""
     heads = []
     for level in range(len(pyramid.steps) + 1):
         own, drawn = (table[table["level"] == level] for table in (nodes, shown))
@@ -76,7 +76,7 @@ def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> l
 
 
 def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
-    """Return the links between drawn kernels: parent, child, strength."""
+    """Return the links between the kernels that the page draws: parent, child, strength."""
     ids = set(zip(shown["level"], shown["unit"], strict=True))
     links = []
     for level, step in enumerate(pyramid.steps):
@@ -87,7 +87,7 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
 
 
 def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Return the legend: class -> colour, or layer -> colour if there is no profile."""
+    """Return the legend: unit class -> colour, or layer -> colour if kernels have no unit classes."""
     if "class" in shown:
         known = [name for name in COLOURS if (shown["class"] == name).any()]
         return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}
@@ -96,7 +96,7 @@ def node_colours(shown: pd.DataFrame) -> dict[str, str]:
 
 
 def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
-    """Return a kernel as the page needs it; `times` are the shown moments as fractions of the clip."""
+    """Return the page's data on one kernel; `times` are the shown frames as fractions of the clip."""
     level, unit = row["level"], row["unit"]
     heat = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
     rows, columns = (

@@ -1,4 +1,4 @@
-"""One back-step of Class Feature Pyramids for all kernels of a level at once, by two sets of rules.
+"""Step from all kernels of one pyramid level to the kernels that feed them, by two sets of rules.
 
 Let w be the weights of a kernel and a the input activations of its layer, both averaged over time and space.
 For each input channel c of the kernel, p_c = w_c * a_c. The channels with
@@ -36,67 +36,67 @@ from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Links of a level as three arrays of equal length: parent, child, strength.
+# Links from one level to the next: arrays of parent kernels, child kernels and strengths.
 Links = tuple[NDArray, NDArray, NDArray]
 NO_LINKS: Links = (np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))
 
 
 def pooled(x: Tensor) -> NDArray:
-    """Average over time and space: (A, B, t, h, w) -> (A, B); an input (A, B) stays as it is."""
+    """Average a tensor over time and space, the axes after the second; return a 2D array."""
     x = x.flatten(2).mean(dim=2) if x.dim() > 2 else x
     return x.detach().float().cpu().numpy()
 
 
 def class_scores(weight: Tensor) -> NDArray:
-    """Scale the classifier's weights (classes, features) to [0, 1] over all entries: (features, classes)."""
+    """Scale the classifier's weights (classes, features) to [0, 1] and transpose: (features, classes)."""
     weight = weight.detach().flatten(1).T.float()
     low, high = weight.min(), weight.max()
     return ((weight - low) / (high - low)).cpu().numpy()
 
 
 def clip_size(inputs) -> tuple[int, int, int]:
-    """Return (frames, height, width) of a clip in its longest pathway; raise UserError for several clips."""
+    """Return (frames, height, width) of a clip's longest pathway; raise UserError for several clips."""
     clips = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
     if any(x.shape[0] != 1 for x in clips):
-        raise UserError(f"a class feature pyramid needs one clip; this batch has {clips[0].shape[0]}")
+        raise UserError(f"a class feature pyramid needs one clip, but this batch has {clips[0].shape[0]}")
     frames, height, width = max(tuple(x.shape[2:]) for x in clips)
     return frames, height, width
 
 
 def check_depth(depth: int, limit: int) -> None:
-    """Raise UserError if a pyramid of this network cannot have `depth` levels."""
+    """Raise UserError if `depth` is not a number of levels from 1 to the network's `limit`."""
     if not (isinstance(depth, int) and 1 <= depth <= limit):
         raise UserError(f"depth={depth}: this network's pyramids have 1 to {limit} levels")
 
 
 def original_lists(net: VideoNetwork) -> tuple[list[tuple], list[tuple]]:
-    """Return the lists of convolutions and of activations that a network of the original program returns."""
+    """Return the lists of convolutions and activations that a network of Stergiou et al.'s code returns."""
     lists = getattr(net, "original_lists", None)
     if lists is None:
         raise UserError(
-            "rules=original works only for the networks of the original program (cfp_...), and "
-            f"{type(net).__name__} is none of them: give rules=corrected"
+            "rules=original works only for the networks of Stergiou et al.'s code (cfp_...), not for "
+            f"{type(net).__name__}: give rules=corrected"
         )
     return lists()
 
 
 def weight_of(net: VideoNetwork, name: str) -> Tensor:
-    """Return the weight of a layer."""
+    """Return the weight tensor of the layer `name`."""
     weight = net.get_submodule(name).weight
     assert isinstance(weight, Tensor)
     return weight
 
 
 def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tuple[int, int]:
-    """Return the number of classes and the largest depth of a pyramid; `path` None: by the original rules."""
+    """Return how many classes and pyramid levels a network has; ``path=None`` means rules=original."""
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last entry belongs to the classifier
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the classifier's entry is no level
 
 
 class Corrected:
-    """The activations of a clip in the layers behind the classifier, and the back-step by corrected rules."""
+    """One clip's activations, and kernel selection by ``rules=corrected``, which follows the network."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
@@ -104,8 +104,8 @@ class Corrected:
         self.size = clip_size(inputs)
         check_depth(depth, self.path.depth)
         self.class_scores = class_scores(weight_of(net, self.path.classifier))
-        self.inputs: dict[str, Tensor] = {}  # layer -> its input, (C, T, H, W)
-        # layer -> its feature maps as later layers read them, (rows, T, H, W)
+        self.inputs: dict[str, Tensor] = {}  # layer -> input feature maps (channels, T, H, W)
+        # layer -> output feature maps (channels, T, H, W) as later layers read them
         self.maps: dict[str, Tensor] = {}
         waiting = {n for level in range(1, depth) for n in self.path.waiting(level)}
         readers = {n for level in range(1, depth) for n in self.path.level(level)}
@@ -128,9 +128,9 @@ class Corrected:
 
         def hook(module, args):
             x = args[0].movedim(-1, 1)[0] if isinstance(module, nn.Linear) else args[0][0]
-            if padding:  # remove the zeros that a separate operator padded
+            if padding:  # remove the zero padding of a separate operator
                 x = nn.functional.pad(x, [-side for side in padding])
-            self.inputs[name] = x.clone()  # a copy, because later layers may work in place
+            self.inputs[name] = x.clone()  # a copy, because later layers may overwrite x
 
         return hook
 
@@ -144,7 +144,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return for each layer of a level the next level's kernel of each input channel; -1: unknown."""
+        """Return layer -> kernel number, in the next level, of each of its input channels (-1: unknown)."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):
@@ -158,11 +158,11 @@ class Corrected:
         return sources
 
     def features(self) -> NDArray:
-        """Return the number in level 1 of each feature of the classifier."""
+        """Return the kernel number in level 1 of each feature that the classifier reads."""
         return self.sources[0][self.path.classifier]
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link the kernels `units` of a level to their children in the next level."""
+        """Link the kernels `units` of a level to those of the next level that contribute at least theta."""
         links = []
         for name, start in self.path.offsets(level).items():
             rows = units[(units >= start) & (units < start + self.path.layers[name].rows)] - start
@@ -172,13 +172,13 @@ class Corrected:
         return concatenated(links)
 
     def _step(self, level: int, name: str, rows: NDArray, theta: float) -> Links:
-        """Link the output channels `rows` of one layer to their children."""
+        """Link the output channels `rows` of one layer to the kernels behind the layer's input channels."""
         sources = self.sources[level][name]
         if name in self.path.waiting(level):
             return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
-        kernels = self.kernels[name][rows]  # (R, inputs of one group)
+        kernels = self.kernels[name][rows]  # (kernels, input channels of one group)
         width = kernels.shape[1]
         groups = len(sources) // width
         group = rows // (self.path.layers[name].rows // groups)
@@ -189,15 +189,15 @@ class Corrected:
         return rows[row[known]], child[known], scores[row, channel][known]
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return the layer and the output channel of each of the kernels `units` of a level."""
+        """Return the layer and the output channel of each of a level's kernels with the numbers `units`."""
         offsets = self.path.offsets(level)
         names, starts = list(offsets), np.array(list(offsets.values()))
         which = np.searchsorted(starts, units, side="right") - 1
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps of a kernel's children as the kernel reads them: (T, H, W)."""
-        if level == 0:  # the classifier reads pooled features, so their maps are taken before the pooling
+        """Sum the feature maps of the kernels `children`, (T, H, W), as the kernel `unit` reads the maps."""
+        if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
         (name,), row = self.name(level, np.array([unit]))
@@ -208,20 +208,20 @@ class Corrected:
 
 
 def concatenated(links: Iterable[Links]) -> Links:
-    """Concatenate links; of none, return empty arrays."""
+    """Concatenate the links of several layers; return empty arrays if there are none."""
     parent, child, strength = (np.concatenate(part) for part in zip(NO_LINKS, *links, strict=True))
     return parent, child, strength
 
 
 def normalised(products: NDArray) -> NDArray:
-    """Scale each row to [0, 1]; in a row of equal values, 0 becomes -1 and any other value 1."""
+    """Scale each row to [0, 1]; if all values of a row are equal, zeros become -1 and other values 1."""
     low, high = products.min(axis=1, keepdims=True), products.max(axis=1, keepdims=True)
     equal = np.where(products != 0, np.float32(1), np.float32(-1))
     return np.divide(products - low, high - low, out=equal, where=high > low)
 
 
 def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
-    """Sum feature maps (T, H, W), resized to the largest, as SlowFast's pathways differ; zeros if none."""
+    """Sum feature maps (T, H, W) after resizing them to the largest size; return zeros if there are none."""
     if not maps:
         return torch.zeros(size)
     shape = [max(sides) for sides in zip(*(m.shape for m in maps), strict=True)]
@@ -230,7 +230,7 @@ def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
 
 
 class Original:
-    """The lists that the original's networks return for a clip, and the back-step by the original's rules.
+    """One clip's activations, and kernel selection by ``rules=original``, as in Stergiou et al.'s code.
 
     The entries of the lists go from the input to the classifier, whose own entry is left out. Each entry has
     the weights `kernels` of its parallel convolutions, their `names`, and the `activations` (C, T, H, W). The
@@ -253,7 +253,7 @@ class Original:
 
     @classmethod
     def read(cls, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None) -> Self:
-        """Run a network of the original program on a clip; `path` is not needed."""
+        """Run a network of Stergiou et al.'s code on one clip and keep its activations; ignore `path`."""
         kernels, taps = original_lists(net)
         taps = taps[:-1]
         check_depth(depth, len(taps))
@@ -262,7 +262,7 @@ class Original:
         def keep(name: str):
             return lambda module, args, output: outputs.update({name: output[0].clone()})
 
-        # The back-steps read the last `depth` entries; feature maps are taken from one entry more.
+        # Selecting kernels needs activations of the last `depth` layers; summing feature maps needs one more.
         wanted = taps[-depth - 1 :]
         with ExitStack() as stack:
             for name in {name for entry in wanted for name in entry}:
@@ -291,13 +291,13 @@ class Original:
         )
 
     def features(self) -> NDArray:
-        """Return the number in level 1 of each feature of the classifier."""
+        """Return the kernel number in level 1 of each feature that the classifier reads."""
         return np.arange(len(self.class_scores))
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link the kernels `units` of a level to their children in the next level."""
+        """Link the kernels `units` of a level to those of the next level that contribute at least theta."""
         if level > len(self.kernels) or level + 1 > len(self.means):
-            raise UserError(f"level {level} is the last level in the original's lists")
+            raise UserError(f"level {level} is the last level with rules=original: give a smaller depth")
         entry, means = self.kernels[-level], self.means[-level - 1]
         inputs = [kernel.shape[1] for kernel in entry]
         repeats = len(means) // sum(inputs)
@@ -308,13 +308,13 @@ class Original:
             read = means if len(entry) == 1 else means[first : first + width]
             if len(rows) and kernels.shape[1] != len(read):
                 raise UserError(
-                    f"rules=original fails at level {level}, as the original program does: the kernels have "
-                    f"{kernels.shape[1]} input channels, the activations {len(read)}: give a smaller depth "
+                    f"rules=original fails at level {level}, as Stergiou et al.'s code does: kernels have "
+                    f"{kernels.shape[1]} input channels but activations {len(read)}. Give a smaller depth "
                     "or rules=corrected"
                 )
             if len(rows):
                 with np.errstate(invalid="ignore", divide="ignore"):  # a NaN is not >= theta
-                    products = kernels * read  # (R, C)
+                    products = kernels * read  # (kernels, input channels)
                     products = products / products.sum(axis=1, keepdims=True)
                     low = products.min(axis=1, keepdims=True)
                     scores = (products - low) / (products.max(axis=1, keepdims=True) - low)
@@ -322,17 +322,17 @@ class Original:
                 links.append((rows[row] + start, child, scores[row, child]))
             start, first = start + len(every), first + width
         if len(units) and units.max() >= start:
-            raise UserError(f"level {level} has {start} kernels; there is no kernel {units.max()}")
+            raise UserError(f"level {level} has only {start} kernels, so there is no kernel {units.max()}")
         return concatenated(links)
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return the convolution that the original assigns to each kernel, and the kernel's number in it."""
+        """Return the convolution and output channel that Stergiou et al.'s code assigns to each kernel."""
         starts = np.cumsum([0, *(len(every) for every in self.kernels[-level])])[:-1]
         which = np.searchsorted(starts, units, side="right") - 1
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the maps with the children's numbers in the entry before theirs, which may have fewer maps."""
+        """Sum the maps numbered `children` of one layer too early, a flaw of Stergiou et al.'s code."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

@@ -27,16 +27,16 @@ from static_dynamic.spacing import evenly_spaced
 
 HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5
-# Factor of the uniform clip's tube that is subtracted.
+# The saliency tube of a uniform clip is multiplied by this factor before it is subtracted.
 BLANK_FACTOR = 1.25
-# Largest number of frames of a strip and of a stack; longer side of a strip's frame in pixels.
+# Largest numbers of frames per strip and per stack, and the longer side of a strip's frame in pixels.
 STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128
-# Frame rate of the videos, slow enough to follow.
+# Frame rate of the written videos, slow enough to follow.
 FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Return the heat of a tube minus the uniform clip's, (t, h, w) in [0, 1]; 0 for NaN or inf."""
+    """Subtract a uniform clip's tube from a saliency tube and scale to [0, 1]; zeros if not finite."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)
@@ -45,14 +45,14 @@ def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
 
 
 def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
-    """Return the saliency tube of a kernel; on the last level, without children, its own feature map."""
+    """Return a kernel's saliency tube, or on the last level, where kernels have no links, its feature map."""
     if level < len(pyramid.steps):
         return pyramid.saliency_tube(level, unit)
     return pyramid.feature_map(level, unit)
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Sum the feature maps of a level's kernels, each once per parent, resized to the largest: (t, h, w)."""
+    """Sum the feature maps of a level's kernels, (t, h, w); a map counts once per link to its kernel."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)
@@ -65,7 +65,7 @@ def level_map(pyramid: Pyramid, level: int) -> NDArray:
 
 
 def zoom_cells(activity: NDArray, size: tuple[int, ...]) -> NDArray:
-    """Resize feature maps linearly; a cell covers an area of pixels, and its value belongs to the centre.
+    """Resize feature maps by linear interpolation between the centres of their cells.
 
     The original program interpolates a spline between the outermost pixels. This moves cells by up to half a
     cell and overshoots beside bright cells.
@@ -82,7 +82,7 @@ def overlay(frames: NDArray[np.uint8], heat: NDArray) -> NDArray[np.uint8]:
 
 
 def draw_tube(path: Path, tube: NDArray, blank: NDArray, frames: NDArray, title: str, video: str) -> None:
-    """Write one tube as ``path``.png (strip), _stack.png, .mp4 or .gif, and .npy (without any change)."""
+    """Write a saliency tube as strip, tilted stack and video over the frames, and as an ``.npy`` array."""
     with atomic_path(path.with_name(f"{path.name}.npy")) as temporary:
         np.save(temporary, tube)
     heat = zoom_cells(scaled(tube, blank), frames.shape[:3])
@@ -133,15 +133,15 @@ def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) 
 
 
 def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) as an MP4 video; one thread, so that equal frames give equal bytes."""
+    """Write frames (T, H, W, 3) as an MP4 video, with one thread so that equal frames give equal bytes."""
     with atomic_path(path) as temporary, video_writer(temporary, FRAMES_PER_SECOND, threads="1") as write:
         for picture in shown:
             write(picture)
 
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) as an endlessly repeated GIF."""
-    octree = Image.Quantize.FASTOCTREE  # the default takes seconds per frame
+    """Write frames (T, H, W, 3) as an animated GIF that repeats endlessly."""
+    octree = Image.Quantize.FASTOCTREE  # PIL's default takes seconds per frame
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)

@@ -1,4 +1,4 @@
-"""Figures that compare several runs: each curve has a colour and a marker of its own."""
+"""Figures that compare several runs, with one colour and one marker per curve (run and pathway)."""
 
 from collections.abc import Callable, Iterable
 from itertools import cycle
@@ -15,26 +15,26 @@ from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, draw_band,
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.models.stage_names import split_stage
 
-# Colours and markers of curves, used in turn: 7 colours and 8 markers give 56 different pairs. The colours of
-# the factors dynamic and static come last, to avoid confusion.
+# Colours and markers of curves are repeated in turn, so that 7 colours and 8 markers give 56 different pairs.
+# The colours of the factors dynamic and static come last, so that curves rarely look like factors.
 RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def styles_of(curves: Iterable[str]) -> dict[str, dict]:
-    """Return colour and marker of each distinct curve, in order of first appearance."""
+    """Return curve name -> colour and marker, which are assigned in order of first appearance."""
     triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
     return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return the places (stage names without the reading) of all curves, in order; None if they differ."""
+    """Return the stage names (without SlowFast's pathway) that all curves share; None if curves differ."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 
 
 def curves(comparison: Comparison) -> Figure:
-    """Draw scores over depth with bands: by stage if all networks have the same, else by relative depth."""
+    """Draw scores with bands over the stages, or over relative depth if the networks' stages differ."""
     layers = comparison.layers
     shared = shared_places(layers)
     figure, panels = new_panels(2, 2, (10.5, 4.2))
@@ -55,7 +55,7 @@ def curves(comparison: Comparison) -> Figure:
 
 
 def plane(comparison: Comparison) -> Figure:
-    """Draw the static-dynamic plane with one point per curve: the paper's shares, and the scores."""
+    """Draw the dynamic against the static share, and the dynamic against the static score, of each curve."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, panels = new_panels(2, 2, (9.5, 4.4))
     for axes, kind, scale, unit in zip(panels, ("share", "score"), (100, 1), (" (%)", ""), strict=True):
@@ -74,14 +74,14 @@ def plane(comparison: Comparison) -> Figure:
 
 
 def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[float], NDArray]:
-    """Return the (static, dynamic) point of a row and its error bars: (axis, down or up, 1)."""
+    """Return (static, dynamic) of a table row and its error bars, an array (2 axes, lower and upper, 1)."""
     values = np.array([value_and_bounds(row, f"{kind}_{factor}", scale) for factor in ("static", "dynamic")])
     value, low, high = values.T
     return value.tolist(), np.maximum(0.0, np.stack([value - low, high - value], axis=1))[..., None]
 
 
 def classes(comparison: Comparison) -> Figure:
-    """Draw the units by class at the shown stage of each curve as stacked horizontal bars."""
+    """Draw the percentage of units per class (dynamic, static, ...) as one stacked bar per curve."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, (axes,) = new_panels(1, 1, (8.5, 1.4 + 0.5 * len(shown)))
     names = shown["curve"] + ", " + shown["stage"]
@@ -99,7 +99,7 @@ def classes(comparison: Comparison) -> Figure:
 
 
 def histograms(comparison: Comparison) -> Figure:
-    """Draw the distribution of the units' scores at the shown stage of each curve."""
+    """Draw histograms of the units' scores at the selected stage of each curve."""
     figure, panels = new_panels(2, 2, (10.5, 4.0))
     units = comparison.units
     for axes, factor in zip(panels, MEASURED, strict=True):
@@ -116,7 +116,7 @@ def histograms(comparison: Comparison) -> Figure:
 
 
 def sweep(comparison: Comparison) -> Figure:
-    """Draw the units by class over the threshold at the shown stage of each curve."""
+    """Draw the percentage of units per class against the threshold, at the selected stage of each curve."""
     shown = UNIT_CLASSES[:4]
     figure, panels = new_panels(len(shown), len(shown), (11, 3.6), sharey=True)
     for axes, name in zip(panels, shown, strict=True):
@@ -132,7 +132,7 @@ def sweep(comparison: Comparison) -> Figure:
 
 
 def training(comparison: Comparison) -> Figure | None:
-    """Draw the scores of the shown stages over training iterations; None without two known numbers."""
+    """Draw scores over training iterations; return None if fewer than two numbers of iterations are known."""
     runs = comparison.runs[["run", "network", "iterations"]]
     shown = comparison.layers[comparison.layers["shown"]].merge(runs)
     shown = shown.dropna(subset="iterations").sort_values("iterations", kind="stable")
@@ -156,12 +156,12 @@ FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
 
 
 def mark_threshold(axes: Axes, comparison: Comparison) -> None:
-    """Draw the threshold of the classes as a dotted vertical line."""
+    """Mark the score threshold for the units' classes with a dotted vertical line."""
     axes.axvline(comparison.layers["threshold"].iloc[0], color="black", linewidth=0.8, linestyle=":")
 
 
 def add_legend(figure: Figure) -> None:
-    """Draw one legend for all panels above them, in as many columns as the width allows."""
+    """Draw one legend above all panels, in as many columns as the figure's width allows."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=0)
     columns = max(1, min(len(labels), 110 // (longest + 6)))

@@ -1,4 +1,4 @@
-"""The files of a comparison of runs: csv, Markdown, LaTeX and figures."""
+"""Write a comparison of runs to files: csv, Markdown, LaTeX and figures."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -22,5 +22,5 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         write_text(folder / name, text)
     for suffix, (name, draw) in product(formats, FIGURES.items()):
         figure = draw(comparison)
-        if figure is not None:  # None: the comparison lacks the numbers for this figure
+        if figure is not None:  # `figure` is None if the runs lack its numbers
             save(figure, folder / f"{name}.{suffix}")

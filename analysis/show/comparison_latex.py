@@ -1,4 +1,4 @@
-"""A comparison of runs as LaTeX: booktabs tables and pgfplots figures in one file each, and one document.
+"""A comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document that includes them all.
 
 The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """
@@ -16,7 +16,7 @@ from static_dynamic.analysis.show.comparison_tables import Grid, grids
 from static_dynamic.analysis.show.figures import COLOURS
 from static_dynamic.analysis.show.text import escape_latex
 
-# Marker of matplotlib -> mark of pgfplots.
+# Marker of a curve in matplotlib -> mark in pgfplots.
 MARKS = {
     "o": "*",
     "s": "square*",
@@ -48,7 +48,7 @@ def comparison_files(comparison: Comparison) -> dict[str, str]:
 
 
 def table(grid: Grid) -> str:
-    """Return a booktabs table; neighbouring rows with the same first cell are grouped under one such cell."""
+    """Return a booktabs table; neighbouring rows with equal first cells form a group that shows it once."""
     head = list(grid.rows[0])
     widths = [max(len(name), *(len(str(cells[name])) + 2 for cells in grid.rows)) for name in head]
     size = next(size for size, most in SIZES.items() if sum(widths) <= most)
@@ -74,14 +74,14 @@ def table(grid: Grid) -> str:
 
 
 def row(cells: Iterable[str], shrink: bool = False) -> str:
-    """Return one line of a table; `shrink` sets intervals in a smaller font than their estimates."""
+    """Return one line of a LaTeX table; `shrink` sets intervals in a smaller font than the estimates."""
     interval = r"{\\scriptsize[\1]}" if shrink else r"[\1]"
     escaped = (re.sub(r"\[(.*?)\]", interval, escape_latex(cell)) for cell in cells)
     return " & ".join(escaped) + r" \\"
 
 
 def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]) -> str:
-    """Return a floating figure: definitions of its colours, a tikzpicture, a caption."""
+    """Return a LaTeX figure: colour definitions, a tikzpicture with the lines `body`, and a caption."""
     lines = [rf"\definecolor{{{key}}}{{HTML}}{{{value.lstrip('#')}}}" for key, value in colours.items()]
     lines += [r"\begin{figure}[htbp]\centering", r"\begin{tikzpicture}", *body, r"\end{tikzpicture}"]
     lines += [rf"\caption{{{escape_latex(caption)}}}", rf"\label{{fig:{name}}}", r"\end{figure}", ""]
@@ -89,7 +89,7 @@ def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]
 
 
 def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the colours by LaTeX name, and the pgfplots options of each curve."""
+    """Return LaTeX colour name -> hex colour, and curve -> pgfplots options."""
     colours, options = {}, {}
     for k, (curve, style) in enumerate(styles_of(layers["curve"]).items()):
         name = f"run{chr(ord('a') + k % 26)}{k // 26 or ''}"
@@ -99,7 +99,7 @@ def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def curves(comparison: Comparison) -> str:
-    """Return the figure of scores over depth, with bands."""
+    """Return the LaTeX figure of scores over the stages, with intervals as bands."""
     layers = comparison.layers
     colours, options = styles(layers)
     shared = shared_places(layers)
@@ -132,7 +132,7 @@ def curves(comparison: Comparison) -> str:
 
 
 def plane(comparison: Comparison) -> str:
-    """Return the static-dynamic plane with one point per curve: shares, and scores."""
+    """Return the LaTeX figure of dynamic against static shares and scores, one point per curve."""
     shown = comparison.layers[comparison.layers["shown"]]
     colours, options = styles(comparison.layers)
     body = [rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.8cm}}, {PANEL},"]
@@ -157,11 +157,11 @@ def plane(comparison: Comparison) -> str:
 
 
 def classes(comparison: Comparison) -> str:
-    """Return stacked bars of the units by class at the shown stage of each curve."""
+    """Return the LaTeX figure of units per class (dynamic, static, ...), one stacked bar per curve."""
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     labels = shown["curve"] + ", " + shown["stage"]
     longest = labels.str.len().max() - len(", ")
-    width = max(0.3, 0.9 - 0.0105 * longest)  # part of the page width that long names leave
+    width = max(0.3, 0.9 - 0.0105 * longest)  # fraction of the page width that the bars get beside long names
     names = ",".join(f"{{{escape_latex(label)}}}" for label in labels)
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",
@@ -189,7 +189,7 @@ LEGEND = "legend style={draw=none, legend columns=2, /tikz/every even column/.ap
 
 
 def below(name: str) -> str:
-    """Return a node that places a legend below both panels."""
+    """Return a TikZ node that places the legend `name` below both panels."""
     middle = "$(group c1r1.outer south)!0.5!(group c2r1.outer south)$"
     return rf"\node[anchor=north] at ({middle}) {{\ref{{{name}}}}};"
 

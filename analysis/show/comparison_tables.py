@@ -9,7 +9,7 @@ from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.show.text import align, with_interval
 
-# Measure -> heading, scale, number of digits.
+# Column of the results -> table heading, factor applied to the values, number of decimals.
 SHOWN = {
     "score_dynamic": ("dynamic score", 1, 3),
     "score_static": ("static score", 1, 3),
@@ -20,7 +20,7 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text. All rows have the same keys, which are the headings of the columns."""
+    """A table of text cells. All rows have the same keys, which are the column headings."""
 
     name: str
     caption: str
@@ -28,14 +28,14 @@ class Grid:
 
 
 def grids(comparison: Comparison) -> list[Grid]:
-    """Return the tables of a comparison; differences only if two runs have the requested stage."""
+    """Return the tables of a comparison; the table of differences needs two runs with the requested stage."""
     layers, differences = comparison.layers, comparison.differences
     tables = [grid_of_runs(comparison.runs), grid_of_scores(layers), grid_of_classes(layers)]
     return tables + ([grid_of_differences(differences)] if len(differences) else [])
 
 
 def grid_of_runs(runs: pd.DataFrame) -> Grid:
-    """Describe the runs, one row per run; missing values are dashes."""
+    """Return the table that describes the runs, one row per run; missing values are dashes."""
     columns = ["run", "weights", "iterations", "data", "styles", "pairs", "videos", "clips", "seeds"]
     unknown = runs["iterations"].isna().all()
     shown = runs[[c for c in columns if not (c == "iterations" and unknown)]]
@@ -44,7 +44,7 @@ def grid_of_runs(runs: pd.DataFrame) -> Grid:
 
 
 def grid_of_scores(layers: pd.DataFrame) -> Grid:
-    """Return scores and shares with intervals, one row per stage and run, sorted by stage."""
+    """Return the table of scores and shares with intervals, one row per stage and run."""
     rows = [
         {"stage": row["stage"], "run": row["run"], **shown_cells(row)}
         for _, row in by_stage(layers).iterrows()
@@ -58,12 +58,12 @@ def grid_of_scores(layers: pd.DataFrame) -> Grid:
 
 
 def shown_cells(row: pd.Series) -> dict[str, str]:
-    """Return the measures of one row with their intervals: heading -> text."""
+    """Return column heading -> score or share with interval as text, for one row of results."""
     return {heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()}
 
 
 def grid_of_classes(layers: pd.DataFrame) -> Grid:
-    """Return the percentage of units per class, one row per stage and run, sorted by stage."""
+    """Return the table of units per class (dynamic, static, ...) in percent, one row per stage and run."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
@@ -74,7 +74,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
-    """Return the differences of the first run from each other run; an asterisk marks intervals without 0."""
+    """Return the table of differences, first run minus others; an asterisk marks intervals without 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))
@@ -93,7 +93,7 @@ def grid_of_differences(differences: pd.DataFrame) -> Grid:
 
 
 def describe_pairing(differences: pd.DataFrame) -> str:
-    """Explain how the intervals of the differences were computed."""
+    """Return sentences that explain how the intervals of the differences were computed."""
     sentences = ["differences with 95 % intervals."]
     if differences["paired"].any():
         sentences.append("Same: each bootstrap replicate draws the same videos for both runs.")
@@ -111,7 +111,7 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return one table per measure with one column per run, then the differences."""
+    """Return a table per score and share with one column per run, then the table of differences."""
     scores = pd.DataFrame(grid_of_scores(comparison.layers).rows)
     stages, runs = scores["stage"].unique(), comparison.runs["run"].tolist()
     parts = []
@@ -131,7 +131,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    """Return rows as a Markdown table."""
+    """Return rows as a Markdown table with the keys as headings."""
 
     def line(cells) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

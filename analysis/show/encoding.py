@@ -17,7 +17,7 @@ JPEG_QUALITY = 80
 
 @contextmanager
 def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable[[NDArray], None]]:
-    """Write an MP4 video; yield the function that writes a frame, (H, W, 3) uint8, all of one size.
+    """Open an MP4 video; yield a function that appends a frame, (H, W, 3) uint8. All frames have one size.
 
     The codec is H.264, or MPEG-4 Part 2 if PyAV lacks H.264; `options` go to the codec.
     """

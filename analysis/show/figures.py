@@ -1,4 +1,4 @@
-"""Style that all figures share, and the figures of one run.
+"""Colours and style of all figures, and the figures of one run.
 
 Colour-blind readers can tell the colours (Okabe and Ito) apart. No figure uses pyplot, whose state is global.
 """
@@ -24,7 +24,7 @@ COLOURS = {
     "residual": "#999999",
     "dead": "#DDDDDD",
 }
-# Sources of variance: the three main effects have strong colours, their interactions lighter ones.
+# Colours of the sources of variance: strong for the three main effects, lighter for interactions.
 COMPONENT_COLOURS = {
     "video": "#009E73",
     "style": "#0072B2",
@@ -35,7 +35,7 @@ COMPONENT_COLOURS = {
     "video:style:order": "#999999",
 }
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
-# Metadata that matplotlib would fill with a date or a version; without these, files are reproducible.
+# matplotlib writes dates and versions into files; None removes them, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 # Edges of the histogram bins of unit scores, which are correlations.
 SCORE_BINS = np.linspace(-1, 1, 41).tolist()
@@ -44,7 +44,7 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw shares, scores (both with 95 % bands) and classes of units (stacked bars) for every stage."""
+    """Draw, over the stages, shares and scores with 95 % bands, and units per class as stacked bars."""
     figure, panels = new_panels(3, 3, (max(12.0, 3 + 0.8 * len(layers)), 4.2))
     shares, scores, classes = panels
     x = np.arange(len(layers))
@@ -70,7 +70,7 @@ def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_classes(row: pd.Series, path: Path, title: str) -> None:
-    """Draw the number of units per class of one stage: the joint-encoding chart of the original program."""
+    """Draw a bar chart of how many units of one stage are dynamic, static, joint, residual and dead."""
     figure, (axes,) = new_panels(1, 1, (5, 3.6))
     counts = [row[f"units_{name}"] for name in UNIT_CLASSES]
     bars = axes.bar(UNIT_CLASSES, counts, color=[COLOURS[name] for name in UNIT_CLASSES])
@@ -80,7 +80,7 @@ def draw_classes(row: pd.Series, path: Path, title: str) -> None:
 
 
 def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the share of each source in the variance of every stage as stacked bars."""
+    """Draw the share of each source (video, style, order ...) in the units' variance, one bar per stage."""
     stages = list(layers["stage"].unique())
     figure, (axes,) = new_panels(1, 1, (max(6.5, 2.5 + 0.8 * len(stages)), 4.2))
     shares = 100 * layers.pivot(index="component", columns="stage", values="share")[stages]
@@ -107,7 +107,7 @@ def draw_convergence(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_band(axes: Axes, x: ArrayLike, values: NDArray, **style) -> None:
-    """Draw a curve with its interval as a band; the rows of `values`, (3, N), are estimate and bounds.
+    """Draw a curve with its interval as a band; the rows of `values` are estimate, lower and upper bound.
 
     `style`: colour, marker, label and so on of the curve.
     """
@@ -155,7 +155,7 @@ def new_panels(count: int, columns: int, size: tuple[float, float], **shared) ->
 
 
 def stage_panels(table: pd.DataFrame, **shared) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Make a figure with one panel per stage; return it and (panel, stage, rows of that stage) in order."""
+    """Make a figure with one panel per stage; return the figure and (panel, stage, rows) triples."""
     groups = list(table.groupby("stage", sort=False))
     columns = min(STAGE_COLUMNS, len(groups))
     size = (max(5.0, 2.5 * columns), 0.9 + 2.2 * -(-len(groups) // columns))

@@ -1,4 +1,4 @@
-"""Frames of the views of a run, read again from the data set, and pictures of several frames in a row."""
+"""Read frames of a run's clips again from the data set, and join several frames into one picture."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from static_dynamic.datasets.frames import BadFrames, open_frames
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 
-# Number of frames of a view on the contact sheet: the first, the middle and the last one.
+# Number of frames per clip on the contact sheet: the first, the middle and the last one.
 SHEET_FRAMES = 3
-# White pixels between two frames of a row.
+# White pixels between two frames of a picture.
 GAP = 3
 
 
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
-    """Read some frames of the views that the column ``row`` of `top` names: row -> (n, H, W, 3).
+    """Read some frames of each network input (row of ``views.parquet``) in `top`: row -> (n, H, W, 3).
 
     `root`: folder of the data set; None: where the run read it. Raises UserError if the frames are gone.
     """
@@ -37,7 +37,7 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
             strips[row] = read_frames(folder, view["style"], view["video"], positions)
         except BadFrames as error:
             raise UserError(
-                f"{store.path}: the frames of its data set are no longer in {folder} ({error}): give "
+                f"the frames of the run {store.path} are no longer in {folder} ({error}): give "
                 "task.data_root=FOLDER, the folder that now holds style_1, style_2 ..."
             ) from error
     return strips
@@ -49,7 +49,7 @@ def read_frames(root: Path, style: int, video: str, positions: list[int]) -> NDA
 
 
 def pick_frames(positions: NDArray, count: int) -> list[int]:
-    """Return at most `count` of a view's frame positions, evenly spaced, in the order of the view."""
+    """Return at most `count` of the frame positions, evenly spaced, in the order in which they are given."""
     return positions[evenly_spaced(count, len(positions), np.trunc)].tolist()
 
 

@@ -1,4 +1,4 @@
-"""Tables as text for a terminal, and text as LaTeX."""
+"""Format tables of results as text for a terminal, and escape text for LaTeX."""
 
 import re
 
@@ -21,7 +21,7 @@ LATEX = {
 
 
 def format_layers(layers: pd.DataFrame, title: str) -> str:
-    """Return the tables of scores, shares and classes of units by stage, with a heading."""
+    """Return the text tables of scores, shares and units per class by stage, with a heading."""
     first = layers.iloc[0]
     pairs = f"{first['pairs_dynamic']} dynamic and {first['pairs_static']} static pairs"
     intervals = "no intervals: a bootstrap over videos needs at least two videos"
@@ -34,23 +34,23 @@ def format_layers(layers: pd.DataFrame, title: str) -> str:
 
 
 def layer_cells(row: pd.Series) -> dict[str, object]:
-    """Return one line of the table of stages: scores and shares (%) with intervals."""
+    """Return one row of the table of stages: scores and shares (%) with intervals."""
     cells = {"stage": row["stage"], "units": row["units"]}
     cells |= {f"{f} score": with_interval(row, f"score_{f}", 1, 3) for f in FACTORS[:2]}
     return cells | {f"{f} %": with_interval(row, f"share_{f}", 100, 1) for f in FACTORS}
 
 
 def class_cells(row: pd.Series) -> dict[str, object]:
-    """Return one line of the table of classes: the number of units per class of one stage."""
+    """Return one row of the table of unit classes: the number of units per class of one stage."""
     return {"stage": row["stage"], "units": row["units"]} | {c: row[f"units_{c}"] for c in UNIT_CLASSES}
 
 
 def format_information(layers: pd.DataFrame) -> str:
-    """Return the table of information measures by stage and factor, with intervals and p-values."""
+    """Return the text table of information measures by stage and factor, with intervals and p-values."""
     first = layers.iloc[0]
     lines = [
-        "bits: mean over units, Gaussian estimate and copula estimate; subspace: bits of the principal",
-        "directions of the stage with the largest variance",
+        "Mutual information in bits: mean over units under a Gaussian and under a copula model (bits),",
+        "and in the principal directions of the stage with the largest variance (subspace).",
         f"{layers['clusters'].max()} videos; in brackets: p-values of a permutation test with "
         f"{first['permutations']} permutations",
         "coverage of the 95 % intervals in simulations: 92 to 97 % with 100 videos, 90 to 97 % with 24,",
@@ -67,14 +67,14 @@ def format_information(layers: pd.DataFrame) -> str:
 
 
 def format_variance(layers: pd.DataFrame) -> str:
-    """Return the table of the shares (%) of each component in the variance of every stage."""
+    """Return the text table of the shares (%) of each source in the units' variance, by stage."""
     shares = 100 * layers.pivot(index="stage", columns="component", values="share")
     shares = shares.loc[layers["stage"].unique(), list(COMPONENTS)]
     return align([{"stage": stage, **row.map("{:.1f}".format)} for stage, row in shares.iterrows()])
 
 
 def format_plan(table: pd.DataFrame) -> str:
-    """Return the table of what a study needs under each pairing, shortest time first.
+    """Return the table of videos, clips and hours that a study needs per ``pairs`` option, fastest first.
 
     The stage and score that need the largest number of videos decide.
     """
@@ -86,13 +86,13 @@ def format_plan(table: pd.DataFrame) -> str:
 
 
 def format_dimensions(row: pd.Series) -> str:
-    """Return the two lines that the original program prints for one stage."""
+    """Return the two lines that Kowal et al.'s code prints for one stage."""
     dims, percent = dimensions_of(row)
     return f" >>> Estimated factor dimensionalities: {dims}\n >>> Ratio to total dimensions: {percent}"
 
 
 def dimensions_of(row: pd.Series) -> tuple[list[int], list[float]]:
-    """Return the number of dimensions of each factor at one stage, and their percentages."""
+    """Return the number of dimensions of each factor at one stage, and its percentage of all dimensions."""
     dims = [int(row[f"dims_{factor}"]) for factor in FACTORS]
     return dims, [float(row[f"dims_percent_{factor}"]) for factor in FACTORS]
 
@@ -104,7 +104,7 @@ def format_classes(row: pd.Series) -> str:
 
 
 def value_and_bounds(values: pd.Series | pd.DataFrame, name: str, scale: float = 1) -> NDArray[np.float64]:
-    """Return the columns `name`, `name`_low and `name`_high of a row, (3,), or of a table, (3, rows)."""
+    """Return a column's estimate, lower and upper bound: (3,) for a row, (3, rows) for a table."""
     return scale * values[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T
 
 
@@ -115,7 +115,7 @@ def with_interval(row: pd.Series, name: str, scale: float, digits: int, interval
 
 
 def align(rows: list[dict] | pd.DataFrame) -> str:
-    """Return rows as text in aligned columns, with the keys as heading."""
+    """Return rows as text in aligned columns, with the keys as headings."""
     return pd.DataFrame(rows).to_string(index=False)
 
 

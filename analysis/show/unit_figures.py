@@ -1,4 +1,4 @@
-"""Figures of single units: classes over the threshold, histograms of scores, contact sheet of clips."""
+"""Figures of single units: units per class against the threshold, score histograms, contact sheet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,7 +35,7 @@ def draw_thresholds(sweep: pd.DataFrame, path: Path, threshold: float) -> None:
 
 
 def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
-    """Draw histograms of the units' scores, one panel per stage."""
+    """Draw histograms of the units' dynamic and static scores, one panel per stage."""
     figure, panels = stage_panels(units)
     for axes, stage, table in panels:
         for factor in MEASURED:
@@ -48,7 +48,7 @@ def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
 
 
 def draw_sheet(top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str) -> None:
-    """Draw the contact sheet: one row per unit, with strips of the clips that contribute most to its score.
+    """Draw the contact sheet: per unit, one row of pictures of the clips that its score depends on most.
 
     `top`: one row per unit and clip, as `top_units` returns it; its column ``row`` is the row of a view.
     `strips`: row of a view -> some of its frames, (n, H, W, 3) uint8.

@@ -1,1 +1,1 @@
-"""Video object segmentation: J and F of a network; result files and figures of the original programs."""
+"""Video object segmentation: J and F of a network; result files and figures of Kowal et al.'s code."""

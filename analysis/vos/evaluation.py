@@ -43,7 +43,7 @@ MEASURES = {"J": segmentation.region_similarity, "F": segmentation.boundary_meas
 
 
 def evaluation_identity(cfg: DictConfig, clips: DavisClips, weights: Path | None) -> dict:
-    """Return everything that determines the masks: task, network, weights, data, seed."""
+    """Return all settings that determine the predicted masks: task, network, weights, data, seed."""
     subject = subject_of(cfg, clips, clips.original_root, weights)
     return {"task": cfg.task.name, **subject, "seed": cfg.seed}
 
@@ -57,7 +57,7 @@ def evaluate_sequence(
     device: torch.device,
     bar: tqdm,
 ) -> None:
-    """Segment and measure a sequence into `folder` unless it exists; raise BadFrames for unreadable files."""
+    """Write masks, J and F of a sequence to `folder` unless it exists; raise BadFrames for bad files."""
     names = clips.names[sequence]
     if folder.is_dir():
         bar.update(len(names))
@@ -79,7 +79,7 @@ def evaluate_sequence(
             write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
-    if len(clips.flows) == 1:  # networks that also read the flow to the previous frame skip the first frame
+    if len(clips.flows) == 1:  # drop the first frame, which two-flow networks never yield
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     pd.DataFrame(rows).to_csv(unfinished / "frames.csv", index=False)
@@ -95,10 +95,10 @@ def segment(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the position of each frame of a sequence, in order, and the probability of the object, (H, W).
+    """Yield each frame's position in the sequence, in order, and each pixel's object probability, (H, W).
 
-    A network that reads T frames at once gets T frames after another. If the length of the sequence is no
-    multiple of T, the last T frames overlap with the T frames before.
+    A network that reads T frames at once gets one block of T frames after another. If the length of the
+    sequence is no multiple of T, the last block overlaps with the block before.
     Raises BadFrames if an image cannot be read.
     """
     views = views_of(clips, sequence)
@@ -120,21 +120,20 @@ def segment(
 
 
 def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float32]:
-    """Return the probability of the object, (rows, H, W); split the batch in halves if memory runs out."""
+    """Return each pixel's object probability, (frames, H, W); halve the batch if memory runs out."""
     items = len(inputs["Image"])
     try:
         return net.foreground(inputs).float().cpu().numpy()
     except torch.OutOfMemoryError as error:
         if items == 1:
-            message = "one frame does not fit in the device's memory: give a smaller crop_size"
-            raise UserError(message) from error
+            raise UserError("one frame exceeds the device's memory: give a smaller crop_size") from error
     # Here, outside of the except block, the memory of the failed attempt is free again.
     halves = slice(items // 2), slice(items // 2, items)
     return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
-    """Return the views of a sequence: its frames without style and without flow jitter."""
+    """Return a sequence's network inputs, one row per frame, in the original style, without flow jitter."""
     count, frames_per_view = len(clips.names[sequence]), clips.rows_per_view
     rows = []
     for first in range(0, count, frames_per_view):

@@ -1,4 +1,4 @@
-"""Reader of the original programs' result files for video object segmentation; averages over seeds.
+"""Read the result files of Kowal et al.'s code for video object segmentation, and average over seeds.
 
     final/MODEL/MODEL_final_SEED.txt     one line per stage: dimensions and their percentages
     idv_scores/MODEL/STAGE.npy           (C, 3) shares of each unit
@@ -24,12 +24,12 @@ FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")
 STAGE_LINE = re.compile(r"Stage:\s*(\w+),(\w+)\s*,\s*Dimensions:\s*\[([^\]]*)\]\s*\[([^\]]*)\]")
 SEED_OF_TABLE = re.compile(r"(\w+),(\w+)_(\d+)")
-# Columns of a statistics table after the unit's number: what the members of the pairs share.
+# Columns of a statistics table after the unit's number: what the two members of each pair share.
 CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Read the percentages of one result file: one row per stage, columns place, stream and `factors`."""
+    """Read a result file: one row per stage with place, stream and the percentage of each factor."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -44,18 +44,18 @@ def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
         rows.append({"place": match[1], "stream": match[2], **dict(zip(factors, percent, strict=True))})
     table = pd.DataFrame(rows, columns=["place", "stream", *factors])
     if table.empty:
-        raise UserError(f"{path} holds no stage: was the run that wrote it stopped?")
+        raise UserError(f"{path} holds no stage, probably because the run was stopped: run it again")
     repeated = table[table.duplicated(["place", "stream"])]
     if len(repeated):
         first = repeated.iloc[0]
         raise UserError(
-            f"{path} holds {first['place']},{first['stream']} twice, from two runs: keep the lines of one run"
+            f"{path} holds the stage {first['place']},{first['stream']} twice: keep the lines of one run"
         )
     return table
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a text file."""
+    """Return the lines of a text file; raise UserError if the file cannot be read."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -72,10 +72,10 @@ def parse_numbers(text: str) -> list[float] | None:
 
 
 def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Average the result files of `folder` over seeds.
+    """Average the percentages in the result files of `folder`, one file per seed, by stage.
 
-    Returns one row per stage with the columns place, stream, runs, FACTOR and FACTOR_ci. As in the original,
-    an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0). It is NaN for one
+    Returns one row per stage with the columns place, stream, runs, FACTOR and FACTOR_ci. As in that
+    code, an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0), NaN for one
     file. If ``residual`` is the last of `factors`, it is 100 minus the averages of the other factors, without
     an interval. Raises UserError if the stages of the files differ.
     """
@@ -84,9 +84,9 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
     names = ["place", "stream"]
     for file, table in zip(files, tables, strict=True):
         if not table[names].equals(tables[0][names]):
-            raise UserError(f"{file} has other stages than {files[0]}: average runs of one network")
+            raise UserError(f"{file} and {files[0]} have different stages: average runs of one network")
     measured = [f for f in factors if f != "residual" or f != factors[-1]]
-    values = np.stack([table[measured].to_numpy(float) for table in tables])  # (runs, stages, measured)
+    values = np.stack([table[measured].to_numpy(float) for table in tables])  # (runs, stages, factors)
     average = tables[0][names].assign(runs=len(files))
     for k, factor in enumerate(measured):
         average[factor] = values[:, :, k].mean(axis=0)
@@ -108,21 +108,21 @@ def format_average(table: pd.DataFrame) -> str:
     return "\n\n".join([f"shares of dimensions (%), mean of {table['runs'].iloc[0]} runs", *blocks])
 
 
-# Intervals have one digit more than shares, because they are often below 0.1 %.
+# Intervals are printed with one digit more than shares, because intervals are often below 0.1 %.
 CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for factor in FOUR_FACTORS}
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: its last word, or else its third word from the end."""
+    """Return the training iteration in a file name: the last word, or the third last if that is no number."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
             return int(word)
-    raise UserError(f"{path}: no iteration in the file's name; NAME_ITERATION.txt is expected")
+    raise UserError(f"{path} has no training iteration in its name: rename it to NAME_ITERATION.txt")
 
 
 def read_iterations(folder: Path) -> pd.DataFrame:
-    """Read the result files of `folder`, one per training iteration: `read_dimensions` plus ``iteration``."""
+    """Read the result files of `folder`, one per training iteration, into one table with the iterations."""
     by_iteration: dict[int, Path] = {}
     for file in files_in(folder, ".txt", "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
@@ -133,50 +133,50 @@ def read_iterations(folder: Path) -> pd.DataFrame:
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Read the shares of the units of one network: stage -> (C, 3), NaN for dead units."""
+    """Read the factor shares of the units of one network: stage -> (units, 3), NaN for dead units."""
     shares = {}
     for file in files_in(folder, ".npy", "unit scores"):
         try:
             shares[file.stem] = np.load(file, allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"{file} is not a readable array ({error})") from error
+            raise UserError(f"{file} is not a readable NumPy array ({error})") from error
         shape, kind = shares[file.stem].shape, shares[file.stem].dtype.kind
         if len(shape) != 2 or shape[1] != len(FACTORS) or kind != "f":
-            raise UserError(f"{file}: shape {shape} of kind {kind!r}; shares of units, (C, 3), are expected")
+            raise UserError(f"{file} has shape {shape}, kind {kind!r}; floats (units, 3) are expected")
     return by_depth(shares, folder)
 
 
 def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
-    """Return the number of units per class at `threshold`: one row per stage, columns `UNIT_CLASSES`."""
+    """Return the number of units per class (dynamic, static, ...) at `threshold`, one row per stage."""
     rows = {}
     for file in files_in(folder, ".parquet", "joint encoding"):
         try:
             scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors derive from these
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses of these
             line = str(error).partition("\n")[0]
-            raise UserError(f"{file} holds no columns dynamic and static with scores ({line})") from error
+            raise UserError(f"{file} lacks the columns dynamic and static of unit scores ({line})") from error
         if not len(scores):
-            raise UserError(f"{file} holds no units")
+            raise UserError(f"{file} holds no units: one row per unit is expected")
         classes = classify(scores[:, 0], scores[:, 1], threshold)
         rows[file.stem] = np.bincount(classes, minlength=len(UNIT_CLASSES))
     return pd.DataFrame.from_dict(by_depth(rows, folder), orient="index", columns=list(UNIT_CLASSES))
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
-    """Read a statistics table, ``unit,a,b,c,d`` without a heading: one row per unit, columns `CONDITIONS`."""
+    """Read a table of unit correlations: one row per unit, one column per kind of pair (`CONDITIONS`)."""
     rows = [parse_numbers(line) for line in read_lines(path)]
     for number, row in enumerate(rows, start=1):
         if row is None or len(row) != 1 + len(CONDITIONS):
-            raise UserError(f"{path}, line {number}: five numbers, UNIT,A,B,C,D, are expected")
+            raise UserError(f"{path}, line {number}: a unit and its four correlations are expected")
     if not rows:
-        raise UserError(f"{path} holds no units")
+        raise UserError(f"{path} holds no units: lines UNIT,A,B,C,D are expected")
     return pd.DataFrame(rows, columns=["unit", *CONDITIONS])
 
 
 def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
-    """Return the files of `folder` with a suffix, sorted, without hidden files, which are incomplete."""
+    """Return the files of `folder` with a suffix, sorted; hidden files are incomplete and left out."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the folder of one network")
+        raise UserError(f"{folder} is not a folder: give the folder with the result files of one network")
     files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))
     if not files:
         raise UserError(f"{folder} holds no {what} (*{suffix}): give the folder of one network")
@@ -184,8 +184,8 @@ def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
 
 
 def by_depth(stages: dict, folder: Path) -> dict:
-    """Sort stages by stream, then by place; the alphabetical order of places is the order of depth."""
+    """Sort stages by stream, then by depth, which is the alphabetical order of places such as layer1."""
     for stage in stages:
         if not STAGE_NAME.fullmatch(stage):
-            raise UserError(f"{folder}: {stage!r} is not a stage such as layer1,app_stream")
+            raise UserError(f"{folder}: the file name {stage!r} is not a stage such as layer1,app_stream")
     return dict(sorted(stages.items(), key=lambda item: item[0].split(",")[::-1]))

@@ -1,4 +1,4 @@
-"""Writer of the original programs' result files for video object segmentation, below ``SAVE_DIR/vos_models``.
+"""Write the result files of Kowal et al.'s code for video object segmentation, in ``SAVE_DIR/vos_models``.
 
     final/MODEL/MODEL_final_SEED.txt     one line per stage: dimensions, then percentages
     idv_scores/MODEL/STAGE.npy           (units, 3) float64: shares of each unit, of the last seed that ran
@@ -29,7 +29,7 @@ BLOCK = 256
 def write_vos_results(
     folder: Path, name: str, seed: int, result: RunEstimate, stages: list[str], joint_encoding: bool
 ) -> Path:
-    """Write the result files of one run over those of earlier runs; return the path of the text file."""
+    """Write the result files of one run, which replace older files; return the path of the text file."""
     layers = result.layers.set_index("stage").loc[stages]
     units = dict(list(result.units.groupby("stage")))
     for stage in stages:
@@ -50,7 +50,7 @@ def write_vos_results(
 
 
 def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunEstimate) -> None:
-    """Write the tables that ``misc/plot_stats_fromtable.py`` draws.
+    """Write the tables of unit correlations per kind of pair that ``misc/plot_stats_fromtable.py`` draws.
 
     If a run has no pairs that share neither factor, which is common with ``pairs=paper``, nothing is written.
     """
@@ -61,7 +61,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
         return
     for stage, units in result.units.groupby("stage", sort=False):
         neither = correlations(store.activations(stage), a, b)
-        both = np.ones(len(neither))  # each frame paired with itself
+        both = np.ones(len(neither))  # a frame paired with itself correlates perfectly
         shared = units[["score_dynamic", "score_static"]].to_numpy()
         table = np.column_stack([units["unit"], shared, neither, both])
         alive = np.isfinite(table).all(axis=1)
@@ -70,7 +70,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
 
 
 def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
-    """Return the rows of both members of all pairs that share neither factor.
+    """Return the row numbers of both members of all pairs that differ in style and in flow.
 
     The first member is a frame with its original flow, the second the same frame in another style with
     jittered flow.
@@ -84,7 +84,7 @@ def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
 
 
 def correlations(rows: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    """Return the unit scores (C,) of rows (views, C) over pairs of rows `a`, `b`; NaN for dead units."""
+    """Return the correlation of each unit over the pairs of rows (`a`, `b`); NaN for dead units."""
     found = []
     for start in range(0, rows.shape[1], BLOCK):
         part = rows[:, start : start + BLOCK].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Segmentation measures of DAVIS 2016 (Perazzi et al., CVPR 2016), and reading and writing of masks.
+"""Segmentation measures of DAVIS 2016 (Perazzi et al., CVPR 2016), and functions for masks.
 
     J  region similarity: intersection over union
     F  boundary measure: harmonic mean of precision and recall of the boundary pixels; a pixel is correct if
@@ -30,11 +30,11 @@ FOUND_COLOUR, TRUE_COLOUR = (213, 94, 0), (240, 228, 66)
 
 
 class Statistics(NamedTuple):
-    """Statistics of one measure over the frames of a sequence."""
+    """Mean, recall and decay of one measure over the frames of a sequence."""
 
     mean: float
-    recall: float  # share of frames above 0.5
-    decay: float  # mean of the first quarter minus mean of the last quarter
+    recall: float  # `recall` is the share of frames above 0.5
+    decay: float  # `decay` is the mean of the first minus the mean of the last quarter of frames
 
 
 def region_similarity(mask: NDArray, truth: NDArray) -> float:
@@ -58,14 +58,14 @@ def boundary_measure(mask: NDArray, truth: NDArray, tolerance: float = TOLERANCE
 
 
 def boundary(mask: NDArray) -> NDArray[np.bool_]:
-    """Return the pixels that differ from their right, lower or lower right neighbour."""
+    """Return a mask's boundary: the pixels that differ from their right, lower or lower right neighbour."""
     mask = np.asarray(mask, bool)
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
 
 
 def matched(boundary: NDArray, other: NDArray, disk: NDArray) -> float:
-    """Return the share of a boundary's pixels with a pixel of the other within a disk; 1 without pixels."""
+    """Return the share of boundary pixels within a disk of the other boundary; 1 without boundary pixels."""
     if not boundary.any():
         return 1.0
     near = cv2.dilate(other.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -73,7 +73,7 @@ def matched(boundary: NDArray, other: NDArray, disk: NDArray) -> float:
 
 
 def disk_of(radius: int) -> NDArray[np.uint8]:
-    """Return a disk: the pixels within `radius` of the centre."""
+    """Return a disk as an array: 1 within `radius` of the centre, 0 elsewhere."""
     y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     return (x * x + y * y <= radius * radius).astype(np.uint8)
 
@@ -103,16 +103,16 @@ def read_mask(file: Path) -> NDArray[np.bool_]:
 def read_truth(file: Path, image: NDArray) -> NDArray[np.bool_]:
     """Read the true mask of an image (H, W, 3); raise BadFrames if it is missing or has another size."""
     if not file.is_file():
-        raise BadFrames(f"{file} does not exist: the masks that DAVIS provides belong there")
+        raise BadFrames(f"the true mask {file} does not exist: put the masks of DAVIS there")
     mask = read_mask(file)
     if mask.shape != image.shape[:2]:
         own, other = (f"{width}x{height}" for height, width in (mask.shape, image.shape[:2]))
-        raise BadFrames(f"{file} has {own} pixels, its image {other}: is the mask of another resolution?")
+        raise BadFrames(f"the mask {file} has {own} pixels, its image {other}: give masks of equal size")
     return mask
 
 
 def resize_mask(mask: NDArray, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Resize a mask to `size` (height, width) by nearest neighbour."""
+    """Resize a mask to `size` (height, width) by nearest-neighbour interpolation."""
     return cv2.resize(mask.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
@@ -127,7 +127,7 @@ def encoded(mask: NDArray) -> dict:
 
 
 def coco_masks(masks: Mapping[str, NDArray]) -> dict:
-    """Return masks, by file name of the image, in the COCO format: one category, one annotation per image."""
+    """Return masks (image file name -> mask) in the COCO format, with one annotation per image."""
     images, annotations = [], []
     for number, (name, mask) in enumerate(masks.items(), start=1):
         runs = encoded(mask)

@@ -1,4 +1,4 @@
-"""Figures of the result files that the original programs write, as pictures and as TikZ."""
+"""Figures of the result files that Kowal et al.'s code writes, as pictures and as TikZ."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,16 +14,16 @@ from static_dynamic.analysis.show.figures import COLOURS, MARKERS, draw_stacked_
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 
-# Place of a stage in two-stream networks -> its position on the axis.
+# Stage of a two-stream network -> its position on the x axis.
 PLACES = {"conv1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
 STREAM_TITLES = {
     "app_stream": "appearance stream",
     "mot_stream": "motion stream",
     "sensor_fusion": "sensor fusion",
 }
-# Range of the axis of percentages in the original figures, and the distance of the ticks.
+# Range of the percentage axis in the figures of Kowal et al., and distance between the ticks.
 LOWEST, HIGHEST, TICK = 10, 50, 5
-# Options of the legend of the TikZ figure.
+# TikZ options of the legend that all panels share.
 LEGEND = (
     "  legend columns=2, legend entries={Motion (dynamic), Appearance (static)}, "
     "legend to name=target_legend3,"
@@ -32,15 +32,15 @@ CONDITION_TITLES = {"dynamic": "dynamics", "static": "appearance"}
 
 
 def positions(places: Sequence[str]) -> list[int]:
-    """Return the positions of places on the axis; raise UserError if a place has none."""
+    """Return the positions on the x axis of stages such as layer1; raise UserError for unknown stages."""
     for place in places:
         if place not in PLACES:
-            raise UserError(f"stage {place!r} has no position; known: {', '.join(PLACES)}")
+            raise UserError(f"stage {place!r} is unknown; known stages: {', '.join(PLACES)}")
     return [PLACES[place] for place in places]
 
 
 def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw shares by stage, one panel per stream.
+    """Draw the dynamic and static shares by stage, one panel per stream.
 
     `streams`: name of a stream -> table with the columns place, dynamic and static, in percent. The columns
     dynamic_ci and static_ci, if there are any, give error bars.
@@ -58,7 +58,7 @@ def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> 
 
 
 def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
-    """Draw shares by training iteration, one panel per stage."""
+    """Draw the dynamic and static shares by training iteration, one panel per stage."""
 
     def draw(axes: Axes, stage: str, table: pd.DataFrame) -> None:
         for factor in MEASURED:
@@ -74,7 +74,7 @@ def _draw_shares(
     path: Path,
     title: str,
 ) -> None:
-    """Draw one panel per table with `draw`, add what all panels share, and write the figure."""
+    """Draw one panel per table with `draw`, add axis limits and a legend, and write the figure."""
     figure, panels = new_panels(len(tables), len(tables), (4.2 * len(tables), 3.6))
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         draw(axes, name, table)
@@ -86,7 +86,7 @@ def _draw_shares(
 
 
 def _save(figure: Figure, path: Path, title: str) -> None:
-    """Write a figure with its title."""
+    """Add a title to a figure and write the figure to a file."""
     figure.suptitle(title, fontsize=11)
     save(figure, path)
 
@@ -111,7 +111,7 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
 
 
 def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
-    """Return one pgfplots axis; `legend` adds the entries of the common legend."""
+    """Return one pgfplots axis; ``legend=True`` adds the entries of the legend that all axes share."""
     low, high = _range(table)
     ticks = ", ".join(str(y) for y in range(int(low), int(high) + 1, TICK))
     bars = "error bars/.cd, y dir=both, y explicit"
@@ -147,7 +147,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
 def draw_histograms(
     shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = MEASURED
 ) -> None:
-    """Draw histograms of the units' shares, (units, 3), by stage: one row per stream, one panel per stage."""
+    """Draw a histogram of the units' shares per stage, with one row of panels per stream."""
     streams: dict[str, list[str]] = {}
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)
@@ -177,7 +177,7 @@ def draw_histogram(axes, shares: NDArray, factor: str) -> None:
 
 
 def draw_joint_encoding(percent: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the percentage of units per class (columns) and stage (index) as stacked bars."""
+    """Draw the percentage of units per class (dynamic, static, ...), one stacked bar per stage."""
     figure, (axes,) = new_panels(1, 1, (max(5.0, 2.5 + 0.8 * len(percent)), 4.0))
     draw_stacked_bars(axes, percent.index, {name: percent[name] for name in UNIT_CLASSES}, COLOURS)
     axes.set(ylabel="units (%)", ylim=(0, 100))
@@ -194,7 +194,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # The other factor is shared or not -> columns: `own` not shared, `own` shared.
+    # Whether the pairs share the other factor -> columns where they do not share `own`, and where they do.
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
@@ -210,7 +210,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
 
 
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
-    """Draw the fraction of masks in which each pixel belongs to an object, (H, W) in [0, 1]."""
+    """Draw, for each pixel, the fraction of masks that contain the pixel: `prior`, (H, W) in [0, 1]."""
     figure, (axes,) = new_panels(1, 1, (7.0, 3.9))
     picture = axes.imshow(100 * prior, cmap="cividis", vmin=0)
     axes.set_axis_off()
@@ -220,12 +220,12 @@ def draw_prior(prior: NDArray, path: Path, title: str) -> None:
 
 
 def _line(factor: str) -> dict:
-    """Return colour and marker of a factor."""
+    """Return the colour and the marker of a factor's line."""
     return {"color": COLOURS[factor], "marker": MARKERS[factor]}
 
 
 def _range(table: pd.DataFrame) -> tuple[float, float]:
-    """Return the axis limits: the original range, extended by whole ticks to hold all points and bars."""
+    """Return the limits of the percentage axis: 10 to 50, extended by whole ticks to hold all error bars."""
     values = table[list(MEASURED)].to_numpy(float)
     bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in MEASURED]).to_numpy(float))
     low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK

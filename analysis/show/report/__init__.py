@@ -1,1 +1,1 @@
-"""The report of a run as one HTML page."""
+"""The report of a finished run as one HTML page."""

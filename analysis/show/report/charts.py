@@ -1,4 +1,4 @@
-"""Charts of a report as inline SVG: this file computes the shapes, ``templates/report.html`` writes them.
+"""Compute the shapes of a report's charts, which ``templates/report.html`` writes as inline SVG.
 
 A chart has the width of a phone's screen, so its text is readable there; wider pages show several per row.
 Every mark shows its numbers under the pointer (``tip``).
@@ -18,11 +18,11 @@ from static_dynamic.analysis.show.text import value_and_bounds, with_interval
 # All sizes are in pixels of the SVG's view box.
 WIDTH, PLOT_HEIGHT = 350, 190
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 20
-# Distance of the x axis from the upper edge.
+# Distance of the x axis from the chart's upper edge.
 FLOOR = TOP + PLOT_HEIGHT
-# Average width of a character of a label.
+# Average width of one character of an axis label.
 LETTER = 6.2
-# Largest number of stage labels on the x axis; of more stages, only every second (third, ...) has a label.
+# Largest number of stage labels on the x axis; with more stages, every second (third, ...) stage has one.
 MOST_LABELS = 16
 Range = tuple[float, float]
 
@@ -71,22 +71,22 @@ class Chart:
             self.add("text", f"{tick:g}", x=self.x(tick), y=FLOOR + 14.0, class_="middle")
 
     def x(self, value: float) -> float:
-        """Return the distance of a value from the left edge in pixels."""
+        """Convert an x value to the distance from the chart's left edge in pixels."""
         low, high = self.x_range
         return float(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT))
 
     def y(self, value: float) -> float:
-        """Return the distance of a value from the upper edge in pixels."""
+        """Convert a y value to the distance from the chart's upper edge in pixels."""
         low, high = self.y_range
         return float(TOP + (high - value) / (high - low) * PLOT_HEIGHT)
 
     def points(self, xs: ArrayLike, ys: ArrayLike) -> str:
-        """Return the attribute ``points`` of a line through data (xs, ys)."""
+        """Return the SVG attribute ``points`` of the line through the data (xs, ys)."""
         pairs = zip(np.asarray(xs), np.asarray(ys), strict=True)
         return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in pairs)
 
     def add(self, tag: str, text: str = "", tip: str = "", **attributes) -> None:
-        """Append a shape with attributes such as ``stroke_width=2``, ``class_="grid"``; round floats."""
+        """Append an SVG shape with attributes such as ``stroke_width=2``, ``class_="grid"``; round floats."""
         named = {
             k.rstrip("_").replace("_", "-"): f"{v:.1f}" if isinstance(v, float) else v
             for k, v in attributes.items()
@@ -94,12 +94,12 @@ class Chart:
         self.shapes.append(Shape(tag, named, text, tip))
 
     def add_curve(self, xs: ArrayLike, ys: ArrayLike, colour: str) -> None:
-        """Append a line through data (xs, ys)."""
+        """Append a line in `colour` through the data (xs, ys)."""
         self.add("polyline", points=self.points(xs, ys), stroke=colour, class_="curve")
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Return about five round numbers from `low` to `high`."""
+    """Return about five round axis ticks from `low` to `high`."""
     candidates = MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     return [round(float(t), 10) for t in candidates if low - 1e-9 <= t <= high + 1e-9]
 
@@ -114,7 +114,7 @@ def stage_curves(
     scale: float = 1,
     digits: int = 3,
 ) -> Chart:
-    """Draw curves over stages with their intervals as bands; `breaks`: rows before which curves are broken.
+    """Draw curves with interval bands over the stages; curves are interrupted before the rows `breaks`.
 
     `columns`: name of a curve -> its column of `layers` and its colour.
     """
@@ -140,7 +140,7 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw percentages as stacked bars, one per stage (row) of `parts`; negative parts hang below zero."""
+    """Draw one stacked bar of percentages per stage (row of `parts`); negative parts hang below zero."""
     values = parts[list(colours)].to_numpy(float)
     low, high = np.minimum(values, 0).sum(1).min(), np.maximum(values, 0).sum(1).max()
     chart = Chart(title, about, (min(0.0, low), max(100.0, high)), labels=list(parts.index))
@@ -159,7 +159,7 @@ def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about
 
 
 def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw the percentage of units per bin of the score as one outline per factor."""
+    """Draw one histogram outline per factor: the percentage of units in each bin of the score."""
     edges = SCORE_BINS
     parts = {
         name: 100 * np.histogram(np.clip(s[np.isfinite(s)], -1, 1), edges)[0] / max(1, len(s))
@@ -188,7 +188,7 @@ def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str
 def threshold_curves(
     parts: pd.DataFrame, colours: dict[str, str], title: str, about: str, at: float
 ) -> Chart:
-    """Draw the percentage of units per class (columns) over the threshold (index); mark the run's, `at`."""
+    """Draw the percentage of units per class against the threshold; mark the run's own threshold `at`."""
     chart = Chart(title, about, (0.0, 100.0), x_range=(float(parts.index[0]), float(parts.index[-1])))
     x = chart.x(at)
     chart.add("line", x1=x, x2=x, y1=float(TOP), y2=float(FLOOR), class_="threshold")

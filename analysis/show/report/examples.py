@@ -12,13 +12,13 @@ from static_dynamic.analysis.show.strips import pick_frames, read_frames, side_b
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 
-# Number of frames per strip, and their height in pixels.
+# Number of frames per strip, and height of the frames in pixels.
 FRAMES, HEIGHT = 5, 112
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A row of frames of one view: its label, the frames' positions, the picture as a ``data:`` URI."""
+    """One picture of a clip's frames in a row: its label, frame positions, and ``data:`` URI."""
 
     label: str
     numbers: list[int]
@@ -29,7 +29,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Example:
-    """The strips of one clip; if its frames cannot be read, there are none and ``missing`` says why."""
+    """The frame strips of one clip; if frames cannot be read, the list is empty and ``missing`` says why."""
 
     clip: str
     strips: list[Strip]
@@ -37,7 +37,7 @@ class Example:
 
 
 def find_examples(manifest: dict, views: pd.DataFrame, count: int = 2) -> list[Example]:
-    """Make the strips of `count` clips that are spread evenly over the list of clips.
+    """Make the frame strips of `count` clips that are spread evenly over the run's list of clips.
 
     Each clip is shown in every style, then once with its frames shuffled. The original video comes first if
     the data folder has it. Networks that read optical flow have no examples.
@@ -50,12 +50,12 @@ def find_examples(manifest: dict, views: pd.DataFrame, count: int = 2) -> list[E
 
 
 def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
-    """Make the strips of one clip from the rows of its views."""
+    """Make the frame strips of one clip; `views` has one row per network input of the clip."""
     root = Path(manifest["root"])
     first = views.iloc[0]
     video = first["video"]
     column = max((c for c in views if c.startswith("frames_")), key=lambda c: len(first[c]))
-    wanted = []  # label, style, frame positions
+    wanted = []  # strips to make: (label, style, frame positions)
     if (root / "style_0").is_dir() and not (views["style"] == 0).any():
         wanted.append(("original", 0, first[column]))
     by_style = views.sort_values("style")
@@ -82,7 +82,7 @@ def crop_fraction(spec: dict) -> float | None:
 
 
 def make_strip(label: str, frames: NDArray[np.uint8], numbers: list[int], crop: float | None) -> Strip:
-    """Crop frames (n, H, W, 3) as the network's input is cropped, and put them in a row."""
+    """Crop frames (n, H, W, 3) as the network's input is cropped, and join them into one picture."""
     if crop is not None:
         height, width = frames.shape[1:3]
         side = crop * min(height, width)

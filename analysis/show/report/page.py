@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file that contains all it shows and loads nothing else."""
+"""Write the report of a finished run: one HTML file that loads no other file."""
 
 import base64
 import hashlib
@@ -27,9 +27,9 @@ from static_dynamic.files import write_text
 from static_dynamic.models.stage_names import readings
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Largest number of rows shown of an additional table.
+# Largest number of rows that the report shows of an additional table.
 MOST_ROWS = 200
-# Largest number of names shown per reason why clips were left out.
+# Largest number of clip names shown per reason for leaving clips out.
 MOST_NAMES = 50
 
 
@@ -70,7 +70,7 @@ def write_report(folder: Path) -> Path:
 
 
 def render(page: dict) -> str:
-    """Fill the template. Values from the run are escaped; the page allows one script, by its hash."""
+    """Render the report as HTML. Values from the run are escaped, and only the report's script can run."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -86,7 +86,7 @@ def render(page: dict) -> str:
 
 
 def headline(stage: pd.Series) -> str:
-    """Return a sentence that says which factor one stage encodes more, as far as the intervals tell."""
+    """Return a sentence on which factor one stage encodes more, if the scores' intervals do not overlap."""
     static, dynamic = (
         f"{factor} score {with_interval(stage, f'score_{factor}', 1, 2, ', 95 % interval {} to {}')}"
         for factor in FACTORS[1::-1]
@@ -106,15 +106,15 @@ def headline(stage: pd.Series) -> str:
 
 
 def percent(part: float) -> str:
-    """Return a part in whole percent; parts above 0 never become 0 %."""
+    """Return a fraction in whole percent; fractions above 0 are never shown as 0 %."""
     return "under 1\u00a0%" if 0 < part < 0.005 else f"{100 * part:.0f}\u00a0%"
 
 
 def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
-    """Draw scores, shares and classes of units by stage; sources of variance too if the run has them."""
+    """Draw scores, shares and units per class by stage, and the sources of variance if the run has them."""
     scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
     shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
-    about = "Covariance of the members of pairs over the layer's pooled variance; bands: 95 % intervals."
+    about = "Covariance of the two members of a pair, divided by the pooled variance; bands: 95 % intervals."
     made = [charts.stage_curves(layers, breaks, scores, "Scores", about)]
     about = "Shares of dimensions as in the paper: a softmax of the scores, in a narrow range."
     made.append(charts.stage_curves(layers, breaks, shares, "Shares (%)", about, scale=100, digits=1))
@@ -134,7 +134,7 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
 
 
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
-    """Draw the distribution of the units' scores at one stage, and their classes over the threshold."""
+    """Draw a histogram of the units' scores at one stage, and units per class against the threshold."""
     of_stage = units[units["stage"] == stage]
     scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in MEASURED}
     counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
@@ -149,7 +149,7 @@ def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[c
 
 
 def other_tables(folder: Path, listed: ListConfig) -> list[dict]:
-    """Return the additional tables of ``configs/report.yaml`` that this run has."""
+    """Return the tables listed in ``configs/report.yaml`` whose files are in the run's folder."""
     found = []
     for about in listed:
         file = folder / about.file
@@ -165,7 +165,7 @@ def other_tables(folder: Path, listed: ListConfig) -> list[dict]:
 
 
 def pictures(folder: Path, listed: ListConfig) -> list[dict]:
-    """Return the pictures of ``configs/report.yaml`` that this run has, as ``data:`` URIs (JPEG)."""
+    """Return the pictures listed in ``configs/report.yaml`` that are in the run's folder, as data URIs."""
     found = [about for about in listed if (folder / about.file).exists()]
     return [{**about, "uri": jpeg_data_uri((folder / about.file).read_bytes())} for about in found]
 
@@ -173,7 +173,7 @@ def pictures(folder: Path, listed: ListConfig) -> list[dict]:
 def spread(
     table: pd.DataFrame, rows: Sequence[str], columns: str, value: str, scale: float = 1
 ) -> pd.DataFrame:
-    """Turn a long table into a wide one.
+    """Turn a long table (one value per line) into a wide one (one column per kind of value).
 
     The wide table has one line per combination of the columns `rows` and one column per value of the column
     `columns`. Its cells are `value` times `scale`; the bounds of `value` get columns of their own.
@@ -192,7 +192,7 @@ def spread(
 
 
 def table_cells(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return the cells of a table as text; the columns ``x``, ``x_low`` and ``x_high`` become one column."""
+    """Return table cells as text; a value and its bounds (``x``, ``x_low``, ``x_high``) share one cell."""
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     shown = [column for column in table if column not in bounds]
     return [{c: cell(line[c]) + bounds_of(line, c) for c in shown} for _, line in table.iterrows()]
@@ -206,13 +206,13 @@ def cell(value: object) -> str:
 
 
 def bounds_of(line: pd.Series, column: str) -> str:
-    """Return the interval of a value as text; an empty text if the table has none."""
+    """Return the interval of a value as text, or an empty text if the table has no interval."""
     low, high = (line.get(f"{column}{end}", np.nan) for end in ("_low", "_high"))
     return "" if np.isnan(low) or np.isnan(high) else f" [{cell(float(low))}, {cell(float(high))}]"
 
 
 def left_out(manifest: dict) -> list[dict]:
-    """Return the clips that the run left out, grouped by reason."""
+    """Return the clips that the run skipped or filtered out, grouped by reason."""
     skipped: dict[str, list[str]] = {}
     for part in ("skipped_clips", "skipped_views"):
         for entry in manifest.get(part, []):

@@ -71,11 +71,11 @@ def test_single_steps_of_the_original(case):
     units, theta = np.array(case["indices"], dtype=int), case["threshold"]
     if case["topn"]:  # a TypeError in the original
         net = build_model("cfp_resnext50", num_classes=8)
-        with pytest.raises(UserError, match="topK_inL fails in the original program"):
+        with pytest.raises(UserError, match="topK_inL fails in Stergiou et al.'s code"):
             class_feature_pyramid(net, None, 7, rules="original", select="top2_in1")
     elif case["error"]:
         with pytest.raises(
-            UserError, match="fails at level 1, as the original program does|there is no kernel"
+            UserError, match="fails at level 1, as Stergiou et al.'s code does|there is no kernel"
         ):
             clip.step(1, units, theta)
     else:
@@ -100,7 +100,7 @@ def test_depths_of_the_original():
 def test_lists_of_the_original_end_where_its_own_step_fails():
     net = build_model("cfp_resnext50", num_classes=8)
     with pytest.raises(
-        UserError, match="fails at level 3, as the original program does: the kernels have 2048 input"
+        UserError, match="fails at level 3, as Stergiou et al.'s code does: kernels have 2048 input"
     ):
         class_feature_pyramid(net, noise(1, 3, 16, 64, 64), 7, depth=4, theta=0.5, rules="original")
 
@@ -316,7 +316,7 @@ def test_the_way_goes_on_through_what_keeps_channels_in_order(name):
 def test_outputs_that_are_no_numbers_are_refused():
     net = wired()
     net.stem.bias[0] = torch.inf
-    with pytest.raises(UserError, match="outputs of the network for this clip are not finite"):
+    with pytest.raises(UserError, match="the network's outputs for this clip are not finite"):
         class_feature_pyramid(net, noise(1, 3, 4, 10, 10), 2)
 
 
@@ -410,10 +410,10 @@ def test_a_path_serves_many_clips():
         ({"depth": 0}, "depth=0: this network's pyramids have 1 to 6 levels"),
         ({"depth": 7}, "depth=7"),
         ({"rules": "orginal"}, "nearest known: original"),
-        ({"rules": "original"}, "Wired is none of them"),
+        ({"rules": "original"}, "not for Wired"),
         ({"select": "best"}, "topK_inL"),
         ({"select": "top0_in1"}, "topK_inL"),
-        ({"select": "top3_in3"}, "levels 1 to 2 have children"),
+        ({"select": "top3_in3"}, "the level after _in must be below depth=3"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
@@ -423,7 +423,7 @@ def test_what_cannot_be_is_refused(options, message):
 
 def test_networks_without_3d_convolutions_and_batches_are_refused():
     net = build_model("mvit")
-    with pytest.raises(UserError, match="MViT: class feature pyramids need 3D convolutions"):
+    with pytest.raises(UserError, match="MViT has no class feature pyramid"):
         class_feature_pyramid(net, net.prepare(noise(1, 3, 16, 224, 224)), 7)
-    with pytest.raises(UserError, match="needs one clip; this batch has 2"):
+    with pytest.raises(UserError, match="needs one clip, but this batch has 2"):
         class_feature_pyramid(wired(), noise(2, 3, 4, 10, 10), 2)

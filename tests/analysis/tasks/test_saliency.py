@@ -414,7 +414,7 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(
     out = capsys.readouterr().out
     table = pd.read_csv(tmp_path / "many/kernel_classes.csv")
     counts = pd.read_csv(tmp_path / "many/kernel_counts.csv")
-    assert counts["clip"].nunique() == 4 and "selected kernels by class" in out
+    assert counts["clip"].nunique() == 4 and "selected kernels by unit class" in out
     shares = table[[f"share_{name}" for name in UNIT_CLASSES]].sum(axis=1)
     np.testing.assert_allclose(shares, 1)
     assert not list((tmp_path / "many").rglob("*.html"))
@@ -464,11 +464,11 @@ def test_names_of_classes(tmp_path):
     )
     with pytest.raises(UserError, match="nearest known: archery"):
         find_label("archry", names)
-    with pytest.raises(UserError, match="holds 2 names, and the network has 3 classes"):
+    with pytest.raises(UserError, match="holds 2 names, but the network has 3 classes"):
         class_names(text, 3)
     for broken in ("{", "[" * 100_000, '{"archery": 1, "petting cat": 2}', '{"archery": 0, "cat": 0}'):
         listed.write_text(broken)
-        with pytest.raises(UserError, match="holds no names of classes"):
+        with pytest.raises(UserError, match="holds no class names"):
             class_names(listed, 2)
     with pytest.raises(UserError, match="is neither a file nor an asset"):
         class_names(tmp_path / "nowhere.txt", 2)
@@ -482,16 +482,16 @@ def test_names_of_classes(tmp_path):
     [
         (["task.label=400"], "label=400: this network's classes are numbered 0 to 399"),
         (["task.label=-1"], "label=-1"),
-        (["task.label=archery"], "the names of this network's classes are unknown"),
-        (["task.end=13"], "ends after 12 frames"),
-        (["task.start=12"], "ends after 12 frames"),
-        (["task.start=5", "task.end=5"], "a clip needs at least one frame"),
-        (["task.start=-1"], "a clip needs at least one frame"),
+        (["task.label=archery"], "because the names of this network's classes are unknown"),
+        (["task.end=13"], "has only 12 frames"),
+        (["task.start=12"], "has only 12 frames"),
+        (["task.start=5", "task.end=5"], "task.start must be at least 0 and below task.end"),
+        (["task.start=-1"], "task.start must be at least 0 and below task.end"),
         (["cfp.depth=99"], "depth=99: this network's pyramids have 1 to "),
         (["cfp.depth=0"], "depth=0"),
         (["cfp.theta=1.5"], "theta=1.5: give a number from 0 to 1"),
         (["cfp.rules=orignal"], "nearest known: original"),
-        (["cfp.rules=original"], "rules=original works only for the networks of the original program"),
+        (["cfp.rules=original"], "rules=original works only for the networks of Stergiou et al.'s code"),
         (["cfp.select=best"], "topK_inL"),
         (["cfp.select=5"], "topK_inL"),
         (["task.input=nowhere"], "task.input=nowhere does not exist"),
@@ -537,7 +537,7 @@ def test_values_of_a_wrong_type_are_refused(argument, says):
     ("arguments", "says"),
     [
         (["cfp.tetha=0.5"], "cfp.tetha"),
-        ([*TOKENS, "model.input.size=40", "model.input.crop=32"], "need 3D convolutions"),
+        ([*TOKENS, "model.input.size=40", "model.input.crop=32"], "not read feature maps of 3D convolutions"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(run, tmp_path, arguments, says):
@@ -553,7 +553,7 @@ def test_a_folder_of_something_else_is_not_replaced(explain, tmp_path, name):
     write_frames(tmp_path / "clip", moving_square(0))
     (tmp_path / "out" / "clip").mkdir(parents=True)
     (tmp_path / "out" / "clip" / name).write_text("mine")
-    with pytest.raises(UserError, match="holds files of something else"):
+    with pytest.raises(UserError, match="holds other files than task=saliency writes"):
         explain("task.input=clip", "task.outdir=out", "task.pictures=false")
     assert (tmp_path / "out/clip" / name).read_text() == "mine"
 

@@ -317,7 +317,7 @@ def test_a_batch_that_does_not_fit(monkeypatch):
     np.testing.assert_array_equal(maps, (inputs["Image"][:, 0] > 0.5).float())
     assert seen == [5, 2, 3, 1, 2]
     monkeypatch.setattr(net, "forward", lambda x: (_ for _ in ()).throw(torch.OutOfMemoryError()))
-    with pytest.raises(UserError, match="one frame does not fit"):
+    with pytest.raises(UserError, match="one frame exceeds the device's memory"):
         foreground(net, inputs)
 
 

@@ -138,8 +138,8 @@ FAULTS = {
     "no such line": ("Stage: layer1 Dimensions [1]", "line 2: 'Stage: PLACE,STREAM , Dimensions: "),
     "words": (line("layer2,app_stream", 20.0, 30.0, 50.0).replace("30.0", "x"), "line 2: 'Stage"),
     "nan": (line("layer2,app_stream", 20.0, 30.0, 50.0).replace("30.0", "nan"), "line 2: 'Stage"),
-    "twice": (line("conv1,app_stream", 20.0, 30.0, 50.0), "holds conv1,app_stream twice"),
-    "another network": (line("layer2,app_stream", 20.0, 30.0, 50.0), "has other stages than"),
+    "twice": (line("conv1,app_stream", 20.0, 30.0, 50.0), "holds the stage conv1,app_stream twice"),
+    "another network": (line("layer2,app_stream", 20.0, 30.0, 50.0), "have different stages"),
     "no text": (b"\xff\xfe\x00", "is not a readable text file"),
 }
 
@@ -239,7 +239,7 @@ def test_a_stage_without_a_position(call, tmp_path):
     file = tmp_path / "m_final_001.txt"
     file.write_text(line("layerf,app_stream", 20.0, 30.0, 50.0))
     status, _, err = call("plot_stages.py", "--in_file", file, "--out_plot", tmp_path / "x.tex")
-    assert status == 2 and "'layerf' has no position" in err and not (tmp_path / "x.tex").exists()
+    assert status == 2 and "'layerf' is unknown" in err and not (tmp_path / "x.tex").exists()
 
 
 def test_iterations(call, tmp_path):
@@ -265,7 +265,7 @@ def test_iterations(call, tmp_path):
     assert status == 2 and "other_500.txt and net_500.txt have the same iteration" in err
     (folder / "other_500.txt").rename(folder / "other.txt")
     status, _, err = call("plot_iterations.py", "--in_dir", folder)
-    assert status == 2 and "other.txt: no iteration in the file's name" in err
+    assert status == 2 and "other.txt has no training iteration in its name" in err
     status, _, err = call("plot_iterations.py", "--in_dir", folder, "--stream", "sound")
     assert status == 2
 
@@ -292,7 +292,7 @@ def test_joint_encoding(call, tree):
     assert re.search(r"layer4,sensor_fusion\s+16\.7\s+16\.7\s+33\.3\s+16\.7\s+16\.7", out), out
     r[["dynamic"]].to_parquet(folder / "layer4,sensor_fusion.parquet")
     status, _, err = call("plot_jointencoding.py", folder)
-    assert status == 2 and err.count("\n") == 1 and "holds no columns dynamic and static" in err
+    assert status == 2 and err.count("\n") == 1 and "lacks the columns dynamic and static" in err
     (folder / "layer4,sensor_fusion.parquet").write_bytes(b"")
     assert call("plot_jointencoding.py", folder)[0] == 2
 
@@ -314,7 +314,7 @@ def test_histograms(call, tree):
     assert status == 2 and "shape (5, 4)" in err
     np.save(tree / "idv_scores/net_a/layer4,sensor_fusion.npy", np.array([{}]), allow_pickle=True)
     status, _, err = call("plot_histogram.py", tree / "idv_scores/net_a")
-    assert status == 2 and "is not a readable array" in err
+    assert status == 2 and "is not a readable NumPy array" in err
 
 
 def test_statistics_tables(call, tree, tmp_path):
@@ -330,7 +330,7 @@ def test_statistics_tables(call, tree, tmp_path):
     assert ORANGE in colours(out / "net_a_app_stream_layer1_1.png")
     assert BLUE in colours(out / "net_a_sensor_fusion_layer4_1.png")
     table = tree / "stats_tables/net_a/layer1,app_stream_1.csv"
-    for text, message in (("0,1,2,3\n", "line 1: five numbers"), ("", "holds no units")):
+    for text, message in (("0,1,2,3\n", "line 1: a unit and its four correlations"), ("", "holds no units")):
         table.write_text(text)
         status, _, err = call("plot_stats_fromtable.py", "--in_dir", tree / "stats_tables", "--out_dir", out)
         assert status == 2 and message in err
