@@ -57,7 +57,7 @@ class TrainedStyle:
         net = load_generator(path)
         self.device, self.dtype = device, PRECISIONS[precision]
         self.net = net.to(device, self.dtype)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # stubs lack memory_format
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's type stubs lack memory_format
         self.guides = net.config["input_channels"] // 3 - 1
         self.identity = f"{sha256(path)} {str(self.dtype).removeprefix('torch.')}"
 

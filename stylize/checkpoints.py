@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")  # torch.load would call torch.jit.load
+                raise RefusedFile("a TorchScript program")  # otherwise torch.load would load the program
     with warnings.catch_warnings():
         # For old files, torch warns that it cannot compare the source code of their classes.
         warnings.simplefilter("ignore", UserWarning)

@@ -31,11 +31,11 @@ def dense_flow(start: Frame, end: Frame) -> Flow:
     """
     sizes = [f"{frame.shape[1]}x{frame.shape[0]}" for frame in (start, end)]
     if start.shape != end.shape:
-        raise UserError(f"optical flow needs frames of one size, not {' and '.join(sizes)}: scale them first")
+        raise UserError(f"optical flow needs frames of one size, not {' and '.join(sizes)}: scale the frames")
     if min(start.shape[:2]) < MIN_SIDE:
         raise UserError(f"frames have {sizes[0]} pixels: optical flow needs at least {MIN_SIDE}x{MIN_SIDE}")
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (start, end)]
-    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined] # stubs lack DIS
+    dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)  # type: ignore[attr-defined] # OpenCV's type stubs lack DIS
     return dis.calc(*grey, None)
 
 

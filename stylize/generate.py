@@ -149,7 +149,7 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # an earlier run may have listed frames that are readable now
+        note.unlink(missing_ok=True)  # all frames are readable now, so delete the list of an earlier run
     # If no frame of a video is readable, its job stays unfinished and the next run tries again.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return

@@ -54,7 +54,7 @@ class Quality:
 
 
 def list_with_originals(cfg: DictConfig) -> ClipList:
-    """List the clips of the data set in the chosen styles and unstylized.
+    """List the clips of a data set in the chosen styles and in the unstylized version (style 0).
 
     Raises UserError if the unstylized videos are missing.
     """

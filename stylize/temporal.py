@@ -185,7 +185,7 @@ def parser() -> Options:
         return sub.add_argument
 
     flow = add("flow", run_flow)
-    which = "forward: to the previous frame, as in the original tool; backward: to the next frame"
+    which = "forward: to the previous frame, as in Texler et al.'s tool; backward: to the next frame"
     flow("--directions", nargs="+", choices=DIRECTIONS, default=list(DIRECTIONS), help=which)
     flow("--forms", nargs="+", choices=SUFFIXES, default=list(SUFFIXES), help="kinds of files")
     full = "length in pixels that gets full colour (None: the longest vector of each frame)"

@@ -246,7 +246,7 @@ def main() -> None:
     add("--log_folder", type=Path, default=Path("logs_reference_P"), help="folder of the results")
     add("--steps", type=int, help="number of training steps (default: no limit)")
     add("--minutes", type=float, help="training time (default: no limit)")
-    rules = "original: masks and image borders exactly as in the original program"
+    rules = "original: masks and image borders exactly as in Texler et al.'s program"
     add("--rules", type=lambda r: OLD_RULES.get(r, r), choices=list(RULES), default="corrected", help=rules)
     add("--vgg", help="file of torchvision's VGG19 weights (default: those in torch's hub cache)")
     add("--device", help=f"{DEVICES} (default: that of --config)")
