@@ -25,7 +25,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# Largest number of paths from the class to the last level for which the nested form is written.
+# Largest number of paths from the class for which the nested JSON (one entry per path) is written.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
 # A folder with both files was written by an earlier task=saliency, so it may be replaced.

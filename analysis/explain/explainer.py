@@ -65,7 +65,7 @@ class Explainer:
         return pyramid, pictures_of(video, spec), summary
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
-        """Return the pyramid with the network's feature maps for a uniform clip in the mean colour."""
+        """Return a copy of the pyramid whose feature maps come from a uniform clip in the mean colour."""
         video = torch.zeros(1, 3, *pyramid.clip.size, device=next(self.net.parameters()).device)
         read = RULES[pyramid.rules](self.net, self.net.prepare(video), self.options["depth"], self.path)
         return replace(pyramid, clip=read)

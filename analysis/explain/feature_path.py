@@ -114,7 +114,7 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return the layers of `names` that stay one level longer, as they are on a short branch."""
+        """Return the layers of `names` that stay one level longer, because a parallel branch is longer."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
@@ -297,7 +297,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# Operator that reorders or skips positions -> function that tells whether it does so along the channel axis.
+# Operator that reorders or skips entries of an axis -> function that tells if the axis is the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
@@ -305,7 +305,7 @@ PICKS = {
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
-# Operator that takes consecutive positions of an axis -> function that returns axis and first position.
+# Operator that takes consecutive entries of an axis -> function that returns the axis and the first entry.
 SLICES = {
     "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),

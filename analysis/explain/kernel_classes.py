@@ -30,7 +30,7 @@ SAME = ("family", "args", "num_classes", "init")
 class KernelClasses:
     """Unit classes (dynamic, static, ...) of a network's kernels, from a run of ``task=profile``."""
 
-    units: pd.DataFrame  # one row per classified kernel: layer, channel, stage, unit, class
+    units: pd.DataFrame  # `units`: a row (layer, channel, stage, unit, class) per kernel
     origin: str  # `origin` is the folder name of the task=profile run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:

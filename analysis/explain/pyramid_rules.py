@@ -128,7 +128,7 @@ class Corrected:
 
         def hook(module, args):
             x = args[0].movedim(-1, 1)[0] if isinstance(module, nn.Linear) else args[0][0]
-            if padding:  # remove the zero padding of a separate operator
+            if padding:  # remove the zeros that a padding operator added
                 x = nn.functional.pad(x, [-side for side in padding])
             self.inputs[name] = x.clone()  # a copy, because later layers may overwrite x
 
@@ -162,7 +162,7 @@ class Corrected:
         return self.sources[0][self.path.classifier]
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link the kernels `units` of a level to those of the next level that contribute at least theta."""
+        """Link the kernels `units` of a level to the next level's kernels that contribute at least theta."""
         links = []
         for name, start in self.path.offsets(level).items():
             rows = units[(units >= start) & (units < start + self.path.layers[name].rows)] - start
@@ -295,7 +295,7 @@ class Original:
         return np.arange(len(self.class_scores))
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link the kernels `units` of a level to those of the next level that contribute at least theta."""
+        """Link the kernels `units` of a level to the next level's kernels that contribute at least theta."""
         if level > len(self.kernels) or level + 1 > len(self.means):
             raise UserError(f"level {level} is the last level with rules=original: give a smaller depth")
         entry, means = self.kernels[-level], self.means[-level - 1]

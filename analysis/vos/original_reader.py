@@ -84,7 +84,7 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
     names = ["place", "stream"]
     for file, table in zip(files, tables, strict=True):
         if not table[names].equals(tables[0][names]):
-            raise UserError(f"{file} and {files[0]} have different stages: average runs of one network")
+            raise UserError(f"{file} and {files[0]} have different stages: average only runs of one network")
     measured = [f for f in factors if f != "residual" or f != factors[-1]]
     values = np.stack([table[measured].to_numpy(float) for table in tables])  # (runs, stages, factors)
     average = tables[0][names].assign(runs=len(files))
@@ -98,7 +98,7 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
 
 
 def format_average(table: pd.DataFrame) -> str:
-    """Return the table of `average_seeds` as text, one block per stream."""
+    """Return the averages over seeds (`average_seeds`) as a text table, one block per stream."""
     shown = table.drop(columns=["stream", "runs"]).rename(columns={"place": "stage"})
     blocks = []
     for stream in table["stream"].unique():

@@ -65,7 +65,7 @@ def boundary(mask: NDArray) -> NDArray[np.bool_]:
 
 
 def matched(boundary: NDArray, other: NDArray, disk: NDArray) -> float:
-    """Return the share of boundary pixels within a disk of the other boundary; 1 without boundary pixels."""
+    """Return the share of boundary pixels within a disk of the other boundary; 1 if there are none."""
     if not boundary.any():
         return 1.0
     near = cv2.dilate(other.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)

@@ -186,7 +186,7 @@ def draw_joint_encoding(percent: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) -> None:
-    """Draw mean and standard deviation of the units' correlations for each kind of pair.
+    """Draw mean and SD of unit correlations for pairs that share dynamics, appearance, neither or both.
 
     `statistics`: one row per unit; columns: what the members of pairs share (``dynamic``, ``static``,
     ``neither``, ``both``). `own`: the factor on the axis, ``dynamic`` or ``static``, which the members of a
@@ -194,7 +194,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # Whether the pairs share the other factor -> columns where they do not share `own`, and where they do.
+    # Bars by whether pairs share the other factor. Columns: pairs that do not share `own`, pairs that do.
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
