@@ -25,7 +25,7 @@ from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, un
 from static_dynamic.analysis.estimate.information.neighbours import neighbour_information
 from static_dynamic.analysis.estimate.information.subspace import (
     canonical_bits,
-    directions,
+    n_directions,
     project,
     split_folds,
     subspace_information,
@@ -94,7 +94,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
     factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
     truth, second = truths(kind)
     weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
-    count = directions(min(fold.clusters for fold in folds), UNITS)
+    count = n_directions(min(fold.clusters for fold in folds), UNITS)
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
         rows = simulate(clips, kind, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)

@@ -1,4 +1,4 @@
-"""Gaussian bits: the information that the members of pairs share if they are jointly Gaussian.
+"""Mutual information in bits between the two members of a pair, assumed jointly Gaussian.
 
 A unit score r gives -1/2 log2(1 - r^2) bits. The estimate is biased upwards because r^2 is too large by
 chance; the mean of the bootstrap replicates shows by how much. The interval of the mean bits of a stage is
@@ -17,22 +17,21 @@ from numpy.typing import NDArray
 from .intervals import finite_mean, studentised_bounds
 from .moments import Moments
 
-# Members with |r| above 1 - 1e-9 count as identical, because float32 activations cannot tell them apart.
-# Their bits are infinite.
+# Pair members with |r| above 1 - 1e-9 count as identical (infinite bits): float32 does not resolve more.
 IDENTICAL = 1e-9
 
 
 def gaussian_bits(r: NDArray) -> NDArray:
-    """Return the bits that Gaussian variables of correlation `r` share; infinite for identical members."""
+    """Return the mutual information in bits of two Gaussian variables of correlation `r`."""
     with np.errstate(divide="ignore"):
         return np.where(1 - np.abs(r) < IDENTICAL, np.inf, -0.5 * np.log2(np.maximum(1 - r**2, 0)))
 
 
 def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the bias-corrected bits of units (...), and the uncorrected bits of the replicates (R, ...).
+    """Return bias-corrected mutual information in bits, and the uncorrected bits of each bootstrap replicate.
 
-    Corrected bits can be below zero; only so do they average to zero where nothing is shared. Replicates with
-    identical members are replaced by the mean of the finite replicates.
+    Shapes: `r` (...), `replicates` (R, ...). Corrected bits can be below zero, so that they average to zero
+    if nothing is shared. Replicates with identical members are replaced by the mean of the finite ones.
     """
     bits, bits_of_replicates = gaussian_bits(r), gaussian_bits(replicates)
     mean = finite_mean(bits_of_replicates)
@@ -43,7 +42,7 @@ def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
 def stage_bits(
     r: NDArray, corrected: NDArray, replicates: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[float, float, float]:
-    """Return the mean bits over the live units of a stage, with the bounds of their interval.
+    """Return the mutual information in bits, averaged over live units, and the bounds of its interval.
 
     `r` and `corrected` (C,) are unit scores and corrected bits. `replicates` (R,) are bits summed over units,
     `errors` (1 + R,) the standard errors of such sums: of the sample, then of the replicates.
@@ -62,7 +61,7 @@ def stage_bits(
 def bits_influence(
     sums: Moments, replicates: Moments, r: NDArray, uncorrected: NDArray | None = None
 ) -> NDArray:
-    """Return the influence of each cluster on the bits of each replicate, summed over units: (R, F, K).
+    """Return the influence of each cluster on the bits summed over units, as (replicates, factors, clusters).
 
     Influences are not centred; `bits_standard_errors` subtracts their mean. `sums` (K, F, C) are of the
     clusters, `r` (R, F, C) are correlations of the replicates, `uncorrected` those before rank-bias
@@ -70,7 +69,7 @@ def bits_influence(
     """
     uncorrected = r if uncorrected is None else uncorrected
     _, variance, mean = replicates.within_factors
-    mean = mean - replicates.shift  # `sums` are of shifted rows
+    mean = mean - replicates.shift  # as `sums` are shifted
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = r / ((1 - uncorrected**2) * np.log(2) * variance * replicates.count[..., None])
     finite = np.isfinite(gaussian_bits(r)) & np.isfinite(scale)
@@ -80,13 +79,13 @@ def bits_influence(
 
 
 def bits_standard_errors(influence: NDArray, count: NDArray, weights: NDArray) -> NDArray:
-    """Return the standard errors (1 + R,) of one factor's summed bits, by the infinitesimal jackknife.
+    """Return standard errors of one factor's sum of bits over units, by the infinitesimal jackknife.
 
     `influence` (1 + R, K) is that of `bits_influence` for the sample and the replicates, `count` (K,) the
-    number of pairs per cluster, `weights` (R, K) those of the replicates.
+    number of pairs per cluster, `weights` (R, K) those of the replicates. The result is (1 + R,).
     """
     clusters = len(count)
-    weights = np.vstack([np.ones(clusters), weights])  # the sample contains each cluster once
+    weights = np.vstack([np.ones(clusters), weights])  # row 0 is the sample
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.einsum("rk,rk->r", weights, influence) / (weights @ count)
     centred = influence - mean[:, None] * count

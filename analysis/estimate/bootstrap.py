@@ -1,4 +1,4 @@
-"""Estimates of all stages of a finished run: the paper's numbers, intervals from a bootstrap over videos.
+"""Static and dynamic scores of every stage of a finished run, with intervals from a bootstrap over videos.
 
 `intervals.py` has the intervals, `permutation.py` the p-values, and `bits.py` the Gaussian bits of units and
 stages, which stand beside the paper's scores.
@@ -30,7 +30,7 @@ def estimate_run(
     n_permutations: int = 0,
     progress: bool = False,
 ) -> RunEstimate:
-    """Estimate every stage of the run in `run_dir`: one row per stage in ``layers``, per unit in ``units``.
+    """Estimate the scores of all stages and units of a finished run, as tables ``layers`` and ``units``.
 
     Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` permutations (0: no
     p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no finished
@@ -62,14 +62,14 @@ def estimate_run(
 def estimate_stage(
     sums: Moments, weights: NDArray, threshold: float, level: float
 ) -> tuple[dict, pd.DataFrame]:
-    """Estimate one stage from sums (K, F, C) and weights (R, K): a row of `layers` and rows of `units`."""
+    """Estimate the scores of one stage and of its units, from sums per cluster and bootstrap weights."""
     clusters, measured, units = sums.total.shape
     whole = sums.over_clusters()
     point = estimate_moments(whole, threshold)
     numerator, denominator = np.zeros((len(weights), measured)), np.zeros(len(weights))
     unit_bounds, unit_bits = np.full((2, measured, units), np.nan), np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
-    # Bits of the replicates summed over units, and the influence of each cluster on them.
+    # Bits of each bootstrap replicate, summed over units, and the influence of each cluster on these sums.
     bits_sum, influence = np.zeros((len(weights), measured)), np.zeros((len(weights), measured, clusters))
     for block, replicates in sums.replicates(weights):
         covariance, pooled_variance = replicates.score_parts()

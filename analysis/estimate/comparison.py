@@ -1,4 +1,4 @@
-"""Tables that compare finished runs: trained and untrained networks, several networks, means over seeds."""
+"""Tables that compare finished runs, for example of trained and untrained networks or of several seeds."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,23 +19,26 @@ from .paired import MEASURES, PairedBootstrap
 from .tables import read_layers, read_units
 from .units import counts_at, sweep_thresholds
 
-# Thresholds of the sweep.
+# Score thresholds at which units are classified, for the plot of unit classes against threshold.
 SWEEP = np.linspace(0, 1, 41)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tidy tables of several runs.
+    """Tables of scores and differences that result from the comparison of several finished runs.
 
-    A run whose stages are read in several ways (streams, pathways) has one curve over depth per reading. Each
-    curve shows one of its stages in the figures of a single stage (column ``shown`` of `layers`).
+    ``runs`` has one row per run or group of averaged seeds, ``layers`` per run and stage, ``differences`` per
+    two runs and stage. ``units`` has the unit scores of the shown stages, ``sweep`` the percentage of units
+    per class and threshold at the shown stage of each curve. A run whose stages are read in several ways
+    (streams, pathways) has one curve over depth per reading. Each curve shows one of its stages in the
+    figures of a single stage (column ``shown`` of `layers`).
     """
 
-    runs: pd.DataFrame  # one row per run, or per group of averaged seeds
-    layers: pd.DataFrame  # one row per run and stage
-    differences: pd.DataFrame  # one row per pair of runs and stage
-    units: pd.DataFrame  # scores of the units of the shown stages
-    sweep: pd.DataFrame  # percent of the units in each class, by threshold, at the shown stage of each curve
+    runs: pd.DataFrame
+    layers: pd.DataFrame
+    differences: pd.DataFrame
+    units: pd.DataFrame
+    sweep: pd.DataFrame
 
 
 def compare_runs(
@@ -50,7 +53,7 @@ def compare_runs(
     iterations: Sequence[int] = (),
     progress: bool = False,
 ) -> Comparison:
-    """Compare finished runs.
+    """Compare the scores of finished runs with each other, and return the tables of the comparison.
 
     A unit encodes a factor if its unit score is above `threshold`, which replaces the thresholds of the runs.
     Figures of a single stage show `stage`: its name, its name without the reading (``stage5``), or its
@@ -65,20 +68,20 @@ def compare_runs(
         raise UserError("task=compare needs at least two runs: give runs=[FOLDER,FOLDER,...]")
     paths = [Path(folder) for folder in folders]
     if len({path.resolve() for path in paths}) < len(paths):
-        raise UserError("runs=... names a folder twice: name each run once")
+        raise UserError("runs=[...] names a folder twice: give each run folder once")
     if iterations and len(iterations) != len(paths):
-        raise UserError(f"task.iterations has {len(iterations)} numbers for {len(paths)} runs")
+        raise UserError(f"task.iterations has {len(iterations)} numbers for {len(paths)} runs: give one each")
     stores = [Store.open(path) for path in paths]
     identities = [store.manifest["identity"] for store in stores]
     per_run = [read_layers(path) for path in paths]
-    # Videos of the same name are the same video if the data set and its folder are equal.
+    # Videos with equal names are the same video only if the data set and its folder are equal too.
     data = [(identity["dataset"]["name"], identity["dataset"]["folder"]) for identity in identities]
     boot = PairedBootstrap(stores, data, n_boot, seed)
     members_of = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]
     if len(members_of) < 2:
         raise UserError(
-            "task.average_seeds leaves one run, because these runs differ only in their seed: "
-            "average them with python misc/average_runs.py"
+            "task.average_seeds leaves one run to compare, because all runs differ only in their seed: "
+            "use misc/average_runs.py to average runs"
         )
     groups = label_groups(identities, members_of, iterations)
 
@@ -110,7 +113,7 @@ def compare_runs(
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
-    """Group the numbers of runs that differ only in their seed; groups are ordered by their first run."""
+    """Group runs that differ only in their seed; return the positions of each group's runs in the list."""
     keys = pd.Series([json.dumps(identity | {"seed": None}, sort_keys=True) for identity in identities])
     return [group.index.tolist() for _, group in keys.groupby(keys, sort=False)]
 
@@ -118,7 +121,7 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 def label_groups(
     identities: Sequence[dict], groups: Sequence[list[int]], iterations: Sequence[int] = ()
 ) -> dict[str, list[int]]:
-    """Label each group by its network and the other properties that differ; equal labels get a number."""
+    """Label each group of runs by its network and by other properties that differ; number equal labels."""
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
     parts = pd.DataFrame(
@@ -146,7 +149,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return the measures of each stage with intervals; means over seeds also with 1.96 standard errors."""
+    """Return scores and shares per stage with intervals, and for means over seeds 1.96 standard errors."""
     first = per_run[members[0]]
     if len(members) == 1:
         columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
@@ -160,7 +163,7 @@ def mean_layers(
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage of a curve for single-stage figures: `wanted` (None if absent), or the deepest."""
+    """Return the stage that single-stage figures show: `wanted` (None if absent), by default the deepest."""
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)
@@ -169,7 +172,7 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
 def unit_scores(
     folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Collect the unit scores of every stage; averaged seeds are concatenated."""
+    """Collect the unit scores of every stage; a group of averaged seeds keeps the units of all its runs."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
     parts = [
         read_units(folders[k])[columns].assign(run=label, member=k)
@@ -180,7 +183,7 @@ def unit_scores(
 
 
 def percent(counts: pd.DataFrame) -> pd.DataFrame:
-    """Turn numbers of units per class into percentages, ``percent_<class>``."""
+    """Convert the numbers of units in each unit class (dynamic, static, ...) to percentages."""
     counts = counts[list(UNIT_CLASSES)]
     return 100 * counts.div(counts.sum(axis=1), axis=0).add_prefix("percent_")
 
@@ -188,7 +191,7 @@ def percent(counts: pd.DataFrame) -> pd.DataFrame:
 def differences(
     boot: PairedBootstrap, groups: Mapping[str, Sequence[int]], layers: pd.DataFrame, progress: bool = False
 ) -> pd.DataFrame:
-    """Estimate the difference of every two runs.
+    """Estimate the differences in scores and shares between every two runs.
 
     Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
     the fifth block of one network does not correspond to the fifth stage of another.
@@ -212,7 +215,7 @@ def differences(
 def describe(
     stores: Sequence[Store], groups: Mapping[str, Sequence[int]], iterations: Sequence[int]
 ) -> pd.DataFrame:
-    """Describe each run: network, weights, training, data, views, seeds."""
+    """Describe each run in a table row: network, weights, training iterations, data set, pairs and seeds."""
     rows = []
     for label, members in groups.items():
         manifest = stores[members[0]].manifest

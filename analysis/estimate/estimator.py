@@ -25,18 +25,18 @@ from static_dynamic.errors import UserError
 from .moments import Moments
 
 FACTORS = ("dynamic", "static", "residual")
-MEASURED = FACTORS[:2]  # the factors that have scores
+MEASURED = FACTORS[:2]  # factors with a score
 UNIT_CLASSES = ("dynamic", "static", "joint", "residual", "dead")
 
 
 def append_shares(scores: NDArray) -> NDArray:
-    """Append the shares to the layer scores: (..., F) -> (..., F + F + 1); the residual's score is 1."""
+    """Append shares to the layer scores: the softmax over these scores and a residual score of 1."""
     with_residual = np.concatenate([scores, np.ones_like(scores[..., :1])], axis=-1)
     return np.concatenate([scores, softmax(with_residual, axis=-1)], axis=-1)
 
 
 def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
-    """Return the class of each unit as an index into `UNIT_CLASSES`; dead where a score is NaN."""
+    """Return the class of each unit as an index into `UNIT_CLASSES`; units with a NaN score are dead."""
     above_dynamic, above_static = dynamic > threshold, static > threshold
     index = np.select([above_dynamic & above_static, above_dynamic, above_static], [2, 0, 1], default=3)
     return np.where(np.isnan(dynamic) | np.isnan(static), 4, index).astype(np.int8)
@@ -44,7 +44,7 @@ def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The paper's numbers for one stage; factors in the order dynamic, static, residual."""
+    """The paper's scores, shares and unit classes for one stage; factors are dynamic, static, residual."""
 
     scores: NDArray  # (F,)
     shares: NDArray  # (F,)
@@ -81,28 +81,29 @@ def estimate_pairs(
     """
     za, zb, factor = np.asarray(za, np.float64), np.asarray(zb, np.float64), np.asarray(factor)
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
-        raise UserError(f"shapes of pairs do not match: za {za.shape}, zb {zb.shape}, factor {factor.shape}")
-    for z in (za, zb):  # one NaN or infinity would make every number of the stage NaN
+        shapes = f"{za.shape}, {zb.shape} and {factor.shape}"
+        raise UserError(f"za and zb must be (pairs, units), and factor must be (pairs,), not {shapes}")
+    for z in (za, zb):  # one NaN or infinite activation would make all scores of the stage NaN
         if not np.isfinite(z).all():
             pair, unit = np.argwhere(~np.isfinite(z))[0]
             raise UserError(
-                f"the activation of pair {pair}, unit {unit} is {z[pair, unit]}: check the view that gives it"
+                f"the activation of pair {pair}, unit {unit} is {z[pair, unit]}: activations must be finite"
             )
     m = Moments.of_pairs(za, zb, factor, n_factors)
     for f in range(n_factors):
         if f != residual_index and m.count[f] == 0:
             name = FACTORS[f] if f < 2 else "other"
-            raise UserError(f"no pairs of factor {f} ({name}): its score is not defined")
+            raise UserError(f"no pairs of factor {f} ({name}): the score of a factor needs at least one pair")
     return estimate_moments(m, threshold, residual_index)
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate one stage from the sums over all pairs (F, C); a residual that comes last may be absent."""
+    """Estimate one stage from sums over all pairs; the residual factor may be missing if it comes last."""
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:
         raise UserError(
-            "no unit of this stage varies over the views: nothing can be estimated (are all clips identical?)"
+            "no unit of this stage varies between inputs, so nothing can be estimated: are all clips equal?"
         )
     scores = np.ones(n_factors)
     unit_scores = np.ones((n_factors, units))

@@ -1,4 +1,4 @@
-"""Confidence intervals from a bootstrap over clusters.
+"""Confidence intervals from a bootstrap over clusters (a cluster is all clips of one video).
 
 Pairs of one video are not independent. A replicate therefore draws whole clusters (all clips of one video)
 with replacement, as many as there are. With few clusters, the estimated means and variances bias
@@ -33,13 +33,12 @@ from scipy.stats import t as student_t
 from .estimator import append_shares
 from .moments import Moments, layer_score
 
-# Below 8 clusters many replicates consist almost of one cluster and their standard errors are useless: the
-# studentised interval falls back to t x standard deviation of the replicates.
+# Below 8 clusters the standard errors of replicates are useless, so bounds use t x standard deviation.
 FEWEST_CLUSTERS = 8
 
 
 def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> NDArray:
-    """Draw how often each replicate contains each cluster, (R, K); no replicate if there is one cluster."""
+    """Draw bootstrap weights (replicates, clusters); there are no replicates if there is one cluster."""
     if n_clusters < 2:
         return np.empty((0, n_clusters))
     rng = np.random.default_rng(seed)
@@ -47,14 +46,14 @@ def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> ND
 
 
 def finite_mean(replicates: NDArray) -> NDArray:
-    """Return the mean over the finite replicates (R, ...); NaN where no replicate is finite."""
+    """Return the mean over the finite bootstrap replicates; NaN if no replicate is finite."""
     finite = np.isfinite(replicates)
     with np.errstate(invalid="ignore"):
         return np.where(finite, replicates, 0).sum(0) / finite.sum(0)
 
 
 def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the interval of fixed shape; NaN where all replicates (R, ...) are NaN."""
+    """Return the bounds of the bias-corrected Student's t interval; NaN if all replicates are NaN."""
     point, alive = np.asarray(point), ~np.isnan(replicates)
     count = alive.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -65,19 +64,19 @@ def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float)
 
 
 def with_bounds(name: str, value: Any, low: Any, high: Any) -> dict:
-    """Return the columns of a table that hold an estimate and the bounds of its interval."""
+    """Return three table columns: an estimate, and the lower and the upper bound of its interval."""
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
 def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
-    """Return the terms of each cluster in the sums of the layer scores, added up over units: (K, 2 F + 2).
+    """Return each cluster's contribution to the sums that define the layer scores, added up over units.
 
-    Columns: for each factor, the products of its members about the mean of `whole` (the sums over all
-    clusters) and the number of its pairs; then half the squares about the pooled mean, and the number of all
-    pairs.
+    Columns (K, 2 F + 2): for each factor, the products of its members about the mean of `whole` (the sums
+    over all clusters) and the number of its pairs; then half the squares about the pooled mean, and the
+    number of all pairs.
     """
     weight = whole.count / whole.count.sum()
-    # `sums` are of rows shifted by one row per factor, so means are shifted too.
+    # Activations in `sums` are relative to one row per factor (`shift`), so the means have to be as well.
     mean = whole.within_factors.mean - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
@@ -89,7 +88,7 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
 
 
 def gradients(x: NDArray) -> NDArray:
-    """Return the derivatives of scores and shares by sums x (..., J) of scalars: (..., F + F + 1, J)."""
+    """Return the derivatives of scores and shares with respect to `x`, the sums of `cluster_scalars`."""
     products, counts, square, count = x[..., :-2:2], x[..., 1:-2:2], x[..., -2:-1], x[..., -1:]
     f = np.arange(counts.shape[-1])
     score = np.zeros((*counts.shape, x.shape[-1]))
@@ -105,9 +104,9 @@ def gradients(x: NDArray) -> NDArray:
 
 
 def standard_errors(x: NDArray, weights: NDArray, signs: Sequence[float] = (1,)) -> NDArray:
-    """Return the standard errors of scores and shares in each replicate: x (K, J), weights (R, K) -> (R, S).
+    """Return standard errors of scores and shares for each replicate, by the infinitesimal jackknife.
 
-    This is the infinitesimal jackknife on x, the `cluster_scalars`. Scores do not change with the scale of x,
+    Shapes: `cluster_scalars` x (K, J), weights (R, K) -> (R, S). Scores do not change with the scale of x,
     so the influences of all clusters sum to zero and no mean has to be subtracted. With several `signs`, x
     concatenates the scalars of as many runs, and the errors are those of the sum of signs times scores.
     """
@@ -123,7 +122,7 @@ def standard_errors(x: NDArray, weights: NDArray, signs: Sequence[float] = (1,))
 def studentised_interval(
     point: NDArray, replicates: NDArray, x: NDArray, weights: NDArray, level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the studentised interval of S statistics: scores, then shares, or scores alone.
+    """Return the bounds of the studentised bootstrap interval of layer scores, or of scores and shares.
 
     Shapes: point (S,), replicates (R, S), x (K, J) of `cluster_scalars`, weights (R, K).
     """
@@ -135,7 +134,7 @@ def studentised_interval(
 def studentised_bounds(
     point: NDArray, replicates: NDArray, error: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the studentised interval from standard errors.
+    """Return the bounds of the studentised bootstrap interval, given the replicates and standard errors.
 
     `error` (S,) is of the sample, `errors` (R, S) are of the replicates. Replicates that are not finite (one
     cluster only, or no pairs of a factor) do not count. Bounds are NaN if no replicate is left.
@@ -145,7 +144,7 @@ def studentised_bounds(
         return np.full_like(point, np.nan), np.full_like(point, np.nan)
     replicates, errors = replicates[alive], errors[alive]
     mean = replicates.mean(0)
-    # A smaller standard error is rounding error of zero: such a replicate has no distance.
+    # Replicates whose standard error is 0 up to rounding get no studentised distance.
     known = errors > 1e-9 * np.maximum(error, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = np.where(known, np.abs(replicates - mean) / errors, np.nan)

@@ -1,4 +1,4 @@
-"""Sums over pairs of activations, and the paper's scores as functions of them.
+"""Sums over pairs of activations, and the paper's scores computed from these sums.
 
 A pair has two members, za and zb: the activations of C units for two views. The scores of a factor depend on
 its pairs only through four sums per unit, which `Moments` holds:
@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 # A variance below this fraction of the squared mean is rounding error of a constant unit in float64.
 CANCELLATION = 1e-12
-# Activations in memory at a time while they are summed, in bytes.
+# Bytes of activations that are read into memory at a time.
 ROW_BYTES = 64e6
-# Size of one block of replicates (replicates x factors x units), in numbers.
+# Largest block of bootstrap replicates, in numbers (replicates x factors x units).
 REPLICATE_NUMBERS = 2e6
 
 
@@ -37,22 +37,22 @@ def layer_score(covariance: NDArray, pooled_variance: NDArray) -> NDArray:
 
 
 def unit_score(covariance: NDArray, variance: NDArray) -> NDArray:
-    """Divide a unit's covariance by its own variance: the correlation of the members; NaN for dead units."""
+    """Return covariance / variance of each unit, the correlation of pair members; NaN for constant units."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variance > 0, covariance / variance, np.nan)
 
 
 class WithinFactors(NamedTuple):
-    """Statistics within each factor, (..., F, C); mean and variance are over all members."""
+    """Statistics of each unit within each factor; mean and variance are over both members of all pairs."""
 
-    covariance: NDArray  # of the two members of a pair
+    covariance: NDArray  # between pair members
     variance: NDArray
     mean: NDArray
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the pairs of each factor.
+    """Sums over the pairs of each factor, per unit, from which all scores are computed.
 
     Leading axes are free: none for the whole sample, (K,) clusters, or (R,) bootstrap replicates. Activations
     are shifted by one row per factor, so that a constant unit sums to exactly zero.
@@ -66,7 +66,7 @@ class Moments:
 
     @classmethod
     def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Self:
-        """Sum all pairs: members za, zb (N, C) in float64, factor (N,) -> (F, C)."""
+        """Sum the pairs of each factor: members za, zb are (pairs, units), sums are (factors, units)."""
         count = np.zeros(n_factors)
         total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):
@@ -81,10 +81,10 @@ class Moments:
     def per_cluster(
         cls, rows: NDArray, pairs: pd.DataFrame, cluster: NDArray, n_clusters: int, n_factors: int = 2
     ) -> Self:
-        """Sum the pairs of each cluster: rows (views, C) on disk, cluster (N,) numbers -> (K, F, C).
+        """Sum the pairs of each cluster and factor, from activations on disk: (clusters, factors, units).
 
-        `pairs` has row numbers ``a`` and ``b`` of the members, and ``factor``. Rows are read block by block:
-        memory grows with clusters x units, not with the number of pairs.
+        `rows` is (views, C), `cluster` (N,). `pairs` has ``factor`` and the row numbers ``a``, ``b`` of the
+        members. Rows are read in blocks, so memory grows with clusters x units, not with the number of pairs.
         """
         order = np.lexsort((pairs["factor"], cluster))
         a, b, factor = (pairs[name].to_numpy()[order] for name in ("a", "b", "factor"))
@@ -95,7 +95,7 @@ class Moments:
         size = max(1, int(ROW_BYTES / (16 * rows.shape[1])))
         for start in range(0, len(group), size):
             block = slice(start, start + size)
-            za = rows[a[block]] - shift[factor[block]]  # (pairs of the block, C), float64
+            za = rows[a[block]] - shift[factor[block]]  # (pairs, C) in float64
             zb = rows[b[block]] - shift[factor[block]]
             groups, first = np.unique(group[block], return_index=True)
             total[groups] += np.add.reduceat(za + zb, first)
@@ -106,7 +106,7 @@ class Moments:
         return cls(count, total.reshape(shape), product.reshape(shape), square.reshape(shape), shift)
 
     def over_clusters(self) -> Self:
-        """Add up all clusters: (K, F, C) -> (F, C)."""
+        """Add up the sums of all clusters; the result has no cluster axis."""
         return self._each(lambda sums: sums.sum(0))
 
     def clusters(self, chosen: NDArray) -> Self:
@@ -114,20 +114,20 @@ class Moments:
         return self._each(lambda sums: sums[chosen])
 
     def units(self, block: slice) -> Self:
-        """Return the sums of a block of units only."""
+        """Return the sums of the units in `block` only."""
         names = ("total", "product", "square", "shift")
         return replace(self, **{name: getattr(self, name)[..., block] for name in names})
 
     def one_replicate(self) -> Self:
-        """Return the whole sample in the shape of replicates: (F, C) -> (1, F, C)."""
+        """Return the sums with a leading axis of length 1, as if the sample were one bootstrap replicate."""
         return self._each(lambda sums: sums[None])
 
     def resample(self, weights: NDArray) -> Self:
-        """Weigh the clusters by ``weights`` (R, K), one replicate per row: (K, F, C) -> (R, F, C)."""
+        """Return the sums of each bootstrap replicate, from the `weights` (replicates, clusters)."""
         return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
-        """Yield blocks of units that fit into memory, with their replicates; no block if R is 0."""
+        """Yield blocks of units, small enough for memory, with the sums of all bootstrap replicates."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * factors)))
         for start in range(0, units if len(weights) else 0, width):
@@ -136,7 +136,7 @@ class Moments:
 
     @cached_property
     def within_factors(self) -> WithinFactors:
-        """Covariance, variance and mean within each factor; a factor without pairs has NaN."""
+        """Covariance, variance and mean of each unit within each factor; NaN for factors without pairs."""
         with np.errstate(invalid="ignore", divide="ignore"):
             count = self.count[..., None]
             mean = self.total / (2 * count)
@@ -146,25 +146,25 @@ class Moments:
         return WithinFactors(covariance, variance, mean + self.shift)
 
     def pooled_variance(self) -> NDArray:
-        """Return the variance of each unit over the members of all factors pooled, (..., C)."""
+        """Return the variance of each unit over the members of all factors pooled."""
         _, variance, mean = self.within_factors
         weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
-        # A factor without pairs has weight 0, and its mean and variance are NaN.
+        # A factor without pairs has weight 0, so 0 replaces its NaN mean and variance.
         mean, variance = np.where(weight > 0, mean, 0.0), np.where(weight > 0, variance, 0.0)
         grand = (weight * mean).sum(-2, keepdims=True)
         return (weight * (variance + (mean - grand) ** 2)).sum(-2)
 
     def score_parts(self) -> tuple[NDArray, NDArray]:
-        """Return numerator (..., F) and denominator (...) of the layer scores; they add up over units."""
+        """Return the numerators (per factor) and the denominator of the layer scores, summed over units."""
         return self.within_factors.covariance.sum(-1), self.pooled_variance().sum(-1)
 
     def layer_scores(self) -> NDArray:
-        """Return the paper's layer score of each factor, (..., F)."""
+        """Return the paper's layer score of each factor."""
         covariance, pooled_variance = self.score_parts()
         return layer_score(covariance, pooled_variance[..., None])
 
     def unit_scores(self) -> NDArray:
-        """Return the paper's unit score of each factor, (..., F, C); NaN for dead units."""
+        """Return the paper's unit score of each factor and unit; NaN for constant units."""
         return unit_score(self.within_factors.covariance, self.within_factors.variance)
 
     def _each(self, change: Callable[[NDArray], NDArray]) -> Self:

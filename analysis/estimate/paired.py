@@ -1,4 +1,4 @@
-"""Differences between runs, with intervals from a bootstrap that pairs runs by their videos.
+"""Differences between runs, with intervals from a bootstrap that draws the same videos for both runs.
 
 Two networks that see the same videos err in the same direction: a video that is easy for one network is easy
 for the other. One replicate therefore draws the videos that the runs have in common once, estimates both runs
@@ -26,31 +26,31 @@ LEAST_COMMON = 0.5
 
 @dataclass(frozen=True)
 class PairedEstimate:
-    """Mean of runs or difference between runs: each of the `MEASURES` with its interval."""
+    """Mean over runs or difference between runs, with an interval for each score and share."""
 
     value: NDArray  # (5,)
     low: NDArray  # (5,)
     high: NDArray  # (5,)
-    videos: tuple[int, int]  # number of videos of either side
-    paired: bool  # whether both sides are estimated from the same videos
+    videos: tuple[int, int]  # numbers of videos of the runs added and of the runs subtracted
+    paired: bool  # whether added and subtracted runs are estimated from the same videos
 
     def columns(self) -> dict:
-        """Return the columns of a table: each measure and the bounds of its interval."""
+        """Return table columns by name: each score and share, and the bounds of its interval."""
         measures = zip(MEASURES, self.value, self.low, self.high, strict=True)
         return {name: value for measure in measures for name, value in with_bounds(*measure).items()}
 
 
 @dataclass(frozen=True)
 class StageSample:
-    """One stage of one run, estimated from some of its videos."""
+    """Scores and shares of one stage of one run, estimated from a subset of its videos."""
 
     value: NDArray  # (5,) measures
-    replicates: NDArray  # (R, 5) measures of each replicate
-    scalars: NDArray  # (K, J) `cluster_scalars` of the videos
+    replicates: NDArray  # (R, 5) per replicate
+    scalars: NDArray  # `cluster_scalars` of the videos (videos, scalars)
 
 
 def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
-    """Return scores and shares of each replicate: sums (K, F, C), weights (R, K) -> (R, 5)."""
+    """Return the two scores and three shares of each bootstrap replicate, an array (replicates, 5)."""
     numerator, denominator = np.zeros((len(weights), len(MEASURED))), np.zeros(len(weights))
     for _, replicates in sums.replicates(weights):
         covariance, pooled_variance = replicates.score_parts()
@@ -59,7 +59,7 @@ def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
     return append_shares(layer_score(numerator, denominator[:, None]))
 
 
-# Number of a run, and one of its stages.
+# A stage of a run: the run's position in the list of runs, and the name of the stage.
 Member = tuple[int, str]
 Members = Sequence[Member]
 
@@ -69,7 +69,7 @@ def _signed(members: Members, sign: int) -> list[tuple[Member, float]]:
 
 
 class PairedBootstrap:
-    """Means over runs and differences between runs, one stage per run; common parts are computed once.
+    """Bootstrap of means over runs and of differences between runs, for one stage per run.
 
     `data` identifies the data that each run saw: videos of the same name are the same video if it is equal.
     """
@@ -81,7 +81,7 @@ class PairedBootstrap:
         self._latest: tuple[Member, Moments] | None = None
 
     def mean(self, members: Members, level: float = 0.95) -> PairedEstimate:
-        """Estimate the mean of some runs, over the videos that all of them have."""
+        """Estimate the mean of the runs `members`, over the videos that all these runs have."""
         return self._estimate([(0, self.common_videos(members), _signed(members, 1))], level)
 
     def difference(self, left: Members, right: Members, level: float = 0.95) -> PairedEstimate:
@@ -100,7 +100,7 @@ class PairedBootstrap:
     def _estimate(
         self, streams: Sequence[tuple[int, NDArray, list[tuple[Member, float]]]], level: float
     ) -> PairedEstimate:
-        """Add up runs times their signs; the runs of one random stream share its videos and draws."""
+        """Estimate a signed sum of runs; runs with the same random stream share videos and replicates."""
         count = [len(videos) for _, videos, _ in streams]
         value = np.zeros(len(MEASURES))
         replicates = error = errors = np.zeros((1, len(MEASURES)))
@@ -120,7 +120,7 @@ class PairedBootstrap:
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Members) -> NDArray:
-        """Return the names of the videos that all of these runs have; none if the runs saw different data."""
+        """Return the names of the videos that all runs `members` have; none if the data differ."""
         first, *others = (run for run, _ in members)
         videos = self.videos[first]
         for other in others:
@@ -130,7 +130,7 @@ class PairedBootstrap:
         return videos
 
     def _sample(self, member: Member, videos: NDArray, stream: int) -> StageSample:
-        """Estimate one run from `videos`, with the bootstrap weights of the random stream `stream`."""
+        """Estimate one stage of a run from `videos`, with the bootstrap weights of random stream `stream`."""
         key = (member, tuple(videos), stream)
         if key not in self._samples:
             sums = self._sums(member).clusters(np.searchsorted(self.videos[member[0]], videos))
@@ -144,7 +144,7 @@ class PairedBootstrap:
         return bootstrap_weights(videos, self.n_boot, [self.seed, stream] if stream else self.seed)
 
     def _sums(self, member: Member) -> Moments:
-        """Return the sums of one run by video; only the latest run's are kept in memory."""
+        """Return the sums of one run per video; only the sums of the latest run are kept in memory."""
         if self._latest is None or self._latest[0] != member:
             self._latest = None
             run, stage = member

@@ -1,4 +1,4 @@
-"""The pairs of a finished run: checked, and divided by factor."""
+"""Read and check the pairs of a finished run, and select the pairs of one factor."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from .estimator import MEASURED
 
 
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
-    """Open a finished run and return it with its pairs whose two members were both read.
+    """Open a finished run; return it with the pairs whose two members both have activations.
 
     Raises UserError if the folder holds no finished run, or if a factor has no pairs.
     """
@@ -23,26 +23,26 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
     pairs = store.finished_pairs()
     for f, name in enumerate(MEASURED):
         if not (pairs["factor"] == f).any():
-            raise UserError(f"{store.path}: no {name} pair is left: nothing can be estimated")
+            raise UserError(f"{store.path} has no {name} pair with two computed members: use more clips")
     return store, pairs
 
 
 def not_finite(store: Store, stage: str) -> UserError:
     """Return the error for a stage whose activations hold NaN or infinity."""
     return UserError(
-        f"{store.path}: activations of {stage} hold NaN or infinity: remove the folder and run again"
+        f"{store.path}: the activations of {stage} hold NaN or infinity: delete this folder and run again"
     )
 
 
 @dataclass(frozen=True)
 class FactorPairs:
-    """The N pairs of one factor, sorted by cluster; K clusters have pairs of this factor."""
+    """The pairs of one factor (dynamic or static), sorted by cluster (all clips of one video)."""
 
-    a: NDArray  # (N,) row numbers of the first members
-    b: NDArray  # (N,) row numbers of the second members
-    cluster: NDArray  # (N,) cluster numbers 0 .. K - 1, ascending
+    a: NDArray  # row number of the first member of each pair
+    b: NDArray  # row number of the second member of each pair
+    cluster: NDArray  # cluster number of each pair, 0 .. K - 1, ascending
     clip: NDArray  # (N,) clip numbers
-    slot: NDArray  # (N,) position of the pair within its clip: 0 for its first pair of this factor
+    slot: NDArray  # position of each pair among its clip's pairs of this factor, from 0
     names: NDArray  # (K,) cluster names
 
     @property
@@ -51,7 +51,7 @@ class FactorPairs:
         return len(self.names)
 
     def slots(self) -> list[NDArray]:
-        """Positions of the pairs of each slot; clips that lack a pair are left out of all slots."""
+        """Group pairs by their position (slot) within the clip; clips with missing pairs are left out."""
         counts = np.bincount(self.clip)
         complete = counts[self.clip] == counts.max()
         return [np.flatnonzero(complete & (self.slot == slot)) for slot in range(counts.max())]

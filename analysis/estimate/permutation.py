@@ -1,4 +1,4 @@
-"""Permutation test of the paper's scores: members of pairs against members of different videos.
+"""Permutation test of the paper's scores, in which second members are permuted between videos.
 
 Within each factor, the second members of all pairs are permuted between clusters (videos). Whole clusters
 move and keep the order of their pairs, so every permutation preserves what the pairs of one clip have in
@@ -23,16 +23,16 @@ from numpy.typing import ArrayLike, NDArray
 from .moments import Moments, layer_score
 from .pairs import FactorPairs
 
-# Correlations are computed in float32: values that differ by less than this are ties.
+# Scores that differ by less than this count as equal, because correlations are computed in float32.
 TIE = 1e-5
-# Sizes of one block. Products of a block stay in the processor's cache.
+# Units and pairs per block. Blocks of this size stay in the processor's cache.
 UNITS_AT_A_TIME, PAIRS_AT_A_TIME = 256, 128
 
 
 def permute_clusters(cluster: NDArray, n: int, seed: Sequence[int]) -> NDArray:
-    """Draw `n` permutations of whole clusters: cluster (N,) ascending -> positions of second members (n, N).
+    """Draw `n` permutations of whole clusters, as positions of second members: (permutations, pairs).
 
-    With one cluster there is no permutation: (0, N).
+    `cluster` (N,) has to ascend. If there is only one cluster, the result is empty: (0, N).
     """
     members = np.split(np.arange(len(cluster)), np.flatnonzero(np.diff(cluster)) + 1)
     rng = np.random.default_rng(list(seed))
@@ -43,20 +43,20 @@ def permute_clusters(cluster: NDArray, n: int, seed: Sequence[int]) -> NDArray:
 
 
 def permuted_means(za: NDArray, zb: NDArray, orders: NDArray) -> NDArray:
-    """Return the mean of za * zb[order] for each order: (N, C) float32 and (P, N) -> (P, C) float64."""
+    """Return the mean over pairs of za * zb[order] for each permutation `order`: (permutations, units)."""
     total = np.zeros((len(orders), za.shape[1]))
     buffer = np.empty((PAIRS_AT_A_TIME, za.shape[1]), za.dtype)
     for p, order in enumerate(orders):
         for start in range(0, len(za), PAIRS_AT_A_TIME):
             chosen = order[start : start + PAIRS_AT_A_TIME]
-            # With mode="raise", the default, numpy would write into a copy of the buffer first.
+            # mode="clip" writes into the buffer directly. The default mode would write into a copy first.
             second = np.take(zb, chosen, axis=0, out=buffer[: len(chosen)], mode="clip")
             total[p] += np.einsum("ij,ij->j", za[start : start + PAIRS_AT_A_TIME], second)
     return total / len(za)
 
 
 def p_value(value: ArrayLike, null: NDArray) -> NDArray:
-    """Return the p-value of `value` (...) against `null` (P, ...); NaN if P is 0 or a number is NaN.
+    """Return the p-value of `value` against `null`, the values of all permutations; NaN without permutations.
 
     With the largest unit score of each permutation as `null`, it is the family-wise p-value of a unit score.
     """
@@ -68,7 +68,7 @@ def p_value(value: ArrayLike, null: NDArray) -> NDArray:
 def score_p_values(
     rows: NDArray, factors: Sequence[FactorPairs], orders: Sequence[NDArray], m: Moments
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Test the scores of one stage: p-values of layer (F,), units (F, C), and units family-wise (F, C).
+    """Return p-values of one stage per factor: of the layer, of each unit, and of each unit family-wise.
 
     Activations `rows` (views, C) are read in blocks of units. `orders` are those of `permute_clusters` per
     factor, `m` (F, C) the sums over all pairs. P-values of dead units are NaN.

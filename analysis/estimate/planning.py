@@ -1,4 +1,4 @@
-"""Size of a study for intervals of a given width: ``task=plan`` on a small finished run, the pilot.
+"""Plan how large a study must be for intervals of a given width, from a small pilot run (``task=plan``).
 
 To first order, the error of a layer score is a mean of one term per pair. For pair i of factor f let
 n_i = sum_u (za_u - m_fu)(zb_u - m_fu), let q_i be half the squares of both members about the pooled mean, and
@@ -35,13 +35,13 @@ from .estimator import MEASURED
 from .moments import layer_score
 from .pairs import open_finished
 
-# Views per clip of each way to make pairs, from the number of styles.
+# For each value of the option pairs, the number of views per clip, given the number of styles.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
-# Ways to make pairs that a pilot can plan for: their views are among the pilot's.
+# For each value of the option pairs in a pilot, the values for which this pilot can plan a study.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
-# Values that a pilot must have in these options, if it has them (only segmentation data sets have repeats).
+# Required values of a pilot's options. Options that a pilot lacks are not checked.
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
-# Fewest clusters of a pilot, and most clusters of a plan.
+# Smallest number of clusters in a pilot, and largest number of clusters in a plan.
 FEWEST, MOST = 4, 10**7
 UNITS_AT_A_TIME = 256
 
@@ -49,14 +49,14 @@ UNITS_AT_A_TIME = 256
 def plan_study(
     run_dir: str | Path, width: float, *, stage: str | None = None, seconds_per_view: float | None = None
 ) -> pd.DataFrame:
-    """Plan the clips, views and hours of a study whose intervals have the half-width `width`.
+    """Plan the clips, views (network inputs) and hours of a study whose intervals have half-width `width`.
 
     The table has one row per stage, score and way to make pairs; columns ``between`` and ``within`` are the
     variance components of a cluster. Raises UserError if the pilot is unfinished, too small, of other pairs,
     or has no such stage, if `width` is not between 0 and 1, or if the time per view is unknown.
     """
     if not 0 < width < 1:
-        raise UserError(f"task.width={width:g}: the half-width of an interval of a score is between 0 and 1")
+        raise UserError(f"task.width={width:g} must lie between 0 and 1 (half-width of a score's interval)")
     store, pairs = open_finished(run_dir)
     seconds = time_per_view(store.path) if seconds_per_view is None else seconds_per_view
     styles = pd.read_parquet(store.path / "views.parquet")["style"].nunique()
@@ -65,11 +65,11 @@ def plan_study(
     wrong = [f"{key}={identity[key]}" for key, value in REQUIRED.items() if identity.get(key, value) != value]
     if wrong:
         raise UserError(
-            f"{store.path}: a plan needs pairs of two views of one clip; this run has {', '.join(wrong)}"
+            f"{store.path}: task=plan needs pairs of a clip with itself, but this run has {', '.join(wrong)}"
         )
     clusters, clips = pairs["cluster"].nunique(), pairs["clip"].nunique()
     if clusters < FEWEST:
-        raise UserError(f"{store.path}: {clusters} videos: a plan needs a pilot of at least {FEWEST}")
+        raise UserError(f"{store.path} has {clusters} videos, but task=plan needs at least {FEWEST}")
     rows = []
     for name in store.stages if stage is None else [stage]:
         terms = pair_terms(store.activations(name), pairs)
@@ -86,16 +86,16 @@ def plan_study(
 
 
 def time_per_view(folder: Path) -> float:
-    """Read the pilot's time per view, in seconds."""
+    """Return the pilot's computing time per view (network input), in seconds."""
     file = folder / "timing.json"
     if not file.exists():
-        raise UserError(f"{folder} holds no timing.json: give task.seconds_per_view=SECONDS")
+        raise UserError(f"{folder} holds no timing.json (time per view): give task.seconds_per_view=SECONDS")
     timing = json.loads(file.read_text())
     return timing["seconds"] / timing["views"]
 
 
 def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return clip, cluster and factor of each pair of one stage, with its n_i and q_i (columns n, q)."""
+    """Return a table of pairs with columns clip, cluster, factor, and n and q of the module's equations."""
     a, b, factor = (pairs[name].to_numpy() for name in ("a", "b", "factor"))
     product, square = np.zeros(len(pairs)), np.zeros(len(pairs))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
@@ -111,7 +111,7 @@ def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
 
 
 class VarianceComponents(NamedTuple):
-    """Variance of a cluster's term in the error of a score: between clusters, and within clips."""
+    """Variance components of the error of a score: between clusters (videos), and within clips."""
 
     between: float
     within: float
@@ -129,7 +129,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     own = terms["factor"] == f
     v = np.average(terms["q"], weights=weight / share)
     score = layer_score(terms.loc[own, "n"].mean(), v)
-    # Terms of a pair in the error if it is the only pair of its factor that its clip shows.
+    # Terms of each pair in the error of the score, for clips with a single pair per factor.
     in_own_score = ((terms["n"] / v - score).where(own, 0)).to_numpy()
     in_both_scores = weight * -score * (terms["q"] / v - 1)
     if planned == "paper":
@@ -139,7 +139,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     by_factor = [terms["cluster"], terms["clip"], terms["factor"]]
     mean, square = term.groupby(by_factor).mean(), (term**2).groupby(by_factor).mean()
     level = ["cluster", "clip"]
-    if planned == "paper":  # a clip shows one random pair of one random factor
+    if planned == "paper":  # each clip has one random pair, of a random factor
         clip = mean.groupby(level).mean()
         within = square.groupby(level).mean() - clip**2
     else:
@@ -152,10 +152,10 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
 
 
 def half_width(variance: float, clusters: int, level: float = 0.95) -> float:
-    """Return the half-width of the interval of a score from this number of clusters."""
+    """Return the half-width of a score's interval, given its variance and the number of clusters."""
     return float(student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(variance / clusters))
 
 
 def clusters_for(variance: float, width: float) -> int:
-    """Find the smallest number of clusters whose interval has at most the half-width `width`."""
+    """Find the smallest number of clusters for which the interval's half-width is at most `width`."""
     return 2 + bisect_left(range(2, MOST), True, key=lambda k: half_width(variance, k) <= width)

@@ -1,4 +1,4 @@
-"""Tables of finished runs: joining, writing, reading, and averaging over runs."""
+"""Functions that join, write and read the result tables of finished runs, and average over runs."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ from .estimator import FACTORS
 
 @dataclass(frozen=True)
 class RunEstimate:
-    """Tidy tables of a whole run: ``layers`` has the rows of each stage, ``units`` the rows of each unit."""
+    """Result tables of a whole run: ``layers`` describes each stage, ``units`` describes each unit."""
 
     layers: pd.DataFrame
     units: pd.DataFrame
 
     @classmethod
     def join(cls, store: Store, stages: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Self:
-        """Join the two tables of each stage of a run; ``stage`` and ``stream`` become the first columns."""
+        """Concatenate the tables of all stages; the first columns become ``stage`` and ``stream``."""
         for stage, tables in stages.items():
             for table in tables:
                 table.insert(0, "stage", stage)
@@ -39,40 +39,40 @@ class RunEstimate:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, as parquet or csv by the suffix of `path`."""
+    """Write a table without its index, as Parquet if `path` ends in .parquet, else as csv."""
     write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
     with atomic_path(path) as temporary:
         write(temporary, index=False)
 
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
-    """Write ``layers.csv``, ``units.parquet`` and the two-row ``dim_est`` csv of each stage."""
+    """Write ``layers.csv``, ``units.parquet`` and one csv of dimensions per stage, in folder ``dim_est``."""
     result.write(folder)
     for _, row in result.layers.iterrows():
         file = dimensions_file(folder, row["stage"])
         with atomic_path(file) as temporary, temporary.open("w", newline="") as opened:
-            writer = csv.writer(opened)  # ends lines with CRLF, as the original code does
+            writer = csv.writer(opened)  # ends lines with CRLF like the original code (Kowal et al.)
             writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
             writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
 
 
 def dimensions_file(folder: Path, stage: str) -> Path:
-    """Return the path of a stage's two-row csv: dimensions, then percent; dynamic, static, residual."""
+    """Return the path of the csv with a stage's dimensions per factor, as numbers and as percentages."""
     return folder / "dim_est" / f"{stage.replace('/', '--')}.csv"
 
 
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """Average ``layers.csv`` over runs that differ in their seed: mean and 1.96 * std / sqrt(n) per stage.
+    """Average ``layers.csv`` over runs that differ in their seed; return means and half-widths per stage.
 
-    As in the original script, the standard deviation is that of the population (ddof 0). Raises UserError if
-    there are fewer than two runs, a run has no results, or stages differ.
+    Half-widths are 1.96 * std / sqrt(runs), with the population's std (ddof 0) as in the original script.
+    Raises UserError if there are fewer than two runs, a run has no results, or stages differ.
     """
     if len(folders) < 2:
-        raise UserError(f"{len(folders)} run: an average needs at least two runs")
+        raise UserError(f"cannot average {len(folders)} run: give at least two run folders")
     runs = [read_layers(folder) for folder in folders]
     for folder, run in zip(folders, runs, strict=True):
         if list(run.index) != list(runs[0].index):
-            raise UserError(f"{folder} has other stages than {folders[0]}: average runs of one network")
+            raise UserError(f"{folder} has other stages than {folders[0]}: give runs of one network")
     columns = [f"{kind}_{f}" for kind in ("score", "share") for f in FACTORS if f"{kind}_{f}" in runs[0]]
     values = np.stack([run[columns].to_numpy(float) for run in runs])  # (runs, stages, columns)
     table = pd.DataFrame({"stage": runs[0].index, "runs": len(runs)})
@@ -83,12 +83,12 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def read_units(folder: str | Path) -> pd.DataFrame:
-    """Read ``units.parquet`` of a finished run; raise UserError if the folder has none."""
+    """Read ``units.parquet`` of a finished run; raise UserError if the folder lacks this file."""
     return pd.read_parquet(existing_file(folder, "units.parquet"))
 
 
 def read_layers(folder: str | Path) -> pd.DataFrame:
-    """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the folder has none."""
+    """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the file is missing."""
     return pd.read_csv(existing_file(folder, "layers.csv"), dtype={"stage": str}).set_index("stage")
 
 
@@ -96,5 +96,5 @@ def existing_file(folder: str | Path, name: str) -> Path:
     """Return the path of a result file; raise UserError if the folder has no such file."""
     file = Path(folder) / name
     if not file.exists():
-        raise UserError(f"{folder} holds no {name}: is it the folder of a finished run?")
+        raise UserError(f"{folder} holds no {name}: give the folder of a finished run")
     return file

@@ -1,4 +1,4 @@
-"""Single units of a finished run: ``task=units`` on a run folder.
+"""Unit classes at all thresholds, and the highest-scoring units, of a finished run (``task=units``).
 
     thresholds.csv, .png    number of units of each class at every threshold
     histograms.png          unit scores of each stage
@@ -18,14 +18,14 @@ from static_dynamic.analysis.run.store import Store
 
 from .estimator import MEASURED, UNIT_CLASSES, classify
 
-# Classes whose top units are listed, with the factors whose pairs drive them.
+# Unit classes whose top units are listed, with the factors (0 dynamic, 1 static) that rank the units.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
 # How the columns of `top_units` are combined over the pairs of a clip.
 TOTALS = {"part": "sum", "side": "mean", "row": "first"}
 
 
 def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
-    """Count the units of each class by stage, at one threshold."""
+    """Count the units of each unit class (dynamic, static, ...) per stage, at one score threshold."""
     index = classify(units["score_dynamic"].to_numpy(), units["score_static"].to_numpy(), threshold)
     named = units[["stage"]].assign(named=pd.Categorical.from_codes(index, UNIT_CLASSES))
     counts = named.groupby("stage", sort=False)["named"].value_counts().unstack(fill_value=0)
@@ -33,7 +33,7 @@ def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.DataFrame:
-    """Count the units of each class at each threshold: stage, threshold, and one column per class."""
+    """Count the units of each unit class per stage and score threshold, in one column per class."""
     parts = [counts_at(units, t).reset_index().assign(threshold=t) for t in thresholds]
     table = pd.concat(parts, ignore_index=True)
     depth = {stage: k for k, stage in enumerate(units["stage"].unique())}
@@ -44,13 +44,13 @@ def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.Dat
 def top_units(
     store: Store, units: pd.DataFrame, stage: str, threshold: float, count: int, clips: int
 ) -> pd.DataFrame:
-    """Find the `count` highest-scoring units of each class, and the `clips` clips that drive each unit most.
+    """Find the `count` highest-scoring units per unit class, and `clips` clips that raise each score most.
 
     Joint units are ranked by the lower of their two scores. The table has one row per unit and clip: part is
     the clip's fraction of the score (joint units: of the sum of both scores), side its mean activation in
     standard deviations of the unit, row the row number of one of its views.
     """
-    values = store.activations(stage)  # raises UserError if the run has no such stage
+    values = store.activations(stage)  # activations() raises UserError if the run has no such stage
     pairs = store.finished_pairs()
     chosen = units[units["stage"] == stage].set_index("unit")
     index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)
@@ -72,7 +72,7 @@ def top_units(
 
 
 def parts_of_clips(z: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return clip, part, side, row (see `top_units`) of a unit z (views,) over the pairs of one factor."""
+    """Return each clip's contribution to the score of a unit with activations `z`, for one factor."""
     za, zb = z[pairs["a"]], z[pairs["b"]]
     both = np.concatenate([za, zb])
     mean, variance = both.mean(), both.var()

@@ -1,4 +1,4 @@
-"""Decomposition of a unit's variance into video, style, order and their interactions.
+"""Decomposition of each unit's variance into video, style, frame order and the interactions of the three.
 
 Factorial views give each unit a balanced table y[video, style, order] with one value per cell. All effects
 are random. The expected mean squares (MS) are solved for the variance components (Searle, Casella &
@@ -28,7 +28,7 @@ from .intervals import bootstrap_weights, interval, with_bounds
 from .tables import RunEstimate
 
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
-# Units whose sums are in memory at a time.
+# Number of units that are decomposed at a time, to limit memory.
 UNITS_AT_A_TIME = 256
 
 
@@ -51,17 +51,17 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return row numbers of views (clips, styles, orders) and clusters of clips, for complete clips only."""
+    """Return view row numbers (clips, styles, orders) and each clip's cluster, for clips with all views."""
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
     styles = views["style"].nunique()
     if table.shape[1] != 2 * styles or styles < 2:
         raise UserError(
-            f"{store.path}: a variance decomposition needs every style in both orders (pairs=factorial)"
+            f"{store.path}: task=variance needs every style in both frame orders: run with pairs=factorial"
         )
     if len(table) < 2:
-        raise UserError(f"{store.path}: a variance decomposition needs two clips with all their views")
+        raise UserError(f"{store.path}: task=variance needs two clips with all their views, not {len(table)}")
     table = table.sort_index(axis=1)
     clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
     return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters
@@ -70,16 +70,16 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
 def decompose_stage(
     values: NDArray, rows: NDArray, clusters: NDArray, weights: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decompose one stage: values (views, C), row numbers (clips, S, O), weights (R, K) -> layer, units."""
+    """Decompose the variance of one stage; return a table of the stage and a table of its units."""
     units = values.shape[1]
     n_clusters = int(clusters.max()) + 1
     per_unit = []
     point_sum, replicate_sum = np.zeros(len(COMPONENTS)), np.zeros((len(weights), len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
-        block -= block[0, 0, 0]  # avoids cancellation in the sums of squares
+        block -= block[0, 0, 0]  # this shift avoids cancellation in the sums of squares
         terms = table_sums(block)
-        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, 5 + S * O, block)
+        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms, units)
         np.add.at(sums, clusters, terms)
         point = components(sums.sum(0), *rows.shape[1:])  # (7, block)
         replicates = components(np.tensordot(weights, sums, 1), *rows.shape[1:])  # (R, 7, block)
@@ -100,10 +100,10 @@ def decompose_stage(
 
 
 def table_sums(y: NDArray) -> NDArray:
-    """Return the terms of each clip in the sums that `components` needs: y (K, S, O, C) -> (K, 5 + S * O, C).
+    """Return the contribution of each clip to the sums from which `components` computes the variances.
 
-    Rows: 1 (to count clips); the sum of squares of all cells; the squared mean of the clip; the sums of its
-    squared means by style and by order; the S * O cells.
+    Shapes: y (K, S, O, C) -> (K, 5 + S * O, C). Rows: 1 (to count clips); the sum of squares of all cells;
+    the squared mean of the clip; the sums of its squared means by style and by order; the S * O cells.
     """
     terms = [np.ones(y[:, 0, 0].shape), (y**2).sum((1, 2)), y.mean((1, 2)) ** 2]
     terms += [(y.mean(2) ** 2).sum(1), (y.mean(1) ** 2).sum(1)]
@@ -111,15 +111,15 @@ def table_sums(y: NDArray) -> NDArray:
 
 
 def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
-    """Solve for the variance components, in the order of `COMPONENTS`: (..., 5 + S * O, C) -> (..., 7, C)."""
+    """Return the seven variance components of each unit, in the order of `COMPONENTS`."""
     k, squares, by_clip, by_style, by_order = (sums[..., i, :] for i in range(5))
     s, o = n_styles, n_orders
     cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
     grand = cells.mean((-3, -2))
-    style = (cells.mean(-2) ** 2).sum(-2)  # sum over styles of squared means
+    style = (cells.mean(-2) ** 2).sum(-2)  # sum of the squared means of the styles
     order = (cells.mean(-3) ** 2).sum(-2)
     both = (cells**2).sum((-3, -2))
-    # Sums of squares: each interaction minus the effects that it contains.
+    # Sums of squares: from each interaction, the effects that it contains are subtracted.
     ss_v = s * o * (by_clip - k * grand**2)
     ss_s = k * o * (style - s * grand**2)
     ss_o = k * s * (order - o * grand**2)

@@ -1,1 +1,1 @@
-"""Measures of shared information beside the paper's scores: task ``information``."""
+"""Mutual information and CKA between the two members of pairs, for ``task=information``."""

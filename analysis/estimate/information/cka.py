@@ -1,4 +1,4 @@
-"""Unbiased linear CKA: does a stage see the same geometry of videos in both members of pairs?
+"""Unbiased linear CKA between a stage's activations for the first and for the second members of pairs.
 
 The samples are videos. The Gram matrices K = X X^T and L = Y Y^T hold the inner products between videos, X of
 the first members and Y of the second. CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al. 2019,
@@ -30,15 +30,14 @@ from static_dynamic.analysis.estimate.permutation import p_value
 
 # Clusters per batch.
 BATCH = 256
-# Sizes of one block. For batches of n clusters, R replicates need arrays of R x n numbers, and P permutations
-# arrays of P x n^2 / 2.
+# Bootstrap replicates and permutations that are computed at a time, to limit memory.
 REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
-# HSIC needs tuples of four distinct clusters.
+# The unbiased HSIC needs at least four clusters, because it averages over tuples of four.
 LEAST_CLUSTERS = 4
 
 
 def batches(clusters: int, seed: int) -> list[NDArray]:
-    """Divide cluster numbers at random into batches of nearly equal size."""
+    """Divide the clusters (videos) at random into batches of nearly equal size."""
     order = np.random.default_rng(seed).permutation(clusters)
     return [np.sort(part) for part in np.array_split(order, max(1, -(-clusters // BATCH)))]
 
@@ -46,7 +45,7 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[dict[bytes, NDArray], list[tuple[bytes, bytes]]]:
-    """Compute the Gram matrices of a batch of clusters, and the keys of the two that each slot compares.
+    """Return a batch's Gram matrices, and the two keys to compare for each slot (pair position in a clip).
 
     A sample is the mean of a cluster's members. Slots that have members in common share a matrix.
     """
@@ -65,21 +64,21 @@ def gram_matrices(
 
 
 def gram_matrix(x: NDArray) -> NDArray:
-    """Return the Gram matrix of samples (n, C) about their mean, which HSIC ignores, with a zero diagonal."""
-    x = x - x[0]  # makes constant units exactly zero
-    x = x - x.mean(0)
+    """Return the Gram matrix of centred samples, with its diagonal set to zero: (samples, samples)."""
+    x = x - x[0]  # subtracting a sample makes constant units exactly zero
+    x = x - x.mean(0)  # centring does not change HSIC
     k = x @ x.T
     np.fill_diagonal(k, 0)
     return k
 
 
 def row_products(a: NDArray, b: NDArray) -> NDArray:
-    """Return the dot product of each row of a with the same row of b: (R, n), (R, n) -> (R,)."""
+    """Return the dot product of each row of `a` with the row of `b` at the same index."""
     return np.einsum("rc,rc->r", a, b)
 
 
 class ReplicateWeights:
-    """How often each replicate contains each sample, w (R, n), with what HSIC needs of these weights.
+    """Bootstrap weights w (replicates, samples), with the powers and sums of w that HSIC needs.
 
     ``w2`` and ``w3`` are powers of w, ``sums`` the sums over samples of w and w^2, each (R,). ``tuples`` (R,)
     is the sum of w_c w_d w_e w_g over distinct c, d, e, g by Newton's identities; NaN below 4 samples.
@@ -94,7 +93,7 @@ class ReplicateWeights:
 
 
 class WeightedGram:
-    """A Gram matrix K (n, n) with zero diagonal, and the weighted sums in each replicate that HSIC needs."""
+    """A Gram matrix with zero diagonal, and its weighted row sums for each bootstrap replicate."""
 
     def __init__(self, k: NDArray, weights: ReplicateWeights):
         self.k = k
@@ -102,11 +101,11 @@ class WeightedGram:
         self.w_wk = weights.w * self.wk  # w_c sum_d w_d K_cd
         self.w2_wk = weights.w * self.w_wk  # w_c^2 sum_d w_d K_cd
         self.w_w2k = weights.w * (weights.w2 @ k)  # w_c sum_d w_d^2 K_cd
-        self.total = self.w_wk.sum(1)  # (R,): sum_cd w_c w_d K_cd
+        self.total = self.w_wk.sum(1)  # sum_cd w_c w_d K_cd
 
 
 def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray:  # noqa: E741
-    """Return the unbiased HSIC of two Gram matrices in each replicate, (R,).
+    """Return the unbiased HSIC of two Gram matrices for each bootstrap replicate.
 
     The sum over tuples of distinct c, d, e, g of w_c w_d w_e w_g (K_cd L_cd + K_cd L_eg - 2 K_cd L_ce) is
     computed as the sum over all tuples minus those with equal indices (inclusion and exclusion). NaN for
@@ -115,7 +114,7 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
     first, second = weights.sums
     both = k.k * l.k
     wb = weights.w @ both
-    # b_pq: sums over c, d of w_c^p w_d^q K_cd L_cd
+    # b_pq is the sum over samples c and d of w_c^p w_d^q K_cd L_cd.
     b11, b21, b31 = (row_products(w, wb) for w in (weights.w, weights.w2, weights.w3))
     b22 = row_products(weights.w2, weights.w2 @ both)
     own = row_products(k.w2_wk, l.wk)
@@ -127,13 +126,13 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
 
 
 def permuted_hsic(compared: list[tuple[NDArray, NDArray]], orders: NDArray) -> NDArray:
-    """Return the HSIC of each two Gram matrices K, L, with the samples of L permuted by `orders`.
+    """Return the HSIC of each two Gram matrices K and L, with the samples of L permuted by `orders`.
 
     Shapes: S pairs of matrices (n, n), orders (P, n) -> (S, P).
     """
     n = orders.shape[1]
     c, d = np.triu_indices(n, 1)
-    upper, permuted = c * n + d, orders[:, c] * n + orders[:, d]  # flat positions in K and in L
+    upper, permuted = c * n + d, orders[:, c] * n + orders[:, d]  # flat indices in K, L
     n2, found = n * (n - 1), []
     for k, l in compared:  # noqa: E741
         row_k, row_l, total = k.sum(0), l.sum(0), k.sum() * l.sum()
@@ -147,7 +146,7 @@ def permuted_hsic(compared: list[tuple[NDArray, NDArray]], orders: NDArray) -> N
 def stage_cka(
     rows: NDArray, pairs: FactorPairs, weights: NDArray, n_permutations: int, seed: int, level: float
 ) -> dict:
-    """Estimate the CKA of the members of one factor's pairs: ``value``, ``low``, ``high``, ``p``.
+    """Estimate the CKA between the members of one factor's pairs, with its interval and p-value.
 
     Activations `rows` (views, C) are read batch by batch. Weights (R, K) are of the clusters of `pairs`.
     """
@@ -156,7 +155,7 @@ def stage_cka(
     if len(clusters) < LEAST_CLUSTERS:
         return dict.fromkeys(("value", "low", "high", "p"), np.nan)
     rng = np.random.default_rng([seed, 1])
-    weights = np.vstack([np.ones(weights.shape[1]), weights])  # the sample itself is the first replicate
+    weights = np.vstack([np.ones(weights.shape[1]), weights])  # row 0 is the sample
     sums = np.zeros((len(slots), 3, len(weights)))
     null = np.zeros((len(slots), n_permutations))
     for batch in (clusters[part] for part in batches(len(clusters), seed)):
@@ -174,8 +173,7 @@ def stage_cka(
             block = slice(start, start + ORDERS_AT_A_TIME)
             two_each = [(matrices[k], matrices[l]) for k, l in compared]  # noqa: E741
             null[:, block] += permuted_hsic(two_each, np.stack(orders[block]))
-    # CKA is undefined if the HSIC of a member with itself is not positive: the member does not vary between
-    # videos, or less than expected by chance.
+    # CKA is NaN if a member's HSIC with itself is not positive: the member varies no more than by chance.
     positive = (sums[:, 1] > 0) & (sums[:, 2] > 0)
     scale = np.sqrt(np.where(positive, sums[:, 1] * sums[:, 2], np.nan))
     value, *replicates = finite_mean(sums[:, 0] / scale)

@@ -1,4 +1,4 @@
-"""Measures of what the members of pairs share, beside the paper's scores: ``task=information`` on a run.
+"""Mutual information and CKA between the two members of pairs of a finished run (``task=information``).
 
     gaussian, copula   bits per unit, and their mean over a stage (`gaussian.py`)
     subspace           bits of a stage in its directions of largest variance; needs 20 videos (`subspace.py`)
@@ -29,9 +29,9 @@ from static_dynamic.errors import UserError
 from .cka import stage_cka
 from .gaussian import TRANSFORMS, unit_information
 from .neighbours import neighbour_information
-from .subspace import directions, project, split_folds, subspace_information
+from .subspace import n_directions, project, split_folds, subspace_information
 
-# If no units are chosen, nearest neighbours are computed for this many units of each factor and stage.
+# Number of units per factor and stage with a nearest-neighbour estimate, unless task.units chooses units.
 HIGHEST_UNITS = 2
 
 
@@ -45,7 +45,7 @@ def estimate_information(
     level: float = 0.95,
     progress: bool = False,
 ) -> RunEstimate:
-    """Estimate all measures of every stage of the run in `run_dir`.
+    """Estimate mutual information and CKA for every stage of a finished run.
 
     Both tables have one row per factor and measure: ``layers`` of each stage, ``units`` of each unit. `units`
     are the units of each stage whose nearest neighbours are computed. None: the two units of each stage and
@@ -71,7 +71,7 @@ def estimate_information(
         for block in np.array_split(used, max(1, len(used) // 1024)):
             if not np.isfinite(rows[block]).all():
                 raise not_finite(store, stage)
-        count = directions(min(fold.clusters for fold in folds), rows.shape[1])
+        count = n_directions(min(fold.clusters for fold in folds), rows.shape[1])
         projected = project(rows, [fold.views for fold in folds], group, count)
         chosen = units.get(stage, ()) if units else None
         parts = []
@@ -101,7 +101,7 @@ def factor_information(
     seed: int,
     level: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Estimate all measures of one stage and one factor: a row per measure, and a row per measure and unit.
+    """Estimate mutual information and CKA for one stage and one factor, for the stage and for its units.
 
     `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
     are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and
@@ -127,9 +127,9 @@ def factor_information(
 
 
 def require_units(store: Store, units: Mapping[str, Sequence[int]] | None) -> None:
-    """Raise UserError if the run lacks one of the stages or units."""
+    """Raise UserError if the run lacks one of the requested stages or units."""
     for stage, chosen in (units or {}).items():
         have = store.activations(stage).shape[1]
         for unit in chosen:
             if not 0 <= unit < have:
-                raise UserError(f"{store.path}: {stage} has units 0 to {have - 1}, not {unit} (task.units)")
+                raise UserError(f"task.units: {stage} of {store.path} has units 0 to {have - 1}, not {unit}")

@@ -1,4 +1,4 @@
-"""Mutual information of the two members of pairs, unit by unit, in bits: Gaussian, and Gaussian copula.
+"""Mutual information of the two members of a pair per unit, in bits, by a Gaussian and a Gaussian copula.
 
 ``gaussian`` takes the paper's unit score r: two Gaussian variables of correlation r share -1/2 log2(1 - r^2)
 bits (Cover & Thomas, "Elements of Information Theory", section 8.5), with either sign of r. ``copula`` first
@@ -46,26 +46,25 @@ from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.permutation import p_value, permuted_means
 
 UNITS_AT_A_TIME = 128
-# Delete-group jackknife of the rank bias: 8 groups below 300 clusters, 2 above, where the bias is small and
-# ranking is slow.
+# The jackknife of the rank bias uses 8 groups of clusters, but 2 from 300 on, where ranking is slow.
 MOST_GROUPS, FEW_GROUPS, MANY_CLUSTERS = 8, 2, 300
 
-# Function of activations (n, C) and of the number of times that each row counts, (n,).
+# Function that transforms activations (rows, units), given the number of times that each row counts.
 Transform = Callable[[NDArray, NDArray], NDArray]
 
 
 def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
-    """Replace each column of x (n, C) by its normal scores, where row i counts ``counts[i]`` times."""
+    """Replace each column of `x` by its normal scores, where row i stands for `counts[i]` equal rows."""
     units, n, total = x.shape[1], len(x), int(counts.sum())
     x = np.ascontiguousarray(x.T)
     order = np.argsort(x, axis=1)
     x = np.take_along_axis(x, order, axis=1)
     begins = np.ones((units, n), bool)
     begins[:, 1:] = x[:, 1:] != x[:, :-1]
-    starts = np.flatnonzero(begins)  # start of each run of equal values, column after column
+    starts = np.flatnonzero(begins)  # index of the first value of each group of ties
     tied = np.add.reduceat(counts[order].ravel(), starts)
     up_to = np.cumsum(tied) - starts // n * total
-    # Mean ranks are whole or half numbers: twice the mean rank of a run indexes this table.
+    # Mean ranks of ties are whole or half numbers, so twice the mean rank is an index into this table.
     table = ndtri(np.arange(2 * total + 1) / (2 * (total + 1)))
     scores = table[2 * up_to - tied + 1]
     scores = np.repeat(scores, np.diff(starts, append=units * n)).reshape(units, n)
@@ -80,7 +79,7 @@ TRANSFORMS: dict[str, Transform] = {"gaussian": lambda x, counts: x, "copula": n
 def unit_information(
     rows: NDArray, pairs: FactorPairs, weights: NDArray, orders: NDArray, transform: Transform, level: float
 ) -> tuple[dict, pd.DataFrame]:
-    """Estimate the bits of every unit of one stage for one factor, and their mean over the stage.
+    """Estimate the mutual information in bits of each unit for one factor, and the mean over the stage.
 
     Activations `rows` (views, C) are read in blocks of units. Weights (R, K) are of the clusters of `pairs`,
     `orders` (P, N) those of `permute_clusters`. Both results have ``value``, ``low``, ``high``, ``p``, and
@@ -120,13 +119,13 @@ def unit_information(
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
-    """Return one member of all pairs, (N, C), transformed; a view in several pairs is transformed once."""
+    """Transform one member of every pair; a view (network input) in several pairs is transformed once."""
     views, position, counts = np.unique(member, return_inverse=True, return_counts=True)
     return transform(values[views], counts)[position]
 
 
 def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
-    """Estimate what ranking takes off arctanh(r) of normal scores za, zb (N, C); 0 if not finite.
+    """Estimate how much the ranking of few videos lowers arctanh(r) of the normal scores `za` and `zb`.
 
     Each group of clusters is left out twice, once with the rest ranked anew: only the ranking differs.
     """
@@ -142,19 +141,19 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
-    """Add the rank bias (C,) to arctanh of correlations (..., C); identical members stay identical."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # rounding can put r just above 1
+    """Add each unit's rank bias to the arctanh of its correlation; leave correlations of 1 as they are."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # rounding can make |r| just above 1
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))
 
 
 def correlation(za: NDArray, zb: NDArray) -> NDArray:
-    """Return the correlation of the members per unit, (C,), about their common mean; 0 for dead units."""
+    """Return each unit's correlation between pair members, about their common mean; 0 for constant units."""
     a, b = standardised(za, zb)
     return np.einsum("nu,nu->u", a, b, dtype=np.float64) / max(1, len(a))
 
 
 def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
-    """Sum the pairs of each cluster, for one factor: za, zb (N, C) in the order of `pairs` -> (K, 1, C)."""
+    """Return the `Moments` of one factor's pairs per cluster; `za` and `zb` are in the order of `pairs`."""
     shift = za[:1].copy()
     a, b = za - shift, zb - shift
     _, starts, count = np.unique(pairs.cluster, return_index=True, return_counts=True)
@@ -163,8 +162,8 @@ def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
 
 
 def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
-    """Standardise both members by their common mean and deviation; float32, 0 for dead units."""
-    shift = za[0]  # makes dead units exactly zero
+    """Standardise both members by their common mean and standard deviation; constant units become 0."""
+    shift = za[0]  # subtracting a row makes constant units exactly zero
     za, zb = za - shift, zb - shift
     mean = (za.mean(0) + zb.mean(0)) / 2
     spread = np.sqrt((((za - mean) ** 2).mean(0) + ((zb - mean) ** 2).mean(0)) / 2)
@@ -173,17 +172,17 @@ def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def second_members(pairs: FactorPairs) -> NDArray | None:
-    """Number the L distinct second members of each cluster's pairs: (pairs,); None if clusters differ."""
+    """Number the distinct second members in a cluster; return None unless all clusters have one pattern."""
     counts = np.bincount(pairs.cluster)
     if (counts != counts[0]).any():
         return None
     second = pairs.b.reshape(-1, counts[0])
-    first = (second[:, :, None] == second[:, None]).argmax(2)  # first pair with the same second member
+    first = (second[:, :, None] == second[:, None]).argmax(2)  # first pair with this second member
     return np.unique(first[0], return_inverse=True)[1] if (first == first[0]).all() else None
 
 
 def null_correlations(za: NDArray, zb: NDArray, second: NDArray | None, orders: NDArray) -> NDArray:
-    """Return the correlations of permuted pairs: za, zb (N, C), orders (P, N) -> (P, C).
+    """Return each unit's correlation after the second members are permuted by each of `orders`.
 
     If all clusters have the same `second_members`, first members that meet the same second member are added
     up beforehand, and a permutation moves whole clusters: fewer products, longer runs of memory.
@@ -202,9 +201,9 @@ def null_correlations(za: NDArray, zb: NDArray, second: NDArray | None, orders: 
 
 
 def fisher_interval(r: NDArray, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:
-    """Return the interval of each unit's bits, from that of z = arctanh(r).
+    """Return each unit's confidence interval in bits, computed from the interval of z = arctanh(r).
 
-    The lower bound is 0 if the interval of z contains 0; both are infinite for identical members.
+    The lower bound is 0 if the interval of z contains 0. Both bounds are infinite for identical members.
     """
     with np.errstate(divide="ignore"):
         z, zs = np.arctanh(r), np.arctanh(np.where(1 - abs(replicates) < IDENTICAL, np.nan, replicates))
@@ -212,7 +211,7 @@ def fisher_interval(r: NDArray, replicates: NDArray, clusters: int, level: float
     low, high = interval(np.where(identical, 0, z), zs, clusters, level)
     ends = np.sort(abs(np.stack([low, high])), axis=0)
     ends[0] = np.where((low < 0) & (high > 0), 0, ends[0])
-    # log2(cosh z), written so that it does not overflow
+    # Bits are log2(cosh z), here in a form that does not overflow for large z.
     ends = ends / np.log(2) + np.log2((1 + np.exp(-2 * ends)) / 2)
     low, high = np.where(identical, np.inf, ends)
     return low, high

@@ -1,4 +1,4 @@
-"""Mutual information of the members of pairs for single units, from nearest neighbours.
+"""Mutual information of the two members of a pair for single units, estimated from nearest neighbours.
 
 No distribution is assumed. Estimator 1 of Kraskov, Stoegbauer & Grassberger 2004 ("Estimating mutual
 information", eq. 8): with eps_i the distance (maximum norm) of point i to its k-th neighbour, and n_x, n_y
@@ -31,44 +31,44 @@ from static_dynamic.analysis.estimate.permutation import p_value
 from .gaussian import normal_scores
 
 NEIGHBOURS = 3
-# Largest number of groups of clusters in the jackknife.
+# The jackknife divides the clusters into at most this many groups.
 MOST_GROUPS = 30
 NOISE = 1e-10
 
 
 def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
-    """Return the term of each point (n,) in the estimate, in bits; fastest if x ascends."""
+    """Return each point's term in the nearest-neighbour estimate, in bits; fastest if `x` is sorted."""
     points = np.column_stack([x, y])
     # A tree without balanced and compact nodes is built faster, and queries are as fast.
     tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
     distance = tree.query(points, [k + 1], p=np.inf)[0][:, 0]
-    # Slightly smaller, so that rounding never counts the k-th neighbour as nearer than itself.
+    # The radius is slightly reduced, so that rounding never counts the k-th neighbour as inside it.
     radius = distance * (1 - 1e-9)
     psi = digamma(np.arange(len(x) + 1))
     marginal = np.zeros(len(x))
     for values in (x, y):
-        # searchsorted is several times faster if the bounds almost ascend.
+        # Values are sorted, because searchsorted is several times faster with almost ascending bounds.
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
-        inside -= np.searchsorted(ordered, ordered - reach, "left")  # includes the point itself
+        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the count includes the point itself
         marginal[order] += psi[inside]
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 
 
 def mean_bits(members: list[NDArray], chosen: slice | NDArray) -> float:
-    """Return the information of the `chosen` points, averaged over slots: members (2, n) of each slot."""
+    """Return the mutual information in bits of the `chosen` points, averaged over all arrays in `members`."""
     return float(np.mean([local_bits(x[chosen], y[chosen]).mean() for x, y in members]))
 
 
 def neighbour_information(
     za: NDArray, zb: NDArray, pairs: FactorPairs, n_permutations: int, seed: int, level: float
 ) -> dict:
-    """Estimate the bits that the members za, zb (N,) of one unit share: ``value``, ``low``, ``high``, ``p``.
+    """Estimate the mutual information of one unit's pair members in bits, with its interval and p-value.
 
     NaN for a dead unit, or if there are too few clusters for neighbours.
     """
-    # For each slot, the position of one pair per cluster.
+    # For each slot (position of a pair within its clip), choose one pair per cluster.
     positions = [slot[np.unique(pairs.cluster[slot], return_index=True)[1]] for slot in pairs.slots()]
     clusters = pairs.cluster[positions[0]]
     if len(clusters) < NEIGHBOURS + 2 or np.ptp(np.concatenate([za, zb])) == 0:

@@ -1,4 +1,4 @@
-"""Mutual information of the two members of pairs for a whole stage, in its directions of largest variance.
+"""Mutual information of the two members of a pair for a whole stage, in its leading principal components.
 
 Gaussian vectors share -1/2 sum_i log2(1 - rho_i^2) bits, with rho_i their canonical correlations (Hotelling
 1936; Kay 1992, "Feature discovery under contextual supervision using mutual information"). With as many units
@@ -31,30 +31,30 @@ from static_dynamic.analysis.estimate.intervals import finite_mean, interval
 from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.permutation import p_value, permute_clusters
 
-# Largest number of directions, and clusters of a fold per direction.
+# Use at most 16 principal directions, and at most one direction per 10 clusters of a fold.
 MOST_DIRECTIONS, CLUSTERS_PER_DIRECTION = 16, 10
-# Directions below this fraction of the largest variance are rounding error.
+# Components with less than this fraction of the largest variance are rounding error.
 LEAST_VARIANCE = 1e-6
 ROWS_AT_A_TIME = 4096
 
 
-def directions(clusters: int, units: int) -> int:
-    """Return the number of directions for a fold of so many clusters; 0 for fewer than ten clusters."""
+def n_directions(clusters: int, units: int) -> int:
+    """Return the number of principal directions for a fold of `clusters` videos; 0 below ten videos."""
     return min(MOST_DIRECTIONS, clusters // CLUSTERS_PER_DIRECTION, units)
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Half of the clusters."""
+    """One of the two folds of the cross-fitting, with half of the clusters (videos)."""
 
-    views: NDArray  # row numbers of their views
-    pairs: list[NDArray]  # per factor, (n,): positions of their pairs in `FactorPairs`
-    orders: list[NDArray]  # per factor, (P, n): positions of the second members in each permutation
-    clusters: int  # number of clusters with pairs, of the factor that has fewest
+    views: NDArray  # row numbers of views
+    pairs: list[NDArray]  # pairs of this fold: positions in `FactorPairs`, one array per factor
+    orders: list[NDArray]  # permuted second members: one array (permutations, pairs) per factor
+    clusters: int  # number of clusters that have pairs, for the factor with fewer clusters
 
 
 def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) -> list[Fold]:
-    """Divide the clusters into two random folds; permutations stay within a fold."""
+    """Divide the clusters at random into two cross-fitting folds, and draw permutations within each fold."""
     names = np.unique(np.concatenate([factor.names for factor in factors]))
     fold_of = np.random.default_rng([seed, 3]).permutation(len(names)) % 2
     folds = []
@@ -71,7 +71,7 @@ def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) 
 
 
 def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
-    """Project each fold's views on the principal components of the other fold: (views, at most `count`).
+    """Project each fold's activations on at most `count` principal components of the other fold.
 
     `rows` (views, C) are activations, `folds` row numbers of views, `group` (views,) the number of each
     view's style and order: group means are subtracted in each fold. Views of no fold become 0.
@@ -89,12 +89,12 @@ def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int)
 
 
 def blocks(views: NDArray) -> list[NDArray]:
-    """Divide row numbers into parts that fit into memory."""
+    """Divide row numbers into blocks whose activations fit into memory."""
     return np.array_split(views, max(1, -(-len(views) // ROWS_AT_A_TIME)))
 
 
 def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
-    """Return the mean of the `views` of each group, (groups, C)."""
+    """Return the mean activations of each group of `views` (one style and frame order): (groups, units)."""
     total = np.zeros((group.max() + 1, rows.shape[1]))
     for block in blocks(views):
         total += np.eye(len(total))[:, group[block]] @ rows[block]
@@ -102,11 +102,11 @@ def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
 
 
 def components(rows: NDArray, views: NDArray, group: NDArray, mean: NDArray, count: int) -> NDArray:
-    """Return principal components of `views` about their group means, largest last: (C, at most `count`)."""
+    """Return at most `count` principal components of activations about group means, largest variance last."""
     units = rows.shape[1]
     covariance = np.zeros((units, units))
     for block in blocks(views):
-        # float32 is twice as fast, and precise enough for directions.
+        # float32 is twice as fast, and precise enough to find principal components.
         centred = (rows[block] - mean[group[block]]).astype(np.float32)
         covariance += centred.T @ centred
     variance, vectors = eigh(covariance, subset_by_index=(units - count, units - 1))
@@ -120,7 +120,7 @@ def subspace_information(
     folds: Sequence[tuple[NDArray, NDArray]],
     level: float,
 ) -> dict:
-    """Estimate the bits that the members of one factor's pairs share in the k directions of `project`.
+    """Estimate the mutual information in bits of one factor's pair members, after projection by `project`.
 
     Weights (R, K) are of the clusters of `pairs`, `folds` hold `Fold.pairs` and `Fold.orders` of this factor.
     ``plug_in`` is before bias correction. All numbers are NaN without directions, and infinite if both
@@ -143,13 +143,13 @@ def subspace_information(
 def fold_bits(
     projected: NDArray, pairs: FactorPairs, weights: NDArray, own: NDArray, orders: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return a fold's bits: of the sample (), replicates (R,) and permutations (P,); `own` are its pairs."""
+    """Return the bits of a fold with the pairs `own`, for the sample, each replicate and each permutation."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
     z = np.column_stack([np.ones(len(x)), x, y])  # (N, 1 + 2 k)
     clusters, starts = np.unique(pairs.cluster[own], return_index=True)
-    second = np.stack([part.T @ part for part in np.split(z, starts[1:])])  # (clusters, 1 + 2 k, 1 + 2 k)
+    second = np.stack([part.T @ part for part in np.split(z, starts[1:])])  # (clusters, 2k+1, 2k+1)
     resampled = weights[:, clusters] @ second.reshape(len(second), -1)
     permuted = np.repeat(second.sum(0)[None], len(orders), axis=0)
     for moments, order in zip(permuted, orders, strict=True):
@@ -160,7 +160,7 @@ def fold_bits(
 
 
 def canonical_bits(second: NDArray) -> NDArray:
-    """Return bits from second moments of (1, x, y), (..., 1 + 2 k, 1 + 2 k); NaN if x or y is singular."""
+    """Return the bits that x and y share, from second moments of (1, x, y); NaN if x or y is singular."""
     n, mean = second[..., :1, :1], second[..., 1:, :1] / second[..., :1, :1]
     covariance = second[..., 1:, 1:] / n - mean * np.swapaxes(mean, -1, -2)
     k = covariance.shape[-1] // 2
@@ -171,7 +171,7 @@ def canonical_bits(second: NDArray) -> NDArray:
 
 
 def whiten(covariance: NDArray) -> NDArray:
-    """Return the inverse square roots of covariances (..., k, k); NaN where one is singular."""
+    """Return the inverse square root of each covariance matrix; NaN if the matrix is singular."""
     variance, vectors = np.linalg.eigh(covariance)
     with np.errstate(invalid="ignore", divide="ignore"):
         scale = np.where(variance > IDENTICAL * variance[..., -1:], variance, np.nan) ** -0.5

@@ -22,7 +22,7 @@ from static_dynamic.analysis.estimate.information.gaussian import (
 from static_dynamic.analysis.estimate.information.neighbours import local_bits, neighbour_information
 from static_dynamic.analysis.estimate.information.subspace import (
     canonical_bits,
-    directions,
+    n_directions,
     project,
     split_folds,
     subspace_information,
@@ -215,7 +215,7 @@ def test_each_half_is_seen_in_what_varies_most_in_the_other():
         vectors = np.linalg.svd(other, full_matrices=False)[2][:4]
         np.testing.assert_allclose(abs(found[half][:, ::-1]), abs(own @ vectors.T), rtol=1e-3, atol=1e-3)
     assert (found[200::2] == 0).all()
-    assert directions(24, 100) == 2 and directions(9, 100) == 0 and directions(1000, 100) == 16
+    assert n_directions(24, 100) == 2 and n_directions(9, 100) == 0 and n_directions(1000, 100) == 16
 
 
 def test_the_subspace_of_a_stage_is_that_of_loops(tmp_path):
@@ -332,7 +332,7 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
         rows[3, 2] = np.nan
         return rows
 
-    with pytest.raises(UserError, match="stage1 hold NaN"):
+    with pytest.raises(UserError, match="activations of stage1 hold NaN"):
         estimate_information(write_run(tmp_path / "broken", broken, 6))
     store = Store.open(run)
     assert pairs_of_factor(store.finished_pairs(), 1).clusters == 6

@@ -99,7 +99,7 @@ def test_a_plan_that_cannot_be_made(pilot, tmp_path):
         plan_study(pilot, 0.02)
     with pytest.raises(UserError, match="between 0 and 1"):
         plan_study(pilot, 5, seconds_per_view=1)
-    with pytest.raises(UserError, match="needs a pilot of at least 4"):
+    with pytest.raises(UserError, match="task=plan needs at least 4"):
         plan_study(write_run(tmp_path / "run", effects(0), 3), 0.05, seconds_per_view=1)
     manifest = json.loads((pilot / "manifest.json").read_text())
     manifest["identity"]["m_same"] = False

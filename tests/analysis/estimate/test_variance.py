@@ -129,7 +129,7 @@ def test_constant_units_have_no_share(tmp_path):
 
 
 def test_a_run_that_is_not_factorial_is_refused(tmp_path):
-    with pytest.raises(UserError, match="every style in both orders"):
+    with pytest.raises(UserError, match="every style in both frame orders"):
         estimate_variance(write_run(tmp_path / "run", planted(5, 0)[:, :, :1]))
     with pytest.raises(UserError, match="needs two clips"):
         estimate_variance(write_run(tmp_path / "one", planted(1, 0)))
