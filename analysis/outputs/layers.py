@@ -8,7 +8,7 @@ from static_dynamic.analysis.show.text import format_layers
 
 @register("layers", order=10)
 def write_layers(run: FinishedRun) -> None:
-    """Write the tables and the figure; print the scores of the main stages, or of the stage ``stg`` only."""
+    """Write score tables and figure; print the scores of the main stages, or only of the stage ``stg``."""
     write_tables(run.folder, run.estimate)
     layers = run.estimate.layers.set_index("stage").loc[run.shown].reset_index()
     figures.draw_profile(layers, run.folder / "profile.png", run.name)

@@ -1,4 +1,4 @@
-"""Registry of outputs: each is a decorated function that writes or prints one result of a finished run."""
+"""Registry of the outputs of a finished run. An output is a decorated function that writes or prints."""
 
 import importlib
 import pkgutil
@@ -47,7 +47,7 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Output:
-    """One output: ``write(run)`` is called if ``applies(run)`` is true, in the sequence of ``order``."""
+    """One output: ``write(run)`` is called if ``applies(run)`` is true; small ``order`` first."""
 
     order: int
     applies: Callable[[FinishedRun], bool]

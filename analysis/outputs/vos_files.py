@@ -8,7 +8,7 @@ from static_dynamic.analysis.vos.original_writer import write_statistics, write_
 
 @register("vos_files", order=30, applies=lambda run: run.takes_flow)
 def write_vos_files(run: FinishedRun) -> None:
-    """Write the unit correlations per kind of pair, and the dynamic and static dimensions per stage."""
+    """Write unit correlations (dynamic, static pairs), and each stage's dynamic and static dimensions."""
     options = run.options
     folder, name = Path(options.save_dir) / "vos_models", options.model.original_name
     write_statistics(folder, name, options.seed, run.folder, run.estimate)

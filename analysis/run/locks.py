@@ -1,6 +1,6 @@
 """The lock of a run folder: one process at a time writes to a run.
 
-The lock belongs to the process and ends with it, however it ends; forked workers do not inherit it.
+The lock is released when its process ends, even if the process is killed. Forked workers do not inherit it.
 """
 
 import errno

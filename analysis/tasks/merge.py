@@ -1,4 +1,4 @@
-"""Task ``merge``: merge the shards of runs, and write the tables and figures of the merged runs."""
+"""Task ``merge``: merge the shards (parts) of runs, and write the tables and figures of the merged runs."""
 
 import logging
 from pathlib import Path
@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> None:
         try:
             merge_shards(folder, shards)
             options = _options_of_run(cfg, folder)
-            # No weights are loaded: the network only says which stages a figure shows together.
+            # No weights are loaded, because the network only says which stages a figure shows together.
             net = build_from_row(options.model, checkpoint=None)
             with locked(folder):
                 conclude(options, folder, net)

@@ -15,7 +15,7 @@ def run(cfg: DictConfig) -> None:
     root = Path(cfg.save_dir)
     rows = [{"run": str(folder.relative_to(root)), **progress_of(folder)} for folder in find_runs(root)]
     if not rows:
-        raise UserError(f"no run below {root}: give save_dir=FOLDER_OF_RUNS")
+        raise UserError(f"no run below {root}: give the folder of the runs as save_dir=FOLDER")
     print(align(rows))
     states = Counter(row["state"] for row in rows)
     total, left = (sum(row[key] for row in rows) for key in ("views", "left"))

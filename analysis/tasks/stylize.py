@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Stylize the videos of ``task.input``, or else the unstylized videos of the data set.
+    """Stylize the videos ``task.input``; if not given, stylize the unstylized videos of the data set.
 
     The option ``checkpoint`` gives the style; without it, ``styles`` selects from the file ``style``.
     """

@@ -1,4 +1,4 @@
-"""Task ``units``: unit classes by score threshold, histograms of scores, clips that excite a unit most."""
+"""Task ``units``: unit classes by score threshold, histograms, clips with the largest activations."""
 
 import numpy as np
 from omegaconf import DictConfig

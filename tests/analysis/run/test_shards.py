@@ -137,7 +137,7 @@ def test_which_shard_this_is(monkeypatch):
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     assert shard_of(asked(), 3) == Shard(1, 2, 3, torchrun=True)
-    with pytest.raises(UserError, match="under torchrun each process reads one shard"):
+    with pytest.raises(UserError, match="under torchrun each process computes one shard"):
         shard_of(asked("shards=2"), 3)
 
 
