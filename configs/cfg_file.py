@@ -62,7 +62,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
             )
         found = to_overrides({"model": names[model]} | keys, "the command line")
         del found["model"]  # `arguments` already contains the override model=...
-    # Options that the data set lacks are dropped, so that the program reports the missing optical flow.
+    # Drop options that the data set lacks. A later check then reports that the data set has no optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)
@@ -114,7 +114,7 @@ def to_overrides(content: dict, source: str) -> dict:
         if key == "crop_size" and not size:
             raise UserError(f"{source}: crop_size={value!r}: height and width are expected, as in [480,854]")
         if key in only and value != only[key]:
-            raise UserError(f"{source}: {key}={value!r} is refused: model {name} has only {key}={only[key]}")
+            raise UserError(f"{source}: {key}={value!r} is invalid: model {name} has only {key}={only[key]}")
         for target in targets.get(key, ()):
             require_type(f"{source}: {key}", value, OmegaConf.select(OmegaConf.create(defaults), target))
             found[target] = value
