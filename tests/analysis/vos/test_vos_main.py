@@ -266,7 +266,7 @@ def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(
         (["--cfg_file", "configs/matnet_davis.json", "--dataset", "folder"], "give dataset=StylizedDAVIS"),
         (
             ["--cfg_file", "configs/matnet_davis.json", "model.input.size=[9,9]", "model.init=random"],
-            "give crop_size=",
+            "set both with crop_size=",
         ),
         (["--cfg_file", "configs/matnet_davis.json"], "give checkpoint=FILE, or model.init=random"),
     ],
