@@ -1,1 +1,1 @@
-"""Benchmarks, run by hand: each prints ratios measured within one run. RESULTS.md holds the results."""
+"""Benchmarks that are run by hand and print times, ratios or coverages. RESULTS.md lists past results."""

@@ -1,4 +1,4 @@
-"""Measure the speed of extraction on this machine, as one table.
+"""Measure how fast activations are extracted on this machine, and print one table.
 
     python -m bench [--models NAME ...] [--device cuda] [--write]
 
@@ -46,20 +46,20 @@ from static_dynamic.spacing import evenly_spaced
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
-BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes that are tried
+BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# Targets for the ratios in the table.
+# Target ratios: extraction/baseline for equal pairs and for equal interval width, cached/bare, bf16/fp32.
 EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
 
 
 @command
 def main() -> None:
-    """Measure and print; with ``--write`` also update RESULTS.md."""
+    """Time the extraction for each network and print a table; with ``--write`` also update RESULTS.md."""
     parser = Options(__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--device", help=f"{DEVICES} (default: a GPU if present)")
     parser.add_argument("--clips", type=int, default=2, help="number of videos, at least 2")
-    parser.add_argument("--embedded", action="store_true", help="videos of the embedded data set")
+    parser.add_argument("--embedded", action="store_true", help="videos of the built-in data set")
     parser.add_argument("--repeat", type=int, default=1, help="repetitions of the views per round")
     parser.add_argument("--seconds", type=float, help="duration of the bare passes, instead of --repeat")
     parser.add_argument("--scale", type=float, default=1.0, help="factor for frame and input size")
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def scaled(net: VideoNetwork, scale: float) -> VideoNetwork:
-    """Scale the input size of a network."""
+    """Scale the image size and crop that the network `net` takes as input."""
     spec = net.input_spec
     net.input_spec = replace(spec, size=round(spec.size * scale), crop=round(spec.crop * scale))
     return net
@@ -98,7 +98,7 @@ def scaled(net: VideoNetwork, scale: float) -> VideoNetwork:
 def measure(
     name: str, net: VideoNetwork, clips: ClipList, device: torch.device, run: Path | None, given
 ) -> dict:
-    """Measure one network; return its row of the table."""
+    """Time the extraction and the baseline for one network; return a row of the printed table."""
     spec = net.input_spec
     window = max(FRAMES, *spec.pathways.values())
     views, pairs = make_views(clips.clips, STYLES, spec.pathways, n_sample_frames=window)
@@ -111,7 +111,7 @@ def measure(
     options = {"device": device, "batch_size": batch, "num_workers": given.workers}
     count = len(pairs)
     shown = net.shown_stages({"path": "cat"})
-    # Whole passes cost the same for every stage: measure one, multiply by the number of stages.
+    # Whole forward passes cost the same for every stage, so one is timed, with weight len(shown).
     stages, weight = (shown[-1:], len(shown)) if given.whole_passes else (shown, 1)
     baseline = partial(run_baseline, net, clips, window=window, device=device, num_workers=given.workers)
     loads, peaks = [], []
@@ -126,7 +126,7 @@ def measure(
             extract(tuned_net, clips, views, store, **options, precision="bf16", tune=True)
             return {"computed_with": store.manifest["computed_with"]}
 
-    extraction(clips)  # warm-up: fills the page cache and lets torch choose kernels
+    extraction(clips)  # warm-up, not timed: fills the page cache and lets torch choose kernels
     if given.tuned:
         tuned_net, chosen = copy.deepcopy(net), {}
         chosen = tuned()
@@ -176,7 +176,7 @@ def measure(
         if given.tuned:
             row["tuned/baseline"] = f"{ours / per_pair * spent['tuned'] / spent['extraction']:.3f}"
         if run:
-            # time per clip, over all scores: extraction of all its views / the baseline with one pair
+            # Time per clip and score: extraction reads all views of a clip, the baseline reads one pair.
             per_clip = spent["extraction"] / (given.rounds * len(clips.clips) * repeat)
             ratios = clips_needed(run, "factorial").to_numpy() * per_clip / per_pair
             row |= {"at equal width": f"{np.median(ratios):.3f}", "worst score": f"{ratios.max():.3f}"}
@@ -187,16 +187,16 @@ def measure(
 def bare(
     net: VideoNetwork, device: torch.device, batch: int, views: int, dtype: torch.dtype | None = None
 ) -> None:
-    """Run forward passes for `views` views, always on the same batch on the device."""
+    """Run forward passes for `views` inputs, always with one batch that is already on the device."""
     inputs = net.example_input(lambda shape: torch.randn(shape, device=device), batch)
     deepest = list(net.stages)[-1]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         for _ in range(-(-views // batch)):
-            net.read(inputs, [deepest])  # without the head, whose pooling needs a larger crop
+            net.read(inputs, [deepest])  # skip the head: its pooling needs a larger crop
 
 
 def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
-    """Return the fastest batch size and its clips per second."""
+    """Return the batch size with the fastest forward passes, and the inputs per second at this size."""
     rates = {}
     for batch in BATCHES[device.type]:
         views = 2 * batch if device.type == "cuda" else 8
@@ -211,7 +211,7 @@ def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
 
 
 def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
-    """Compare bf16 to fp32 on a batch of views, as extraction does: ``passes`` or ``fails``."""
+    """Return whether bf16 ``passes`` or ``fails`` the comparison with fp32 that extraction makes."""
     rows = evenly_spaced(8, len(views), np.trunc)
     batch = clips.batches(views, rows, len(rows), net.input_spec)[0]
     passed = Reader(net, list(net.stages), device).try_bf16(clips.to_inputs(batch, net.input_spec, device))
@@ -219,7 +219,7 @@ def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) 
 
 
 def report(rows: list[dict], device: torch.device, given) -> str:
-    """Format the section of RESULTS.md."""
+    """Format the table as a section of RESULTS.md."""
     where = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
@@ -244,7 +244,7 @@ def report(rows: list[dict], device: torch.device, given) -> str:
 
 
 def write_section(path: Path, section: str) -> None:
-    """Replace the section with the same heading, or append the section."""
+    """Replace the section of the file `path` that has the same heading, or append `section`."""
     heading = section.splitlines()[0]
     parts = ("\n" + path.read_text(encoding="utf-8")).split("\n## ")
     kept = [part for part in parts[1:] if f"## {part.splitlines()[0]}" != heading]

@@ -1,4 +1,4 @@
-"""The paper's procedure in its simple form, as the baseline for speed.
+"""The paper's procedure without optimisations, as the baseline for the speed of extraction.
 
 Each stage has a separate run. Each pair needs two forward passes and decodes every frame of the window. All
 activations are collected in lists. Two things are faster than in the paper's program: no gradients are
@@ -14,11 +14,11 @@ from static_dynamic.analysis.estimate.estimator import Estimate
 from static_dynamic.datasets import ClipList, make_views, preprocess
 from static_dynamic.models import VideoNetwork
 
-BATCH = 2  # default of the paper's program
+BATCH = 2  # default of Kowal et al.
 
 
 class Pairs(Dataset):
-    """Item i: the factor of pair i, and the inputs of the network's pathways for both members."""
+    """Data set of pairs: the factor of each pair, and the network's inputs for its two members."""
 
     def __init__(self, clips: ClipList, net: VideoNetwork, window: int, count: int):
         self.clips, self.spec, self.window = clips, net.input_spec, window
@@ -41,7 +41,7 @@ class Pairs(Dataset):
     def __getitem__(self, i: int):
         factor, a, b = self.pairs[i]
         first = self._window(a)
-        # A shuffled member reuses the frames of the first member; another style is decoded separately.
+        # A shuffled second member reuses the frames of the first; a member in another style is decoded.
         second = first if a["style"] == b["style"] else self._window(b)
         return factor, self._pathways(a, *first), self._pathways(b, *second)
 
@@ -66,7 +66,7 @@ def run_baseline(
     device: torch.device,
     num_workers: int,
 ) -> Estimate:
-    """Estimate one stage from `count` pairs by the simple procedure."""
+    """Estimate the scores of one stage from `count` pairs by the paper's procedure."""
     source = DataLoader(Pairs(clips, net, window, count), batch_size=BATCH, num_workers=num_workers)
     za, zb, factors = [], [], []
     for factor, *members in source:

@@ -33,7 +33,7 @@ KINDS = ("normal", "heavy tails", "rectified")
 
 
 def simulate(clips: int, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Simulate the activations of a factorial run: (clips * styles * orders, units)."""
+    """Simulate activations of a run with pairs=factorial: (clips * styles * orders, units)."""
 
     def effect(*shape: int) -> np.ndarray:
         return rng.standard_t(4, shape) / np.sqrt(2) if kind == "heavy tails" else rng.standard_normal(shape)
@@ -47,14 +47,14 @@ def simulate(clips: int, kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def pairs_of(clips: int) -> pd.DataFrame:
-    """Return the pairs of a factorial run with `clips` clips."""
+    """Return the table of pairs of a run with pairs=factorial and `clips` clips."""
     listed = [Clip(f"c{i:05d}", "", 0, 16, cluster=f"c{i:05d}") for i in range(clips)]
     return make_views(listed, STYLES, {"rgb": 4}, n_sample_frames=16)[1]
 
 
 @command
 def main() -> None:
-    """Simulate and print the coverage as a table."""
+    """Simulate runs and print, as a table, how often the intervals contain the true score."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=1000)
     runs = parser.parse_args().runs

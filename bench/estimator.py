@@ -1,4 +1,4 @@
-"""Measure time and memory of the statistics (scores, bootstrap, permutation tests) of a large study.
+"""Measure time and memory of scores, bootstrap and permutation tests for a large simulated study.
 
     python -m bench.estimator [--clips 3000 --units 64,256,512,1024,2048 --replicates 1000 --permutations 200]
     python -m bench.estimator --information        # also the measures of task=information
@@ -22,12 +22,12 @@ from static_dynamic.analysis import estimate_information, estimate_run
 from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
-VIEWS = 8  # per clip: 4 styles x 2 orders
+VIEWS = 8  # 4 styles x 2 orders
 
 
 @command
 def main() -> None:
-    """Make a run of random activations, estimate it, and print."""
+    """Make a run of random activations, estimate its scores, and print time and memory."""
     parser = Options(__doc__)
     parser.add_argument("--clips", type=int, default=3000)
     parser.add_argument("--units", default="64,256,512,1024,2048", help="units per stage (comma list)")
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def make_run(folder: Path, clips: int, units: list[int]) -> None:
-    """Write a finished factorial run whose activations are clip effects plus noise."""
+    """Write a finished run (pairs=factorial) whose activations are a random value per clip plus noise."""
     listed = [Clip(f"c{i:05d}", f"c{i:05d}", 0, 64, cluster=f"c{i:05d}") for i in range(clips)]
     views, pairs = make_views(listed, STYLES, {"rgb": 8}, n_sample_frames=64)
     stages = {f"stage{k}": {"units": count, "stream": "rgb"} for k, count in enumerate(units, start=1)}

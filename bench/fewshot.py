@@ -29,7 +29,7 @@ FOLDERS = ("input", "output", "mask")
 
 @command
 def main() -> None:
-    """Train, measure and print."""
+    """Train a style on all but the held-out frames, and print its error on the held-out frames."""
     parser = Options(__doc__)
     parser.add_argument("data", type=Path, help="folder with input, output and mask")
     parser.add_argument("--minutes", type=float, default=12, help="training time")
@@ -61,7 +61,7 @@ def main() -> None:
     pairs, threads = len(frames) - len(rows), torch.get_num_threads()
     setting = f"{given.minutes:g} minutes, config={given.config}, {threads} threads"
     print(f"{pairs} pairs, {len(rows)} held out, {setting}")
-    errors = np.mean(measured, axis=0).reshape(2, 2)  # (whole frame, mask) x (before, after)
+    errors = np.mean(measured, axis=0).reshape(2, 2)  # (whole frame or mask, input or stylized)
     for name, (was, became) in zip(("whole frame", "within mask"), errors, strict=True):
         change = f"{was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}"
         print(f"{name}   error {change}   (bound 40 %)")

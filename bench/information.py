@@ -34,24 +34,24 @@ from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
 from static_dynamic.command import Options, command
 
-VIEWS = 8  # per clip: 4 styles x 2 orders
-LARGE_RUNS = 30  # runs of 2,000 clips, whose mean is the true value
-NEIGHBOUR_UNITS = 2  # units for the slow nearest-neighbour measure
+VIEWS = 8  # 4 styles x 2 orders
+LARGE_RUNS = 30  # for the true value
+NEIGHBOUR_UNITS = 2  # units (slow)
 
 
 def factors_of(clips: int) -> list[FactorPairs]:
-    """Return the pairs of the dynamic and of the static factor."""
+    """Return the dynamic pairs and the static pairs of a simulated run with `clips` clips."""
     return [pairs_of_factor(pairs_of(clips), f) for f in (0, 1)]
 
 
 def centred_rows(rows: NDArray, group: NDArray) -> NDArray:
-    """Subtract from each row the mean of its style and order (`group`)."""
+    """Subtract from each row of activations the mean of all rows of the same style and order (`group`)."""
     means = np.stack([rows[group == g].mean(0) for g in range(VIEWS)])
     return (rows - means[group]).astype(np.float64)
 
 
 def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[tuple[str, dict]]:
-    """Yield (name, result) of every measure except the subspace; results of units are arrays over units."""
+    """Yield name and estimate of every measure except ``subspace``, for the layer and for its units."""
     no_permutations = np.empty((0, len(pairs.a)), int)
     for name, transform in TRANSFORMS.items():
         layer, units = unit_information(rows, pairs, weights, no_permutations, transform, LEVEL)
@@ -66,7 +66,7 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
 
 @cache
 def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
-    """Return, per factor, the true value by measure, and the second moments of [1, member a, member b]."""
+    """Return per factor the true value of each measure, and the second moments of both members of a pair."""
     factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)
     found, second = [{}, {}], [0, 0]
     for run in tqdm(range(LARGE_RUNS), desc=f"{kind}, truth", unit="run", leave=False):
@@ -82,7 +82,7 @@ def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the bits shared by pair members with these second moments along `vectors` (units, k)."""
+    """Return the mutual information in bits of pair members projected on `vectors`, from second moments."""
     k = vectors.shape[1]
     both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
     both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors
@@ -90,7 +90,7 @@ def bits_in(vectors: NDArray, second: NDArray) -> float:
 
 
 def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
-    """Yield measure, factor, true value, estimate and interval bounds of every estimate."""
+    """Simulate runs; yield measure, factor, true value, estimate and interval bounds of each estimate."""
     factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
     truth, second = truths(kind)
     weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
@@ -99,7 +99,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
         rows = simulate(clips, kind, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)
         centred = [centred_rows(rows[fold.views], group[fold.views]) for fold in folds]
-        # per fold: directions (units, k) that map its centred rows to its projected rows
+        # For each fold, the matrix that maps its centred activations to its projected activations.
         vectors = [
             np.linalg.lstsq(x, projected[fold.views], rcond=None)[0]
             for x, fold in zip(centred, folds, strict=True)
@@ -118,7 +118,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
 
 @command
 def main() -> None:
-    """Simulate and print the coverage as tables."""
+    """Simulate runs and print how often the intervals of each measure contain the true value."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=300, help="simulated runs per table")
     parser.add_argument("--clips", type=int, nargs="+", default=[24, 100], help="clips per run")

@@ -1,4 +1,4 @@
-"""Inputs that benchmarks make: drifting textures, the embedded data set, and runs without activations."""
+"""Inputs of the benchmarks: videos of drifting textures, the built-in data set, and empty runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ STYLES, FRAMES = (1, 2, 3, 4), 64
 
 
 def make_videos(folder: str | Path, clips: int, height: int, width: int) -> ClipList:
-    """Write videos of drifting textures as jpg folders of `FRAMES` frames in `STYLES`, and list them."""
+    """Write videos of drifting textures as folders of jpg frames, one per style, and list the clips."""
     root, rng = Path(folder), np.random.default_rng(0)
     for clip in tqdm(range(clips), desc="make videos"):
         texture = rng.integers(0, 256, (2 * height // 8 + 1, 2 * width // 8 + 1, 3))
@@ -34,8 +34,8 @@ def make_videos(folder: str | Path, clips: int, height: int, width: int) -> Clip
 
 
 def embedded_clips(limit: int) -> ClipList:
-    """List the first clips of the embedded data set, which is made if it is missing."""
-    from static_dynamic.stylize.embedded import prepare  # here, because bare GPU machines lack its packages
+    """List the first `limit` clips of the built-in data set, and make the data set if it is missing."""
+    from static_dynamic.stylize.embedded import prepare  # imported here, as a GPU machine may lack packages
 
     root = prepare(configs.row("dataset", "embedded"), configs.row("style", "builtin"))
     return list_folder("embedded", root, limit)
@@ -48,21 +48,21 @@ def list_folder(name: str, root: Path, limit: int | None = None) -> ClipList:
 
 @dataclass(frozen=True)
 class CachedVideo:
-    """Decoded frames (n, H, W, 3) of a video, in memory."""
+    """A video whose decoded frames are in memory: (frames, height, width, 3)."""
 
     frames: np.ndarray
 
     def read(self, indices, allocate=np.empty):
-        """Copy the frames at `indices` to an array from `allocate`."""
+        """Copy the frames at `indices` to an array that `allocate` creates."""
         out = allocate((len(indices), *self.frames.shape[1:]), np.uint8)
         return np.take(self.frames, indices, axis=0, out=out)
 
 
 class CachedClips(ClipList):
-    """Clips whose frames are in memory, to measure everything but decoding."""
+    """Clips whose frames are already in memory, so that decoding is not timed."""
 
     def frames_of(self, video, style):
-        """Return one video; all styles show the same frames."""
+        """Return a video from memory; every style shows the frames of the first style."""
         return CachedVideo(CACHE[video])
 
 
@@ -70,20 +70,20 @@ CACHE: dict[str, np.ndarray] = {}  # video -> its frames
 
 
 def cached(clips: ClipList) -> CachedClips:
-    """Decode the first style of every video into memory."""
+    """Decode the first style of every video into memory, and return clips that read from memory."""
     for clip in clips.clips:
         CACHE[clip.video] = clips.frames_of(clip.video, STYLES[0]).read(range(FRAMES))
     return CachedClips(clips.name, clips.root, clips.styles, clips.clips)
 
 
 def stages_of(net: VideoNetwork) -> dict[str, dict]:
-    """Describe the stages of a network as the manifest of a run does."""
+    """Return the stages of a network in the format of a run's manifest.json."""
     return {name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()}
 
 
 def new_store(
     folder: str | Path, stages: Mapping[str, dict], views: pd.DataFrame, pairs: pd.DataFrame, **noted
 ) -> Store:
-    """Create a run without activations; `noted` are further entries of its manifest."""
+    """Create a run folder without activations; `noted` are additional entries of manifest.json."""
     manifest = {"identity": {}, "stages": stages, "skipped_views": [], **noted}
     return Store.create_or_resume(Path(folder), manifest, views, pairs)

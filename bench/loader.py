@@ -1,4 +1,4 @@
-"""Measure the overhead of the data loader relative to decoding alone, or the time to list a large data set.
+"""Measure the speed of the data loader relative to decoding alone, or the time to list a large data set.
 
     python -m bench.loader [--rounds N]
     python -m bench.loader --listing
@@ -32,12 +32,13 @@ from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.models import build_model
 
 BATCH, WORKERS = 8, 2
-REPEAT = 8  # repetitions of all views per round
+# Each round loads all views this many times, so that the time to start processes is negligible.
+REPEAT = 8
 
 
 @command
 def main() -> None:
-    """Measure and print."""
+    """Time the data loader, or the listing of a large data set, and print the results."""
     parser = Options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--clips", type=int, default=24)
@@ -54,7 +55,6 @@ def main() -> None:
     window = spec.frames * spec.sampling_rate
     views, _ = make_views(clips.clips, STYLES, spec.pathways, n_sample_frames=window)
     source = ViewBatches(clips, views, np.arange(len(views)), BATCH)
-    # A round is long, so that the time to start processes is negligible on both sides.
     repeated = ViewBatches(clips, views, np.tile(np.arange(len(views)), REPEAT), BATCH)
     reads = frames_used(views) * REPEAT
     measure_throughput(clips, repeated, reads, device, given.rounds)
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
-    """List (video, style, frames): the distinct frames that the views of a video in a style show."""
+    """Return (video, style, frames): the distinct frames that the network sees of each video and style."""
     return [
         (video, style, np.unique(np.concatenate(list(group["frames_rgb"]))).tolist())
         for (video, style), group in views.groupby(["video", "style"], sort=False)
@@ -72,7 +72,7 @@ def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
 def measure_throughput(
     clips: ClipList, source: ViewBatches, reads: list, device: torch.device, rounds: int
 ) -> None:
-    """Print (a) the throughput of the loader / of decoding alone, (b) frames decoded / frames used."""
+    """Print the loader's throughput relative to decoding alone, and the ratio of frames decoded to used."""
     decoded = 0
 
     def decode_all() -> None:
@@ -80,7 +80,7 @@ def measure_throughput(
             for _ in pool.imap(decode, reads, chunksize=BATCH // 2):
                 pass
             pool.close()
-            pool.join()  # the CPU time of a process is known after it has ended
+            pool.join()  # CPU time of a process is known only after its end
 
     def load_all() -> None:
         nonlocal decoded
@@ -103,7 +103,7 @@ def measure_throughput(
 
 
 def start_decoder(clips: ClipList) -> None:
-    """Store the list of clips in a decoding process."""
+    """Keep the list of clips in a global variable of the decoding process."""
     global listed
     listed = clips
 
@@ -115,9 +115,9 @@ def decode(read: tuple[str, int, list[int]]) -> None:
 
 
 def measure_busy(net, source: ViewBatches, device: torch.device) -> None:
-    """Print (c) the fraction of the time in which the main process does not wait for the loader."""
+    """Print the fraction of time in which the network does not wait for batches of the loader."""
     batches = iter(loader(source, WORKERS))
-    first = next(batches)  # the time to start workers is not counted
+    first = next(batches)  # workers run now, so their start is not timed
     begin, waited = time.perf_counter(), 0.0
     batch = first
     with tqdm(total=len(source), desc="network", unit="batch") as bar:
@@ -132,7 +132,7 @@ def measure_busy(net, source: ViewBatches, device: torch.device) -> None:
 
 
 def measure_listing(videos: int = 10_000, frames: int = 8) -> None:
-    """Print (d) the time and memory to list and pair a large data set of empty files."""
+    """Print the time and memory needed to list and pair the clips of a large data set of empty files."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         names = [f"v{i // 3}_{i % 3:05d}" for i in range(videos)]

@@ -1,4 +1,4 @@
-"""Measure the peak memory of extraction for few and for many clips; it should hardly grow.
+"""Measure whether the peak memory of extraction grows with the number of clips; it should hardly grow.
 
     python -m bench.memory [--clips 50]
 
@@ -26,7 +26,7 @@ UNITS, SIDE, FRAMES = 2048, 32, 16
 
 
 class Wide(VideoNetwork):
-    """Network with five stages of many units, which are all the mean of the input pixels."""
+    """Network with five stages of `UNITS` units each; every activation is the mean of the input pixels."""
 
     stages = {f"stage{k}": Stage(UNITS, (Tap(f"units.{k}"),)) for k in range(5)}
     input_spec = InputSpec(8, 2, SIDE, SIDE, mean=(0.5,) * 3, std=(0.25,) * 3)
@@ -36,7 +36,7 @@ class Wide(VideoNetwork):
         self.units = nn.ModuleList(nn.Identity() for _ in self.stages)
 
     def forward(self, x):
-        """Map (B, 3, T, H, W) to (B, UNITS)."""
+        """Map clips (batch, 3, frames, height, width) to activations (batch, UNITS)."""
         means = x.mean(dim=(1, 2, 3, 4))[:, None, None, None, None].expand(-1, UNITS, 1, 1, 1)
         for unit in self.units:
             means = unit(means)
@@ -44,7 +44,7 @@ class Wide(VideoNetwork):
 
 
 def measure(clips: int, answer) -> None:
-    """Extract from `clips` clips; send the peak memory and the size of the activations (GiB) to `answer`."""
+    """Extract activations of `clips` clips; send peak memory and activation size in GiB to `answer`."""
     listed = tuple(Clip(f"c{i:06d}", "video", 0, FRAMES, cluster=f"c{i:06d}") for i in range(clips))
     CACHE["video"] = np.random.default_rng(0).integers(0, 256, (FRAMES, SIDE, SIDE, 3), np.uint8)
     views, pairs = make_views(listed, STYLES, {"rgb": 8}, n_sample_frames=FRAMES)
@@ -60,7 +60,7 @@ def measure(clips: int, answer) -> None:
 
 @command
 def main() -> None:
-    """Measure two sizes and print."""
+    """Print the peak memory of extraction for few clips and for 16 times as many clips."""
     parser = Options(__doc__)
     parser.add_argument("--clips", type=int, default=50, help="smaller size; the larger has 16 times as many")
     few = parser.parse_args().clips

@@ -1,4 +1,4 @@
-"""Measure the time, peak memory and GPU load of a call."""
+"""Measure the time, peak memory and GPU load of a function call."""
 
 import resource
 import subprocess
@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:
-    """Time a call in seconds: wall time on a GPU; CPU time, workers included, on a CPU."""
+    """Return the time of a call in seconds: wall time on a GPU, else CPU time including worker processes."""
     if device.type == "cpu":
         begin = processor_seconds()
         function()
@@ -28,7 +28,7 @@ def timed(function: Callable[[], object], device: torch.device) -> float:
 
 
 def in_turns(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, NDArray]:
-    """Time every case once per round, in rotating order; return per case (rounds, 2): wall and CPU seconds.
+    """Time every case once per round, in rotating order; return wall and CPU seconds per case and round.
 
     One more round comes first, without being counted: it fills caches and lets torch choose kernels.
     """
@@ -44,14 +44,14 @@ def in_turns(cases: Mapping[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 def processor_seconds() -> float:
-    """Return the CPU time of this process and of its ended children."""
+    """Return the CPU time in seconds of this process and of its child processes that have ended."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
 @contextmanager
 def gpu_load(device: torch.device):
-    """Yield a list that is filled with the GPU load (%) five times per second; it stays empty on a CPU."""
+    """Yield a list to which the GPU load (%) is appended five times per second; empty without a GPU."""
     load: list[float] = []
     if device.type != "cuda":
         yield load
@@ -69,7 +69,7 @@ def gpu_load(device: torch.device):
 
 @contextmanager
 def peak_memory(device: torch.device):
-    """Yield a list whose entry is afterwards the peak memory (GiB) of the GPU, or of this process.
+    """Yield a list that holds, after the with block, the peak memory in GiB of the GPU or of this process.
 
     The memory of a process does not include mapped files.
     """

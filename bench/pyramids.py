@@ -1,4 +1,4 @@
-"""Measure the time of the backward step of Class Feature Pyramids, after the forward pass.
+"""Measure the time that Class Feature Pyramids need after the forward pass (backward step).
 
     python -m bench.pyramids [--rounds N]
 
@@ -29,7 +29,7 @@ from tests.keyed import keyed_state_dict, keyed_video
 
 SHAPE = (1, 3, 16, 224, 224)
 DEPTH, LABEL = 3, 7
-# network -> published GFLOPs, published time of the backward step (ms), layer graph for the baseline
+# Per network: published GFLOPs, published time of the backward step (ms), layer graph of the baseline.
 NETWORKS = {
     "cfp_mfnet": (22.70, 24.43, slow_pyramids.chain),
     "cfp_i3d": (55.79, 23.21, slow_pyramids.hassony_inception),
@@ -43,7 +43,7 @@ COLUMNS = ("network", "GFLOPs", "theta", "kernels", "forward s", "backward ms", 
 
 @command
 def main() -> None:
-    """Measure and print."""
+    """Time the backward step for each network of the paper and print one table row per network."""
     parser = Options(__doc__)
     parser.add_argument("--rounds", type=int, default=20, help="repetitions")
     parser.add_argument("--features", type=int, default=12, help="class features")
@@ -59,12 +59,12 @@ def main() -> None:
 
 
 def print_row(cells) -> None:
-    """Print one row of the table."""
+    """Print one table row with columns of equal width."""
     print("  ".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
-    """Return GFLOPs, theta, kernels found, forward pass in s, backward step in ms, recursion in ms."""
+    """Return GFLOPs, theta, number of kernels, and times: forward (s), backward (ms), recursion (ms)."""
     net = build_model(name)
     net.load_state_dict(keyed_state_dict(name, net.state_dict()))
     clip = keyed_video(f"{name}|bench", SHAPE)

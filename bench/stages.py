@@ -17,7 +17,7 @@ from static_dynamic.models import build_model
 
 @command
 def main() -> None:
-    """Measure and print."""
+    """Time forward passes that read one stage, all stages or none, and print the ratios."""
     parser = Options(__doc__)
     parser.add_argument("--model", default="slowfast_r50_8x8")
     parser.add_argument("--rounds", type=int, default=8)

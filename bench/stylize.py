@@ -3,7 +3,7 @@
     python -m bench.stylize [--rounds N] [--device cpu]
 
 Stylization reads JPEG frames, runs a generator of the shipped size and writes JPEG frames. It is compared
-to (a) the published program's way, a loop over single images with a generator of the published size, and
+to (a) the way of Texler et al.'s code, a loop over single images with a generator of the published size, and
 (b) the bare network at its best batch size. All sides run in each round.
 """
 
@@ -30,13 +30,13 @@ from static_dynamic.stylize.training_config import read_training_config
 
 WIDTH, HEIGHT = 340, 256
 BATCHES = {"cpu": (1, 4, 8), "cuda": (8, 16, 32, 64, 128)}
-BARE = {"cpu": 8, "cuda": 1024}  # frames per round for the bare network
-LOOP = {"cpu": 2, "cuda": 64}  # frames per round for the loop over single images
+BARE = {"cpu": 8, "cuda": 1024}  # frames per round
+LOOP = {"cpu": 2, "cuda": 64}  # frames per round
 
 
 @command
 def main() -> None:
-    """Measure and print."""
+    """Time stylization and its two baselines, and print frames per second and ratios."""
     parser = Options(__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="cpu", help=DEVICES)

@@ -1,10 +1,9 @@
-"""Compare pairing schemes: how many clips each needs for intervals of the same width as pairs=paper.
+"""Compare how many clips each value of the option pairs needs for intervals of equal width.
 
     python -m bench.widths RUN_FOLDER
 
-RUN_FOLDER is a run with pairs=factorial. Its views contain those of every other scheme, so that all schemes
-are compared on the same activations. The number of clips needed is proportional to the variance of the
-scores.
+RUN_FOLDER is a run with pairs=factorial, whose views include those of all other values. So all values are
+compared on the same activations. The number of clips needed is proportional to the variance of a score.
 """
 
 import sys
@@ -19,11 +18,12 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
-DRAWS, REPLICATES = 20, 400  # random choices of the pairs; bootstrap replicates
+# Number of random choices of the pairs, and number of bootstrap replicates per choice.
+DRAWS, REPLICATES = 20, 400
 
 
 def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
-    """Return the bootstrap variance of the scores (stage x factor), averaged over random choices of pairs."""
+    """Return the bootstrap variance of the layer scores (stage x factor), averaged over random pairs."""
     store = Store.open(run)
     views = pd.read_parquet(run / "views.parquet")
     about = views.drop_duplicates("clip")
@@ -46,13 +46,13 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
 
 
 def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
-    """Return the clips that `pairs` needs per clip of the scheme `baseline`, by stage and factor."""
+    """Return the ratio of clips needed with `pairs` to clips needed with `baseline`, by stage and factor."""
     return score_variances(run, pairs) / score_variances(run, baseline)
 
 
 @command
 def main() -> None:
-    """Print the clips needed, and their median over stages and factors."""
+    """Print how many clips pairs=both and pairs=factorial need per clip of pairs=paper, and the medians."""
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run with pairs=factorial")
     run = parser.parse_args().run
