@@ -1,4 +1,4 @@
-"""Registry of the outputs of a finished run. An output is a decorated function that writes or prints."""
+"""Registry of the outputs of a finished run. An output is a function that writes or prints results."""
 
 import importlib
 import pkgutil

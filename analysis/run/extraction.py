@@ -67,7 +67,9 @@ def extract(
         ("precision", precision, ("fp32", "bf16")),
     ):
         if value not in known:
-            raise UserError(f"{option}={value}{nearest(str(value), known)} (known: {', '.join(known)})")
+            raise UserError(
+                f"unknown {option}={value}{nearest(str(value), known)} (known: {', '.join(known)})"
+            )
 
     def inputs_of(batch: list[Decoded]) -> Inputs:
         return clips.to_inputs(batch, net.input_spec, device)
@@ -108,7 +110,7 @@ def extract(
             pending.append((numbers, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
-    except torch.OutOfMemoryError as error:  # `Reader` splits forward passes, not the frames of a batch
+    except torch.OutOfMemoryError as error:  # the frames alone do not fit; only forward passes can be split
         raise UserError(
             f"the frames of {batch_rows} views do not fit in the memory of {device}: "
             "give a smaller batch_size"

@@ -193,7 +193,7 @@ def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
         noise = (rows[stage].double() - truth.double()).square().mean().sqrt()
         spread = (truth.double() - truth.double().mean(0)).square().mean().sqrt()
         error = float(noise / spread) if noise else 0.0
-        errors[stage] = float("inf") if np.isnan(error) else error  # NaN counts as an error that is too large
+        errors[stage] = float("inf") if np.isnan(error) else error  # NaN counts as an infinite error
     return errors
 
 

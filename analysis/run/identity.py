@@ -15,7 +15,7 @@ from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
 
-# Entries of configs/model/NAME.yaml that do not change activations; weights are identified by their hash.
+# Entries of configs/model/NAME.yaml left out of a run's identity, because they do not change activations.
 NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 

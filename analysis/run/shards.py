@@ -32,7 +32,7 @@ BARRIER_TIMEOUT = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Shard:
-    """Shard number ``index`` (from 0) of ``of`` shards; ``torchrun``: torchrun started this process."""
+    """One of ``of`` shards of a run, numbered ``index`` from 0; ``torchrun`` is true under torchrun."""
 
     index: int
     of: int
