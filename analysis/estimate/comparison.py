@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
-from static_dynamic.models.stage_names import readings, split_stage
+from static_dynamic.models.stage_names import group_by_reading, split_stage
 
 from .estimator import MEASURED, UNIT_CLASSES
 from .paired import MEASURES, PairedBootstrap
@@ -88,7 +88,7 @@ def compare_runs(
     tables = []
     for label, members in groups.items():
         table = mean_layers(members, per_run, boot)
-        for reading, stages in readings(table.index, fuse).items():
+        for reading, stages in group_by_reading(table.index, fuse).items():
             part = table.loc[stages].reset_index()
             part.insert(0, "run", label)
             part.insert(1, "reading", reading)

@@ -98,7 +98,7 @@ def estimate_pairs(
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate one stage from sums over all pairs; the residual factor may be missing if it comes last."""
+    """Estimate the scores of one stage from sums over all pairs; a last residual factor needs no sums."""
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:

@@ -35,9 +35,9 @@ from .estimator import MEASURED
 from .moments import layer_score
 from .pairs import open_finished
 
-# For each value of the option pairs, the number of views per clip, given the number of styles.
+# Number of views per clip for each value of the option `pairs`, given the number of styles.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
-# For each value of the option pairs in a pilot, the values for which this pilot can plan a study.
+# For each value of `pairs` in a pilot, the values of `pairs` for which this pilot can plan a study.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
 # Required values of a pilot's options. Options that a pilot lacks are not checked.
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}

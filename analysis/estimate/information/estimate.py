@@ -101,7 +101,7 @@ def factor_information(
     seed: int,
     level: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Estimate mutual information and CKA for one stage and one factor, for the stage and for its units.
+    """Estimate mutual information and CKA of one stage and of its units, for one factor.
 
     `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
     are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and

@@ -172,7 +172,7 @@ def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def second_members(pairs: FactorPairs) -> NDArray | None:
-    """Number the distinct second members in a cluster; return None unless all clusters have one pattern."""
+    """Number the distinct second members in a cluster; return None if clusters differ in pattern."""
     counts = np.bincount(pairs.cluster)
     if (counts != counts[0]).any():
         return None

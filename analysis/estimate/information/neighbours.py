@@ -57,7 +57,7 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
 
 
 def mean_bits(members: list[NDArray], chosen: slice | NDArray) -> float:
-    """Return the mutual information in bits of the `chosen` points, averaged over all arrays in `members`."""
+    """Return the mutual information in bits of `chosen` points, averaged over slots (positions in a clip)."""
     return float(np.mean([local_bits(x[chosen], y[chosen]).mean() for x, y in members]))
 
 
