@@ -164,7 +164,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def use_compile(reader: Reader) -> None:
-    """Compile the largest modules of the network that contain no tap (a module whose output is read)."""
+    """Compile the largest modules of the network without a tap (a module whose output is read) inside."""
     taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
     # torch limits compilations per module class; modules beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
