@@ -96,7 +96,7 @@ def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tup
 
 
 class Corrected:
-    """One clip's activations, and kernel selection by ``rules=corrected``, which follows the network."""
+    """One clip's activations, and kernel selection by ``rules=corrected``: each layer reads its true inputs."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
@@ -144,7 +144,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return layer -> kernel number, in the next level, of each of its input channels (-1: unknown)."""
+        """Return, for each layer, the next level's kernel number of each input channel (-1: unknown)."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):
