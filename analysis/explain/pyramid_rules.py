@@ -96,7 +96,7 @@ def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tup
 
 
 class Corrected:
-    """One clip's activations, and kernel selection by ``rules=corrected``: each layer reads its true inputs."""
+    """One clip's activations, and kernel selection by ``rules=corrected``, by the actual connections."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
