@@ -1,9 +1,7 @@
-"""Translate the blob names of PySlowFast's caffe2 files to the keys of ``models/slowfast.py``.
+"""Translate the names of arrays ("blobs") in PySlowFast's caffe2 files to the keys of ``models/slowfast.py``.
 
 For example ``t_res4_3_branch2b_bn_riv`` becomes ``s4.pathway1_res3.branch2.b_bn.running_var``.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Mapping
@@ -11,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-# Pattern of a layer's name, without the ``t_`` of the fast pathway -> module. The first full match is taken.
+# Pattern of a caffe2 layer name (without ``t_``, the fast pathway) -> module path. The first match counts.
 LAYERS = (
     (r"conv1", r"s1.{pathway}_stem.conv"),
     (r"res_conv1_bn", r"s1.{pathway}_stem.bn"),
@@ -19,22 +17,22 @@ LAYERS = (
     (r"res(\d)_(\d+)_branch2([abc]|[abc]_bn)", r"s\1.{pathway}_res\2.branch2.\3"),
     (r"nonlocal_conv(\d)_(\d+)_(theta|phi|g|out)", r"s\1.{pathway}_nonlocal\2.conv_\3"),
     (r"nonlocal_conv(\d)_(\d+)_bn", r"s\1.{pathway}_nonlocal\2.bn"),
-    # a lateral connection has the name of the fast pathway's layer that it reads, and "subsample"
+    # a lateral connection is named after the layer of the fast pathway that it reads, with "subsample" added
     (r"pool1_subsample", r"s1_fuse.conv_f2s"),
     (r"pool1_subsample_bn", r"s1_fuse.bn"),
     (r"res(\d)_\d+_branch2c_bn_subsample", r"s\1_fuse.conv_f2s"),
     (r"res(\d)_\d+_branch2c_bn_subsample_bn", r"s\1_fuse.bn"),
     (r"pred", r"head.projection"),
 )
-# Last part of a blob's name -> parameter or buffer. "riv" stands for inverse variance but holds the variance.
+# Last part of a blob's name -> parameter or buffer of the module. "riv" holds the variance, not its inverse.
 LEAVES = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
-# Names of the optimizer's blobs, which are dropped.
+# Names of the optimizer's blobs, which a network does not need.
 OPTIMIZER = re.compile(r".*_momentum|lr|model_iter")
 BLOB = re.compile(rf"(t_)?(\w+)_({'|'.join(LEAVES)})")
 
 
 def our_key(blob: str) -> str:
-    """Return the key of a blob; unknown names are returned unchanged, so that strict loading reports them."""
+    """Return our key for a blob name; an unknown name stays unchanged, so that strict loading reports it."""
     parts = BLOB.fullmatch(blob)
     if parts is None:
         return blob
@@ -51,7 +49,7 @@ def from_caffe2(state: Mapping) -> Mapping:
     if not any(isinstance(value, np.ndarray) for value in state.values()):
         return state
     return {
-        our_key(blob): torch.from_numpy(np.array(value))  # copied because arrays of a pickle can be read-only
+        our_key(blob): torch.from_numpy(np.array(value))  # copied because torch needs writable arrays
         for blob, value in state.items()
         if not OPTIMIZER.fullmatch(blob)
     }

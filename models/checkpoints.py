@@ -1,6 +1,4 @@
-"""Read checkpoints without running their code, translate them to a network's keys, load them strictly."""
-
-from __future__ import annotations
+"""Read checkpoints without running code in them, translate keys to the network's, load weights strictly."""
 
 import hashlib
 import logging
@@ -20,7 +18,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 log = logging.getLogger(__name__)
 
-# Every class and function that a pickle of numpy arrays refers to, under its names in old and new numpy.
+# Every class and function that loading a pickle of numpy arrays calls, under the names in old and new numpy.
 ALLOWED_GLOBALS = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *(
@@ -32,11 +30,11 @@ ALLOWED_GLOBALS = {
     ("_codecs", "encode"),
     ("collections", "OrderedDict"),
 }
-# Value of ``pretrained`` in rows of ``configs/model`` whose package loads its own weights.
+# Value of ``pretrained`` in a config file of ``configs/model`` if the network's package loads the weights.
 PACKAGE = "package"
 # Keys under which known code bases store the state dict in a checkpoint.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
-# First bytes of a file in torch's old format: a pickled magic number.
+# Torch's old checkpoint format starts with this pickled number.
 TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
@@ -50,11 +48,8 @@ class _ArraysOnly(pickle.Unpickler):
 def read_checkpoint(path: Path) -> Mapping:
     """Read a checkpoint file: safetensors, torch (old or new format), or a pickle of numpy arrays.
 
-    Raises
-    ------
-    UserError
-        If the file is missing or damaged, or refers to any class but tensors and arrays. No code of the file
-        runs.
+    No code in the file runs. Raises UserError if the file is missing or damaged, or refers to any class but
+    tensors and arrays.
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
@@ -67,7 +62,7 @@ def read_checkpoint(path: Path) -> Mapping:
             return torch.load(path, map_location="cpu", weights_only=True)
         if head.startswith(b"\x80"):
             with path.open("rb") as file:
-                # latin1 because caffe2's arrays were pickled by Python 2
+                # latin1 because caffe2 checkpoints were pickled by Python 2
                 return _ArraysOnly(file, encoding="latin1").load()
     raise UserError(
         f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (it starts with "
@@ -78,7 +73,7 @@ def read_checkpoint(path: Path) -> Mapping:
 def state_dict_of(content: Mapping, path: Path) -> dict:
     """Return the state dict of a checkpoint, without the ``module.`` prefixes of data-parallel training."""
     if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a state dict")
+        raise UserError(f"checkpoint {path} holds a {type(content).__name__}; a state dict is needed")
     for name in WRAPPERS:
         if isinstance(content.get(name), Mapping):
             content = content[name]
@@ -89,20 +84,14 @@ def state_dict_of(content: Mapping, path: Path) -> dict:
 
 
 def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = False) -> None:
-    """Load weights into `net` strictly.
+    """Load weights into `net`; raises UserError if a key is missing, unexpected or of another shape.
 
     Parameters
     ----------
     source
-        Path of a checkpoint file, path of a folder for families that have such checkpoints, or name of an
-        asset.
+        Path of a checkpoint file, path of a checkpoint folder (MATNet), or name of an asset.
     drop_head
-        Keep the classifier of `net` if the checkpoint's has another number of classes.
-
-    Raises
-    ------
-    UserError
-        If keys are missing, unexpected or have another shape. The message counts them and names the first.
+        Keep the classifier of `net` if the checkpoint's classifier has another number of classes.
     """
     if isinstance(source, Path):
         content = net.read_folder(source) if source.is_dir() else read_checkpoint(source)
@@ -112,12 +101,10 @@ def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = Fal
     load_state(net, read_checkpoint(stored), stored)
 
 
-def load_state(
-    net: VideoNetwork, state: Mapping[str, Tensor], source: Path, *, drop_head: bool = False
-) -> None:
-    """Load a state dict with this network's keys; see `load_weights`."""
+def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bool = False) -> None:
+    """Load a state dict that has the keys of `net`; `source` is the file that error messages name."""
     own = net.state_dict()
-    # old files lack the counters of batch norm, which have no effect in eval mode
+    # old files lack batch norm's num_batches_tracked, which has no effect in eval mode
     state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     state = {k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in state.items()}
     for key in own:
@@ -128,13 +115,10 @@ def load_state(
         theirs, ours = (len(values[next(iter(head))]) for values in (state, own))
         if not drop_head:
             raise UserError(
-                f"checkpoint {source} has a head of {theirs} classes ({', '.join(head)}), "
-                f"this network one of {ours}: give model.num_classes={theirs}, or "
-                "drop_head=true to leave it out"
+                f"checkpoint {source} has a classifier of {theirs} classes ({', '.join(head)}), this network "
+                f"one of {ours}: give model.num_classes={theirs}, or drop_head=true for a random classifier"
             )
-        log.warning(
-            "left out the head of %d classes of %s: logits are those of a random head", theirs, source
-        )
+        log.warning("the classifier of %d classes in %s is left out: logits are random", theirs, source)
         state |= {key: own[key] for key in head}
     problems = {
         "missing": [k for k in own if k not in state],
@@ -156,7 +140,7 @@ def load_state(
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return the keys of a classifier with another number of classes, if nothing else differs; else []."""
+    """Return the keys of the classifier if its number of classes is the only difference; else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
@@ -164,9 +148,9 @@ def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
-    """Return the path of an asset's weights as safetensors with this network's keys.
+    """Return the path of published weights (an asset), converted to safetensors with the keys of `net`.
 
-    The file is made, and its hash stored, at the first use; later uses check the hash.
+    The first use writes the file and its hash; later uses check the hash.
     """
     row = asset_row(name)
     path = cache_dir() / "weights" / f"{name}-{row.sha256[:12]}.safetensors"
@@ -174,13 +158,10 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     if not (path.exists() and digest.exists()):
         original = fetch(name)
         state = net.convert(state_dict_of(read_checkpoint(original), original))
-        load_state(net, state, original)  # raises before weights that do not fit are stored
+        load_state(net, state, original)  # checks that the weights fit before they are stored
         with atomic_path(path) as temporary:
-            save_file(
-                {k: v.contiguous() for k, v in state.items()},
-                temporary,
-                metadata={"source_sha256": row.sha256},
-            )
+            tensors = {k: v.contiguous() for k, v in state.items()}
+            save_file(tensors, temporary, metadata={"source_sha256": row.sha256})
         write_text(digest, sha256(path) + "\n")
         original.unlink()
     if sha256(path) != digest.read_text().strip():
@@ -192,10 +173,9 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
 
 
 def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None) -> Path | None:
-    """Return the file that identifies the weights in a manifest; None for random weights.
+    """Return the file whose hash identifies the weights in a run's manifest; None for random weights.
 
-    It is the checkpoint file or the asset's file. Weights of a package or of a folder of several files are
-    identified by a file of tensor hashes.
+    Weights of a package, or of a folder of several files, are identified by a file of tensor hashes.
     """
     if checkpoint is None:
         return None

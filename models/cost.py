@@ -7,8 +7,6 @@ fvcore counts on a traced graph without unused operations. torch's ``FlopCounter
 except for RTNet, where it also counts layer 4 of the flow stream, on which the output does not depend.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Callable
@@ -19,13 +17,13 @@ from omegaconf import DictConfig
 
 from static_dynamic.models.stages import VideoNetwork
 
-# Operators that cost too much to be left out: without a rule for one, counting fails.
+# Operators that must be counted: if one has no counting rule, counting fails.
 EXPENSIVE = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Numbers of multiply-adds, for one clip of ``frames`` x ``height`` x ``width``, and of parameters."""
+    """Cost of one clip of ``frames`` x ``height`` x ``width`` in multiply-adds, and number of parameters."""
 
     frames: int
     height: int
@@ -35,7 +33,7 @@ class Cost:
 
 
 def measure(net: VideoNetwork) -> Cost:
-    """Count the cost of one clip of the size of the network's input spec; runs the network once."""
+    """Return the cost of one clip of the size that the network's input spec gives; runs the network once."""
     spec = net.input_spec
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Cost(spec.frames, *spec.shape, multiply_adds(net, net.example_input(torch.zeros)), parameters)
@@ -44,12 +42,9 @@ def measure(net: VideoNetwork) -> Cost:
 def multiply_adds(net: torch.nn.Module, inputs) -> int:
     """Count the multiply-adds of ``net(inputs)``.
 
-    Raises
-    ------
-    RuntimeError
-        If the network uses an expensive operator without a rule, so that the count would be too low.
+    Raises RuntimeError if an expensive operator has no counting rule, because the count would be too low.
     """
-    # imported here because it takes a second to load and few runs need it
+    # imported here because fvcore takes a second to load and few runs need it
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(net, (inputs,)).clear_op_handles().set_op_handle(**rules())
@@ -58,12 +53,12 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
         total = analysis.total()
     left_out = sorted(op for op in analysis.unsupported_ops() if EXPENSIVE.search(op))
     if left_out:
-        raise RuntimeError(f"{type(net).__name__}: no rule to count {', '.join(left_out)}")
+        raise RuntimeError(f"{type(net).__name__}: no rule counts the multiply-adds of {', '.join(left_out)}")
     return round(total)
 
 
 def rules() -> dict[str, Callable]:
-    """Return operator -> function that counts its multiply-adds from its traced inputs and outputs."""
+    """Return a table: operator -> function (traced inputs, traced outputs) that counts the multiply-adds."""
     from fvcore.nn import jit_handles
 
     return {
@@ -81,36 +76,33 @@ def rules() -> dict[str, Callable]:
 
 
 def convolution(inputs: list, outputs: list) -> int:
-    """Count a convolution with padding "same" or "valid", for which fvcore has no rule."""
+    """Count the multiply-adds of a convolution with padding "same" or "valid"; fvcore has no rule for it."""
     weight, (batch, _, *positions) = inputs[1].type().sizes(), outputs[0].type().sizes()
     return batch * math.prod(positions) * math.prod(weight)
 
 
 def attention(inputs: list, outputs: list) -> int:
-    """Count fused attention: products of queries with keys, then of weights with values."""
-    # (..., L, E), (..., S, E), (..., S, V)
+    """Count the multiply-adds of attention: queries (L, E) with keys (S, E), weights with values (S, V)."""
     query, key, value = (traced.type().sizes() for traced in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (key[-1] + value[-1])
 
 
 def baddbmm(inputs: list, outputs: list) -> int:
-    """Count a batched matrix product (B, L, E) @ (B, E, S); the first input is the addend."""
+    """Count the multiply-adds of ``baddbmm``, which adds (B, L, E) @ (B, E, S) to its first input."""
     first, second = (traced.type().sizes() for traced in inputs[1:3])
     return math.prod(first) * second[-1]
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """Return a row of ``configs/model`` changed to clips of another size; None keeps the row's value."""
+    """Return a copy of a network's config for clips of another number of frames or crop (None: unchanged)."""
     row = row.copy()
+    if frames is not None:
+        for pathway, count in (row.input.get("pathways") or {}).items():
+            row.input.pathways[pathway] = count * frames // row.input.frames
+        row.input.frames = frames
+    if crop is not None:
+        row.input.crop = row.input.size = crop  # frames are scaled to the crop size, so that the crop fits
     for key, value in (("frames", frames), ("crop", crop)):
-        if value is None:
-            continue
-        if key == "frames":
-            for pathway, count in (row.input.get("pathways") or {}).items():
-                row.input.pathways[pathway] = count * frames // row.input.frames
-        row.input[key] = value
-        if key == "crop":
-            row.input.size = value  # so that the crop is never larger than the scaled frame
-        if key in (row.get("args") or {}):  # the shapes of some networks' weights depend on it
+        if value is not None and key in (row.get("args") or {}):  # weight shapes depend on the clip size
             row.args[key] = value
     return row

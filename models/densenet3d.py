@@ -1,11 +1,9 @@
 """3D DenseNet (Hara et al., CVPR 2018, after Huang et al., "Densely Connected Convolutional Networks",
 CVPR 2017).
 
-Key names are torchvision's (``features.denseblock1.denselayer1.norm1.weight``); those of the authors' release
+Key names are torchvision's (``features.denseblock1.denselayer1.norm1.weight``); keys of the authors' release
 (``norm.1``) are converted.
 """
-
-from __future__ import annotations
 
 import re
 from collections import OrderedDict
@@ -18,11 +16,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-BOTTLENECK = 4  # inner channels of a layer per channel that it adds
+BOTTLENECK = 4  # channels between a dense layer's two convolutions, per output channel of the layer
 
 
 class DenseLayer(nn.Sequential):
-    """1x1x1, then 3x3x3 convolution; its `growth` output channels are appended to the input's channels."""
+    """A 1x1x1 and a 3x3x3 convolution; the `growth` output channels are appended to the input channels."""
 
     def __init__(self, inputs: int, growth: int):
         inner = BOTTLENECK * growth
@@ -43,7 +41,7 @@ class DenseLayer(nn.Sequential):
 
 
 def transition(inputs: int) -> nn.Sequential:
-    """Halve the channels, the frames, the height and the width."""
+    """Build the transition between dense blocks, which halves channels, frames, height and width."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm3d(inputs),
@@ -77,9 +75,8 @@ class DenseNet3D(VideoNetwork):
         self.stages = {"stage1": Stage(STEM, (Tap("features.pool0"),))}
         width = STEM
         for number, depth in enumerate(blocks, start=1):
-            block: OrderedDict[str, nn.Module] = OrderedDict()
-            for i in range(depth):
-                block[f"denselayer{i + 1}"] = DenseLayer(width + i * growth, growth)
+            dense: list[nn.Module] = [DenseLayer(width + i * growth, growth) for i in range(depth)]
+            block = OrderedDict((f"denselayer{i}", layer) for i, layer in enumerate(dense, start=1))
             layers[f"denseblock{number}"] = nn.Sequential(block)
             width += depth * growth
             self.stages[f"stage{number + 1}"] = Stage(width, (Tap(f"features.denseblock{number}"),))
@@ -97,7 +94,7 @@ class DenseNet3D(VideoNetwork):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the keys of old releases (``denselayer1.norm.1.weight``) to this network's."""
+        """Translate keys of the authors' release (``denselayer1.norm.1.weight``) to this network's keys."""
         if not all(isinstance(key, str) for key in state):
             return state
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): v for k, v in state.items()}

@@ -1,10 +1,8 @@
-"""Networks of other packages and the user's own, wrapped unchanged: some of their modules become stages.
+"""Wrap networks of other packages, and the user's own, so that the outputs of their modules can be read.
 
-Each loader imports its package only when a network of it is asked for.
+A loader imports its package only when one of the package's networks is built.
 `static_dynamic.models.stage_discovery` finds which modules can be read.
 """
-
-from __future__ import annotations
 
 import importlib
 import json
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -26,15 +25,15 @@ from static_dynamic.models.stage_discovery import choose, declare, default_stage
 from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-# files in which Hugging Face models describe their preprocessing
+# Files in which Hugging Face models describe their preprocessing.
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
-# class -> arguments of its forward pass besides the clip. V-JEPA 2 is read as its encoder, without predictor.
+# Class -> arguments of ``forward`` besides the clip. Of V-JEPA 2, only the encoder runs, not the predictor.
 HUGGINGFACE_CALL = {"VJEPA2Model": {"skip_predictor": True}}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network as its package returns it, and what the package knows about its input.
+    """A network as its package returns it, with the preprocessing that the package declares.
 
     ``input`` holds fields of `InputSpec`. ``call`` holds arguments of the forward pass besides the clip.
     ``convert`` turns the state dict of a checkpoint file into the network's own keys.
@@ -46,15 +45,15 @@ class Loaded:
     convert: Callable[[Mapping], Mapping] = dict
 
 
-# (name, number of classes or None, whether to load the package's weights, further options) -> Loaded
+# Function (name, number of classes or None, whether to load the package's weights, options) -> Loaded.
 Loader = Callable[[str, int | None, bool, Mapping], Loaded]
 
 
 class AdaptedNetwork(VideoNetwork):
-    """A network of another package; input (B, 3, T, H, W), or a list of one such tensor per pathway.
+    """A network of another package; input (B, 3, T, H, W), or a list with one such tensor per pathway.
 
-    Its state dict is the wrapped network's. Where the wrapped network has no head, its output is averaged
-    over time and space in place of logits.
+    The state dict is the wrapped network's. If the wrapped network has no head, its output averaged over
+    time and space stands for the logits.
     """
 
     prefix = "net."
@@ -64,10 +63,10 @@ class AdaptedNetwork(VideoNetwork):
         self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
         self.call, self.convert_keys = loaded.call, loaded.convert
         self.stages: dict[str, Stage] = {}
-        self.output: tuple[Tap, ...] = ()  # how to pool the output of the wrapped network
+        self.output: tuple[Tap, ...] = ()  # taps that pool the wrapped network's output to logits
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Give each pathway its evenly spaced frames of (B, 3, T, H, W); one pathway takes the whole clip."""
+        """Return evenly spaced frames of a clip (B, 3, T, H, W) per pathway; a single pathway gets all."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
@@ -76,25 +75,24 @@ class AdaptedNetwork(VideoNetwork):
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         """Map (B, 3, T, H, W), or one such tensor per pathway, to logits (B, classes)."""
         pattern = f"b c t h w -> {self.feed}"
-        if isinstance(inputs, Tensor):
-            output = self.net(rearrange(inputs, pattern), **self.call)
-        else:
-            output = self.net([rearrange(pathway, pattern) for pathway in inputs], **self.call)
+        one = isinstance(inputs, Tensor)
+        arranged = rearrange(inputs, pattern) if one else [rearrange(x, pattern) for x in inputs]
+        output = self.net(arranged, **self.call)
         return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
 
     def convert(self, state: Mapping) -> Mapping:
-        """Turn keys of the package's own checkpoint files into the wrapped network's keys."""
+        """Translate the keys of the package's own checkpoint files to the wrapped network's keys."""
         return self.convert_keys(state)
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the stage of that module path; None is the deepest stage, class tokens left out."""
+        """Return the stage with the module path `stg`; None is the deepest stage that is no class token."""
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the stages that are pooled over space and time: all but those of class tokens."""
+        """Return all stages but the class tokens (``PATH/cls``), which are not pooled over space and time."""
         return [name for name in self.stages if not name.endswith("/cls")]
 
-    def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]  # torch declares two overloads
+    def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]  # torch declares two overloads of state_dict
         """Return the state dict of the wrapped network."""
         return self.net.state_dict(*args, **kwargs)
 
@@ -104,78 +102,76 @@ class AdaptedNetwork(VideoNetwork):
 
 
 def adapter(family: str, example: str) -> Callable[[Loader], Loader]:
-    """Register a loader as a family: ``model=FAMILY model.name=NAME``.
+    """Register a loader of networks as a family, which is used as ``model=FAMILY model.name=NAME``.
 
     `example` is shown in the message for a missing name.
     """
 
     def add(load: Loader) -> Loader:
-        def build(
-            num_classes: int | None,
-            *,
-            network: str | None,
-            feed: str,
-            input: Mapping,
-            known_inputs: Mapping[str, Mapping],
-            stages: Sequence[str] | None = None,
-            layout: str | None = None,
-            leading_tokens: int | None = None,
-            options: Mapping | None = None,
-            pretrained: bool = False,
-        ) -> AdaptedNetwork:
-            if not network:
-                raise UserError(f"model={family} needs the name of a network, such as {example}")
-            if pretrained and num_classes:
-                raise UserError(
-                    f"num_classes={num_classes}: the pretrained weights of model={family} have their own "
-                    "number of classes; num_classes goes with model.init=random or with checkpoint=FILE"
-                )
-            label = f"model={family} ({network})"
-            loaded = load(network, num_classes, pretrained, options or {})
-            names = (network, type(loaded.net).__name__)
-            spec = input_spec(label, input, loaded.input, known_inputs, names)
-            net = AdaptedNetwork(loaded, feed, spec).eval()
-            try:
-                found = find_candidates(net, layout, leading_tokens)
-            except Exception as error:  # foreign code can raise any exception
-                size = " x ".join(map(str, (spec.frames, *spec.shape)))
-                raise UserError(
-                    f"{label} does not run on the shapes of a clip of {size} ({first_line(error)}): "
-                    "see model.input and model.feed"
-                ) from error
-            own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
-            net.output = own.pop("net").taps
-            net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
-            if not net.stages:
-                raise UserError(
-                    f"{label}: no stage was found; choose model.stages from what task=stages prints"
-                )
-            return net
-
-        register(family)(build)
+        register(family)(partial(adapt, family, example, load))
         return load
 
     return add
 
 
+def adapt(
+    family: str,
+    example: str,
+    load: Loader,
+    num_classes: int | None,
+    *,
+    network: str | None,
+    feed: str,
+    input: Mapping,
+    known_inputs: Mapping[str, Mapping],
+    stages: Sequence[str] | None = None,
+    layout: str | None = None,
+    leading_tokens: int | None = None,
+    options: Mapping | None = None,
+    pretrained: bool = False,
+) -> AdaptedNetwork:
+    """Load a network of another package and declare its stages; the keywords are ``model`` options."""
+    if not network:
+        raise UserError(f"model={family} needs the name of a network, such as {example}")
+    if pretrained and num_classes:
+        raise UserError(
+            f"num_classes={num_classes}: the pretrained weights of model={family} fix the number of classes; "
+            "leave out num_classes, or give model.init=random or checkpoint=FILE"
+        )
+    label = f"model={family} ({network})"
+    loaded = load(network, num_classes, pretrained, options or {})
+    spec = input_spec(label, input, loaded.input, known_inputs, (network, type(loaded.net).__name__))
+    net = AdaptedNetwork(loaded, feed, spec).eval()
+    try:
+        found = find_candidates(net, layout, leading_tokens)
+    except Exception as error:  # code of other packages can raise any exception
+        size = " x ".join(map(str, (spec.frames, *spec.shape)))
+        raise UserError(
+            f"{label} does not run on a clip of {size} ({first_line(error)}): change model.input (clip size) "
+            "or model.feed (order of the axes)"
+        ) from error
+    own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
+    net.output = own.pop("net").taps
+    net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
+    if not net.stages:
+        raise UserError(f"{label}: no stage was found: give model.stages (task=stages lists the modules)")
+    return net
+
+
 def input_spec(
     label: str, wanted: Mapping, declared: Mapping, known: Mapping[str, Mapping], names: Sequence[str]
 ) -> InputSpec:
-    """Merge the input spec: the user's values come first, then the package's, then those of the row.
+    """Merge the input spec from the user's values, then the package's, then those of ``configs/model``.
 
     Parameters
     ----------
     wanted, declared
-        Fields of `InputSpec` that the user and the package give; None means not given.
+        Fields of `InputSpec` that the user and the package give; None means not given. A field that is
+        missing everywhere raises UserError.
     known
-        Name pattern -> fields, from the row in ``configs/model``.
+        Pattern of a network's name -> fields, from the config file in ``configs/model``.
     names
         Names of the network that the patterns are matched with.
-
-    Raises
-    ------
-    UserError
-        If a field is given by none of the three.
     """
     merged: dict = {}
     for pattern, values in known.items():
@@ -186,12 +182,11 @@ def input_spec(
     needed = [field.name for field in fields(InputSpec) if field.name not in ("pathways", "fps")]
     missing = [key for key in needed if key not in merged]
     if missing:
-        raise UserError(
-            f"{label} does not declare its input: give {', '.join(f'model.input.{k}' for k in missing)}"
-        )
+        options = ", ".join(f"model.input.{key}" for key in missing)
+        raise UserError(f"{label} does not declare its preprocessing: give {options}")
     spec = InputSpec(**merged)
     if isinstance(spec.size, int) and spec.size < min(spec.shape):
-        raise UserError(f"{label}: model.input.size={spec.size} is less than crop={spec.crop}")
+        raise UserError(f"{label}: model.input.size={spec.size} must be at least crop={spec.crop}")
     return spec
 
 
@@ -203,10 +198,7 @@ def first_line(error: BaseException) -> str:
 def load_package(family: str, module: str) -> ModuleType:
     """Import a package that only one family needs.
 
-    Raises
-    ------
-    UserError
-        If the package, or one that it imports, is not installed or does not fit this version of torch.
+    Raises UserError if a package is not installed or does not fit this version of torch.
     """
     try:
         return importlib.import_module(module)
@@ -216,13 +208,13 @@ def load_package(family: str, module: str) -> ModuleType:
             raise UserError(f"model={family} needs the package {missing}: pip install {missing}") from error
         raise UserError(
             f"model={family}: {module} cannot be imported with torch {torch.__version__} "
-            f"({first_line(error)}): install the version of {module.partition('.')[0]} made for it"
+            f"({first_line(error)}): install the version of {module.partition('.')[0]} for this torch"
         ) from error
 
 
 @contextmanager
 def package_errors(family: str, network: str) -> Iterator[None]:
-    """Turn an exception of a package into a UserError: an unknown name, missing weights, no connection."""
+    """Turn a package's exception (unknown name, missing weights, no connection) into a UserError."""
     try:
         yield
     except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
@@ -230,14 +222,14 @@ def package_errors(family: str, network: str) -> Iterator[None]:
 
 
 def check_known(family: str, network: str, known: Sequence[str]) -> None:
-    """Raise UserError if `network` is not one of the names that the package has."""
+    """Raise UserError if `network` is not in the package's list of networks, `known`."""
     if network not in known:
         raise UserError(f"model={family}: the package has no network {network!r}{nearest(network, known)}")
 
 
 @adapter("torchvision", "model.name=r3d_18")
 def load_torchvision(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``torchvision.models`` with the preprocessing of its newest weights."""
+    """Load a network of ``torchvision.models`` and the preprocessing that its newest weights declare."""
     zoo = load_package("torchvision", "torchvision.models")
     check_known("torchvision", network, zoo.list_models())
     with package_errors("torchvision", network):
@@ -254,7 +246,7 @@ def load_torchvision(network: str, num_classes: int | None, pretrained: bool, op
 
 @adapter("pytorchvideo", "model.name=slow_r50")
 def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``pytorchvideo.models.hub``, which does not describe its input."""
+    """Load a network of ``pytorchvideo.models.hub``, a package that declares no preprocessing."""
     hub = load_package("pytorchvideo", "pytorchvideo.models.hub")
     check_known("pytorchvideo", network, [name for name, value in vars(hub).items() if callable(value)])
     builder = getattr(hub, network)
@@ -270,9 +262,9 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which takes frames one by one, with its preprocessing."""
+    """Load an image network of ``timm``, which sees single frames, and the preprocessing it declares."""
     timm = load_package("timm", "timm")
-    if ":" not in network:  # hf-hub:... and local-dir:... are not in timm's list
+    if ":" not in network:  # timm does not list networks of hf-hub:... and local-dir:...
         check_known("timm", network.partition(".")[0], timm.list_models())
     with package_errors("timm", network):
         classes = with_classes("num_classes", num_classes)
@@ -285,7 +277,7 @@ def load_timm(network: str, num_classes: int | None, pretrained: bool, options: 
 
 @adapter("huggingface", "model.name=FOLDER or model.name=facebook/timesformer-base-finetuned-k400")
 def load_huggingface(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``transformers`` from a folder or the hub; code beside the weights never runs."""
+    """Load a network of ``transformers`` from a folder or the hub; code in that folder never runs."""
     transformers = load_package("huggingface", "transformers")
     with package_errors("huggingface", network):
         config = transformers.AutoConfig.from_pretrained(
@@ -300,7 +292,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # files written by older versions of transformers have other keys, which it translates
+        # files of older transformers versions have other keys, which transformers translates as it loads them
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -309,14 +301,10 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
 
 
 def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Module:
-    """Load a Hugging Face network in float32; pickles are read as plain tensors.
+    """Load a Hugging Face network in float32; pickled weights are read without running code in them.
 
-    A folder may hold weights that the network lacks (a decoder); a state dict may not.
-
-    Raises
-    ------
-    UserError
-        If weights are missing or have other shapes.
+    Raises UserError if weights are missing or have other shapes. A folder may hold weights that the network
+    lacks (such as a decoder's); a state dict may not.
     """
     if network is not None:
         options |= {"trust_remote_code": False, "weights_only": True}
@@ -332,16 +320,13 @@ def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Mo
 
 
 def huggingface_input(network: str, config) -> dict:
-    """Return the input that a Hugging Face model declares in its config and in its preprocessor's file."""
+    """Return the preprocessing that a Hugging Face model declares in its config and preprocessor files."""
     from transformers.utils import cached_file
 
     crop = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
     crop = crop if isinstance(crop, int | None) else crop[0]
-    declared = {
-        "frames": getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None),
-        "crop": crop,
-        "size": crop,
-    }
+    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    declared = {"frames": frames, "crop": crop, "size": crop}
     for name in HUGGINGFACE_INPUT:
         try:
             path = cached_file(network, name)
@@ -359,7 +344,7 @@ def huggingface_input(network: str, config) -> dict:
 
 @adapter("custom", "model.target=package.module.function")
 def load_custom(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Call the user's function (or class) and take the network that it returns, with the weights in it."""
+    """Call the user's function or class; it returns the network, with its weights already loaded."""
     module_name, _, name = network.rpartition(".")
     try:
         builder = getattr(importlib.import_module(module_name), name)
@@ -369,5 +354,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """Return the keyword argument for the number of classes; none for None, so that the default holds."""
+    """Return {keyword: num_classes}, or {} for None, so that the package's default applies."""
     return {} if num_classes is None else {keyword: num_classes}

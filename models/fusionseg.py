@@ -5,8 +5,6 @@ Two ResNet-101 process the image and the optical flow; their feature maps are fu
 Key names are those of Kowal et al. (CVPR 2022): ``backbone.mot_stream.layer3.0.conv1.weight``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch
@@ -19,7 +17,7 @@ from static_dynamic.models.stages import Tap
 from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare, resized
 
 ASPP_WIDTH = 256
-LOW_WIDTH = 48  # channels that the head keeps of layer 1
+LOW_WIDTH = 48  # channels to which the segmentation head reduces the maps of layer 1
 # Output stride -> dilations of the 3x3 convolutions of the spatial pyramid (ASPP).
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 WIDTHS = ARCHITECTURES["resnet101"][2]
@@ -33,24 +31,24 @@ def resnet101(output_stride: int) -> nn.ModuleDict:
 
 
 def fuse(width: int, norm: bool) -> nn.Module:
-    """Build a 1x1 convolution that fuses two concatenated maps of `width` channels to `width` channels."""
+    """Build a 1x1 convolution from two concatenated feature maps of `width` channels to `width` channels."""
     layer = nn.Conv2d(2 * width, width, 1)
     return nn.Sequential(layer, nn.BatchNorm2d(width)) if norm else layer
 
 
 class Backbone(nn.Module):
-    """Both streams, which do not exchange features; with `early`, their layers 1 and 4 are fused."""
+    """The image and the flow stream, which are separate; `early` fuses the outputs of layers 1 and 4."""
 
     def __init__(self, output_stride: int, early: bool, norm: bool):
         super().__init__()
         self.app_stream = resnet101(output_stride)
         self.mot_stream = resnet101(output_stride)
-        # the fusions of layers 2 and 3 have weights in checkpoints but are not used
+        # checkpoints also hold fusions of layers 2 and 3, which are not used
         fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Map images and flows (B, 3, H, W) to layers 1 and 4: [fused], or [image, flow] for late fusion."""
+        """Return the maps of layers 1 and 4: [fused] for early fusion, [image, flow] for late fusion."""
         streams = [self.app_stream, self.mot_stream]
         maps = [
             pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)
@@ -65,7 +63,7 @@ class Backbone(nn.Module):
 
 
 class PoolBranch(nn.Sequential):
-    """Global average pooling and a 1x1 convolution, broadcast to every position."""
+    """Global average pooling and a 1x1 convolution; the result is copied to every position."""
 
     def __init__(self, inputs: int):
         super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, ASPP_WIDTH, 1))
@@ -96,7 +94,7 @@ class ASPP(nn.Module):
 
 
 class Head(nn.Module):
-    """DeepLabV3+ head: classifies layer 1, concatenated with the pyramid (ASPP) of layer 4.
+    """DeepLabV3+ head: classifies the maps of layer 1 concatenated with the ASPP output of layer 4.
 
     With `late`, the maps of both streams are fused here.
     """
@@ -114,7 +112,7 @@ class Head(nn.Module):
             self.sensor_fusion = nn.ModuleDict(fusions)
 
     def forward(self, low: list[Tensor], deep: list[Tensor]) -> Tensor:
-        """Map layer 1 and layer 4, one or two maps each, to logits (B, classes, H, W) at layer 1's size."""
+        """Map the feature maps of layers 1 and 4 to logits (B, classes, H, W) at the size of layer 1."""
         edges, regions = torch.cat(low, dim=1), torch.cat([self.aspp(x) for x in deep], dim=1)
         if self.sensor_fusion is not None:
             edges, regions = self.sensor_fusion["low_level"](edges), self.sensor_fusion["out"](regions)
@@ -124,7 +122,7 @@ class Head(nn.Module):
 
 @register("fusionseg")
 class FusionSeg(TwoStreamNetwork):
-    """FusionSeg; ``forward`` returns logits of background and object, (B, classes, H, W).
+    """FusionSeg; ``forward`` returns logits (B, classes, H, W): class 0 is background, class 1 the object.
 
     Parameters
     ----------
@@ -141,10 +139,10 @@ class FusionSeg(TwoStreamNetwork):
         super().__init__()
         if output_stride not in ASPP_RATES:
             raise UserError(
-                f"output_stride={output_stride}: FusionSeg has {' or '.join(map(str, ASPP_RATES))}"
+                f"output_stride={output_stride}: FusionSeg takes {' or '.join(map(str, ASPP_RATES))}"
             )
         if fuse_bnorm and not fuse_early:
-            raise UserError("fuse_bnorm=True goes with fuse_early=True: late fusion has no batch norm")
+            raise UserError("fuse_bnorm=True needs fuse_early=True, because late fusion has no batch norm")
         self.backbone = Backbone(output_stride, fuse_early, fuse_bnorm)
         self.classifier = Head(num_classes, ASPP_RATES[output_stride], late=not fuse_early)
         places = {

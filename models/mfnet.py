@@ -3,8 +3,6 @@
 Key names are those of the authors' release (``conv2.B01.conv_i1.bn.weight``).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 from torch import Tensor, nn
@@ -14,23 +12,24 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
-FIBERS = 16  # groups of the spatiotemporal convolutions
-DEPTHS = (3, 4, 6, 3)  # numbers of units of conv2 to conv5
+FIBERS = 16  # number of groups of the grouped convolutions
+# Number of units, output channels and stride of the first unit of conv2 to conv5.
+DEPTHS = (3, 4, 6, 3)
 WIDTHS = (96, 192, 384, 768)
-STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))  # strides of the first units of conv2 to conv5
+STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
 
 
 def pre_activated(
     inputs: int, outputs: int, kernel: Triple = (1, 1, 1), stride: Triple = (1, 1, 1), groups: int = 1
 ) -> nn.Sequential:
-    """Build norm, ReLU and convolution; each axis shrinks only by its stride."""
+    """Build batch norm, ReLU and a convolution padded so that only the stride shrinks an axis."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return nn.Sequential(OrderedDict(bn=nn.BatchNorm3d(inputs), relu=nn.ReLU(inplace=True), conv=conv))
 
 
 class Unit(nn.Module):
-    """Grouped convolutions (fibers) after a multiplexer (i1, i2) that exchanges features between groups."""
+    """Residual unit: 1x1x1 convolutions mix the groups ("fibers"), then grouped convolutions follow."""
 
     conv_w1: nn.Module
 
@@ -87,13 +86,13 @@ class MFNet(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # in the order of construction
+        *layers, classify = self.children()  # children run in the order of construction
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the original's lists of kernels and activations, as tuples of one module path each.
+        """Return the kernels and activations that Stergiou et al.'s code uses, as tuples of one path each.
 
         Activations are outputs of convolutions, before the next norm.
         """
@@ -101,5 +100,5 @@ class MFNet(VideoNetwork):
         layers = ("conv_i1", "conv_i2", "conv_m1", "conv_m2")
         kernels = ["conv1.conv", *(f"{u}.{c}.conv" for u in units for c in layers), "classifier"]
         outputs = [f"{u}.{c}" if c != "conv_m2" else u for u in units for c in layers]
-        # the original replaces the last unit's output by the tail's
+        # Stergiou et al.'s code has the output of the tail in place of the last unit's output
         return [(k,) for k in kernels], [(a,) for a in ("conv1", *outputs[:-1], "tail", "globalpool")]

@@ -4,8 +4,6 @@ Key names and arithmetic are those of PySlowFast's first release (``blocks.1.att
 residual pooling and relative positions. The class token is the first token and is never pooled.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -20,16 +18,16 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 PATCH_STRIDE = (2, 4, 4)
 MLP_RATIO = 4
-EPS = 1e-6  # epsilon of the norms of blocks and head; the norms after pooled tokens keep torch's 1e-5
+EPS = 1e-6  # epsilon of layer norms in blocks and head; norms of pooled tokens have torch's default, 1e-5
 
 
 def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Return the size of a (t, h, w) grid after a convolution or pooling with centred padding."""
+    """Return the size (t, h, w) of a grid after padded convolution or pooling: side / stride, rounded up."""
     return tuple(-(-n // s) for n, s in zip(grid, strides, strict=True))
 
 
 def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
-    """Pool the patch tokens of (B, heads, 1 + t*h*w, C) on their (t, h, w) `grid`; keep the class token."""
+    """Pool the patch tokens (B, heads, 1 + t*h*w, C) over the (t, h, w) `grid`; keep the class token."""
     heads, (t, h, w) = tokens.shape[1], grid
     maps = pool(rearrange(tokens[:, :, 1:], "b m (t h w) c -> (b m) c t h w", t=t, h=h, w=w))
     patches = rearrange(maps, "(b m) c t h w -> b m (t h w) c", m=heads)
@@ -55,7 +53,7 @@ class PooledAttention(nn.Module):
             self.add_module(f"norm_{name}", nn.LayerNorm(d))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, N, C) to (B, pooled N, C)."""
+        """Map N tokens (B, N, C) to M pooled tokens (B, M, C)."""
         tokens = rearrange(self.qkv(x), "b n (three m d) -> three b m n d", three=3, m=self.heads)
         qkv = dict(zip("qkv", tokens, strict=True))
         for name in self.pooled:
@@ -66,7 +64,7 @@ class PooledAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pooled attention and MLP; the stride of the queries reduces the tokens, the MLP can widen them."""
+    """Pooled attention and an MLP; `q_stride` reduces the number of tokens, `outputs` can add channels."""
 
     def __init__(
         self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
@@ -79,21 +77,17 @@ class Block(nn.Module):
         if q_stride > 1:
             self.pool_skip = nn.MaxPool3d((1, 3, 3), (1, q_stride, q_stride), (0, 1, 1))
         self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                fc1=nn.Linear(width, MLP_RATIO * width),
-                act=nn.GELU(),
-                fc2=nn.Linear(MLP_RATIO * width, outputs),
-            )
-        )
+        hidden = MLP_RATIO * width
+        layers = OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, outputs))
+        self.mlp = nn.Sequential(layers)
         self.proj = nn.Linear(width, outputs) if outputs != width else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, N, width) to (B, pooled N, outputs)."""
+        """Map N tokens (B, N, width) to M pooled tokens (B, M, outputs)."""
         skip = x if self.pool_skip is None else pool_tokens(x[:, None], self.grid, self.pool_skip)[:, 0]
         x = skip + self.attn(self.norm1(x))
         normed = self.norm2(x)
-        # where the width changes, the shortcut starts after the norm
+        # if the number of channels changes, the shortcut starts after the norm
         skip = x if self.proj is None else self.proj(normed)
         return skip + self.mlp(normed)
 
@@ -136,9 +130,8 @@ class MViT(VideoNetwork):
         self.pos_embed_class = nn.Parameter(torch.empty(1, 1, width))
         for tokens in list(self.parameters()):
             nn.init.trunc_normal_(tokens, std=0.02)
-        self.patch_embed = nn.Sequential(
-            OrderedDict(proj=nn.Conv3d(3, width, (3, 7, 7), PATCH_STRIDE, (1, 3, 3)))
-        )
+        proj = nn.Conv3d(3, width, (3, 7, 7), PATCH_STRIDE, (1, 3, 3))
+        self.patch_embed = nn.Sequential(OrderedDict(proj=proj))
         self.blocks = nn.ModuleList()
         self.stages = {}
         heads = 1
@@ -157,15 +150,15 @@ class MViT(VideoNetwork):
         return self.head(self.norm(self.tokens(x))[:, 0])
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return the logits of the original's test mode, (B, classes)."""
+        """Return the logits (B, classes) that the original code reports in test mode, from the mean token."""
         return self.head(self.tokens(inputs).mean(dim=1))
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Return the tokens after the last block, (B, 1 + N, C)."""
+        """Return the class token and the N patch tokens after the last block, (B, 1 + N, C)."""
         if tuple(x.shape[2:]) != self.clip:
             raise UserError(
-                f"MViT was built for clips of {self.clip} frames, rows and columns but was given one of "
-                f"{tuple(x.shape[2:])}: set frames and crop to the same values in args and input"
+                f"MViT was built for clips of {self.clip} (frames, height, width) but got a clip of "
+                f"{tuple(x.shape[2:])}: set frames and crop to equal values in model.args and model.input"
             )
         patches = self.patch_embed(x)  # (B, C, t, h, w)
         t, n = patches.shape[2], patches.shape[3] * patches.shape[4]

@@ -1,9 +1,7 @@
-"""Slow and SlowFast under PyTorchVideo's key names (``model.blocks.3.multipathway_blocks.1...``).
+"""Slow and SlowFast with PyTorchVideo's key names (``model.blocks.3.multipathway_blocks.1...``).
 
-Blocks and arithmetic are those of ``models/slowfast.py``; only the nesting and names of modules differ.
+They compute the same as the networks of ``models/slowfast.py``; only module nesting and names differ.
 """
-
-from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +23,7 @@ from static_dynamic.models.slowfast import (
 )
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap
 
-# Layer -> key names of its convolution and of its norm.
+# Layer -> names of its convolution and its batch norm in state dict keys.
 LAYER_NAMES = {
     "stem": ("conv", "norm"),
     "shortcut": ("branch1_conv", "branch1_norm"),
@@ -37,22 +35,22 @@ LAYER_NAMES = {
 
 
 def nested(blocks: Mapping[str, nn.Module]) -> nn.Module:
-    """Return one stage of one pathway: the stem, or a module of its numbered residual blocks."""
+    """Return one stage of one pathway as a module: the stem, or a sequence of residual blocks."""
     return blocks["stem"] if "stem" in blocks else named(("res_blocks", nn.Sequential(*blocks.values())))
 
 
 def chained(blocks: Sequence[nn.Module]) -> nn.Sequential:
-    """Build a sequential module of numbered blocks."""
+    """Return a module whose child ``blocks`` applies the given blocks in order."""
     return named(("blocks", nn.Sequential(*blocks)))
 
 
 def with_prefix(state: Mapping) -> Mapping:
-    """Add the prefix ``model.`` of PySlowFast's wrapper to keys of PyTorchVideo's files (``blocks.0...``)."""
+    """Add the prefix ``model.``, which PySlowFast's wrapper has, to PyTorchVideo's keys (``blocks.0...``)."""
     return {key if key.startswith("model.") else f"model.{key}": value for key, value in state.items()}
 
 
 class MultiPathway(nn.Module):
-    """One stage of both pathways and the lateral connection after it."""
+    """One stage of the slow and the fast pathway, followed by the lateral connection."""
 
     def __init__(self, pathways: Sequence[nn.Module], fusion: Lateral | None):
         super().__init__()
@@ -68,7 +66,7 @@ class MultiPathway(nn.Module):
 
 @register("resnet_pytorchvideo")
 class PytorchVideoResNet(PositionWise):
-    """ResNet-50 with one pathway; input (B, 3, T, H, W), arguments as in `models.slowfast.ResNet`."""
+    """ResNet-50 with one pathway; input (B, 3, T, H, W). `models.slowfast.ResNet` explains the arguments."""
 
     def __init__(
         self,
@@ -86,15 +84,15 @@ class PytorchVideoResNet(PositionWise):
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"model.blocks.{s}"),)) for s, w in enumerate(widths)}
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the keys of PyTorchVideo's files to this network's."""
+        """Translate the keys of PyTorchVideo's checkpoint files to this network's keys."""
         return with_prefix(state)
 
 
 @register("slowfast_pytorchvideo")
 class PytorchVideoSlowFast(TwoPathways):
-    """SlowFast; input [slow, fast], arguments as in `TwoPathways`.
+    """SlowFast; input [slow, fast]. `TwoPathways` explains the arguments.
 
-    Stages are read only after their lateral connection, which is part of the stage's module.
+    Stages are read only after the lateral connection, which is part of a stage's module.
     """
 
     names = LAYER_NAMES
@@ -107,9 +105,9 @@ class PytorchVideoSlowFast(TwoPathways):
         return {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that ``--stg`` and ``--path`` mean; ``--fuse`` is ignored."""
+        """Return the stage that the original flags ``--stg`` and ``--path`` mean; ``--fuse`` is ignored."""
         return super().stage_name(stg, {"path": options.get("path", "fast")})
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the keys of PyTorchVideo's files to this network's."""
+        """Translate the keys of PyTorchVideo's checkpoint files to this network's keys."""
         return with_prefix(state)

@@ -1,10 +1,8 @@
 """Build networks by name.
 
-A row of ``configs/model`` names a network's family, the arguments of the family and the network's input. A
+A config file of ``configs/model`` gives a network's family, the family's arguments and the input spec. A
 family is a class, or a function, that `register` has put into `FAMILIES`.
 """
-
-from __future__ import annotations
 
 import importlib
 import pkgutil
@@ -24,7 +22,7 @@ FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
 
 def register(name: str):
-    """Register the decorated class or function as the family `name` of rows in ``configs/model``."""
+    """Register the decorated class or function under `name`, the ``family`` in files of ``configs/model``."""
 
     def add(build):
         FAMILIES[name] = build
@@ -34,9 +32,9 @@ def register(name: str):
 
 
 def list_models() -> dict[str, str]:
-    """Return the name of every network that can be built, with one line about each.
+    """Return network name -> one line of description, for every network that `build_model` can build.
 
-    Rows for networks of other packages are left out: they build nothing until a network is named.
+    Config files of other packages' networks are left out, because they need the name of a network as well.
     """
     table = {name: configs.row("model", name) for name in configs.rows("model")}
     return {name: row.about for name, row in table.items() if not row.get("adapter")}
@@ -53,43 +51,29 @@ def build_model(
 ) -> VideoNetwork:
     """Build a network by name, in eval mode and on the CPU: ``build_model("slowfast_r50_8x8")``.
 
-    The network's ``input_spec`` says what preprocessing it needs, its ``stages`` say what can be read.
-    ``net.read(net.prepare(video))`` reads every stage of a normalised clip (B, 3, T, H, W).
-    ``net.state_dict()`` has the key names and shapes of the original checkpoints.
+    The network is a ``torch.nn.Module`` whose parameters need no gradient. ``net.input_spec`` holds the
+    preprocessing and ``net.stages`` what can be read. ``net.read(net.prepare(video))`` reads every stage of a
+    normalised clip (B, 3, T, H, W). ``net.state_dict()`` has the key names and shapes of the original
+    checkpoints. Raises UserError if the name or an option is unknown, or the checkpoint does not fit.
 
     Parameters
     ----------
     name
-        One of `list_models()`, a row of ``configs/model``.
+        One of `list_models()`, a config file of ``configs/model``.
     num_classes
-        Number of outputs of the classifier; None takes the number of the row.
+        Number of outputs of the classifier; None takes the number in the config file.
     checkpoint
-        A checkpoint file, ``"pretrained"`` for the published weights of a row that has some, or None for
-        random weights.
+        A checkpoint file, ``"pretrained"`` for published weights, or None for random weights.
     seed
         Seed of the random weights.
     drop_head
         Keep the network's random classifier if the checkpoint's has another number of classes.
     options
-        Arguments of the family; they replace those of the row.
-
-    Returns
-    -------
-    VideoNetwork
-        A ``torch.nn.Module`` whose parameters need no gradient.
-
-    Raises
-    ------
-    UserError
-        If the name or an option is unknown, or the checkpoint cannot be read or does not fit.
+        Arguments of the family; they replace those of the config file.
     """
+    row = configs.row("model", name)
     return build_from_row(
-        configs.row("model", name),
-        num_classes=num_classes,
-        checkpoint=checkpoint,
-        seed=seed,
-        drop_head=drop_head,
-        **options,
+        row, num_classes=num_classes, checkpoint=checkpoint, seed=seed, drop_head=drop_head, **options
     )
 
 
@@ -102,7 +86,7 @@ def build_from_row(
     drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
-    """Build the network of a row, read from ``configs/model`` or composed by Hydra; see `build_model`."""
+    """Build a network from its config, `row`: a file of ``configs/model``, or composed by Hydra."""
     _import_families()
     arguments = {**_plain(row.get("args")), **options}
     if row.get("adapter") and checkpoint == "pretrained":  # the package loads its own weights
@@ -113,9 +97,9 @@ def build_from_row(
             net = FAMILIES[row.family](num_classes=num_classes or row.num_classes, **arguments)
         except TypeError as error:
             raise UserError(
-                f"model {row.name!r}: {error}; its options: {', '.join(arguments) or 'none'}"
+                f"model {row.name!r}: {error}; the options of this model: {', '.join(arguments) or 'none'}"
             ) from error
-    if not row.get("adapter"):  # adapters set the input that their package declares
+    if not row.get("adapter"):  # for a package's network, the adapter has set it
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
     check_stages(net)

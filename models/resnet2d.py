@@ -3,8 +3,6 @@
 Key names within a block and a layer are torchvision's (``layer3.0.bn2.weight``, ``layer3.0.downsample.0``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -12,35 +10,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 64  # channels after the stem, and of the inner convolutions of layer 1
+WIDTH = 64  # output channels of the stem, and inner channels of the blocks of layer 1
 
 
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """Build a convolution without bias; height and width shrink only by the stride."""
+    """Build a convolution without bias, padded so that only the stride shrinks height and width."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
-    """Build a convolution, batch norm and ReLU, the layers of a ``Sequential``."""
-    return [
-        conv(inputs, outputs, kernel, dilation=dilation),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    ]
+    """Return a convolution, batch norm and ReLU in a list, for ``nn.Sequential``."""
+    return [conv(inputs, outputs, kernel, dilation=dilation), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 
 def basic(inputs: int, width: int, stride: int, dilation: int) -> list[nn.Conv2d]:
-    """Build the convolutions of the block of ResNet-18 and ResNet-34."""
+    """Build the two convolutions of a basic residual block (ResNet-18 and ResNet-34)."""
     return [conv(inputs, width, 3, stride, dilation), conv(width, width, 3)]
 
 
 def bottleneck(
     inputs: int, width: int, stride: int, dilation: int, groups: int = 1, group_width: int = WIDTH
 ) -> list[nn.Conv2d]:
-    """Build the convolutions of the block of deeper networks; the 3x3 convolution has the stride."""
+    """Build the three convolutions of a bottleneck block; the 3x3 convolution has the stride."""
     inner = groups * width * group_width // WIDTH
     return [
         conv(inputs, inner, 1),
@@ -49,7 +43,7 @@ def bottleneck(
     ]
 
 
-# Name -> function that builds a block's convolutions, numbers of blocks and output channels of layers 1 to 4.
+# Name -> (function that builds a block's convolutions, numbers of blocks, output channels) of layers 1 to 4.
 ARCHITECTURES: dict[str, tuple[Callable[..., list[nn.Conv2d]], tuple[int, ...], tuple[int, ...]]] = {
     "resnet34": (basic, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet101": (bottleneck, (3, 4, 23, 3), (256, 512, 1024, 2048)),
@@ -58,7 +52,7 @@ ARCHITECTURES: dict[str, tuple[Callable[..., list[nn.Conv2d]], tuple[int, ...], 
 
 
 class Block(nn.Module):
-    """Residual block: convolutions with norm and ReLU, added to the input or its projection."""
+    """Residual block: convolutions with norm and ReLU, added to the input or to a projection of the input."""
 
     def __init__(self, convs: Sequence[nn.Conv2d], stride: int):
         super().__init__()
@@ -102,7 +96,7 @@ def resnet_layers(name: str, output_stride: int = 32) -> list[nn.Sequential]:
 
 
 def stem(channels: int = 3) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    """Build the first convolution and its norm; `pooled` follows them."""
+    """Build the first convolution and batch norm; call `pooled` on the output for ReLU and max pooling."""
     return conv(channels, WIDTH, 7, stride=2), nn.BatchNorm2d(WIDTH)
 
 

@@ -1,9 +1,7 @@
-"""3D ResNet and ResNeXt (Hara et al., CVPR 2018), which Class Feature Pyramids uses.
+"""3D ResNet and ResNeXt (Hara et al., CVPR 2018), which the code of Class Feature Pyramids uses.
 
 Key names are those of the authors' release (``layer1.0.conv1.weight``).
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import chain
@@ -14,12 +12,13 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-OUTPUTS = (256, 512, 1024, 2048)  # output channels of layers 1 to 4
-STRIDES = (1, 2, 2, 2)  # strides of the first blocks of layers 1 to 4, in time and space
+# Output channels, and stride of the first block in time and space, of layers 1 to 4.
+OUTPUTS = (256, 512, 1024, 2048)
+STRIDES = (1, 2, 2, 2)
 
 
 class ZeroPadded(nn.Module):
-    """Shortcut without parameters ("type A"): every `stride`-th position, zeros in the added channels."""
+    """Shortcut without parameters ("type A"): takes every `stride`-th position and adds channels of zeros."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -111,13 +110,13 @@ class ResNet3D(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # in the order of construction
+        *layers, classify = self.children()  # children run in the order of construction
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the original's lists of kernels and activations, as tuples of one module path each."""
+        """Return the kernels and activations that Stergiou et al.'s code uses, as tuples of one path each."""
         blocks = [f"layer{i}.{b}" for i, depth in enumerate(self.blocks, start=1) for b in range(depth)]
         return self._lists(blocks, stem="conv1", head=("avgpool",))
 
@@ -129,23 +128,15 @@ class ResNet3D(VideoNetwork):
 
 @register("resnext3d")
 class ResNeXt3D(ResNet3D):
-    """3D ResNeXt: wider blocks whose 3x3x3 convolutions are grouped."""
+    """3D ResNeXt: a `ResNet3D` with wider blocks, in which the 3x3x3 convolutions are grouped."""
 
-    def __init__(
-        self,
-        num_classes: int,
-        *,
-        blocks: Sequence[int],
-        inner: int = 128,
-        groups: int = 32,
-        shortcut: str = "B",
-    ):
-        super().__init__(num_classes, blocks=blocks, inner=inner, groups=groups, shortcut=shortcut)
+    def __init__(self, num_classes: int, *, inner: int = 128, groups: int = 32, **options):
+        super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the original's lists: only the last block of each layer, and no pooled output.
+        """Return the lists of Stergiou et al.'s code: only the last block of each layer, no pooled output.
 
-        The original's back-step therefore pairs each kernel with the activation of another layer; see
+        Without the pooled output, their code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.
         """
         blocks = [f"layer{i}.{depth - 1}" for i, depth in enumerate(self.blocks, start=1)]

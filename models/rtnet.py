@@ -1,12 +1,10 @@
 """RTNet (Ren et al., "Reciprocal Transformations for Unsupervised Video Object Segmentation", CVPR 2021).
 
 RTNet takes two frames with their forward and backward flows. At every scale, attention transforms the maps of
-each frame and each stream by the maps of the other. Key names and arithmetic are the original's. They
-include attention that is normalised over the wrong axis, which trained weights depend on. Rows are frames:
-frames 1 and 2 of the first item, then of the second, and so on.
+one frame (or stream) by those of the other. Key names and arithmetic are those of the authors' code, "the
+original", which normalises some attention over the wrong axis: trained weights depend on that. The batch axis
+2B counts frames: frames 1 and 2 of the first clip, then of the second, and so on.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce
@@ -16,41 +14,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from static_dynamic.errors import UserError
-from static_dynamic.models.registry import register
-from static_dynamic.models.resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, resnet_layers, stem
-from static_dynamic.models.stages import Tap
-from static_dynamic.models.twostream import (
-    FUSED,
-    INPUTS,
-    LAYERS,
-    STREAMS,
-    ConvexGates,
-    Gate,
-    Squeeze,
-    TwoStreamNetwork,
-    declare,
-    resized,
-)
 
-HEADS = (1, 2, 4, 8)  # attention heads after layers 1 to 4
-DILATIONS = (1, 2, 4, 8)  # dilations of the parallel convolutions after layer 4
-DILATED = 512  # channels of each dilated convolution
-BRIDGED = (64, 128, 256)  # channels of layers 1 to 3 in the decoder
-DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4
-CHUNK = 1024  # query positions per step of the attention, which bounds its memory
+from .registry import register
+from .resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, resnet_layers, stem
+from .stages import Tap
+from .twostream import FUSED, LAYERS, STREAMS, ConvexGates, Gate, Squeeze, TwoStreamNetwork, declare, resized
 
+HEADS = (1, 2, 4, 8)  # numbers of attention heads after layers 1 to 4
+DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions on layer 4
+DILATED = 512  # output channels of each dilated convolution
+BRIDGED = (64, 128, 256)  # channels to which layers 1 to 3 are projected for the decoders
+DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4; decoder k works at the scale of layer k
+CHUNK = 1024  # number of query positions that scattering attention processes at once, to save memory
 
 upsampled = partial(resized, align_corners=True)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Dot-product attention, all tensors (B, heads, C, N)."""
+    """Return dot-product attention; all tensors are (B, heads, C, N) for N positions."""
     q, k, v = (x.transpose(2, 3) for x in (query, key, value))  # (B, heads, N, C)
     return F.scaled_dot_product_attention(q, k, v).transpose(2, 3)
 
 
 def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention that sums over the query positions, all tensors (B, heads, C, N).
+    """Return attention summed over queries, not keys; all tensors are (B, heads, C, N) for N positions.
 
     The weights of query i are a softmax over the key positions j, as usual. Output j is the sum of the values
     i with weights (i, j), so that the weights of one output do not sum to one. Query positions are processed
@@ -64,7 +51,7 @@ def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Transformation(nn.Module):
-    """Attention of one map to another of the same size, with 1x1 convolutions as projections.
+    """Attention of one feature map to another; 1x1 convolutions project queries, keys and values.
 
     With `thinned`, maps are pooled before the attention and the result is upsampled. `scattering` selects
     `scattering_attention`.
@@ -80,7 +67,7 @@ class Transformation(nn.Module):
         self.value = nn.Conv2d(width, width, 1, bias=scattering)
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
-        """Map two maps (B, C, H, W) to (B, C, H, W); queries come from `target`."""
+        """Attend from `target` to `source`, both (B, C, H, W); the result is (B, C, H, W)."""
         size = target.shape[2:]
         if self.thinned:
             target, source = (F.max_pool2d(x, 3, 2, 1) for x in (target, source))
@@ -91,21 +78,21 @@ class Transformation(nn.Module):
 
 
 class Scaling(Squeeze):
-    """Scale the channels of each of `maps` maps by 1 + a weight from the means of all of them."""
+    """Squeeze-and-excitation of several maps: each channel is multiplied by 1 + its weight."""
 
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
 
-    def forward(self, *maps: Tensor) -> list[Tensor]:  # type: ignore[override]  # Squeeze returns weights
-        """Scale each map (B, C, H, W)."""
+    def forward(self, *maps: Tensor) -> list[Tensor]:  # type: ignore[override]  # Squeeze.forward returns a Tensor
+        """Return the scaled maps, each (B, C, H, W)."""
         scales = super().forward(*maps).chunk(len(maps), dim=1)
         return [x * (1 + scale) for x, scale in zip(maps, scales, strict=True)]
 
 
 class Pair(nn.Module):
-    """Transform two maps by each other: the first by the second, then the second by the new first.
+    """Transform two feature maps by each other: the first by the second, then the second by the new first.
 
-    `alike` maps, those of two frames, share one transformation.
+    With `alike` (maps of two frames, not of two streams), both share one transformation.
     """
 
     def __init__(self, width: int, heads: int, *, alike: bool, **kind: bool):
@@ -118,7 +105,7 @@ class Pair(nn.Module):
         self.gating = Gate(width, maps=2)
 
     def forward(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Map two maps to two new ones, each (B, C, H, W)."""
+        """Return the two transformed maps, each (B, C, H, W)."""
         x, y = self.scaling(x, y)
         x = self.transformation1(x, y)
         y = (self.transformation1 if self.alike else self.transformation2)(y, x)
@@ -126,7 +113,7 @@ class Pair(nn.Module):
 
 
 class Alone(nn.Module):
-    """Transform one map by itself."""
+    """Transform one feature map by self-attention."""
 
     def __init__(self, width: int, heads: int, **kind: bool):
         super().__init__()
@@ -142,15 +129,15 @@ class Alone(nn.Module):
 
 
 class Sum(nn.Module):
-    """Add the branches of each stream; a module, so that a hook can read the sums."""
+    """Add the branches of each stream, in a module so that a hook can read the sums."""
 
     def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:
-        """Map pairs (image, flow) of maps (B, C, H, W) to the pair of their sums."""
+        """Map several pairs [image, flow] of maps (B, C, H, W) to [sum of images, sum of flows]."""
         return [reduce(torch.add, maps) for maps in zip(*branches, strict=True)]
 
 
 class ConvexSum(ConvexGates):
-    """Weighted sum of image and flow, with weights that sum to one."""
+    """Weighted sum of image and flow maps, with weights that sum to one."""
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
         """Map two maps (B, C, H, W) to (B, C, H, W)."""
@@ -158,7 +145,7 @@ class ConvexSum(ConvexGates):
 
 
 def between_frames(pair: nn.Module, rows: Tensor) -> Tensor:
-    """Transform frames 1 and 2 of each item, two consecutive rows of (2B, C, H, W), by each other."""
+    """Apply `pair` to frames 1 and 2 of each clip, consecutive in `rows` (2B frames, C, H, W)."""
     return torch.stack(pair(rows[0::2], rows[1::2]), dim=1).flatten(0, 1)
 
 
@@ -177,7 +164,7 @@ class Decoder(nn.Module):
 
 
 class Output(nn.Module):
-    """Head for the object's logits at a given size."""
+    """Head that predicts the object's logits at a given size."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -185,15 +172,14 @@ class Output(nn.Module):
         self.conv2 = nn.Conv2d(64, 1, 1)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Map (B, C, h, w) to logits (B, 1, *size)."""
+        """Map (B, C, h, w) to logits (B, 1, height, width) for `size` (height, width)."""
         return self.conv2(upsampled(self.conv1(x), size))
 
 
 class Stream(nn.Module):
-    """Modules of one stream: ResNet, bridges, dilated convolutions and decoders.
+    """Modules of one stream: ResNet, projections ("bridges"), dilated convolutions and decoders.
 
-    In the flow stream, no output depends on the dilated convolutions and the decoders: they are in
-    checkpoints only.
+    The flow stream has dilated convolutions and decoders only because checkpoints hold their weights.
     """
 
     def __init__(self, channels: int, trunk: str, bridged: bool):
@@ -216,21 +202,21 @@ class Stream(nn.Module):
             self.add_module(f"out{k}", Output(DECODED[k - 1]))
 
     def bridge(self, k: int, x: Tensor) -> Tensor:
-        """Return layer `k` (B, C, H, W) with the decoder's number of channels."""
+        """Project `x` (B, C, H, W), the output of layer `k`, to the decoder's number of channels."""
         return self.get_submodule(f"bridge{k}")(x) if self.bridged else x
 
     def dilated(self, x: Tensor) -> Tensor:
-        """Return the dilated convolutions of layer 4, concatenated with layer 4, (B, 2560, H, W)."""
+        """Return the output `x` of layer 4 concatenated with dilated convolutions of `x`: (B, 2560, H, W)."""
         first = self.get_submodule("dilation0")(x) if self.bridged else x
         rest = [self.get_submodule(f"dilation{k}")(x) for k in range(1, len(DILATIONS) + 1)]
         return torch.cat([first, *rest], dim=1)
 
 
-# Transformations that are added after each layer. S is the image stream, T the flow stream.
+# Attention modules added after each layer. S is the image (spatial) stream, T the flow (temporal) stream.
 TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
-    "SS": partial(Pair, alike=True),  # two frames of the image stream
-    "TT": partial(Pair, alike=True),  # two frames of the flow stream
-    "ST": partial(Pair, alike=False),  # both streams of one frame
+    "SS": partial(Pair, alike=True),  # between the two frames of the image stream
+    "TT": partial(Pair, alike=True),  # between the two frames of the flow stream
+    "ST": partial(Pair, alike=False),  # between the two streams of one frame
     "Sself": Alone,
     "Tself": Alone,
 }
@@ -238,7 +224,7 @@ TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
 
 @register("rtnet")
 class RTNet(TwoStreamNetwork):
-    """RTNet; ``forward`` returns the object's probability of four decoders, the finest first, (2B, 4, H, W).
+    """RTNet; ``forward`` returns object probabilities (2B frames, 4 decoders, H, W), finest first.
 
     The input is ``{"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)}``: two frames, and the forward and
     backward flow of each frame, concatenated over channels.
@@ -246,8 +232,8 @@ class RTNet(TwoStreamNetwork):
     Parameters
     ----------
     trunk
-        ``resnext50`` or ``resnet34``. With ``resnet34``, attention is normalised over the right axis, except
-        after layer 1.
+        ``resnext50`` or ``resnet34``. With ``resnet34``, only the attention after layer 1 is normalised over
+        the wrong axis.
     """
 
     channels = {"Image": 3, "Flow": 6}
@@ -256,9 +242,9 @@ class RTNet(TwoStreamNetwork):
     def __init__(self, num_classes: int, trunk: str):
         super().__init__()
         if num_classes != 1:
-            raise UserError(f"num_classes={num_classes}: RTNet has 1, the object's probability")
+            raise UserError(f"num_classes={num_classes}: RTNet takes 1, because it predicts only the object")
         if trunk not in ("resnext50", "resnet34"):
-            raise UserError(f"trunk={trunk}: RTNet has resnext50 or resnet34")
+            raise UserError(f"trunk={trunk}: RTNet takes resnext50 or resnet34")
         widths, bridged = ARCHITECTURES[trunk][2], trunk == "resnext50"
         self.spatial_net = Stream(self.channels["Image"], trunk, bridged)
         self.temporal_net = Stream(self.channels["Flow"], trunk, bridged)
@@ -272,7 +258,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in the original: the raw convolution with resnext50, the whole stem with resnet34
+            # as in the original, conv1 is the convolution alone with resnext50, the whole stem with resnet34
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))
@@ -282,15 +268,15 @@ class RTNet(TwoStreamNetwork):
         self.stages = declare(taps)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map {"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)} to probabilities (2B, 4, H, W)."""
+        """Map {"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)} to (2B frames, 4 decoders, H, W)."""
         return self.decode(self.encode(inputs))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> list[list[Tensor]]:
-        """Return layers 1 to 4 of both streams, each [image, flow] of (2B, C, h, w)."""
+        """Return the feature maps of layers 1 to 4: per layer [image, flow], each (2B frames, C, h, w)."""
         streams = (self.spatial_net, self.temporal_net)
         maps = [
             net.inconv(inputs[name].flatten(0, 1))  # b f c h w -> (b f) c h w
-            for net, name in zip(streams, INPUTS, strict=True)
+            for net, name in zip(streams, self.channels, strict=True)
         ]
         layers = []
         for k, add in enumerate(self.sums, start=1):
@@ -306,7 +292,7 @@ class RTNet(TwoStreamNetwork):
         return layers
 
     def decode(self, layers: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Return the probabilities of all decoders, the finest first, at four times the size of layer 1."""
+        """Return object probabilities (2B frames, 4 decoders, H, W), the finest decoder first."""
         net, streams = self.spatial_net, (self.spatial_net, self.temporal_net)
         height, width = layers[0][0].shape[2:]
         decoded = net.get_submodule("decoder4")(net.dilated(layers[3][0]))
@@ -320,5 +306,5 @@ class RTNet(TwoStreamNetwork):
         return torch.sigmoid(torch.cat(outputs[::-1], dim=1))
 
     def object_map(self, output: Tensor) -> Tensor:
-        """Return the probability of the finest decoder, (2B, 1, H, W)."""
+        """Return the object probability that the finest decoder predicts, (2B frames, 1, H, W)."""
         return output[:, :1]

@@ -5,8 +5,6 @@ CVPR 2018; Feichtenhofer et al., "SlowFast Networks for Video Recognition", ICCV
 PySlowFast (``s4.pathway0_res3.branch2.b_bn.weight``).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
@@ -20,10 +18,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-DEPTHS = (3, 4, 6, 3)  # numbers of blocks of stages 2 to 5
-STRIDES = (1, 2, 2, 2)  # spatial strides of the first blocks of stages 2 to 5
-LATERAL_RATIO = 2  # output channels of a lateral connection per channel of the fast pathway
-# Layer -> key names of its convolution and of its norm.
+# Number of blocks, and spatial stride of the first block, of stages 2 to 5.
+DEPTHS = (3, 4, 6, 3)
+STRIDES = (1, 2, 2, 2)
+LATERAL_RATIO = 2  # output channels of a lateral connection divided by the channels of the fast pathway
+# Layer -> names of its convolution and its batch norm in state dict keys.
 LAYER_NAMES = {
     "stem": ("conv", "bn"),
     "shortcut": ("branch1", "branch1_bn"),
@@ -34,46 +33,38 @@ LAYER_NAMES = {
 }
 Triple = tuple[int, int, int]  # time, height, width
 Names = Mapping[str, tuple[str, str]]
-Layers = list[tuple[str, nn.Module]]  # layers with their names
-Blocks = dict[str, nn.Module]  # residual blocks with their names
-ModulePaths = dict[
-    tuple[int, int], str
-]  # (stage number, fuse) -> path of the module that returns [slow, fast]
+Layers = list[tuple[str, nn.Module]]
+Blocks = dict[str, nn.Module]
+# (stage number, 0 before or 1 after the lateral connection) -> path of the module that returns [slow, fast].
+ModulePaths = dict[tuple[int, int], str]
 
 
 def stage_widths(width: int) -> list[int]:
-    """Return the numbers of output channels of stages 1 to 5 of a pathway."""
+    """Return the number of output channels of each stage, 1 to 5, of a pathway."""
     return [width, *(4 * width * 2**i for i in range(len(DEPTHS)))]
 
 
 def lateral_widths(fast_width: int) -> list[int]:
-    """Return the numbers of channels that the fast pathway adds to the slow one after stages 1 to 5.
-
-    There is no lateral connection after stage 5, so that its number is 0.
-    """
+    """Return how many channels lateral connections add to the slow pathway after stages 1 to 5 (5: none)."""
     return [*(LATERAL_RATIO * width for width in stage_widths(fast_width)[:-1]), 0]
 
 
 def apply_in_order(modules: Iterable[nn.Module], x):
-    """Feed `x` through one module after the other."""
+    """Return the output of a chain of modules for the input `x`."""
     for module in modules:
         x = module(x)
     return x
 
 
 def named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
-    """Build a sequential module of named layers."""
+    """Build a ``Sequential`` of (name, layer) pairs."""
     return nn.Sequential(OrderedDict(layers))
 
 
 def conv_norm(
-    names: tuple[str, str],
-    inputs: int,
-    outputs: int,
-    kernel: Triple,
-    stride: Triple = (1, 1, 1),
+    names: tuple[str, str], inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)
 ) -> Layers:
-    """Build a convolution and its norm with their names; each axis shrinks only by its stride."""
+    """Return (name, layer) of a convolution and of a batch norm; only the stride shrinks an axis."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
     return list(zip(names, (conv, nn.BatchNorm3d(outputs)), strict=True))
@@ -89,7 +80,7 @@ def stem(width: int, frames: int, names: Names) -> nn.Sequential:
 
 
 class Bottleneck(nn.Module):
-    """Residual block of (t, 1, 1), (1, 3, 3) and (1, 1, 1) convolutions; t is `frames`."""
+    """Residual block of convolutions with kernels (`frames`, 1, 1), (1, 3, 3) and (1, 1, 1)."""
 
     def __init__(self, inputs: int, outputs: int, frames: int, stride: int, names: Names):
         super().__init__()
@@ -112,7 +103,7 @@ class Bottleneck(nn.Module):
 
 
 class NonLocal(nn.Module):
-    """Non-local block (embedded Gaussian): every position attends to the spatially pooled clip."""
+    """Non-local block (embedded Gaussian): each position attends to the max-pooled map of the whole clip."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -137,34 +128,34 @@ class NonLocal(nn.Module):
 
 
 class Lateral(nn.Sequential):
-    """Lateral connection: a convolution of the fast maps, concatenated to the slow maps."""
+    """Lateral connection: a convolution of the fast maps; its output is concatenated to the slow maps."""
 
     def __init__(self, fast_width: int, kernel: int, alpha: int, names: Names):
-        layers = conv_norm(
-            names["lateral"], fast_width, LATERAL_RATIO * fast_width, (kernel, 1, 1), (alpha, 1, 1)
-        )
+        outputs = LATERAL_RATIO * fast_width
+        layers = conv_norm(names["lateral"], fast_width, outputs, (kernel, 1, 1), (alpha, 1, 1))
         super().__init__(OrderedDict([*layers, ("relu", nn.ReLU(inplace=True))]))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map [slow, fast], each (B, C, T, H, W), to [fused, fast]."""
+        """Map [slow, fast] to [slow with the lateral channels, fast], each (B, C, T, H, W)."""
         slow, fast = maps
         return [torch.cat([slow, super().forward(fast)], dim=1), fast]
 
 
-TwoPathwayStage = tuple[Blocks, Blocks, Lateral | None]  # blocks of the slow and of the fast pathway
+# Blocks of the slow pathway, blocks of the fast pathway, and the lateral connection after them.
+TwoPathwayStage = tuple[Blocks, Blocks, Lateral | None]
 
 
 class ParallelPathways(nn.Module):
-    """One stage of several pathways; the blocks of all pathways are children of one module."""
+    """One stage of several pathways; all blocks are children of this module, as PySlowFast's keys demand."""
 
     def __init__(self, pathways: Sequence[Mapping[str, nn.Module]]):
         super().__init__()
-        self.blocks = [list(blocks) for blocks in pathways]  # names of each pathway's blocks
+        self.blocks = [list(blocks) for blocks in pathways]  # names of the blocks, one list per pathway
         for name, block in chain.from_iterable(blocks.items() for blocks in pathways):
             self.add_module(name, block)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map one (B, inputs, T, H, W) per pathway to one (B, outputs, T, H/s, W/s) per pathway."""
+        """Map one (B, inputs, T, H, W) per pathway to one (B, outputs, T, H/s, W/s), for the stride s."""
         return [
             apply_in_order(map(self.get_submodule, names), x)
             for names, x in zip(self.blocks, maps, strict=True)
@@ -172,25 +163,25 @@ class ParallelPathways(nn.Module):
 
 
 class HeadPool(nn.Module):
-    """Average over all frames and `side` x `side` positions (None: all), and concatenate the pathways."""
+    """Average over all frames and a sliding window of `side` x `side` (None: all) positions, per pathway."""
 
     def __init__(self, side: int | None):
         super().__init__()
         self.side = side
 
     def forward(self, maps: Tensor | list[Tensor]) -> Tensor:
-        """Map (B, C, T, H, W), or one such tensor per pathway, to (B, 1, h, w, C)."""
+        """Map (B, C, T, H, W), or one such tensor per pathway, to (B, 1, h, w, C), pathways concatenated."""
         pooled = []
         for x in [maps] if isinstance(maps, Tensor) else maps:
             time, *space = x.shape[2:]
-            # the window is never larger than the map
+            # small maps get a smaller window
             kernel = (time, *(min(self.side or size, size) for size in space))
             pooled.append(F.avg_pool3d(x, kernel, stride=1))
         return torch.cat(pooled, dim=1).permute(0, 2, 3, 4, 1)  # b c 1 h w -> b 1 h w c
 
 
 def classifier(width: int, num_classes: int, name: str = "projection") -> Layers:
-    """Build the layers that classify every position of (B, t, h, w, width)."""
+    """Build dropout and a linear layer, which classify every position of a map (B, t, h, w, width)."""
     return [("dropout", nn.Dropout(0.5)), (name, nn.Linear(width, num_classes))]
 
 
@@ -202,12 +193,12 @@ def pathway_stages(
     nonlocal_after: Sequence[Sequence[int]] = ((), (), (), ()),
     names: Names = LAYER_NAMES,
 ) -> list[Blocks]:
-    """Build the named blocks of one pathway, one dict per stage: ``[{"stem": ...}, {"res0": ...}, ...]``.
+    """Return the blocks of one pathway as a dict per stage: ``[{"stem": ...}, {"res0": ..., ...}, ...]``.
 
     Parameters
     ----------
     temporal_kernels
-        Temporal kernel sizes of each stage; its blocks use them in a cycle.
+        Temporal kernel sizes of each stage; the blocks of a stage cycle through them.
     laterals
         Number of channels that another pathway adds to the output of each stage.
     nonlocal_after
@@ -232,12 +223,12 @@ def pathway_stages(
 
 
 def prefixed(pathway: int, blocks: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Add PySlowFast's prefix for the pathway to the names of blocks."""
+    """Add PySlowFast's prefix (``pathway0_``, ``pathway1_``) to the names of a pathway's blocks."""
     return {f"pathway{pathway}_{name}": block for name, block in blocks.items()}
 
 
 class PositionWise(VideoNetwork):
-    """Base class of networks that apply their children in order and classify every position of a map."""
+    """Base class of networks that run their children in order and classify every position of the last map."""
 
     def forward(self, inputs) -> Tensor:
         """Map the input of ``prepare`` to logits (B, classes), averaged over the head's positions."""
@@ -335,27 +326,25 @@ class TwoPathways(PositionWise):
             temporal_kernels["slow"], width, laterals=lateral_widths(fast_width), names=self.names
         )
         fast = pathway_stages(temporal_kernels["fast"], fast_width, names=self.names)
-        laterals = [
-            Lateral(channels, lateral_kernel, alpha, self.names) for channels in stage_widths(fast_width)[:-1]
-        ]
+        laterals = [Lateral(w, lateral_kernel, alpha, self.names) for w in stage_widths(fast_width)[:-1]]
         channels = stage_widths(width)[-1] + stage_widths(fast_width)[-1]
         head = classifier(channels, num_classes, self.classifier_name)
-        # the last stage has no lateral connection
+        # no lateral connection follows the last stage
         paths = self.assemble(list(zip(slow, fast, [*laterals, None], strict=True)), HeadPool(pool), head)
         self.stages = two_pathway_stages(width, beta, paths)
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add the modules under the key names of the code base; return where stages are read."""
+        """Add the modules under the code base's key names; return the paths of the modules to read."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:
-        """Split a clip (B, 3, T, H, W) into [slow, fast]: [(B, 3, T/alpha, H, W), (B, 3, T, H, W)]."""
+        """Turn a clip (B, 3, T, H, W) into [slow, fast]: (B, 3, T/alpha, H, W) and (B, 3, T, H, W)."""
         frames = video.shape[2]
         positions = subsample_positions(frames, frames // self.alpha)
         return [video[:, :, positions], video]
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that the original ``--stg``, ``--path`` and ``--fuse`` mean.
+        """Return the name of the stage that the original flags ``--stg``, ``--path`` and ``--fuse`` mean.
 
         `options` may hold ``path`` (slow, fast or cat) and ``fuse``; stage None is stage 5.
         """
@@ -365,12 +354,12 @@ class TwoPathways(PositionWise):
         return super().stage_name(f"{5 if stg is None else stg}/fuse{int(fuse)}/{path}")
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the five stages as `options` read them; see `stage_name`."""
+        """Return stages 1 to 5 for one choice of ``path`` and ``fuse`` in `options`; see `stage_name`."""
         return [self.stage_name(number, options) for number in range(1, 6)]
 
 
 def two_pathway_stages(width: int, beta: int, paths: ModulePaths) -> dict[str, Stage]:
-    """Declare the stages of a two-pathway network, in depth order."""
+    """Declare every stage of a two-pathway network, such as ``stage3/fuse1/cat``, in depth order."""
     slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
     laterals = lateral_widths(width // beta)
     stages = {}
@@ -389,7 +378,7 @@ class SlowFast(TwoPathways):
     """SlowFast with PySlowFast's key names."""
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``."""
+        """Add the modules ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``."""
         paths: ModulePaths = {}
         for number, (slow, fast, lateral) in enumerate(stages, start=1):
             self.add_module(f"s{number}", ParallelPathways([prefixed(0, slow), prefixed(1, fast)]))

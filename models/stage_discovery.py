@@ -1,31 +1,28 @@
-"""Find the modules of a network that can be stages, by a run on the meta device, and choose some of them."""
-
-from __future__ import annotations
+"""Find the modules of a network that can be stages, by a run without data, and choose some as stages."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from functools import partial
 from itertools import chain
 from math import prod
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
-from static_dynamic.models.stages import Stage, Tap, VideoNetwork
+from static_dynamic.models.stages import Stage, Tap, VideoNetwork, run_on_meta
 
 # Names that code bases give to the parameter that holds the class token.
 CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}
 
 Shape = tuple[int, ...]
+Shapes = dict[int | str | None, Shape]  # index or key of a tensor in a module's output -> shape
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that ran: the shapes of its output for one clip, and the taps that read the output.
+    """A module that ran: the shapes of the tensors in its output for one clip, and the taps that read them.
 
     ``taps`` is empty if the module cannot be read; ``reason`` says why. ``depth`` is the module's position
     in the order of execution.
@@ -43,7 +40,7 @@ class Candidate:
 def find_candidates(
     net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
 ) -> dict[str, Candidate]:
-    """Return every module that `net` runs, by path in the order of execution.
+    """Return module path -> `Candidate` for every module that `net` runs, in the order of execution.
 
     Parameters
     ----------
@@ -51,7 +48,7 @@ def find_candidates(
         Layout of outputs with three axes or more. None infers the layout from the number of axes and from
         the axes that have the clip's aspect ratio.
     leading_tokens
-        Number of tokens before those of space and time. None counts class tokens and registers.
+        Number of tokens before the patch tokens. None counts class tokens and registers.
     """
     calls, outputs = outputs_of(net, batch=1)
     _, doubled = outputs_of(net, batch=2)
@@ -62,25 +59,24 @@ def find_candidates(
     kinds = {path: type(module).__name__ for path, module in net.named_modules()}
     found = {}
     for depth, (path, shapes) in enumerate(outputs.items()):
-        # the first axis must double with the batch size, or the rows cannot be assigned to clips
-        readable = pathways(
-            {
-                key: shape
-                for key, shape in shapes.items()
-                if len(shape) > 1 and doubled[path].get(key) == (2 * shape[0], *shape[1:])
-            }
-        )
+        # rows can be assigned to clips only if the first axis doubles with the batch size
+        batched = {
+            key: shape
+            for key, shape in shapes.items()
+            if len(shape) > 1 and doubled[path].get(key) == (2 * shape[0], *shape[1:])
+        }
+        readable = pathways(batched)
         taps = tuple(
-            Tap(path, key, kind, leading(shape, kind, leading_tokens, patches), shape[0])
+            Tap(path, key, kind, count_skipped(shape, kind, leading_tokens, patches), shape[0])
             for key, shape in readable.items()
             if (kind := layout_of(shape, frame, layout)) is not None
         )
         if calls[path] > 1:
             reason = f"runs {calls[path]} times"
         elif not readable:
-            reason = "has no batch axis"
+            reason = "has an output without a batch axis"
         elif not taps:
-            reason = "has a layout that its shape does not tell (give model.layout)"
+            reason = "has an output whose layout is unknown (give model.layout)"
         else:
             reason = ""
         units = sum(readable[tap.select][1 if tap.layout == "maps" else -1] for tap in taps)
@@ -89,26 +85,22 @@ def find_candidates(
     return found
 
 
-def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter, dict[str, dict[int | str | None, Shape]]]:
-    """Run on the meta device; return how often each module ran, and the shapes of its last output."""
+def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
+    """Run a network on the meta device; return each module's number of runs and last output's shapes."""
     calls: Counter[str] = Counter()
-    outputs: dict[str, dict[int | str | None, Shape]] = {}
+    outputs: dict[str, Shapes] = {}
 
     def hook_for(path: str):
         def hook(module, inputs, output):
             calls[path] += 1
-            outputs.pop(path, None)  # keeps the dict in the order of each module's last run
+            outputs.pop(path, None)  # puts a module that runs again at the end of the dict
             outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
 
         return hook
 
     handles = [module.register_forward_hook(hook_for(path)) for path, module in net.named_modules() if path]
     try:
-        named = chain(net.named_parameters(), net.named_buffers())
-        weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in named}
-        inputs = net.example_input(partial(torch.empty, device="meta"), batch)
-        with torch.no_grad():
-            torch.func.functional_call(net, weights, (inputs,))
+        run_on_meta(net, batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -116,7 +108,7 @@ def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter, dict[str, dict[i
 
 
 def tensors_of(output) -> dict[int | str | None, Tensor]:
-    """Return the tensors of a module's output by key or index; a single tensor has the key None."""
+    """Return index or key -> tensor for a module's output; the key of a single tensor is None."""
     if isinstance(output, Tensor):
         return {None: output}
     if isinstance(output, list | tuple):
@@ -125,8 +117,8 @@ def tensors_of(output) -> dict[int | str | None, Tensor]:
     return {key: value for key, value in items if isinstance(value, Tensor)}
 
 
-def pathways(shapes: Mapping[int | str | None, Shape]) -> dict[int | str | None, Shape]:
-    """Choose the tensors to read: all if all are feature maps (one per pathway), else the first."""
+def pathways(shapes: Shapes) -> Shapes:
+    """Choose the tensors to read: all, if all are feature maps (one per pathway), otherwise the first."""
     if all(len(shape) >= 4 for shape in shapes.values()):
         return dict(shapes)
     return dict(list(shapes.items())[:1])
@@ -135,8 +127,8 @@ def pathways(shapes: Mapping[int | str | None, Shape]) -> dict[int | str | None,
 def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -> str | None:
     """Infer the layout of an output from its shape; `wanted` is the user's layout for three axes or more.
 
-    With four axes or more, the spatial axes are those with the aspect ratio of `frame` (height, width): the
-    last two (maps) or the two before the last (channels last). None if neither pair has it.
+    With four axes or more, the two axes with the aspect ratio of `frame` (height, width) are spatial: the
+    last two (maps) or the two before the last (channels last). If neither pair has this ratio, return None.
     """
     if wanted is not None and len(shape) > 2:
         return wanted
@@ -147,15 +139,15 @@ def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -
 
 
 def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
-    """Return whether (rows, columns) can be a frame (height, width) scaled down and rounded."""
+    """Return whether a (rows, columns) grid has the rounded aspect ratio of a (height, width) frame."""
     (rows, columns), (height, width) = cells, frame
     return rows == columns if height == width else abs(rows * width - columns * height) <= height + width
 
 
-def leading(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return the number of leading tokens of an output (rows, N, C), 0 or `tokens`.
+def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
+    """Return how many leading tokens (class, registers) an output (rows, N tokens, C) has: 0 or `tokens`.
 
-    It is `tokens` if the number of patches of a clip is a multiple of the number of tokens without them.
+    An output has `tokens` of them if its other tokens divide the number of a clip's patches.
     """
     if layout != "tokens" or not 0 < tokens < shape[1] or (patches and patches % (shape[0] * shape[1]) == 0):
         return 0
@@ -163,10 +155,8 @@ def leading(shape: Shape, layout: str | None, tokens: int, patches: int | None) 
     return tokens if tiles else 0
 
 
-def count_patches(
-    outputs: Mapping[str, Mapping[int | str | None, Shape]], frame: tuple[int, int]
-) -> int | None:
-    """Count the patches of a clip: the positions of the first feature maps; None without feature maps."""
+def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int | None:
+    """Count a clip's patches, which are the positions of the first feature map; None if there is no map."""
     for shape in chain.from_iterable(shapes.values() for shapes in outputs.values()):
         if len(shape) > 3 and layout_of(shape, frame) == "maps":
             return shape[0] * prod(shape[2:])
@@ -174,8 +164,8 @@ def count_patches(
 
 
 def count_leading_tokens(net: nn.Module) -> int:
-    """Count the tokens before those of space and time: ``num_prefix_tokens``, or 1 for a class token."""
-    for module in net.modules():  # the outermost module comes first
+    """Count the tokens before the patch tokens: timm's ``num_prefix_tokens``, or 1 for a class token."""
+    for module in net.modules():  # the outermost module comes first: its count is taken
         if hasattr(module, "num_prefix_tokens"):
             return cast(int, module.num_prefix_tokens)
     return int(any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters()))
@@ -184,14 +174,11 @@ def count_leading_tokens(net: nn.Module) -> int:
 def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> list[str]:
     """Return the paths of modules that match the patterns, in depth order; ``*`` does not match a dot.
 
-    Raises
-    ------
-    UserError
-        If a pattern matches no module, or no module that can be read.
+    Raises UserError if a pattern matches no module, or no module that can be read.
     """
     chosen = set()
     for pattern in patterns if isinstance(patterns, list | tuple) else [patterns]:
-        pattern = str(pattern)  # YAML reads 0, the first module of a list, as a number
+        pattern = str(pattern)  # YAML reads a module path such as 0 as a number
         parts = pattern.split(".")
         matching = [
             candidate
@@ -201,16 +188,16 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
         if not matching:
             raise UserError(
                 f"model.stages: the network runs no module {pattern!r}{nearest(pattern, found)} "
-                "(task=stages prints them all)"
+                "(task=stages prints all modules)"
             )
         if not any(candidate.taps for candidate in matching):
-            raise UserError(f"model.stages: {pattern!r} cannot be read: it {matching[0].reason}")
+            raise UserError(f"model.stages: {pattern!r} cannot be read, because it {matching[0].reason}")
         chosen |= {candidate.depth for candidate in matching if candidate.taps}
     return [path for path, candidate in found.items() if candidate.depth in chosen]
 
 
 def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
-    """Choose every block of a transformer; of other networks the top-level children with feature maps."""
+    """Choose all blocks of a transformer, or another network's top-level modules that return feature maps."""
     for path, module in net.named_modules():
         entries = [f"{path}.{name}".lstrip(".") for name, _ in module.named_children()]
         alike = len({type(child) for child in module.children()}) == 1
@@ -222,7 +209,7 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Choose the children that return feature maps; of a list with several map sizes, its entries."""
+    """Choose child modules that return feature maps; a list with several map sizes is split into entries."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():
@@ -238,7 +225,7 @@ def feature_maps(
 
 
 def is_list(module: nn.Module) -> bool:
-    """Return whether a module is a plain list of modules."""
+    """Return whether a module is a ``Sequential`` or a ``ModuleList``."""
     return isinstance(module, nn.Sequential | nn.ModuleList)
 
 
@@ -254,7 +241,7 @@ def holds(candidate: Candidate | None, axes: int) -> bool:
 
 
 def declare(paths: Sequence[str], found: Mapping[str, Candidate]) -> dict[str, Stage]:
-    """Declare stages at these modules, and a stage ``PATH/cls`` where a class token precedes the others."""
+    """Declare a stage per module path, and a second one, ``PATH/cls``, for a module with a class token."""
     stages = {}
     for path in sorted(paths, key=lambda path: found[path].depth):
         taps, units = found[path].taps, found[path].units

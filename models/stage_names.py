@@ -1,10 +1,8 @@
-"""Split stage names into a position in the network and a reading: which pathway or stream is read there.
+"""Split stage names into a position (depth) and a reading (the pathway or stream that is read at that depth).
 
-``stage3`` has a position only; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` have a position and a reading.
-The stages of one reading make one curve over depth.
+``stage3`` has only a position; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` have a position and a reading.
+Stages with the same reading make one curve over depth.
 """
-
-from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,16 +11,15 @@ from static_dynamic.errors import UserError, nearest
 
 
 def split_stage(name: str) -> tuple[str, str]:
-    """Split a stage name, ``stage3/fuse1/cat`` -> (``stage3``, ``fuse1/cat``); without reading it is ''."""
+    """Split a stage name into position and reading: ``stage3/fuse1/cat`` -> (``stage3``, ``fuse1/cat``)."""
     position, *reading = re.split("[/,]", name, maxsplit=1)
     return position, reading[0] if reading else ""
 
 
-def readings(stages: Iterable[str], fuse: bool = True) -> dict[str, list[str]]:
-    """Group stages by reading, in depth order.
+def group_by_reading(stages: Iterable[str], fuse: bool = True) -> dict[str, list[str]]:
+    """Group stage names by pathway or stream (the part after ``/`` or ``,``), in depth order.
 
-    SlowFast's stages are read before and after the lateral connection; `fuse` keeps those after
-    it, and false those before it.
+    Of SlowFast's stages, `fuse` keeps those after the lateral connection; false keeps those before it.
     """
     found: dict[str, list[str]] = {}
     for stage in stages:
@@ -32,14 +29,10 @@ def readings(stages: Iterable[str], fuse: bool = True) -> dict[str, list[str]]:
 
 
 def find_stage(stg: int | str, stages: Iterable[str], options: Mapping) -> str:
-    """Return the stage of a finished run that `stg` means: a name, or a number (3 is ``stage3``).
+    """Return the stage of a finished run that `stg` means: a stage name, or a number (3 is ``stage3``).
 
-    Where a position has several readings (SlowFast), the options ``path`` and ``fuse`` choose one.
-
-    Raises
-    ------
-    UserError
-        If the run has no such stage.
+    For SlowFast, the options ``path`` and ``fuse`` choose the pathway and whether to read after the lateral
+    connection. Raises UserError if the run has no such stage.
     """
     stages, reading = list(stages), f"/fuse{int(options['fuse'])}/{options['path']}"
     for name in (f"{stg}", f"stage{stg}", f"{stg}{reading}", f"stage{stg}{reading}"):

@@ -3,8 +3,6 @@
 The file of a family declares the ``stages`` of its networks; this file reads them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-# Default of the run options by which a network chooses among several readings of a stage.
+# Default for `options`: no ``path`` and ``fuse``, by which SlowFast chooses what is read at a stage.
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -38,7 +36,7 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Tap:
-    """One module output and how it is pooled.
+    """The output of one module, and how the output is pooled over time and space.
 
     Parameters
     ----------
@@ -62,7 +60,7 @@ class Tap:
     fold: int = 1
 
     def pool(self, output: Any) -> Tensor:
-        """Average over time and space on the device, accumulated in float32: (B, units)."""
+        """Average a module's output over time and space, on its device and in float32, to (B, units)."""
         if self.select is not None:
             output = output[self.select]
         if self.skip:
@@ -73,7 +71,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stage:
-    """The concatenated pooled outputs of one or more taps: ``units`` columns in all."""
+    """A named place in a network: the pooled outputs of its taps, concatenated to ``units`` columns."""
 
     units: int
     taps: tuple[Tap, ...]
@@ -89,9 +87,9 @@ class InputSpec:
     frames, sampling_rate
         The network takes ``frames`` frames, every ``sampling_rate``-th of the clip.
     size, crop
-        Short side after scaling and side of the centre crop, in pixels; or (height, width) of either.
+        Short side of the scaled frame and side of the centre crop, in pixels; or (height, width) of either.
     mean, std
-        Per colour channel, for values in [0, 1].
+        Mean and standard deviation per colour channel, for values in [0, 1].
     pathways
         Name of each pathway -> its number of frames, in the order that ``forward`` takes them.
     fps
@@ -108,9 +106,7 @@ class InputSpec:
     fps: float = 30.0
 
     def __post_init__(self):
-        object.__setattr__(self, "mean", tuple(self.mean))
-        object.__setattr__(self, "std", tuple(self.std))
-        for name in ("size", "crop"):
+        for name in ("size", "crop", "mean", "std"):
             value = getattr(self, name)
             object.__setattr__(self, name, value if isinstance(value, int) else tuple(value))
         object.__setattr__(self, "pathways", dict(self.pathways) or {"rgb": self.frames})
@@ -122,11 +118,11 @@ class InputSpec:
 
 
 class _AllRead(Exception):
-    """Ends a forward pass when every requested stage has been read."""
+    """Exception that ends a forward pass when every requested stage has been read."""
 
 
 class VideoNetwork(nn.Module):
-    """Base class of all networks: takes video, returns logits (B, classes), and its stages can be read.
+    """Base class of networks that map video to logits (B, classes) and whose stages can be read.
 
     A sub-class sets ``stages`` (name -> Stage, in depth order) in its constructor. It overrides ``prepare``
     if its ``forward`` takes anything but one (B, 3, T, H, W) tensor.
@@ -134,36 +130,36 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
-    prefix: str = ""  # start of module paths that a wrapper adds and users leave out
+    prefix: str = ""  # prefix of module paths that only wrapped networks have, and that users leave out
 
     @property
     def flow_directions(self) -> int:
-        """Number of optical flow pictures that the network takes per image: 0, 1 or 2."""
+        """Number of optical flow fields that the network takes per image: 0, 1 or 2."""
         return 0
 
     def prepare(self, video: Tensor):
-        """Turn a normalised clip (B, 3, T, H, W) into the input of ``forward``."""
+        """Turn a normalised clip (B, 3, T, H, W) into the input of ``forward`` (here: the clip itself)."""
         return video
 
     def example_input(self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None):
-        """Return an input of ``forward`` for `batch` clips, filled by `make`, a function of the shape.
+        """Return an input of ``forward`` for `batch` clips; `make` creates a tensor of a given shape.
 
-        `size` (height, width) replaces that of the input spec, for networks that take several sizes.
+        `size` (height, width) replaces the size in the input spec, for networks that take several sizes.
         """
         return self.prepare(make((batch, 3, self.input_spec.frames, *(size or self.input_spec.shape))))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the keys of other code bases' state dicts to this network's; families override it."""
+        """Translate state dict keys of other code bases to the keys of this network (here: no change)."""
         return state
 
     def read_folder(self, folder: Path) -> Mapping:
-        """Read the state dict of a checkpoint folder; families with such checkpoints override it."""
+        """Read the state dict of a checkpoint that is a folder; only MATNet has such checkpoints."""
         raise UserError(f"checkpoint {folder} is a folder: give the file in it")
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
         """Return the name of the stage that the original flag ``--stg`` means; None is the deepest stage.
 
-        `options` are those of the run. Networks that read a stage in several ways choose one by them.
+        `options` are the options of the run, by which SlowFast chooses pathway and fusion.
         """
         if stg is None:
             return list(self.stages)[-1]
@@ -176,23 +172,24 @@ class VideoNetwork(nn.Module):
         return str(name)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the stages that one table or curve shows together; `options` as in `stage_name`."""
+        """Return the names of the stages that one table or curve shows; `options` as in `stage_name`."""
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits at every position of the head's window, (B, ..., classes).
-
-        Families whose head classifies positions override it.
-        """
+        """Return logits at every position of the head's window, (B, ..., classes); here (B, classes)."""
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:
-        """Return the object's probability per pixel, (rows, H, W); networks that segment override it."""
-        raise UserError(f"{type(self).__name__} does not segment")
+        """Return the object's probability per pixel, (images, H, W), if the network segments objects."""
+        raise UserError(
+            f"{type(self).__name__} does not segment objects: give a network that does, such as matnet"
+        )
 
     @torch.inference_mode()
     def read(self, inputs, stages: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Read stages in one forward pass, which stops after the deepest requested stage.
+
+        Returns stage name -> rows (B, units), float32, on the network's device.
 
         Parameters
         ----------
@@ -200,18 +197,12 @@ class VideoNetwork(nn.Module):
             The output of ``prepare``.
         stages
             Names of ``self.stages``, or ``"logits"``; None reads every stage.
-
-        Returns
-        -------
-        dict
-            Stage name -> rows (B, units), float32, on the network's device.
         """
         wanted = list(self.stages) if stages is None else list(stages)
         for name in wanted:
             if name != "logits" and name not in self.stages:
-                raise UserError(
-                    f"no stage {name!r}{nearest(name, self.stages)} (stages: {', '.join(self.stages)})"
-                )
+                near = nearest(name, self.stages)
+                raise UserError(f"the network has no stage {name!r}{near} (stages: {', '.join(self.stages)})")
         with tapped(self, [n for n in wanted if n != "logits"], stop="logits" not in wanted) as pooled:
             try:
                 logits = self(inputs)
@@ -231,10 +222,10 @@ class VideoNetwork(nn.Module):
 
 @contextmanager
 def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
-    """Hook the taps of the named stages for the ``with`` block; the hooks are removed on every exit.
+    """Attach forward hooks to the taps of the named stages during the ``with`` block.
 
-    Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, that pass ends with
-    the exception `_AllRead` once the last tap has been read.
+    Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, the forward pass ends
+    with the exception `_AllRead` once the last tap has been read.
     """
     by_module: dict[str, list[Tap]] = {}
     for tap in chain.from_iterable(net.stages[name].taps for name in names):
@@ -263,19 +254,19 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
             handle.remove()
 
 
-def check_stages(net: VideoNetwork) -> None:
-    """Run the network once on the meta device and check the number of units of every declared stage.
-
-    Raises
-    ------
-    RuntimeError
-        If a stage has another number of units than declared, which is a mistake in the family's file.
-    """
-    inputs = net.example_input(partial(torch.empty, device="meta"))
+def run_on_meta(net: VideoNetwork, batch: int = 1) -> None:
+    """Run the network, with its forward hooks, on the meta device: tensors have shapes but no values."""
     tensors = chain(net.named_parameters(), net.named_buffers())
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    with torch.no_grad(), tapped(net, net.stages, stop=False) as pooled:
-        torch.func.functional_call(net, shapes, (inputs,))
+    weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+    inputs = net.example_input(partial(torch.empty, device="meta"), batch)
+    with torch.no_grad():
+        torch.func.functional_call(net, weights, (inputs,))
+
+
+def check_stages(net: VideoNetwork) -> None:
+    """Raise RuntimeError if a stage yields another number of units than declared; runs on the meta device."""
+    with tapped(net, net.stages, stop=False) as pooled:
+        run_on_meta(net)
     for name, stage in net.stages.items():
         units = sum(pooled[tap].shape[1] for tap in stage.taps)
         if units != stage.units:

@@ -5,8 +5,6 @@ space-time"). Key names are those of the original release (``model.blocks.0.temp
 class token is the first token; the tokens of all frames at position 1 follow, then those at position 2, ...
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping
 from math import isqrt
@@ -24,7 +22,7 @@ EPS = 1e-6  # epsilon of all norms
 
 
 def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
-    """Resample a position embedding (1, 1 + side*side, C) to (1, 1 + height*width, C), nearest neighbour."""
+    """Resize a position embedding (1, 1 + side*side, C) to (1, 1 + height*width, C) by nearest neighbour."""
     side = isqrt(pos_embed.shape[1] - 1)
     maps = rearrange(pos_embed[:, 1:], "1 (h w) c -> 1 c h w", h=side)
     places = rearrange(F.interpolate(maps, size=(height, width), mode="nearest"), "1 c h w -> 1 (h w) c")
@@ -32,7 +30,7 @@ def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_times(time_embed: Tensor, frames: int) -> Tensor:
-    """Resample a time embedding (1, T, C) to (1, frames, C), nearest neighbour."""
+    """Resize a time embedding (1, T, C) to (1, frames, C) by nearest neighbour."""
     times = F.interpolate(rearrange(time_embed, "1 t c -> 1 c t"), size=frames, mode="nearest")
     return rearrange(times, "1 c t -> 1 t c")
 
@@ -63,29 +61,20 @@ class DividedBlock(nn.Module):
         self.temporal_attn = Attention(width, heads)
         self.temporal_fc = nn.Linear(width, width)
         self.norm2 = nn.LayerNorm(width, eps=EPS)
-        self.mlp = nn.Sequential(
-            OrderedDict(
-                fc1=nn.Linear(width, MLP_RATIO * width),
-                act=nn.GELU(),
-                fc2=nn.Linear(MLP_RATIO * width, width),
-            )
-        )
+        hidden = MLP_RATIO * width
+        layers = OrderedDict(fc1=nn.Linear(width, hidden), act=nn.GELU(), fc2=nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(layers)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Map tokens (B, 1 + n*t, C) to (B, 1 + n*t, C), for t `frames` and n positions."""
+        """Map tokens (B, 1 + n*t, C) of n positions in t frames to tokens of the same shape."""
         cls, patches = x[:, :1], x[:, 1:]
         # attention over time leaves out the class token
         sequences = rearrange(patches, "b (n t) c -> (b n) t c", t=frames)
         sequences = self.temporal_fc(self.temporal_attn(self.temporal_norm1(sequences)))
         patches = patches + rearrange(sequences, "(b n) t c -> b (n t) c", b=len(x))
-        # attention over space: every frame has a copy of the class token; the copies are averaged
-        images = torch.cat(
-            [
-                repeat(cls, "b 1 c -> (b t) 1 c", t=frames),
-                rearrange(patches, "b (n t) c -> (b t) n c", t=frames),
-            ],
-            dim=1,
-        )
+        # attention over space: each frame gets a copy of the class token; the copies are averaged afterwards
+        copies = repeat(cls, "b 1 c -> (b t) 1 c", t=frames)
+        images = torch.cat([copies, rearrange(patches, "b (n t) c -> (b t) n c", t=frames)], dim=1)
         images = self.attn(self.norm1(images))
         cls = cls + reduce(images[:, :1], "(b t) 1 c -> b 1 c", "mean", t=frames)
         patches = patches + rearrange(images[:, 1:], "(b t) n c -> b (n t) c", t=frames)
@@ -117,9 +106,8 @@ class DividedViT(nn.Module):
         places = fit_places(self.pos_embed, *patches.shape[2:])
         times = fit_times(self.time_embed, frames)
         patches = rearrange(patches, "(b t) c h w -> b (h w) t c", b=batch)
-        patches = (
-            patches + rearrange(places[:, 1:], "1 n c -> 1 n 1 c") + rearrange(times, "1 t c -> 1 1 t c")
-        )
+        patches = patches + rearrange(places[:, 1:], "1 n c -> 1 n 1 c")
+        patches = patches + rearrange(times, "1 t c -> 1 1 t c")
         cls = (self.cls_token + places[:, :1]).expand(batch, -1, -1)
         x = torch.cat([cls, rearrange(patches, "b n t c -> b (n t) c")], dim=1)
         for block in self.blocks:
@@ -129,10 +117,10 @@ class DividedViT(nn.Module):
 
 @register("timesformer")
 class TimeSformer(VideoNetwork):
-    """TimeSformer; input (B, 3, T, H, W) of any T, and H and W of at least `patch`.
+    """TimeSformer; input (B, 3, T, H, W) with any T, and with H and W of at least `patch` pixels.
 
-    The embeddings have the size for clips of `frames` x `crop` x `crop`. For clips of other sizes, and from
-    checkpoints of other sizes, they are resampled (nearest neighbour).
+    The embeddings fit clips of `frames` x `crop` x `crop`. They are resized by nearest neighbour for clips of
+    other sizes, and if a checkpoint has embeddings of another size.
     """
 
     def __init__(
@@ -149,7 +137,7 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Add a missing prefix ``model.`` and resample embeddings of another grid or number of frames."""
+        """Add a missing prefix ``model.`` to keys; resize embeddings to this network's grid and frames."""
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

@@ -1,7 +1,5 @@
 """Common parts of networks that take an image and its optical flow: inputs, stages and gates."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -11,45 +9,45 @@ from torch.nn import functional as F
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 INPUTS = ("Image", "Flow")
-STREAMS = ("app_stream", "mot_stream")  # stream of the image, stream of the flow
-FUSED = "sensor_fusion"  # stream of the fused feature maps
+STREAMS = ("app_stream", "mot_stream")  # names of the image stream and the flow stream
+FUSED = "sensor_fusion"  # name of the stream of fused feature maps
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def declare(taps: Mapping[str, tuple[int, Tap]]) -> dict[str, Stage]:
-    """Declare stages from their names, such as ``layer2,app_stream``, numbers of units and taps."""
+    """Declare stages from a table: stage name, such as ``layer2,app_stream`` -> (number of units, tap)."""
     return {name: Stage(units, (tap,), name.partition(",")[2]) for name, (units, tap) in taps.items()}
 
 
 class TwoStreamNetwork(VideoNetwork):
-    """Base class of networks that segment the moving object.
+    """Base class of networks that segment the moving object from an image and its optical flow.
 
     The input is ``{"Image": (B, 3, H, W), "Flow": (B, 3, H, W)}``; ``prepare`` returns such a dict unchanged.
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    clip: tuple[int, ...] = ()  # sizes of the axes between the batch and the channels of an input
+    clip: tuple[int, ...] = ()  # axes between batch and channels; RTNet has (2,): two frames
 
     @property
     def flow_directions(self) -> int:
-        """1: the flow to the next frame; 2: also the flow to the frame before."""
+        """Number of flow fields per image: 1 (to the next frame) or 2 (also to the previous frame)."""
         return self.channels["Flow"] // self.channels["Image"]
 
     def example_input(
         self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None
     ) -> dict[str, Tensor]:
-        """Return inputs that `make` fills; see `VideoNetwork`."""
+        """Return an image and a flow input; `make` creates a tensor of a given shape."""
         size = size or self.input_spec.shape
         return {name: make((batch, *self.clip, width, *size)) for name, width in self.channels.items()}
 
     def foreground(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the object's probability at every pixel of the image, (rows, H, W)."""
-        maps = self.object_map(self(inputs))  # (rows, 1, h, w)
+        """Return the object's probability at every pixel, (images, H, W)."""
+        maps = self.object_map(self(inputs))  # (images, 1, h, w)
         size = inputs["Image"].shape[-2:]
         return resized(maps, size)[:, 0]
 
     def object_map(self, output: Tensor) -> Tensor:
-        """Return the object's probability, (rows, 1, h, w), given the output of ``forward``."""
+        """Return the object's probability map (images, 1, h, w) from the output of ``forward``."""
         return output
 
 
@@ -59,7 +57,7 @@ def resized(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tens
 
 
 class Gate(nn.Module):
-    """Spatial gate: a 1x1 convolution over the concatenated maps gives one sigmoid gate per position and map.
+    """Spatial gate: a 1x1 convolution over concatenated maps gives one sigmoid gate per map and position.
 
     Each map is scaled by 1 + gate.
     """
@@ -69,13 +67,13 @@ class Gate(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(maps * width, maps, 1), nn.Sigmoid())
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
-        """Scale each map (B, C, H, W)."""
+        """Return each map (B, C, H, W), scaled by 1 + gate."""
         gates = self.conv(torch.cat(maps, dim=1)).split(1, dim=1)  # each (B, 1, H, W)
         return [x * (1 + gate) for x, gate in zip(maps, gates, strict=True)]
 
 
 class Squeeze(nn.Module):
-    """Squeeze-and-excitation weights: two 1x1 convolutions over the means of the maps, then a sigmoid."""
+    """Squeeze-and-excitation weights: two 1x1 convolutions over channel means, then a sigmoid."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
@@ -83,13 +81,13 @@ class Squeeze(nn.Module):
         self.fc2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Map the concatenated means of maps (B, C, H, W) to weights (B, outputs, 1, 1)."""
+        """Map feature maps (B, C, H, W) to one weight per output channel, (B, outputs, 1, 1)."""
         means = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in maps], dim=1)
         return torch.sigmoid(self.fc2(torch.relu(self.fc1(means))))
 
 
 class SpatialWeights(nn.Module):
-    """Weight of the image at each position; the weight of the flow is 1 minus it.
+    """Weight w of the image maps at each position; the flow maps have the weight 1 - w.
 
     A 7x7 convolution reads the mean and the maximum over the channels of each map. With `joint_maximum`, it
     reads only the maximum over the channels of both maps.
@@ -98,12 +96,12 @@ class SpatialWeights(nn.Module):
     def __init__(self, joint_maximum: bool = False):
         super().__init__()
         self.joint_maximum = joint_maximum
-        # the keys of the two layouts differ: conv1.conv.weight and conv1.weight
+        # checkpoints have the key conv1.conv.weight with joint_maximum, conv1.weight without
         named = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 7, padding=3, bias=False)})
         self.conv1 = named if joint_maximum else nn.Conv2d(4, 1, 7, padding=3, bias=False)
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Map two maps (B, C, H, W) to weights (B, 1, H, W)."""
+        """Map image and flow maps, each (B, C, H, W), to the weights of the image, (B, 1, H, W)."""
         if self.joint_maximum:
             largest = torch.cat([image, flow], dim=1).amax(dim=1, keepdim=True)
             return torch.sigmoid(self.get_submodule("conv1.conv")(largest))
@@ -112,7 +110,7 @@ class SpatialWeights(nn.Module):
 
 
 class ConvexGates(nn.Module):
-    """Weigh image and flow per channel, then per position; the weights of the two sum to one."""
+    """Multiply image maps by w and flow maps by 1 - w: first one w per channel, then one w per position."""
 
     def __init__(self, width: int, hidden: int, joint_maximum: bool = False):
         super().__init__()

@@ -3,8 +3,6 @@
 Key names are those of PySlowFast (``s2.pathway0_res0.branch2.a.weight``, ``head.lin_5.weight``).
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -14,21 +12,21 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-BOTTLENECK = 2.25  # inner channels of a block divided by its output channels
-HEAD_WIDTH = 2048  # channels before the classifier
+BOTTLENECK = 2.25  # inner channels of a residual block divided by its output channels
+HEAD_WIDTH = 2048  # input channels of the classifier
 
 
 def squeezed(width: int) -> int:
-    """Return the channels inside squeeze-and-excitation: the multiple of 8 nearest to `width` / 16.
+    """Return the hidden channels of squeeze-and-excitation: `width` / 16, rounded to a multiple of 8.
 
-    The next multiple is taken if the nearest is below 0.9 * `width` / 16.
+    The nearest multiple is taken, or the next one if the nearest is below 0.9 * `width` / 16.
     """
     rounded = max(8, int(width / 16 + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * width / 16 else rounded
 
 
 class Stem(nn.Module):
-    """A spatial convolution, then a depthwise temporal convolution."""
+    """First layers: a spatial convolution, then a depthwise temporal convolution."""
 
     def __init__(self, inputs: int, width: int):
         super().__init__()
@@ -42,7 +40,7 @@ class Stem(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Squeeze-and-excitation: scale every channel by a weight from the means of all channels."""
+    """Squeeze-and-excitation: scale each channel by a weight computed from the means of all channels."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -100,7 +98,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T, H, W) to logits (B, t, h, w, classes)."""
         x = F.relu(self.conv_5_bn(self.conv_5(x)), inplace=True)
-        # the window is never larger than the map
+        # small maps get a smaller window
         kernel = [min(k, n) for k, n in zip(self.pool, x.shape[2:], strict=True)]
         x = F.relu(self.lin_5(F.avg_pool3d(x, kernel, stride=1)), inplace=True)
         return self.projection(x.permute(0, 2, 3, 4, 1))  # b c t h w -> b t h w classes
@@ -126,11 +124,10 @@ class X3D(VideoNetwork):
         self.s1 = nn.Sequential(OrderedDict(pathway0_stem=Stem(3, width)))
         for s, depth in enumerate(depths):
             blocks: OrderedDict[str, nn.Module] = OrderedDict()
+            inputs, outputs = widths[s], widths[s + 1]
             for i in range(depth):
-                inputs = widths[s + 1] if i else widths[s]
-                blocks[f"pathway0_res{i}"] = Block(
-                    inputs, widths[s + 1], stride=1 if i else 2, excite=i % 2 == 0
-                )
+                block = Block(outputs if i else inputs, outputs, stride=1 if i else 2, excite=i % 2 == 0)
+                blocks[f"pathway0_res{i}"] = block
             self.add_module(f"s{s + 2}", nn.Sequential(blocks))
         self.head = Head(widths[-1], num_classes, pool)
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"s{s + 1}"),)) for s, w in enumerate(widths)}

@@ -86,7 +86,7 @@ def test_a_head_of_other_classes_is_named_and_left_out_only_when_asked_for(tmp_p
     path = tmp_path / "k600.pyth"
     torch.save({"model_state": build_model(NAME, num_classes=7, seed=5).state_dict()}, path)
     with pytest.raises(
-        UserError, match=r"head of 7 classes .*one of 400: give model.num_classes=7, or drop_head=true"
+        UserError, match=r"classifier of 7 classes .*one of 400: give model.num_classes=7, or drop_head=true"
     ):
         load_weights(net, path)
     other = build_model(NAME, seed=2)
@@ -97,7 +97,7 @@ def test_a_head_of_other_classes_is_named_and_left_out_only_when_asked_for(tmp_p
         other.state_dict()["s1.pathway0_stem.conv.weight"],
         torch.load(path)["model_state"]["s1.pathway0_stem.conv.weight"],
     )
-    assert "left out the head of 7 classes" in caplog.text
+    assert "the classifier of 7 classes" in caplog.text
 
 
 def _saved(folder, net):

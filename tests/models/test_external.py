@@ -190,8 +190,8 @@ def test_stages_by_path_or_pattern(patterns, expected):
     "kind, patterns, line",
     [
         (CNN, ["layer3"], "the network runs no module 'layer3'; nearest known: layer"),
-        (CNN, ["relu"], "'relu' cannot be read: it runs 5 times"),
-        (TimeFirst, ["mix"], "'mix' cannot be read: it has no batch axis"),
+        (CNN, ["relu"], "'relu' cannot be read, because it runs 5 times"),
+        (TimeFirst, ["mix"], "'mix' cannot be read, because it has an output without a batch axis"),
     ],
 )
 def test_stages_that_are_not_there(kind, patterns, line):
@@ -314,7 +314,7 @@ def test_options_and_classes_are_passed_on():
     net = custom(CNN, num_classes=7, options={"width": 6})
     assert net.stages["layer1"].units == 6 and net(clip(net)).shape == (2, 7)
     with pytest.raises(
-        UserError, match="num_classes=7: the pretrained weights of model=custom have their own number"
+        UserError, match="num_classes=7: the pretrained weights of model=custom fix the number"
     ):
         custom(CNN, num_classes=7, checkpoint="pretrained")
     with pytest.raises(UserError, match="unexpected keyword argument 'depth'"):
@@ -322,9 +322,9 @@ def test_options_and_classes_are_passed_on():
 
 
 def test_refusals_of_inputs_and_targets():
-    with pytest.raises(UserError, match="does not run on the shapes of a clip of 4 x 32 x 32"):
+    with pytest.raises(UserError, match="does not run on a clip of 4 x 32 x 32"):
         custom(Frame)
-    with pytest.raises(UserError, match="size=36 is less than crop=64"):
+    with pytest.raises(UserError, match="size=36 must be at least crop=64"):
         custom(CNN, input={**INPUT, "crop": 64})
     with pytest.raises(UserError, match="give model.input.mean, model.input.std"):
         custom(CNN, input={**INPUT, "mean": None, "std": None})
@@ -575,7 +575,7 @@ def test_huggingface_refusals(transformers, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"model=huggingface \(.*nowhere\)"):
         build_model("huggingface", network=str(tmp_path / "nowhere"))
     save(transformers, tmp_path, "VideoMAE", head=False, preprocessor=False)
-    with pytest.raises(UserError, match="does not declare its input: give model.input.mean, model.input.std"):
+    with pytest.raises(UserError, match="does not declare its preprocessing: give model.input.mean"):
         build_model("huggingface", network=str(tmp_path))
     said = {"mean": [0.5] * 3, "std": [0.2] * 3}
     assert build_model("huggingface", network=str(tmp_path), input=said).input_spec.crop == 32

@@ -420,11 +420,11 @@ def test_matnet_folder_by_name(tmp_path):
 @pytest.mark.parametrize(
     "name, options, said",
     [
-        ("fusionseg", {"output_stride": 32}, "FusionSeg has 8 or 16"),
-        ("fusionseg", {"fuse_early": False, "fuse_bnorm": True}, "goes with fuse_early=True"),
+        ("fusionseg", {"output_stride": 32}, "FusionSeg takes 8 or 16"),
+        ("fusionseg", {"fuse_early": False, "fuse_bnorm": True}, "needs fuse_early=True"),
         ("matnet", {"cc_type": "coat"}, "nearest known: coatt"),
-        ("matnet", {"fusion_type": "none"}, "MATNet has gated, convex_gated"),
-        ("matnet", {"cc_type": "coatt_gated_recip", "norm_fn": "softmax"}, "goes with norm_fn=tanh"),
+        ("matnet", {"fusion_type": "none"}, "MATNet takes gated, convex_gated"),
+        ("matnet", {"cc_type": "coatt_gated_recip", "norm_fn": "softmax"}, "needs norm_fn=tanh"),
         ("matnet", {"num_classes": 2}, "num_classes=2"),
         ("rtnet", {"num_classes": 2}, "the object's probability"),
         ("rtnet", {"trunk": "resnet101"}, "resnext50 or resnet34"),

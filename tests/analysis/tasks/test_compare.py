@@ -20,7 +20,7 @@ from static_dynamic.analysis.show import comparison_tables as tables
 from static_dynamic.analysis.show.comparison_files import write_comparison
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
-from static_dynamic.models.stage_names import readings, split_stage
+from static_dynamic.models.stage_names import group_by_reading, split_stage
 from tests.analysis.finished import finished_run
 
 FACTORS = ("dynamic", "static", "residual")
@@ -266,10 +266,10 @@ def test_stage_names_are_taken_apart():
     assert split_stage("stage3/fuse1/cat") == ("stage3", "fuse1/cat")
     assert split_stage("layer3,mot_stream") == ("layer3", "mot_stream") and split_stage("a.b") == ("a.b", "")
     names = ["stage1/fuse0/fast", "stage1/fuse1/fast", "stage2/fuse0/fast", "stage2/fuse1/fast"]
-    assert readings(names) == {"fuse1/fast": names[1::2]} and readings(names, fuse=False) == {
+    assert group_by_reading(names) == {"fuse1/fast": names[1::2]} and group_by_reading(names, fuse=False) == {
         "fuse0/fast": names[::2]
     }
-    assert readings(names[::2]) == {"fuse0/fast": names[::2]}
+    assert group_by_reading(names[::2]) == {"fuse0/fast": names[::2]}
 
 
 @pytest.mark.parametrize(
