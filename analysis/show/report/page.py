@@ -24,7 +24,7 @@ from static_dynamic.analysis.show.text import class_cells, layer_cells, with_int
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
-from static_dynamic.models.stage_names import readings
+from static_dynamic.models.stage_names import group_by_reading
 
 TEMPLATES = Path(__file__).parent / "templates"
 # Largest number of rows that the report shows of an additional table.
@@ -42,7 +42,7 @@ def write_report(folder: Path) -> Path:
     if not (folder / "views.parquet").exists():
         raise UserError(f"{folder} holds no views.parquet: is it the folder of a finished run?")
     identity = manifest["identity"]
-    by_reading = readings(layers["stage"])
+    by_reading = group_by_reading(layers["stage"])
     shown = by_stage.loc[sum(by_reading.values(), [])].reset_index()
     breaks = list(np.cumsum([len(stages) for stages in by_reading.values()])[:-1])
     deepest = [stages[-1] for stages in by_reading.values()]
