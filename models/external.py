@@ -154,7 +154,7 @@ def adapt(
     net.output = own.pop("net").taps
     net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
     if not net.stages:
-        raise UserError(f"{label}: no stage was found: give model.stages (task=stages lists the modules)")
+        raise UserError(f"{label}: no stage was found. Give model.stages (task=stages lists the modules)")
     return net
 
 

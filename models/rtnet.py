@@ -214,9 +214,9 @@ class Stream(nn.Module):
 
 # Attention modules added after each layer. S is the image (spatial) stream, T the flow (temporal) stream.
 TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
-    "SS": partial(Pair, alike=True),  # between the two frames of the image stream
-    "TT": partial(Pair, alike=True),  # between the two frames of the flow stream
-    "ST": partial(Pair, alike=False),  # between the two streams of one frame
+    "SS": partial(Pair, alike=True),  # SS: between the two frames of the image stream
+    "TT": partial(Pair, alike=True),  # TT: between the two frames of the flow stream
+    "ST": partial(Pair, alike=False),  # ST: between the two streams of one frame
     "Sself": Alone,
     "Tself": Alone,
 }

@@ -230,7 +230,7 @@ def is_list(module: nn.Module) -> bool:
 
 
 def holds(candidate: Candidate | None, axes: int) -> bool:
-    """Return whether a module can be read as tokens (`axes` 3) or as feature maps (`axes` 4)."""
+    """Return whether a module can be read as tokens (`axes` = 3) or as feature maps (`axes` = 4)."""
     if candidate is None or not candidate.taps:
         return False
     shape, layout = candidate.shapes[0], candidate.taps[0].layout
