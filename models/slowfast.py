@@ -45,7 +45,7 @@ def stage_widths(width: int) -> list[int]:
 
 
 def lateral_widths(fast_width: int) -> list[int]:
-    """Return the channels that lateral connections add to the slow pathway after stages 1 to 5 (0 after 5)."""
+    """Return how many channels lateral connections add to the slow pathway per stage, 1 to 5 (0 after 5)."""
     return [*(LATERAL_RATIO * width for width in stage_widths(fast_width)[:-1]), 0]
 
 
