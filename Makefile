@@ -15,7 +15,7 @@ test: .venv/ready-test
 
 # Fast checks, two at a time: linter, formatter, types, and the tests that tests/slow.py does not list.
 check: .venv/ready-test
-	$(MAKE) --no-print-directory -j 2 fast-analysis fast-rest types lint
+	$(MAKE) --no-print-directory --keep-going -j 2 fast-analysis fast-rest types lint
 
 lint:
 	$(BIN)/ruff check .
