@@ -1,4 +1,4 @@
-"""Files, clips, views and pairs; nothing about networks or statistics."""
+"""Data sets: find video files and list their clips, views and pairs. No code about networks or statistics."""
 
 from static_dynamic import lazy_exports
 

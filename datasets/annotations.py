@@ -1,8 +1,8 @@
-"""Read the annotation files of data sets: one function per file format.
+"""Read the annotation files of data sets, with one function per file format.
 
-Each function takes a row of ``configs/dataset``, the data root and the names of the videos on disk. It yields
-one `Annotated` per entry, in file order. An unusable entry is yielded too, with the reason, so that the run
-can report every clip that it leaves out.
+Each function takes a row of ``configs/dataset``, the data root and the names of the videos on disk. The
+function yields one `Annotated` per annotation entry, in file order. An unusable entry is yielded too, with
+the reason, so that the run can report every clip that is left out.
 """
 
 import csv
@@ -20,8 +20,8 @@ from static_dynamic.errors import UserError, nearest
 class Annotated:
     """The annotation of one clip.
 
-    A clip is the first ``frames`` frames of its video, or the range ``seconds`` (start, end) of it; the whole
-    video if both are None.
+    A clip is the first ``frames`` frames of a video, or the range ``seconds`` (start, end) of the video. If
+    ``frames`` and ``seconds`` are None, the clip is the whole video.
     """
 
     id: str
@@ -30,25 +30,25 @@ class Annotated:
     cluster: str = ""
     frames: int | None = None
     seconds: tuple[float, float] | None = None
-    filtered: str = ""  # the rule of the data set that excludes this clip, if any
-    broken: str = ""  # why the entry cannot be parsed, if so
+    filtered: str = ""  # the rule of the data set that excludes this clip; empty if no rule does
+    broken: str = ""  # why the annotation entry cannot be parsed; empty if it was parsed
 
 
-# errors that parsing an entry of an unexpected form raises
+# exceptions that are raised when an annotation entry has an unexpected form
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 Layout = Callable[[DictConfig, Path, list[str]], Iterable[Annotated]]
 LAYOUTS: dict[str, Layout] = {}
 
 
 def layout(function: Layout) -> Layout:
-    """Register an annotation reader: rows of ``configs/dataset`` select it by name (``layout``)."""
+    """Register an annotation reader under its name; ``layout`` in ``configs/dataset/*.yaml`` selects it."""
     LAYOUTS[function.__name__] = function
     return function
 
 
 @layout
 def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Make a clip of every whole video on disk, without an annotation file; class folders are labels."""
+    """Make one clip per video on disk, without annotations; the class is the name of the video's folder."""
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
     for name in names:
         label = classes.index(name.split("/")[0]) if "/" in name else -1
@@ -57,7 +57,7 @@ def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
 
 @layout
 def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read ActivityNet 1.3, the first segment per video: the official json, or the json and csv of BMN."""
+    """Read the first segment per video of ActivityNet 1.3, from the official json or BMN's json and csv."""
     file = find_annotation(row, root, "list")
     videos = read_json(file, dict)
     if "database" in videos:
@@ -87,7 +87,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
 def _first_segment(
     key: str, video: dict, subset: str | None, limits: DictConfig
 ) -> tuple[Annotated, str | None]:
-    """Return the clip of one video and the class name of its first segment; no class if it is filtered."""
+    """Return a video's first segment as a clip, and its class name (None if the clip is filtered out)."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     duration = video.get("duration_second", video.get("duration"))
@@ -110,7 +110,7 @@ def _first_segment(
 
 @layout
 def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Something-Something v2: whole videos; the class is the template without its brackets."""
+    """Read Something-Something v2: a clip is a whole video, its class the template without brackets."""
     file = find_annotation(row, root, "list")
     labels = read_json(find_annotation(row, root, "labels"), dict)
 
@@ -123,7 +123,7 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
 
 @layout
 def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Diving48: the first ``end_frame - start_frame`` frames per video (files are cut already)."""
+    """Read Diving48: a clip is the first ``end_frame - start_frame`` frames of a video of one dive."""
     file = find_annotation(row, root, "list")
     vocabulary = read_json(find_annotation(row, root, "labels"), list)
     least = row.filters.min_frames
@@ -134,14 +134,14 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
         if not 0 <= label < len(vocabulary):
             raise ValueError(f"class {label} of {len(vocabulary)}")
         short = f"fewer than {least} frames" if frames < least else ""
-        # NAME_00012 is the twelfth dive of the broadcast NAME: dives of one broadcast form a cluster.
+        # NAME_00012 is the twelfth dive of the broadcast NAME. All dives of one broadcast form a cluster.
         return Annotated(name, (name,), label, name.rpartition("_")[0] or name, frames, filtered=short)
 
     return _entries(file, parse)
 
 
 def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
-    """Parse the entries of a json list; an entry that cannot be parsed is yielded with the reason."""
+    """Parse the entries of a json list; yield an entry that cannot be parsed with the reason."""
     for n, entry in enumerate(read_json(file, list), start=1):
         try:
             yield parse(entry)
@@ -152,7 +152,7 @@ def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotat
 
 @layout
 def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read a Kinetics csv list: all classes, or the 32 classes of a subset."""
+    """Read the clips of a Kinetics csv list, of all classes or of the 32 classes of a subset."""
     wanted = None
     if row.subset is not None:
         if row.subset not in row.subsets:
@@ -182,9 +182,9 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """Return the annotation file of one kind: the first of the row's file names that exists.
+    """Return the first existing file of those that ``configs/dataset`` lists for a kind of annotations.
 
-    Raises UserError if none exists.
+    Raises UserError if no such file exists.
     """
     folder = Path(row.get("annotations_dir") or root).expanduser()
     for name in row.annotations[kind]:
@@ -192,7 +192,7 @@ def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
             return folder / name
     raise UserError(
         f"dataset={row.name} needs its annotations: {folder} has no {' or '.join(row.annotations[kind])} "
-        "(dataset.annotations_dir=DIR names another folder)"
+        "(if the files are in another folder, give dataset.annotations_dir=DIR)"
     )
 
 
@@ -205,12 +205,12 @@ def read_json(file: Path, kind: type | tuple[type, ...]):
     if not isinstance(content, kind):
         known = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(each.__name__ for each in known)
-        raise UserError(f"{file} holds a {type(content).__name__}, a {expected} is expected")
+        raise UserError(f"{file} holds a {type(content).__name__}, but a {expected} is expected")
     return content
 
 
 def read_csv(file: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Yield (line number, fields by column name) per line of a csv file; None in place of a broken line.
+    """Yield (line number, fields by column name) per csv line; the fields of a broken line are None.
 
     Raises UserError if the header lacks a needed column, or the file is not csv.
     """

@@ -16,7 +16,7 @@ from .frames import BadFrames, VideoFile, open_frames
 
 @dataclass(frozen=True)
 class VideoReport:
-    """Findings from decoding one video in one style; ``faults`` are messages, one per fault."""
+    """Result of decoding one video in one style; ``faults`` holds one message per fault."""
 
     video: str
     style: int

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from .loader import Decoded, ViewBatches
 
 # THREADS inspect videos at the same time, because each waits for the disk. Videos are taken in chunks of
-# CHUNK, so that at most one chunk is inspected in vain once `limit` clips are found.
+# CHUNK. Therefore at most one chunk is inspected in vain after `limit` clips are found.
 THREADS, CHUNK = 4, 256
-# A video may be shorter than its annotation says by this much.
+# Largest number of seconds by which a video may be shorter than its annotation says.
 SLACK_SECONDS = 1.0
 # Frame rates whose relative difference is smaller count as equal (29.97 and 30).
 RATE_TOLERANCE = 0.05
@@ -70,7 +70,7 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
-    rows_per_view: int = 1  # rows of activations per view: the frames that the network sees at once
+    rows_per_view: int = 1  # rows of activations per view: one per frame that the network sees at once
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
@@ -156,7 +156,7 @@ class ClipList:
 
 
 class Filtered(Exception):
-    """A clip that the rules of the data set exclude, or that is not on disk. No file is broken."""
+    """Exception for a clip that the rules of the data set exclude, or that is not on disk."""
 
 
 def list_clips(
@@ -251,7 +251,7 @@ def _find_clips(
     folders: dict[int, Path],
     names: dict[int, dict[str, None]],
 ) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
-    """Yield each annotation with its clip, or with the reason why it has none; lazily, in order."""
+    """Yield, in order, each annotation with its clip, or with the reason why there is no clip."""
 
     def find(entry: Annotated) -> Clip | Filtered | BadFrames:
         try:
@@ -298,7 +298,7 @@ def make_clip(
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
-    """Return the length and frame rate of a video, which must be equal in all its styles.
+    """Return the length and frame rate of a video; raise BadFrames if they differ between styles.
 
     Raises BadFrames if the styles differ, or the video has fewer than two frames.
     """

@@ -114,7 +114,7 @@ def list_davis(
     limit: int | None = None,
     on_error: str = "error",
 ) -> DavisClips:
-    """List the first `limit` usable frames of a split of DAVIS, in the order of its list.
+    """List the first `limit` usable frames of a split of DAVIS, in the order of the split's list file.
 
     `dataset` is a row of ``configs/dataset`` with the layout ``davis``; `frames_at_once` is the number of
     frames of one video that the network sees together. With `both_flows` the network also sees the flow to
@@ -130,7 +130,7 @@ def list_davis(
     found: list[FrameClip] = []
     names, sizes = {}, {}
     for (video, sequence), stems in videos.items():
-        # The last frame has no flow to the next frame, the first none to the previous frame.
+        # The last frame has no flow to a next frame, and the first frame has no flow to a previous frame.
         names[video] = stems if dataset.cinematograms else stems[int(both_flows) : -1]
         try:
             sizes[video] = require_files(replace(clips, names=names), video)
@@ -156,7 +156,7 @@ def list_davis(
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """Find the folders of a data set and return a list without clips; raise UserError if one is missing."""
+    """Return `DavisClips` with the data set's folders, without clips; raise UserError if one is missing."""
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
@@ -192,7 +192,7 @@ Videos = dict[tuple[str, str], tuple[str, ...]]  # video and sequence -> stems o
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:
-    """Return the videos of a split with the stems of their frames, and the videos left out with reasons."""
+    """Return the frame stems of each video of a split, and each video left out with the reason."""
     listed: dict[str, list[str]] = defaultdict(list)
     for sequence, stem in read_split(clips.original_root, dataset.split):
         listed[sequence].append(stem)
@@ -223,7 +223,7 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
 
 
 def read_split(root: Path, split: str) -> list[tuple[str, str]]:
-    """Read the list of a split: the sequence and the stem of the first file in each line.
+    """Read a split's list file; return the sequence and the stem of the first file of each line.
 
     Raises UserError if there is no such list, or a line does not name a frame of the data set.
     """
@@ -258,7 +258,7 @@ def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
 
 
 def stems_in(folder: Path, suffix: str) -> set[str]:
-    """List the stems of the files with a suffix in a folder; none if the folder is missing."""
+    """List the stems of a folder's files that have `suffix`; return [] if the folder is missing."""
     try:
         return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
     except OSError:
@@ -266,7 +266,7 @@ def stems_in(folder: Path, suffix: str) -> set[str]:
 
 
 def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
-    """Check the files of a video; return the width and height of its images.
+    """Check the image and flow files of a video; return the width and height of the images.
 
     Raises BadFrames if a frame is missing in a style or lacks flow, or if the first frame and the first flow
     image differ in shape.
@@ -286,7 +286,8 @@ def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
     for file in others:
         if image_size(file) != size:
             raise BadFrames(
-                f"{file} has {size_text(image_size(file))} pixels, {first} {size_text(size)}: {PREPARE} again"
+                f"{file} has {size_text(image_size(file))} pixels, but {first} has {size_text(size)}: "
+                f"{PREPARE} again"
             )
     for flow in clips.flows:
         file = clips.flow_file(video, flow, 0)
@@ -298,7 +299,7 @@ def require_shape(file: Path, size: tuple[int, int], image: tuple[int, int]) -> 
     """Raise BadFrames if the aspect ratios of a flow image and its frame differ."""
     if abs(size[0] * image[1] / (size[1] * image[0]) - 1) > SHAPE_TOLERANCE:
         raise BadFrames(
-            f"{file} has {size_text(size)} pixels, its image {size_text(image)}, another shape: "
+            f"{file} has {size_text(size)} pixels, but its image {size_text(image)}, another shape: "
             f"{PREPARE} again"
         )
 

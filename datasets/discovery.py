@@ -19,13 +19,13 @@ class VideoInfo:
     """
 
     length: int
-    fps: float | None  # None if the file does not store it
-    offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if they are 0, 1, 2 ...
+    fps: float | None  # frames per second; None if the file does not store the frame rate
+    offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if the differences are 0, 1, 2 ...
     first: int = 0  # number of the first image
 
     @property
     def fault(self) -> str | None:
-        """Message about missing or duplicate frames; None if the numbers are contiguous from 0 or 1."""
+        """Message about missing or duplicate frames; None if frame numbers are contiguous from 0 or 1."""
         if self.offsets:
             missing = sorted(set(range(self.offsets[-1])) - set(self.offsets))
             if not missing:
@@ -109,19 +109,19 @@ def video_info(path: Path) -> VideoInfo:
 def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            # A folder of frames sorts before a video file of the same stem, and so takes precedence.
+            # A folder of frames sorts before a video file of the same stem and therefore takes precedence.
             return sorted(entries, key=lambda e: (_stem(e.name), e.name))
     except OSError as error:
         raise BadFrames(f"{folder} cannot be listed ({error.strerror})") from error
 
 
 def _holds_frames(folder: str) -> bool:
-    # Stops at the first image, because a data set has tens of thousands of folders.
+    # The search stops at the first image, because a data set has tens of thousands of folders.
     try:
         with os.scandir(folder) as entries:
             return any(is_image(entry.name) or entry.name == STORE_NAME for entry in entries)
     except OSError:
-        return True  # an error names this folder later, when it is opened
+        return True  # an error names this folder later, when the folder is opened
 
 
 def _stem(name: str) -> str:
@@ -133,7 +133,7 @@ def _video_name(entry: os.DirEntry) -> str | None:
     if entry.name.startswith("."):
         return None
     stem = _stem(entry.name)
-    # A broken link is listed too, so that an error names it when it is opened.
+    # A broken link is listed too, so that opening the link raises an error that names the link.
     broken = entry.is_symlink() and not os.path.exists(entry.path)
     return stem if stem != entry.name or _is_folder(entry) or broken else None
 

@@ -1,4 +1,4 @@
-"""Make network inputs from frames and flow: workers decode, resize and jitter, the device normalises."""
+"""Make network inputs from frames and flow: workers decode, resize and jitter, and the device normalises."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ IMAGE_CHANNELS = 3
 
 
 class FlowBatches(ViewBatches):
-    """Batches of views with flow, in row order; each image of a batch is decoded once.
+    """Batches of views with optical flow, in the order of the views; each image of a batch is decoded once.
 
     Items are one `Decoded` per view: ``frames`` (T, H, W, C) uint8 at the input size of the network, with 3
     image channels and 3 channels per flow direction; ``rows`` has one row per frame; ``positions`` is empty.
@@ -46,7 +46,7 @@ class FlowBatches(ViewBatches):
         return [range(k, k + step) for k in range(i * self.batch_size, last, step)]
 
     def path_of(self, key: Key) -> Path:
-        """Return the folder of an item's video."""
+        """Return the folder with the frames of a view's video."""
         _, video, style = key
         return self.clips.image_folder(video, style)
 
@@ -65,10 +65,10 @@ class FlowBatches(ViewBatches):
                 for t in positions
             ]
         except BadFrames as error:
-            # Returned, not raised: an exception in a worker would stop the run with a traceback.
+            # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
         if len(jitter):
-            # Jitter is drawn for both flow directions; zip drops the second if the network sees only one.
+            # Jitter is drawn for two flow directions; zip drops the second if the network sees only one.
             flows = [
                 [apply_jitter(p, Jitter(*j)) for p, j in zip(pictures, of_frame, strict=False)]
                 for pictures, of_frame in zip(flows, jitter, strict=True)
@@ -80,15 +80,15 @@ class FlowBatches(ViewBatches):
         return Decoded(clip, style, rows, [], pixels)
 
     def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
-        """Read an image or flow file at the input size; `size` (width, height): the frames of its video."""
+        """Read an image or flow file, scaled to the input size; video frames have `size` (width, height)."""
         if file not in self.cache:
             picture = Image.fromarray(read_image(file))
             if is_flow:
                 require_shape(file, picture.size, size)
             if picture.size != size and not is_flow:
-                sizes = f"{size_text(picture.size)} pixels, the first frame of its video {size_text(size)}"
+                sizes = f"{size_text(picture.size)} pixels, but the video's first frame has {size_text(size)}"
                 raise BadFrames(f"{file} has {sizes}")
-            if picture.size != size:  # flow: first to the size of the frame, as in the paper's code
+            if picture.size != size:  # flow: first scaled to the frame, as in the paper's code
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
             # Pillow widens its bilinear filter when it scales down, which avoids aliasing.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
@@ -96,11 +96,11 @@ class FlowBatches(ViewBatches):
 
 
 def flow_inputs(batch: Sequence[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
-    """Make network inputs from the decoded images and flow of a batch, and release their memory.
+    """Make network inputs from a batch's decoded images and flow; release the memory of the images.
 
     Returns ``Image`` and ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1
-    frames. Views that could not be read are left out. Both are normalised by the ``mean`` and ``std`` of the
-    network's input spec `spec`.
+    frames. Views that could not be read are left out. ``mean`` and ``std`` of the network's input spec `spec`
+    normalise ``Image`` and ``Flow``.
     """
     mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (spec.mean, spec.std))
     frames = [decoded.frames for decoded in batch if decoded.frames is not None]

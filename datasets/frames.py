@@ -23,25 +23,25 @@ from static_dynamic.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
-# A larger image (pixels) or a longer video (frames) is refused as broken or hostile.
+# An image with more pixels, or a video with more frames, is refused as broken or hostile.
 MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
 # A folder that holds this file is a frame store.
 STORE_NAME = "frames.db"
 # A frame before this index is reached by decoding from the start, which is cheaper than a seek.
 SEEK_FROM = 32
-# The last number of a file name, before its suffix and any letters.
+# Matches the last number of a file name; letters and the suffix may follow the number.
 NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
 
-# Allocates the output array, called as np.empty is: allocate(shape, dtype).
+# Function that allocates the output array; the arguments are those of np.empty (shape, dtype).
 Allocate = Callable[[tuple[int, ...], type], NDArray]
 
 
 class BadFrames(UserError):
-    """A video that cannot be read. A run may skip it and go on with the other videos."""
+    """Exception for a video that cannot be read. A run may skip the video and go on with the next one."""
 
 
 class ImageSequence(ABC):
-    """Encoded images, ordered by the numbers in their names (any zero-padding)."""
+    """Encoded images of one video, ordered by the numbers in the image names (any zero-padding)."""
 
     fps = None
 
@@ -59,7 +59,7 @@ class ImageSequence(ABC):
 
     @cached_property
     def numbers(self) -> list[int]:
-        """Number in the name of each image, in order."""
+        """Frame numbers, read from the image names, in order."""
         return [number(name) for name in self.names]
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class ImageSequence(ABC):
 
 
 class FrameFolder(ImageSequence):
-    """A folder of images."""
+    """The images of one video in a folder."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -96,7 +96,7 @@ class FrameStore(ImageSequence):
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         file = self.path / STORE_NAME
-        # Opened anew for each read, because an SQLite connection must not be used after a fork.
+        # The file is opened anew for each read, because an SQLite connection must not be used after a fork.
         uri = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
@@ -107,7 +107,7 @@ class FrameStore(ImageSequence):
 
     @cached_property
     def names(self) -> list[str]:
-        """Keys of this video's frames, in order."""
+        """Database keys of the frames, sorted by frame number."""
         with self._connection() as connection:
             keys = connection.execute("SELECT ObjId FROM Images LIMIT ?", (MAX_FRAMES + 1,))
             names = [key for (key,) in keys if str(key).startswith(f"{self.path.name}/")]
@@ -117,7 +117,7 @@ class FrameStore(ImageSequence):
         return (read_image(io.BytesIO(data), name) for name, data in self.encoded(indices))
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-        """Yield the key and the stored bytes of the frames at `indices`."""
+        """Yield the database key and the encoded image of each frame at `indices`."""
         file = self.path / STORE_NAME
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
@@ -149,7 +149,7 @@ class VideoFile:
 
     @property
     def fps(self) -> float | None:
-        """Frames per second as stored in the file; None if the file does not store it."""
+        """Frames per second as stored in the file; None if the file stores no frame rate."""
         return self._header[1]
 
     def __len__(self) -> int:
@@ -173,7 +173,7 @@ class VideoFile:
         """Yield (index, decoded frame) one by one, from a key frame at or before index `start`."""
         with _open_container(self.path) as container:
             stream = container.streams.video[0]
-            stream.thread_count = 1  # parallelism comes from worker processes
+            stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
             yield from _frames_from(container, stream, start)
 
 
@@ -208,7 +208,7 @@ def in_order(names: list[str], path: Path) -> list[str]:
 
 
 def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
-    """Decode one image to (H, W, 3) RGB; `name` stands for it in error messages.
+    """Decode one image to (H, W, 3) RGB; error messages call the image `name`.
 
     Raises BadFrames if the data is not an image, or has more than `MAX_PIXELS` pixels.
     """
@@ -232,7 +232,7 @@ def _stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.
 
 @contextmanager
 def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a video; errors while it is opened or decoded are raised as BadFrames that name the file."""
+    """Open a video file; raise BadFrames with the file name for an error while opening or decoding."""
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
@@ -247,7 +247,7 @@ def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
 
 
 def _holds_frame(packet: av.Packet) -> bool:
-    # Packed B-frames (Xvid) leave one-byte placeholder packets, which hold no frame.
+    # Videos with packed B-frames (Xvid) contain one-byte placeholder packets, which hold no frame.
     return packet.size > 1
 
 

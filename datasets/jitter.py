@@ -13,15 +13,15 @@ HUE_RANGE, SATURATION_RANGE = (0.1, 0.5), (0.1, 1.0)
 
 
 class Jitter(NamedTuple):
-    """Parameters of one colour change. The order of its two steps matters, because each rounds to 8 bits."""
+    """Change of hue and saturation of an image. The order matters, because each step rounds to 8 bits."""
 
-    hue: float  # shift, as a fraction of a full turn
-    saturation: float  # factor
-    hue_first: float  # 1: hue before saturation; 0: after
+    hue: float  # hue shift, as a fraction of a full turn
+    saturation: float  # factor of the saturation
+    hue_first: float  # 1 if hue changes before saturation, 0 if after
 
 
 def draw_jitter(rng: np.random.Generator) -> Jitter:
-    """Draw a colour change as the paper's code does: first the largest change, then the change, uniformly.
+    """Draw a random colour change: first its largest size, then its size up to this, as in the paper's code.
 
     Unlike there, a hue shift of zero is drawn again, because it might leave the flow image unchanged.
     """

@@ -1,4 +1,4 @@
-"""Make network inputs from views: workers decode each frame once, the device scales, crops and orders."""
+"""Make network inputs from views: workers decode frames, and the device scales, crops and orders them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,25 +26,25 @@ class Decoded:
     clip: str
     style: int
     rows: NDArray  # row numbers of the views
-    # Per view and pathway: indices into `frames`, in the order of presentation. Arrays, because each tensor
-    # sent from a worker would open a shared-memory file.
+    # Per view and pathway: indices into `frames`, in the order of presentation. The indices are arrays,
+    # because every tensor that a worker sends opens a shared-memory file.
     positions: list[list[NDArray]]
-    frames: Tensor | None  # (n, H, W, 3) uint8; None if they could not be read
-    error: str = ""  # why they could not be read
+    frames: Tensor | None  # (n, H, W, 3) uint8; None if the video could not be read
+    error: str = ""  # why the video could not be read
 
 
 class ViewBatches(Dataset):
-    """Batches of views in row order; item i is a list of `Decoded`. Each frame is decoded once per batch."""
+    """Batches of views, in the order of the views. Batch i is a list of `Decoded` without repeated frames."""
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
-        # Plain lists and arrays: forked workers share them, and indexing them is cheap compared to decoding.
+        # Columns are lists or arrays, because forked workers share these and their indexing is fast.
         chosen = views.iloc[rows]
         self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[Key, str] = {}  # clips that crashed workers -> the reason
+        self.given_up: dict[Key, str] = {}  # maps a clip that crashed workers to the reason
         self.shared: SharedFrames | None = None  # memory in which workers return frames
 
     def __len__(self) -> int:
@@ -54,7 +54,7 @@ class ViewBatches(Dataset):
         return [self.decode(members) for members in self.groups(i)]
 
     def groups(self, i: int) -> list[Sequence[int]]:
-        """Group the items of batch `i` by clip and style; items of one group show the same frames."""
+        """Group the views of batch `i` by clip and style; the views of a group show the same frames."""
         span = range(i * self.batch_size, min((i + 1) * self.batch_size, len(self.rows)))
         groups: dict[Key, list[int]] = {}
         for k in span:
@@ -62,12 +62,12 @@ class ViewBatches(Dataset):
         return list(groups.values())
 
     def path_of(self, key: Key) -> Path:
-        """Return the path of an item's video, without its suffix."""
+        """Return the path of a view's video, without the file suffix."""
         _, video, style = key
         return style_folder(self.clips.root, style, self.clips.normal_root) / video
 
     def decode(self, members: Sequence[int]) -> Decoded:
-        """Decode the frames of one group of items; a video that cannot be read gives an `error`."""
+        """Decode the frames of one group of views; if the video cannot be read, set ``error`` instead."""
         clip, video, style = key = self.keys[members[0]]
         # per pathway (views, T)
         frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]
@@ -87,7 +87,7 @@ class ViewBatches(Dataset):
         try:
             self.clips.frames_of(video, style).read(wanted.tolist(), allocate)
         except BadFrames as error:
-            # Returned, not raised: an exception in a worker would stop the run with a traceback.
+            # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, positions, None, str(error))
         return Decoded(clip, style, rows, positions, pixels[0])
 
@@ -111,7 +111,7 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
         frames = preprocess(decoded.frames.to(device), spec)  # (3, n, crop, crop)
         release(decoded.frames)
         for pathways in decoded.positions:
-            # Non-blocking, so that the CPU does not wait for kernels that were launched before.
+            # Copies are non-blocking, so that the CPU does not wait for GPU kernels launched before.
             indices = [torch.from_numpy(p).to(device, non_blocking=True) for p in pathways]
             views.append([frames[:, index] for index in indices])
     return [torch.stack(pathway) for pathway in zip(*views, strict=True)]

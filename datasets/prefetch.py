@@ -1,4 +1,4 @@
-"""Copy decoded frames to a GPU while it computes, through pinned memory and a separate CUDA stream."""
+"""Copy decoded frames to a GPU during computation, through pinned memory and a separate CUDA stream."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -10,11 +10,11 @@ import torch
 from .loader import Decoded
 from .shared_memory import release
 
-BUFFERS = 2  # pinned buffers: one is filled while the other is copied to the device
+BUFFERS = 2  # number of pinned buffers: one is filled while the other is copied to the device
 
 
 def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generator[list[Decoded], None, None]:
-    """Yield the batches with their frames on the device; to a GPU they are copied ahead of use."""
+    """Yield batches whose frames are on the device; copy frames to a GPU ahead of use."""
     if device.type != "cuda":
         yield from batches
         return
@@ -24,7 +24,7 @@ def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generat
         stream.wait_event(copied)
         for decoded in batch:
             if decoded.frames is not None:
-                decoded.frames.record_stream(stream)  # keeps the memory until `stream` has used it
+                decoded.frames.record_stream(stream)  # keeps the frames until `stream` has used them
         yield batch
 
 
@@ -35,11 +35,11 @@ class Sender:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.buffers = [torch.empty(0, dtype=torch.uint8, pin_memory=True)] * BUFFERS
-        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # per buffer: end of its last copy
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # event per buffer: end of the last copy
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
-        """Start to copy a batch; return it and the event of its arrival. The shared memory is released."""
+        """Start to copy a batch to the device; return the new batch and the event of the copy's end."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
         copied.synchronize()  # the buffer may be overwritten once its last copy has ended
@@ -57,7 +57,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # The buffer's event may be recorded again before a slow consumer waits: each batch has its own.
+            # Each batch has its own event: `copied` may be recorded again before a slow consumer waits.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)

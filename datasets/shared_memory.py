@@ -1,7 +1,7 @@
 """Shared memory in which workers return decoded frames to the main process.
 
-Its slots are reused, because torch's way, a new shared-memory file per tensor, takes a tenth of the time of
-decoding.
+Each worker reuses slots of the memory. Torch's way, a new shared-memory file per tensor, takes a tenth of the
+time of decoding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# The first byte of a slot is FREE or TAKEN. Pixels begin after HEADER bytes, one cache line.
+# A slot holds the frames of one clip. Its first byte is FREE or TAKEN; pixels begin after HEADER bytes.
 FREE, TAKEN, HEADER = 0, 1, 64
-# Bytes reserved per worker. The system allocates pages only when they are written.
+# Bytes of address space reserved per worker. The system allocates memory pages when they are written.
 REGION = 1 << 30
 
 # start addresses of the memory in which this process may release slots
@@ -27,24 +27,24 @@ _open: set[int] = set()
 
 
 class Location(NamedTuple):
-    """Position and shape of frames in shared memory; sent between processes in place of the frames."""
+    """Position and shape of frames in shared memory, sent between processes in place of the frames."""
 
     offset: int
     shape: tuple[int, ...]
 
 
 class SharedFrames:
-    """Shared memory with one region per worker, mapped before the workers fork."""
+    """Shared memory with an equal part (`REGION` bytes) for each worker, mapped before the workers fork."""
 
     def __init__(self, workers: int):
         self.memory = torch.frombuffer(mmap.mmap(-1, workers * REGION), dtype=torch.uint8)
         self.base = self.memory.data_ptr()
-        self.slots: list[tuple[int, int]] = []  # offset and size per slot of this worker
+        self.slots: list[tuple[int, int]] = []  # offset and size of each slot of this worker
         _open.add(self.base)
 
     @classmethod
     def create(cls, workers: int) -> Self | None:
-        """Map memory for `workers` workers; return None if the system refuses to reserve that much."""
+        """Map shared memory for `workers` workers; return None if the system refuses to reserve memory."""
         try:
             return cls(workers)
         except OSError as error:
@@ -52,7 +52,7 @@ class SharedFrames:
             return None
 
     def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Allocate uint8 frames in a free or a new slot of `worker`; outside the region if it is full."""
+        """Allocate a uint8 tensor in the worker's shared memory, or outside if that memory is full."""
         size = HEADER + math.prod(shape)
         offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:
@@ -65,7 +65,7 @@ class SharedFrames:
         return self.memory[offset + HEADER : offset + size].view(shape)
 
     def pack(self, decoded):
-        """Replace the frames of a `Decoded` by their `Location`, if they are in this memory."""
+        """Replace the frames of a `Decoded` by the frames' `Location`, if the frames are in this memory."""
         frames = decoded.frames
         if frames is None or frames.untyped_storage().data_ptr() != self.base:
             return decoded
@@ -79,12 +79,12 @@ class SharedFrames:
         return replace(decoded, frames=self.memory[offset : offset + math.prod(shape)].view(shape))
 
     def close(self) -> None:
-        """Stop releasing slots, because the workers have ended; frames in use stay valid."""
+        """Stop marking memory as free, because the workers have ended; frames in use stay valid."""
         _open.discard(self.base)
 
 
 def release(frames: Tensor) -> None:
-    """Mark the slot of `frames` as free for its worker; frames outside shared memory are left alone."""
+    """Mark the memory of `frames` as free for reuse by its worker, if the frames are in shared memory."""
     storage = frames.untyped_storage()
     if not frames.is_cuda and storage.data_ptr() in _open:
         storage[frames.storage_offset() - HEADER] = FREE

@@ -11,20 +11,20 @@ from .frames import VideoFile
 # At a cut the mean absolute difference between successive thumbnails exceeds CHANGE (of 255), and RATIO
 # times the median difference of the AROUND frames on either side.
 CHANGE, RATIO, AROUND = 11.0, 2.5, 6
-# Change this text if other shots are found, and only then: data sets that were made with another version are
-# not reused. (The value is the SHA-256 of this file in version 0.1, which data sets made with version 0.1
-# carry.)
+# Change this value only if the code finds other shots, because data sets made with another value are not
+# reused. (The value is the SHA-256 of this file in version 0.1, so that data sets made with version 0.1 are
+# still reused.)
 SHOTS_VERSION = "3f7fb23814215f250c423546086821907e2d7c658bfddc70c71352f7992fa9d1"
 
 
 def find_shots(path: Path) -> list[tuple[int, int]]:
-    """Find the shots of a video: (first frame, frame after the last) per shot."""
+    """Find the shots of a video; return (first frame, frame after the last frame) per shot."""
     frames = (frame.to_ndarray(format="rgb24") for _, frame in VideoFile(path).frames())
     return shots_of(np.stack([cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA) for frame in frames]))
 
 
 def shots_of(thumbnails: NDArray) -> list[tuple[int, int]]:
-    """Find the shots in a stack of uint8 thumbnails (n, h, w, 3); see `find_shots`."""
+    """Find the shots in a video's thumbnails, uint8 (n, h, w, 3); returns the same as `find_shots`."""
     change = np.abs(np.diff(thumbnails.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))  # (n - 1,)
     cuts = []
     for i in np.flatnonzero(change > CHANGE):

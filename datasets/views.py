@@ -1,10 +1,10 @@
-"""Lay out the views and pairs of a run, before any forward pass.
+"""Make the tables of views and pairs of a run, before any forward pass.
 
-A view is a clip in one style and one frame order; for networks that see optical flow, the flow is jittered in
-place of the order. A pair is two views that share one factor (0 dynamic, 1 static).
+A view is a clip in one style and one frame order; for networks that see optical flow, flow colours are
+jittered instead of frames shuffled. A pair is two views that share one factor (0 dynamic, 1 static).
 
 Views and pairs depend on the clips, the options and the seed alone. Each clip has its own random streams (see
-`static_dynamic.rng`), so that its views do not depend on the other clips. Pairs of two clips
+`static_dynamic.rng`), so that the views of a clip do not depend on the other clips. Pairs of two clips
 (``app_shuffle=false`` or ``m_same=false``) are the exception.
 """
 
@@ -28,13 +28,13 @@ from .jitter import draw_jitter
 
 log = logging.getLogger(__name__)
 
-DYNAMIC, STATIC = 0, 1  # factors
-# Dynamics of a view: as recorded, or altered (frames shuffled; for networks that see flow, flow jittered).
+DYNAMIC, STATIC = 0, 1  # numbers of the two factors
+# Dynamics of a view: as recorded, or altered (frames shuffled; flow jittered for networks that see flow).
 UNALTERED, ALTERED = 0, 1
 FORWARD, SHUFFLED = "forward", "shuffled"
 FLOW = "Flow"  # name of the pathway that sees optical flow
 DIRECTIONS = 2  # flow to the next frame, and flow to the previous frame
-# Networks that see two frames: offset of the second frame from the first, drawn from [first, last).
+# Range [low, high) of the random offset between the two frames of networks that see two frames and flow.
 SECOND_FRAME_OFFSETS = (-10, 10)
 
 
@@ -53,7 +53,7 @@ def make_views(
     m_same: bool = True,
     repeats: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Lay out the views and pairs of all clips.
+    """Make the tables of views and pairs of all clips.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def make_views(
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
-    wanted = defaultdict(set)  # clip number -> its variants, each once
+    wanted = defaultdict(set)  # maps a clip number to the variants of the clip
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
@@ -132,7 +132,7 @@ def ordered_rows(
     clip: Clip,
     variants: Sequence[Variant],
 ) -> Iterator[list[dict]]:
-    """Yield the row of each variant of a clip: frames in forward order, or shuffled per pathway."""
+    """Yield the row of each variant of a clip: frame numbers in forward order, or shuffled per pathway."""
     columns: dict[int, dict] = {UNALTERED: {"order": FORWARD}, ALTERED: {"order": SHUFFLED}}
     if variants:
         rng = generator(seed, clip.id, "window")
@@ -150,9 +150,9 @@ def ordered_rows(
 def flow_rows(
     pathways: Mapping[str, int], seed: int, clip: FrameClip, variants: Iterable[Variant]
 ) -> Iterator[list[dict]]:
-    """Yield the rows of each variant of a clip for a network that sees flow: one row per frame.
+    """Yield the view rows of each variant of a clip for a network that sees flow, with one row per frame.
 
-    Frames after the first are drawn once per clip. Their positions wrap around the ends of the video.
+    Frames after the first are drawn once per clip, from positions that wrap around the ends of the video.
     """
     frames = [clip.first]
     for k in range(1, pathways[FLOW]):
@@ -180,7 +180,7 @@ def plan_pairs(
     m_same: bool,
     repeats: int,
 ) -> list[tuple[int, Member, Member]]:
-    """Plan every distinct pair, as (factor, member a, member b), in the order of the clips."""
+    """List every distinct pair as (factor, member a, member b), in the order of the clips."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
     parity[by_rank] = np.arange(len(clips)) % 2  # random factor per clip, balanced over the clips
@@ -190,24 +190,24 @@ def plan_pairs(
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan: dict[tuple[int, Member, Member], None] = {}  # a dict, because it keeps the order
+    plan: dict[tuple[int, Member, Member], None] = {}  # a set of pairs that keeps their order
     for i, k in product(range(len(clips)), range(repeats)):
         rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
         for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                second = first  # the members differ in their video instead
+                second = first  # the two members show different videos instead of different orders
             j = partner[factor][i]
             if j is not None:
-                # Repeat k has the alteration k + 1, so that its jitter is its own.
+                # Repeat k has alteration k + 1, so that every repeat has a different jitter.
                 first, second = (alteration and alteration + k for alteration in (first, second))
                 plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)
 
 
 def same_class(clips: Sequence[Clip], seed: int) -> list[int | None]:
-    """Draw for each clip a clip of the same class from another video; None if there is none."""
+    """Draw for each clip a clip of the same class from another video; None if no such clip exists."""
     members = _by_class(clips, "m_same=False makes dynamic pairs of two videos of one class")
     chosen: list[int | None] = []
     for clip in clips:
@@ -215,17 +215,17 @@ def same_class(clips: Sequence[Clip], seed: int) -> list[int | None]:
         chosen.append(int(generator(seed, clip.id, "same class").choice(others)) if others else None)
     alone = chosen.count(None)
     if alone == len(clips):
-        raise UserError("m_same=False: no class has two videos among these clips: give a larger n_examples")
+        raise UserError("m_same=False: every class has only one video: give a larger n_examples")
     if alone:
         log.warning("m_same=False: %d clips are the only video of their class and get no dynamic pair", alone)
     return chosen
 
 
 def other_class(clips: Sequence[Clip], seed: int) -> list[int]:
-    """Draw for each clip a clip of another class: first the class, then one of its clips."""
+    """Draw for each clip a clip of another class: first draw the class, then a clip of that class."""
     members = _by_class(clips, "app_shuffle=False makes static pairs of two classes")
     if len(members) < 2:
-        raise UserError("app_shuffle=False: all these clips are of one class: give a larger n_examples")
+        raise UserError("app_shuffle=False: all clips are of one class: give a larger n_examples")
     chosen = []
     for clip in clips:
         rng = generator(seed, clip.id, "other class")
@@ -250,27 +250,27 @@ PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
 def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Pair all styles with each other, and every style with its alteration."""
+    """Pair each two styles of a clip (dynamic), and each style with its altered version (static)."""
     dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
     return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 
 
 def both(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one pair per factor, from three views in two random styles."""
+    """Make one dynamic and one static pair from three views in two random styles."""
     s, t = (int(style) for style in rng.choice(styles, size=2, replace=False))
     return [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)), (STATIC, (s, UNALTERED), (s, ALTERED))]
 
 
 def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one pair of the given factor in random styles."""
+    """Make one pair of the given factor (dynamic or static) in random styles."""
     return [both(styles, rng, factor)[factor]]
 
 
 SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
 
-# Smallest number of frames from the start of a window to the end of a short clip (drawn_short).
+# With drawn_short, the window of a short clip starts at least this many frames before the clip's end.
 SHORT = 8
-# Number of possible starts of a window, given the lengths of clip and window; the start is drawn uniformly.
+# Each rule gives the number of possible starts of a window, one of which is drawn with equal probability.
 # drawn_short is the rule of the paper's code for SSv2 and Diving48.
 WINDOWS: dict[str, Callable[[int, int], int]] = {
     "first": lambda clip, window: 1,
@@ -306,7 +306,7 @@ def window_frames(
 
 
 def shuffle(frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Permute frames at random until their order differs from the given one."""
+    """Permute frame numbers at random until the order differs from the given order."""
     if len(set(frames.tolist())) < 2:
         raise UserError(f"all frames are equal ({frames.tolist()}): there is no order to shuffle")
     while True:

@@ -1,4 +1,4 @@
-"""Decode batches ahead of use in worker processes, which a broken file may crash or block."""
+"""Decode batches ahead of use in worker processes; replace workers that a broken file crashes or blocks."""
 
 import logging
 import multiprocessing
@@ -23,31 +23,31 @@ from .shared_memory import SharedFrames
 
 log = logging.getLogger(__name__)
 
-CLIP_TIMEOUT = 300.0  # default for the seconds in which a clip must be decoded
+CLIP_TIMEOUT = 300.0  # default limit of the time to decode one clip, in seconds
 # A clip is skipped after it crashed this many workers. One crash may be due to a lack of memory.
 TRIES = 2
-# Forked workers share the list of clips without a copy. Set explicitly, because joblib and Python 3.14 change
-# the default.
+# Forked workers share the list of clips without a copy. The method is set here, because joblib and Python
+# 3.14 change the default.
 START_METHOD = "fork" if sys.platform == "linux" else None
-# SLURM sends these signals to all processes of a job before it preempts the job. They are blocked in workers,
-# which would otherwise run the handler inherited from the main process.
+# SLURM sends these signals to all processes of a job before it preempts the job. The signals are blocked in
+# workers, because workers would otherwise run the handler inherited from the main process.
 PREEMPTION_SIGNALS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 IDLE = -1.0
 PID, ITEM, SINCE = range(3)  # columns of `Monitored.progress`
 
 
 class Monitored(Dataset):
-    """`ViewBatches` whose workers record which clip they decode, in memory shared with the main process."""
+    """`ViewBatches` whose workers record the clip at work, in memory shared with the main process."""
 
     def __init__(self, batches: ViewBatches, workers: int):
         self.batches = batches
         # One row per worker: process id, index into `batches.keys` of the clip at work, and its start time.
         self.progress = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
-        # Only forked workers see this memory; torch sends the frames of other workers.
+        # Only forked workers can use this memory. Without it, torch sends the frames.
         batches.shared = SharedFrames.create(workers) if START_METHOD == "fork" else None
 
     def start(self, worker: int) -> None:
-        """Record the process id; called in each worker."""
+        """Record the process id of a worker; called in each worker."""
         self.progress[worker, PID] = os.getpid()
 
     def __getitem__(self, i: int) -> list[Decoded]:
@@ -102,12 +102,12 @@ def loader(batches: ViewBatches, num_workers: int, timeout: float = CLIP_TIMEOUT
                     raise
                 record_crashes(source, crashed, overdue, crashes, timeout, error)
             finally:
-                del iterator  # ends the remaining workers
+                del iterator  # ends the worker processes that still run
                 source.close()
 
 
 def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Iterator, list[BaseProcess]]:
-    """Start worker processes for the batches `rows`; return the iterator over batches, and the processes."""
+    """Start workers that decode the batches `rows`; return the iterator over batches, and the processes."""
     before = set(multiprocessing.active_children())
     on_child = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     with _signals_blocked(PREEMPTION_SIGNALS):
@@ -124,7 +124,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
             )
         )
     if on_child is not None and threading.current_thread() is threading.main_thread():
-        # Torch's handler would raise at any point of the main thread, even in the middle of a write.
+        # Torch's SIGCHLD handler would raise at any point of the main thread, even in the middle of a write.
         signal.signal(signal.SIGCHLD, on_child)
     return iterator, [p for p in multiprocessing.active_children() if p not in before]
 
@@ -144,7 +144,7 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) -> Iterator[set[int | None]]:
-    """Kill workers that decode one clip for more than `timeout` seconds; yield the set of their ids."""
+    """Kill workers that decode one clip for more than `timeout` seconds; yield the set of killed ids."""
     overdue: set[int | None] = set()
     stop = threading.Event()
 
@@ -165,7 +165,7 @@ def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) ->
 
 
 def ended(processes: list[BaseProcess]) -> list[BaseProcess]:
-    """Return the workers that have ended; wait up to a second, because an error may precede the exit."""
+    """Return the ended workers; wait up to a second, because a worker's error may arrive before its exit."""
     wait([process.sentinel for process in processes], timeout=1.0)
     return [process for process in processes if process.exitcode is not None]
 
@@ -178,7 +178,7 @@ def record_crashes(
     timeout: float,
     error: Exception,
 ) -> None:
-    """Count crashes per clip (None: no clip was being decoded), and give up clips with `TRIES` crashes."""
+    """Count crashes per clip (None: no clip at work), and mark clips with `TRIES` crashes as given up."""
     batches = source.batches
     for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None
@@ -203,6 +203,6 @@ def record_crashes(
 
 
 def _with_progress(source: Monitored, processes: list[BaseProcess]) -> list[tuple[BaseProcess, list[float]]]:
-    """Pair each process with its row of `progress`; a process that has not started yet counts as idle."""
+    """Return each process with its row of `progress`; a process that has not started yet counts as idle."""
     rows = {int(row[PID]): row for row in source.progress.tolist()}
     return [(process, rows.get(process.pid or -1, [IDLE] * 3)) for process in processes]

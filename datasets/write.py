@@ -1,4 +1,4 @@
-"""Write frames to disk as folders of images or SQLite frame stores; readers never see a partial one."""
+"""Write frames to disk as folders of images or SQLite frame stores; partial ones are never visible."""
 
 import os
 import sqlite3
@@ -35,12 +35,12 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
 
 
 def resample(count: int, fps: float, to_fps: float) -> NDArray[np.int64]:
-    """Resample `count` frames from rate `fps` to `to_fps`: index of the last frame up to each time step."""
+    """Return the frame indices that resample `count` frames from rate `fps` to rate `to_fps`."""
     return (np.arange(max(1, int(count * to_fps / fps))) * (fps / to_fps)).astype(np.int64)
 
 
 def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames at `indices`, decoded `CHUNK` at a time to bound memory."""
+    """Yield the frames at `indices` one by one; `CHUNK` frames are decoded at a time to limit memory."""
     indices = [int(i) for i in indices]
     for start in range(0, len(indices), CHUNK):
         yield from frames.read(indices[start : start + CHUNK])
@@ -48,7 +48,7 @@ def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np
 
 def encode(frame: NDArray, suffix: str, quality: int = 95) -> bytes:
     """Encode an RGB frame (H, W, 3) as an image file; `quality` applies to jpg."""
-    # given to another format, the option makes OpenCV print a warning per image
+    # only for jpg, because OpenCV prints a warning if the option is given for another format
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
     done, data = cv2.imencode(suffix, np.ascontiguousarray(frame[..., ::-1]), settings)
     if not done:
@@ -57,7 +57,7 @@ def encode(frame: NDArray, suffix: str, quality: int = 95) -> bytes:
 
 
 def fit(frame: NDArray, short_side: int | None) -> NDArray:
-    """Scale a frame down to a short side; a smaller frame is returned unchanged."""
+    """Scale a frame down so that its short side is `short_side`; return a smaller frame unchanged."""
     if short_side is None or min(frame.shape[:2]) <= short_side:
         return frame
     factor = short_side / min(frame.shape[:2])
@@ -80,9 +80,9 @@ def frame_name(pattern: str, number: int) -> str:
 
 
 def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: int, quality: int = 95) -> int:
-    """Write frames as ``folder/PATTERN``, numbered from `first`; return their number.
+    """Write frames as ``folder/PATTERN``, numbered from `first`; return the number of frames.
 
-    The folder appears when all frames are written. Raises UserError if it exists already.
+    The folder appears when all frames are written. Raises UserError if the folder exists already.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: remove it, or give another folder")
@@ -98,7 +98,7 @@ def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: i
 
 
 def write_store(source: Path, folder: Path, first: int = 1) -> int:
-    """Write the frames of a video to the frame store ``folder/frames.db``; return their number.
+    """Write the frames of a video to the frame store ``folder/frames.db``; return the number of frames.
 
     Image files are copied byte by byte. Frames of a video file are stored as png, without loss.
     """
@@ -114,7 +114,7 @@ def write_store(source: Path, folder: Path, first: int = 1) -> int:
 
 
 def encoded(frames: Frames) -> Iterator[bytes]:
-    """Yield the encoded images of a video: files as they are, frames of a video file as png."""
+    """Yield the frames of a video as encoded images: image files unchanged, frames of a video file as png."""
     if isinstance(frames, FrameFolder):
         yield from ((frames.path / name).read_bytes() for name in frames.names)
     elif isinstance(frames, FrameStore):

@@ -263,7 +263,7 @@ def break_image(root):
     [
         (break_style, {}, "Maruska640 does not exist .*prepare_davis.py"),
         (break_size, {}, "Maruska640/goat/00000.jpg has 30x40 pixels, .* 64x40.*prepare_davis.py"),
-        (break_flow_shape, {}, "gap1/goat/00000.png has 40x40 pixels, its image 64x40.*prepare_davis.py"),
+        (break_flow_shape, {}, "gap1/goat/00000.png has 40x40 pixels, but its image 64x40.*prepare_davis.py"),
         (break_image, {}, "Maruska640/goat/00000.jpg is not a readable image"),
         (
             lambda root: (root / "FlowImages_gap1/kite/00002.png").unlink(),
