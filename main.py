@@ -1,4 +1,4 @@
-"""The program in a checkout: ``python main.py --help`` lists what there is; installed, ``static-dynamic``."""
+"""Command line program for use in a checkout; ``python main.py --help`` lists tasks and options."""
 
 import sys
 

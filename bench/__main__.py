@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
 BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# Target ratios: extraction/baseline for equal pairs and for equal interval width, cached/bare, bf16/fp32.
+# Target ratios: time of extraction/baseline at equal pairs and equal width, speed of cached/bare, bf16/fp32.
 EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
 
 
@@ -111,7 +111,7 @@ def measure(
     options = {"device": device, "batch_size": batch, "num_workers": given.workers}
     count = len(pairs)
     shown = net.shown_stages({"path": "cat"})
-    # Whole forward passes cost the same for every stage, so one is timed, with weight len(shown).
+    # Whole forward passes cost the same for every stage: time one stage, multiply by the number of stages.
     stages, weight = (shown[-1:], len(shown)) if given.whole_passes else (shown, 1)
     baseline = partial(run_baseline, net, clips, window=window, device=device, num_workers=given.workers)
     loads, peaks = [], []
@@ -126,7 +126,7 @@ def measure(
             extract(tuned_net, clips, views, store, **options, precision="bf16", tune=True)
             return {"computed_with": store.manifest["computed_with"]}
 
-    extraction(clips)  # warm-up, not timed: fills the page cache and lets torch choose kernels
+    extraction(clips)  # untimed warm-up, so that files are in the page cache and torch has chosen its kernels
     if given.tuned:
         tuned_net, chosen = copy.deepcopy(net), {}
         chosen = tuned()
@@ -192,7 +192,7 @@ def bare(
     deepest = list(net.stages)[-1]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         for _ in range(-(-views // batch)):
-            net.read(inputs, [deepest])  # skip the head: its pooling needs a larger crop
+            net.read(inputs, [deepest])  # no classifier, because its pooling needs a larger crop
 
 
 def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
@@ -211,7 +211,7 @@ def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
 
 
 def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
-    """Return whether bf16 ``passes`` or ``fails`` the comparison with fp32 that extraction makes."""
+    """Return ``passes`` or ``fails``: the result of extraction's comparison of bf16 with fp32."""
     rows = evenly_spaced(8, len(views), np.trunc)
     batch = clips.batches(views, rows, len(rows), net.input_spec)[0]
     passed = Reader(net, list(net.stages), device).try_bf16(clips.to_inputs(batch, net.input_spec, device))

@@ -1,8 +1,8 @@
-"""The paper's procedure without optimisations, as the baseline for the speed of extraction.
+"""Run the procedure of Kowal et al. without optimisations, as the baseline for the speed of extraction.
 
 Each stage has a separate run. Each pair needs two forward passes and decodes every frame of the window. All
-activations are collected in lists. Two things are faster than in the paper's program: no gradients are
-kept, and a forward pass ends after the stage that is read.
+activations are collected in lists. Two things are faster than in Kowal et al.'s code: no gradients are kept,
+and a forward pass ends after the stage that is read.
 """
 
 import numpy as np
@@ -18,7 +18,7 @@ BATCH = 2  # default of Kowal et al.
 
 
 class Pairs(Dataset):
-    """Data set of pairs: the factor of each pair, and the network's inputs for its two members."""
+    """Data set of pairs; item i is the factor of pair i and the network inputs of the pair's two members."""
 
     def __init__(self, clips: ClipList, net: VideoNetwork, window: int, count: int):
         self.clips, self.spec, self.window = clips, net.input_spec, window
@@ -41,7 +41,7 @@ class Pairs(Dataset):
     def __getitem__(self, i: int):
         factor, a, b = self.pairs[i]
         first = self._window(a)
-        # A shuffled second member reuses the frames of the first; a member in another style is decoded.
+        # A shuffled second member reuses the first member's frames; in another style, frames are decoded.
         second = first if a["style"] == b["style"] else self._window(b)
         return factor, self._pathways(a, *first), self._pathways(b, *second)
 
@@ -66,7 +66,7 @@ def run_baseline(
     device: torch.device,
     num_workers: int,
 ) -> Estimate:
-    """Estimate the scores of one stage from `count` pairs by the paper's procedure."""
+    """Estimate the scores of one stage from `count` pairs by the procedure of Kowal et al."""
     source = DataLoader(Pairs(clips, net, window, count), batch_size=BATCH, num_workers=num_workers)
     za, zb, factors = [], [], []
     for factor, *members in source:

@@ -3,9 +3,9 @@
     python -m bench.coverage [--runs 1000]
 
 The simulated activations are sums of random effects: of clip, of style, of clip x style, of clip x order,
-and of all three. Units are normal, rectified or heavy-tailed (Student's t with 4 degrees of freedom, which
-has no finite fourth moment, although the variance of a score depends on it). The true score is the mean
-over 50 runs of 2,000 clips. For heavy tails it is taken from normal units, which have the same variances.
+and of clip x style x order. Units are normal, rectified or heavy-tailed (Student's t with 4 degrees of
+freedom). The true score is the mean over 50 runs of 2,000 clips. For heavy-tailed units the true score is
+taken from normal units, which have the same variances.
 
 Three intervals are computed from the same bootstrap replicates: the studentised interval that this project
 reports, an interval of fixed shape (bias-corrected, Student's t), and plain percentiles.
@@ -33,7 +33,7 @@ KINDS = ("normal", "heavy tails", "rectified")
 
 
 def simulate(clips: int, kind: str, rng: np.random.Generator) -> np.ndarray:
-    """Simulate activations of a run with pairs=factorial: (clips * styles * orders, units)."""
+    """Simulate the activations of a run with pairs=factorial, with shape (clips * styles * orders, units)."""
 
     def effect(*shape: int) -> np.ndarray:
         return rng.standard_t(4, shape) / np.sqrt(2) if kind == "heavy tails" else rng.standard_normal(shape)

@@ -1,11 +1,11 @@
-"""Measure time and memory of scores, bootstrap and permutation tests for a large simulated study.
+"""Measure the time and memory that scores, bootstrap and permutation tests take for a large simulated run.
 
     python -m bench.estimator [--clips 3000 --units 64,256,512,1024,2048 --replicates 1000 --permutations 200]
     python -m bench.estimator --information        # also the measures of task=information
 
-The activations are random. Operations needed at least: the bootstrap multiplies (replicates, clips) by
-(clips, units) matrices, three per factor, which is 2 * 6 * R * K * C = 141e9 at the default size; the
-permutation test needs one product per permutation, pair and unit, which is 23e9.
+The activations are random. At the default size, the bootstrap needs at least 141e9 operations, because it
+multiplies six pairs of matrices (replicates, clips) and (clips, units). The permutation test needs at least
+23e9, one product per permutation, pair and unit.
 """
 
 import resource

@@ -61,7 +61,7 @@ def main() -> None:
     pairs, threads = len(frames) - len(rows), torch.get_num_threads()
     setting = f"{given.minutes:g} minutes, config={given.config}, {threads} threads"
     print(f"{pairs} pairs, {len(rows)} held out, {setting}")
-    errors = np.mean(measured, axis=0).reshape(2, 2)  # (whole frame or mask, input or stylized)
+    errors = np.mean(measured, axis=0).reshape(2, 2)  # rows: whole frame, mask; columns: input, stylized
     for name, (was, became) in zip(("whole frame", "within mask"), errors, strict=True):
         change = f"{was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}"
         print(f"{name}   error {change}   (bound 40 %)")

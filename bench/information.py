@@ -3,11 +3,11 @@
     python -m bench.information [--runs 300 --clips 24 100]
 
 The runs are simulated as in bench/coverage.py. The true value is the mean over 30 runs of 2,000 clips. For
-the subspace measure the true value is the information that those large runs share in the directions found
-by the run under test. For nearest neighbours it is the mean estimate of the large runs.
+the subspace measure the true value is the information that the large runs share in the principal directions
+of the run under test. For nearest neighbours the true value is the mean estimate of the large runs.
 
-Printed per measure and factor: the true value, the fraction of intervals that contain it, and the bias of
-the estimate. Rows ``MEASURE, units`` are means over single units, the others are values of the whole layer.
+Printed per measure and factor are the true value, the fraction of intervals that contain the true value, and
+the bias of the estimate. Rows ``MEASURE, units`` are means over units; other rows are values of the layer.
 """
 
 import sys
@@ -45,13 +45,13 @@ def factors_of(clips: int) -> list[FactorPairs]:
 
 
 def centred_rows(rows: NDArray, group: NDArray) -> NDArray:
-    """Subtract from each row of activations the mean of all rows of the same style and order (`group`)."""
+    """Subtract from each view's activations the mean of all views of the same style and order (`group`)."""
     means = np.stack([rows[group == g].mean(0) for g in range(VIEWS)])
     return (rows - means[group]).astype(np.float64)
 
 
 def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[tuple[str, dict]]:
-    """Yield name and estimate of every measure except ``subspace``, for the layer and for its units."""
+    """Yield name and estimate of every measure except ``subspace``, for the whole layer and for each unit."""
     no_permutations = np.empty((0, len(pairs.a)), int)
     for name, transform in TRANSFORMS.items():
         layer, units = unit_information(rows, pairs, weights, no_permutations, transform, LEVEL)
@@ -66,7 +66,7 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
 
 @cache
 def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
-    """Return per factor the true value of each measure, and the second moments of both members of a pair."""
+    """Return, for each factor, the true value of each measure and the second moments of the pair members."""
     factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)
     found, second = [{}, {}], [0, 0]
     for run in tqdm(range(LARGE_RUNS), desc=f"{kind}, truth", unit="run", leave=False):
@@ -82,7 +82,7 @@ def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the mutual information in bits of pair members projected on `vectors`, from second moments."""
+    """Return the mutual information in bits of pair members projected on `vectors`, given second moments."""
     k = vectors.shape[1]
     both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
     both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors
@@ -90,7 +90,7 @@ def bits_in(vectors: NDArray, second: NDArray) -> float:
 
 
 def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
-    """Simulate runs; yield measure, factor, true value, estimate and interval bounds of each estimate."""
+    """Simulate runs; yield (measure, factor, true value, estimate, interval bounds) for each estimate."""
     factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
     truth, second = truths(kind)
     weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
@@ -99,7 +99,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
         rows = simulate(clips, kind, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)
         centred = [centred_rows(rows[fold.views], group[fold.views]) for fold in folds]
-        # For each fold, the matrix that maps its centred activations to its projected activations.
+        # For each fold, the matrix that maps the fold's centred activations to its projected activations.
         vectors = [
             np.linalg.lstsq(x, projected[fold.views], rcond=None)[0]
             for x, fold in zip(centred, folds, strict=True)

@@ -48,7 +48,7 @@ def list_folder(name: str, root: Path, limit: int | None = None) -> ClipList:
 
 @dataclass(frozen=True)
 class CachedVideo:
-    """A video whose decoded frames are in memory: (frames, height, width, 3)."""
+    """A video whose decoded frames are in memory, as an array (frames, height, width, 3)."""
 
     frames: np.ndarray
 
@@ -84,6 +84,6 @@ def stages_of(net: VideoNetwork) -> dict[str, dict]:
 def new_store(
     folder: str | Path, stages: Mapping[str, dict], views: pd.DataFrame, pairs: pd.DataFrame, **noted
 ) -> Store:
-    """Create a run folder without activations; `noted` are additional entries of manifest.json."""
+    """Create a run folder without activations; `noted` holds additional keys of manifest.json."""
     manifest = {"identity": {}, "stages": stages, "skipped_views": [], **noted}
     return Store.create_or_resume(Path(folder), manifest, views, pairs)

@@ -4,8 +4,8 @@
     python -m bench.loader --listing
 
 The loader brings decoded frames to the device. The baseline decodes the same frames in as many processes
-and discards them. Both sides run in each round, and the ratio of the summed times is printed. ``--listing``
-makes 10,000 videos in four styles as empty files (a minute), and times listing and pairing them.
+and discards them. Loader and baseline run in each round, and the ratio of the summed times is printed.
+``--listing`` makes 10,000 videos in four styles as empty files (a minute), and times listing and pairing.
 """
 
 import json
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
-    """Return (video, style, frames): the distinct frames that the network sees of each video and style."""
+    """Return (video, style, frames) for each video and style: the distinct frames that the network sees."""
     return [
         (video, style, np.unique(np.concatenate(list(group["frames_rgb"]))).tolist())
         for (video, style), group in views.groupby(["video", "style"], sort=False)
@@ -72,7 +72,7 @@ def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
 def measure_throughput(
     clips: ClipList, source: ViewBatches, reads: list, device: torch.device, rounds: int
 ) -> None:
-    """Print the loader's throughput relative to decoding alone, and the ratio of frames decoded to used."""
+    """Print the ratio of loader to decoder throughput, and the ratio of decoded to used frames."""
     decoded = 0
 
     def decode_all() -> None:
@@ -80,7 +80,7 @@ def measure_throughput(
             for _ in pool.imap(decode, reads, chunksize=BATCH // 2):
                 pass
             pool.close()
-            pool.join()  # CPU time of a process is known only after its end
+            pool.join()  # wait, because the CPU time of a process is known only after its end
 
     def load_all() -> None:
         nonlocal decoded
@@ -115,9 +115,9 @@ def decode(read: tuple[str, int, list[int]]) -> None:
 
 
 def measure_busy(net, source: ViewBatches, device: torch.device) -> None:
-    """Print the fraction of time in which the network does not wait for batches of the loader."""
+    """Print the fraction of time in which the network does not wait for batches from the loader."""
     batches = iter(loader(source, WORKERS))
-    first = next(batches)  # workers run now, so their start is not timed
+    first = next(batches)  # after this line all workers run, so that their start is not timed
     begin, waited = time.perf_counter(), 0.0
     batch = first
     with tqdm(total=len(source), desc="network", unit="batch") as bar:

@@ -1,4 +1,4 @@
-"""Measure whether the peak memory of extraction grows with the number of clips; it should hardly grow.
+"""Measure whether the peak memory of extraction grows with the number of clips (it should hardly grow).
 
     python -m bench.memory [--clips 50]
 
@@ -62,7 +62,7 @@ def measure(clips: int, answer) -> None:
 def main() -> None:
     """Print the peak memory of extraction for few clips and for 16 times as many clips."""
     parser = Options(__doc__)
-    parser.add_argument("--clips", type=int, default=50, help="smaller size; the larger has 16 times as many")
+    parser.add_argument("--clips", type=int, default=50, help="clips of the small run (large run: 16 times)")
     few = parser.parse_args().clips
     context = multiprocessing.get_context("spawn")
     for clips in (few, 16 * few):

@@ -4,12 +4,12 @@
 
 Each network of the paper computes a pyramid with three levels for a clip of 16 x 224 x 224. The baseline is
 the recursive implementation in the tests, which visits one kernel and one channel at a time after the same
-forward pass. This project does the parts that depend on neither class nor theta (pooling of kernels,
-scaling of the classifier's weights) in the forward pass.
+forward pass. This project pools kernels and scales the classifier's weights in the forward pass already,
+because these results depend on neither class nor theta.
 
 No trained weights of these networks are published; the weights here are generated from the names of the
-layers. Theta is chosen so that the number of class features equals that of the stored reference pyramids
-(``--features``). Values in brackets are the authors', for their own weights and theta on two GTX 1080 Ti.
+layers. Theta is chosen so that ``--features`` class features are selected, as in the reference pyramids.
+Values in brackets are Stergiou et al.'s, for their own weights and theta on two GTX 1080 Ti.
 """
 
 import sys
@@ -29,7 +29,7 @@ from tests.keyed import keyed_state_dict, keyed_video
 
 SHAPE = (1, 3, 16, 224, 224)
 DEPTH, LABEL = 3, 7
-# Per network: published GFLOPs, published time of the backward step (ms), layer graph of the baseline.
+# Per network: published GFLOPs, published time of the backward step (ms), and the baseline's layer graph.
 NETWORKS = {
     "cfp_mfnet": (22.70, 24.43, slow_pyramids.chain),
     "cfp_i3d": (55.79, 23.21, slow_pyramids.hassony_inception),

@@ -2,7 +2,8 @@
 
     python -m bench.stages [--model slowfast_r50_8x8] [--rounds N]
 
-The three cases run in each round, in rotating order. Ratios of their median times are printed.
+All stages, the last stage and a plain forward pass are timed in each round, in rotating order. Ratios of the
+median times are printed.
 """
 
 import sys

@@ -2,9 +2,9 @@
 
     python -m bench.stylize [--rounds N] [--device cpu]
 
-Stylization reads JPEG frames, runs a generator of the shipped size and writes JPEG frames. It is compared
-to (a) the way of Texler et al.'s code, a loop over single images with a generator of the published size, and
-(b) the bare network at its best batch size. All sides run in each round.
+Stylization reads JPEG frames, runs a generator of the shipped size and writes JPEG frames. Baselines are (a)
+a loop over single images with a generator of the published size, as in Texler et al.'s code, and (b) the bare
+network at its best batch size. Stylization and baselines run in each round.
 """
 
 import sys

@@ -2,8 +2,9 @@
 
     python -m bench.widths RUN_FOLDER
 
-RUN_FOLDER is a run with pairs=factorial, whose views include those of all other values. So all values are
-compared on the same activations. The number of clips needed is proportional to the variance of a score.
+RUN_FOLDER is a run with pairs=factorial, whose views include the views of pairs=both and pairs=paper. All
+values are therefore compared on the same activations. The number of clips needed is proportional to the
+variance of a score.
 """
 
 import sys
@@ -23,7 +24,7 @@ DRAWS, REPLICATES = 20, 400
 
 
 def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
-    """Return the bootstrap variance of the layer scores (stage x factor), averaged over random pairs."""
+    """Return the bootstrap variance of layer scores (stages, factors), averaged over random pairs."""
     store = Store.open(run)
     views = pd.read_parquet(run / "views.parquet")
     about = views.drop_duplicates("clip")
@@ -46,7 +47,7 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
 
 
 def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
-    """Return the ratio of clips needed with `pairs` to clips needed with `baseline`, by stage and factor."""
+    """Return the clips needed with `pairs` / the clips needed with `baseline`, per stage and factor."""
     return score_variances(run, pairs) / score_variances(run, baseline)
 
 

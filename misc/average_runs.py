@@ -1,8 +1,8 @@
-"""Average finished runs that differ only in their seed.
+"""Average the results of finished runs that differ only in the seed.
 
     python misc/average_runs.py dim_outputs/MODEL/DATASET/seed00*
 
-Prints per stage the mean and 1.96 * std / sqrt(n) over the n runs, for the scores and the shares.
+For every stage, score and share, prints the mean over the n runs and 1.96 * std / sqrt(n).
 """
 
 import sys
@@ -14,7 +14,7 @@ from static_dynamic.command import Options, command
 
 @command
 def main() -> None:
-    """Print the averages as a table."""
+    """Print the averages over runs as a table."""
     parser = Options(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")

@@ -20,7 +20,7 @@ from static_dynamic.errors import UserError
 
 @command
 def main() -> int:
-    """List the faults; return 1 if there are any."""
+    """List the faults of the data set; return 1 if a fault was found, else 0."""
     parser = Options(__doc__)
     parser.add_argument("root", type=Path, help="folder with the folders style_1, style_2 ...")
     parser.add_argument("--styles", help="comma list of style ids (default: all styles in ROOT)")
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def chosen_styles(root: Path, text: str | None) -> tuple[int, ...]:
-    """Parse a comma list of style ids; None stands for all styles in `root`."""
+    """Parse a comma list of style ids; if `text` is None, return all styles in `root`."""
     try:
         present = sorted(int(path.name.removeprefix("style_")) for path in root.glob("style_*"))
         styles = tuple(map(int, text.split(","))) if text else tuple(present)

@@ -1,11 +1,11 @@
-"""Compute the Class Feature Pyramid of one clip, with the flags of the published program.
+"""Compute the Class Feature Pyramid of one clip, with the flags of Stergiou et al.'s code.
 
     python misc/class_feature_pyramids.py --num_classes 400 --model_weights mfnet.pth --model_name mfnet \\
         --frame_dir FRAMES --frames_start 1 --frames_end 17 --label 5 --threshold 0.6 --backprop_depth 3
 
 FRAMES is a folder of images with names of the form --fname_convention, a folder with frames.db, or a video
-file. The clip has the frames from --frames_start up to --frames_end, which is not included: numbers in the
-file names, or positions from 0 in a video file. For the outputs see `python main.py task=saliency --help`.
+file. --frames_start is the first frame of the clip, --frames_end the frame after the last one, by the numbers
+in file names, or by positions from 0 in a video file. For outputs see `python main.py task=saliency --help`.
 """
 
 import argparse
@@ -24,22 +24,22 @@ from static_dynamic.errors import UserError, nearest
 
 @command
 def main() -> None:
-    """Translate the flags and run ``task=saliency``."""
+    """Translate the command line flags to options of ``task=saliency`` and run this task."""
     parser = Options(__doc__)
-    names = "name in the published program (mfnet, i3d, resnet50 ...) or any row of configs/model"
+    names = "name in Stergiou et al.'s code (mfnet, i3d, resnet50 ...) or any file name in configs/model"
     parser.add_argument("--model_name", default="i3d", help=names)
     parser.add_argument("--num_classes", type=positive, default=400)
     parser.add_argument("--model_weights", required=True, help="checkpoint file, or: pretrained")
     parser.add_argument("--frame_dir", type=Path, required=True, help="folder of images or video file")
-    parser.add_argument("--frames_start", type=int, help="first frame")
-    parser.add_argument("--frames_end", type=int, help="frame after the last one")
+    parser.add_argument("--frames_start", type=int, help="number of the first frame")
+    parser.add_argument("--frames_end", type=int, help="number of the frame after the last one")
     parser.add_argument("--fname_convention", default="frame_{:010d}.jpg")
     parser.add_argument("--label", help="number or name of the class (default: the predicted class)")
-    parser.add_argument("--threshold", type=float, default=0.65, help="theta")
-    parser.add_argument("--backprop_depth", type=int, default=3, help="levels")
+    parser.add_argument("--threshold", type=float, default=0.65, help="theta, from 0 to 1")
+    parser.add_argument("--backprop_depth", type=int, default=3, help="number of levels")
     kernels = "kernels to draw: all, or the K strongest of layer L: topK_inL"
     parser.add_argument("--visualisation_method", default="all", help=kernels)
-    parser.add_argument("--tubes_vis_method", help="ignored, as in the published program")
+    parser.add_argument("--tubes_vis_method", help="ignored, as in Stergiou et al.'s code")
     parser.add_argument("--base_output_dir", type=Path, default=Path("visualisations"), help="output folder")
     parser.add_argument("--only_dep_graph", action="store_true", help="compute the pyramid, draw no figures")
     parser.add_argument("--rules", default="corrected", help="corrected or original (published, with errors)")
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def configuration(given: argparse.Namespace) -> DictConfig:
-    """Translate the flags to the configuration of ``task=saliency``."""
+    """Translate the command line flags to the configuration of ``task=saliency``."""
     first, last = frame_range(given)
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         cfg = compose("config", ["task=saliency", f"model={network(given.model_name)}"])
@@ -73,7 +73,7 @@ def configuration(given: argparse.Namespace) -> DictConfig:
 
 
 def network(name: str) -> str:
-    """Translate a network name of the published program to a row of ``configs/model``."""
+    """Translate a network name of Stergiou et al.'s code to a file name in ``configs/model``."""
     known = rows("model")
     for row in (f"cfp_{name}", name):
         if row in known:
@@ -82,7 +82,7 @@ def network(name: str) -> str:
 
 
 def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
-    """Return the positions of the first frame and of the frame after the last one (None: to the end).
+    """Return the positions of a clip's first frame and of the frame after its last one (None: no limit).
 
     Raises UserError if a requested frame number is missing.
     """
@@ -113,7 +113,7 @@ def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
 
 
 def frame_positions(frames: ImageSequence, convention: str) -> dict[int, int]:
-    """Map the number in each frame's name to its position; in a folder, skip names of another form."""
+    """Map frame numbers to frame positions; skip images whose name does not match `convention`."""
     numbered = enumerate(frames.numbers)
     if not isinstance(frames, FrameFolder):
         return {number: position for position, number in numbered}
@@ -121,7 +121,7 @@ def frame_positions(frames: ImageSequence, convention: str) -> dict[int, int]:
         return {n: position for position, n in numbered if convention.format(n) == frames.names[position]}
     except (AttributeError, IndexError, KeyError, ValueError) as error:
         raise UserError(
-            f"--fname_convention {convention}: give a pattern such as frame_{{:010d}}.jpg"
+            f"--fname_convention {convention} is not a pattern such as frame_{{:010d}}.jpg"
         ) from error
 
 

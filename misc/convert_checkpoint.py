@@ -1,4 +1,4 @@
-"""Convert a checkpoint to a safetensors file with the key names of this project's network.
+"""Convert a checkpoint to a safetensors file with the parameter names of this project's network.
 
     python misc/convert_checkpoint.py I3D_8x8_R50.pkl i3d.safetensors --model i3d
 
@@ -18,7 +18,7 @@ from static_dynamic.models import build_model, list_models
 
 @command
 def main() -> None:
-    """Convert one file."""
+    """Convert one checkpoint file to safetensors."""
     parser = Options(__doc__)
     parser.add_argument("checkpoint", type=Path, help="file to convert")
     parser.add_argument("output", type=Path, help="file to write; must end in .safetensors")

@@ -1,4 +1,4 @@
-"""Estimate the centre bias of a data set: how often each pixel position belongs to an object, over all masks.
+"""Estimate how often each pixel position belongs to an object in the masks of a data set (centre bias).
 
     python misc/estimate_dataset_centerbias.py --root DAVIS/Annotations/480p --dataset davis
 
@@ -23,7 +23,7 @@ SIZE = (480, 854)  # height and width to which all masks are resized
 
 @command
 def main() -> None:
-    """Count object pixels over all masks and draw their frequency."""
+    """Count the masks whose object covers each pixel, and draw the frequency as an image."""
     parser = Options(__doc__)
     parser.add_argument("--root", type=Path, default="data/DAVIS/Annotations/480p", help="folder of masks")
     parser.add_argument("--dataset", default="davis", help="name for the figure")

@@ -4,8 +4,8 @@
     python misc/estimate_flops_params.py --model slowfast_r50_8x8 --crop 256
     python misc/estimate_flops_params.py --cfg_file configs/rtnet_davis.json
 
-With --cfg_file the input has 240 x 427 pixels, and the cost of a batch of two is printed too, as in the
-paper's program.
+With --cfg_file the input has 240 x 427 pixels, and the cost of a batch of two is printed too, as in Kowal et
+al.'s code.
 """
 
 import argparse
@@ -20,17 +20,17 @@ from static_dynamic.errors import UserError
 from static_dynamic.models import build_from_row, list_models
 from static_dynamic.models.cost import at_size, measure
 
-# height and width, and batch size, in the paper's program
+# input height and width, and batch size, of Kowal et al.'s code
 SIZE, BATCH = [240, 427], 2
 
 
 @command
 def main() -> None:
-    """Print the cost of each network as a table."""
+    """Print multiply-adds and parameters of each network as a table."""
     parser = Options(__doc__)
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--model", help="a row of configs/model (default: every row)")
-    chosen.add_argument("--cfg_file", help="a json file of the paper's program for video object segmentation")
+    chosen.add_argument("--model", help="a file name in configs/model (default: all networks)")
+    chosen.add_argument("--cfg_file", help="a json file of Kowal et al.'s code for video object segmentation")
     parser.add_argument("--name", help="network of an external package: --model timm --name resnet50")
     parser.add_argument("--frames", type=positive, help="frames of the input (default: the network's)")
     parser.add_argument("--crop", type=positive, help="input height and width (default: the network's)")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def rows(given: argparse.Namespace) -> list[DictConfig]:
-    """Return the requested rows of ``configs/model``, with the requested input size."""
+    """Return the configurations of the requested networks, with the requested input size."""
     size = given.crop or (SIZE if given.cfg_file else None)
     if given.cfg_file:
         named = [row_of_file(given.cfg_file)]
@@ -64,7 +64,7 @@ def rows(given: argparse.Namespace) -> list[DictConfig]:
 
 
 def row_of_file(name: str) -> DictConfig:
-    """Return the row of ``configs/model`` that a json file of the paper's program describes."""
+    """Return the network configuration that a json file of Kowal et al.'s code describes."""
     found = to_overrides(read_cfg_file(name), name)
     row = configs.row("model", found["model"])
     for key, value in found.items():

@@ -2,9 +2,9 @@
 
     python misc/make_frames_db.py style_1 stores/style_1
 
-SOURCE holds folders of images or video files, with or without class folders. Images are copied byte by byte,
-frames of video files are stored as png. The format is that of the Class Feature Pyramids code: table
-Images(ObjId, frames), keys VIDEO/frame_00001 ... Existing stores are kept.
+SOURCE holds folders of images or video files, with or without class folders. Images are copied byte by byte;
+frames of video files are stored as png. The store has the format of the Class Feature Pyramids code: table
+Images(ObjId, frames) with the keys VIDEO/frame_00001 and so on. Existing frame stores are kept.
 """
 
 import sys
@@ -20,7 +20,7 @@ from static_dynamic.datasets.write import write_store
 
 @command
 def main() -> None:
-    """Write the missing frame stores."""
+    """Write a frame store for each video that has none yet."""
     parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("out", type=Path, help="folder of the frame stores")

@@ -3,7 +3,7 @@
     python misc/mean_var_analysis.py dim_outputs/vos_models/final/MODEL
 
 Prints per stage the mean and 1.96 * std / sqrt(n) over n seeds of the dynamic and static percentages. The
-residual is 100 minus their sum.
+residual percentage is 100 minus the dynamic and static ones.
 """
 
 import sys
@@ -20,7 +20,7 @@ DEFAULT = "dim_outputs/vos_models/final/matnet_fusion_type_gated"
 
 @command
 def main(factors: Sequence[str] = FACTORS, default: str = DEFAULT, description: str | None = __doc__) -> None:
-    """Print the averages as a table."""
+    """Print the averages over seeds as a table."""
     parser = Options(description)
     parser.add_argument("folder", nargs="?", type=Path, default=default, help="folder of result files")
     parser.add_argument("--csv", type=Path, help="also write the table to this file")

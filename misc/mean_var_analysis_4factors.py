@@ -1,9 +1,9 @@
-"""Average result files with four factors over seeds.
+"""Average the result files of one segmentation network over seeds, for files with four factors.
 
     python misc/mean_var_analysis_4factors.py dim_outputs/vos_models/results_final_4pairs/MODEL
 
-The table is that of mean_var_analysis.py, with a fourth factor: pairs whose members share dynamics and
-appearance.
+The table has the columns of mean_var_analysis.py and a fourth factor (pairs that share both dynamics and
+appearance).
 """
 
 import sys

@@ -20,10 +20,10 @@ DEFAULT = "dim_outputs/vos_models/joint_encoding/matnet_fusion_type_gated"
 
 @command
 def main() -> None:
-    """Print the table and draw the figures."""
+    """Print and draw the percentages of unit classes per stage."""
     parser = Options(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT, help="folder of unit scores")
-    encodes = "score above which a unit encodes a factor"
+    encodes = "score above which a unit counts as dynamic or static"
     parser.add_argument("--threshold", type=float, default=0.5, help=encodes)
     streams = "app_stream, mot_stream, sensor_fusion or all"
     parser.add_argument("--stream", default="sensor_fusion", help=streams)
@@ -35,7 +35,7 @@ def main() -> None:
     shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
     if shown.empty:
         raise UserError(
-            f"{given.folder} has no stage of stream {given.stream}; its stages: {', '.join(table.index)}"
+            f"{given.folder} has no stage of stream {given.stream}, but the stages {', '.join(table.index)}"
         )
     percent = 100 * shown.div(shown.sum(axis=1), axis=0)
     print(f"percent of units at threshold {given.threshold}\n")

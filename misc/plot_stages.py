@@ -1,4 +1,4 @@
-"""Draw the dynamic and static percentages of each stage, one panel per stream.
+"""Draw the dynamic and static percentages of each stage, with one panel per stream.
 
     python misc/plot_stages.py --in_file final/MODEL/MODEL_final_001.txt --out_plot stages.tex
     python misc/plot_stages.py --in_file final/MODEL --out_plot stages_%s.png --matplot
@@ -19,7 +19,7 @@ from static_dynamic.files import write_text
 
 @command
 def main() -> None:
-    """Write the TikZ code or the figures."""
+    """Write the percentages per stage as TikZ code or as figures."""
     parser = Options(__doc__)
     parser.add_argument("--in_file", type=Path, required=True, help="a result file, or a folder of several")
     parser.add_argument("--out_plot", help="file to write (default: stages.tex, or stages.png)")
@@ -40,12 +40,12 @@ def main() -> None:
 
 
 def streams_of(source: Path, names: list[str]) -> dict:
-    """Select streams from the results; return a table of stages per stream. Absent streams are skipped."""
+    """Read result files; return the table of stages of each requested stream that the files contain."""
     table = average_seeds(source) if source.is_dir() else read_dimensions(source)
     found = {name: table[table["stream"] == name] for name in names if name in set(table["stream"])}
     if not found:
         present = ", ".join(table["stream"].unique())
-        raise UserError(f"{source} has no stage of the streams {','.join(names)}; its streams: {present}")
+        raise UserError(f"{source} has no stage of the streams {','.join(names)}, but the streams {present}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Draw bar charts of the mean and standard deviation over units, per kind of pair.
+"""Draw bar charts of the mean and standard deviation of unit correlations, per kind of pair.
 
     python misc/plot_stats_fromtable.py [--in_dir dim_outputs/vos_models/stats_tables] [--out_dir plots_stats]
 
@@ -19,7 +19,7 @@ from static_dynamic.errors import UserError
 
 @command
 def main() -> None:
-    """Draw one figure per table."""
+    """Draw one bar chart per table of unit correlations."""
     parser = Options(__doc__)
     parser.add_argument("--in_dir", type=Path, default="dim_outputs/vos_models/stats_tables", help="tables")
     parser.add_argument("--out_dir", type=Path, default="plots_stats", help="figures")
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def draw(path: Path, out: Path) -> None:
-    """Draw one table to MODEL_STREAM_PLACE_SEED.png."""
+    """Draw the bar chart of one table and save it as MODEL_STREAM_PLACE_SEED.png."""
     name = SEED_OF_TABLE.fullmatch(path.stem)
     if not name:
         raise UserError(f"{path}: the name must be PLACE,STREAM_SEED.csv, such as layer1,app_stream_1.csv")

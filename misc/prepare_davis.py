@@ -51,7 +51,7 @@ def write_flow(root: Path, name: str) -> None:
 
 
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
-    """Copy the frames and masks of one sequence; `short_side` scales them down (None: copied as they are)."""
+    """Copy the frames and masks of one sequence; scale them down to `short_side` unless it is None."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
         for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name
@@ -66,14 +66,14 @@ def smaller_frame(file: Path, short_side: int) -> bytes:
 
 
 def smaller_mask(file: Path, short_side: int) -> bytes:
-    """Scale a mask down by nearest neighbour, which keeps its values, and encode it as png."""
+    """Scale a mask down by nearest neighbour, so that object ids stay, and encode the mask as png."""
     mask = read_image(file)
     height, width = fit(mask, short_side).shape[:2]
     return encode(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), ".png")
 
 
 def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], workers: int) -> None:
-    """Copy split lists and the sequences `names`; raise UserError if `out` holds a copy of another size."""
+    """Copy the split lists and the sequences `names`; raise UserError if `out` has a copy of another size."""
     note, text = out / SIZE_NOTE, f"{short_side}\n"
     if note.exists() and note.read_text() != text:
         raise UserError(f"{out} was made with --short_side {note.read_text().strip()}: give another --out")
@@ -84,7 +84,7 @@ def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], 
 
 
 def write_styles(root: Path, names: list[str], given: argparse.Namespace) -> int:
-    """Stylize the sequences; return the number of unreadable frames."""
+    """Write the frames of the sequences in every style; return the number of unreadable frames."""
     rows = cast(dict, OmegaConf.to_container(configs.row("style", given.style).styles))
     folders = configs.row("dataset", "StylizedDAVIS").style_folders
     lost = 0
@@ -104,9 +104,9 @@ def write_styles(root: Path, names: list[str], given: argparse.Namespace) -> int
 
 
 def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
-    """List the sequences of a split that are on disk, or the requested ones.
+    """List the requested sequences of a split, or all sequences of the split that are on disk.
 
-    Raises UserError if no sequence, or not every requested one, is on disk.
+    Raises UserError if no sequence, or not every requested sequence, is on disk.
     """
     listed = dict.fromkeys(sequence for sequence, _ in read_split(root, split))
     for name in wanted or ():
@@ -122,7 +122,7 @@ def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
 
 @command
 def main() -> int:
-    """Prepare a split; return 1 if frames were left out."""
+    """Write flow and styles for a split of DAVIS; return 1 if frames were left out."""
     parser = Options(__doc__)
     parser.add_argument("davis", type=Path, help="folder of the DAVIS 2016 download")
     parser.add_argument("--out", type=Path, help="write a copy to this folder (default: write into DAVIS)")

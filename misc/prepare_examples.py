@@ -31,7 +31,7 @@ from static_dynamic.stylize.exemplars import render
 def render_video(
     source: Path, indices: np.ndarray, targets: dict[int, Path], names: DictConfig, short_side: int
 ) -> None:
-    """Render the frames of one video at `indices` in every style whose target folder does not exist yet."""
+    """Write the frames of one video at `indices` in each style that has no target folder yet."""
     wanted, where = np.unique(indices, return_inverse=True)
     frames = [fit(frame, short_side) for frame in read_in_parts(open_frames(source), wanted)]
     for style, target in targets.items():
@@ -42,7 +42,7 @@ def render_video(
 
 
 def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
-    """Copy the annotation files of a data set from anywhere below `source` to its root."""
+    """Find a data set's annotation files below `source` and copy the files to the data set's root."""
     root.mkdir(parents=True, exist_ok=True)
     for kind, names in row.annotations.items():
         found = next((path for name in names for path in sorted(source.rglob(name))), None)
@@ -53,22 +53,22 @@ def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
 
 
 def assign(entries: list[Annotated], available: list[int], fps: float) -> list[tuple[Annotated, int]]:
-    """Choose an entry for each video, given its number of available frames; return it and its frame count."""
-    # frames that an entry needs; 0: any number will do
+    """Choose an annotation for each video with `available` frames; return it and its number of frames."""
+    # number of frames that each annotation needs; 0 if any number suffices
     needs = {e.id: (e.frames or 0) if e.seconds is None else int(fps * e.seconds[1]) for e in entries}
     free, chosen = dict.fromkeys(entries), []
     for count in available:
         fitting = (e for e in free if needs[e.id] <= count)
         entry = next(fitting, None) or min(free, key=lambda e: needs[e.id], default=None)
         if entry is None:
-            raise UserError(f"{len(available)} videos, but only {len(entries)} annotation entries")
+            raise UserError(f"{len(available)} videos, but only {len(entries)} annotated clips")
         del free[entry]
         chosen.append((entry, needs[entry.id] or count))
     return chosen
 
 
 def jobs_of(name: str, given: argparse.Namespace) -> list[partial[None]]:
-    """Copy the annotations of one data set; return one call of `render_video` per video."""
+    """Copy the annotations of one data set; return one function per video that renders the video."""
     root = given.out / name
     row = configs.row("dataset", name)
     row.root = str(root)
@@ -96,7 +96,7 @@ def jobs_of(name: str, given: argparse.Namespace) -> list[partial[None]]:
 
 @command
 def main() -> None:
-    """Make the data sets and print the commands that use them."""
+    """Make the example data sets and print the commands that run on these data sets."""
     parser = Options(__doc__)
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")

@@ -1,11 +1,11 @@
-"""Extract the frames of videos, OUT/VIDEO/000001.jpg ..., at the frame rate of a data set.
+"""Extract the frames of videos to OUT/VIDEO/000001.jpg and so on, at the frame rate of a data set.
 
     python misc/prepare_frames.py downloads data/style_0 --dataset StylizedActivityNet --prefix v_
     python misc/prepare_frames.py downloads data/style_0 --fps 12 --names image_%05d.jpg --first 0
 
-SOURCE holds video files, or folders of images with --from_fps, with or without class folders. Existing videos
-are kept, so that the same command resumes an interrupted one. Unreadable videos are listed and give exit
-status 1.
+SOURCE holds video files, or folders of images with --from_fps, with or without class folders. Videos whose
+frame folder exists are skipped, so that the same command resumes an interrupted one. Unreadable videos are
+listed and give exit status 1.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from static_dynamic.errors import UserError
 
 
 def extract(given: argparse.Namespace, name: str) -> str | None:
-    """Extract one video; return its fault, or None."""
+    """Extract the frames of one video; return an error message, or None."""
     path = Path(name)
     target = given.out / path.parent / f"{given.prefix}{path.name}"
     if target.exists():
@@ -35,7 +35,7 @@ def extract(given: argparse.Namespace, name: str) -> str | None:
         indices = np.arange(len(frames))
         if given.fps is not None:
             if not fps:
-                return f"{name}: its frame rate is unknown: give --from_fps"
+                return f"{name}: the frame rate is unknown: give --from_fps"
             indices = resample(len(frames), fps, given.fps)
         shown = (fit(frame, given.short_side) for frame in read_in_parts(frames, indices))
         write_folder(shown, target, given.names, given.first, given.quality)
@@ -46,7 +46,7 @@ def extract(given: argparse.Namespace, name: str) -> str | None:
 
 @command
 def main() -> int:
-    """Extract all videos; return 1 if one is unreadable."""
+    """Extract the frames of all videos; return 1 if a video is unreadable."""
     parser = Options(__doc__)
     parser.add_argument("source", type=Path, help="folder of videos")
     parser.add_argument("out", type=Path, help="folder of the frames")

@@ -4,7 +4,7 @@
     python misc/prepare_subset.py kinetics_val.csv temporal.csv --classes temporal
 
 Reads json lists (SSv2, Diving48), json objects keyed by video id (ActivityNet, official or BMN) and csv lists
-(Kinetics). Entries are copied unchanged and stay in order. The choice depends only on the seed and the ids.
+(Kinetics). Entries are copied unchanged and stay in order. The choice depends only on seed and clip ids.
 """
 
 import csv
@@ -24,9 +24,9 @@ IDS = ("id", "vid_name", "youtube_id")
 
 
 def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
-    """Return the sorted positions of the `number` ids (None: all) with the smallest random keys.
+    """Choose `number` ids at random (all if `number` is None); return their positions, sorted.
 
-    Each key is drawn from the seed and the id alone, so that the other ids do not influence it.
+    Each id gets a random number that depends only on the seed and the id; the smallest numbers win.
     """
     if number is None:
         return list(range(len(ids)))
@@ -35,11 +35,11 @@ def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
 
 
 def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: int) -> tuple[str, int, int]:
-    """Return the csv text of the chosen lines, their number, and the number of all lines."""
+    """Return the csv text of the chosen lines, the number of chosen lines, and the number of all lines."""
     lines = []
     for n, line in read_csv(file, ("label", "youtube_id")):
         if line is None:
-            raise UserError(f"{file} line {n}: its fields differ from the header's: repair the line")
+            raise UserError(f"{file} line {n}: the fields differ from the header's: repair the line")
         lines.append(line)
     kept = [line for line in lines if classes is None or line["label"] in classes]
     kept = [kept[i] for i in choose([line["youtube_id"] for line in kept], number, seed)]
@@ -51,7 +51,7 @@ def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: i
 
 
 def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, int]:
-    """Return the json text of the chosen clips, their number, and the number of all clips."""
+    """Return the json text of the chosen clips, the number of chosen clips, and the number of all clips."""
     content = read_json(file, (list, dict))
     clips = content.get("database", content) if isinstance(content, dict) else content
     if isinstance(clips, dict):
@@ -71,12 +71,12 @@ def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, in
 
 @command
 def main() -> None:
-    """Write the subset."""
+    """Write a subset of the annotation file."""
     parser = Options(__doc__)
     parser.add_argument("annotations", type=Path, help="annotation file")
     parser.add_argument("out", type=Path, help="file to write")
     parser.add_argument("--number", type=positive, help="number of clips to choose at random (default: all)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the choice")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random choice of clips")
     parser.add_argument("--classes", help="keep the classes of a Kinetics subset: temporal, static or random")
     given = parser.parse_args()
     subsets = configs.row("dataset", "Kinetics").subsets

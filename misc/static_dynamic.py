@@ -1,4 +1,4 @@
-"""Stand-in that lets ``python misc/SCRIPT.py`` find the package in a checkout, from any folder.
+"""Stand-in with which ``python misc/SCRIPT.py`` finds the package of the checkout, from any folder.
 
 Python searches the script's own folder first and so imports this file as ``static_dynamic``. This file takes
 that folder off the search path, puts the checkout's root there and imports the real package in its place.
