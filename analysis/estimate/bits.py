@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .intervals import finite_mean, studentised_bounds
 from .moments import Moments
 
-# Pair members with |r| above 1 - 1e-9 count as identical (infinite bits): float32 does not resolve more.
+# The members of pairs count as identical (infinite bits) if |r| > 1 - 1e-9, because float32 is no finer.
 IDENTICAL = 1e-9
 
 
@@ -42,7 +42,7 @@ def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
 def stage_bits(
     r: NDArray, corrected: NDArray, replicates: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[float, float, float]:
-    """Return the mutual information in bits, averaged over live units, and the bounds of its interval.
+    """Return the mutual information in bits, averaged over live (varying) units, with the mean's interval.
 
     `r` and `corrected` (C,) are unit scores and corrected bits. `replicates` (R,) are bits summed over units,
     `errors` (1 + R,) the standard errors of such sums: of the sample, then of the replicates.
@@ -61,7 +61,7 @@ def stage_bits(
 def bits_influence(
     sums: Moments, replicates: Moments, r: NDArray, uncorrected: NDArray | None = None
 ) -> NDArray:
-    """Return the influence of each cluster on the bits summed over units, as (replicates, factors, clusters).
+    """Return each cluster's influence on the bits summed over units. Shape: (replicates, factors, clusters).
 
     Influences are not centred; `bits_standard_errors` subtracts their mean. `sums` (K, F, C) are of the
     clusters, `r` (R, F, C) are correlations of the replicates, `uncorrected` those before rank-bias
@@ -79,7 +79,7 @@ def bits_influence(
 
 
 def bits_standard_errors(influence: NDArray, count: NDArray, weights: NDArray) -> NDArray:
-    """Return standard errors of one factor's sum of bits over units, by the infinitesimal jackknife.
+    """Return standard errors of one factor's bits, summed over units, by the infinitesimal jackknife.
 
     `influence` (1 + R, K) is that of `bits_influence` for the sample and the replicates, `count` (K,) the
     number of pairs per cluster, `weights` (R, K) those of the replicates. The result is (1 + R,).

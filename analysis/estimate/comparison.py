@@ -57,7 +57,7 @@ def compare_runs(
 
     A unit encodes a factor if its unit score is above `threshold`, which replaces the thresholds of the runs.
     Figures of a single stage show `stage`: its name, its name without the reading (``stage5``), or its
-    number. None: the deepest stage of each curve. For SlowFast, `fuse` shows the readings after the lateral
+    number. If None, the deepest of each curve. For SlowFast, `fuse` shows the readings after the lateral
     fusion instead of those before it. `average_seeds` averages runs that differ only in their seed.
     `iterations` are the numbers of iterations for which the networks of the runs were trained.
 
@@ -70,7 +70,7 @@ def compare_runs(
     if len({path.resolve() for path in paths}) < len(paths):
         raise UserError("runs=[...] names a folder twice: give each run folder once")
     if iterations and len(iterations) != len(paths):
-        raise UserError(f"task.iterations has {len(iterations)} numbers for {len(paths)} runs: give one each")
+        raise UserError(f"task.iterations has {len(iterations)} numbers: give {len(paths)}, one per run")
     stores = [Store.open(path) for path in paths]
     identities = [store.manifest["identity"] for store in stores]
     per_run = [read_layers(path) for path in paths]
@@ -121,7 +121,7 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 def label_groups(
     identities: Sequence[dict], groups: Sequence[list[int]], iterations: Sequence[int] = ()
 ) -> dict[str, list[int]]:
-    """Label each group of runs by its network and by other properties that differ; number equal labels."""
+    """Label each group of runs by network and by properties in which groups differ; number equal labels."""
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
     parts = pd.DataFrame(
@@ -149,7 +149,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return scores and shares per stage with intervals, and for means over seeds 1.96 standard errors."""
+    """Return scores and shares per stage with intervals; means over seeds also get 1.96 standard errors."""
     first = per_run[members[0]]
     if len(members) == 1:
         columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
@@ -163,7 +163,7 @@ def mean_layers(
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage that single-stage figures show: `wanted` (None if absent), by default the deepest."""
+    """Return the stage that single-stage figures show: by default the deepest; None if `wanted` is absent."""
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)
@@ -172,7 +172,7 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
 def unit_scores(
     folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Collect the unit scores of every stage; a group of averaged seeds keeps the units of all its runs."""
+    """Collect the unit scores of every stage; if seeds are averaged, keep the units of all averaged runs."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
     parts = [
         read_units(folders[k])[columns].assign(run=label, member=k)

@@ -1,4 +1,4 @@
-"""Scores estimated from increasing numbers of videos, to show if they converge (``task=convergence``).
+"""Scores estimated from increasing numbers of videos, to show whether scores converge (``task=convergence``).
 
 Scores and their intervals are estimated from the first 4, 6, 8, 12 ... videos of one random order, so each
 sample contains the smaller ones. If a score still drifts out of its early intervals, there are too few videos
@@ -22,7 +22,7 @@ FEWEST = 4
 
 
 def sample_sizes(clusters: int) -> list[int]:
-    """Return sample sizes, in clusters (videos): 4, 6, 8, 12, 16, 24 ..., and finally all clusters."""
+    """Return the numbers of clusters (videos) to sample: 4, 6, 8, 12, 16, 24 ..., and lastly all clusters."""
     steps = [FEWEST * 2**k * part // 2 for k in range(30) for part in (2, 3)]
     return [size for size in steps if size < clusters] + [clusters]
 
@@ -45,7 +45,7 @@ def estimate_convergence(
         for size in sample_sizes(len(names)):
             sample = sums.clusters(np.sort(order[:size]))
             if (sample.count.sum(0) == 0).any():
-                continue  # skip this sample: one factor has no pairs in it, so no score is defined
+                continue  # without dynamic or without static pairs, a score is undefined, so skip this sample
             layer, _ = estimate_stage(sample, bootstrap_weights(size, n_boot, seed), 0.5, level)
             scores = {k: v for k, v in layer.items() if k.startswith("score_")}
             rows.append({"stage": stage, "clusters": size} | scores)

@@ -30,13 +30,13 @@ UNIT_CLASSES = ("dynamic", "static", "joint", "residual", "dead")
 
 
 def append_shares(scores: NDArray) -> NDArray:
-    """Append shares to the layer scores: the softmax over these scores and a residual score of 1."""
+    """Append shares to layer scores. Shares are the softmax of the scores and of a residual score of 1."""
     with_residual = np.concatenate([scores, np.ones_like(scores[..., :1])], axis=-1)
     return np.concatenate([scores, softmax(with_residual, axis=-1)], axis=-1)
 
 
 def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
-    """Return the class of each unit as an index into `UNIT_CLASSES`; units with a NaN score are dead."""
+    """Return the unit class of each unit as an index into `UNIT_CLASSES`; units with a NaN score are dead."""
     above_dynamic, above_static = dynamic > threshold, static > threshold
     index = np.select([above_dynamic & above_static, above_dynamic, above_static], [2, 0, 1], default=3)
     return np.where(np.isnan(dynamic) | np.isnan(static), 4, index).astype(np.int8)
@@ -44,7 +44,7 @@ def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The paper's scores, shares and unit classes for one stage; factors are dynamic, static, residual."""
+    """The paper's scores, shares and unit classes for one stage, by factor (dynamic, static, residual)."""
 
     scores: NDArray  # (F,)
     shares: NDArray  # (F,)
@@ -64,7 +64,7 @@ def estimate_pairs(
     n_factors: int = 3,
     residual_index: int = 2,
 ) -> Estimate:
-    """Estimate the static and dynamic information of one stage from pairs of activations.
+    """Estimate the static and dynamic information of one stage from the activations of pairs of views.
 
     The module's docstring has the equations. Raises UserError if activations are not finite, shapes do not
     match, a factor has no pairs, or no unit varies.
@@ -83,7 +83,7 @@ def estimate_pairs(
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
         shapes = f"{za.shape}, {zb.shape} and {factor.shape}"
         raise UserError(f"za and zb must be (pairs, units), and factor must be (pairs,), not {shapes}")
-    for z in (za, zb):  # one NaN or infinite activation would make all scores of the stage NaN
+    for z in (za, zb):  # a single NaN or infinite activation would make all scores NaN
         if not np.isfinite(z).all():
             pair, unit = np.argwhere(~np.isfinite(z))[0]
             raise UserError(
@@ -98,7 +98,7 @@ def estimate_pairs(
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate the scores of one stage from sums over all pairs; a last residual factor needs no sums."""
+    """Estimate the scores of one stage from sums `m` over all pairs; a last residual factor needs no sums."""
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:

@@ -33,12 +33,12 @@ from scipy.stats import t as student_t
 from .estimator import append_shares
 from .moments import Moments, layer_score
 
-# Below 8 clusters the standard errors of replicates are useless, so bounds use t x standard deviation.
+# Below 8 clusters, standard errors of replicates are useless, so intervals use t * std of the replicates.
 FEWEST_CLUSTERS = 8
 
 
 def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> NDArray:
-    """Draw bootstrap weights (replicates, clusters); there are no replicates if there is one cluster."""
+    """Draw bootstrap weights; no replicates are drawn for a single cluster. Shape: (replicates, clusters)."""
     if n_clusters < 2:
         return np.empty((0, n_clusters))
     rng = np.random.default_rng(seed)
@@ -69,14 +69,14 @@ def with_bounds(name: str, value: Any, low: Any, high: Any) -> dict:
 
 
 def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
-    """Return each cluster's contribution to the sums that define the layer scores, added up over units.
+    """Return each cluster's contribution, summed over units, to the sums that define the layer scores.
 
     Columns (K, 2 F + 2): for each factor, the products of its members about the mean of `whole` (the sums
     over all clusters) and the number of its pairs; then half the squares about the pooled mean, and the
     number of all pairs.
     """
     weight = whole.count / whole.count.sum()
-    # Activations in `sums` are relative to one row per factor (`shift`), so the means have to be as well.
+    # `shift` (one row per factor) is subtracted from activations in `sums`, so also subtract it from means.
     mean = whole.within_factors.mean - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
@@ -88,7 +88,7 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
 
 
 def gradients(x: NDArray) -> NDArray:
-    """Return the derivatives of scores and shares with respect to `x`, the sums of `cluster_scalars`."""
+    """Return the derivatives of scores and shares by `x`, the `cluster_scalars` summed over clusters."""
     products, counts, square, count = x[..., :-2:2], x[..., 1:-2:2], x[..., -2:-1], x[..., -1:]
     f = np.arange(counts.shape[-1])
     score = np.zeros((*counts.shape, x.shape[-1]))

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 CANCELLATION = 1e-12
 # Bytes of activations that are read into memory at a time.
 ROW_BYTES = 64e6
-# Largest block of bootstrap replicates, in numbers (replicates x factors x units).
+# Largest size (replicates x factors x units) of the sums of bootstrap replicates held in memory.
 REPLICATE_NUMBERS = 2e6
 
 
@@ -43,7 +43,7 @@ def unit_score(covariance: NDArray, variance: NDArray) -> NDArray:
 
 
 class WithinFactors(NamedTuple):
-    """Statistics of each unit within each factor; mean and variance are over both members of all pairs."""
+    """Statistics of each unit per factor (dynamic, static); mean and variance are over both pair members."""
 
     covariance: NDArray  # between pair members
     variance: NDArray
@@ -52,7 +52,7 @@ class WithinFactors(NamedTuple):
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the pairs of each factor, per unit, from which all scores are computed.
+    """Sums over the pairs of each factor (dynamic, static), per unit, from which all scores are computed.
 
     Leading axes are free: none for the whole sample, (K,) clusters, or (R,) bootstrap replicates. Activations
     are shifted by one row per factor, so that a constant unit sums to exactly zero.
@@ -66,7 +66,7 @@ class Moments:
 
     @classmethod
     def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Self:
-        """Sum the pairs of each factor: members za, zb are (pairs, units), sums are (factors, units)."""
+        """Compute the sums per factor from pair members za, zb. Shapes: (pairs, units) -> (factors, units)."""
         count = np.zeros(n_factors)
         total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):
@@ -81,7 +81,7 @@ class Moments:
     def per_cluster(
         cls, rows: NDArray, pairs: pd.DataFrame, cluster: NDArray, n_clusters: int, n_factors: int = 2
     ) -> Self:
-        """Sum the pairs of each cluster and factor, from activations on disk: (clusters, factors, units).
+        """Compute the sums per cluster and factor from stored activations. Shape: (clusters, factors, units).
 
         `rows` is (views, C), `cluster` (N,). `pairs` has ``factor`` and the row numbers ``a``, ``b`` of the
         members. Rows are read in blocks, so memory grows with clusters x units, not with the number of pairs.
@@ -114,7 +114,7 @@ class Moments:
         return self._each(lambda sums: sums[chosen])
 
     def units(self, block: slice) -> Self:
-        """Return the sums of the units in `block` only."""
+        """Return the sums of the units that the slice `block` selects."""
         names = ("total", "product", "square", "shift")
         return replace(self, **{name: getattr(self, name)[..., block] for name in names})
 
@@ -123,11 +123,11 @@ class Moments:
         return self._each(lambda sums: sums[None])
 
     def resample(self, weights: NDArray) -> Self:
-        """Return the sums of each bootstrap replicate, from the `weights` (replicates, clusters)."""
+        """Return the sums of each bootstrap replicate. Shape of `weights`: (replicates, clusters)."""
         return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
-        """Yield blocks of units, small enough for memory, with the sums of all bootstrap replicates."""
+        """Yield slices of units, small enough for memory, and the sums of these units in each replicate."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * factors)))
         for start in range(0, units if len(weights) else 0, width):
@@ -168,6 +168,6 @@ class Moments:
         return unit_score(self.within_factors.covariance, self.within_factors.variance)
 
     def _each(self, change: Callable[[NDArray], NDArray]) -> Self:
-        """Apply one function to the count and to the three sums."""
+        """Apply the function `change` to the count of pairs and to the three sums."""
         names = ("count", "total", "product", "square")
         return replace(self, **{name: change(getattr(self, name)) for name in names})

@@ -20,19 +20,19 @@ from .intervals import bootstrap_weights, cluster_scalars, standard_errors, stud
 from .moments import Moments, layer_score
 
 MEASURES = tuple(f"score_{f}" for f in MEASURED) + tuple(f"share_{f}" for f in FACTORS)
-# Runs are paired if they have at least this fraction of the smaller run's videos in common.
+# Two runs are paired if their common videos are at least this fraction of the smaller run's videos.
 LEAST_COMMON = 0.5
 
 
 @dataclass(frozen=True)
 class PairedEstimate:
-    """Mean over runs or difference between runs, with an interval for each score and share."""
+    """Scores and shares of a stage, as a mean over runs or a difference between runs, with intervals."""
 
     value: NDArray  # (5,)
     low: NDArray  # (5,)
     high: NDArray  # (5,)
-    videos: tuple[int, int]  # numbers of videos of the runs added and of the runs subtracted
-    paired: bool  # whether added and subtracted runs are estimated from the same videos
+    videos: tuple[int, int]  # number of videos of the added runs, and of the subtracted runs
+    paired: bool  # True if added and subtracted runs are estimated from the same videos
 
     def columns(self) -> dict:
         """Return table columns by name: each score and share, and the bounds of its interval."""
@@ -42,15 +42,15 @@ class PairedEstimate:
 
 @dataclass(frozen=True)
 class StageSample:
-    """Scores and shares of one stage of one run, estimated from a subset of its videos."""
+    """Scores of one stage of one run and their softmax (shares), estimated from some of the run's videos."""
 
     value: NDArray  # (5,) measures
     replicates: NDArray  # (R, 5) per replicate
-    scalars: NDArray  # `cluster_scalars` of the videos (videos, scalars)
+    scalars: NDArray  # result of `cluster_scalars` for each video; shape (videos, scalars)
 
 
 def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
-    """Return the two scores and three shares of each bootstrap replicate, an array (replicates, 5)."""
+    """Return the two scores and three shares of each bootstrap replicate. Shape: (replicates, 5)."""
     numerator, denominator = np.zeros((len(weights), len(MEASURED))), np.zeros(len(weights))
     for _, replicates in sums.replicates(weights):
         covariance, pooled_variance = replicates.score_parts()
@@ -71,7 +71,7 @@ def _signed(members: Members, sign: int) -> list[tuple[Member, float]]:
 class PairedBootstrap:
     """Bootstrap of means over runs and of differences between runs, for one stage per run.
 
-    `data` identifies the data that each run saw: videos of the same name are the same video if it is equal.
+    `data` has one entry per run: videos of equal name are one video only if their runs have equal entries.
     """
 
     def __init__(self, stores: Sequence[Store], data: Sequence, n_boot: int = 1000, seed: int = 0):
@@ -81,13 +81,13 @@ class PairedBootstrap:
         self._latest: tuple[Member, Moments] | None = None
 
     def mean(self, members: Members, level: float = 0.95) -> PairedEstimate:
-        """Estimate the mean of the runs `members`, over the videos that all these runs have."""
+        """Estimate the mean scores of the runs `members`, from the videos that all these runs have."""
         return self._estimate([(0, self.common_videos(members), _signed(members, 1))], level)
 
     def difference(self, left: Members, right: Members, level: float = 0.95) -> PairedEstimate:
-        """Estimate the mean of the runs `left` minus the mean of the runs `right`.
+        """Estimate the mean scores of the runs `left` minus the mean scores of the runs `right`.
 
-        Without pairing, Student's t has the degrees of freedom of the smaller side.
+        If the runs are not paired, Student's t has the degrees of freedom of the side with fewer videos.
         """
         common = self.common_videos([*left, *right])
         sides = [self.common_videos(members) for members in (left, right)]
@@ -100,7 +100,7 @@ class PairedBootstrap:
     def _estimate(
         self, streams: Sequence[tuple[int, NDArray, list[tuple[Member, float]]]], level: float
     ) -> PairedEstimate:
-        """Estimate a signed sum of runs; runs with the same random stream share videos and replicates."""
+        """Estimate a weighted sum of runs' scores; runs of one random stream are resampled by equal draws."""
         count = [len(videos) for _, videos, _ in streams]
         value = np.zeros(len(MEASURES))
         replicates = error = errors = np.zeros((1, len(MEASURES)))
@@ -120,7 +120,7 @@ class PairedBootstrap:
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Members) -> NDArray:
-        """Return the names of the videos that all runs `members` have; none if the data differ."""
+        """Return the names of videos that all runs `members` have; no names if the runs' data sets differ."""
         first, *others = (run for run, _ in members)
         videos = self.videos[first]
         for other in others:
@@ -144,7 +144,7 @@ class PairedBootstrap:
         return bootstrap_weights(videos, self.n_boot, [self.seed, stream] if stream else self.seed)
 
     def _sums(self, member: Member) -> Moments:
-        """Return the sums of one run per video; only the sums of the latest run are kept in memory."""
+        """Return one stage's sums over pairs, per video; only the latest result is kept in memory."""
         if self._latest is None or self._latest[0] != member:
             self._latest = None
             run, stage = member

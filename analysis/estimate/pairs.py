@@ -14,7 +14,7 @@ from .estimator import MEASURED
 
 
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
-    """Open a finished run; return it with the pairs whose two members both have activations.
+    """Open a finished run; return the run's store, and the pairs for which both views have activations.
 
     Raises UserError if the folder holds no finished run, or if a factor has no pairs.
     """
@@ -23,12 +23,12 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
     pairs = store.finished_pairs()
     for f, name in enumerate(MEASURED):
         if not (pairs["factor"] == f).any():
-            raise UserError(f"{store.path} has no {name} pair with two computed members: use more clips")
+            raise UserError(f"{store.path} has no {name} pair whose two views were computed: use more clips")
     return store, pairs
 
 
 def not_finite(store: Store, stage: str) -> UserError:
-    """Return the error for a stage whose activations hold NaN or infinity."""
+    """Return the UserError for a stage whose activations hold NaN or infinity."""
     return UserError(
         f"{store.path}: the activations of {stage} hold NaN or infinity: delete this folder and run again"
     )
@@ -42,7 +42,7 @@ class FactorPairs:
     b: NDArray  # row number of the second member of each pair
     cluster: NDArray  # cluster number of each pair, 0 .. K - 1, ascending
     clip: NDArray  # (N,) clip numbers
-    slot: NDArray  # position of each pair among its clip's pairs of this factor, from 0
+    slot: NDArray  # position of each pair among the clip's pairs of this factor, from 0
     names: NDArray  # (K,) cluster names
 
     @property
@@ -51,7 +51,7 @@ class FactorPairs:
         return len(self.names)
 
     def slots(self) -> list[NDArray]:
-        """Group pairs by their position (slot) within the clip; clips with missing pairs are left out."""
+        """Group pairs by position (slot) in the clip; leave out clips with fewer pairs than other clips."""
         counts = np.bincount(self.clip)
         complete = counts[self.clip] == counts.max()
         return [np.flatnonzero(complete & (self.slot == slot)) for slot in range(counts.max())]

@@ -1,4 +1,4 @@
-"""Permutation test of the paper's scores, in which second members are permuted between videos.
+"""Permutation test of the paper's scores, in which second members of pairs are permuted between videos.
 
 Within each factor, the second members of all pairs are permuted between clusters (videos). Whole clusters
 move and keep the order of their pairs, so every permutation preserves what the pairs of one clip have in
@@ -25,12 +25,12 @@ from .pairs import FactorPairs
 
 # Scores that differ by less than this count as equal, because correlations are computed in float32.
 TIE = 1e-5
-# Units and pairs per block. Blocks of this size stay in the processor's cache.
+# Numbers of units and of pairs per block. Blocks of this size stay in the processor's cache.
 UNITS_AT_A_TIME, PAIRS_AT_A_TIME = 256, 128
 
 
 def permute_clusters(cluster: NDArray, n: int, seed: Sequence[int]) -> NDArray:
-    """Draw `n` permutations of whole clusters, as positions of second members: (permutations, pairs).
+    """Draw `n` permutations of whole clusters, as indices of second members. Shape: (permutations, pairs).
 
     `cluster` (N,) has to ascend. If there is only one cluster, the result is empty: (0, N).
     """
@@ -43,7 +43,7 @@ def permute_clusters(cluster: NDArray, n: int, seed: Sequence[int]) -> NDArray:
 
 
 def permuted_means(za: NDArray, zb: NDArray, orders: NDArray) -> NDArray:
-    """Return the mean over pairs of za * zb[order] for each permutation `order`: (permutations, units)."""
+    """Return means over pairs of za * zb[order] for each order in `orders`. Shape: (permutations, units)."""
     total = np.zeros((len(orders), za.shape[1]))
     buffer = np.empty((PAIRS_AT_A_TIME, za.shape[1]), za.dtype)
     for p, order in enumerate(orders):
@@ -58,7 +58,7 @@ def permuted_means(za: NDArray, zb: NDArray, orders: NDArray) -> NDArray:
 def p_value(value: ArrayLike, null: NDArray) -> NDArray:
     """Return the p-value of `value` against `null`, the values of all permutations; NaN without permutations.
 
-    With the largest unit score of each permutation as `null`, it is the family-wise p-value of a unit score.
+    If `null` is the largest unit score of each permutation, the result is the family-wise p-value of a unit.
     """
     value = np.asarray(value, float)
     p = (1 + (null >= value - TIE).sum(0)) / (1 + len(null))
@@ -68,9 +68,9 @@ def p_value(value: ArrayLike, null: NDArray) -> NDArray:
 def score_p_values(
     rows: NDArray, factors: Sequence[FactorPairs], orders: Sequence[NDArray], m: Moments
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return p-values of one stage per factor: of the layer, of each unit, and of each unit family-wise.
+    """Return p-values per factor: of the layer score, of each unit score, and family-wise of each unit score.
 
-    Activations `rows` (views, C) are read in blocks of units. `orders` are those of `permute_clusters` per
+    Activations `rows` (views, C) are read in blocks of units. `orders` are from `permute_clusters` per
     factor, `m` (F, C) the sums over all pairs. P-values of dead units are NaN.
     """
     _, variance, mean = m.within_factors

@@ -14,9 +14,8 @@ informs only one score. If clusters have several clips, components are of sums o
 the choice of styles is independent between clips. K clusters give the half-width
 t(K - 1) * sqrt(variance / K). Time is the number of views times the pilot's time per view.
 
-A plan is as good as its pilot. The predicted width has a relative error of about 100 / sqrt(2 K) % for K
-pilot clusters, more with heavy tails. The plan assumes further clips like those of the pilot, in the same
-styles.
+The width predicted from K pilot clusters has a relative error of about 100 / sqrt(2 K) %, more if activations
+are heavy-tailed. The plan assumes that further clips are like the pilot's clips, and have the same styles.
 """
 
 import json
@@ -35,11 +34,11 @@ from .estimator import MEASURED
 from .moments import layer_score
 from .pairs import open_finished
 
-# Number of views per clip for each value of the option `pairs`, given the number of styles.
+# Functions from the number of styles to the number of views per clip, for each value of option `pairs`.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
 # For each value of `pairs` in a pilot, the values of `pairs` for which this pilot can plan a study.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
-# Required values of a pilot's options. Options that a pilot lacks are not checked.
+# Values that a pilot run's options must have. Options that the pilot's manifest lacks are not checked.
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
 # Smallest number of clusters in a pilot, and largest number of clusters in a plan.
 FEWEST, MOST = 4, 10**7
@@ -49,7 +48,7 @@ UNITS_AT_A_TIME = 256
 def plan_study(
     run_dir: str | Path, width: float, *, stage: str | None = None, seconds_per_view: float | None = None
 ) -> pd.DataFrame:
-    """Plan the clips, views (network inputs) and hours of a study whose intervals have half-width `width`.
+    """Plan how many clips, views and hours a study needs so that intervals of scores have half-width `width`.
 
     The table has one row per stage, score and way to make pairs; columns ``between`` and ``within`` are the
     variance components of a cluster. Raises UserError if the pilot is unfinished, too small, of other pairs,
@@ -65,7 +64,7 @@ def plan_study(
     wrong = [f"{key}={identity[key]}" for key, value in REQUIRED.items() if identity.get(key, value) != value]
     if wrong:
         raise UserError(
-            f"{store.path}: task=plan needs pairs of a clip with itself, but this run has {', '.join(wrong)}"
+            f"{store.path}: task=plan needs pairs of views of one clip, but this run has {', '.join(wrong)}"
         )
     clusters, clips = pairs["cluster"].nunique(), pairs["clip"].nunique()
     if clusters < FEWEST:
@@ -95,7 +94,7 @@ def time_per_view(folder: Path) -> float:
 
 
 def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return a table of pairs with columns clip, cluster, factor, and n and q of the module's equations."""
+    """Return one row per pair: clip, cluster, factor, and the terms n and q of the module docstring."""
     a, b, factor = (pairs[name].to_numpy() for name in ("a", "b", "factor"))
     product, square = np.zeros(len(pairs)), np.zeros(len(pairs))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
@@ -118,7 +117,7 @@ class VarianceComponents(NamedTuple):
 
 
 def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -> VarianceComponents:
-    """Estimate the variance components of the score of factor `f` in a planned study.
+    """Estimate the variance components of the error of factor `f`'s score in a planned study.
 
     `terms` are the `pair_terms` of the pilot; `pilot` and `planned` say how the pairs of the pilot and of the
     study are made. The pooled variance of a `factorial` study is over all its pairs; `both` and `paper` have
@@ -129,7 +128,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     own = terms["factor"] == f
     v = np.average(terms["q"], weights=weight / share)
     score = layer_score(terms.loc[own, "n"].mean(), v)
-    # Terms of each pair in the error of the score, for clips with a single pair per factor.
+    # What each pair contributes to the error of the score if a clip has one dynamic and one static pair.
     in_own_score = ((terms["n"] / v - score).where(own, 0)).to_numpy()
     in_both_scores = weight * -score * (terms["q"] / v - 1)
     if planned == "paper":
@@ -139,7 +138,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     by_factor = [terms["cluster"], terms["clip"], terms["factor"]]
     mean, square = term.groupby(by_factor).mean(), (term**2).groupby(by_factor).mean()
     level = ["cluster", "clip"]
-    if planned == "paper":  # each clip has one random pair, of a random factor
+    if planned == "paper":  # each clip has one pair, which is at random dynamic or static
         clip = mean.groupby(level).mean()
         within = square.groupby(level).mean() - clip**2
     else:

@@ -25,7 +25,7 @@ class RunEstimate:
 
     @classmethod
     def join(cls, store: Store, stages: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Self:
-        """Concatenate the tables of all stages; the first columns become ``stage`` and ``stream``."""
+        """Concatenate the tables of all stages, with new first columns ``stage`` and ``stream``."""
         for stage, tables in stages.items():
             for table in tables:
                 table.insert(0, "stage", stage)
@@ -46,12 +46,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
-    """Write ``layers.csv``, ``units.parquet`` and one csv of dimensions per stage, in folder ``dim_est``."""
+    """Write ``layers.csv``, ``units.parquet``, and in folder ``dim_est`` one csv of dimensions per stage."""
     result.write(folder)
     for _, row in result.layers.iterrows():
         file = dimensions_file(folder, row["stage"])
         with atomic_path(file) as temporary, temporary.open("w", newline="") as opened:
-            writer = csv.writer(opened)  # ends lines with CRLF like the original code (Kowal et al.)
+            writer = csv.writer(opened)  # lines end with CRLF as in Kowal et al.'s code
             writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
             writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
 
@@ -62,9 +62,9 @@ def dimensions_file(folder: Path, stage: str) -> Path:
 
 
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """Average ``layers.csv`` over runs that differ in their seed; return means and half-widths per stage.
+    """Average ``layers.csv`` over runs that differ in their seed; return means and interval half-widths.
 
-    Half-widths are 1.96 * std / sqrt(runs), with the population's std (ddof 0) as in the original script.
+    Half-widths are 1.96 * std / sqrt(runs), with the population's std (ddof 0) as in Kowal et al.'s code.
     Raises UserError if there are fewer than two runs, a run has no results, or stages differ.
     """
     if len(folders) < 2:

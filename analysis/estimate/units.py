@@ -5,7 +5,7 @@
     top_units.csv, .jpg     highest-scoring units of each class, and frames of the clips that drive them
 
 A unit score is a mean over pairs of (za - m)(zb - m) / v, so each clip contributes a part of it. The clips
-that drive a unit are those with the largest parts, whether the unit is above or below its mean there.
+that drive a unit are those with the largest parts, whether the unit is above or below its mean for the clip.
 """
 
 from collections.abc import Iterable
@@ -18,9 +18,9 @@ from static_dynamic.analysis.run.store import Store
 
 from .estimator import MEASURED, UNIT_CLASSES, classify
 
-# Unit classes whose top units are listed, with the factors (0 dynamic, 1 static) that rank the units.
+# Unit classes whose top units are listed, and factors (0 dynamic, 1 static) whose scores rank the units.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
-# How the columns of `top_units` are combined over the pairs of a clip.
+# How the columns part, side and row of `top_units` are combined over the pairs of a clip.
 TOTALS = {"part": "sum", "side": "mean", "row": "first"}
 
 
@@ -33,7 +33,7 @@ def counts_at(units: pd.DataFrame, threshold: float) -> pd.DataFrame:
 
 
 def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.DataFrame:
-    """Count the units of each unit class per stage and score threshold, in one column per class."""
+    """Count the units of each unit class per stage and score threshold; one column per unit class."""
     parts = [counts_at(units, t).reset_index().assign(threshold=t) for t in thresholds]
     table = pd.concat(parts, ignore_index=True)
     depth = {stage: k for k, stage in enumerate(units["stage"].unique())}
@@ -47,10 +47,10 @@ def top_units(
     """Find the `count` highest-scoring units per unit class, and `clips` clips that raise each score most.
 
     Joint units are ranked by the lower of their two scores. The table has one row per unit and clip: part is
-    the clip's fraction of the score (joint units: of the sum of both scores), side its mean activation in
-    standard deviations of the unit, row the row number of one of its views.
+    the clip's fraction of the score (joint units: of the sum of both scores), side the clip's mean activation
+    in standard deviations of the unit, row the row number of one of the clip's views.
     """
-    values = store.activations(stage)  # activations() raises UserError if the run has no such stage
+    values = store.activations(stage)  # raises UserError if the run lacks this stage
     pairs = store.finished_pairs()
     chosen = units[units["stage"] == stage].set_index("unit")
     index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)

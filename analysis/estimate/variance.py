@@ -35,7 +35,7 @@ UNITS_AT_A_TIME = 256
 def estimate_variance(
     run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
 ) -> RunEstimate:
-    """Decompose the variance of every stage of a factorial run, with intervals from a bootstrap over videos.
+    """Decompose the variance of all stages of a pairs=factorial run; intervals are bootstrapped over videos.
 
     ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
     if the run is not factorial, or fewer than two of its clips have all their views.
@@ -51,7 +51,7 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return view row numbers (clips, styles, orders) and each clip's cluster, for clips with all views."""
+    """Return the views' row numbers (clips, styles, orders) and the clusters of all clips that have all views."""
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
@@ -61,7 +61,7 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
             f"{store.path}: task=variance needs every style in both frame orders: run with pairs=factorial"
         )
     if len(table) < 2:
-        raise UserError(f"{store.path}: task=variance needs two clips with all their views, not {len(table)}")
+        raise UserError(f"{store.path}: task=variance needs two clips that have all views, not {len(table)}")
     table = table.sort_index(axis=1)
     clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
     return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters
@@ -77,9 +77,9 @@ def decompose_stage(
     point_sum, replicate_sum = np.zeros(len(COMPONENTS)), np.zeros((len(weights), len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
-        block -= block[0, 0, 0]  # this shift avoids cancellation in the sums of squares
+        block -= block[0, 0, 0]  # subtracting one cell avoids rounding error in sums of squares
         terms = table_sums(block)
-        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms, units)
+        sums = np.zeros((n_clusters, *terms.shape[1:]))  # shape (clusters, terms of `table_sums`, units)
         np.add.at(sums, clusters, terms)
         point = components(sums.sum(0), *rows.shape[1:])  # (7, block)
         replicates = components(np.tensordot(weights, sums, 1), *rows.shape[1:])  # (R, 7, block)
@@ -100,7 +100,7 @@ def decompose_stage(
 
 
 def table_sums(y: NDArray) -> NDArray:
-    """Return the contribution of each clip to the sums from which `components` computes the variances.
+    """Return the contribution of each clip to the sums from which `components` are computed.
 
     Shapes: y (K, S, O, C) -> (K, 5 + S * O, C). Rows: 1 (to count clips); the sum of squares of all cells;
     the squared mean of the clip; the sums of its squared means by style and by order; the S * O cells.
@@ -116,10 +116,11 @@ def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
     s, o = n_styles, n_orders
     cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
     grand = cells.mean((-3, -2))
-    style = (cells.mean(-2) ** 2).sum(-2)  # sum of the squared means of the styles
+    # Squared mean activations, summed over styles, over frame orders, and over cells (style x order).
+    style = (cells.mean(-2) ** 2).sum(-2)
     order = (cells.mean(-3) ** 2).sum(-2)
     both = (cells**2).sum((-3, -2))
-    # Sums of squares: from each interaction, the effects that it contains are subtracted.
+    # ANOVA sums of squares (ss). From the ss of an interaction, the ss of all lower effects are subtracted.
     ss_v = s * o * (by_clip - k * grand**2)
     ss_s = k * o * (style - s * grand**2)
     ss_o = k * s * (order - o * grand**2)

@@ -30,9 +30,9 @@ from static_dynamic.analysis.estimate.permutation import p_value
 
 # Clusters per batch.
 BATCH = 256
-# Bootstrap replicates and permutations that are computed at a time, to limit memory.
+# Numbers of bootstrap replicates and of permutations that are computed at a time, to limit memory.
 REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
-# The unbiased HSIC needs at least four clusters, because it averages over tuples of four.
+# The unbiased HSIC needs at least four clusters, because the HSIC averages over four at a time.
 LEAST_CLUSTERS = 4
 
 
@@ -45,9 +45,9 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[dict[bytes, NDArray], list[tuple[bytes, bytes]]]:
-    """Return a batch's Gram matrices, and the two keys to compare for each slot (pair position in a clip).
+    """Return Gram matrices between the clusters of a batch, and a list of which two matrices to compare.
 
-    A sample is the mean of a cluster's members. Slots that have members in common share a matrix.
+    A sample is a cluster's mean. The list has one item per slot (pair position in a clip).
     """
     matrices: dict[bytes, NDArray] = {}
     compared = []
@@ -64,8 +64,8 @@ def gram_matrices(
 
 
 def gram_matrix(x: NDArray) -> NDArray:
-    """Return the Gram matrix of centred samples, with its diagonal set to zero: (samples, samples)."""
-    x = x - x[0]  # subtracting a sample makes constant units exactly zero
+    """Return the Gram matrix of centred samples, with a zero diagonal. Shape: (samples, samples)."""
+    x = x - x[0]  # subtracting the first sample makes constant units exactly zero
     x = x - x.mean(0)  # centring does not change HSIC
     k = x @ x.T
     np.fill_diagonal(k, 0)
@@ -78,7 +78,7 @@ def row_products(a: NDArray, b: NDArray) -> NDArray:
 
 
 class ReplicateWeights:
-    """Bootstrap weights w (replicates, samples), with the powers and sums of w that HSIC needs.
+    """Bootstrap weights w, and the powers and sums of w that HSIC needs. Shape of w: (replicates, samples).
 
     ``w2`` and ``w3`` are powers of w, ``sums`` the sums over samples of w and w^2, each (R,). ``tuples`` (R,)
     is the sum of w_c w_d w_e w_g over distinct c, d, e, g by Newton's identities; NaN below 4 samples.
@@ -93,7 +93,7 @@ class ReplicateWeights:
 
 
 class WeightedGram:
-    """A Gram matrix with zero diagonal, and its weighted row sums for each bootstrap replicate."""
+    """A Gram matrix with zero diagonal, and the weighted row sums of this matrix per bootstrap replicate."""
 
     def __init__(self, k: NDArray, weights: ReplicateWeights):
         self.k = k
@@ -114,7 +114,7 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
     first, second = weights.sums
     both = k.k * l.k
     wb = weights.w @ both
-    # b_pq is the sum over samples c and d of w_c^p w_d^q K_cd L_cd.
+    # The variable b<pq> is the sum over samples c and d of w_c^p w_d^q K_cd L_cd.
     b11, b21, b31 = (row_products(w, wb) for w in (weights.w, weights.w2, weights.w3))
     b22 = row_products(weights.w2, weights.w2 @ both)
     own = row_products(k.w2_wk, l.wk)
@@ -126,9 +126,9 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
 
 
 def permuted_hsic(compared: list[tuple[NDArray, NDArray]], orders: NDArray) -> NDArray:
-    """Return the HSIC of each two Gram matrices K and L, with the samples of L permuted by `orders`.
+    """Return the HSIC of two Gram matrices K and L for each permutation of the samples of L in `orders`.
 
-    Shapes: S pairs of matrices (n, n), orders (P, n) -> (S, P).
+    Shapes: `compared` S times K, L (n, n), orders (P, n) -> (S, P).
     """
     n = orders.shape[1]
     c, d = np.triu_indices(n, 1)
@@ -146,7 +146,7 @@ def permuted_hsic(compared: list[tuple[NDArray, NDArray]], orders: NDArray) -> N
 def stage_cka(
     rows: NDArray, pairs: FactorPairs, weights: NDArray, n_permutations: int, seed: int, level: float
 ) -> dict:
-    """Estimate the CKA between the members of one factor's pairs, with its interval and p-value.
+    """Return the CKA between the first and the second members of `pairs`, with interval bounds and p-value.
 
     Activations `rows` (views, C) are read batch by batch. Weights (R, K) are of the clusters of `pairs`.
     """
@@ -173,7 +173,7 @@ def stage_cka(
             block = slice(start, start + ORDERS_AT_A_TIME)
             two_each = [(matrices[k], matrices[l]) for k, l in compared]  # noqa: E741
             null[:, block] += permuted_hsic(two_each, np.stack(orders[block]))
-    # CKA is NaN if a member's HSIC with itself is not positive: the member varies no more than by chance.
+    # CKA is NaN if HSIC(K, K) or HSIC(L, L) is not positive, as then activations vary no more than by chance.
     positive = (sums[:, 1] > 0) & (sums[:, 2] > 0)
     scale = np.sqrt(np.where(positive, sums[:, 1] * sums[:, 2], np.nan))
     value, *replicates = finite_mean(sums[:, 0] / scale)

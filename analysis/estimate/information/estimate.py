@@ -31,7 +31,7 @@ from .gaussian import TRANSFORMS, unit_information
 from .neighbours import neighbour_information
 from .subspace import n_directions, project, split_folds, subspace_information
 
-# Number of units per factor and stage with a nearest-neighbour estimate, unless task.units chooses units.
+# Number of units per factor and stage with a nearest-neighbour estimate, unless task.units lists units.
 HIGHEST_UNITS = 2
 
 
@@ -48,8 +48,8 @@ def estimate_information(
     """Estimate mutual information and CKA for every stage of a finished run.
 
     Both tables have one row per factor and measure: ``layers`` of each stage, ``units`` of each unit. `units`
-    are the units of each stage whose nearest neighbours are computed. None: the two units of each stage and
-    factor with the highest Gaussian bits. Raises UserError if the folder holds no finished run, if nothing
+    are the units of each stage whose nearest neighbours are computed; if None, two units per stage and
+    factor, with the highest Gaussian bits. Raises UserError if the folder holds no finished run, if nothing
     can be estimated from it, or if it has no such stage or unit.
     """
     store, pairs = open_finished(run_dir)
@@ -101,7 +101,7 @@ def factor_information(
     seed: int,
     level: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Estimate mutual information and CKA of one stage and of its units, for one factor.
+    """Estimate CKA of one stage, and mutual information of the stage and its units, for one factor's pairs.
 
     `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
     are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and

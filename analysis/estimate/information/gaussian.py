@@ -1,4 +1,4 @@
-"""Mutual information of the two members of a pair per unit, in bits, by a Gaussian and a Gaussian copula.
+"""Mutual information in bits between pair members, per unit, by a Gaussian and a Gaussian copula model.
 
 ``gaussian`` takes the paper's unit score r: two Gaussian variables of correlation r share -1/2 log2(1 - r^2)
 bits (Cover & Thomas, "Elements of Information Theory", section 8.5), with either sign of r. ``copula`` first
@@ -46,22 +46,22 @@ from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.permutation import p_value, permuted_means
 
 UNITS_AT_A_TIME = 128
-# The jackknife of the rank bias uses 8 groups of clusters, but 2 from 300 on, where ranking is slow.
+# The rank-bias jackknife uses 8 groups of clusters, but 2 groups from 300 clusters on to save time.
 MOST_GROUPS, FEW_GROUPS, MANY_CLUSTERS = 8, 2, 300
 
-# Function that transforms activations (rows, units), given the number of times that each row counts.
+# Type of a function that transforms activations (rows, units), given how many times each row counts.
 Transform = Callable[[NDArray, NDArray], NDArray]
 
 
 def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
-    """Replace each column of `x` by its normal scores, where row i stands for `counts[i]` equal rows."""
+    """Replace values by normal scores within each column of `x`, where row i counts `counts[i]` times."""
     units, n, total = x.shape[1], len(x), int(counts.sum())
     x = np.ascontiguousarray(x.T)
     order = np.argsort(x, axis=1)
     x = np.take_along_axis(x, order, axis=1)
     begins = np.ones((units, n), bool)
     begins[:, 1:] = x[:, 1:] != x[:, :-1]
-    starts = np.flatnonzero(begins)  # index of the first value of each group of ties
+    starts = np.flatnonzero(begins)  # index of the first value in each group of equal values
     tied = np.add.reduceat(counts[order].ravel(), starts)
     up_to = np.cumsum(tied) - starts // n * total
     # Mean ranks of ties are whole or half numbers, so twice the mean rank is an index into this table.
@@ -79,7 +79,7 @@ TRANSFORMS: dict[str, Transform] = {"gaussian": lambda x, counts: x, "copula": n
 def unit_information(
     rows: NDArray, pairs: FactorPairs, weights: NDArray, orders: NDArray, transform: Transform, level: float
 ) -> tuple[dict, pd.DataFrame]:
-    """Estimate the mutual information in bits of each unit for one factor, and the mean over the stage.
+    """Estimate each unit's mutual information in bits for one factor, and the mean over the stage's units.
 
     Activations `rows` (views, C) are read in blocks of units. Weights (R, K) are of the clusters of `pairs`,
     `orders` (P, N) those of `permute_clusters`. Both results have ``value``, ``low``, ``high``, ``p``, and
@@ -119,13 +119,13 @@ def unit_information(
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
-    """Transform one member of every pair; a view (network input) in several pairs is transformed once."""
+    """Transform the first or the second member of all pairs; a view in several pairs is transformed once."""
     views, position, counts = np.unique(member, return_inverse=True, return_counts=True)
     return transform(values[views], counts)[position]
 
 
 def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
-    """Estimate how much the ranking of few videos lowers arctanh(r) of the normal scores `za` and `zb`.
+    """Estimate how much ranking few videos lowers arctanh(r), with r the correlation of scores `za` and `zb`.
 
     Each group of clusters is left out twice, once with the rest ranked anew: only the ranking differs.
     """
@@ -141,19 +141,19 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
-    """Add each unit's rank bias to the arctanh of its correlation; leave correlations of 1 as they are."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # rounding can make |r| just above 1
+    """Add the rank bias to the arctanh of each unit's correlation; leave correlations of 1 unchanged."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # rounding can make |r| slightly larger than 1
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))
 
 
 def correlation(za: NDArray, zb: NDArray) -> NDArray:
-    """Return each unit's correlation between pair members, about their common mean; 0 for constant units."""
+    """Return each unit's correlation between pair members about the pooled mean; 0 for constant units."""
     a, b = standardised(za, zb)
     return np.einsum("nu,nu->u", a, b, dtype=np.float64) / max(1, len(a))
 
 
 def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
-    """Return the `Moments` of one factor's pairs per cluster; `za` and `zb` are in the order of `pairs`."""
+    """Return sums (`Moments`) over a factor's pairs per cluster; `za`, `zb` are in the order of `pairs`."""
     shift = za[:1].copy()
     a, b = za - shift, zb - shift
     _, starts, count = np.unique(pairs.cluster, return_index=True, return_counts=True)
@@ -162,8 +162,8 @@ def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
 
 
 def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
-    """Standardise both members by their common mean and standard deviation; constant units become 0."""
-    shift = za[0]  # subtracting a row makes constant units exactly zero
+    """Standardise both pair members by the pooled mean and standard deviation; constant units become 0."""
+    shift = za[0]  # subtracting the first row makes constant units exactly zero
     za, zb = za - shift, zb - shift
     mean = (za.mean(0) + zb.mean(0)) / 2
     spread = np.sqrt((((za - mean) ** 2).mean(0) + ((zb - mean) ** 2).mean(0)) / 2)
@@ -172,17 +172,17 @@ def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def second_members(pairs: FactorPairs) -> NDArray | None:
-    """Number the distinct second members in a cluster; return None if clusters differ in pattern."""
+    """Number the distinct second members within a cluster; return None if numbers differ by cluster."""
     counts = np.bincount(pairs.cluster)
     if (counts != counts[0]).any():
         return None
     second = pairs.b.reshape(-1, counts[0])
-    first = (second[:, :, None] == second[:, None]).argmax(2)  # first pair with this second member
+    first = (second[:, :, None] == second[:, None]).argmax(2)  # first pair with an equal second member
     return np.unique(first[0], return_inverse=True)[1] if (first == first[0]).all() else None
 
 
 def null_correlations(za: NDArray, zb: NDArray, second: NDArray | None, orders: NDArray) -> NDArray:
-    """Return each unit's correlation after the second members are permuted by each of `orders`.
+    """Return each unit's correlation for each permutation of the second members in `orders`.
 
     If all clusters have the same `second_members`, first members that meet the same second member are added
     up beforehand, and a permutation moves whole clusters: fewer products, longer runs of memory.

@@ -37,12 +37,12 @@ NOISE = 1e-10
 
 
 def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
-    """Return each point's term in the nearest-neighbour estimate, in bits; fastest if `x` is sorted."""
+    """Return each sample's contribution in bits to the nearest-neighbour estimate; sorted `x` is fastest."""
     points = np.column_stack([x, y])
-    # A tree without balanced and compact nodes is built faster, and queries are as fast.
+    # A tree without balanced and compact nodes is built faster, and is queried at the same speed.
     tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
     distance = tree.query(points, [k + 1], p=np.inf)[0][:, 0]
-    # The radius is slightly reduced, so that rounding never counts the k-th neighbour as inside it.
+    # The radius is slightly reduced, so that rounding never counts the k-th neighbour as closer.
     radius = distance * (1 - 1e-9)
     psi = digamma(np.arange(len(x) + 1))
     marginal = np.zeros(len(x))
@@ -51,20 +51,20 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
-        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the count includes the point itself
+        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the sample itself counts too
         marginal[order] += psi[inside]
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 
 
 def mean_bits(members: list[NDArray], chosen: slice | NDArray) -> float:
-    """Return the mutual information in bits of `chosen` points, averaged over slots (positions in a clip)."""
+    """Return the mutual information in bits of `chosen` samples, averaged over pair positions in a clip."""
     return float(np.mean([local_bits(x[chosen], y[chosen]).mean() for x, y in members]))
 
 
 def neighbour_information(
     za: NDArray, zb: NDArray, pairs: FactorPairs, n_permutations: int, seed: int, level: float
 ) -> dict:
-    """Estimate the mutual information of one unit's pair members in bits, with its interval and p-value.
+    """Estimate one unit's mutual information between pair members in bits, with interval and p-value.
 
     NaN for a dead unit, or if there are too few clusters for neighbours.
     """

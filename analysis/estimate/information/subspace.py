@@ -1,4 +1,4 @@
-"""Mutual information of the two members of a pair for a whole stage, in its leading principal components.
+"""Mutual information between pair members for a whole stage, in the stage's leading principal components.
 
 Gaussian vectors share -1/2 sum_i log2(1 - rho_i^2) bits, with rho_i their canonical correlations (Hotelling
 1936; Kay 1992, "Feature discovery under contextual supervision using mutual information"). With as many units
@@ -33,13 +33,13 @@ from static_dynamic.analysis.estimate.permutation import p_value, permute_cluste
 
 # Use at most 16 principal directions, and at most one direction per 10 clusters of a fold.
 MOST_DIRECTIONS, CLUSTERS_PER_DIRECTION = 16, 10
-# Components with less than this fraction of the largest variance are rounding error.
+# Principal components whose variance is below this fraction of the largest variance are rounding error.
 LEAST_VARIANCE = 1e-6
 ROWS_AT_A_TIME = 4096
 
 
 def n_directions(clusters: int, units: int) -> int:
-    """Return the number of principal directions for a fold of `clusters` videos; 0 below ten videos."""
+    """Return how many principal directions a fold of `clusters` videos can have; 0 below ten videos."""
     return min(MOST_DIRECTIONS, clusters // CLUSTERS_PER_DIRECTION, units)
 
 
@@ -48,13 +48,13 @@ class Fold:
     """One of the two folds of the cross-fitting, with half of the clusters (videos)."""
 
     views: NDArray  # row numbers of views
-    pairs: list[NDArray]  # pairs of this fold: positions in `FactorPairs`, one array per factor
-    orders: list[NDArray]  # permuted second members: one array (permutations, pairs) per factor
-    clusters: int  # number of clusters that have pairs, for the factor with fewer clusters
+    pairs: list[NDArray]  # positions in `FactorPairs` of this fold's pairs, one array per factor
+    orders: list[NDArray]  # positions of permuted second members, one array (permutations, pairs) per factor
+    clusters: int  # number of clusters with dynamic or with static pairs, whichever is smaller
 
 
 def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) -> list[Fold]:
-    """Divide the clusters at random into two cross-fitting folds, and draw permutations within each fold."""
+    """Divide the clusters at random into two cross-fitting folds, and permute second members in each fold."""
     names = np.unique(np.concatenate([factor.names for factor in factors]))
     fold_of = np.random.default_rng([seed, 3]).permutation(len(names)) % 2
     folds = []
@@ -71,7 +71,7 @@ def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) 
 
 
 def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
-    """Project each fold's activations on at most `count` principal components of the other fold.
+    """Project each fold's activations on at most `count` principal components fitted to the other fold.
 
     `rows` (views, C) are activations, `folds` row numbers of views, `group` (views,) the number of each
     view's style and order: group means are subtracted in each fold. Views of no fold become 0.
@@ -94,7 +94,7 @@ def blocks(views: NDArray) -> list[NDArray]:
 
 
 def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
-    """Return the mean activations of each group of `views` (one style and frame order): (groups, units)."""
+    """Return mean activations per group of views of equal style and frame order. Shape: (groups, units)."""
     total = np.zeros((group.max() + 1, rows.shape[1]))
     for block in blocks(views):
         total += np.eye(len(total))[:, group[block]] @ rows[block]
@@ -102,7 +102,7 @@ def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
 
 
 def components(rows: NDArray, views: NDArray, group: NDArray, mean: NDArray, count: int) -> NDArray:
-    """Return at most `count` principal components of activations about group means, largest variance last."""
+    """Return at most `count` principal components of activations minus group means, largest variance last."""
     units = rows.shape[1]
     covariance = np.zeros((units, units))
     for block in blocks(views):
@@ -120,7 +120,7 @@ def subspace_information(
     folds: Sequence[tuple[NDArray, NDArray]],
     level: float,
 ) -> dict:
-    """Estimate the mutual information in bits of one factor's pair members, after projection by `project`.
+    """Estimate the mutual information in bits between one factor's pair members, projected by `project`.
 
     Weights (R, K) are of the clusters of `pairs`, `folds` hold `Fold.pairs` and `Fold.orders` of this factor.
     ``plug_in`` is before bias correction. All numbers are NaN without directions, and infinite if both
@@ -132,7 +132,7 @@ def subspace_information(
     parts = [fold_bits(projected, pairs, weights, *fold) for fold in folds]
     bits, replicates, null = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
     replicates = np.where(np.isinf(replicates), np.nan, replicates)
-    # Directions are fixed within a fold, so Student's t has the degrees of freedom of one fold.
+    # Principal directions are fixed within a fold, so Student's t has the degrees of freedom of one fold.
     clusters = pairs.clusters // len(folds)
     low, high = interval(bits, replicates, clusters, level) if np.isfinite(bits) else (bits, bits)
     value = 2 * bits - finite_mean(replicates) if np.isfinite(bits) else bits
@@ -143,7 +143,7 @@ def subspace_information(
 def fold_bits(
     projected: NDArray, pairs: FactorPairs, weights: NDArray, own: NDArray, orders: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return the bits of a fold with the pairs `own`, for the sample, each replicate and each permutation."""
+    """Return the mutual information in bits over a fold's pairs: sample, replicates and permutations."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
@@ -160,7 +160,7 @@ def fold_bits(
 
 
 def canonical_bits(second: NDArray) -> NDArray:
-    """Return the bits that x and y share, from second moments of (1, x, y); NaN if x or y is singular."""
+    """Return bits of mutual information from the second moments of (1, x, y); NaN if x or y is singular."""
     n, mean = second[..., :1, :1], second[..., 1:, :1] / second[..., :1, :1]
     covariance = second[..., 1:, 1:] / n - mean * np.swapaxes(mean, -1, -2)
     k = covariance.shape[-1] // 2

@@ -145,7 +145,7 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
     rows, pairs = sample()
     with pytest.raises(UserError, match="views in .* are not computed yet"):
         estimate_run(write_run(tmp_path / "a", rows, pairs, done=False))
-    with pytest.raises(UserError, match="has no static pair with two computed members"):
+    with pytest.raises(UserError, match="has no static pair whose two views were computed"):
         estimate_run(write_run(tmp_path / "b", rows, pairs[pairs["factor"] == 0]))
     rows[4, 1] = np.nan
     with pytest.raises(UserError, match="stage1 hold NaN"):
