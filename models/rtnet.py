@@ -242,7 +242,7 @@ class RTNet(TwoStreamNetwork):
     def __init__(self, num_classes: int, trunk: str):
         super().__init__()
         if num_classes != 1:
-            raise UserError(f"num_classes={num_classes}: RTNet takes 1, because it predicts only the object")
+            raise UserError(f"num_classes={num_classes}: RTNet takes 1, the object's probability")
         if trunk not in ("resnext50", "resnet34"):
             raise UserError(f"trunk={trunk}: RTNet takes resnext50 or resnet34")
         widths, bridged = ARCHITECTURES[trunk][2], trunk == "resnext50"
