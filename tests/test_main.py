@@ -166,7 +166,7 @@ def test_average_of_what_is_no_run(tmp_path):
             "stylized_data_dir=nowhere does not exist",
         ),
         (["--stylized_data_dir", "nowhere"], "name the data set in this folder"),
-        (["--model", "matnet"], "takes images and optical flow; dataset=folder has no flow: give dataset="),
+        (["--model", "matnet"], "takes images and optical flow, but dataset=folder has no flow: give"),
         (["--device", "gpu"], "device=gpu is not a device"),
         (["model.bogus=1"], "unknown option model.bogus; nearest known: model."),
         (["task.widht=0.1"], "unknown option task.widht; nearest known: "),

@@ -66,7 +66,7 @@ class Moments:
 
     @classmethod
     def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Self:
-        """Compute the sums per factor from pair members za, zb. Shapes: (pairs, units) -> (factors, units)."""
+        """Compute the sums per factor from members za and zb. Shapes: (pairs, units) -> (factors, units)."""
         count = np.zeros(n_factors)
         total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):

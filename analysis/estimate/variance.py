@@ -51,17 +51,17 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return the views' row numbers (clips, styles, orders) and the clusters of all clips that have all views."""
+    """Return row numbers of views (clips, styles, orders), and clusters (clips,), for clips with all views."""
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
     styles = views["style"].nunique()
     if table.shape[1] != 2 * styles or styles < 2:
         raise UserError(
-            f"{store.path}: task=variance needs every style in both frame orders: run with pairs=factorial"
+            f"{store.path}: variance needs every style in both frame orders: give a pairs=factorial run"
         )
     if len(table) < 2:
-        raise UserError(f"{store.path}: task=variance needs two clips that have all views, not {len(table)}")
+        raise UserError(f"{store.path}: variance needs two clips that have all views, not {len(table)}")
     table = table.sort_index(axis=1)
     clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
     return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters

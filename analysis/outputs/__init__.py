@@ -1,4 +1,4 @@
-"""Outputs of a finished run: tables, figures, the HTML report, and the files of Kowal et al.'s code.
+"""Outputs of a finished run: tables, figures, HTML report, and files in the format of Kowal et al.'s code.
 
 Each module of this folder holds one output, a function of a `FinishedRun` that is decorated with `register`.
 To add a measure or a figure, add a module; the modules are imported automatically.

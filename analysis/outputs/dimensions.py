@@ -25,7 +25,7 @@ def write_dimensions(run: FinishedRun) -> None:
     if not options.joint_encoding:
         return
     print(format_classes(layer))
-    # Kowal et al.'s code puts the pathway of SlowFast into the file name, and the stage of other networks.
+    # In Kowal et al.'s code, the file name has the pathway for SlowFast, and the stage for other networks.
     part = (
         f"{options.dataset.name}_{options.path}"
         if "slowfast" in options.model.name

@@ -8,7 +8,7 @@ from static_dynamic.analysis.show.text import format_layers
 
 @register("layers", order=10)
 def write_layers(run: FinishedRun) -> None:
-    """Write score tables and figure; print the scores of the main stages, or only of the stage ``stg``."""
+    """Write score tables and a figure; print the scores of the main stages, or of stage ``stg`` if given."""
     write_tables(run.folder, run.estimate)
     layers = run.estimate.layers.set_index("stage").loc[run.shown].reset_index()
     figures.draw_profile(layers, run.folder / "profile.png", run.name)

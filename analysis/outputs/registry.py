@@ -47,7 +47,7 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Output:
-    """One output: ``write(run)`` is called if ``applies(run)`` is true; small ``order`` first."""
+    """One output of a run. If ``applies(run)`` is true, ``write(run)`` is called, in ascending ``order``."""
 
     order: int
     applies: Callable[[FinishedRun], bool]
@@ -60,7 +60,7 @@ OUTPUTS: dict[str, Output] = {}
 def register(
     name: str, order: int, applies: Callable[[FinishedRun], bool] = lambda run: True
 ) -> Callable[[Callable[[FinishedRun], None]], Callable[[FinishedRun], None]]:
-    """Return a decorator that adds a function, which writes one output, to `OUTPUTS` under `name`."""
+    """Return a decorator that adds the decorated function, the writer of one output, to `OUTPUTS`."""
 
     def add(write: Callable[[FinishedRun], None]) -> Callable[[FinishedRun], None]:
         OUTPUTS[name] = Output(order, applies, write)
@@ -70,7 +70,7 @@ def register(
 
 
 def write_outputs(run: FinishedRun) -> None:
-    """Import all modules of this folder, then call every registered output that applies to the run."""
+    """Import all modules of analysis/outputs, then call every registered output that applies to the run."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__package__}.{module.name}")
     for output in sorted(OUTPUTS.values(), key=lambda output: output.order):

@@ -15,7 +15,7 @@ def has_every_view(run: FinishedRun) -> bool:
 
 @register("variance", order=40, applies=has_every_view)
 def write_variance(run: FinishedRun) -> None:
-    """Decompose the variance of units by source; write tables and figure, and print each source's share."""
+    """Decompose the variance of units by source; write tables and a figure, and print each source's share."""
     options = run.options
     estimate = estimate_variance(run.folder, options.n_boot, options.seed, progress=True)
     estimate.write(run.folder, "variance_")

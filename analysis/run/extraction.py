@@ -110,7 +110,7 @@ def extract(
             pending.append((numbers, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
-    except torch.OutOfMemoryError as error:  # the frames alone do not fit; only forward passes can be split
+    except torch.OutOfMemoryError as error:  # frames do not fit, so splitting passes is no help
         raise UserError(
             f"the frames of {batch_rows} views do not fit in the memory of {device}: "
             "give a smaller batch_size"
@@ -149,7 +149,7 @@ def unfinished_batches(n_views: int, to_do: NDArray, batch_size: int) -> NDArray
 def write_finite(
     store: Store, views: pd.DataFrame, numbers: NDArray, activations: dict[str, NDArray], nan: str
 ) -> None:
-    """Write activations to the store; a view with NaN or infinity is skipped (``nan=skip``) or stops the run.
+    """Write activations to the store; skip a view with NaN or infinity if ``nan=skip``, else raise UserError.
 
     The message names the shallowest stage with such a value.
     """
@@ -180,7 +180,7 @@ def decode_sample(
     batch = [decoded for decoded in batch if decoded.frames is not None]
     if not batch:
         raise UserError(
-            "precision=bf16 and tune=true are tested on a sample of views, but its videos are unreadable"
+            "precision=bf16 and tune=true are tested on sampled views, but all sampled videos are unreadable"
         )
     return batch
 

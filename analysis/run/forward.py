@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 Inputs = Tensor | list[Tensor] | dict[str, Tensor]
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
-# bf16 is used if no stage has a larger `relative_error`. An error e lowers a correlation by about e^2.
+# Largest `relative_error` of a stage for which bf16 is used. Error e lowers a correlation by about e^2.
 BF16_TOLERANCE = 0.05
 # Largest `relative_error` of a stage at which channels-last layout or compilation is used with fp32.
 FP32_TOLERANCE = 0.01
 # Smallest speed-up at which channels-last layout or compilation is used.
 MIN_SPEEDUP = 1.05
-# Number of timed reads per reader, after one untimed read as warm-up.
+# Number of timed calls of `Reader.read` per reader, after one untimed call as warm-up.
 ROUNDS = 5
 
 
@@ -125,7 +125,7 @@ class Reader:
         return reader.read(inputs)
 
     def tune(self, inputs: Inputs) -> list[str]:
-        """Try the speed-ups `KERNELS` on a sample, use the fast and accurate ones, and return their names."""
+        """Try the speed-ups `KERNELS` on sampled views, use those that help, and return the used names."""
         chosen = []
         reference, tolerance = self.read_fp32(inputs), BF16_TOLERANCE if self.bf16 else FP32_TOLERANCE
         for name in KERNELS:
@@ -136,7 +136,7 @@ class Reader:
                 KERNELS[name](trial)
                 error = max(relative_error(trial.read(inputs), reference).values())
                 gain = speedup(trial, self, inputs)
-            except Exception as failure:  # compilers raise any type of error; go on uncompiled
+            except Exception as failure:  # compilers raise errors of any type
                 log.warning("%s: not usable here (%s)", name, type(failure).__name__)
                 continue
             used = gain >= MIN_SPEEDUP and error <= tolerance
@@ -164,9 +164,9 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def use_compile(reader: Reader) -> None:
-    """Compile the largest modules of the network without a tap (a module whose output is read) inside."""
+    """Compile the largest modules of the network that contain no smaller module whose output is read."""
     taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
-    # torch limits compilations per module class; modules beyond the limit would silently run uncompiled.
+    # torch limits compilations per Python class; modules beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
@@ -179,7 +179,7 @@ def use_compile(reader: Reader) -> None:
     visit(reader.net, "")
 
 
-# Speed-ups that `Reader.tune` tries, in this order, each on top of the speed-ups chosen before.
+# Speed-ups that `Reader.tune` tries, in this order, each together with the speed-ups chosen before.
 KERNELS: dict[str, Callable[[Reader], None]] = {
     "channels_last_3d": use_channels_last,
     "compile": use_compile,
@@ -237,19 +237,19 @@ class PendingRows:
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        table = torch.cat(list(rows.values()), dim=1)  # (views, units of all stages), copied at once
+        table = torch.cat(list(rows.values()), dim=1)  # shape (views, units of all stages): one copy for all
         self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
             self.table.copy_(table, non_blocking=True)
             self.copied = torch.cuda.Event()
-            # The activations may be on another GPU than torch's current device, so name their device.
+            # The activations may be on another GPU than torch's current device, so name the GPU of `table`.
             self.copied.record(torch.cuda.current_stream(table.device))
         else:
             self.table = table
 
     def arrays(self) -> dict[str, NDArray]:
-        """Wait for the copy; return a dict from stage name to activations (views, units), float32."""
+        """Wait for the copy; return the float32 activations by stage name. Shape: (views, units)."""
         if self.copied is not None:
             self.copied.synchronize()
         ends = np.cumsum(list(self.widths.values()))[:-1]

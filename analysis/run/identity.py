@@ -1,4 +1,4 @@
-"""Identity of a run (all options and inputs that decide its activations), and its folder and manifest."""
+"""Identity of a run (all options and inputs that decide the activations), run folder and manifest."""
 
 import subprocess
 from dataclasses import asdict

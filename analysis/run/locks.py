@@ -40,7 +40,7 @@ def locked(path: Path) -> Iterator[None]:
             log.warning("%s cannot be locked on this system: let no other run write there", path)
         elif not _take_lock(file, path, LOCK_WAITS):
             raise UserError(
-                f"another run is writing to {path}: wait until it ends (task=status shows its progress), "
+                f"another run is writing to {path}: wait until that run ends (see task=status), "
                 "or give another save_dir"
             )
         remove_leftovers(path)
@@ -55,7 +55,7 @@ def writing(path: Path) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            with suppress(OSError):  # on a full disk the message cannot be written
+            with suppress(OSError):  # the message cannot be written if the disk is full
                 write_text(path / ERROR_NAME, f"{error}\n")
             raise
 
@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
-    """Try to lock, again after each of `waits` (seconds); return False if another process keeps the lock."""
+    """Try to lock a file; retry after each time in `waits`; return False if another process has the lock."""
     assert fcntl is not None
     for wait in (*waits, None):
         try:

@@ -23,12 +23,12 @@ def finished_runs(cfg: DictConfig, task: str) -> list[Path]:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return all run folders below a folder, sorted; a run that has just begun holds only a lock file."""
+    """Return all run folders below a folder, sorted, even if a folder holds only the lock of a new run."""
     return sorted({path.parent for name in (LOCK_NAME, STATUS_NAME) for path in folder.rglob(name)})
 
 
 def progress_of(folder: Path) -> dict:
-    """Return a run's state (running, failed, done, ...), numbers of views, and the error that stopped it."""
+    """Return a run's state (running, failed, done, ...), numbers of views, and error message if any."""
     status = np.zeros(0, np.uint8)
     shard = None
     if has_run(folder) and (folder / STATUS_NAME).exists():

@@ -32,7 +32,7 @@ def require_fit(cfg: DictConfig) -> None:
     flow = FLOW in (shape.get("pathways") or {})
     if flow and cfg.dataset.layout != "davis":
         raise UserError(
-            f"model {cfg.model.name!r} takes images and optical flow; dataset={cfg.dataset.name} "
+            f"model {cfg.model.name!r} takes images and optical flow, but dataset={cfg.dataset.name} "
             "has no flow: give dataset=StylizedDAVIS"
         )
     if flow and shape["size"] != shape["crop"]:
@@ -43,7 +43,7 @@ def require_fit(cfg: DictConfig) -> None:
 
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
-    """Build the network that the options name; return the network and its weights file (None: random)."""
+    """Build the network that the options name; return the network and the weights file (None if random)."""
     if cfg.checkpoint == NO_CHECKPOINT:
         log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
@@ -57,7 +57,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
                 "or model.init=random to analyse the untrained network"
             )
     classes = cfg.dataset.get("num_classes")
-    if classes and checkpoint != "pretrained":  # pretrained weights come with their own classifier
+    if classes and checkpoint != "pretrained":  # pretrained weights include a classifier
         log.info(
             "classifier with the %d classes of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name
         )
@@ -100,7 +100,7 @@ def sampling_of(cfg: DictConfig) -> dict:
 
 
 def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store) -> None:
-    """Compute the activations that the store lacks; write the time to ``timing.json``, for task=plan."""
+    """Compute the activations that the store lacks; write the computing time to ``timing.json``."""
     to_do = len(store.to_do())
     if not to_do:
         log.info("all %d views are on disk: %s", len(views), store.path)
@@ -123,7 +123,7 @@ def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store
 
 
 def batch_size_of(cfg: DictConfig, folder: Path) -> int:
-    """Return the number of views per batch; with ``auto``, a resumed run keeps the number it began with.
+    """Return the number of views per batch; if batch_size=auto, a resumed run keeps the first number.
 
     Otherwise a run that resumes on another device would use other batches, and the last digits could differ.
     """

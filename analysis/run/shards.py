@@ -32,7 +32,7 @@ BARRIER_TIMEOUT = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Shard:
-    """One of ``of`` shards of a run, numbered ``index`` from 0; ``torchrun`` is true under torchrun."""
+    """Shard number ``index`` (from 0) of a run with ``of`` shards; ``torchrun`` is True under torchrun."""
 
     index: int
     of: int
@@ -113,7 +113,7 @@ def find_shards(folder: Path) -> list[Path]:
 
 
 def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) -> None:
-    """Merge shards into the run folder `run`, whose files then equal those of a run without shards.
+    """Merge shards into the run folder `run`. The files equal the files of a run without shards.
 
     With `remove`, the folders of the shards are removed once the run is on disk. Raises UserError if a shard
     is missing, is not finished, or belongs to another run.
@@ -162,7 +162,7 @@ def require_all(run: Path, shards: Sequence[Store]) -> None:
 
 
 def identity_of_run(manifest: dict) -> dict:
-    """Return the identity of the run that a shard belongs to (a shard's identity without ``shard``)."""
+    """Return the identity of the run that a shard belongs to (the shard's identity without key ``shard``)."""
     return {key: value for key, value in manifest["identity"].items() if key != "shard"}
 
 

@@ -61,7 +61,7 @@ class Store:
                     f"in {path}, the activations of {stage} have another shape than manifest.json says: "
                     "remove this folder and run again"
                 )
-        self._finished = self.status != TO_DO  # includes views whose activations are not flushed yet
+        self._finished = self.status != TO_DO  # True also for views not yet flushed to disk
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 
@@ -95,7 +95,7 @@ class Store:
         return store
 
     def activations(self, stage: str) -> NDArray:
-        """Return the memory-mapped activations of one stage, (views, units) float32."""
+        """Return the memory-mapped float32 activations of one stage. Shape: (views, units)."""
         if stage not in self._rows:
             raise UserError(f"{self.path} has no stage {stage!r} (stages: {', '.join(self.stages)})")
         return self._rows[stage]
@@ -202,7 +202,7 @@ def reserve_space(files: list[Path]) -> None:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in (*DISK_FULL, errno.EFBIG):
-                    return  # the file system cannot allocate space in advance; go on without
+                    return  # this file system cannot allocate space in advance, so go on without
                 raise UserError(
                     f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some space and "
                     "give the same command again, or give another save_dir"

@@ -12,7 +12,7 @@ from static_dynamic.files import json_sha256
 
 
 def run(cfg: DictConfig) -> Path:
-    """Compare the runs ``cfg.runs``; print tables; write csv, Markdown, LaTeX, figures; return the folder."""
+    """Compare the runs ``cfg.runs``; print and write tables, draw figures, and return the output folder."""
     options = {
         "n_boot": cfg.n_boot,
         "seed": cfg.seed,
@@ -33,6 +33,6 @@ def run(cfg: DictConfig) -> Path:
 
 
 def _comparison_folder(cfg: DictConfig, options: dict) -> Path:
-    """Return the folder of a comparison, below ``save_dir``, named by a hash of its runs and options."""
+    """Return the folder of a comparison, below ``save_dir``, named by a hash of the runs and options."""
     identities = [read_manifest(Path(folder))["identity"] for folder in cfg.runs]
     return Path(cfg.save_dir) / "compare" / json_sha256([identities, options])[:8]

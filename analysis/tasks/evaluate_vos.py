@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
-    """Segment DAVIS with the network; measure region similarity J and boundary accuracy F."""
+    """Segment the videos of DAVIS with ``cfg.model``; measure region similarity J and boundary accuracy F."""
     if cfg.dataset.get("layout") != "davis" or cfg.dataset.cinematograms:
         raise UserError(f"dataset={cfg.dataset.name} has no masks of objects: give dataset=StylizedDAVIS")
     require_fit(cfg)

@@ -39,11 +39,11 @@ def run(cfg: DictConfig) -> None:
             log.warning("not merged: %s", error)
             errors.append(str(error))
     if errors:
-        raise UserError(f"{len(errors)} of {len(groups)} runs were not merged; the first: {errors[0]}")
+        raise UserError(f"{len(errors)} of {len(groups)} runs were not merged; the first error: {errors[0]}")
 
 
 def _options_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Return the options of this task, overwritten by the options in the manifest of a run."""
+    """Return options for a run: each value is from the run's manifest if present there, else from `cfg`."""
     manifest = read_manifest(folder)
     identity = manifest["identity"]
     options = cast(dict, OmegaConf.to_container(cfg, resolve=False))

@@ -13,7 +13,7 @@ from static_dynamic.models.stage_names import find_stage
 
 
 def run(cfg: DictConfig) -> None:
-    """Print and write the number of videos, clips, views and hours that a study needs, from one pilot run."""
+    """Print and write how many videos, clips, views and hours a study needs, estimated from one pilot run."""
     if len(cfg.runs) != 1:
         raise UserError("task=plan needs the folder of one finished run: give runs=[PILOT]")
     folder, task = Path(cfg.runs[0]), cfg.task

@@ -1,4 +1,4 @@
-"""Task ``profile``, the main job: measure how static and how dynamic the stages of a network are."""
+"""Task ``profile``, the main task: measure how static and how dynamic the stages of a network are."""
 
 import logging
 from pathlib import Path

@@ -12,5 +12,5 @@ from static_dynamic.analysis.explain.explain_clips import explain_clips
 
 
 def run(cfg: DictConfig) -> Path:
-    """Explain predictions for the videos ``task.input``, or for the data set; return the output folder."""
+    """Explain the class predictions for ``task.input`` (default: the data set); return the output folder."""
     return explain_clips(cfg)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> None:
     """Stylize the videos ``task.input``; if not given, stylize the unstylized videos of the data set.
 
-    The option ``checkpoint`` gives the style; without it, ``styles`` selects from the file ``style``.
+    If ``checkpoint`` is given, it is the style; else ``styles`` lists styles of the config file ``style``.
     """
     task = cfg.task
     pattern, first, videos = DEFAULT_NAMING, 1, None

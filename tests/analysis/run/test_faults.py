@@ -134,7 +134,7 @@ def test_one_run_a_folder_and_a_dead_one_does_not_count(tmp_path):
     other.start()
     ours.recv()
     assert is_locked(tmp_path)
-    with pytest.raises(UserError, match="another run is writing to .*: wait until it ends"), locked(tmp_path):
+    with pytest.raises(UserError, match="another run is writing .*: wait until that run"), locked(tmp_path):
         pass
     other.kill()
     other.join()
