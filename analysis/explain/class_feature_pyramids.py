@@ -36,7 +36,7 @@ class Pyramid:
 
     @property
     def links(self) -> pd.DataFrame:
-        """Table of links between kernels: level, parent in the level, child in the next level, strength."""
+        """Table of links: level, parent kernel's number, child kernel's number (on level + 1), strength."""
         tables = [
             pd.DataFrame({"level": level, "parent": parent, "child": child, "strength": strength})
             for level, (parent, child, strength) in enumerate(self.steps)
@@ -45,7 +45,7 @@ class Pyramid:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """Table of the selected kernels: level, unit (number in the level), layer name, channel, importance.
+        """Table of the selected kernels: level, unit (number on the level), layer, channel, importance.
 
         The importance of a kernel is the sum over all paths from the class to the kernel of the product of
         the links' strengths, divided by the largest such sum of the level.
@@ -65,14 +65,14 @@ class Pyramid:
 
     @property
     def n_paths(self) -> int:
-        """Number of paths along links from the class to the last level; `nested` has one entry per path."""
-        counts: NDArray = np.ones(self.label + 1)  # paths from the class to each kernel of a level
+        """Number of paths along links from the class to the last level; `nested` grows with this number."""
+        counts: NDArray = np.ones(self.label + 1)  # number of paths from the class to each kernel
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())
 
     def children(self, level: int, unit: int) -> NDArray:
-        """Return the numbers of the kernels in the next level that a kernel is linked to, ascending."""
+        """Return, in ascending order, the numbers of a kernel's children in the next level."""
         parent, child, _ = self.steps[level]
         return np.unique(child[parent == unit])
 
@@ -94,12 +94,12 @@ class Pyramid:
         return {str(self.label): below[self.label]}
 
     def saliency_tube(self, level: int, unit: int) -> NDArray:
-        """Sum the feature maps of the kernels that a kernel is linked to: its saliency tube, (t, h, w)."""
+        """Return a kernel's saliency tube, the sum of the kernel's children's feature maps; (t, h, w)."""
         children = self.children(level, unit)
         return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
     def feature_map(self, level: int, unit: int) -> NDArray:
-        """Return the feature map of a kernel, (t, h, w), as the next layer of the network reads the map."""
+        """Return the feature map of a kernel, as the next layer of the network reads the map; (t, h, w)."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
         return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()
@@ -140,7 +140,7 @@ def class_feature_pyramid(
     select
         ``"all"``, or ``"topK_inL"`` to keep only the K strongest children of each kernel of level L.
     path
-        Result of `feature_path.trace_path` for this network and size of clip; it saves the time of tracing.
+        Result of `feature_path.trace_path` for this network and size of clip, which saves the tracing time.
     """
     keep = check_options(theta, depth, rules, select)
     clip = RULES[rules](net, inputs, depth, path)
@@ -150,7 +150,7 @@ def class_feature_pyramid(
 
 
 def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[int, int] | None:
-    """Raise UserError if an option is invalid; return the numbers K and L in ``select=topK_inL``."""
+    """Raise UserError if an option is invalid; return (K, L) if `select` is ``topK_inL``, else None."""
     if rules not in RULES:
         raise UserError(f"unknown rules {rules!r}{nearest(str(rules), RULES)} (known: {', '.join(RULES)})")
     if not (isinstance(theta, int | float) and 0 <= theta <= 1):
@@ -186,7 +186,7 @@ def build_pyramid(
 ) -> Pyramid:
     """Build the class feature pyramid of one class from the activations of one clip.
 
-    The options are those of `class_feature_pyramid`; `keep` is the pair (K, L) of ``topK_inL``.
+    `class_feature_pyramid` explains the options; `keep` is the tuple (K, L) of ``topK_inL``.
     """
     if label is None:
         label = int(clip.logits.argmax())
@@ -201,7 +201,7 @@ def build_pyramid(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Keep the `k` strongest links of each kernel; of equally strong links, those to lower kernel numbers."""
+    """Keep the `k` strongest links from each parent kernel; of equal links, prefer lower child numbers."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]
@@ -211,7 +211,7 @@ def strongest(links: Links, k: int) -> Links:
 
 
 def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
-    """Link a class to the classifier's features whose weight, scaled to [0, 1], is at least theta."""
+    """Link a class to the features whose classifier weight for the class, in [0, 1], is at least theta."""
     check_label(label, clip.class_scores.shape[1])
     scores = clip.class_scores[:, label]
     features = np.flatnonzero(scores >= theta)

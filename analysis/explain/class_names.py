@@ -1,4 +1,4 @@
-"""Names of a network's classes, from a file or from the entry of its weights in ``configs/assets.yaml``."""
+"""Names of a network's classes, from a file or from the weights' entry in ``configs/assets.yaml``."""
 
 import ast
 import json
@@ -16,7 +16,7 @@ def class_names(source: str | Path, classes: int) -> list[str]:
     """Read the names of a network's classes from a file or from an entry of ``configs/assets.yaml``.
 
     A text file holds one name per line; a JSON file holds a list of names, or a mapping of names to numbers.
-    Raises UserError if there is no such file, or if it does not hold `classes` names.
+    Raises UserError if there is no such file, or if the file does not hold `classes` names.
     """
     path = Path(str(source))
     if not path.is_file():
@@ -55,15 +55,15 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the class names in Python source: its longest list. The source is parsed, never run."""
+    """Return the longest list in Python source, which holds the class names; the source is never run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # Python lists of class names hold folder names: hurling_-sport- means hurling (sport).
+    # In Python source, class names are written as folder names; hurling_-sport- means hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 
 def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
-    """Return the class names listed with pretrained weights; None if not listed or if the download fails."""
+    """Return the class names of pretrained weights; None if no names are listed or the download fails."""
     source = asset_row(asset).get("names") if asset else None
     if source is None:
         return None
@@ -92,5 +92,5 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
 
 
 def _plain(name: str) -> str:
-    """Return a class name in lower case with spaces for underscores, so that spellings compare equal."""
+    """Return a class name in lower case with spaces for underscores, to compare different spellings."""
     return name.strip().lower().replace("_", " ")

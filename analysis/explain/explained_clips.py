@@ -1,4 +1,4 @@
-"""The clips that ``task=saliency`` explains: of one video, of a folder of videos, or of a data set."""
+"""The clips that ``task=saliency`` explains, from one video, from a folder of videos or from a data set."""
 
 import logging
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ShownClip:
-    """A clip to explain, with the reader of its frames.
+    """A clip to explain, with the object that reads the clip's frames.
 
     ``exact``: the user named the first and the last frame, and the network's frames are spread over the whole
     clip. Otherwise the network's window of frames starts at the first frame of the clip.
@@ -34,7 +34,7 @@ class ShownClip:
     exact: bool = False
 
     def positions(self, spec, n_sample_frames: int | None, resample_fps: float | None) -> NDArray[np.int64]:
-        """Return the positions in the video of the T frames that a network with input `spec` reads."""
+        """Return the positions, in the video, of the T frames that a network with input `spec` reads."""
         if self.exact:
             return self.clip.first + subsample_positions(self.clip.length, spec.frames, np.float64)
         window = n_sample_frames or spec.frames * spec.sampling_rate
@@ -42,19 +42,19 @@ class ShownClip:
         return shown[subsample_positions(window, spec.frames, np.float64)]
 
     def read(self, positions: NDArray[np.int64], spec) -> Tensor:
-        """Read the frames at `positions` as the network's input: (3, T, h, w), cropped and normalised."""
+        """Read the frames at `positions`, cropped and normalised, as the network's input, (3, T, h, w)."""
         return preprocess(torch.from_numpy(self.frames.read(positions.tolist())), spec)
 
 
 def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
-    """Turn a normalised network input, (3, T, h, w), back into pictures, (T, h, w, 3) uint8."""
+    """Undo the normalisation of a network input, (3, T, h, w); return pictures, (T, h, w, 3) uint8."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (spec.mean, spec.std))
     pixels = (video.cpu() * std + mean).clamp(0, 1) * 255
     return pixels.round().byte().permute(1, 2, 3, 0).numpy()
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input``, or of the data set if it is null; raise UserError if none exist."""
+    """Return the clips of ``task.input``, or else of the data set; raise UserError if there are no clips."""
     task = cfg.task
     if task.input is not None:
         clips = []
@@ -65,20 +65,20 @@ def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
                 skip_or_raise(cfg.on_error, name, error)
         return require_clips(clips, f"task.input={task.input}")
     if task.start or task.end is not None:
-        raise UserError("task.start and task.end need task.input=VIDEO, as a data set defines its own clips")
+        raise UserError("task.start and task.end need task.input=VIDEO, as clips of a data set are fixed")
     listed = list_clips(cfg.dataset, (task.style,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     return [ShownClip(clip, listed.frames_of(clip.video, task.style)) for clip in listed.clips]
 
 
 def skip_or_raise(on_error: str, clip: str, error: BadFrames) -> None:
-    """Log the unreadable clip if `on_error` is ``skip``; raise UserError otherwise."""
+    """Log an unreadable clip if `on_error` is ``skip``, else raise UserError."""
     if on_error != "skip":
         raise UserError(f"{error}: repair the file, or give on_error=skip to leave the clip out") from error
     log.warning("%s is left out: %s", clip, error)
 
 
 def require_clips(clips: list, source: str) -> list:
-    """Return the list of clips; raise UserError if it is empty."""
+    """Return the list of clips; raise UserError if the list is empty."""
     if not clips:
         raise UserError(f"{source}: none of the clips can be read")
     return clips
@@ -100,7 +100,7 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Return the clip of a video's frames `start` (from 0) to `end` - 1; ``end=None``: to the last frame."""
+    """Return the clip of a video's frames `start` (from 0) to `end` - 1, or to the last if `end` is None."""
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")

@@ -25,10 +25,10 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# Largest number of paths from the class for which the nested JSON (one entry per path) is written.
+# The nested JSON grows with the number of paths from the class, and is not written for more paths than this.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
-# A folder with both files was written by an earlier task=saliency, so it may be replaced.
+# A folder with these two files was written by an earlier task=saliency, so the folder may be replaced.
 OWN = (SUMMARY, NODE_LINK)
 
 
@@ -49,7 +49,7 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
             raise UserError(f"the output folder {folder} is a file: give another task.outdir")
     for folder in folders:
         if folder.exists() and any(folder.iterdir()) and not all((folder / name).exists() for name in OWN):
-            raise UserError(f"{folder} holds other files than task=saliency writes: give another task.outdir")
+            raise UserError(f"{folder} holds files not written by task=saliency: give another task.outdir")
     return list(folders)
 
 
@@ -65,7 +65,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
         finally:
-            if old.exists() and not folder.exists():  # stopped between the renames: restore the folder
+            if old.exists() and not folder.exists():  # restore the folder after a stop
                 old.rename(folder)
 
 
@@ -77,7 +77,7 @@ def write_explanation(
     summary: dict,
     drawing: dict | None,
 ) -> None:
-    """Write all result files of one clip into `folder`, which replaces the folder of an earlier run.
+    """Write all result files of one clip into `folder`, in place of the files of an earlier run.
 
     `drawing`: the options `kernels` and `video` of `write_pictures`; None: no pictures.
     """
@@ -119,7 +119,7 @@ def write_pictures(
     kernels: int,
     video: str,
 ) -> None:
-    """Draw the saliency tubes of each level and of its most important kernels, and write the HTML page.
+    """Draw saliency tubes of each pyramid level and of the most important kernels; write the HTML page.
 
     `frames`: the clip as the network sees it, (T, H, W, 3). `kernels`: number of kernels drawn per level.
     `video`: format of the tube videos, mp4, gif or none.
@@ -131,7 +131,7 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # tubes to draw: (file, tube, tube for a uniform clip, title)
+    jobs = []  # `jobs`: (file, tube, tube for a uniform clip, title) per picture
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -151,7 +151,7 @@ def page_title(summary: dict) -> str:
 
 
 def facts(summary: dict) -> list[str]:
-    """Return sentences on a pyramid: prediction, frames, options, and the source of the kernels' classes."""
+    """Return sentences on a pyramid: prediction, frames, options, and the run that gave the unit classes."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -179,7 +179,7 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
 
 
 def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int) -> None:
-    """Write the number of selected kernels per unit class (dynamic, static, ...); print the shares."""
+    """Write the number of selected kernels per unit class (dynamic, ...), and print the classes' shares."""
     table = class_shares(counts, classes, n_boot, seed)
     first = ["clip", "cluster", "label"]
     write_table(root / "kernel_counts.csv", counts[first + [c for c in counts if c not in first]])

@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network, the class to explain and the options of its class feature pyramids, all of them checked."""
+    """A network, the class to explain and the checked options of the network's class feature pyramids."""
 
     net: VideoNetwork
     model: str
     label: int | None
     names: list[str] | None
     options: dict  # `options` are keyword arguments of `class_feature_pyramid`
-    path: FeaturePath | None  # `path` is None with rules=original, which need no path
+    path: FeaturePath | None  # `path` is None with rules=original, which do without
     classes: KernelClasses | None  # `classes` is None without ``task.profile``
 
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
-        """Return a clip's pyramid, its frames as the network sees them, (T, h, w, 3), and a summary."""
+        """Return a clip's pyramid, the frames as cropped for the network, (T, h, w, 3), and a summary."""
         spec = self.net.input_spec
         video = clip.read(positions, spec)
         inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
@@ -71,7 +71,7 @@ class Explainer:
         return replace(pyramid, clip=read)
 
     def name(self, label: int) -> str:
-        """Return the name of a class, or its number as text if the names are unknown."""
+        """Return the name of a class, or the class number as text if the names are unknown."""
         return self.names[label] if self.names else str(label)
 
 

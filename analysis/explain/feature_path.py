@@ -1,4 +1,4 @@
-"""Provenance of channels: for each input channel of a layer, the earlier convolution that computes it.
+"""Provenance of channels: for each input channel of a layer, the convolution that computes the channel.
 
 The network runs once on the meta device, which computes shapes only. Every tensor carries the provenance of
 its channels as a tuple of segments (convolution, first output channel, end). Normalization, activation
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Consecutive channels: name of the layer that computes them (or None), its first output channel, and end.
+# Consecutive channels: layer that computes the channels (None: unknown), first output channel, and end.
 Segment = tuple[str | None, int, int]
 # Operators whose output channels mix input channels, so that provenance ends there.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
@@ -29,14 +29,14 @@ MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer: its output channels, the layers behind its input channels, its depth."""
+    """A convolution or linear layer, with the depth and the layers that compute the input channels."""
 
     name: str
     rows: int  # `rows` is the number of output channels
     inputs: tuple[Segment, ...]
     depth: int  # `depth` counts the layers from the network's input
     size: tuple[int, ...]  # (T, H, W) of the output
-    padding: tuple[int, ...] = ()  # zero padding of the input by another operator, as in ``F.pad``
+    padding: tuple[int, ...] = ()  # `padding`: zeros that ``F.pad`` added to the input
 
     @property
     def sources(self) -> list[str]:
@@ -46,10 +46,10 @@ class Layer:
 
 @dataclass(frozen=True)
 class MapTap:
-    """The module whose output holds the feature maps of a layer as later layers see the maps.
+    """The module output in which the feature maps of a layer have the form that later layers read.
 
     The maps start at channel ``start`` of the output of the ``call``-th call of the module. If this output is
-    a list or a dict, they are in its tensor number ``select``.
+    a list or a dict, the maps are in tensor number ``select`` of the output.
     """
 
     module: str
@@ -58,7 +58,7 @@ class MapTap:
     start: int
 
     def read(self, output, rows: int) -> Tensor:
-        """Return a copy of the `rows` feature maps of one clip, (rows, T, H, W), in a module's output."""
+        """Copy the layer's `rows` feature maps of one clip from a module's output: (rows, T, H, W)."""
         maps = output if self.select is None else list(_elements(output))[self.select]
         # A copy, because later layers may overwrite the output in place.
         return maps[0, self.start : self.start + rows].clone()
@@ -72,14 +72,14 @@ class FeaturePath:
     and so on. The kernels of a level are numbered consecutively, layer after layer.
 
     Parallel branches can have different lengths. If a layer of a level has the same input as a layer that
-    another layer of the level reads, the shorter branch waits: its layer is carried over into the next level,
+    another layer of the level reads, the shorter branch waits: the next level holds the waiting layer too,
     where its kernels are their own children.
     """
 
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> channel segments
+    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> segments per output
     levels: list[list[str]] = field(init=False, default_factory=list)  # levels found so far
 
     def level(self, number: int) -> list[str]:
@@ -89,11 +89,11 @@ class FeaturePath:
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Return the layers of a level that stay in the next level, because a parallel branch is longer."""
+        """Return the layers of a level that the next level holds too, because a parallel branch is longer."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
-        """Return layer -> number of its first kernel, with the kernels of a level counted layer by layer."""
+        """Return layer -> number of the layer's first kernel; kernels are numbered layer by layer."""
         names = self.level(number)
         starts = accumulate((self.layers[name].rows for name in names), initial=0)
         return dict(zip(names, starts, strict=False))
@@ -102,7 +102,7 @@ class FeaturePath:
     def depth(self) -> int:
         """Number of levels that hold layers, not counting the classifier's level 0."""
         number = 0
-        # A module that is called twice makes an endless loop, so the number of layers limits the levels.
+        # A module that is called twice could make levels endless, so the number of layers limits the levels.
         while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
@@ -114,7 +114,7 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return the layers of `names` that stay one level longer, because a parallel branch is longer."""
+        """Return the layers of `names` that the next level holds too, as a parallel branch is longer."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
@@ -148,11 +148,11 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
 
 
 class _Tracer(TorchDispatchMode):
-    """Dispatch mode that records each tensor's channel axis and the layers that compute its channels."""
+    """PyTorch dispatch mode that records every tensor's channel axis and the layers behind the channels."""
 
     def __init__(self) -> None:
         super().__init__()
-        # id of a tensor -> the tensor (kept alive, so that its id stays unique), channel axis, segments
+        # id of a tensor -> tensor, channel axis, segments. Python reuses ids, so the tensor is kept alive.
         self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
@@ -161,7 +161,7 @@ class _Tracer(TorchDispatchMode):
         self.calls: dict[str, int] = {}  # `calls`: module -> number of calls so far
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return the channel segments of a tensor; an empty tuple if its channels are not on `axis`."""
+        """Return a tensor's channel segments; an empty tuple if the channel axis is not `axis`."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 
@@ -181,7 +181,7 @@ class _Tracer(TorchDispatchMode):
                 self.layers[name] = Layer(name, rows, inputs, self.depth(inputs) + 1, size, padding)
                 self.known[id(output)] = (output, axis, ((name, 0, rows),))
             self.outputs[name] = [self.segments(x, 1) for x in _elements(output)]
-            # Pooling blurs feature maps, so they are read before a pooling module, not after it.
+            # Pooling blurs feature maps, so feature maps are read before pooling modules, not after pooling.
             for i, x in enumerate(() if "Pool" in type(module).__name__ else _elements(output)):
                 start = 0
                 for source, first, end in self.segments(x, 1):
@@ -199,7 +199,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # Provenance follows the larger factor or term first; if both are equally large, the deeper one.
+            # Provenance follows the largest input of the operator; of equally large inputs, the deepest.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -211,7 +211,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Return channel axis and segments of the output `x`, number `i`; None if `source` does not tell."""
+        """Derive output number `i`'s (`x`) channel axis and segments from input `source`; None if unknown."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -235,7 +235,7 @@ def _elements(output) -> Iterator[Tensor]:
 
 
 def _joined(segments: Iterable[Segment]) -> list[Segment]:
-    """Merge neighbouring channel segments (layer, first, end) that continue each other."""
+    """Merge neighbouring segments (layer, first channel, end) that hold consecutive channels of one layer."""
     joined: list[Segment] = []
     for name, first, end in segments:
         if joined and joined[-1][0] == name and joined[-1][2] == first:
@@ -246,7 +246,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Yield the parts of channel segments (layer, first, end) that cover channels `first` to `end` - 1."""
+    """Cut the channels `first` to `end` - 1 out of segments (layer, first channel, end); yield segments."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -297,7 +297,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# Operator that reorders or skips entries of an axis -> function that tells if the axis is the channel axis.
+# Operator that reorders or skips positions of an axis -> function that returns True for the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
@@ -305,7 +305,7 @@ PICKS = {
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
-# Operator that takes consecutive entries of an axis -> function that returns the axis and the first entry.
+# Operator that keeps consecutive positions of an axis -> function that returns the axis and first position.
 SLICES = {
     "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),

@@ -3,7 +3,7 @@
 A kernel has a unit class if its output channel is a unit of a profiled stage. This holds for the last
 convolution before the stage's output; with parallel branches, for the last convolution of each branch.
 If the stage adds a shortcut, the unit is the sum, which is what later layers read of the kernel. Other
-kernels, inside of blocks, were not measured and have none.
+kernels, inside of blocks, were not measured and have no unit class.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class KernelClasses:
     origin: str  # `origin` is the folder name of the task=profile run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """Add the columns stage and (unit) class to a table of kernels; unprofiled kernels get NaN."""
+        """Add the columns stage and class (of units) to a table of kernels; NaN if the kernel is no unit."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
 
@@ -56,7 +56,7 @@ def read_kernel_classes(
     units = kernels.merge(profiled, on=["stage", "unit"])
     if units.empty:
         raise UserError(f"task.profile={folder}: no profiled unit is a kernel of this network")
-    # A channel of SlowFast occurs in several stages, which are read from different pathways.
+    # A channel of SlowFast can be a unit of several stages, of which the first stage is kept.
     units = units.drop_duplicates(["layer", "channel"]).reset_index(drop=True)
     return KernelClasses(units, folder.resolve().name)
 
@@ -76,14 +76,14 @@ def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
 
 
 def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
-    """Return the kernel (layer, channel) that computes each unit of each stage; skip units without one."""
+    """Return the kernel (layer, channel) of each unit of each stage; skip units that no kernel computes."""
     rows = []
     for name, stage in net.stages.items():
         first = 0
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # the next tap's first unit number is unknown
+                break  # further unit numbers are unknown
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -95,7 +95,7 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
 
 
 def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
-    """Return the layers that compute the units at a stage's tap; none if the units are no feature maps."""
+    """Return the layers that compute one module output (`tap`); none if the output is no feature maps."""
     outputs = path.outputs.get(tap.module, [])
     index = 0 if tap.select is None else tap.select
     if tap.layout != "maps" or tap.fold > 1 or not isinstance(index, int) or index >= len(outputs):
@@ -104,7 +104,7 @@ def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
 
 
 def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
-    """Count a pyramid's kernels per unit class, level and stage; unprofiled kernels have stage ``""``."""
+    """Count a pyramid's kernels per unit class, level and stage (empty for kernels that are no unit)."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
     nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{"class": nodes["class"].fillna("unknown")})
     table = nodes.groupby(["level", "stage", "class"]).size().unstack(fill_value=0)
@@ -140,7 +140,7 @@ def class_shares(
 
 
 def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
-    """Return each unit class's share in the kernel counts `sums`, (videos, classes), and in the stage."""
+    """Return each unit class's share of the selected kernels, counted in `sums`, and of all stage kernels."""
     with np.errstate(invalid="ignore"):
         point = sums.sum(0) / sums.sum()
         resampled = weights @ sums

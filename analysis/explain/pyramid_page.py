@@ -23,9 +23,9 @@ from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
-# Largest number of frames per saliency tube, and of cells per side of its heat maps.
+# Largest number of frames per saliency tube, and of cells per side of a heat map.
 FRAMES, CELLS = 16, 28
-# Colours of layers, repeated in turn; used if the kernels have no unit classes (no ``task.profile``).
+# Colours of layers, repeated in turn, for pages without unit classes (no ``task.profile``).
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
@@ -39,7 +39,7 @@ def write_page(
     title: str,
     facts: Sequence[str],
 ) -> None:
-    """Write the HTML page of a pyramid; `blank` is the pyramid with feature maps of a uniform clip.
+    """Write the HTML page of a pyramid; `blank` is the same pyramid with feature maps of a uniform clip.
 
     `nodes`: table of all kernels, with the columns ``stage`` and ``class`` if there is a profile. `shown`:
     rows of `nodes` to draw. `frames`: the clip, (T, H, W, 3). `facts`: lines below the title.
@@ -76,7 +76,7 @@ def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> l
 
 
 def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
-    """Return the links between the kernels that the page draws: parent, child, strength."""
+    """Return the links (parent, child, strength) between the kernels that are drawn on the page."""
     ids = set(zip(shown["level"], shown["unit"], strict=True))
     links = []
     for level, step in enumerate(pyramid.steps):
@@ -87,7 +87,7 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
 
 
 def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Return the legend: unit class -> colour, or layer -> colour if kernels have no unit classes."""
+    """Return the legend, which maps unit classes, or layers if kernels have no unit classes, to colours."""
     if "class" in shown:
         known = [name for name in COLOURS if (shown["class"] == name).any()]
         return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}

@@ -1,16 +1,16 @@
-"""Step from all kernels of one pyramid level to the kernels that feed them, by two sets of rules.
+"""Link the kernels of one pyramid level to kernels of the next level, by one of two sets of rules.
 
 Let w be the weights of a kernel and a the input activations of its layer, both averaged over time and space.
 For each input channel c of the kernel, p_c = w_c * a_c. The channels with
-(p_c - min p) / (max p - min p) >= theta are the children of the kernel. They do not depend on the path from
+(p_c - min p) / (max p - min p) >= theta are the kernel's children. Children do not depend on the path from
 the class to the kernel, so each kernel is computed once.
 
 ``corrected``: a kernel of a grouped convolution reads the channels of its group, and a branch reads its own
-input, as in the network. If all products of a kernel are equal, all its channels are children; if all are 0,
+input, as in the network. If all p_c of a kernel are equal, all channels are children; if all p_c are 0,
 the kernel has no children.
 
 ``original``: the published code of Stergiou et al. ("Class Feature Pyramids for Video Explanation", ICCVW
-2019). It works on lists of convolutions and activations that its networks return, and has these flaws:
+2019). That code works on lists of convolutions and activations from its networks, and has these flaws:
 
 * p is first divided by its sum, which reverses the order of the channels if the sum is negative;
 * with groups, each averaged weight is repeated for neighbouring channels, whatever the group of the kernel;
@@ -42,20 +42,20 @@ NO_LINKS: Links = (np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))
 
 
 def pooled(x: Tensor) -> NDArray:
-    """Average a tensor over time and space, the axes after the second; return a 2D array."""
+    """Average a tensor over all axes after the second, which are time and space; return a 2D array."""
     x = x.flatten(2).mean(dim=2) if x.dim() > 2 else x
     return x.detach().float().cpu().numpy()
 
 
 def class_scores(weight: Tensor) -> NDArray:
-    """Scale the classifier's weights (classes, features) to [0, 1] and transpose: (features, classes)."""
+    """Scale the classifier's weights to [0, 1] and transpose (classes, features) to (features, classes)."""
     weight = weight.detach().flatten(1).T.float()
     low, high = weight.min(), weight.max()
     return ((weight - low) / (high - low)).cpu().numpy()
 
 
 def clip_size(inputs) -> tuple[int, int, int]:
-    """Return (frames, height, width) of a clip's longest pathway; raise UserError for several clips."""
+    """Return (frames, height, width) of the input with most frames; raise UserError for several clips."""
     clips = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
     if any(x.shape[0] != 1 for x in clips):
         raise UserError(f"a class feature pyramid needs one clip, but this batch has {clips[0].shape[0]}")
@@ -92,11 +92,11 @@ def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tup
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the classifier's entry is no level
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last is the classifier, no level
 
 
 class Corrected:
-    """One clip's activations, and kernel selection by ``rules=corrected``, by the actual connections."""
+    """One clip's activations, with kernel selection along the real connections (``rules=corrected``)."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
@@ -144,7 +144,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return, for each layer, the next level's kernel number of each input channel (-1: unknown)."""
+        """Return layer -> kernel numbers, in the next level, of the layer's input channels; -1 if unknown."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):
@@ -172,7 +172,7 @@ class Corrected:
         return concatenated(links)
 
     def _step(self, level: int, name: str, rows: NDArray, theta: float) -> Links:
-        """Link the output channels `rows` of one layer to the kernels behind the layer's input channels."""
+        """Link output channels `rows` of one layer to the kernels that compute the layer's input channels."""
         sources = self.sources[level][name]
         if name in self.path.waiting(level):
             return rows, sources[rows], np.ones(len(rows), np.float32)
@@ -189,14 +189,14 @@ class Corrected:
         return rows[row[known]], child[known], scores[row, channel][known]
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return the layer and the output channel of each of a level's kernels with the numbers `units`."""
+        """Return the layers and the output channels of the kernels that a level numbers `units`."""
         offsets = self.path.offsets(level)
         names, starts = list(offsets), np.array(list(offsets.values()))
         which = np.searchsorted(starts, units, side="right") - 1
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps of the kernels `children`, (T, H, W), as the kernel `unit` reads the maps."""
+        """Sum the feature maps of the kernels `children`, in the form that kernel `unit` reads; (T, H, W)."""
         if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
@@ -208,20 +208,20 @@ class Corrected:
 
 
 def concatenated(links: Iterable[Links]) -> Links:
-    """Concatenate the links of several layers; return empty arrays if there are none."""
+    """Concatenate the links of several layers; return empty arrays if there are no links."""
     parent, child, strength = (np.concatenate(part) for part in zip(NO_LINKS, *links, strict=True))
     return parent, child, strength
 
 
 def normalised(products: NDArray) -> NDArray:
-    """Scale each row to [0, 1]; if all values of a row are equal, zeros become -1 and other values 1."""
+    """Scale each row to [0, 1]; a constant row becomes -1 if the constant is 0, and 1 otherwise."""
     low, high = products.min(axis=1, keepdims=True), products.max(axis=1, keepdims=True)
     equal = np.where(products != 0, np.float32(1), np.float32(-1))
     return np.divide(products - low, high - low, out=equal, where=high > low)
 
 
 def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
-    """Sum feature maps (T, H, W) after resizing them to the largest size; return zeros if there are none."""
+    """Resize feature maps (T, H, W) to the largest size and return the sum; zeros if there are no maps."""
     if not maps:
         return torch.zeros(size)
     shape = [max(sides) for sides in zip(*(m.shape for m in maps), strict=True)]
@@ -230,7 +230,7 @@ def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
 
 
 class Original:
-    """One clip's activations, and kernel selection by ``rules=original``, as in Stergiou et al.'s code.
+    """One clip's activations, with kernel selection as in Stergiou et al.'s code (``rules=original``).
 
     The entries of the lists go from the input to the classifier, whose own entry is left out. Each entry has
     the weights `kernels` of its parallel convolutions, their `names`, and the `activations` (C, T, H, W). The
@@ -253,7 +253,7 @@ class Original:
 
     @classmethod
     def read(cls, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None) -> Self:
-        """Run a network of Stergiou et al.'s code on one clip and keep its activations; ignore `path`."""
+        """Run a network of Stergiou et al.'s code on one clip and keep the activations; ignore `path`."""
         kernels, taps = original_lists(net)
         taps = taps[:-1]
         check_depth(depth, len(taps))
@@ -262,7 +262,7 @@ class Original:
         def keep(name: str):
             return lambda module, args, output: outputs.update({name: output[0].clone()})
 
-        # Selecting kernels needs activations of the last `depth` layers; summing feature maps needs one more.
+        # Selecting kernels needs activations of the last `depth` layers; summing maps needs one layer more.
         wanted = taps[-depth - 1 :]
         with ExitStack() as stack:
             for name in {name for entry in wanted for name in entry}:
@@ -309,7 +309,7 @@ class Original:
             if len(rows) and kernels.shape[1] != len(read):
                 raise UserError(
                     f"rules=original fails at level {level}, as Stergiou et al.'s code does: kernels have "
-                    f"{kernels.shape[1]} input channels but activations {len(read)}. Give a smaller depth "
+                    f"{kernels.shape[1]} input channels but {len(read)} activations. Give a smaller depth "
                     "or rules=corrected"
                 )
             if len(rows):
@@ -332,7 +332,7 @@ class Original:
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the maps numbered `children` of one layer too early, a flaw of Stergiou et al.'s code."""
+        """Sum the maps `children` of the layer before the right one, a flaw of Stergiou et al.'s code."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

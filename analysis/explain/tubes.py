@@ -27,7 +27,7 @@ from static_dynamic.spacing import evenly_spaced
 
 HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5
-# The saliency tube of a uniform clip is multiplied by this factor before it is subtracted.
+# The saliency tube of a uniform clip is multiplied by this factor before the subtraction.
 BLANK_FACTOR = 1.25
 # Largest numbers of frames per strip and per stack, and the longer side of a strip's frame in pixels.
 STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128
@@ -36,7 +36,7 @@ FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Subtract a uniform clip's tube from a saliency tube and scale to [0, 1]; zeros if not finite."""
+    """Subtract a uniform clip's tube from a tube and scale the result to [0, 1]; zeros if not finite."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)
@@ -45,14 +45,14 @@ def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
 
 
 def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
-    """Return a kernel's saliency tube, or on the last level, where kernels have no links, its feature map."""
+    """Return a kernel's saliency tube; on the last level, where kernels have no children, the feature map."""
     if level < len(pyramid.steps):
         return pyramid.saliency_tube(level, unit)
     return pyramid.feature_map(level, unit)
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Sum the feature maps of a level's kernels, (t, h, w); a map counts once per link to its kernel."""
+    """Sum the feature maps of a level's kernels, each map once per parent of the kernel; (t, h, w)."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)
@@ -65,9 +65,9 @@ def level_map(pyramid: Pyramid, level: int) -> NDArray:
 
 
 def zoom_cells(activity: NDArray, size: tuple[int, ...]) -> NDArray:
-    """Resize feature maps by linear interpolation between the centres of their cells.
+    """Resize a feature map to `size` by linear interpolation between the centres of the map's cells.
 
-    The original program interpolates a spline between the outermost pixels. This moves cells by up to half a
+    Stergiou et al.'s code fits a spline between the outermost pixels. The spline moves cells by up to half a
     cell and overshoots beside bright cells.
     """
     factors = [n / side for n, side in zip(size, activity.shape, strict=True)]
@@ -82,7 +82,7 @@ def overlay(frames: NDArray[np.uint8], heat: NDArray) -> NDArray[np.uint8]:
 
 
 def draw_tube(path: Path, tube: NDArray, blank: NDArray, frames: NDArray, title: str, video: str) -> None:
-    """Write a saliency tube as strip, tilted stack and video over the frames, and as an ``.npy`` array."""
+    """Draw a saliency tube over the frames as strip, stack and video, and write the tube as ``.npy``."""
     with atomic_path(path.with_name(f"{path.name}.npy")) as temporary:
         np.save(temporary, tube)
     heat = zoom_cells(scaled(tube, blank), frames.shape[:3])
@@ -94,7 +94,7 @@ def draw_tube(path: Path, tube: NDArray, blank: NDArray, frames: NDArray, title:
 
 
 def draw_strip(path: Path, frames: NDArray[np.uint8], shown: NDArray[np.uint8]) -> None:
-    """Draw frames of a clip in a row and, below them, the same frames with the heat."""
+    """Draw frames of a clip in a row and, in a second row below, the same frames under the heat map."""
     chosen = evenly_spaced(STRIP_FRAMES, len(frames))
     height, width = frames.shape[1:3]
     factor = STRIP_SIDE / max(height, width)
@@ -108,7 +108,7 @@ def draw_strip(path: Path, frames: NDArray[np.uint8], shown: NDArray[np.uint8]) 
 
 
 def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) -> None:
-    """Draw frames as a tilted stack, the first in front; the frame with the most heat is opaque."""
+    """Draw frames as a tilted stack with the first frame in front; the frame with the most heat is opaque."""
     chosen = evenly_spaced(STACK_FRAMES, len(shown))
     main = int(np.argmax(heat[chosen].sum(axis=(1, 2))))
     ratio = shown.shape[1] / shown.shape[2]
@@ -141,7 +141,7 @@ def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
     """Write frames (T, H, W, 3) as an animated GIF that repeats endlessly."""
-    octree = Image.Quantize.FASTOCTREE  # PIL's default takes seconds per frame
+    octree = Image.Quantize.FASTOCTREE  # PIL's default quantiser takes seconds per frame
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)

@@ -15,26 +15,26 @@ from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, draw_band,
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.models.stage_names import split_stage
 
-# Colours and markers of curves are repeated in turn, so that 7 colours and 8 markers give 56 different pairs.
-# The colours of the factors dynamic and static come last, so that curves rarely look like factors.
+# Colours and markers are repeated in turn, so that 7 colours and 8 markers distinguish 56 curves.
+# The last two colours mean dynamic and static in other figures, so only the sixth and seventh curve get them.
 RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def styles_of(curves: Iterable[str]) -> dict[str, dict]:
-    """Return curve name -> colour and marker, which are assigned in order of first appearance."""
+    """Return curve name -> colour and marker; curves get styles in the order of first appearance."""
     triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
     return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return the stage names (without SlowFast's pathway) that all curves share; None if curves differ."""
+    """Return the stage names without pathway if all curves have equal stage names, else None."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 
 
 def curves(comparison: Comparison) -> Figure:
-    """Draw scores with bands over the stages, or over relative depth if the networks' stages differ."""
+    """Draw scores with interval bands over the stages, or over relative depth if runs differ in stages."""
     layers = comparison.layers
     shared = shared_places(layers)
     figure, panels = new_panels(2, 2, (10.5, 4.2))
@@ -55,7 +55,7 @@ def curves(comparison: Comparison) -> Figure:
 
 
 def plane(comparison: Comparison) -> Figure:
-    """Draw the dynamic against the static share, and the dynamic against the static score, of each curve."""
+    """Draw dynamic against static shares, and dynamic against static scores, with one point per curve."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, panels = new_panels(2, 2, (9.5, 4.4))
     for axes, kind, scale, unit in zip(panels, ("share", "score"), (100, 1), (" (%)", ""), strict=True):
@@ -74,14 +74,14 @@ def plane(comparison: Comparison) -> Figure:
 
 
 def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[float], NDArray]:
-    """Return (static, dynamic) of a table row and its error bars, an array (2 axes, lower and upper, 1)."""
+    """Return a row's static and dynamic value, and error bars of shape (2 axes, lower and upper, 1)."""
     values = np.array([value_and_bounds(row, f"{kind}_{factor}", scale) for factor in ("static", "dynamic")])
     value, low, high = values.T
     return value.tolist(), np.maximum(0.0, np.stack([value - low, high - value], axis=1))[..., None]
 
 
 def classes(comparison: Comparison) -> Figure:
-    """Draw the percentage of units per class (dynamic, static, ...) as one stacked bar per curve."""
+    """Draw the percentage of units per unit class (dynamic, static, ...) as one stacked bar per curve."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, (axes,) = new_panels(1, 1, (8.5, 1.4 + 0.5 * len(shown)))
     names = shown["curve"] + ", " + shown["stage"]
@@ -99,7 +99,7 @@ def classes(comparison: Comparison) -> Figure:
 
 
 def histograms(comparison: Comparison) -> Figure:
-    """Draw histograms of the units' scores at the selected stage of each curve."""
+    """Draw histograms of the units' scores at the stage that is selected for each curve."""
     figure, panels = new_panels(2, 2, (10.5, 4.0))
     units = comparison.units
     for axes, factor in zip(panels, MEASURED, strict=True):
@@ -116,7 +116,7 @@ def histograms(comparison: Comparison) -> Figure:
 
 
 def sweep(comparison: Comparison) -> Figure:
-    """Draw the percentage of units per class against the threshold, at the selected stage of each curve."""
+    """Draw the percentage of units per unit class against the threshold, at each curve's selected stage."""
     shown = UNIT_CLASSES[:4]
     figure, panels = new_panels(len(shown), len(shown), (11, 3.6), sharey=True)
     for axes, name in zip(panels, shown, strict=True):
@@ -132,7 +132,7 @@ def sweep(comparison: Comparison) -> Figure:
 
 
 def training(comparison: Comparison) -> Figure | None:
-    """Draw scores over training iterations; return None if fewer than two numbers of iterations are known."""
+    """Draw scores over training iterations; return None if fewer than two different iterations are known."""
     runs = comparison.runs[["run", "network", "iterations"]]
     shown = comparison.layers[comparison.layers["shown"]].merge(runs)
     shown = shown.dropna(subset="iterations").sort_values("iterations", kind="stable")
@@ -156,7 +156,7 @@ FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
 
 
 def mark_threshold(axes: Axes, comparison: Comparison) -> None:
-    """Mark the score threshold for the units' classes with a dotted vertical line."""
+    """Draw a dotted vertical line at the score threshold that decides the units' classes."""
     axes.axvline(comparison.layers["threshold"].iloc[0], color="black", linewidth=0.8, linestyle=":")
 
 

@@ -14,7 +14,7 @@ from static_dynamic.files import write_text
 
 
 def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str]) -> None:
-    """Write every table and figure of a comparison; equal comparisons give equal bytes."""
+    """Write every table and figure of a comparison; equal comparisons give byte-identical files."""
     for name in ("runs", "layers", "differences", "sweep"):
         write_table(folder / f"{name}.csv", getattr(comparison, name))
     write_text(folder / "comparison.md", as_markdown(comparison))
@@ -22,5 +22,5 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         write_text(folder / name, text)
     for suffix, (name, draw) in product(formats, FIGURES.items()):
         figure = draw(comparison)
-        if figure is not None:  # `figure` is None if the runs lack its numbers
+        if figure is not None:  # `figure` is None if the runs lack the data for this figure
             save(figure, folder / f"{name}.{suffix}")

@@ -1,4 +1,4 @@
-"""A comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document that includes them all.
+"""A comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document with all of these.
 
 The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """
@@ -39,7 +39,7 @@ PREAMBLE = r"""\documentclass{article}
 
 
 def comparison_files(comparison: Comparison) -> dict[str, str]:
-    """Return file name -> content: ``table_*.tex``, ``figure_*.tex`` and the document ``comparison.tex``."""
+    """Return file name -> text of ``table_*.tex``, ``figure_*.tex`` and the document ``comparison.tex``."""
     files = {f"table_{grid.name}.tex": table(grid) for grid in grids(comparison)}
     files |= {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
     body = "\n\n".join(f"\\input{{{name}}}" for name in files)
@@ -48,7 +48,7 @@ def comparison_files(comparison: Comparison) -> dict[str, str]:
 
 
 def table(grid: Grid) -> str:
-    """Return a booktabs table; neighbouring rows with equal first cells form a group that shows it once."""
+    """Return a booktabs table; a row's first cell stays empty if the row above has the same first cell."""
     head = list(grid.rows[0])
     widths = [max(len(name), *(len(str(cells[name])) + 2 for cells in grid.rows)) for name in head]
     size = next(size for size, most in SIZES.items() if sum(widths) <= most)
@@ -74,7 +74,7 @@ def table(grid: Grid) -> str:
 
 
 def row(cells: Iterable[str], shrink: bool = False) -> str:
-    """Return one line of a LaTeX table; `shrink` sets intervals in a smaller font than the estimates."""
+    """Return one line of a LaTeX table; ``shrink=True`` prints intervals in a smaller font than estimates."""
     interval = r"{\\scriptsize[\1]}" if shrink else r"[\1]"
     escaped = (re.sub(r"\[(.*?)\]", interval, escape_latex(cell)) for cell in cells)
     return " & ".join(escaped) + r" \\"
@@ -89,7 +89,7 @@ def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]
 
 
 def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """Return LaTeX colour name -> hex colour, and curve -> pgfplots options."""
+    """Return two mappings: LaTeX colour name -> hex colour, and curve name -> pgfplots options."""
     colours, options = {}, {}
     for k, (curve, style) in enumerate(styles_of(layers["curve"]).items()):
         name = f"run{chr(ord('a') + k % 26)}{k // 26 or ''}"
@@ -157,11 +157,11 @@ def plane(comparison: Comparison) -> str:
 
 
 def classes(comparison: Comparison) -> str:
-    """Return the LaTeX figure of units per class (dynamic, static, ...), one stacked bar per curve."""
+    """Return the LaTeX figure of units per unit class (dynamic, static, ...), one stacked bar per curve."""
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     labels = shown["curve"] + ", " + shown["stage"]
     longest = labels.str.len().max() - len(", ")
-    width = max(0.3, 0.9 - 0.0105 * longest)  # fraction of the page width that the bars get beside long names
+    width = max(0.3, 0.9 - 0.0105 * longest)  # `width` of the bars, in widths of the page
     names = ",".join(f"{{{escape_latex(label)}}}" for label in labels)
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",
@@ -189,7 +189,7 @@ LEGEND = "legend style={draw=none, legend columns=2, /tikz/every even column/.ap
 
 
 def below(name: str) -> str:
-    """Return a TikZ node that places the legend `name` below both panels."""
+    """Return a TikZ node that places the legend `name` below the two panels of a figure."""
     middle = "$(group c1r1.outer south)!0.5!(group c2r1.outer south)$"
     return rf"\node[anchor=north] at ({middle}) {{\ref{{{name}}}}};"
 

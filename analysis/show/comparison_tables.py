@@ -9,7 +9,7 @@ from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.show.text import align, with_interval
 
-# Column of the results -> table heading, factor applied to the values, number of decimals.
+# Column of the results -> table heading, multiplier of the values, number of decimals.
 SHOWN = {
     "score_dynamic": ("dynamic score", 1, 3),
     "score_static": ("static score", 1, 3),
@@ -20,7 +20,7 @@ SHOWN = {
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text cells. All rows have the same keys, which are the column headings."""
+    """A table of text cells; each row is a dict whose keys are the column headings."""
 
     name: str
     caption: str
@@ -28,7 +28,7 @@ class Grid:
 
 
 def grids(comparison: Comparison) -> list[Grid]:
-    """Return the tables of a comparison; the table of differences needs two runs with the requested stage."""
+    """Return a comparison's tables, with a table of differences if two runs have the requested stage."""
     layers, differences = comparison.layers, comparison.differences
     tables = [grid_of_runs(comparison.runs), grid_of_scores(layers), grid_of_classes(layers)]
     return tables + ([grid_of_differences(differences)] if len(differences) else [])
@@ -58,12 +58,12 @@ def grid_of_scores(layers: pd.DataFrame) -> Grid:
 
 
 def shown_cells(row: pd.Series) -> dict[str, str]:
-    """Return column heading -> score or share with interval as text, for one row of results."""
+    """Return column heading -> score or share with interval as text, for one stage of one run."""
     return {heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()}
 
 
 def grid_of_classes(layers: pd.DataFrame) -> Grid:
-    """Return the table of units per class (dynamic, static, ...) in percent, one row per stage and run."""
+    """Return the table of percentages of units per unit class (dynamic, ...), one row per stage and run."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
@@ -74,7 +74,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
-    """Return the table of differences, first run minus others; an asterisk marks intervals without 0."""
+    """Return the table of differences, first run minus another; asterisks mark intervals that exclude 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))
@@ -111,7 +111,7 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return a table per score and share with one column per run, then the table of differences."""
+    """Return text tables: per score and per share, one table with a column per run; then the differences."""
     scores = pd.DataFrame(grid_of_scores(comparison.layers).rows)
     stages, runs = scores["stage"].unique(), comparison.runs["run"].tolist()
     parts = []
@@ -131,7 +131,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    """Return rows as a Markdown table with the keys as headings."""
+    """Return rows, which are dicts, as a Markdown table with the dicts' keys as headings."""
 
     def line(cells) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

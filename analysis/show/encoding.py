@@ -17,7 +17,7 @@ JPEG_QUALITY = 80
 
 @contextmanager
 def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable[[NDArray], None]]:
-    """Open an MP4 video; yield a function that appends a frame, (H, W, 3) uint8. All frames have one size.
+    """Open an MP4 video and yield a function that appends frames of one common size, (H, W, 3) uint8.
 
     The codec is H.264, or MPEG-4 Part 2 if PyAV lacks H.264; `options` go to the codec.
     """
@@ -27,7 +27,7 @@ def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable
         stream.pix_fmt, stream.options = "yuv420p", options
 
         def write(frame: NDArray) -> None:
-            # The colour channels have half the resolution, so height and width must be even.
+            # H.264 stores colour channels at half the resolution, so height and width must be even.
             height, width = (side - side % 2 for side in frame.shape[:2])
             if not stream.codec_context.is_open:
                 stream.height, stream.width = height, width
@@ -39,7 +39,7 @@ def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable
 
 
 def jpeg_uri(picture: NDArray[np.uint8]) -> str:
-    """Return a picture, (H, W, 3), as a ``data:`` URI in JPEG format."""
+    """Return a picture as a ``data:`` URI in JPEG format; the picture has shape (H, W, 3)."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY)
     return jpeg_data_uri(file.getvalue())

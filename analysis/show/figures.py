@@ -24,7 +24,7 @@ COLOURS = {
     "residual": "#999999",
     "dead": "#DDDDDD",
 }
-# Colours of the sources of variance: strong for the three main effects, lighter for interactions.
+# Colours of the sources of variance, which are strong for main effects and lighter for interactions.
 COMPONENT_COLOURS = {
     "video": "#009E73",
     "style": "#0072B2",
@@ -35,7 +35,7 @@ COMPONENT_COLOURS = {
     "video:style:order": "#999999",
 }
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
-# matplotlib writes dates and versions into files; None removes them, so that equal figures have equal bytes.
+# matplotlib writes dates and versions into files. None removes both, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 # Edges of the histogram bins of unit scores, which are correlations.
 SCORE_BINS = np.linspace(-1, 1, 41).tolist()
@@ -44,7 +44,7 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw, over the stages, shares and scores with 95 % bands, and units per class as stacked bars."""
+    """Draw shares and scores over the stages with 95 % bands, and units per unit class as stacked bars."""
     figure, panels = new_panels(3, 3, (max(12.0, 3 + 0.8 * len(layers)), 4.2))
     shares, scores, classes = panels
     x = np.arange(len(layers))
@@ -80,7 +80,7 @@ def draw_classes(row: pd.Series, path: Path, title: str) -> None:
 
 
 def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the share of each source (video, style, order ...) in the units' variance, one bar per stage."""
+    """Draw the shares of the sources (video, style ...) in the units' variance, a stacked bar per stage."""
     stages = list(layers["stage"].unique())
     figure, (axes,) = new_panels(1, 1, (max(6.5, 2.5 + 0.8 * len(stages)), 4.2))
     shares = 100 * layers.pivot(index="component", columns="stage", values="share")[stages]
@@ -92,7 +92,7 @@ def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_convergence(table: pd.DataFrame, path: Path) -> None:
-    """Draw both scores of each stage against the number of videos, with 95 % bands."""
+    """Draw the dynamic and the static score of each stage against the number of videos, with 95 % bands."""
     figure, panels = stage_panels(table, sharey=True)
     sizes = sorted(table["clusters"].unique())
     for axes, stage, part in panels:
@@ -107,7 +107,7 @@ def draw_convergence(table: pd.DataFrame, path: Path) -> None:
 
 
 def draw_band(axes: Axes, x: ArrayLike, values: NDArray, **style) -> None:
-    """Draw a curve with its interval as a band; the rows of `values` are estimate, lower and upper bound.
+    """Draw a curve with an interval band; the rows of `values` are estimate, lower and upper bound.
 
     `style`: colour, marker, label and so on of the curve.
     """
@@ -119,7 +119,7 @@ def draw_band(axes: Axes, x: ArrayLike, values: NDArray, **style) -> None:
 def draw_stacked_bars(
     axes: Axes, x: Sequence | NDArray, heights: Mapping[str, ArrayLike], colours: Mapping[str, str]
 ) -> None:
-    """Draw one stacked bar per entry of `x`, with a legend; negative parts hang below zero.
+    """Draw one stacked bar per value of `x`, with a legend; negative values are stacked below zero.
 
     `heights`: name of a part -> its height in each bar, in percent. Parts of at least 6 % are labelled.
     """
@@ -155,7 +155,7 @@ def new_panels(count: int, columns: int, size: tuple[float, float], **shared) ->
 
 
 def stage_panels(table: pd.DataFrame, **shared) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Make a figure with one panel per stage; return the figure and (panel, stage, rows) triples."""
+    """Make a figure with one panel per stage; return the figure and (panel, stage, table of the stage)."""
     groups = list(table.groupby("stage", sort=False))
     columns = min(STAGE_COLUMNS, len(groups))
     size = (max(5.0, 2.5 * columns), 0.9 + 2.2 * -(-len(groups) // columns))

@@ -1,4 +1,4 @@
-"""Table of a network's modules: output shapes, how outputs can be read, and which stages read them."""
+"""Table of a network's modules: output shapes, output layouts, and the stages that read the outputs."""
 
 from static_dynamic.models import VideoNetwork
 from static_dynamic.models.stage_discovery import Candidate, find_candidates
@@ -7,7 +7,7 @@ from static_dynamic.models.stage_discovery import Candidate, find_candidates
 def candidate_rows(
     net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
 ) -> list[dict]:
-    """Return one table row per module in order of execution; `find_candidates` explains the options."""
+    """Return one table row per module in order of execution; for the arguments see `find_candidates`."""
     stages: dict[str, list[str]] = {}
     for name, stage in net.stages.items():
         for module in {tap.module: None for tap in stage.taps}:
@@ -23,12 +23,12 @@ def candidate_rows(
             "stage": ", ".join(stages.get(path, [])),
         }
         for path, candidate in find_candidates(net, layout, leading_tokens).items()
-        if f"{path}." != net.prefix  # the wrapped network as a whole is no candidate
+        if f"{path}." != net.prefix  # leave out the module that wraps the whole network
     ]
 
 
 def describe_layout(candidate: Candidate) -> str:
-    """Return in a few words how a module's output is read, or in brackets why it cannot be read."""
+    """Return in a few words how a module's output is read, or in brackets why the output is unreadable."""
     if not candidate.taps:
         return f"({candidate.reason})"
     tap = candidate.taps[0]
@@ -38,7 +38,7 @@ def describe_layout(candidate: Candidate) -> str:
 
 
 def format_rows(rows: list[dict]) -> str:
-    """Return rows as text in left-aligned columns, with the keys as headings."""
+    """Return rows, which are dicts, as text in left-aligned columns with the dicts' keys as headings."""
     lines = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

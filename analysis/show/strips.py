@@ -17,14 +17,14 @@ from static_dynamic.spacing import evenly_spaced
 
 # Number of frames per clip on the contact sheet: the first, the middle and the last one.
 SHEET_FRAMES = 3
-# White pixels between two frames of a picture.
+# Width in pixels of the white gap between two frames of a picture.
 GAP = 3
 
 
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
-    """Read some frames of each network input (row of ``views.parquet``) in `top`: row -> (n, H, W, 3).
+    """Read some frames of each view in `top`; return row number in ``views.parquet`` -> (n, H, W, 3).
 
-    `root`: folder of the data set; None: where the run read it. Raises UserError if the frames are gone.
+    `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone.
     """
     views = pd.read_parquet(store.path / "views.parquet")
     column = next(name for name in views if name.startswith("frames_"))
@@ -44,19 +44,19 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
 
 
 def read_frames(root: Path, style: int, video: str, positions: list[int]) -> NDArray[np.uint8]:
-    """Read the frames at `positions` of one video in one style: (n, H, W, 3)."""
+    """Read the frames at `positions` of one video in one style; return an array (n, H, W, 3)."""
     return open_frames(find_video(style_folder(root, style), video)).read(positions)
 
 
 def pick_frames(positions: NDArray, count: int) -> list[int]:
-    """Return at most `count` of the frame positions, evenly spaced, in the order in which they are given."""
+    """Return at most `count` evenly spaced elements of an array of frame positions, in unchanged order."""
     return positions[evenly_spaced(count, len(positions), np.trunc)].tolist()
 
 
 def side_by_side(
     frames: NDArray[np.uint8], *, width: int | None = None, height: int | None = None
 ) -> NDArray[np.uint8]:
-    """Resize frames (n, H, W, 3) to a width or to a height and put them in a row, with a gap between them."""
+    """Join frames, resized to a width or a height, in a row with gaps between frames; shape (n, H, W, 3)."""
     if width is None:
         assert height is not None
         width = max(1, round(frames.shape[2] * height / frames.shape[1]))

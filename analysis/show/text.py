@@ -21,7 +21,7 @@ LATEX = {
 
 
 def format_layers(layers: pd.DataFrame, title: str) -> str:
-    """Return the text tables of scores, shares and units per class by stage, with a heading."""
+    """Return text tables of scores, shares and units per unit class by stage, with a heading."""
     first = layers.iloc[0]
     pairs = f"{first['pairs_dynamic']} dynamic and {first['pairs_static']} static pairs"
     intervals = "no intervals: a bootstrap over videos needs at least two videos"
@@ -34,14 +34,14 @@ def format_layers(layers: pd.DataFrame, title: str) -> str:
 
 
 def layer_cells(row: pd.Series) -> dict[str, object]:
-    """Return one row of the table of stages: scores and shares (%) with intervals."""
+    """Return one stage's row of the table of results, with scores, shares (%) and intervals."""
     cells = {"stage": row["stage"], "units": row["units"]}
     cells |= {f"{f} score": with_interval(row, f"score_{f}", 1, 3) for f in FACTORS[:2]}
     return cells | {f"{f} %": with_interval(row, f"share_{f}", 100, 1) for f in FACTORS}
 
 
 def class_cells(row: pd.Series) -> dict[str, object]:
-    """Return one row of the table of unit classes: the number of units per class of one stage."""
+    """Return one stage's row of the table of unit classes, with the number of units per unit class."""
     return {"stage": row["stage"], "units": row["units"]} | {c: row[f"units_{c}"] for c in UNIT_CLASSES}
 
 
@@ -67,14 +67,14 @@ def format_information(layers: pd.DataFrame) -> str:
 
 
 def format_variance(layers: pd.DataFrame) -> str:
-    """Return the text table of the shares (%) of each source in the units' variance, by stage."""
+    """Return a text table of each source's share (%) in the units' variance (video, style, ...), by stage."""
     shares = 100 * layers.pivot(index="stage", columns="component", values="share")
     shares = shares.loc[layers["stage"].unique(), list(COMPONENTS)]
     return align([{"stage": stage, **row.map("{:.1f}".format)} for stage, row in shares.iterrows()])
 
 
 def format_plan(table: pd.DataFrame) -> str:
-    """Return the table of videos, clips and hours that a study needs per ``pairs`` option, fastest first.
+    """Return a table of videos, clips and hours that a study needs with each ``pairs`` option, fastest first.
 
     The stage and score that need the largest number of videos decide.
     """
@@ -92,30 +92,30 @@ def format_dimensions(row: pd.Series) -> str:
 
 
 def dimensions_of(row: pd.Series) -> tuple[list[int], list[float]]:
-    """Return the number of dimensions of each factor at one stage, and its percentage of all dimensions."""
+    """Return, for each factor, the number of dimensions at one stage and the percentage of dimensions."""
     dims = [int(row[f"dims_{factor}"]) for factor in FACTORS]
     return dims, [float(row[f"dims_percent_{factor}"]) for factor in FACTORS]
 
 
 def format_classes(row: pd.Series) -> str:
-    """Return one line with the number of units per class of one stage."""
+    """Return one line with the number of units per unit class (dynamic, static, ...) of one stage."""
     counts = ", ".join(f"{name} {row[f'units_{name}']}" for name in UNIT_CLASSES)
     return f" >>> Joint encoding at {row['threshold']}: {counts}"
 
 
 def value_and_bounds(values: pd.Series | pd.DataFrame, name: str, scale: float = 1) -> NDArray[np.float64]:
-    """Return a column's estimate, lower and upper bound: (3,) for a row, (3, rows) for a table."""
+    """Return a column's estimate, lower and upper bound; shape (3,) for a row, (3, rows) for a table."""
     return scale * values[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T
 
 
 def with_interval(row: pd.Series, name: str, scale: float, digits: int, interval: str = " [{}, {}]") -> str:
-    """Format a number and its interval, as in ``0.50 [0.45, 0.55]``; an interval of NaN is left out."""
+    """Format a number and an interval, as in ``0.50 [0.45, 0.55]``; an interval of NaN is left out."""
     value, low, high = (f"{number:.{digits}f}" for number in value_and_bounds(row, name, scale))
     return value if low == "nan" else value + interval.format(low, high)
 
 
 def align(rows: list[dict] | pd.DataFrame) -> str:
-    """Return rows as text in aligned columns, with the keys as headings."""
+    """Return rows as text in aligned columns, with the rows' keys as headings."""
     return pd.DataFrame(rows).to_string(index=False)
 
 

@@ -22,7 +22,7 @@ NAME_LENGTH = 26
 
 
 def draw_thresholds(sweep: pd.DataFrame, path: Path, threshold: float) -> None:
-    """Draw the percentage of units of each class against the threshold, one panel per stage."""
+    """Draw the percentage of units per unit class against the score threshold, one panel per stage."""
     figure, panels = stage_panels(sweep)
     for axes, stage, table in panels:
         total = table[list(UNIT_CLASSES)].sum(axis=1)
@@ -48,10 +48,10 @@ def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
 
 
 def draw_sheet(top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str) -> None:
-    """Draw the contact sheet: per unit, one row of pictures of the clips that its score depends on most.
+    """Draw the contact sheet, with one row of pictures per unit: the clips that most affect the unit's score.
 
-    `top`: one row per unit and clip, as `top_units` returns it; its column ``row`` is the row of a view.
-    `strips`: row of a view -> some of its frames, (n, H, W, 3) uint8.
+    `top`: result of `top_units`; the column ``row`` is a row number in ``views.parquet``.
+    `strips`: row number in ``views.parquet`` -> some frames of this view, (n, H, W, 3) uint8.
     """
     groups = list(top.groupby(["class", "unit"], sort=False))
     columns = max(len(table) for _, table in groups)

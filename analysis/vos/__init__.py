@@ -1,1 +1,1 @@
-"""Video object segmentation: J and F of a network; result files and figures of Kowal et al.'s code."""
+"""Video object segmentation: quality measures J and F, result files and figures as in Kowal et al.'s code."""

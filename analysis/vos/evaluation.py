@@ -6,7 +6,7 @@ A run writes these files:
     RUN/SEQUENCE/masks.json     predicted masks as COCO run-length encodings
     RUN/SEQUENCE/overlay.mp4    predicted mask (filled) and true mask (outline) over the video
     RUN/SEQUENCE/frames.csv     J and F of each frame
-    RUN/sequences.csv           mean, recall and decay of J and F per sequence, and their means
+    RUN/sequences.csv           mean, recall and decay of J and F per sequence, and means
 
 The folder of a sequence gets its final name when it is complete, so a stopped run resumes at the next
 sequence. As in the evaluation of DAVIS, the first and the last frame are not measured. The last frame is not
@@ -57,7 +57,7 @@ def evaluate_sequence(
     device: torch.device,
     bar: tqdm,
 ) -> None:
-    """Write masks, J and F of a sequence to `folder` unless it exists; raise BadFrames for bad files."""
+    """Write masks, J and F of a sequence unless `folder` exists; raise BadFrames for unreadable files."""
     names = clips.names[sequence]
     if folder.is_dir():
         bar.update(len(names))
@@ -79,7 +79,7 @@ def evaluate_sequence(
             write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
-    if len(clips.flows) == 1:  # drop the first frame, which two-flow networks never yield
+    if len(clips.flows) == 1:  # leave out the first frame, as networks with two flow images do
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     pd.DataFrame(rows).to_csv(unfinished / "frames.csv", index=False)
@@ -95,7 +95,7 @@ def segment(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield each frame's position in the sequence, in order, and each pixel's object probability, (H, W).
+    """Yield, in frame order, a frame's position and the object probability of the frame's pixels, (H, W).
 
     A network that reads T frames at once gets one block of T frames after another. If the length of the
     sequence is no multiple of T, the last block overlaps with the block before.
@@ -120,7 +120,7 @@ def segment(
 
 
 def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float32]:
-    """Return each pixel's object probability, (frames, H, W); halve the batch if memory runs out."""
+    """Return the object probability of pixels, (frames, H, W); halve the batch if memory runs out."""
     items = len(inputs["Image"])
     try:
         return net.foreground(inputs).float().cpu().numpy()
@@ -133,7 +133,7 @@ def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
-    """Return a sequence's network inputs, one row per frame, in the original style, without flow jitter."""
+    """Return a sequence's views in the original style, without jitter of flow colours, one row per frame."""
     count, frames_per_view = len(clips.names[sequence]), clips.rows_per_view
     rows = []
     for first in range(0, count, frames_per_view):

@@ -1,6 +1,6 @@
 """Read the result files of Kowal et al.'s code for video object segmentation, and average over seeds.
 
-    final/MODEL/MODEL_final_SEED.txt     one line per stage: dimensions and their percentages
+    final/MODEL/MODEL_final_SEED.txt     one line per stage: dimensions and percentages
     idv_scores/MODEL/STAGE.npy           (C, 3) shares of each unit
     joint_encoding/MODEL/STAGE.parquet   scores and class of each unit
     stats_tables/MODEL/STAGE_SEED.csv    correlation of each unit for each kind of pair
@@ -24,12 +24,12 @@ FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")
 STAGE_LINE = re.compile(r"Stage:\s*(\w+),(\w+)\s*,\s*Dimensions:\s*\[([^\]]*)\]\s*\[([^\]]*)\]")
 SEED_OF_TABLE = re.compile(r"(\w+),(\w+)_(\d+)")
-# Columns of a statistics table after the unit's number: what the two members of each pair share.
+# Columns of unit correlations, named after the factors that the two members of a pair share.
 CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Read a result file: one row per stage with place, stream and the percentage of each factor."""
+    """Read a result file; return place (layer), stream and each factor's percentage, one row per stage."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -44,12 +44,12 @@ def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
         rows.append({"place": match[1], "stream": match[2], **dict(zip(factors, percent, strict=True))})
     table = pd.DataFrame(rows, columns=["place", "stream", *factors])
     if table.empty:
-        raise UserError(f"{path} holds no stage, probably because the run was stopped: run it again")
+        raise UserError(f"{path} holds no stage, probably because the run was stopped: repeat the run")
     repeated = table[table.duplicated(["place", "stream"])]
     if len(repeated):
         first = repeated.iloc[0]
         raise UserError(
-            f"{path} holds the stage {first['place']},{first['stream']} twice: keep the lines of one run"
+            f"{path} holds the stage {first['place']},{first['stream']} twice: keep only the lines of one run"
         )
     return table
 
@@ -63,7 +63,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def parse_numbers(text: str) -> list[float] | None:
-    """Return the numbers of a comma-separated list; None if an entry is not a finite number."""
+    """Return the numbers in a comma-separated text; None if a word is not a finite number."""
     try:
         values = [float(word) for word in text.split(",")]
     except ValueError:
@@ -72,11 +72,11 @@ def parse_numbers(text: str) -> list[float] | None:
 
 
 def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Average the percentages in the result files of `folder`, one file per seed, by stage.
+    """Average each stage's factor percentages over the result files in `folder`, one file per seed.
 
-    Returns one row per stage with the columns place, stream, runs, FACTOR and FACTOR_ci. As in that
+    Returns one row per stage with the columns place, stream, runs, FACTOR and FACTOR_ci. As in Kowal et al.'s
     code, an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0), NaN for one
-    file. If ``residual`` is the last of `factors`, it is 100 minus the averages of the other factors, without
+    file. If ``residual`` is the last factor, its average is 100 minus the other factors' averages, without
     an interval. Raises UserError if the stages of the files differ.
     """
     files = files_in(folder, ".txt", "result file")
@@ -98,7 +98,7 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
 
 
 def format_average(table: pd.DataFrame) -> str:
-    """Return the averages over seeds (`average_seeds`) as a text table, one block per stream."""
+    """Return the averages over seeds from `average_seeds` as text, with one table per stream."""
     shown = table.drop(columns=["stream", "runs"]).rename(columns={"place": "stage"})
     blocks = []
     for stream in table["stream"].unique():
@@ -113,27 +113,27 @@ CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for fa
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: the last word, or the third last if that is no number."""
+    """Return the training iteration in a file name: the last word if it is a number, else the third last."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
             return int(word)
-    raise UserError(f"{path} has no training iteration in its name: rename it to NAME_ITERATION.txt")
+    raise UserError(f"{path} has no training iteration in its name: rename the file to NAME_ITERATION.txt")
 
 
 def read_iterations(folder: Path) -> pd.DataFrame:
-    """Read the result files of `folder`, one per training iteration, into one table with the iterations."""
+    """Read the result files of `folder`, one per training iteration, into a table with a column iteration."""
     by_iteration: dict[int, Path] = {}
     for file in files_in(folder, ".txt", "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
         if other != file:
-            raise UserError(f"{file} and {other.name} have the same iteration in their names: remove one")
+            raise UserError(f"{file} and {other.name} have the same iteration in their names: remove a file")
     tables = [read_dimensions(file).assign(iteration=i) for i, file in sorted(by_iteration.items())]
     return pd.concat(tables, ignore_index=True)
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Read the factor shares of the units of one network: stage -> (units, 3), NaN for dead units."""
+    """Read a network's shares of factors per unit; return stage -> (units, 3), with NaN for dead units."""
     shares = {}
     for file in files_in(folder, ".npy", "unit scores"):
         try:
@@ -142,17 +142,17 @@ def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
             raise UserError(f"{file} is not a readable NumPy array ({error})") from error
         shape, kind = shares[file.stem].shape, shares[file.stem].dtype.kind
         if len(shape) != 2 or shape[1] != len(FACTORS) or kind != "f":
-            raise UserError(f"{file} has shape {shape}, kind {kind!r}; floats (units, 3) are expected")
+            raise UserError(f"{file} has shape {shape}, kind {kind!r}: expected floats of shape (units, 3)")
     return by_depth(shares, folder)
 
 
 def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
-    """Return the number of units per class (dynamic, static, ...) at `threshold`, one row per stage."""
+    """Return the number of units per unit class (dynamic, static, ...) at `threshold`, one row per stage."""
     rows = {}
     for file in files_in(folder, ".parquet", "joint encoding"):
         try:
             scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses of these
+        except (OSError, ValueError, KeyError) as error:  # pyarrow raises subclasses of these errors
             line = str(error).partition("\n")[0]
             raise UserError(f"{file} lacks the columns dynamic and static of unit scores ({line})") from error
         if not len(scores):
@@ -174,17 +174,17 @@ def read_statistics(path: Path) -> pd.DataFrame:
 
 
 def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
-    """Return the files of `folder` with a suffix, sorted; hidden files are incomplete and left out."""
+    """Return the sorted files of `folder` with `suffix`, without hidden files, which are incomplete."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder with the result files of one network")
     files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))
     if not files:
-        raise UserError(f"{folder} holds no {what} (*{suffix}): give the folder of one network")
+        raise UserError(f"{folder} holds no {what} (*{suffix}): give the result folder of one network")
     return files
 
 
 def by_depth(stages: dict, folder: Path) -> dict:
-    """Sort stages by stream, then by depth, which is the alphabetical order of places such as layer1."""
+    """Sort stages by stream, then by depth, because layer1, layer2 ... are also in alphabetical order."""
     for stage in stages:
         if not STAGE_NAME.fullmatch(stage):
             raise UserError(f"{folder}: the file name {stage!r} is not a stage such as layer1,app_stream")

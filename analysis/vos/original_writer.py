@@ -22,14 +22,14 @@ from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.show.text import dimensions_of
 from static_dynamic.files import atomic_path, write_text
 
-# Units per block: the pairs of all units of a stage at once would take gigabytes.
+# Number of units computed at once, because the pairs of all units of a stage would take gigabytes.
 BLOCK = 256
 
 
 def write_vos_results(
     folder: Path, name: str, seed: int, result: RunEstimate, stages: list[str], joint_encoding: bool
 ) -> Path:
-    """Write the result files of one run, which replace older files; return the path of the text file."""
+    """Write the result files of one run over older result files; return the path of the text file."""
     layers = result.layers.set_index("stage").loc[stages]
     units = dict(list(result.units.groupby("stage")))
     for stage in stages:
@@ -50,7 +50,7 @@ def write_vos_results(
 
 
 def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunEstimate) -> None:
-    """Write the tables of unit correlations per kind of pair that ``misc/plot_stats_fromtable.py`` draws.
+    """Write tables of each unit's correlation per kind of pair, for ``misc/plot_stats_fromtable.py``.
 
     If a run has no pairs that share neither factor, which is common with ``pairs=paper``, nothing is written.
     """
@@ -61,7 +61,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
         return
     for stage, units in result.units.groupby("stage", sort=False):
         neither = correlations(store.activations(stage), a, b)
-        both = np.ones(len(neither))  # `both`: a frame paired with itself correlates perfectly
+        both = np.ones(len(neither))  # 1, because two frames that share both factors are identical
         shared = units[["score_dynamic", "score_static"]].to_numpy()
         table = np.column_stack([units["unit"], shared, neither, both])
         alive = np.isfinite(table).all(axis=1)
@@ -70,7 +70,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
 
 
 def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
-    """Return the row numbers of both members of all pairs that differ in style and in flow.
+    """Return the rows of the first and of the second members of all pairs that differ in style and in flow.
 
     The first member is a frame with its original flow, the second the same frame in another style with
     jittered flow.
@@ -84,7 +84,7 @@ def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
 
 
 def correlations(rows: NDArray, a: NDArray, b: NDArray) -> NDArray[np.float64]:
-    """Return the correlation of each unit over the pairs of rows (`a`, `b`); NaN for dead units."""
+    """Return each unit's correlation between rows `a` and rows `b` of the activations; NaN for dead units."""
     found = []
     for start in range(0, rows.shape[1], BLOCK):
         part = rows[:, start : start + BLOCK].astype(np.float64)

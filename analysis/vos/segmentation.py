@@ -20,7 +20,7 @@ from pycocotools import mask as coco
 from static_dynamic.datasets.frames import BadFrames, read_image
 from static_dynamic.errors import UserError
 
-# Largest distance of matching boundary pixels, as a fraction of the image diagonal.
+# Largest distance between two boundary pixels that match, as a fraction of the image diagonal.
 TOLERANCE = 0.008
 # Recall is the share of frames whose measure exceeds this value.
 RECALLED = 0.5
@@ -34,11 +34,11 @@ class Statistics(NamedTuple):
 
     mean: float
     recall: float  # `recall` is the share of frames above 0.5
-    decay: float  # `decay` is the mean of the first minus the mean of the last quarter of frames
+    decay: float  # `decay` is the mean over the first quarter of frames minus that over the last
 
 
 def region_similarity(mask: NDArray, truth: NDArray) -> float:
-    """Return J, the intersection over union of two masks; raise UserError if their sizes differ."""
+    """Return J, the intersection over union of two masks; raise UserError if the masks differ in size."""
     require_same_size(mask, truth)
     if not mask.any() and not truth.any():
         return 1.0
@@ -46,7 +46,7 @@ def region_similarity(mask: NDArray, truth: NDArray) -> float:
 
 
 def boundary_measure(mask: NDArray, truth: NDArray, tolerance: float = TOLERANCE) -> float:
-    """Return F, the agreement of the boundaries of two masks; raise UserError if their sizes differ."""
+    """Return F, the agreement of the boundaries of two masks; raise UserError if the masks differ in size."""
     require_same_size(mask, truth)
     found, true = boundary(mask), boundary(truth)
     if not found.any() and not true.any():
@@ -58,14 +58,14 @@ def boundary_measure(mask: NDArray, truth: NDArray, tolerance: float = TOLERANCE
 
 
 def boundary(mask: NDArray) -> NDArray[np.bool_]:
-    """Return a mask's boundary: the pixels that differ from their right, lower or lower right neighbour."""
+    """Return a mask's boundary: the pixels that differ from a neighbour to the right or below."""
     mask = np.asarray(mask, bool)
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
 
 
 def matched(boundary: NDArray, other: NDArray, disk: NDArray) -> float:
-    """Return the share of boundary pixels within a disk of the other boundary; 1 if there are none."""
+    """Return the share of `boundary` pixels that lie near the boundary `other`; 1 if `boundary` is empty."""
     if not boundary.any():
         return 1.0
     near = cv2.dilate(other.astype(np.uint8), disk, borderType=cv2.BORDER_CONSTANT, borderValue=0)
@@ -86,9 +86,9 @@ def require_same_size(mask: NDArray, truth: NDArray) -> None:
 
 
 def summarize(values: Sequence[float]) -> Statistics:
-    """Return mean, recall and decay of one measure over the frames of a sequence, in temporal order."""
+    """Return mean, recall and decay of one measure over a sequence's frames, given in temporal order."""
     measured = np.asarray(values, float)
-    # As in the evaluation of DAVIS, neighbouring quarters share a frame, and halves are rounded up.
+    # As in DAVIS's code, neighbouring quarters share a frame, and fractions of one half are rounded up.
     ends = np.floor(np.linspace(1, len(measured), QUARTERS + 1) + 0.5).astype(int) - 1
     first, last = measured[: ends[1] + 1], measured[ends[-2] :]
     recall, decay = (measured > RECALLED).mean(), first.mean() - last.mean()
@@ -96,18 +96,18 @@ def summarize(values: Sequence[float]) -> Statistics:
 
 
 def read_mask(file: Path) -> NDArray[np.bool_]:
-    """Read a mask: every pixel of an annotation image that is not black belongs to the object."""
+    """Read a mask from an annotation image, in which every pixel that is not black belongs to the object."""
     return np.asarray(read_image(file).any(axis=-1))
 
 
 def read_truth(file: Path, image: NDArray) -> NDArray[np.bool_]:
-    """Read the true mask of an image (H, W, 3); raise BadFrames if it is missing or has another size."""
+    """Read the true mask of an image; raise BadFrames if the mask is missing or not of the image's size."""
     if not file.is_file():
         raise BadFrames(f"the true mask {file} does not exist: put the masks of DAVIS there")
     mask = read_mask(file)
     if mask.shape != image.shape[:2]:
         own, other = (f"{width}x{height}" for height, width in (mask.shape, image.shape[:2]))
-        raise BadFrames(f"the mask {file} has {own} pixels, its image {other}: give masks of equal size")
+        raise BadFrames(f"the mask {file} has {own} pixels, the image {other}: give masks of equal size")
     return mask
 
 
@@ -127,7 +127,7 @@ def encoded(mask: NDArray) -> dict:
 
 
 def coco_masks(masks: Mapping[str, NDArray]) -> dict:
-    """Return masks (image file name -> mask) in the COCO format, with one annotation per image."""
+    """Convert a mapping of image file names to masks into COCO format, with one annotation per image."""
     images, annotations = [], []
     for number, (name, mask) in enumerate(masks.items(), start=1):
         runs = encoded(mask)

@@ -14,14 +14,14 @@ from static_dynamic.analysis.show.figures import COLOURS, MARKERS, draw_stacked_
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 
-# Stage of a two-stream network -> its position on the x axis.
+# Stage of a two-stream network -> position of the stage on the x axis.
 PLACES = {"conv1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
 STREAM_TITLES = {
     "app_stream": "appearance stream",
     "mot_stream": "motion stream",
     "sensor_fusion": "sensor fusion",
 }
-# Range of the percentage axis in the figures of Kowal et al., and distance between the ticks.
+# Limits of the percentage axis in the figures of Kowal et al., and distance between two ticks.
 LOWEST, HIGHEST, TICK = 10, 50, 5
 # TikZ options of the legend that all panels share.
 LEGEND = (
@@ -147,7 +147,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
 def draw_histograms(
     shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = MEASURED
 ) -> None:
-    """Draw a histogram of the units' shares per stage, with one row of panels per stream."""
+    """Draw histograms of the units' shares, with one panel per stage and one row of panels per stream."""
     streams: dict[str, list[str]] = {}
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)
@@ -177,7 +177,7 @@ def draw_histogram(axes, shares: NDArray, factor: str) -> None:
 
 
 def draw_joint_encoding(percent: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the percentage of units per class (dynamic, static, ...), one stacked bar per stage."""
+    """Draw the percentage of units per unit class (dynamic, static, ...), one stacked bar per stage."""
     figure, (axes,) = new_panels(1, 1, (max(5.0, 2.5 + 0.8 * len(percent)), 4.0))
     draw_stacked_bars(axes, percent.index, {name: percent[name] for name in UNIT_CLASSES}, COLOURS)
     axes.set(ylabel="units (%)", ylim=(0, 100))
@@ -194,7 +194,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # Bars by whether pairs share the other factor. Columns: pairs that do not share `own`, pairs that do.
+    # Whether pairs share `other` -> column of pairs that do not share `own`, column of pairs that do.
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
@@ -210,7 +210,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
 
 
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
-    """Draw, for each pixel, the fraction of masks that contain the pixel: `prior`, (H, W) in [0, 1]."""
+    """Draw `prior`, the fraction from 0 to 1 of masks that contain each pixel; shape (H, W)."""
     figure, (axes,) = new_panels(1, 1, (7.0, 3.9))
     picture = axes.imshow(100 * prior, cmap="cividis", vmin=0)
     axes.set_axis_off()
@@ -220,12 +220,12 @@ def draw_prior(prior: NDArray, path: Path, title: str) -> None:
 
 
 def _line(factor: str) -> dict:
-    """Return the colour and the marker of a factor's line."""
+    """Return the colour and the marker with which a factor (dynamic, static) is drawn."""
     return {"color": COLOURS[factor], "marker": MARKERS[factor]}
 
 
 def _range(table: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of the percentage axis: 10 to 50, extended by whole ticks to hold all error bars."""
+    """Return the limits of the percentage axis: 10 and 50, or wider if an error bar reaches further."""
     values = table[list(MEASURED)].to_numpy(float)
     bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in MEASURED]).to_numpy(float))
     low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK

@@ -15,14 +15,14 @@ from numpy.typing import ArrayLike
 from static_dynamic.analysis.show.figures import SCORE_BINS
 from static_dynamic.analysis.show.text import value_and_bounds, with_interval
 
-# All sizes are in pixels of the SVG's view box.
+# All sizes in this module are in pixels of the SVG's view box.
 WIDTH, PLOT_HEIGHT = 350, 190
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 20
 # Distance of the x axis from the chart's upper edge.
 FLOOR = TOP + PLOT_HEIGHT
 # Average width of one character of an axis label.
 LETTER = 6.2
-# Largest number of stage labels on the x axis; with more stages, every second (third, ...) stage has one.
+# Largest number of stage labels on the x axis; with more stages, every second (third, ...) has a label.
 MOST_LABELS = 16
 Range = tuple[float, float]
 
@@ -38,7 +38,7 @@ class Shape:
 
 
 class Chart:
-    """A chart: title, explanation, shapes in drawing order, legend as (name, colour), and axes.
+    """A chart: title, explanation, shapes in drawing order, legend of (name, colour) tuples, and axes.
 
     The x axis has `labels` at 0, 1, 2 ..., or numbers over `x_range`. `x` and `y` map data to pixels.
     """
@@ -53,7 +53,7 @@ class Chart:
         step = int(np.ceil(max(1, len(labels)) / MOST_LABELS))
         slots = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
         longest = LETTER * max((len(label) for label in labels), default=0)
-        # Labels are horizontal if they fit, else slanted; vertical if a slanted first label would be cut off.
+        # Labels are horizontal if all fit, else slanted; vertical if a slanted first label would be cut off.
         turn = 0 if longest <= slots * step else 45 if 0.71 * longest <= LEFT else 90
         self.height = TOP + PLOT_HEIGHT + BOTTOM + longest * np.sin(np.radians(turn))
         for tick in ticks(*y_range):
@@ -86,7 +86,7 @@ class Chart:
         return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in pairs)
 
     def add(self, tag: str, text: str = "", tip: str = "", **attributes) -> None:
-        """Append an SVG shape with attributes such as ``stroke_width=2``, ``class_="grid"``; round floats."""
+        """Append an SVG shape with attributes such as ``class_="grid"``; floats are rounded to a decimal."""
         named = {
             k.rstrip("_").replace("_", "-"): f"{v:.1f}" if isinstance(v, float) else v
             for k, v in attributes.items()
@@ -114,9 +114,9 @@ def stage_curves(
     scale: float = 1,
     digits: int = 3,
 ) -> Chart:
-    """Draw curves with interval bands over the stages; curves are interrupted before the rows `breaks`.
+    """Draw curves with interval bands over the stages, interrupted before the stages numbered `breaks`.
 
-    `columns`: name of a curve -> its column of `layers` and its colour.
+    `columns`: name of a curve -> column of `layers` with the curve's values, colour of the curve.
     """
     values = np.array([value_and_bounds(layers, column, scale) for column, _ in columns.values()])
     low, high = min(0.0, np.nanmin(values)), np.nanmax(values)
@@ -140,7 +140,7 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one stacked bar of percentages per stage (row of `parts`); negative parts hang below zero."""
+    """Draw one stacked bar of percentages per row of `parts`, a stage; negative values stack below zero."""
     values = parts[list(colours)].to_numpy(float)
     low, high = np.minimum(values, 0).sum(1).min(), np.maximum(values, 0).sum(1).max()
     chart = Chart(title, about, (min(0.0, low), max(100.0, high)), labels=list(parts.index))
@@ -159,7 +159,7 @@ def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about
 
 
 def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one histogram outline per factor: the percentage of units in each bin of the score."""
+    """Draw one histogram outline per factor, with the percentage of the units in each bin of scores."""
     edges = SCORE_BINS
     parts = {
         name: 100 * np.histogram(np.clip(s[np.isfinite(s)], -1, 1), edges)[0] / max(1, len(s))
@@ -188,7 +188,7 @@ def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str
 def threshold_curves(
     parts: pd.DataFrame, colours: dict[str, str], title: str, about: str, at: float
 ) -> Chart:
-    """Draw the percentage of units per class against the threshold; mark the run's own threshold `at`."""
+    """Draw the percentage of units per unit class against the threshold; mark the run's threshold `at`."""
     chart = Chart(title, about, (0.0, 100.0), x_range=(float(parts.index[0]), float(parts.index[-1])))
     x = chart.x(at)
     chart.add("line", x1=x, x2=x, y1=float(TOP), y2=float(FLOOR), class_="threshold")

@@ -1,4 +1,4 @@
-"""Example frames in a report: a few frames of a few clips as the network saw them."""
+"""Example frames in a report: a few frames of a few clips, cropped as for the network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ FRAMES, HEIGHT = 5, 112
 
 @dataclass(frozen=True)
 class Strip:
-    """One picture of a clip's frames in a row: its label, frame positions, and ``data:`` URI."""
+    """One picture of a clip's frames in a row, with label, frame positions, ``data:`` URI and size."""
 
     label: str
     numbers: list[int]
@@ -29,7 +29,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Example:
-    """The frame strips of one clip; if frames cannot be read, the list is empty and ``missing`` says why."""
+    """The frame strips of one clip; without readable frames, ``strips`` is empty and ``missing`` says why."""
 
     clip: str
     strips: list[Strip]
@@ -55,7 +55,7 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
     first = views.iloc[0]
     video = first["video"]
     column = max((c for c in views if c.startswith("frames_")), key=lambda c: len(first[c]))
-    wanted = []  # strips to make: (label, style, frame positions)
+    wanted = []  # `wanted`: (label, style, frame positions) of each strip to make
     if (root / "style_0").is_dir() and not (views["style"] == 0).any():
         wanted.append(("original", 0, first[column]))
     by_style = views.sort_values("style")
@@ -76,13 +76,13 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
 
 
 def crop_fraction(spec: dict) -> float | None:
-    """Return the side of the centre crop as a fraction of a frame's short side; None: no crop."""
+    """Return the side of the centre crop as a fraction of a frame's short side; None if there is no crop."""
     size, crop = spec["size"], spec["crop"]
     return crop / size if isinstance(size, int) and isinstance(crop, int) else None
 
 
 def make_strip(label: str, frames: NDArray[np.uint8], numbers: list[int], crop: float | None) -> Strip:
-    """Crop frames (n, H, W, 3) as the network's input is cropped, and join them into one picture."""
+    """Crop frames as the network's input is cropped, and join the frames, (n, H, W, 3), into one picture."""
     if crop is not None:
         height, width = frames.shape[1:3]
         side = crop * min(height, width)

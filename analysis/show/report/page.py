@@ -40,7 +40,7 @@ def write_report(folder: Path) -> Path:
     layers = by_stage.reset_index()
     units = read_units(folder)
     if not (folder / "views.parquet").exists():
-        raise UserError(f"{folder} holds no views.parquet: is it the folder of a finished run?")
+        raise UserError(f"{folder} holds no views.parquet: give the folder of a finished run")
     identity = manifest["identity"]
     by_reading = group_by_reading(layers["stage"])
     shown = by_stage.loc[sum(by_reading.values(), [])].reset_index()
@@ -86,7 +86,7 @@ def render(page: dict) -> str:
 
 
 def headline(stage: pd.Series) -> str:
-    """Return a sentence on which factor one stage encodes more, if the scores' intervals do not overlap."""
+    """Return a sentence on a stage: which factor has the higher score, if the intervals do not overlap."""
     static, dynamic = (
         f"{factor} score {with_interval(stage, f'score_{factor}', 1, 2, ', 95 % interval {} to {}')}"
         for factor in FACTORS[1::-1]
@@ -111,7 +111,7 @@ def percent(part: float) -> str:
 
 
 def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
-    """Draw scores, shares and units per class by stage, and the sources of variance if the run has them."""
+    """Draw scores, shares, units per unit class and, if there are any, sources of variance by stage."""
     scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
     shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
     about = "Covariance of the two members of a pair, divided by the pooled variance; bands: 95 % intervals."
@@ -134,7 +134,7 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
 
 
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
-    """Draw a histogram of the units' scores at one stage, and units per class against the threshold."""
+    """Draw a histogram of the units' scores at one stage, and units per unit class against the threshold."""
     of_stage = units[units["stage"] == stage]
     scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in MEASURED}
     counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
@@ -173,7 +173,7 @@ def pictures(folder: Path, listed: ListConfig) -> list[dict]:
 def spread(
     table: pd.DataFrame, rows: Sequence[str], columns: str, value: str, scale: float = 1
 ) -> pd.DataFrame:
-    """Turn a long table (one value per line) into a wide one (one column per kind of value).
+    """Turn a long table (one value per row) into a wide table (one column per kind of value).
 
     The wide table has one line per combination of the columns `rows` and one column per value of the column
     `columns`. Its cells are `value` times `scale`; the bounds of `value` get columns of their own.
@@ -192,7 +192,7 @@ def spread(
 
 
 def table_cells(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return table cells as text; a value and its bounds (``x``, ``x_low``, ``x_high``) share one cell."""
+    """Return table cells as text; a value and the interval's bounds (``x_low``, ``x_high``) share a cell."""
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     shown = [column for column in table if column not in bounds]
     return [{c: cell(line[c]) + bounds_of(line, c) for c in shown} for _, line in table.iterrows()]

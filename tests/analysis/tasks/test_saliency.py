@@ -553,7 +553,7 @@ def test_a_folder_of_something_else_is_not_replaced(explain, tmp_path, name):
     write_frames(tmp_path / "clip", moving_square(0))
     (tmp_path / "out" / "clip").mkdir(parents=True)
     (tmp_path / "out" / "clip" / name).write_text("mine")
-    with pytest.raises(UserError, match="holds other files than task=saliency writes"):
+    with pytest.raises(UserError, match="holds files not written by task=saliency"):
         explain("task.input=clip", "task.outdir=out", "task.pictures=false")
     assert (tmp_path / "out/clip" / name).read_text() == "mine"
 

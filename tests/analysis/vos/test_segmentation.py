@@ -324,7 +324,7 @@ def test_a_batch_that_does_not_fit(monkeypatch):
 def test_what_is_missing_or_of_another_size(davis, monkeypatch):
     mask = davis / "Annotations/480p/swan/00003.png"
     cv2.imwrite(str(mask), np.zeros((20, 30), np.uint8))
-    with pytest.raises(UserError, match="swan/00003.png has 30x20 pixels, its image 61x40"):
+    with pytest.raises(UserError, match="swan/00003.png has 30x20 pixels, the image 61x40"):
         evaluate(monkeypatch, Bright, davis)
     folder = evaluate(monkeypatch, Bright, davis, "on_error=skip")
     assert pd.read_csv(folder / "sequences.csv")["sequence"].tolist() == ["bear", "mean"]
