@@ -51,7 +51,7 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return row numbers of views (clips, styles, orders), and clusters (clips,), for clips with all views."""
+    """Return the row numbers of views (clips, styles, orders) and the clusters of clips with all views."""
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
