@@ -20,7 +20,7 @@ TABLE = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / 
 _TARGETS = TABLE["keys"] | {
     k: v for model in TABLE["models"].values() for k, v in model.get("keys", {}).items()
 }
-# Json keys that are also command-line options -> explanation in --help (`dataset` is an option in any case)
+# Json key that is also a command-line option -> explanation in --help (`dataset` is explained elsewhere)
 OPTIONS: dict[str, str] = {
     **{key: f"sets {', '.join(names)}" for key, names in _TARGETS.items() if key != "dataset"},
     **dict.fromkeys(TABLE["only"], "accepted only with the value that the network was trained with"),
@@ -87,7 +87,7 @@ def read_cfg_file(name: str | Path) -> dict:
         raise UserError(f"cfg_file={name} is not a json file ({error})") from error
     if not isinstance(content, dict) or "model" not in content:
         raise UserError(f"cfg_file={name} names no model: a json dict with model, crop_size, ... is expected")
-    # OmegaConf would replace ${...}, by which a downloaded file could read environment variables.
+    # OmegaConf would fill in ${...}, so that a downloaded file could read environment variables.
     if "${" in json.dumps(content):
         raise UserError(f"cfg_file={name} contains ${{...}}, which is not filled in: write the value itself")
     return content
@@ -134,7 +134,7 @@ def to_overrides(content: dict, source: str) -> dict:
 
 
 def require_type(name: str, value: Any, default: Any) -> None:
-    """Raise UserError if the value of key `name` has another type than the key's default."""
+    """Raise UserError if the value of the key `name` differs in type from the key's default value."""
     expected, accepts = ACCEPTED.get(type(default), ("any value", lambda value: True))
     if not accepts(value):
         raise UserError(f"{name}={value!r}: {expected} is expected")

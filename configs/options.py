@@ -132,7 +132,7 @@ def options_in(overrides: Sequence[str]) -> dict[str, Option]:
 
 
 def siblings(config: DictConfig, name: str) -> dict[str, str]:
-    """Return the options in the same config node as the unknown option `name`, as {last part: full name}.
+    """Return the known options with the same parent as the unknown `name`: {last part of name: full name}.
 
     For an option of a task, the common options and the original programs' flags are included.
     """
@@ -147,7 +147,7 @@ def siblings(config: DictConfig, name: str) -> dict[str, str]:
 
 
 def suggested(names: Iterable[str]) -> list[str]:
-    """Return the names without the options that have no effect, which no error message should suggest."""
+    """Remove options without effect from `names`, because no error message should suggest such options."""
     return [name for name in names if name not in COMMON or not COMMON[name].ignored]
 
 

@@ -33,7 +33,7 @@ def option(
 
 @dataclass(frozen=True)
 class Option:
-    """A command-line option; function `option` describes the fields from `default` to `ignored`."""
+    """Command-line option; the docstring of `option` explains the fields from `default` to `ignored`."""
 
     name: str  # full name of the option, e.g. "seed" or "task.width"
     type: Any  # type annotation of the dataclass field
@@ -58,7 +58,7 @@ class Option:
 
 
 def options_of(schema: type, prefix: str = "") -> Iterator[Option]:
-    """Yield the options that a dataclass and its nested dataclasses declare; `prefix` begins every name."""
+    """Yield the options of a dataclass, nested dataclasses included; `prefix` begins every name."""
     annotations = typing.get_type_hints(schema)
     for one in fields(schema):
         if is_dataclass(annotations[one.name]):

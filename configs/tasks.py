@@ -15,7 +15,7 @@ from .schema import Number, option
 
 @dataclass
 class Task:
-    """Attributes of every task; `tasks` fills in `name`, `about` (one line of ``--help``) and `run`."""
+    """Attributes of every task. `tasks()` sets `name`, `about` (one line of ``--help``) and `run`."""
 
     name: str = MISSING
     about: str = MISSING
@@ -24,7 +24,7 @@ class Task:
     needs_data: bool = False
 
 
-# Tasks without options of their own -> explanation in --help
+# Name of a task without options -> explanation in --help
 WITHOUT_OPTIONS = {
     "convergence": "Estimate the scores of finished runs (runs=[FOLDER]) from growing numbers of videos.",
     "evaluate_vos": "Segment DAVIS and write region similarity J, boundary measure F, masks and overlays.",
@@ -193,7 +193,7 @@ LIMITS = {
 }
 # Two styles look alike if their distances in colour (CIELAB) and texture (octaves) are both below ALIKE.
 # The most similar built-in styles differ by 16 in colour and 0.24 octaves in texture.
-# Shuffled frames of one style, which show the same objects, differ by only 1.6 and 0.03.
+# Shuffled frames of one style show the same objects and differ by only 1.6 in colour and 0.03 in texture.
 ALIKE = {"colour": 8.0, "texture": 0.35}
 
 

@@ -90,7 +90,7 @@ def _archive(row: DictConfig) -> Path:
 
 def _verify(path: Path, expected: str, name: Path) -> None:
     if sha256(path) != expected:
-        raise UserError(f"{name} has an unexpected SHA-256: delete it and run the command again")
+        raise UserError(f"{name} has an unexpected SHA-256: delete the file and run the command again")
 
 
 def _extract(archive: Path, member: str, target: Path) -> None:

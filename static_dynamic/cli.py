@@ -20,7 +20,7 @@ from static_dynamic.errors import UserError
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def run_task(cfg: DictConfig) -> None:
-    """Run the task of a config, after rendering the data set if it is a built-in one."""
+    """Run the task of a config; first make the data set if the built-in data set is chosen."""
     put_checkout_last()  # called again here, because the jobs of a Hydra launcher start in `run_task`
     start_logging()
     try:
@@ -54,7 +54,7 @@ def run() -> None:
     try:
         run_task()
     except RuntimeError as error:
-        # The module is compared by name, because submitit is an optional package.
+        # Compare the error's module by name, because submitit is an optional package.
         if type(error).__module__.partition(".")[0] != "submitit":
             raise
         message = " ".join(str(error).partition("\n---")[0].split())

@@ -49,7 +49,7 @@ def positive(text: str) -> int:
 
 
 def command(work: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorate a command's main function, so that it returns an exit status and prints errors as one line."""
+    """Decorator: make a main function return an exit status, and print an error as one line."""
 
     @wraps(work)
     def main(*arguments, **named) -> int:
@@ -59,7 +59,7 @@ def command(work: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Run `work`; return the exit status: 2 after a UserError, 128 + N after signal N, else `work`'s own."""
+    """Run `work`; return exit status 2 after a UserError, 128 + N after signal N, else `work`'s result."""
     start_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -68,7 +68,7 @@ def exit_status(work: Callable[[], int | None]) -> int:
         except SystemExit:  # raised by argparse after printing the help text
             print(end="", flush=True)
             raise
-        print(end="", flush=True)  # raises BrokenPipeError now if stdout is a closed pipe
+        print(end="", flush=True)  # flush here, so that a closed pipe raises BrokenPipeError here
         return status
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)

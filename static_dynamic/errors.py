@@ -12,14 +12,14 @@ from safetensors import SafetensorError
 
 
 class UserError(Exception):
-    """Error that the user can correct; the program prints its text as one line and exits with status 2.
+    """Error that the user can correct; the program prints the error as one line and exits with status 2.
 
     The text names the file or the option and says what to do.
     """
 
 
 class RefusedFile(Exception):
-    """Error for a pickle that refers to a class or function outside the reader's list of allowed names."""
+    """Error for a pickle that refers to a Python class or function that the reader does not allow."""
 
 
 _FORMAT = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError)
@@ -38,7 +38,7 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     except PermissionError:
         raise  # missing permission is not damage; `as_user_error` reports missing permission
     except (RefusedFile, *DAMAGED, OSError) as error:
-        # torch.load(weights_only=True) names the class that it refuses after the word GLOBAL.
+        # The error of torch.load(weights_only=True) names the refused Python class after the word GLOBAL.
         asked = re.search(r"GLOBAL (\S+)", str(error))
         refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
         if refused:

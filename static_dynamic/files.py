@@ -24,12 +24,12 @@ except ImportError:  # Windows has no fcntl, so files are written without locks 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PART = ".part"  # PART occurs in the name of every temporary file and folder
-LOCK = "lock"  # LOCK names the file in a temporary folder that is locked while the folder is written
+LOCK = "lock"  # LOCK: name of a file in a temporary folder, locked while the folder is written
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on a clean exit, flush the file to disk and rename it to `path`.
+    """Yield a temporary path beside `path`; on a clean exit, flush the file and rename the file to `path`.
 
     The name of the temporary file follows from `path`: killed writers leave at most one file, which the next
     writer overwrites. The OSError of a full disk names `path`.

@@ -1,7 +1,7 @@
 """Random numbers that depend only on the seed, the clip and the purpose.
 
-So the number of workers, sharding and the other clips of a list change no random choice. docs/random_streams.md
-lists every random choice of the project with its seed.
+So the number of workers, sharding and the other clips of a list change no random choice. The file
+docs/random_streams.md lists every random choice of the project with the seed.
 """
 
 import hashlib

@@ -23,18 +23,18 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 class Style(Protocol):
     """Interface of a style: a callable that stylizes a batch of frames."""
 
-    guides: int
+    guides: int  # number of guide images; an input frame has 3 + 3 * `guides` channels
     identity: str  # styles with equal `identity` strings produce equal frames
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize (B, H, W, 3 + 3 per guide image); return a function that awaits (B, H, W, 3)."""
+        """Start to stylize a batch; return a function that waits for the stylized frames (B, H, W, 3)."""
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
-    """Make a style from its entry in ``configs/style``, which names a ``checkpoint`` or an image filter.
+    """Make a style from an entry of ``configs/style``, which names a ``checkpoint`` or an image filter.
 
-    A relative path that does not exist is looked up in this project's folder. The precision is fp32, fp16 or
-    bf16; None: fp16 on a GPU, else fp32.
+    A relative path that does not exist is looked up in this project's folder. `precision` is fp32, fp16 or
+    bf16; if None, fp16 on a GPU, else fp32.
     """
     if "checkpoint" not in row:
         return RenderedStyle(row)
@@ -63,11 +63,11 @@ class TrainedStyle:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch; return a function that waits for the result."""
+        """Start to stylize a batch of frames; return a function that waits for the stylized frames."""
         source = torch.from_numpy(frames)
         if self.device.type == "cuda":
             source = source.pin_memory().to(self.device, non_blocking=True)
-        # (B, H, W, C) permuted to (B, C, H, W) is in channels-last memory format without a copy
+        # The permuted tensor (B, C, H, W) is in channels-last memory format, so that no copy is needed.
         x = (source.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.dtype)
         y = stylize_any_size(self.net, x).float()
         # Values are truncated to 8 bits, not rounded, as in Texler et al.'s code.
@@ -97,6 +97,6 @@ class RenderedStyle:
         self.identity = json.dumps([self.row, RENDERING_VERSION], sort_keys=True, default=list)
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Filter the frames (B, H, W, 3) immediately; return a function that returns the filtered frames."""
+        """Filter the frames immediately; return a function that returns the filtered frames (B, H, W, 3)."""
         images = np.stack([render(frame, self.row) for frame in frames])
         return lambda: images

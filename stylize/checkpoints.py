@@ -26,7 +26,7 @@ from static_dynamic.files import atomic_path
 from static_dynamic.stylize.networks import Generator, build_generator
 
 ROOT_CLASS = "GeneratorJ"
-# Module classes in Texler et al.'s pickles. These classes are never imported; only module states are read.
+# Python classes of the modules in Texler et al.'s pickles. Only states are read; no class is imported.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
     "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},
@@ -35,7 +35,7 @@ STAND_INS = {
     "torch.nn.modules.conv": {"Conv2d"},
     "torch.nn.modules.upsampling": {"Upsample"},
 }
-# Functions and classes that a pickle may call, because they only build containers and tensors.
+# A pickle may call only these functions and Python classes, which build containers and tensors.
 PLAIN = {
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
@@ -48,9 +48,9 @@ MAX_DEPTH = 16  # deepest nesting of modules that is accepted; a generator has 4
 
 
 class _StandIn:
-    """Inert class that receives a pickled module's state in place of the module's own class."""
+    """Python class without code that receives a pickled module's state instead of the module's own class."""
 
-    dump_patches = False  # torch reads `dump_patches` if an old file stores the source code of its classes
+    dump_patches = False  # torch reads `dump_patches` if an old file contains source code of Python classes
     _parameters: dict[str, Tensor | None]
     _buffers: dict[str, Tensor | None]
     _modules: dict[str, Any]
@@ -65,7 +65,7 @@ class _GeneratorUnpickler(pickle.Unpickler):
         raise RefusedFile(f"{module}.{name}")
 
 
-# Passed to torch.load as ``pickle_module``, so that `_GeneratorUnpickler` refuses classes not listed above.
+# Value of torch.load's option `pickle_module`; refuses every Python class outside STAND_INS and PLAIN.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted_pickle",
     Unpickler=_GeneratorUnpickler,
@@ -121,7 +121,7 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Return the state dict in a checkpoint file, and the `build_generator` arguments stored with it."""
+    """Return a checkpoint file's state dict and, if stored, the arguments of `build_generator`."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("generator", "{}"))
@@ -129,9 +129,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")  # otherwise torch.load would load the program
+                raise RefusedFile("a TorchScript program")  # torch.load would load the TorchScript program
     with warnings.catch_warnings():
-        # For old files, torch warns that it cannot compare the source code of their classes.
+        # Ignore torch's warning that the source code of Python classes in an old file cannot be compared.
         warnings.simplefilter("ignore", UserWarning)
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
     if isinstance(content, Mapping):
@@ -145,7 +145,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _tensors(module: _StandIn, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield the state-dict keys and tensors of a module that was unpickled into `_StandIn` objects."""
+    """Yield (key, tensor) as in a state dict, for a module that was unpickled into `_StandIn` objects."""
     if depth > MAX_DEPTH:
         raise ValueError(f"its modules are nested deeper than {MAX_DEPTH} levels")
     for table in (module._parameters, module._buffers):

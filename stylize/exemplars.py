@@ -15,19 +15,19 @@ from static_dynamic.stylize.flow import Frame
 
 RENDERINGS: dict[str, Callable[..., Frame]] = {}
 
-# Frames in the cache are reused while this value is the same. Change it when the output of a filter changes.
+# Frames in the cache are reused while this value is the same. Change this value if a filter's output changes.
 # The value is the SHA-256 of this file in version 0.1, so that frames cached by version 0.1 stay valid.
 RENDERING_VERSION = "9578ea805b8a724097c1fff1b1c2f4e4dc7323bbf2bb2691e5992bfb8d8e0036"
 
 
 def rendering(function: Callable[..., Frame]) -> Callable[..., Frame]:
-    """Register an image filter under its function name, by which ``configs/style/*.yaml`` refer to it."""
+    """Register an image filter under the function's name, which ``configs/style`` calls ``rendering``."""
     RENDERINGS[function.__name__] = function
     return function
 
 
 def render(frame: Frame, style: Mapping) -> Frame:
-    """Apply the image filter ``style["rendering"]`` to a frame; the other entries are filter parameters."""
+    """Apply the image filter ``style["rendering"]`` to a frame; the other items of `style` are parameters."""
     parameters = dict(style)
     name = parameters.pop("rendering")
     if name not in RENDERINGS:
@@ -51,7 +51,7 @@ def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Fram
 
 @rendering
 def charcoal(frame: Frame, radius: float, ink: float, paper: tuple[float, float, float]) -> Frame:
-    """Charcoal on tinted paper: no colour, strokes where a pixel is darker than its surroundings."""
+    """Charcoal on tinted paper: no colour, strokes where a pixel is darker than the surroundings."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     around = cv2.GaussianBlur(grey, (0, 0), radius)
     strokes = np.clip(1 + ink * (grey - around) / (around + 0.1), 0, 1)
@@ -65,7 +65,7 @@ def glow(frame: Frame, gain: float, spread: float) -> Frame:
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 1.0)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.clip(gain * np.hypot(dx, dy), 0, 1)
-    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # doubled angle: opposite gradients get equal hues
+    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # doubled angle, so opposite gradients get equal hues
     line = cv2.cvtColor(cv2.merge([hue, np.full_like(hue, 0.85), strength]), cv2.COLOR_HSV2RGB)
     halo = cv2.GaussianBlur(line, (0, 0), spread)
     ground = np.array([0.05, 0.02, 0.12], np.float32) + 0.35 * grey[..., None]

@@ -1,4 +1,4 @@
-"""Features for the perceptual loss: VGG19 if its weights are on disk, else differences between pixels."""
+"""Features for the perceptual loss: VGG19 if a weights file is on disk, else differences between pixels."""
 
 import logging
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from static_dynamic.errors import DAMAGED, UserError
 
 log = logging.getLogger(__name__)
 
-# Output channels of VGG19's convolutions, each followed by a ReLU; 0 stands for max pooling.
+# Output channels of VGG19's convolutions; 0 stands for max pooling. A ReLU follows each convolution.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
 HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: torchvision's ImageNet weights of VGG19 in torch's hub cache
 SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
-GAIN = 3.0  # GAIN scales the loss of `NeighbourDifferences` to VGG19's loss, so that one weight fits both
+GAIN = 3.0  # GAIN scales the loss of `NeighbourDifferences` to VGG19's loss: one weight fits both losses
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
@@ -42,7 +42,7 @@ def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None
 
 
 class VGGFeatures(nn.Module):
-    """Feature extractor: outputs of some VGG19 layers, flattened and concatenated.
+    """Feature extractor: outputs of chosen VGG19 layers, flattened and concatenated.
 
     State-dict keys are torchvision's. As in Texler et al.'s code, images are in [-1, 1] without ImageNet
     normalisation, and the output of a convolution is read before the ReLU.

@@ -20,7 +20,7 @@ Flow = NDArray[np.float32]  # (H, W, 2): right, down
 FLO_MAGIC = np.float32(202021.25).tobytes()  # first 4 bytes of a Middlebury .flo file, the text "PIEH"
 MIN_SIDE = 16  # MIN_SIDE: 16 pixels, because the DIS flow algorithm matches 8x8 patches at half resolution
 # Middlebury colour wheel (Baker et al., 2007): arcs from red to yellow, green, cyan, blue, magenta and red.
-# Each arc has a number of hues, the index of the RGB channel that changes, and +1 if this channel rises.
+# Each arc is given by the number of hues, the RGB channel that changes, and +1 (rising) or -1 (falling).
 ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1))
 
 
@@ -45,8 +45,8 @@ def grid(height: int, width: int) -> NDArray[np.float32]:
 
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
-    """Sample an image (H, W[, C]) bilinearly at (x, y) positions (h, w, 2); replicate the border outside."""
-    none: Any = None  # no second map is needed, because `positions` holds x and y; OpenCV's stubs demand one
+    """Sample an image bilinearly at positions (h, w, 2), given as x and y; replicate the border outside."""
+    none: Any = None  # empty second map, which OpenCV's type stubs require; `positions` holds x and y
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -59,7 +59,7 @@ def warp(image: NDArray, flow: Flow) -> NDArray:
 
 
 def consistent(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
-    """Return a mask (H, W): where forward and backward flow agree and stay inside the image.
+    """Return a mask (H, W) of pixels where forward and backward flow agree and stay inside the image.
 
     Elsewhere the pixel is occluded or its flow is wrong. The tolerance is that of Sundaram, Brox and Keutzer
     (ECCV 2010): 0.01 (\\|f\\|^2 + \\|b\\|^2) + 0.5.
@@ -81,7 +81,7 @@ def write_flo(path: Path, flow: Flow) -> None:
 
 
 def colour_wheel() -> NDArray[np.float32]:
-    """Return the 55 hues of the Middlebury colour wheel, (55, 3) RGB in 0..255, beginning with red."""
+    """Return the 55 hues of the Middlebury colour wheel, beginning with red, as RGB in 0..255 (55, 3)."""
     colour, wheel = np.array([255, 0, 0]), []
     for count, channel, sign in ARCS:
         for i in range(count):
@@ -93,7 +93,7 @@ def colour_wheel() -> NDArray[np.float32]:
 
 
 def colour_flow(flow: Flow, full: float | None = None) -> Frame:
-    """Return a flow as an RGB image (H, W, 3): the hue shows the direction, white shows no motion.
+    """Draw a flow as an RGB image (H, W, 3), in which the hue is the direction and white means no motion.
 
     `full` is the length in pixels that gets full colour; longer vectors are darkened. None: the length of the
     longest vector, as in the ``FlowImages`` of VOS data sets; the colours of two frames are not comparable.

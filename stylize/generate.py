@@ -43,7 +43,7 @@ SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE, beside a video's frames, lists th
 IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made a style's frames
 DEFAULT_NAMING = "%06d.jpg"
 BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
-OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # ``--precision`` in version 0.1 -> present value
+OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # `--precision` in version 0.1 -> value now
 
 Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 """A chunk and the function that reads it, or a job and a function that does nothing."""
@@ -80,14 +80,14 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
             file, reason = error.filename or "a frame", error.strerror
             raise UserError(f"cannot write {file} ({reason}); the same command resumes") from error
         finally:
-            # Cancel tasks that have not started. Running tasks complete the files that they write.
+            # Cancel tasks that have not started. Files that running tasks are writing get completed.
             decoders.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
     return skipped
 
 
 def _tasks(jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm) -> Iterator[Task]:
-    """Yield each chunk of frames to read, and each job (one video in one style) after its last chunk.
+    """Yield the chunks of frames to read; after the last chunk of a job (one video in one style), the job.
 
     The length of videos that are not open yet is unknown: the total of the progress bar is extrapolated from
     the mean length so far.
@@ -143,14 +143,14 @@ def _write_one(path: Path, result: Callable[[], Frame], position: int) -> None:
 
 
 def _finish(job: Job, skipped: list[Skipped]) -> None:
-    """Write the list of frames that a finished video lacks, and rename its temporary folder to the target."""
+    """Write the list of frames that a finished video lacks, and rename the temporary folder to the target."""
     skipped += job.skipped
     note = job.folder / SKIPPED_FILE
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # all frames are readable now, so delete the list of an earlier run
-    # If no frame of a video is readable, its job stays unfinished and the next run tries again.
+        note.unlink(missing_ok=True)  # delete an earlier run's list, because no frame is left out now
+    # If no frame of a video is readable, the video's job stays unfinished and the next run tries again.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return
     if job.target.exists():  # another process stylized the same video first, with the same result
@@ -160,7 +160,7 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record a style's weights and options in its folder; raise UserError if the folder records others."""
+    """Record weights and options in a style's folder; raise UserError if the folder records other ones."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():
@@ -201,7 +201,7 @@ def stylize(
 
 @command
 def main() -> int:
-    """Run the command ``python -m stylize.generate``; its options include those of Texler et al.'s script."""
+    """Run the command ``python -m stylize.generate``, which accepts the options of Texler et al.'s script."""
     parser = Options(__doc__, prog="python -m stylize.generate")
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True, help="trained generator")

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame
 
 Points = NDArray[np.float64]  # (N, 2): x, y
-TRIES = 30  # TRIES: number of candidates around a point before Bridson's method gives the point up
+TRIES = 30  # TRIES: number of candidates that Bridson's method tries around one point
 
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
     """Return Poisson-disk samples of a rectangle: dense points at least `radius` apart (Bridson, 2007)."""
-    cell = radius / np.sqrt(2)  # side of a grid cell, so that a cell holds at most one point
+    cell = radius / np.sqrt(2)  # side of a grid cell; at this size a cell holds at most one point
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
     # `taken` holds the point of each grid cell; far-away coordinates mark an empty cell.
     # A margin of two cells on every side gives each cell a full 5x5 neighbourhood.

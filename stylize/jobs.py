@@ -93,7 +93,7 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
-        """Images of each guide, and for each video frame the index of its guide image (None if missing).
+        """For each guide: the images, and per video frame the index of the guide image (None if missing).
 
         Images are matched by file stem if video and guide are image files, else by position.
         """
@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Return frame index -> frame with guide images; an empty dict if the chunk is on disk already."""
+        """Return frame index -> frame with guide images, or {} if the stylized frames exist already."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:
@@ -141,7 +141,7 @@ class Chunk:
 
 
 def _sequential(video: VideoFile) -> Reader:
-    """Make a reader that decodes a video file once, in order, though threads ask for chunks in any order."""
+    """Make a reader that decodes a video file once, in order, even if threads ask for chunks out of order."""
     condition = threading.Condition()
     source = video.frames()
     next_index = count = 0

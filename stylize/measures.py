@@ -1,4 +1,4 @@
-"""Quality measures of a stylization, computed on pairs of consecutive frames.
+"""Quality measures of a stylization, computed from consecutive frames.
 
 Motion is kept if the flow of the stylized frames equals the flow of the original frames. Appearance is
 changed if colours and texture differ. A style flickers if a stylized frame, warped along the flow of the
@@ -23,12 +23,12 @@ SCALES = 4  # SCALES: number of texture scales, for structure of 1, 2, 4 and 8 p
 
 @dataclass(frozen=True)
 class Motion:
-    """Optical flow between two unstylized frames in both directions, and masks of its valid pixels."""
+    """Optical flow between two unstylized frames in both directions, and masks of pixels with valid flow."""
 
     forward: Flow  # `forward` leads from the first frame to the second
     backward: Flow  # `backward` leads from the second frame to the first
-    forward_valid: NDArray[np.bool_]  # `forward_valid` (H, W): frame 1 pixels that are visible in frame 2
-    backward_valid: NDArray[np.bool_]  # `backward_valid` (H, W): frame 2 pixels that are visible in frame 1
+    forward_valid: NDArray[np.bool_]  # `forward_valid`: mask (H, W) of frame 1 pixels visible in frame 2
+    backward_valid: NDArray[np.bool_]  # `backward_valid`: mask (H, W) of frame 2 pixels visible in frame 1
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:
@@ -37,12 +37,12 @@ class Motion:
         return cls(forward, backward, consistent(forward, backward), consistent(backward, forward))
 
     def moving(self, pixels: float) -> NDArray[np.bool_]:
-        """Return a mask (H, W): where the forward flow is valid and longer than `pixels`."""
+        """Return a mask (H, W) of pixels whose forward flow is valid and longer than `pixels`."""
         return self.forward_valid & (np.linalg.norm(self.forward, axis=-1) > pixels)
 
 
 def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
-    """Return the median end-point error of a flow over `where`, relative to the length of the original flow.
+    """Return the median relative end-point error of a flow: |flow - original| / |original| in mask `where`.
 
     0 means equal motion; 1 is as wrong as no motion at all.
     """
@@ -52,7 +52,7 @@ def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
 
 
 def residual_motion(motion: Motion, first: Frame, second: Frame) -> float:
-    """Return by how many pixels `second` seems displaced from `first` after warping `first` along `motion`.
+    """Return the displacement in pixels that remains between `second` and `first` warped along `motion`.
 
     The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
     gradient of the second frame in grey levels per pixel. The division makes styles of fine and of soft
@@ -73,13 +73,13 @@ def to_lab(frame: Frame) -> NDArray[np.float32]:
 
 
 def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the texture strength (SCALES,): log2 of the mean absolute Laplacian pyramid of the lightness."""
+    """Return texture strength per scale: log2 of the lightness's mean absolute Laplacian pyramid level."""
     level: NDArray = np.ascontiguousarray(lab[..., 0])
     energies = []
     for _ in range(SCALES):
         coarse = cv2.pyrDown(level)
         band = level - cv2.pyrUp(coarse, dstsize=level.shape[::-1])
-        # 0.1 is the size of rounding errors at 8 bits; it keeps the logarithm of a blank picture finite
+        # Adding 0.1, the size of 8-bit rounding errors, keeps the logarithm of a blank picture finite.
         energies.append(np.log2(np.abs(band).mean() + 0.1))
         level = coarse
     return np.array(energies)
@@ -89,8 +89,8 @@ def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
 class Appearance:
     """Appearance of a few frames: distribution of colours, and strength of texture per scale."""
 
-    colours: NDArray[np.float64]  # `colours` (3, 100): 100 quantiles of each of the channels L, a, b
-    textures: NDArray[np.float64]  # `textures` (SCALES,): log2 of the texture strength per scale
+    colours: NDArray[np.float64]  # `colours`: 100 quantiles of each channel L, a, b; shape (3, 100)
+    textures: NDArray[np.float64]  # `textures`: log2 of the texture strength per scale (SCALES,)
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Appearance:

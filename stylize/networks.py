@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 REFERENCE_FILTERS = (32, 64, 128, 128, 128, 64)
-# The encoder halves height and width twice, so both must be multiples of 4 to be restored exactly.
+# The encoder halves height and width twice, so the decoder restores only multiples of 4 exactly.
 MULTIPLE = 4
 
 
@@ -28,7 +28,7 @@ def build_generator(
     tanh: bool = True,
     append_smoothers: bool = True,
 ) -> Generator:
-    """Build a generator: (B, input_channels, H, W) in [-1, 1] -> (B, 3, H, W) in [-1, 1].
+    """Build a generator, which maps images (B, input_channels, H, W) to images (B, 3, H, W), all in [-1, 1].
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def stylize_any_size(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Run a generator on images of any size: pad the sides by reflection, and crop the output."""
     height, width = images.shape[-2:]
     below, right = -height % MULTIPLE, -width % MULTIPLE
-    # Reflection padding needs more pixels than it adds, so tiny images replicate their border instead.
+    # Reflection padding needs an image larger than the padding, so tiny images get replicated borders.
     mode = "reflect" if below < height and right < width else "replicate"
     return net(functional.pad(images, (0, right, 0, below), mode=mode))[..., :height, :width]
 

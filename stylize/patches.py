@@ -30,7 +30,7 @@ Point = tuple[int, int]  # y, x
 
 @dataclass(frozen=True)
 class KeyFrame:
-    """Key frame: a video frame, its guide images, its stylized version and its mask."""
+    """Key frame: a video frame with guide images, stylized version and mask."""
 
     name: str
     pre: Tensor  # `pre`: the frame and its guide images, (3 + 3 per guide, H, W) in [-1, 1]
@@ -42,9 +42,9 @@ class KeyFrame:
 class Rules:
     """Rules for masks and image borders in patch sampling (corrected, or as in Texler et al.'s code)."""
 
-    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask (H, W) -> patch midpoints (H, W)
+    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask (H, W) -> mask of midpoints
     cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: image (C, H, W), midpoint, size -> (C, size, size)
-    mask_weights: bool  # whether the mask weights the loss
+    mask_weights: bool  # whether the loss is weighted by the mask
 
 
 def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -107,7 +107,7 @@ class PatchSampler:
         return np.random.default_rng((self.seed, 1, frame, turn)).permutation(len(self.valid[frame]))
 
     def midpoints(self, item: int) -> tuple[int, Point, Point]:
-        """Return a training item's key frame index, patch midpoint, and midpoint of the real example."""
+        """Return for a training item: key frame, midpoint of the patch, midpoint of the real example."""
         number, frame = divmod(item, len(self.frames))
         valid = self.valid[frame]
         turn, position = divmod(number, len(valid))

@@ -29,7 +29,7 @@ def run_once(generator: Generator, image: Tensor) -> Frame:
 
 
 def contact_sheet(rows: list[list[Frame]], height: int = SHEET_HEIGHT) -> Frame:
-    """Arrange rows of images in one picture, scaled to equal height; pad short rows with white."""
+    """Scale images to equal height and arrange the images in rows; pad short rows with white."""
     scaled = [
         np.hstack([cv2.resize(i, (round(i.shape[1] * height / i.shape[0]), height)) for i in row])
         for row in rows

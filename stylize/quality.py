@@ -66,7 +66,7 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
             f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos, under the "
             "names of the stylized videos: give normal_data_root=DIR"
         )
-    # Only clips of the first style are listed, so unstylized videos without a stylized copy are left out.
+    # The first style of `wanted` determines the list, so videos that exist only unstylized are not listed.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
     return list_clips(cfg.dataset, wanted, cfg.n_examples, cfg.on_error, originals)
 
@@ -113,7 +113,7 @@ def measure_all(
 def measure_clip(
     listing: ClipList, clip: Clip, frame_pairs: int, min_motion: float, min_moving: float
 ) -> ClipQuality:
-    """Measure one clip in every style, on pairs of neighbouring frames that are spread over the clip."""
+    """Measure one clip in every style, on consecutive frames at evenly spaced positions of the clip."""
     starts = (clip.first + evenly_spaced(frame_pairs, max(clip.length - 1, 1))).tolist()
     needed = sorted({*starts, *(t + 1 for t in starts)})
     frames = {

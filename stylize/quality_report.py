@@ -28,7 +28,7 @@ IN_EVERY_DIGEST = {
 
 
 def report_folder(cfg: DictConfig, listing: ClipList) -> Path:
-    """Return the report's folder; its name depends on the data set, the listed clips and the options."""
+    """Return the report's folder, whose name depends on the data set, the listed clips and the options."""
     if cfg.run_dir:
         return Path(cfg.run_dir)
     options = _options(cfg.task) | IN_EVERY_DIGEST

@@ -18,7 +18,7 @@ CHUNK = 16  # CHUNK: number of frames that are decoded together
 
 @dataclass(frozen=True)
 class Video:
-    """One input video: its name ('' if the input path is the video itself) and its frames."""
+    """Input video: frames, and a name, which is '' if the input path is the video itself."""
 
     name: str
     frames: Frames
@@ -34,7 +34,7 @@ class Video:
         return stems
 
     def read(self, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-        """Decode the frames at `indices` in the given order, `CHUNK` at a time; yield each with its index."""
+        """Decode the frames at `indices` in the given order, `CHUNK` at a time; yield (index, frame)."""
         size, waiting = None, iter(indices)
         while chunk := list(islice(waiting, CHUNK)):
             for i, frame in zip(chunk, self.frames.read(chunk), strict=True):

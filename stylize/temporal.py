@@ -40,7 +40,7 @@ DIRECTIONS = {
 
 
 def track_all(video: Video, keys: dict[int, NDArray]) -> dict[int, dict[int, NDArray]]:
-    """Track the points of key frames through a video; return key frame -> frame -> points (N, 2).
+    """Track each key frame's points through a video; return {key frame: {frame: points (N, 2)}}.
 
     The video is decoded at most twice, once per direction.
     """
@@ -65,7 +65,7 @@ def run_flow(args: argparse.Namespace) -> None:
             step, folder_names = DIRECTIONS[name]
             folders = {form: args.output / folder_names[form] / video.name for form in args.forms}
             first = 0 if step > 0 else len(stems) - 1
-            missing = {}  # frame t -> file format -> path of a missing file, where frame t + step exists
+            missing = {}  # `missing`: index of a frame -> {file format: path of a missing file}
             for t in range(first, len(stems) - 1 - first, step):
                 files = {form: folders[form] / f"{stems[t]}{SUFFIXES[form]}" for form in args.forms}
                 missing[t] = {form: path for form, path in files.items() if not path.exists()}

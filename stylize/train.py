@@ -40,7 +40,7 @@ from static_dynamic.stylize.training_config import guides_of, read_training_conf
 
 log = logging.getLogger(__name__)
 
-OLD_RULES = {"mended": "corrected"}  # ``--rules`` in version 0.1 -> present value
+OLD_RULES = {"mended": "corrected"}  # value of ``--rules`` in version 0.1 -> present value
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
@@ -106,7 +106,7 @@ def train(plan: Plan) -> Generator:
 
 
 class _Run:
-    """State of a running training (step, time, losses), and the files in its log folder."""
+    """State of a running training (step, time, losses), and the files in the log folder."""
 
     def __init__(self, plan: Plan, trainer: StyleTrainer, frames: list[KeyFrame]):
         self.plan, self.trainer, self.frames = plan, trainer, frames
@@ -143,7 +143,7 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # Load to the CPU, where Adam keeps its step counters, because each read from a GPU would block.
+            # Load to the CPU, where Adam keeps step counters. A read from the GPU would block every step.
             state = torch.load(path, map_location="cpu", weights_only=True)
         except DAMAGED as error:
             raise UserError(f"{path} is damaged: delete this file to restart the training") from error
@@ -193,7 +193,7 @@ class _Run:
 
 
 def _essential(identity: str) -> dict[str, Any]:
-    """Parse the JSON text of a training's settings, without settings that do not change the result."""
+    """Parse a training's settings from JSON; leave out settings that do not change the result."""
     content = json.loads(identity)
     for key in ("about", "job"):
         content["recipe"].pop(key, None)
@@ -209,7 +209,7 @@ def read_key_frames(config: DictConfig, root: Path, *, multiple: int = 1) -> lis
 
 
 def validation_inputs(config: DictConfig, root: Path) -> dict[str, torch.Tensor]:
-    """Read evenly spaced validation frames: file stem -> frame and guide images (3 + 3 per guide, H, W).
+    """Return file stem -> frame concatenated with guide images, for evenly spaced validation frames.
 
     The frames come from the sibling folder ``..._gen`` if it has an input folder, else from the training's
     own input folder.
@@ -237,7 +237,7 @@ def _digest(frames: list[KeyFrame]) -> str:
 
 @command
 def main() -> None:
-    """Run the command ``python -m stylize.train``; its options include those of Texler et al.'s script."""
+    """Run the command ``python -m stylize.train``, which accepts the options of Texler et al.'s script."""
     parser = Options(__doc__, prog="python -m stylize.train")
     add = parser.add_argument
     add("--config", default="small", help="YAML file, or light, small (default), reference_P, reference_F")

@@ -1,4 +1,4 @@
-"""Training step of few-shot patch-based stylization (Texler et al.), and the state to resume from.
+"""Training step of few-shot patch-based stylization (Texler et al.), and the state dict for resuming.
 
 Losses of the discriminator D and the generator G, for a patch x with stylized patch y, and a stylized patch s
 from elsewhere in the key frame; F are the features of the perceptual loss:
@@ -22,7 +22,7 @@ BEYOND_MASK = 0.1
 
 
 class StyleTrainer:
-    """Generator, discriminator, their optimizers, and the training step.
+    """Generator and discriminator with optimizers and training step.
 
     If `mask_weights` (corrected rules), the mask weighs the losses, because outside it the output is replaced
     almost fully by the target; both networks share one forward pass of the generator. Else (original rules)

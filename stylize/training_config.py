@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError, nearest
 
 MAX_GUIDES = 9
 GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
-# Section of the configuration -> the only class name that its key ``type`` may have.
+# Section of the configuration -> the only value that the section's key ``type`` may have.
 CLASSES = {
     "generator": "GeneratorJ",
     "discriminator": "DiscriminatorN_IN",

@@ -42,7 +42,7 @@ def test_an_archive_at_hand_is_used_and_dropped(tabled):
 
 def test_wrong_bytes_are_refused(tabled, tmp_path):
     fetch("thing").write_bytes(b"other")
-    with pytest.raises(UserError, match=r"data.bin has an unexpected SHA-256: delete it"):
+    with pytest.raises(UserError, match=r"data.bin has an unexpected SHA-256: delete the file"):
         fetch("thing")
     (tmp_path / "cache" / "assets" / "thing" / "data.bin").unlink()
     tabled.write_bytes(b"not the archive")
