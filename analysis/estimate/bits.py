@@ -3,7 +3,7 @@
 A unit score r gives -1/2 log2(1 - r^2) bits. The estimate is biased upwards because r^2 is too large by
 chance; the mean of the bootstrap replicates shows by how much. The interval of the mean bits of a stage is
 the studentised one (`intervals.py`), with standard errors from the influence of each cluster. Let t, p, q be
-a cluster's sums of za + zb, za zb and za^2 + zb^2, and n its number of pairs. One more copy of the cluster
+a cluster's sums of za + zb, za zb and za^2 + zb^2, and n the number of pairs. One more copy of the cluster
 moves the correlation r of a unit (mean m, variance v, over N pairs) by
 
     (p - (1 - r) m t - r q / 2) / (N v)  -  n times the sum of this over all clusters / N

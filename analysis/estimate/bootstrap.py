@@ -34,7 +34,7 @@ def estimate_run(
 
     Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` permutations (0: no
     p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no finished
-    run, or if nothing can be estimated from it.
+    run, or if nothing can be estimated from the run.
     """
     store, pairs = open_finished(run_dir)
     clusters, pair_cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)

@@ -74,7 +74,7 @@ def compare_runs(
     stores = [Store.open(path) for path in paths]
     identities = [store.manifest["identity"] for store in stores]
     per_run = [read_layers(path) for path in paths]
-    # Videos with equal names are the same video only if the data set and its folder are equal too.
+    # Videos of equal name are the same video only if the names and folders of the data sets are equal too.
     data = [(identity["dataset"]["name"], identity["dataset"]["folder"]) for identity in identities]
     boot = PairedBootstrap(stores, data, n_boot, seed)
     members_of = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]

@@ -64,7 +64,7 @@ def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float)
 
 
 def with_bounds(name: str, value: Any, low: Any, high: Any) -> dict:
-    """Return three table columns: an estimate, and the lower and the upper bound of its interval."""
+    """Return three table columns: an estimate, and the lower and the upper bound of the interval."""
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 

@@ -146,10 +146,10 @@ class Moments:
         return WithinFactors(covariance, variance, mean + self.shift)
 
     def pooled_variance(self) -> NDArray:
-        """Return the variance of each unit over the members of all factors pooled."""
+        """Return each unit's variance over all members of the pairs of all factors together."""
         _, variance, mean = self.within_factors
         weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
-        # A factor without pairs has weight 0, so 0 replaces its NaN mean and variance.
+        # A factor without pairs has weight 0, so 0 replaces the factor's NaN mean and variance.
         mean, variance = np.where(weight > 0, mean, 0.0), np.where(weight > 0, variance, 0.0)
         grand = (weight * mean).sum(-2, keepdims=True)
         return (weight * (variance + (mean - grand) ** 2)).sum(-2)

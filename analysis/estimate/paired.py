@@ -35,14 +35,14 @@ class PairedEstimate:
     paired: bool  # True if added and subtracted runs are estimated from the same videos
 
     def columns(self) -> dict:
-        """Return table columns by name: each score and share, and the bounds of its interval."""
+        """Return table columns by name: each score and share, and the bounds of the interval."""
         measures = zip(MEASURES, self.value, self.low, self.high, strict=True)
         return {name: value for measure in measures for name, value in with_bounds(*measure).items()}
 
 
 @dataclass(frozen=True)
 class StageSample:
-    """Scores of one stage of one run and their softmax (shares), estimated from some of the run's videos."""
+    """Scores and shares (softmax of scores) of a stage of a run, estimated from some of the run's videos."""
 
     value: NDArray  # (5,) measures
     replicates: NDArray  # (R, 5) per replicate

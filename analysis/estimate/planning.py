@@ -120,7 +120,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     """Estimate the variance components of the error of factor `f`'s score in a planned study.
 
     `terms` are the `pair_terms` of the pilot; `pilot` and `planned` say how the pairs of the pilot and of the
-    study are made. The pooled variance of a `factorial` study is over all its pairs; `both` and `paper` have
+    study are made. The pooled variance of a `factorial` study is over all pairs; `both` and `paper` have
     equally many pairs of each factor. The pairs that a clip shows for its two factors count as independent.
     """
     share = terms["factor"].map(terms["factor"].value_counts(normalize=True))
@@ -151,7 +151,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
 
 
 def half_width(variance: float, clusters: int, level: float = 0.95) -> float:
-    """Return the half-width of a score's interval, given its variance and the number of clusters."""
+    """Return the half-width of a score's interval from the variance per cluster and number of clusters."""
     return float(student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(variance / clusters))
 
 

@@ -39,7 +39,7 @@ class RunEstimate:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, as Parquet if `path` ends in .parquet, else as csv."""
+    """Write a table without the index, as Parquet if `path` ends in .parquet, else as csv."""
     write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
     with atomic_path(path) as temporary:
         write(temporary, index=False)
@@ -62,7 +62,7 @@ def dimensions_file(folder: Path, stage: str) -> Path:
 
 
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
-    """Average ``layers.csv`` over runs that differ in their seed; return means and interval half-widths.
+    """Average ``layers.csv`` over runs that differ in the seed; return means and interval half-widths.
 
     Half-widths are 1.96 * std / sqrt(runs), with the population's std (ddof 0) as in Kowal et al.'s code.
     Raises UserError if there are fewer than two runs, a run has no results, or stages differ.

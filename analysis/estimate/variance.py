@@ -38,7 +38,7 @@ def estimate_variance(
     """Decompose the variance of all stages of a pairs=factorial run; intervals are bootstrapped over videos.
 
     ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
-    if the run is not factorial, or fewer than two of its clips have all their views.
+    if the run is not factorial, or if fewer than two clips have all views.
     """
     store = Store.open(run_dir)
     store.require_finished()
@@ -58,10 +58,10 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
     styles = views["style"].nunique()
     if table.shape[1] != 2 * styles or styles < 2:
         raise UserError(
-            f"{store.path}: variance needs every style in both frame orders: give a pairs=factorial run"
+            f"{store.path}: variances need every style in both frame orders: run with pairs=factorial"
         )
     if len(table) < 2:
-        raise UserError(f"{store.path}: variance needs two clips that have all views, not {len(table)}")
+        raise UserError(f"{store.path}: variances need two clips that have all views, not {len(table)}")
     table = table.sort_index(axis=1)
     clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
     return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters
@@ -70,7 +70,7 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
 def decompose_stage(
     values: NDArray, rows: NDArray, clusters: NDArray, weights: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decompose the variance of one stage; return a table of the stage and a table of its units."""
+    """Decompose the variance of one stage; return a table of the stage and a table of the stage's units."""
     units = values.shape[1]
     n_clusters = int(clusters.max()) + 1
     per_unit = []

@@ -15,7 +15,7 @@ from static_dynamic.datasets.views import FLOW
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A finished run: its folder, options, manifest, stages to show, and estimated scores.
+    """Folder, options, manifest, stages to show, and estimated scores of a finished run.
 
     ``stage`` is the stage that the option ``stg`` names (the deepest by default). ``shown`` are the stages
     that one table or curve shows together.

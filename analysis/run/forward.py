@@ -66,7 +66,7 @@ class Reader:
         while start < total:
             size = min(self.views_per_pass or total, total - start)
             part = self.try_read(take_views(inputs, slice(start, start + size)))
-            if part is None:  # the failed pass has ended, so its feature maps are freed
+            if part is None:  # the feature maps of the failed pass are freed now
                 self.halve(size)
             else:
                 parts.append(part)
@@ -125,7 +125,7 @@ class Reader:
         return reader.read(inputs)
 
     def tune(self, inputs: Inputs) -> list[str]:
-        """Try the speed-ups `KERNELS` on sampled views, use those that help, and return the used names."""
+        """Try the speed-ups `KERNELS` on sampled views, keep the helpful ones, and return the kept names."""
         chosen = []
         reference, tolerance = self.read_fp32(inputs), BF16_TOLERANCE if self.bf16 else FP32_TOLERANCE
         for name in KERNELS:
@@ -212,7 +212,7 @@ def speedup(one: Reader, other: Reader, inputs: Inputs) -> float:
 
 
 def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
-    """Return a network input with the function `change` applied to each of its tensors."""
+    """Apply the function `change` to every tensor of a network input; return the changed input."""
     if isinstance(inputs, Tensor):
         return change(inputs)
     if isinstance(inputs, dict):

@@ -15,7 +15,7 @@ from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
 
-# Entries of configs/model/NAME.yaml left out of a run's identity, because they do not change activations.
+# Entries of configs/model/NAME.yaml that do not change activations, so a run's identity leaves them out.
 NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 
@@ -27,7 +27,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **sampling_of(cfg),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # Defaults are left out, so that runs made before these two options existed keep their identity.
+        # Default values are left out, so that runs made before precision and tune existed keep the identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
     }

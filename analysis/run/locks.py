@@ -1,6 +1,6 @@
 """The lock of a run folder: one process at a time writes to a run.
 
-The lock is released when its process ends, even if the process is killed. Forked workers do not inherit it.
+The lock is released when the process ends or is killed. Forked workers do not inherit the lock.
 """
 
 import errno

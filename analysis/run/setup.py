@@ -1,4 +1,4 @@
-"""Set-up of a run from its options: network, list of clips, sampling of views, batch size."""
+"""Set-up of a run from the options: network, list of clips, sampling of views, batch size."""
 
 import logging
 import time

@@ -26,7 +26,7 @@ from static_dynamic.device import launched
 from static_dynamic.errors import UserError
 
 FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
-# torchrun's barrier must not time out while another process still computes its shard.
+# torchrun's barrier must not time out while another process still computes a shard.
 BARRIER_TIMEOUT = timedelta(days=365)
 
 

@@ -67,7 +67,7 @@ class Store:
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """Open a run folder for reading; raise UserError if it holds no run, or a damaged run."""
+        """Open a run folder for reading; raise UserError if the folder holds no run, or a damaged run."""
         return cls(Path(path), "r")
 
     @classmethod
@@ -125,7 +125,7 @@ class Store:
             self.commit()
 
     def skip(self, rows: NDArray, clip: str, reason: str) -> None:
-        """Mark the views of a clip as skipped, and list them in the manifest with the reason."""
+        """Mark the views of a clip as skipped, and list the views in the manifest with the reason."""
         own = rows - self.first
         if (self.status[own] == SKIPPED).all():
             return  # the clip was skipped before this run was resumed
@@ -152,7 +152,7 @@ class Store:
         write_text(self.path / MANIFEST_NAME, to_json(self.manifest))
 
     def commit(self) -> None:
-        """Flush activations to disk, then mark their views as done, so a crash loses no finished view."""
+        """Flush activations to disk, then mark the views as done, so every view marked as done is on disk."""
         if self._uncommitted:
             for rows in self._rows.values():
                 rows.flush()
@@ -215,16 +215,16 @@ def has_run(path: Path) -> bool:
 
 
 def read_manifest(path: Path) -> dict:
-    """Read ``manifest.json`` of a run folder; raise UserError if it is missing or damaged."""
+    """Read ``manifest.json`` of a run folder; raise UserError if the file is missing or damaged."""
     file = path / MANIFEST_NAME
     if not has_run(path):
-        raise UserError(f"{path} is not a run folder (it has no {MANIFEST_NAME})")
+        raise UserError(f"{path} is not a run folder (there is no {MANIFEST_NAME})")
     try:
         manifest = json.loads(file.read_text())
     except json.JSONDecodeError as error:
         raise UserError(f"{file} is damaged ({error}): remove the run folder and run again") from error
     if not isinstance(manifest, dict) or "identity" not in manifest:
-        raise UserError(f"{path} is not a run folder (its {MANIFEST_NAME} was written by another program)")
+        raise UserError(f"{path} is not a run folder (another program wrote {MANIFEST_NAME})")
     return manifest
 
 

@@ -1,4 +1,4 @@
-"""Task ``stages``: print every module of a network whose output can be analysed, with its full name."""
+"""Task ``stages``: print the full name of every network module whose output can be analysed."""
 
 from omegaconf import DictConfig
 

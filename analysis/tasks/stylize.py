@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Stylize the videos ``task.input``; if not given, stylize the unstylized videos of the data set.
+    """Stylize the videos ``task.input``, or, by default, the unstylized videos of the data set.
 
-    If ``checkpoint`` is given, it is the style; else ``styles`` lists styles of the config file ``style``.
+    ``checkpoint``, if given, is the style's network. Else ``styles`` selects from the config file ``style``.
     """
     task = cfg.task
     pattern, first, videos = DEFAULT_NAMING, 1, None

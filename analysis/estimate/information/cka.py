@@ -3,7 +3,7 @@
 The samples are videos. The Gram matrices K = X X^T and L = Y Y^T hold the inner products between videos, X of
 the first members and Y of the second. CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al. 2019,
 "Similarity of neural network representations revisited"). It is 1 if both geometries are equal up to rotation
-and scale, so units may be mixed by any rotation, and 0 if they are unrelated. The plain estimate of HSIC goes
+and scale, so units may be mixed by any rotation, and 0 if both are unrelated. The plain estimate of HSIC goes
 to 1 with more units than videos. This file uses the unbiased estimate (Song et al. 2012, "Feature selection
 via dependence maximization", eq. 5), a mean over tuples of distinct videos
 

@@ -101,7 +101,7 @@ def factor_information(
     seed: int,
     level: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Estimate CKA of one stage, and mutual information of the stage and its units, for one factor's pairs.
+    """Estimate CKA and mutual information of a stage, and mutual information of all units, for one factor.
 
     `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
     are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and

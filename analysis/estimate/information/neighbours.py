@@ -68,7 +68,7 @@ def neighbour_information(
 
     NaN for a dead unit, or if there are too few clusters for neighbours.
     """
-    # For each slot (position of a pair within its clip), choose one pair per cluster.
+    # For each slot (position of a pair within a clip), choose one pair per cluster.
     positions = [slot[np.unique(pairs.cluster[slot], return_index=True)[1]] for slot in pairs.slots()]
     clusters = pairs.cluster[positions[0]]
     if len(clusters) < NEIGHBOURS + 2 or np.ptp(np.concatenate([za, zb])) == 0:

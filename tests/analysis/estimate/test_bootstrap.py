@@ -158,8 +158,8 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
     ("manifest", "says"),
     [
         ('{"identity": {"task": "evaluate_vos"}, "skipped": {}}', "holds no activations"),
-        ('{"name": "a web application"}', "manifest.json was written by another program"),
-        ("[1]", "manifest.json was written by another program"),
+        ('{"name": "a web application"}', "another program wrote manifest.json"),
+        ("[1]", "another program wrote manifest.json"),
         ("{", "manifest.json is damaged"),
     ],
 )
