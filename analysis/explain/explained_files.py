@@ -25,7 +25,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# The nested JSON grows with the number of paths from the class, and is not written for more paths than this.
+# Largest number of paths for which the nested JSON, which grows with the number of paths, is written.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
 # A folder with these two files was written by an earlier task=saliency, so the folder may be replaced.
@@ -65,7 +65,7 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
         finally:
-            if old.exists() and not folder.exists():  # restore the folder after a stop
+            if old.exists() and not folder.exists():  # new.rename failed, so put the old folder back
                 old.rename(folder)
 
 

@@ -60,7 +60,7 @@ class MapTap:
     def read(self, output, rows: int) -> Tensor:
         """Copy the layer's `rows` feature maps of one clip from a module's output: (rows, T, H, W)."""
         maps = output if self.select is None else list(_elements(output))[self.select]
-        # A copy, because later layers may overwrite the output in place.
+        # Return a copy, because later layers may overwrite the output in place.
         return maps[0, self.start : self.start + rows].clone()
 
 
@@ -73,13 +73,13 @@ class FeaturePath:
 
     Parallel branches can have different lengths. If a layer of a level has the same input as a layer that
     another layer of the level reads, the shorter branch waits: the next level holds the waiting layer too,
-    where its kernels are their own children.
+    in which each kernel of the waiting layer is its own child.
     """
 
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> segments per output
+    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> segments of each output
     levels: list[list[str]] = field(init=False, default_factory=list)  # levels found so far
 
     def level(self, number: int) -> list[str]:
@@ -157,7 +157,7 @@ class _Tracer(TorchDispatchMode):
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
         self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
-        self.padding: dict[int, tuple[int, ...]] = {}  # `padding`: id of a padded tensor -> its padding
+        self.padding: dict[int, tuple[int, ...]] = {}  # `padding`: id of a padded tensor -> padding
         self.calls: dict[str, int] = {}  # `calls`: module -> number of calls so far
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
@@ -211,7 +211,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Derive output number `i`'s (`x`) channel axis and segments from input `source`; None if unknown."""
+        """Return channel axis and segments of output `x`, derived from input `source`; None if unknown."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -246,7 +246,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Cut the channels `first` to `end` - 1 out of segments (layer, first channel, end); yield segments."""
+    """Restrict segments (layer, first channel, end) to channels `first` to `end` - 1; yield what remains."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:

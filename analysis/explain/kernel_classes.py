@@ -22,7 +22,7 @@ from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import Tap, VideoNetwork
 
-# Keys of the model's configuration that must agree, so that two runs have the same network.
+# Keys of the model's configuration that must be equal for two runs to have the same network.
 SAME = ("family", "args", "num_classes", "init")
 
 
@@ -95,7 +95,7 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
 
 
 def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
-    """Return the layers that compute one module output (`tap`); none if the output is no feature maps."""
+    """Return the layers that compute one module output (`tap`); empty if the output holds no feature maps."""
     outputs = path.outputs.get(tap.module, [])
     index = 0 if tap.select is None else tap.select
     if tap.layout != "maps" or tap.fold > 1 or not isinstance(index, int) or index >= len(outputs):
@@ -140,9 +140,9 @@ def class_shares(
 
 
 def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
-    """Return each unit class's share of the selected kernels, counted in `sums`, and of all stage kernels."""
+    """Return the share of each unit class among the selected kernels and among all kernels of the stage."""
     with np.errstate(invalid="ignore"):
-        point = sums.sum(0) / sums.sum()
+        point = sums.sum(0) / sums.sum()  # `sums`: number of selected kernels per video and unit class
         resampled = weights @ sums
         replicates = resampled / resampled.sum(axis=1, keepdims=True)
     low, high = interval(point, replicates, len(sums), level)

@@ -104,8 +104,8 @@ class Corrected:
         self.size = clip_size(inputs)
         check_depth(depth, self.path.depth)
         self.class_scores = class_scores(weight_of(net, self.path.classifier))
-        self.inputs: dict[str, Tensor] = {}  # layer -> input feature maps (channels, T, H, W)
-        # layer -> output feature maps (channels, T, H, W) as later layers read them
+        self.inputs: dict[str, Tensor] = {}  # `inputs`: layer -> input maps (channels, T, H, W)
+        # `maps`: layer -> output feature maps (channels, T, H, W) in the form that later layers read
         self.maps: dict[str, Tensor] = {}
         waiting = {n for level in range(1, depth) for n in self.path.waiting(level)}
         readers = {n for level in range(1, depth) for n in self.path.level(level)}
@@ -178,7 +178,7 @@ class Corrected:
             return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
-        kernels = self.kernels[name][rows]  # (kernels, input channels of one group)
+        kernels = self.kernels[name][rows]  # shape (kernels, input channels of one group)
         width = kernels.shape[1]
         groups = len(sources) // width
         group = rows // (self.path.layers[name].rows // groups)

@@ -27,7 +27,7 @@ from static_dynamic.spacing import evenly_spaced
 
 HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5
-# The saliency tube of a uniform clip is multiplied by this factor before the subtraction.
+# Pictures show a kernel's saliency tube minus this factor times the kernel's tube for a uniform clip.
 BLANK_FACTOR = 1.25
 # Largest numbers of frames per strip and per stack, and the longer side of a strip's frame in pixels.
 STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128

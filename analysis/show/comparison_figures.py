@@ -16,7 +16,7 @@ from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.models.stage_names import split_stage
 
 # Colours and markers are repeated in turn, so that 7 colours and 8 markers distinguish 56 curves.
-# The last two colours mean dynamic and static in other figures, so only the sixth and seventh curve get them.
+# Other figures use the last two colours for dynamic and static, so these two colours are assigned last.
 RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
@@ -28,7 +28,7 @@ def styles_of(curves: Iterable[str]) -> dict[str, dict]:
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return the stage names without pathway if all curves have equal stage names, else None."""
+    """Return the stage names without SlowFast's pathway if all curves share these names, else None."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 

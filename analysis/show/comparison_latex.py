@@ -161,7 +161,7 @@ def classes(comparison: Comparison) -> str:
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     labels = shown["curve"] + ", " + shown["stage"]
     longest = labels.str.len().max() - len(", ")
-    width = max(0.3, 0.9 - 0.0105 * longest)  # `width` of the bars, in widths of the page
+    width = max(0.3, 0.9 - 0.0105 * longest)  # `width`: fraction of the page's width that the bars get
     names = ",".join(f"{{{escape_latex(label)}}}" for label in labels)
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",

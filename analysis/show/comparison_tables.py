@@ -111,7 +111,7 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return text tables: per score and per share, one table with a column per run; then the differences."""
+    """Return text tables: one table per score and per share, with a column per run, and the differences."""
     scores = pd.DataFrame(grid_of_scores(comparison.layers).rows)
     stages, runs = scores["stage"].unique(), comparison.runs["run"].tolist()
     parts = []

@@ -35,7 +35,7 @@ COMPONENT_COLOURS = {
     "video:style:order": "#999999",
 }
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
-# matplotlib writes dates and versions into files. None removes both, so that equal figures have equal bytes.
+# matplotlib writes dates and versions into files. None stops both, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 # Edges of the histogram bins of unit scores, which are correlations.
 SCORE_BINS = np.linspace(-1, 1, 41).tolist()

@@ -22,7 +22,7 @@ GAP = 3
 
 
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
-    """Read some frames of each view in `top`; return row number in ``views.parquet`` -> (n, H, W, 3).
+    """Read some frames of each view in `top`; return row in ``views.parquet`` -> frames (n, H, W, 3).
 
     `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone.
     """

@@ -169,7 +169,7 @@ def read_statistics(path: Path) -> pd.DataFrame:
         if row is None or len(row) != 1 + len(CONDITIONS):
             raise UserError(f"{path}, line {number}: a unit and its four correlations are expected")
     if not rows:
-        raise UserError(f"{path} holds no units: lines UNIT,A,B,C,D are expected")
+        raise UserError(f"{path} holds no units: give a file with lines UNIT,DYNAMIC,STATIC,NEITHER,BOTH")
     return pd.DataFrame(rows, columns=["unit", *CONDITIONS])
 
 

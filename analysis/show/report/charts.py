@@ -114,7 +114,7 @@ def stage_curves(
     scale: float = 1,
     digits: int = 3,
 ) -> Chart:
-    """Draw curves with interval bands over the stages, interrupted before the stages numbered `breaks`.
+    """Draw curves with bands over the stages; curves are interrupted before the stages numbered `breaks`.
 
     `columns`: name of a curve -> column of `layers` with the curve's values, colour of the curve.
     """
