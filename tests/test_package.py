@@ -1,7 +1,7 @@
 """The package installs, as a copy and editable, and works from another folder: command, data files, scripts.
 
-The virtual environments here take their dependencies from the interpreter that runs the tests; .ci/run installs
-the package with its dependencies.
+The virtual environments here take their dependencies from the interpreter that runs the tests. The script
+.ci/run installs the package with its dependencies.
 """
 
 import os
