@@ -128,7 +128,7 @@ def to_overrides(content: dict, source: str) -> dict:
         require_type(f"{source}: extra_args: {key}", value, defaults["model"].args[key])
         found[f"model.args.{key}"] = value
     if extra:
-        # Kowal et al.'s code names its result files by the model and its extra_args.
+        # In Kowal et al.'s code, the names of result files consist of the model and extra_args.
         found["model.original_name"] = "_".join([name, *(f"{key}_{value}" for key, value in extra.items())])
     return found
 

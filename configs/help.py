@@ -73,7 +73,7 @@ def format_options(options: Iterable[Option]) -> str:
 
 
 def two_columns(name: str, text: str) -> str:
-    """Format a name and its explanation in two columns, with the explanation wrapped."""
+    """Format a name and an explanation in two columns, with the explanation wrapped."""
     lines = textwrap.wrap(text, WIDTH - COLUMN - 2, break_on_hyphens=False)
     head = f"  {name:<{COLUMN}}"
     first = [head + lines.pop(0)] if len(head) == COLUMN + 2 else [head]

@@ -179,7 +179,7 @@ def combinations_to_check(overrides: Iterable[Override]) -> list[list[str]]:
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise UserError if the value of an option is not one of its choices or is too small."""
+    """Raise UserError if an option has a value that is not among the choices or is too small."""
     for option in options_in([f"task={config.task.name}"]).values():
         value = OmegaConf.select(config, option.name)
         for one in value if isinstance(value, ListConfig) else [value]:

@@ -191,7 +191,7 @@ LIMITS = {
     # Measured: 0.78 to 1.17 for built-in styles, 0.34 for a style mixed half and half with white.
     "contrast": {"least": 0.4, "says": "it is washed out"},
 }
-# Two styles look alike if their distances in colour (CIELAB) and texture (octaves) are both below ALIKE.
+# Two styles look alike if the distances in colour (CIELAB) and texture (octaves) are both below ALIKE.
 # The most similar built-in styles differ by 16 in colour and 0.24 octaves in texture.
 # Shuffled frames of one style show the same objects and differ by only 1.6 in colour and 0.03 in texture.
 ALIKE = {"colour": 8.0, "texture": 0.35}

@@ -1,4 +1,4 @@
-"""Download the weights and videos listed in ``assets.yaml`` into a cache folder, and check their SHA-256."""
+"""Download the weights and videos listed in ``assets.yaml`` into a cache folder, and check the SHA-256."""
 
 import importlib.metadata
 import logging
@@ -35,7 +35,7 @@ def asset_row(name: str) -> DictConfig:
 
 
 def fetch(name: str) -> Path:
-    """Return the path of an asset's file in the cache; download the file if it is missing.
+    """Return the path of an asset's file in the cache; download a missing file.
 
     Raises UserError if the network cannot be reached, or if the SHA-256 differs from that in ``assets.yaml``.
     """

@@ -39,7 +39,7 @@ def stop(error: UserError) -> NoReturn:
 
 
 def run() -> None:
-    """Check the command line and run its task, or print the help text."""
+    """Check the command line and run the chosen task, or print the help text."""
     # By default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if CHECKOUT:  # processes that a Hydra launcher starts find this package through PYTHONPATH

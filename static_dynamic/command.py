@@ -22,7 +22,7 @@ class Terminated(BaseException):
 
 
 class Options(argparse.ArgumentParser):
-    """Argument parser that prints its description unwrapped and raises UserError for a wrong option."""
+    """Argument parser that does not wrap the description and raises UserError for a wrong option."""
 
     def __init__(self, description: str | None = None, **settings):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -68,7 +68,7 @@ def exit_status(work: Callable[[], int | None]) -> int:
         except SystemExit:  # raised by argparse after printing the help text
             print(end="", flush=True)
             raise
-        print(end="", flush=True)  # flush here, so that a closed pipe raises BrokenPipeError here
+        print(end="", flush=True)  # flush, so that a closed pipe raises BrokenPipeError before the return
         return status
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)

@@ -43,7 +43,7 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
         refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
         if refused:
             raise UserError(
-                f"checkpoint {path} was refused: it asks for {refused}, and only {allowed} are read"
+                f"checkpoint {path} was refused: the file asks for {refused}, and only {allowed} are read"
             ) from error
         line = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"checkpoint {path} is damaged ({line}): download the file again") from error

@@ -111,7 +111,7 @@ def infer_config(state: Mapping[str, Tensor]) -> dict:
 
 
 def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
-    """Save a generator and its constructor arguments as safetensors; `half` stores weights in float16."""
+    """Save a generator's weights and constructor arguments as safetensors; `half` stores float16 weights."""
     state = {}
     for key, value in net.state_dict().items():
         value = value.detach().cpu().contiguous()

@@ -1,4 +1,4 @@
-"""Four built-in styles: image filters that change the colour and texture of each frame and keep motion.
+"""Four built-in styles: image filters that change the colour and texture of frames and keep the motion.
 
 Every operation is local and equal at every position and in every frame, so that patterns move with objects.
 No grain, hatching or halftone sticks to the screen. The files ``configs/style/*.yaml`` hold the parameters.

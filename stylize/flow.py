@@ -1,4 +1,4 @@
-"""Compute dense optical flow, warp images along it, check its consistency, and write it to files.
+"""Compute dense optical flow, warp images along a flow, check the flow's consistency, and write flow files.
 
 A flow from frame a to frame b is (H, W, 2) float32, (right, down) in pixels: the point at pixel x of a lies
 at x + flow[x] in b.

@@ -107,7 +107,7 @@ class Job:
         return found
 
     def with_guides(self, i: int, frame: Frame) -> Frame:
-        """Return frame `i` concatenated with its guide images, (H, W, 3 + 3 per guide)."""
+        """Concatenate frame `i` with the frame's guide images: (H, W, 3 + 3 per guide)."""
         parts = [frame]
         for guide, positions in self.guide_frames:
             position = positions[i]

@@ -95,7 +95,7 @@ class Generator(nn.Module):
         raw = convolution(half)  # (B, f2, H/4, W/4)
         quarter = relu(normalization(raw))
         if self.training:
-            # Texler et al.'s code evaluates conv2 twice, so batch norm updates its running statistics twice.
+            # Texler et al.'s code evaluates conv2 twice, so the running statistics are updated twice.
             with torch.no_grad():
                 normalization(raw)
         deep = quarter

@@ -21,7 +21,7 @@ from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.pictures import to_tensor
 
-MASK_ON = 128  # MASK_ON: a mask pixel is on if it is brighter than 128
+MASK_ON = 128  # MASK_ON: brightness above which a mask pixel is on
 EROSION = 7  # EROSION: side in pixels of the square that erodes masks under the rules ``original``
 EPOCH = 5  # EPOCH: number of times that an epoch uses each midpoint of a patch
 
@@ -33,8 +33,8 @@ class KeyFrame:
     """Key frame: a video frame with guide images, stylized version and mask."""
 
     name: str
-    pre: Tensor  # `pre`: the frame and its guide images, (3 + 3 per guide, H, W) in [-1, 1]
-    post: Tensor  # `post`: the stylized frame, (3, H, W) in [-1, 1]
+    pre: Tensor  # `pre`: frame and guide images in [-1, 1], (3 + 3 per guide, H, W)
+    post: Tensor  # `post`: stylized frame in [-1, 1], (3, H, W)
     mask: Tensor  # (1, H, W) of 0 and 1
 
 
@@ -133,7 +133,7 @@ class PatchSampler:
 
 
 class FrameSampler(PatchSampler):
-    """Sampler of whole key frames instead of patches; the discriminator's real example is any key frame."""
+    """Sampler of whole key frames instead of patches; the discriminator's real example is a random one."""
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
         self.frames, self.rules, self.seed = frames, rules, seed

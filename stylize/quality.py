@@ -168,7 +168,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[int, list[str]]:
-    """Return for each style the reasons why it fails the quality limits; a good style has an empty list."""
+    """Return the reasons why each style fails the quality limits; the list of a good style is empty."""
     failures: dict[int, list[str]] = {}
     for style, row in styles.drop(index=ORIGINAL).iterrows():
         failures[style] = reasons = []

@@ -78,7 +78,7 @@ def run_flow(args: argparse.Namespace) -> None:
 
 
 def run_bilateral(args: argparse.Namespace) -> None:
-    """Filter each frame of the input along time, and write it as a PNG file with the frame's name."""
+    """Filter the input's frames along time, and write each filtered frame as a PNG file of the same name."""
     keep_settings(args.output, "bilateral", {"window": args.window, "divisor": args.divisor})
     for video in find_videos(args.input):
         targets = [args.output / video.name / f"{stem}.png" for stem in video.stems]
@@ -138,7 +138,7 @@ def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]
     masks = {}
     for i, name in enumerate(frames.names):
         if number(name) not in positions:
-            raise UserError(f"no frame has the number of mask {folder / name}: give it the name of its frame")
+            raise UserError(f"no frame has the number of mask {folder / name}: name the mask like a frame")
         # Masks may be coloured, so the brightest channel counts.
         masks[positions[number(name)]] = frames.read([i])[0].max(-1)
     return masks

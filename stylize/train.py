@@ -115,7 +115,7 @@ class _Run:
         self.sums, self.counted = torch.zeros(len(LOSSES), dtype=torch.float64), 0
         identity = {
             "recipe": OmegaConf.to_container(plan.config),
-            # Version 0.1 called these rules "mended", and training states saved by version 0.1 must resume.
+            # Version 0.1 called the corrected rules "mended", and trainings of version 0.1 must resume.
             "rules": "mended" if plan.rules == "corrected" else plan.rules,
             "seed": plan.seed,
             "steps": plan.steps,
@@ -130,7 +130,7 @@ class _Run:
         return max(self.step / last, spent)
 
     def count(self, losses: dict[str, torch.Tensor], seconds: float) -> None:
-        """Add one training step, its losses and its duration to the counters."""
+        """Add the losses and the duration of one training step to the counters."""
         self.step += 1
         self.seconds += seconds
         self.counted += 1

@@ -60,7 +60,7 @@ def key_frames(assets: dict[str, int], place: float = 0.5) -> list[Frame]:
 
 
 def train_style(name: str, row: dict, steps: int) -> None:
-    """Train one generator on key frames made by an image filter, and save it in ``stylize/styles``."""
+    """Train one generator on key frames made by an image filter; save the generator in ``stylize/styles``."""
     log_folder = cache_dir() / "styles" / f"{name}-{steps}"
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / name
