@@ -53,7 +53,7 @@ class TrainedStyle:
 
     def __init__(self, path: Path, device: torch.device, precision: str):
         if precision not in PRECISIONS:
-            raise UserError(f"precision={precision}: give one of {', '.join(PRECISIONS)}")
+            raise UserError(f"precision={precision} is not supported: give one of {', '.join(PRECISIONS)}")
         net = load_generator(path)
         self.device, self.dtype = device, PRECISIONS[precision]
         self.net = net.to(device, self.dtype)

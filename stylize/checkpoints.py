@@ -65,7 +65,7 @@ class _GeneratorUnpickler(pickle.Unpickler):
         raise RefusedFile(f"{module}.{name}")
 
 
-# Value of torch.load's option `pickle_module`; refuses every Python class outside STAND_INS and PLAIN.
+# Pickle module for torch.load that refuses every Python class outside STAND_INS and PLAIN.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted_pickle",
     Unpickler=_GeneratorUnpickler,
@@ -129,7 +129,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")  # torch.load would load the TorchScript program
+                raise RefusedFile("a TorchScript program")  # torch.load would not refuse the program
     with warnings.catch_warnings():
         # Ignore torch's warning that the source code of Python classes in an old file cannot be compared.
         warnings.simplefilter("ignore", UserWarning)

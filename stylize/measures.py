@@ -73,7 +73,7 @@ def to_lab(frame: Frame) -> NDArray[np.float32]:
 
 
 def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return texture strength per scale: log2 of the lightness's mean absolute Laplacian pyramid level."""
+    """Return the texture strength per scale: log2 of the mean magnitude of a level of a Laplacian pyramid."""
     level: NDArray = np.ascontiguousarray(lab[..., 0])
     energies = []
     for _ in range(SCALES):

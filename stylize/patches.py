@@ -43,7 +43,7 @@ class Rules:
     """Rules for masks and image borders in patch sampling (corrected, or as in Texler et al.'s code)."""
 
     valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask (H, W) -> mask of midpoints
-    cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: image (C, H, W), midpoint, size -> (C, size, size)
+    cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: image, midpoint, size -> patch (C, size, size)
     mask_weights: bool  # whether the loss is weighted by the mask
 
 
@@ -133,7 +133,7 @@ class PatchSampler:
 
 
 class FrameSampler(PatchSampler):
-    """Sampler of whole key frames instead of patches; the discriminator's real example is a random one."""
+    """Sampler of whole key frames instead of patches; the discriminator's example is a random key frame."""
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
         self.frames, self.rules, self.seed = frames, rules, seed
