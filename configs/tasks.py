@@ -90,7 +90,7 @@ class Plan(Task):
 class Units(Task):
     """Show units of a finished run (runs=[FOLDER]) with score histograms and the most influential clips."""
 
-    top: int = option(3, "units of each class (dynamic, static, joint) on the contact sheet", least=1)
+    top: int = option(3, "units per unit class (dynamic, static, joint) on the contact sheet", least=1)
     clips: int = option(4, "clips shown per unit on the contact sheet", least=1)
     data_root: str | None = option(None, "folder with style_1, ...; null: the data folder of the run")
     least: Number = option(0.0, "smallest score threshold at which the units are classified")
@@ -205,7 +205,7 @@ class StyleQuality(Task):
     clips: int = option(48, "number of clips to measure, evenly spread over the data set's list", least=1)
     frame_pairs: int = option(4, "pairs of consecutive frames per clip, evenly spread over the clip", least=1)
     min_motion: Number = option(1.0, "smallest displacement of a moving pixel between two frames, in pixels")
-    min_moving: Number = option(0.02, "share of moving pixels that a frame pair needs to count for motion")
+    min_moving: Number = option(0.02, "fraction of moving pixels from which two frames count for motion")
     sheet_rows: int = option(6, "number of clips on the contact sheet", least=1)
     limits: dict[str, Any] = option(
         LIMITS, "limits of a good style, with a text for styles beyond each limit"
