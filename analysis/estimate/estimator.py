@@ -82,7 +82,7 @@ def estimate_pairs(
     za, zb, factor = np.asarray(za, np.float64), np.asarray(zb, np.float64), np.asarray(factor)
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
         shapes = f"{za.shape}, {zb.shape} and {factor.shape}"
-        raise UserError(f"za and zb must be (pairs, units), and factor must be (pairs,), not {shapes}")
+        raise UserError(f"the shapes of za and zb must be (pairs, units), of factor (pairs,), not {shapes}")
     for z in (za, zb):  # a single NaN or infinite activation would make all scores NaN
         if not np.isfinite(z).all():
             pair, unit = np.argwhere(~np.isfinite(z))[0]

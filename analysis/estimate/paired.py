@@ -69,7 +69,7 @@ def _signed(members: Members, sign: int) -> list[tuple[Member, float]]:
 
 
 class PairedBootstrap:
-    """Bootstrap of means over runs and of differences between runs, for one stage per run.
+    """Bootstrap of mean scores over runs, and of score differences between runs, for one stage per run.
 
     `data` has one entry per run: videos of equal name are one video only if their runs have equal entries.
     """

@@ -77,7 +77,7 @@ def decompose_stage(
     point_sum, replicate_sum = np.zeros(len(COMPONENTS)), np.zeros((len(weights), len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
-        block -= block[0, 0, 0]  # subtracting one cell avoids rounding error in sums of squares
+        block -= block[0, 0, 0]  # subtracting one cell's values avoids rounding error in sums of squares
         terms = table_sums(block)
         sums = np.zeros((n_clusters, *terms.shape[1:]))  # shape (clusters, terms of `table_sums`, units)
         np.add.at(sums, clusters, terms)

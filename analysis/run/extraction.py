@@ -110,7 +110,7 @@ def extract(
             pending.append((numbers, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
-    except torch.OutOfMemoryError as error:  # frames do not fit, so splitting passes is no help
+    except torch.OutOfMemoryError as error:  # frames alone fill the memory; smaller passes do not help
         raise UserError(
             f"the frames of {batch_rows} views do not fit in the memory of {device}: "
             "give a smaller batch_size"

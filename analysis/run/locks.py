@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
-    """Try to lock a file; retry after each time in `waits`; return False if another process has the lock."""
+    """Try to lock a file; retry after each of `waits` (seconds); return False if the file stays locked."""
     assert fcntl is not None
     for wait in (*waits, None):
         try:

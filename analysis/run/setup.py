@@ -57,7 +57,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
                 "or model.init=random to analyse the untrained network"
             )
     classes = cfg.dataset.get("num_classes")
-    if classes and checkpoint != "pretrained":  # pretrained weights include a classifier
+    if classes and checkpoint != "pretrained":  # a pretrained network keeps the pretrained classifier
         log.info(
             "classifier with the %d classes of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name
         )

@@ -61,7 +61,7 @@ class Store:
                     f"in {path}, the activations of {stage} have another shape than manifest.json says: "
                     "remove this folder and run again"
                 )
-        self._finished = self.status != TO_DO  # True also for views not yet flushed to disk
+        self._finished = self.status != TO_DO  # `_finished` includes views not yet on disk
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 

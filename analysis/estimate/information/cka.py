@@ -32,7 +32,7 @@ from static_dynamic.analysis.estimate.permutation import p_value
 BATCH = 256
 # Numbers of bootstrap replicates and of permutations that are computed at a time, to limit memory.
 REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
-# The unbiased HSIC needs at least four clusters, because the HSIC averages over four at a time.
+# The unbiased HSIC averages over tuples of four clusters, so at least four clusters are needed.
 LEAST_CLUSTERS = 4
 
 

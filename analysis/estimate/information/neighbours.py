@@ -51,7 +51,7 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
-        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the sample itself counts too
+        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the sample itself is counted
         marginal[order] += psi[inside]
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 

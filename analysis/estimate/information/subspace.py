@@ -160,7 +160,7 @@ def fold_bits(
 
 
 def canonical_bits(second: NDArray) -> NDArray:
-    """Return bits of mutual information from the second moments of (1, x, y); NaN if x or y is singular."""
+    """Return the mutual information of x and y in bits, from second moments; NaN for singular covariances."""
     n, mean = second[..., :1, :1], second[..., 1:, :1] / second[..., :1, :1]
     covariance = second[..., 1:, 1:] / n - mean * np.swapaxes(mean, -1, -2)
     k = covariance.shape[-1] // 2
