@@ -27,7 +27,7 @@ VIEWS = 8  # 4 styles x 2 orders
 
 @command
 def main() -> None:
-    """Make a run of random activations, estimate its scores, and print time and memory."""
+    """Make a run of random activations, estimate the scores of the run, and print time and memory."""
     parser = Options(__doc__)
     parser.add_argument("--clips", type=int, default=3000)
     parser.add_argument("--units", default="64,256,512,1024,2048", help="units per stage (comma list)")
@@ -65,7 +65,7 @@ def make_run(folder: Path, clips: int, units: list[int]) -> None:
 
 
 def measure(what: str, work: Callable[[], object]) -> None:
-    """Run `work`; print its wall time, its CPU time, and the peak memory of the process since its start."""
+    """Call `work`; print the call's wall time and CPU time, and the peak memory of the process so far."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -29,7 +29,7 @@ FOLDERS = ("input", "output", "mask")
 
 @command
 def main() -> None:
-    """Train a style on all but the held-out frames, and print its error on the held-out frames."""
+    """Train a style on all but the held-out frames, and print the error on the held-out frames."""
     parser = Options(__doc__)
     parser.add_argument("data", type=Path, help="folder with input, output and mask")
     parser.add_argument("--minutes", type=float, default=12, help="training time")

@@ -109,7 +109,7 @@ def start_decoder(clips: ClipList) -> None:
 
 
 def decode(read: tuple[str, int, list[int]]) -> None:
-    """Decode the frames of one video in one style and discard them."""
+    """Decode frames of one video in one style, and discard the result."""
     video, style, frames = read
     listed.frames_of(video, style).read(frames)
 

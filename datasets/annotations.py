@@ -41,7 +41,7 @@ LAYOUTS: dict[str, Layout] = {}
 
 
 def layout(function: Layout) -> Layout:
-    """Register an annotation reader under its name; ``layout`` in ``configs/dataset/*.yaml`` selects it."""
+    """Register an annotation reader, which ``layout`` in ``configs/dataset/NAME.yaml`` selects by name."""
     LAYOUTS[function.__name__] = function
     return function
 
@@ -141,7 +141,7 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
-    """Parse the entries of a json list; yield an entry that cannot be parsed with the reason."""
+    """Parse each entry of a json list; if parsing fails, yield the entry's number and the reason."""
     for n, entry in enumerate(read_json(file, list), start=1):
         try:
             yield parse(entry)
@@ -182,7 +182,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """Return the first existing file of those that ``configs/dataset`` lists for a kind of annotations.
+    """Return a data set's annotation file of one kind: the first of its possible file names that exists.
 
     Raises UserError if no such file exists.
     """
@@ -191,13 +191,13 @@ def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise UserError(
-        f"dataset={row.name} needs its annotations: {folder} has no {' or '.join(row.annotations[kind])} "
+        f"dataset={row.name} needs annotation files: {folder} has no {' or '.join(row.annotations[kind])} "
         "(if the files are in another folder, give dataset.annotations_dir=DIR)"
     )
 
 
 def read_json(file: Path, kind: type | tuple[type, ...]):
-    """Read a json file; raise UserError if it is damaged or its top-level value is not of type `kind`."""
+    """Read a json file; raise UserError if the file is damaged or the top-level value is not a `kind`."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -220,7 +220,7 @@ def read_csv(file: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str,
             header = next(reader, [])
             missing = [name for name in needed if name not in header]
             if missing:
-                raise UserError(f"{file}: its header has no column {', '.join(missing)}")
+                raise UserError(f"{file}: the header has no column {', '.join(missing)}")
             for fields in reader:
                 if fields:
                     whole = len(fields) == len(header) and all(map(str.isprintable, fields))

@@ -1,4 +1,4 @@
-"""List the clips of a data set on disk: which frames of which video, in which styles."""
+"""List the clips of a data set on disk: the video, frame range and styles of each clip."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class ClipList:
         return open_frames(find_video(style_folder(self.root, style, self.normal_root), video))
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> ViewBatches:
-        """Return the views at `rows` in batches of `batch_rows` rows, for workers to decode.
+        """Return the views at the row numbers `rows` in batches of `batch_rows`, for workers to decode.
 
         `spec` is the input spec of the network.
         """
@@ -241,7 +241,7 @@ def require_folders(root: Path, folders: dict[int, Path]) -> None:
             raise UserError(f"normal_data_root={folder} does not exist or is not a folder")
         present = ", ".join(sorted(p.name for p in root.glob("style_*"))) or "no style_* folder"
         raise UserError(
-            f"{root} has no style_{style} (it has {present}): stylize it first, or give styles=..."
+            f"{root} has no style_{style} (it has {present}): stylize the videos first, or give styles=..."
         )
 
 
@@ -282,7 +282,7 @@ def make_clip(
     if entry.filtered:
         raise Filtered(entry.filtered)
     if any(map(points_outside, entry.names)):
-        raise BadFrames("its name points outside the data set")
+        raise BadFrames("the video name points outside the data set")
     name = next((n for n in entry.names for known in names.values() if n in known), None)
     if name is None:
         raise Filtered("not on disk")
@@ -298,7 +298,7 @@ def make_clip(
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
-    """Return the length and frame rate of a video; raise BadFrames if they differ between styles.
+    """Return the length and frame rate of a video; raise BadFrames if either differs between styles.
 
     Raises BadFrames if the styles differ, or the video has fewer than two frames.
     """
@@ -306,10 +306,10 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
         values = {k: getattr(info, field) for k, info in by_style.items()}
         if len(set(values.values())) > 1:
             counts = ", ".join(f"style_{k} has {value}" for k, value in values.items())
-            raise BadFrames(f"its styles differ in their {what}: {counts}")
+            raise BadFrames(f"the styles of the video differ in {what}: {counts}")
     if len({info.offsets for info in by_style.values()}) > 1:
         faults = "; ".join(f"style_{k}: {info.fault}" for k, info in by_style.items() if info.offsets)
-        raise BadFrames(f"its styles have different frames ({faults})")
+        raise BadFrames(f"the styles of the video have different frames ({faults})")
     common = next(iter(by_style.values()))
     if common.length < 2:
         raise BadFrames(f"{common.length} frames: at least two are needed to shuffle their order")
@@ -324,14 +324,14 @@ def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[in
     if entry.seconds is None:
         wanted = available if entry.frames is None else entry.frames
         if wanted > available:
-            raise BadFrames(f"it has {available} frames, its annotation says {wanted}")
+            raise BadFrames(f"the video has {available} frames, but its annotation says {wanted}")
         return 0, wanted
     if fps is None:
-        raise UserError(f"clip {entry.id!r}: annotated in seconds: give dataset.fps=FRAMES_PER_SECOND")
+        raise UserError(f"clip {entry.id!r} is annotated in seconds: give dataset.fps=FRAMES_PER_SECOND")
     first, end = (int(fps * second) for second in entry.seconds)
     if end - available > SLACK_SECONDS * fps or min(end, available) - first < 2:
         raise BadFrames(
-            f"it has {available} frames, its segment ends at frame {end} at {fps:g} frames per second "
+            f"the video has {available} frames, but the clip ends at frame {end} at {fps:g} frames/s "
             "(is dataset.fps the rate at which the frames were extracted?)"
         )
     return first, min(end, available) - first

@@ -68,7 +68,7 @@ class DavisClips(ClipList):
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
-        """Return the views at `rows` in batches of `batch_rows` rows, for workers to decode."""
+        """Return the views at the row numbers `rows` in batches of `batch_rows`, for workers to decode."""
         from .flow_batches import FlowBatches  # here: that file imports this one
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
@@ -172,7 +172,7 @@ def find_folders(
         if not 0 <= style < len(folders):
             known = ", ".join(f"{k} {name}" for k, name in enumerate(folders))
             raise UserError(
-                f"styles={style}: dataset.style_folders has no such entry (it has {known}): "
+                f"styles={style}: dataset.style_folders has no such entry (known: {known}): "
                 "add the folder of this style"
             )
         folder = clips.image_folder("", style)
@@ -188,7 +188,7 @@ def find_folders(
     return clips
 
 
-Videos = dict[tuple[str, str], tuple[str, ...]]  # video and sequence -> stems of its frames
+Videos = dict[tuple[str, str], tuple[str, ...]]  # maps a video and sequence to the stems of its frames
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:

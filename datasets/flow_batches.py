@@ -39,7 +39,7 @@ class FlowBatches(ViewBatches):
         self.cache: dict[Path, Image.Image] = {}  # decoded images of the current batch
 
     def groups(self, i: int) -> list[Sequence[int]]:
-        """Group the rows of batch `i` by view."""
+        """Group the rows of batch `i` by view (a view with flow has one row per frame)."""
         self.cache = {}
         step = self.clips.rows_per_view
         last = min((i + 1) * self.batch_size, len(self.rows))
@@ -51,7 +51,7 @@ class FlowBatches(ViewBatches):
         return self.clips.image_folder(video, style)
 
     def decode(self, members: Sequence[int]) -> Decoded:
-        """Decode the images and flow of one view, and jitter the flow if the view asks for it."""
+        """Decode the images and flow of one view; jitter flow colours if the view has jitter parameters."""
         clip, video, style = key = self.keys[members[0]]
         positions, rows = self.positions[members[0]], self.rows[members]
         jitter = np.reshape(self.jitter[members[0]], (-1, DIRECTIONS, len(Jitter._fields)))
@@ -90,7 +90,7 @@ class FlowBatches(ViewBatches):
                 raise BadFrames(f"{file} has {sizes}")
             if picture.size != size:  # flow: first scaled to the frame, as in the paper's code
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
-            # Pillow widens its bilinear filter when it scales down, which avoids aliasing.
+            # Pillow's bilinear filter avoids aliasing, because Pillow widens the filter when scaling down.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
         return self.cache[file]
 

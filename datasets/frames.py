@@ -201,7 +201,7 @@ def number(name: str) -> int:
 
 
 def in_order(names: list[str], path: Path) -> list[str]:
-    """Sort frame names by their numbers; raise BadFrames for more than `MAX_FRAMES` names."""
+    """Sort frame names by frame number; raise BadFrames for more than `MAX_FRAMES` names."""
     if len(names) > MAX_FRAMES:
         raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: too large")
     return sorted(names, key=lambda name: (number(name), name))

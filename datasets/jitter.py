@@ -1,4 +1,4 @@
-"""Colour jitter of flow images, which alters the motion that they encode (Kowal et al., CVPR 2022).
+"""Colour jitter of flow images, whose colours encode motion (Kowal et al., CVPR 2022).
 
 Hue encodes the direction of motion, saturation its magnitude.
 """
@@ -21,7 +21,7 @@ class Jitter(NamedTuple):
 
 
 def draw_jitter(rng: np.random.Generator) -> Jitter:
-    """Draw a random colour change: first its largest size, then its size up to this, as in the paper's code.
+    """Draw a random colour change: first a limit, then a change up to the limit, as in the paper's code.
 
     Unlike there, a hue shift of zero is drawn again, because it might leave the flow image unchanged.
     """

@@ -1,4 +1,4 @@
-"""Make network inputs from views: workers decode frames, and the device scales, crops and orders them."""
+"""Make network inputs from views: workers decode frames, the device scales, crops and orders frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class ViewBatches(Dataset):
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
-        # Columns are lists or arrays, because forked workers share these and their indexing is fast.
+        # Columns are lists or arrays, because forked workers share lists and arrays, and index them fast.
         chosen = views.iloc[rows]
         self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
         self.rows = np.asarray(rows)

@@ -42,7 +42,7 @@ class Sender:
         """Start to copy a batch to the device; return the new batch and the event of the copy's end."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
-        copied.synchronize()  # the buffer may be overwritten once its last copy has ended
+        copied.synchronize()  # wait for the last copy from the buffer, which is overwritten below
         needed = sum(decoded.frames.numel() for decoded in batch if decoded.frames is not None)
         if needed > len(self.buffers[self.turn]):
             self.buffers[self.turn] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)

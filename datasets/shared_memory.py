@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # A slot holds the frames of one clip. Its first byte is FREE or TAKEN; pixels begin after HEADER bytes.
 FREE, TAKEN, HEADER = 0, 1, 64
-# Bytes of address space reserved per worker. The system allocates memory pages when they are written.
+# Bytes of address space reserved per worker. The system allocates a memory page when the page is written.
 REGION = 1 << 30
 
 # start addresses of the memory in which this process may release slots

@@ -132,7 +132,7 @@ def ordered_rows(
     clip: Clip,
     variants: Sequence[Variant],
 ) -> Iterator[list[dict]]:
-    """Yield the row of each variant of a clip: frame numbers in forward order, or shuffled per pathway."""
+    """Yield a view row per variant of a clip, with frame numbers in forward or shuffled order per pathway."""
     columns: dict[int, dict] = {UNALTERED: {"order": FORWARD}, ALTERED: {"order": SHUFFLED}}
     if variants:
         rng = generator(seed, clip.id, "window")
@@ -190,7 +190,7 @@ def plan_pairs(
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan: dict[tuple[int, Member, Member], None] = {}  # a set of pairs that keeps their order
+    plan: dict[tuple[int, Member, Member], None] = {}  # used as an ordered set of pairs
     for i, k in product(range(len(clips)), range(repeats)):
         rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
         for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
@@ -250,7 +250,7 @@ PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
 def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Pair each two styles of a clip (dynamic), and each style with its altered version (static)."""
+    """Pair every two styles of a clip (dynamic), and clip and altered clip in every style (static)."""
     dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
     return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 

@@ -24,7 +24,7 @@ from .shared_memory import SharedFrames
 log = logging.getLogger(__name__)
 
 CLIP_TIMEOUT = 300.0  # default limit of the time to decode one clip, in seconds
-# A clip is skipped after it crashed this many workers. One crash may be due to a lack of memory.
+# Number of worker crashes after which a clip is skipped. A single crash may be due to a lack of memory.
 TRIES = 2
 # Forked workers share the list of clips without a copy. The method is set here, because joblib and Python
 # 3.14 change the default.
@@ -41,7 +41,7 @@ class Monitored(Dataset):
 
     def __init__(self, batches: ViewBatches, workers: int):
         self.batches = batches
-        # One row per worker: process id, index into `batches.keys` of the clip at work, and its start time.
+        # One row per worker: process id, index of the current clip in `batches.keys`, start time of decoding.
         self.progress = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
         # Only forked workers can use this memory. Without it, torch sends the frames.
         batches.shared = SharedFrames.create(workers) if START_METHOD == "fork" else None
@@ -131,7 +131,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
 
 @contextmanager
 def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
-    """Block signals; processes started within this context keep them blocked."""
+    """Block signals in this process, and for good in processes that are started within this context."""
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
         return

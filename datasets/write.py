@@ -85,7 +85,7 @@ def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: i
     The folder appears when all frames are written. Raises UserError if the folder exists already.
     """
     if folder.exists():
-        raise UserError(f"{folder} exists already: remove it, or give another folder")
+        raise UserError(f"{folder} exists already: remove this folder, or give another folder")
     count = 0
     with temporary_folder(folder) as temporary:
         new = temporary / "new"

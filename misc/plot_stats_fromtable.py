@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def draw(path: Path, out: Path) -> None:
-    """Draw the bar chart of one table and save it as MODEL_STREAM_PLACE_SEED.png."""
+    """Draw the bar chart of one table to the file MODEL_STREAM_PLACE_SEED.png."""
     name = SEED_OF_TABLE.fullmatch(path.stem)
     if not name:
         raise UserError(f"{path}: the name must be PLACE,STREAM_SEED.csv, such as layer1,app_stream_1.csv")

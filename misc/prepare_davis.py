@@ -51,7 +51,7 @@ def write_flow(root: Path, name: str) -> None:
 
 
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
-    """Copy the frames and masks of one sequence; scale them down to `short_side` unless it is None."""
+    """Copy the frames and masks of one sequence; if `short_side` is given, scale them down."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
         for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name
@@ -61,7 +61,7 @@ def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) ->
 
 
 def smaller_frame(file: Path, short_side: int) -> bytes:
-    """Scale a frame down and encode it as jpg."""
+    """Scale a frame down and encode the result as jpg."""
     return encode(fit(read_image(file), short_side), ".jpg")
 
 

@@ -53,7 +53,7 @@ def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
 
 
 def assign(entries: list[Annotated], available: list[int], fps: float) -> list[tuple[Annotated, int]]:
-    """Choose an annotation for each video with `available` frames; return it and its number of frames."""
+    """Choose an annotated clip for each video, given the videos' numbers of frames; return (clip, frames)."""
     # number of frames that each annotation needs; 0 if any number suffices
     needs = {e.id: (e.frames or 0) if e.seconds is None else int(fps * e.seconds[1]) for e in entries}
     free, chosen = dict.fromkeys(entries), []

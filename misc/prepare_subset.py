@@ -24,7 +24,7 @@ IDS = ("id", "vid_name", "youtube_id")
 
 
 def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
-    """Choose `number` ids at random (all if `number` is None); return their positions, sorted.
+    """Choose `number` ids at random (all if `number` is None); return the sorted positions of the chosen ids.
 
     Each id gets a random number that depends only on the seed and the id; the smallest numbers win.
     """

@@ -198,7 +198,7 @@ def make_diving48(root: Path, clips: dict[str, tuple[int, int, int]]) -> Path:
 def test_diving48_on_disk(tmp_path):
     clips = {"v_a_00001": (20, 20, 0), "v_a_00002": (20, 25, 1), "w_00001": (7, 7, 0), "w_00002": (20, 19, 0)}
     root = make_diving48(tmp_path / "d", clips)
-    with pytest.raises(UserError, match="'w_00002': it has 19 frames, its annotation says 20"):
+    with pytest.raises(UserError, match="'w_00002': the video has 19 frames, but its annotation says 20"):
         list_clips(row_of("Diving48", root), (1, 2))
     found = list_clips(row_of("Diving48", root), (1, 2), on_error="skip")
     assert [(c.id, c.first, c.length, c.cluster) for c in found.clips] == [
@@ -260,7 +260,7 @@ def test_an_id_that_leaves_the_root_is_refused(tmp_path):
     shutil.copytree(root / "style_1" / "12", tmp_path / "etc")
     lines = json.loads((root / "validation.json").read_text())
     (root / "validation.json").write_text(json.dumps([{**lines[0], "id": "../../etc"}, *lines]))
-    with pytest.raises(UserError, match=r"'../../etc': its name points outside the data set"):
+    with pytest.raises(UserError, match=r"'../../etc': the video name points outside the data set"):
         list_clips(row_of("ssv2", root), (1, 2))
     clips = list_clips(row_of("ssv2", root), (1, 2), on_error="skip")
     assert [c.id for c in clips.clips] == ["12"]
