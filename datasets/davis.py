@@ -188,7 +188,7 @@ def find_folders(
     return clips
 
 
-Videos = dict[tuple[str, str], tuple[str, ...]]  # maps a video and sequence to the stems of its frames
+Videos = dict[tuple[str, str], tuple[str, ...]]  # (video, sequence) -> frame file names without ending
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:

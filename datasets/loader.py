@@ -38,7 +38,7 @@ class ViewBatches(Dataset):
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
-        # Columns are lists or arrays, because forked workers share lists and arrays, and index them fast.
+        # Columns are kept as lists and arrays, not as a DataFrame, because indexing is then much faster.
         chosen = views.iloc[rows]
         self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
         self.rows = np.asarray(rows)

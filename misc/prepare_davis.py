@@ -73,7 +73,7 @@ def smaller_mask(file: Path, short_side: int) -> bytes:
 
 
 def copy_all(source: Path, out: Path, short_side: int | None, names: list[str], workers: int) -> None:
-    """Copy the split lists and the sequences `names`; raise UserError if `out` has a copy of another size."""
+    """Copy the split lists and the sequences `names`; raise UserError if `out` has frames of another size."""
     note, text = out / SIZE_NOTE, f"{short_side}\n"
     if note.exists() and note.read_text() != text:
         raise UserError(f"{out} was made with --short_side {note.read_text().strip()}: give another --out")

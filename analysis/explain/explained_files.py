@@ -131,7 +131,7 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # `jobs`: (file, tube, tube for a uniform clip, title) per picture
+    jobs = []  # per picture: (file, saliency tube, the tube of a uniform clip as baseline, title)
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -167,7 +167,7 @@ def facts(summary: dict) -> list[str]:
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return a text table of a clip's pyramid: kernels, layers and the most important kernels per level."""
+    """Return a text table of a pyramid with one row per level: kernel count, layers, most important kernels."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):

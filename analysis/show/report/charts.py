@@ -140,7 +140,7 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one stacked bar of percentages per row of `parts`, a stage; negative values stack below zero."""
+    """Draw one stacked bar of percentages per stage (row of `parts`); negative values stack below zero."""
     values = parts[list(colours)].to_numpy(float)
     low, high = np.minimum(values, 0).sum(1).min(), np.maximum(values, 0).sum(1).max()
     chart = Chart(title, about, (min(0.0, low), max(100.0, high)), labels=list(parts.index))
