@@ -44,7 +44,7 @@ def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The paper's scores, shares and unit classes of one stage; factors F are dynamic, static and residual."""
+    """The paper's scores, shares and unit classes of one stage; F factors: dynamic, static, residual."""
 
     scores: NDArray  # (F,)
     shares: NDArray  # (F,)

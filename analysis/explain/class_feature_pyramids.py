@@ -99,7 +99,7 @@ class Pyramid:
         return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
     def feature_map(self, level: int, unit: int) -> NDArray:
-        """Return the feature map of a kernel after normalisation, ReLU and pooling: the next layer's input (t, h, w)."""
+        """Return the feature map of a kernel as it enters the next layer of the network, (t, h, w)."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
         return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()

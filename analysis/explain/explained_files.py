@@ -167,7 +167,7 @@ def facts(summary: dict) -> list[str]:
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return a text table of a pyramid with one row per level: kernel count, layers, most important kernels."""
+    """Return a text table, one row per pyramid level: kernel count, layers, most important kernels."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):

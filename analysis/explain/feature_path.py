@@ -148,7 +148,7 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
 
 
 class _Tracer(TorchDispatchMode):
-    """PyTorch dispatch mode that records every tensor's channel axis and the layers that computed the channels."""
+    """PyTorch dispatch mode that records each tensor's channel axis and which layers computed the channels."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -196,7 +196,7 @@ class Corrected:
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps of the kernels `children`, each as kernel `unit` takes it as input; (T, H, W)."""
+        """Sum the feature maps of the kernels `children` as they enter kernel `unit`; (T, H, W)."""
         if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
