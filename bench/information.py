@@ -82,7 +82,7 @@ def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the bits that pair members projected on `vectors` share, from the second moments of the members."""
+    """Return the bits shared by pair members that are projected on `vectors`, from their second moments."""
     k = vectors.shape[1]
     both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
     both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors

@@ -103,7 +103,7 @@ def measure_throughput(
 
 
 def start_decoder(clips: ClipList) -> None:
-    """Keep the list of clips in a global variable of the decoding process."""
+    """Store the list of clips in a global variable of this decoding process."""
     global listed
     listed = clips
 

@@ -148,7 +148,7 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
 
 
 class _Tracer(TorchDispatchMode):
-    """PyTorch dispatch mode that records each tensor's channel axis and which layers computed the channels."""
+    """PyTorch dispatch mode that records the channel axis of each tensor and the layers that computed it."""
 
     def __init__(self) -> None:
         super().__init__()
