@@ -35,7 +35,7 @@ def make_videos(folder: str | Path, clips: int, height: int, width: int) -> Clip
 
 def embedded_clips(limit: int) -> ClipList:
     """List the first `limit` clips of the built-in data set, and make the data set if it is missing."""
-    from static_dynamic.stylize.embedded import prepare  # imported here: GPU machines may lack packages for it
+    from static_dynamic.stylize.embedded import prepare  # imported here, as a GPU machine may lack packages
 
     root = prepare(configs.row("dataset", "embedded"), configs.row("style", "builtin"))
     return list_folder("embedded", root, limit)

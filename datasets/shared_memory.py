@@ -52,7 +52,7 @@ class SharedFrames:
             return None
 
     def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Allocate a uint8 tensor in the worker's shared memory, or outside if that memory is full."""
+        """Allocate a uint8 tensor in the shared memory of `worker`, or in private memory if that is full."""
         size = HEADER + math.prod(shape)
         offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:

@@ -51,7 +51,7 @@ def write_flow(root: Path, name: str) -> None:
 
 
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
-    """Copy the frames and masks of one sequence; if `short_side` is given, scale them down."""
+    """Copy the frames and masks of one sequence, scaled down to `short_side` if it is given."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
         for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name

@@ -180,7 +180,7 @@ def test_m_same_false_pairs_two_videos_of_one_class(scheme):
     assert (a["cluster"] != b["cluster"]).all() and (a["order"] == "forward").all()
     _, a, b = members(views, pairs, 1)
     assert (a["clip"] == b["clip"]).all() and (a["order"] != b["order"]).all()
-    with pytest.raises(UserError, match="no class has two videos"):
+    with pytest.raises(UserError, match="every class has only one video"):
         views_of(scheme, LABELLED[:3], m_same=False)
 
 
