@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-# Pattern of a caffe2 layer name (without ``t_``, the fast pathway) -> module path. The first match counts.
+# Pattern of a caffe2 layer name without ``t_`` (mark of the fast pathway) -> path of the module.
 LAYERS = (
     (r"conv1", r"s1.{pathway}_stem.conv"),
     (r"res_conv1_bn", r"s1.{pathway}_stem.bn"),
@@ -17,14 +17,14 @@ LAYERS = (
     (r"res(\d)_(\d+)_branch2([abc]|[abc]_bn)", r"s\1.{pathway}_res\2.branch2.\3"),
     (r"nonlocal_conv(\d)_(\d+)_(theta|phi|g|out)", r"s\1.{pathway}_nonlocal\2.conv_\3"),
     (r"nonlocal_conv(\d)_(\d+)_bn", r"s\1.{pathway}_nonlocal\2.bn"),
-    # a lateral connection is named after the layer of the fast pathway that it reads, with "subsample" added
+    # a lateral connection has the name of the fast layer before the connection, with "subsample" added
     (r"pool1_subsample", r"s1_fuse.conv_f2s"),
     (r"pool1_subsample_bn", r"s1_fuse.bn"),
     (r"res(\d)_\d+_branch2c_bn_subsample", r"s\1_fuse.conv_f2s"),
     (r"res(\d)_\d+_branch2c_bn_subsample_bn", r"s\1_fuse.bn"),
     (r"pred", r"head.projection"),
 )
-# Last part of a blob's name -> parameter or buffer of the module. "riv" holds the variance, not its inverse.
+# Last part of a blob's name -> parameter or buffer of the module. "riv" is the variance, not 1/variance.
 LEAVES = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
 # Names of the optimizer's blobs, which a network does not need.
 OPTIMIZER = re.compile(r".*_momentum|lr|model_iter")
@@ -32,7 +32,7 @@ BLOB = re.compile(rf"(t_)?(\w+)_({'|'.join(LEAVES)})")
 
 
 def our_key(blob: str) -> str:
-    """Return our key for a blob name; an unknown name stays unchanged, so that strict loading reports it."""
+    """Return the network's key for a blob name; an unknown name is returned, so that strict loading fails."""
     parts = BLOB.fullmatch(blob)
     if parts is None:
         return blob
@@ -45,7 +45,7 @@ def our_key(blob: str) -> str:
 
 
 def from_caffe2(state: Mapping) -> Mapping:
-    """Turn caffe2 blobs (numpy arrays) into tensors with our keys; return other state dicts unchanged."""
+    """Turn caffe2 blobs (numpy arrays) into tensors with the network's keys; return other dicts unchanged."""
     if not any(isinstance(value, np.ndarray) for value in state.values()):
         return state
     return {

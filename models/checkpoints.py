@@ -1,4 +1,4 @@
-"""Read checkpoints without running code in them, translate keys to the network's, load weights strictly."""
+"""Read checkpoints without running code in the files, translate keys, and load weights strictly."""
 
 import hashlib
 import logging
@@ -18,7 +18,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 log = logging.getLogger(__name__)
 
-# Every class and function that loading a pickle of numpy arrays calls, under the names in old and new numpy.
+# Python classes and functions that pickles of numpy arrays may call, named as in old and in new numpy.
 ALLOWED_GLOBALS = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *(
@@ -65,15 +65,15 @@ def read_checkpoint(path: Path) -> Mapping:
                 # latin1 because caffe2 checkpoints were pickled by Python 2
                 return _ArraysOnly(file, encoding="latin1").load()
     raise UserError(
-        f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (it starts with "
-        f"{head[:12]!r}): was a web page saved in its place?"
+        f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (first bytes: "
+        f"{head[:12]!r}): check that the file is not a saved web page"
     )
 
 
 def state_dict_of(content: Mapping, path: Path) -> dict:
     """Return the state dict of a checkpoint, without the ``module.`` prefixes of data-parallel training."""
     if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}; a state dict is needed")
+        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, but must hold a state dict")
     for name in WRAPPERS:
         if isinstance(content.get(name), Mapping):
             content = content[name]
@@ -84,7 +84,7 @@ def state_dict_of(content: Mapping, path: Path) -> dict:
 
 
 def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = False) -> None:
-    """Load weights into `net`; raises UserError if a key is missing, unexpected or of another shape.
+    """Load weights into `net`; raise UserError if a key is missing or unexpected, or a shape differs.
 
     Parameters
     ----------
@@ -115,8 +115,8 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
         theirs, ours = (len(values[next(iter(head))]) for values in (state, own))
         if not drop_head:
             raise UserError(
-                f"checkpoint {source} has a classifier of {theirs} classes ({', '.join(head)}), this network "
-                f"one of {ours}: give model.num_classes={theirs}, or drop_head=true for a random classifier"
+                f"checkpoint {source} has a classifier of {theirs} classes ({', '.join(head)}), but the "
+                f"network has {ours}: give model.num_classes={theirs}, or drop_head=true (random classifier)"
             )
         log.warning("the classifier of %d classes in %s is left out: logits are random", theirs, source)
         state |= {key: own[key] for key in head}
@@ -140,7 +140,7 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return the keys of the classifier if its number of classes is the only difference; else []."""
+    """Return the classifier's keys if `own` and `state` differ only in the number of classes, else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
@@ -158,7 +158,7 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     if not (path.exists() and digest.exists()):
         original = fetch(name)
         state = net.convert(state_dict_of(read_checkpoint(original), original))
-        load_state(net, state, original)  # checks that the weights fit before they are stored
+        load_state(net, state, original)  # check that the weights fit `net` before storing
         with atomic_path(path) as temporary:
             tensors = {k: v.contiguous() for k, v in state.items()}
             save_file(tensors, temporary, metadata={"source_sha256": row.sha256})
@@ -166,8 +166,8 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
         original.unlink()
     if sha256(path) != digest.read_text().strip():
         raise UserError(
-            f"weights {path} have changed since they were stored (wrong SHA-256): "
-            "delete the file to fetch it again"
+            f"weights {path} have changed on disk (wrong SHA-256): "
+            "delete the file, so that the next run fetches the weights again"
         )
     return path
 

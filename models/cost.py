@@ -44,7 +44,7 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
 
     Raises RuntimeError if an expensive operator has no counting rule, because the count would be too low.
     """
-    # imported here because fvcore takes a second to load and few runs need it
+    # imported here because fvcore takes a second to load and few runs need fvcore
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(net, (inputs,)).clear_op_handles().set_op_handle(**rules())
@@ -76,25 +76,25 @@ def rules() -> dict[str, Callable]:
 
 
 def convolution(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of a convolution with padding "same" or "valid"; fvcore has no rule for it."""
+    """Count the multiply-adds of a convolution with padding "same" or "valid", which fvcore cannot count."""
     weight, (batch, _, *positions) = inputs[1].type().sizes(), outputs[0].type().sizes()
     return batch * math.prod(positions) * math.prod(weight)
 
 
 def attention(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of attention: queries (L, E) with keys (S, E), weights with values (S, V)."""
+    """Count the multiply-adds of attention with queries (L, E), keys (S, E) and values (S, V)."""
     query, key, value = (traced.type().sizes() for traced in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (key[-1] + value[-1])
 
 
 def baddbmm(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of ``baddbmm``, which adds (B, L, E) @ (B, E, S) to its first input."""
+    """Count the multiply-adds of ``baddbmm``, which adds (B, L, E) @ (B, E, S) to the first input."""
     first, second = (traced.type().sizes() for traced in inputs[1:3])
     return math.prod(first) * second[-1]
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """Return a copy of a network's config for clips of another number of frames or crop (None: unchanged)."""
+    """Copy a network's config; if `frames` or `crop` is given, change the clip size in the copy."""
     row = row.copy()
     if frames is not None:
         for pathway, count in (row.input.get("pathways") or {}).items():

@@ -1,4 +1,4 @@
-"""Wrap networks of other packages, and the user's own, so that the outputs of their modules can be read.
+"""Wrap networks of other packages, and networks of the user, so that the outputs of modules can be read.
 
 A loader imports its package only when one of the package's networks is built.
 `static_dynamic.models.stage_discovery` finds which modules can be read.
@@ -27,13 +27,13 @@ from static_dynamic.spacing import subsample_positions
 
 # Files in which Hugging Face models describe their preprocessing.
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
-# Class -> arguments of ``forward`` besides the clip. Of V-JEPA 2, only the encoder runs, not the predictor.
+# Python class -> arguments of ``forward`` besides the clip. V-JEPA 2 runs only the encoder, no predictor.
 HUGGINGFACE_CALL = {"VJEPA2Model": {"skip_predictor": True}}
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network as its package returns it, with the preprocessing that the package declares.
+    """A network that a package has built, with the preprocessing that the package declares.
 
     ``input`` holds fields of `InputSpec`. ``call`` holds arguments of the forward pass besides the clip.
     ``convert`` turns the state dict of a checkpoint file into the network's own keys.
@@ -63,10 +63,10 @@ class AdaptedNetwork(VideoNetwork):
         self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
         self.call, self.convert_keys = loaded.call, loaded.convert
         self.stages: dict[str, Stage] = {}
-        self.output: tuple[Tap, ...] = ()  # taps that pool the wrapped network's output to logits
+        self.output: tuple[Tap, ...] = ()  # how the wrapped network's output is pooled to logits
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return evenly spaced frames of a clip (B, 3, T, H, W) per pathway; a single pathway gets all."""
+        """Return evenly spaced frames per pathway, of a clip (B, 3, T, H, W); one pathway gets all frames."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
@@ -85,7 +85,7 @@ class AdaptedNetwork(VideoNetwork):
         return self.convert_keys(state)
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the stage with the module path `stg`; None is the deepest stage that is no class token."""
+        """Return the stage named `stg`; if `stg` is None, the deepest stage that is not a class token."""
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
@@ -102,7 +102,7 @@ class AdaptedNetwork(VideoNetwork):
 
 
 def adapter(family: str, example: str) -> Callable[[Loader], Loader]:
-    """Register a loader of networks as a family, which is used as ``model=FAMILY model.name=NAME``.
+    """Register a loader as a family of networks, which users choose by ``model=FAMILY model.name=NAME``.
 
     `example` is shown in the message for a missing name.
     """
@@ -130,7 +130,7 @@ def adapt(
     options: Mapping | None = None,
     pretrained: bool = False,
 ) -> AdaptedNetwork:
-    """Load a network of another package and declare its stages; the keywords are ``model`` options."""
+    """Load a network of another package and declare stages; the keyword arguments are ``model`` options."""
     if not network:
         raise UserError(f"model={family} needs the name of a network, such as {example}")
     if pretrained and num_classes:
@@ -161,7 +161,7 @@ def adapt(
 def input_spec(
     label: str, wanted: Mapping, declared: Mapping, known: Mapping[str, Mapping], names: Sequence[str]
 ) -> InputSpec:
-    """Merge the input spec from the user's values, then the package's, then those of ``configs/model``.
+    """Build the input spec: each value is the user's if given, else the package's, else ``configs/model``'s.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def check_known(family: str, network: str, known: Sequence[str]) -> None:
 
 @adapter("torchvision", "model.name=r3d_18")
 def load_torchvision(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``torchvision.models`` and the preprocessing that its newest weights declare."""
+    """Load a network of ``torchvision.models`` and the preprocessing that the newest weights declare."""
     zoo = load_package("torchvision", "torchvision.models")
     check_known("torchvision", network, zoo.list_models())
     with package_errors("torchvision", network):
@@ -262,9 +262,9 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which sees single frames, and the preprocessing it declares."""
+    """Load an image network of ``timm``, which sees one frame at a time, and the preprocessing in timm."""
     timm = load_package("timm", "timm")
-    if ":" not in network:  # timm does not list networks of hf-hub:... and local-dir:...
+    if ":" not in network:  # timm's list has no names such as hf-hub:... and local-dir:...
         check_known("timm", network.partition(".")[0], timm.list_models())
     with package_errors("timm", network):
         classes = with_classes("num_classes", num_classes)
@@ -277,7 +277,7 @@ def load_timm(network: str, num_classes: int | None, pretrained: bool, options: 
 
 @adapter("huggingface", "model.name=FOLDER or model.name=facebook/timesformer-base-finetuned-k400")
 def load_huggingface(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``transformers`` from a folder or the hub; code in that folder never runs."""
+    """Load a network of ``transformers`` from a folder or the hub; code beside the weights never runs."""
     transformers = load_package("huggingface", "transformers")
     with package_errors("huggingface", network):
         config = transformers.AutoConfig.from_pretrained(
@@ -292,7 +292,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # files of older transformers versions have other keys, which transformers translates as it loads them
+        # files of older transformers versions have other keys, which transformers translates while loading
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -301,7 +301,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
 
 
 def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Module:
-    """Load a Hugging Face network in float32; pickled weights are read without running code in them.
+    """Load a Hugging Face network in float32; no code in files of pickled weights runs.
 
     Raises UserError if weights are missing or have other shapes. A folder may hold weights that the network
     lacks (such as a decoder's); a state dict may not.
@@ -320,7 +320,7 @@ def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Mo
 
 
 def huggingface_input(network: str, config) -> dict:
-    """Return the preprocessing that a Hugging Face model declares in its config and preprocessor files."""
+    """Return the preprocessing that the config and preprocessor files of a Hugging Face model declare."""
     from transformers.utils import cached_file
 
     crop = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
@@ -344,7 +344,7 @@ def huggingface_input(network: str, config) -> dict:
 
 @adapter("custom", "model.target=package.module.function")
 def load_custom(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Call the user's function or class; it returns the network, with its weights already loaded."""
+    """Call the user's function or Python class, which returns a network with weights already loaded."""
     module_name, _, name = network.rpartition(".")
     try:
         builder = getattr(importlib.import_module(module_name), name)
@@ -354,5 +354,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """Return {keyword: num_classes}, or {} for None, so that the package's default applies."""
+    """Return {keyword: num_classes}; if `num_classes` is None, {}, so that the package's default applies."""
     return {} if num_classes is None else {keyword: num_classes}

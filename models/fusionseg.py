@@ -37,7 +37,7 @@ def fuse(width: int, norm: bool) -> nn.Module:
 
 
 class Backbone(nn.Module):
-    """The image and the flow stream, which are separate; `early` fuses the outputs of layers 1 and 4."""
+    """Separate image and flow streams; if `early` is true, the outputs of layers 1 and 4 are fused."""
 
     def __init__(self, output_stride: int, early: bool, norm: bool):
         super().__init__()

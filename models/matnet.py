@@ -22,19 +22,19 @@ from .stages import NO_OPTIONS, Tap
 from .twostream import FUSED, INPUTS, LAYERS, STREAMS, ConvexGates, Gate, TwoStreamNetwork, declare, resized
 
 WIDTHS = ARCHITECTURES["resnet101"][2]
-LEVELS = (2, 3, 4, 5)  # numbers of ResNet layers 1 to 4 in key names
-REDUCTION = 16  # factor by which attention modules reduce the channels of their input
+LEVELS = (2, 3, 4, 5)  # numbers that key names give to ResNet layers 1 to 4
+REDUCTION = 16  # number of input channels per hidden channel of an attention module
 CASCADES = 5  # number of co-attention steps
 DECODED = 256  # channels of every feature map in the decoder
 OUTPUT_SIZE = (473, 473)  # height and width of the predicted mask, whatever the size of the image
 
 
 class CrossConnection(NamedTuple):
-    """Variant of the co-attention between the image and the flow stream."""
+    """Options of the co-attention between the image stream and the flow stream."""
 
-    mutual: bool = False  # co-attention updates the flow stream too, not only the image stream
-    gated: bool = False  # the gated maps of each stream are added to the stream's update
-    flow_added: bool = False  # the flow stream's maps are added to the update of the image stream
+    mutual: bool = False  # mutual: co-attention updates flow maps too, not only image maps
+    gated: bool = False  # gated: maps scaled by a gate are added to the update of the same stream
+    flow_added: bool = False  # flow_added: flow maps are added to the update of the image maps
 
 
 CC_TYPES = {
@@ -44,8 +44,8 @@ CC_TYPES = {
     "coatt_recip": CrossConnection(mutual=True),
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
-# Name -> function that normalises affinities (B, flow positions, image positions).
-# The function returns two tensors: normalised over image positions, and normalised over flow positions.
+# Name -> function that normalises the affinities of positions, (B, flow positions, image positions).
+# Each function returns the affinities normalised over image positions, then over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -64,7 +64,7 @@ class CoAttention(nn.Module):
         self.proj1 = nn.Conv2d(width, 1, 1)
         self.proj2 = nn.Conv2d(width, 1, 1)
         self.rgating = Gate(width, maps=2) if kind.gated else None
-        # unused weights that checkpoints hold; "bottolneck" is the spelling of the original keys
+        # checkpoints hold these layers, which never run; "bottolneck" is the spelling in Kowal et al.'s keys
         self.bottolneck1 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bottolneck2 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bna = nn.BatchNorm2d(width)
@@ -82,11 +82,11 @@ class CoAttention(nn.Module):
         return torch.relu(image + to_image), torch.relu(flow + to_flow)
 
     def cascade(self, image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what one co-attention step adds to image maps and to flow maps, each (B, C, H, W)."""
+        """Return the updates that one co-attention step adds to image and to flow maps, each (B, C, H, W)."""
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
-        over_image, over_flow = self.weigh(affinity)  # each (B, flow positions, image positions)
-        # as in the original, a stream gathers its own maps by the affinity to the other stream's positions
+        over_image, over_flow = self.weigh(affinity)  # two tensors (B, flow positions, image positions)
+        # as in Kowal et al.'s code, each sum is over a stream's own maps, with the affinities as weights
         to_image = gathered(image, over_flow.transpose(1, 2))
         to_flow = gathered(flow, over_image) if self.kind.mutual else flow
         if self.rgating is not None:
@@ -97,7 +97,7 @@ class CoAttention(nn.Module):
 
 
 def gathered(x: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted sums over the positions of `x` (B, C, H, W), normalised over channels.
+    """Return weighted sums of `x` over positions, scaled to unit length over channels, (B, C, H, W).
 
     `weights` is (B, positions, new positions).
     """
@@ -105,12 +105,12 @@ def gathered(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def salient(x: Tensor, scores: Tensor) -> Tensor:
-    """Multiply `x` (B, C, H, W) by the softmax over positions of the scores (B, 1, H, W)."""
+    """Multiply maps `x` (B, C, H, W) by a softmax of `scores` (B, 1, H, W) over positions."""
     return x * scores.flatten(2).softmax(dim=2).view_as(scores)
 
 
 class SpatialAttention(nn.Module):
-    """Spatial weights without a sigmoid: convolution and batch norm of the maximum over the channels."""
+    """One weight per position: a convolution and batch norm (no sigmoid) of the maximum over channels."""
 
     def __init__(self):
         super().__init__()
@@ -123,7 +123,7 @@ class SpatialAttention(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Concatenate the maps of both streams, then add the same maps weighted per channel and position.
+    """Concatenate image and flow maps to x; return x plus x weighted per channel and position.
 
     With `use_global`, the weighted maps are scaled by one more weight per clip.
     """
@@ -134,12 +134,12 @@ class GatedFusion(nn.Module):
         self.use_global = use_global
         self.excitation_1 = nn.Sequential(nn.Linear(2 * width, hidden), nn.ReLU())
         self.excitation_2 = nn.Sequential(nn.Linear(hidden, 2 * width), nn.Sigmoid())
-        # unused with use_global=False, but every checkpoint holds its weights
+        # checkpoints always hold this layer, which runs only with use_global=True
         self.global_attention = nn.Sequential(nn.Linear(hidden, 1), nn.Sigmoid())
         self.spatial = SpatialAttention()
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Map two maps (B, C, H, W) to (B, 2C, H, W)."""
+        """Map image and flow maps, each (B, C, H, W), to (B, 2C, H, W)."""
         both = torch.cat([image, flow], dim=1)
         squeezed = self.excitation_1(both.mean(dim=(2, 3)))  # (B, hidden)
         weighed = both * self.excitation_2(squeezed)[..., None, None]
@@ -150,18 +150,18 @@ class GatedFusion(nn.Module):
 
 
 class ConvexFusion(ConvexGates):
-    """Concatenate the image and the flow maps, multiplied by weights that sum to one."""
+    """Concatenate the image maps multiplied by w and the flow maps multiplied by 1 - w."""
 
     def __init__(self, width: int, use_spatial_conv: bool):
         super().__init__(width, 2 * width // REDUCTION, joint_maximum=use_spatial_conv)
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Map two maps (B, C, H, W) to (B, 2C, H, W)."""
+        """Map image and flow maps, each (B, C, H, W), to (B, 2C, H, W)."""
         return torch.cat(self.weighted(image, flow), dim=1)
 
 
 class Encoder(nn.Module):
-    """Two ResNets, co-attention between them after layers 2 to 4, and fusion of both after every layer."""
+    """Image and flow ResNets, with co-attention after layers 2 to 4 and fusion after every layer."""
 
     def __init__(self, kind: CrossConnection, norm_fn: str, fusion_type: str, use_global: bool, joint: bool):
         super().__init__()
@@ -179,7 +179,7 @@ class Encoder(nn.Module):
                 self.add_module(f"coa_res{level}", CoAttention(width, kind, norm_fn))
 
     def forward(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        """Map {"Image": (B, 3, H, W), "Flow": (B, 3, H, W)} to four fused maps, the largest first."""
+        """Map {"Image": (B, 3, H, W), "Flow": (B, 3, H, W)} to one fused map per layer, the largest first."""
         part = self.get_submodule
         maps = [part(f"conv1_{i}")(inputs[name]) for i, name in enumerate(INPUTS, start=1)]
         maps = [pooled(part(f"bn1_{i}")(x)) for i, x in enumerate(maps, start=1)]
@@ -193,12 +193,12 @@ class Encoder(nn.Module):
 
 
 def convolution(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, dilation: int = 1) -> nn.Conv2d:
-    """Build a convolution with a bias that keeps the height and width."""
+    """Build a convolution with a bias, padded so that height and width stay the same."""
     return nn.Conv2d(inputs, outputs, kernel, padding="same", dilation=dilation)
 
 
 def refined(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
-    """Add to `x` (B, C, H, W) the output of two convolutions, each after a ReLU."""
+    """Return `x` plus two successive convolutions of `x`, each after a ReLU, (B, C, H, W)."""
     return x + second(torch.relu(first(torch.relu(x))))
 
 
@@ -220,7 +220,7 @@ class Boundary(nn.Module):
 
 
 class LargeKernel(nn.Module):
-    """A 7x7 convolution, factorised into two pairs of 7x1 and 1x7 convolutions."""
+    """A factorised 7x7 convolution: 7x1 then 1x7, plus 1x7 then 7x1."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -235,10 +235,10 @@ class LargeKernel(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Concatenated outputs of a 1x1 convolution and, three times, of a 3x3 convolution with dilation 3.
+    """Concatenate the output of a 1x1 convolution and three copies of a 3x3 convolution with dilation 3.
 
-    The original means dilations 3, 5 and 7 but uses the first three times, and trained weights depend on
-    that. The convolutions with dilations 5 and 7 are unused.
+    Kowal et al.'s code means dilations 3, 5 and 7 but uses 3 three times, and trained weights depend on
+    dilation 3. The convolutions with dilations 5 and 7 are unused.
     """
 
     def __init__(self, inputs: int):
@@ -262,7 +262,7 @@ class Refine(nn.Module):
     def __init__(self, inputs: int):
         super().__init__()
         self.pdc = Pyramid(inputs)
-        self.convFS1 = convolution(inputs, DECODED)  # unused, but checkpoints hold its weights
+        self.convFS1 = convolution(inputs, DECODED)  # convFS1 never runs, but checkpoints hold convFS1
         self.convFS2 = convolution(DECODED, DECODED)
         self.convFS3 = convolution(DECODED, DECODED)
         self.convMM1 = convolution(DECODED, DECODED)
@@ -275,7 +275,7 @@ class Refine(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decode fused maps from the smallest to the largest; each is concatenated with its boundary logits."""
+    """Decode fused maps, the smallest first; boundary logits are appended to each fused map as a channel."""
 
     def __init__(self):
         super().__init__()
@@ -287,7 +287,7 @@ class Decoder(nn.Module):
         self.convG1 = convolution(DECODED, DECODED)
         self.convG2 = convolution(DECODED, DECODED)
         self.pred2 = convolution(DECODED, 1)
-        # unused heads of the training losses, whose weights checkpoints hold
+        # the layers below served only the training losses; checkpoints hold the weights of these layers
         for level in LEVELS[1:]:
             self.add_module(f"pred{level}", convolution(DECODED, 1))
         self.concat = convolution(len(LEVELS), 1)
@@ -342,7 +342,7 @@ class MATNet(TwoStreamNetwork):
             if value not in known:
                 near = nearest(str(value), map(str, known))
                 raise UserError(f"{name}={value}: MATNet takes {', '.join(map(str, known))}{near}")
-        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # the original code silently uses tanh here
+        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # Kowal et al.'s code silently uses tanh
             raise UserError(f"norm_fn={norm_fn}: cc_type={cc_type} needs norm_fn=tanh")
         self.encoder = Encoder(CC_TYPES[cc_type], norm_fn, fusion_type, use_global, use_spatial_conv)
         self.decoder = Decoder()
@@ -379,11 +379,11 @@ def read_matnet_checkpoint(folder: Path) -> dict[str, Tensor]:
     """
     epochs = [path.stem.partition("_")[2] for path in sorted(folder.glob("encoder_*.pt"))]
     if not epochs:
-        raise UserError(f"checkpoint {folder} holds no encoder_<epoch>.pt: is it a MATNet checkpoint?")
+        raise UserError(f"checkpoint {folder} holds no encoder_<epoch>.pt: give a MATNet checkpoint folder")
     epoch = max(epochs, key=lambda word: int(word) if word.isdecimal() else -1)
     state: dict[str, Tensor] = {}
     for part in ("encoder", "decoder"):
-        path = folder / f"{part}_{epoch}.pt"  # a missing decoder file is reported by read_checkpoint
+        path = folder / f"{part}_{epoch}.pt"  # read_checkpoint reports a missing decoder file
         content = state_dict_of(read_checkpoint(path), path)
         state |= {f"{part}.{key}": value for key, value in content.items()}
     return state

@@ -13,7 +13,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
 FIBERS = 16  # number of groups of the grouped convolutions
-# Number of units, output channels and stride of the first unit of conv2 to conv5.
+# Number of residual blocks, output channels, and stride of the first block, of each of conv2 to conv5.
 DEPTHS = (3, 4, 6, 3)
 WIDTHS = (96, 192, 384, 768)
 STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -29,7 +29,7 @@ def pre_activated(
 
 
 class Unit(nn.Module):
-    """Residual unit: 1x1x1 convolutions mix the groups ("fibers"), then grouped convolutions follow."""
+    """Residual block: 1x1x1 convolutions mix the groups ("fibers"), then grouped convolutions follow."""
 
     conv_w1: nn.Module
 
@@ -46,7 +46,7 @@ class Unit(nn.Module):
             self.conv_w1 = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s); s is each axis' stride."""
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s); s is the stride of the axis."""
         y = x + self.conv_i2(self.conv_i1(x))
         return self.conv_m2(self.conv_m1(y)) + self.conv_w1(x)
 
@@ -92,7 +92,7 @@ class MFNet(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations that Stergiou et al.'s code uses, as tuples of one path each.
+        """Return the kernels and activations of Stergiou et al.'s code, each a tuple of one module path.
 
         Activations are outputs of convolutions, before the next norm.
         """
@@ -100,5 +100,5 @@ class MFNet(VideoNetwork):
         layers = ("conv_i1", "conv_i2", "conv_m1", "conv_m2")
         kernels = ["conv1.conv", *(f"{u}.{c}.conv" for u in units for c in layers), "classifier"]
         outputs = [f"{u}.{c}" if c != "conv_m2" else u for u in units for c in layers]
-        # Stergiou et al.'s code has the output of the tail in place of the last unit's output
+        # Stergiou et al.'s code reads the final batch norm and ReLU (tail) instead of the last residual block
         return [(k,) for k in kernels], [(a,) for a in ("conv1", *outputs[:-1], "tail", "globalpool")]

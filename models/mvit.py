@@ -27,7 +27,7 @@ def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
 
 
 def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
-    """Pool the patch tokens (B, heads, 1 + t*h*w, C) over the (t, h, w) `grid`; keep the class token."""
+    """Pool patch tokens over `grid` (t, h, w), keep the class token; `tokens` is (B, heads, 1 + t*h*w, C)."""
     heads, (t, h, w) = tokens.shape[1], grid
     maps = pool(rearrange(tokens[:, :, 1:], "b m (t h w) c -> (b m) c t h w", t=t, h=h, w=w))
     patches = rearrange(maps, "(b m) c t h w -> b m (t h w) c", m=heads)
@@ -64,7 +64,7 @@ class PooledAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pooled attention and an MLP; `q_stride` reduces the number of tokens, `outputs` can add channels."""
+    """Pooled attention and an MLP; `q_stride` reduces the number of tokens, `outputs` sets the channels."""
 
     def __init__(
         self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
@@ -150,7 +150,7 @@ class MViT(VideoNetwork):
         return self.head(self.norm(self.tokens(x))[:, 0])
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return the logits (B, classes) that the original code reports in test mode, from the mean token."""
+        """Return the logits of the original code's test mode, from the mean of all tokens, (B, classes)."""
         return self.head(self.tokens(inputs).mean(dim=1))
 
     def tokens(self, x: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from static_dynamic.models.slowfast import (
 )
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap
 
-# Layer -> names of its convolution and its batch norm in state dict keys.
+# Layer -> names of the layer's convolution and batch norm in state dict keys.
 LAYER_NAMES = {
     "stem": ("conv", "norm"),
     "shortcut": ("branch1_conv", "branch1_norm"),
@@ -45,7 +45,7 @@ def chained(blocks: Sequence[nn.Module]) -> nn.Sequential:
 
 
 def with_prefix(state: Mapping) -> Mapping:
-    """Add the prefix ``model.``, which PySlowFast's wrapper has, to PyTorchVideo's keys (``blocks.0...``)."""
+    """Add the prefix ``model.``, as PySlowFast does, to keys of PyTorchVideo (``blocks.0...``)."""
     return {key if key.startswith("model.") else f"model.{key}": value for key, value in state.items()}
 
 
@@ -58,7 +58,7 @@ class MultiPathway(nn.Module):
         self.multipathway_fusion = nn.Identity() if fusion is None else fusion
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map [slow, fast], each (B, inputs, T, H, W), to [fused, fast], each (B, outputs, T, H/s, W/s)."""
+        """Map [slow, fast] to [slow with the lateral channels, fast]; every map is (B, C, T, H, W)."""
         return self.multipathway_fusion(
             [block(x) for block, x in zip(self.multipathway_blocks, maps, strict=True)]
         )

@@ -1,7 +1,7 @@
 """Build networks by name.
 
 A config file of ``configs/model`` gives a network's family, the family's arguments and the input spec. A
-family is a class, or a function, that `register` has put into `FAMILIES`.
+family is a Python class, or a function, that `register` has put into `FAMILIES`.
 """
 
 import importlib
@@ -22,7 +22,7 @@ FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
 
 def register(name: str):
-    """Register the decorated class or function under `name`, the ``family`` in files of ``configs/model``."""
+    """Register a Python class or function under `name`, the ``family`` in files of ``configs/model``."""
 
     def add(build):
         FAMILIES[name] = build
@@ -86,10 +86,10 @@ def build_from_row(
     drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
-    """Build a network from its config, `row`: a file of ``configs/model``, or composed by Hydra."""
+    """Build a network from the config `row`, a file of ``configs/model`` or a config composed by Hydra."""
     _import_families()
     arguments = {**_plain(row.get("args")), **options}
-    if row.get("adapter") and checkpoint == "pretrained":  # the package loads its own weights
+    if row.get("adapter") and checkpoint == "pretrained":  # the network's package loads the weights
         arguments["pretrained"], checkpoint = True, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -99,7 +99,7 @@ def build_from_row(
             raise UserError(
                 f"model {row.name!r}: {error}; the options of this model: {', '.join(arguments) or 'none'}"
             ) from error
-    if not row.get("adapter"):  # for a package's network, the adapter has set it
+    if not row.get("adapter"):  # the adapter has set the input spec of a package's network
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
     check_stages(net)
@@ -107,7 +107,7 @@ def build_from_row(
         if not row.get("pretrained"):
             raise UserError(
                 f"model {row.name!r} has no pretrained weights: give checkpoint=FILE, or "
-                "checkpoint=None (model.init=random) for random weights"
+                "model.init=random for random weights (in Python: checkpoint=None)"
             )
         load_weights(net, row.pretrained)
     elif checkpoint is not None:

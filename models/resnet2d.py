@@ -43,7 +43,7 @@ def bottleneck(
     ]
 
 
-# Name -> (function that builds a block's convolutions, numbers of blocks, output channels) of layers 1 to 4.
+# Name -> (function that builds a block's convolutions, blocks per layer, output channels per layer).
 ARCHITECTURES: dict[str, tuple[Callable[..., list[nn.Conv2d]], tuple[int, ...], tuple[int, ...]]] = {
     "resnet34": (basic, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet101": (bottleneck, (3, 4, 23, 3), (256, 512, 1024, 2048)),
@@ -75,7 +75,7 @@ class Block(nn.Module):
 
 
 def resnet_layers(name: str, output_stride: int = 32) -> list[nn.Sequential]:
-    """Build layers 1 to 4 of a network of `ARCHITECTURES`.
+    """Build layers 1 to 4 of the ResNet `name`, a key of `ARCHITECTURES`.
 
     Layers are dilated instead of strided where the total stride would exceed `output_stride`. The first
     block of such a layer still has the dilation of the layer before it.

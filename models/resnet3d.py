@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Output channels, and stride of the first block in time and space, of layers 1 to 4.
+# Output channels of layers 1 to 4, and stride of each layer's first block in time and space.
 OUTPUTS = (256, 512, 1024, 2048)
 STRIDES = (1, 2, 2, 2)
 
@@ -116,7 +116,7 @@ class ResNet3D(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations that Stergiou et al.'s code uses, as tuples of one path each."""
+        """Return the kernels and activations of Stergiou et al.'s code, each a tuple of one module path."""
         blocks = [f"layer{i}.{b}" for i, depth in enumerate(self.blocks, start=1) for b in range(depth)]
         return self._lists(blocks, stem="conv1", head=("avgpool",))
 
@@ -134,7 +134,7 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the lists of Stergiou et al.'s code: only the last block of each layer, no pooled output.
+        """Return the kernels and activations of Stergiou et al.'s code: last block per layer, no pooled output.
 
         Without the pooled output, their code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.

@@ -20,10 +20,10 @@ from .resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, resnet_layers, stem
 from .stages import Tap
 from .twostream import FUSED, LAYERS, STREAMS, ConvexGates, Gate, Squeeze, TwoStreamNetwork, declare, resized
 
-HEADS = (1, 2, 4, 8)  # numbers of attention heads after layers 1 to 4
-DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions on layer 4
+HEADS = (1, 2, 4, 8)  # numbers of heads of the attention modules after layers 1 to 4
+DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions of the output of layer 4
 DILATED = 512  # output channels of each dilated convolution
-BRIDGED = (64, 128, 256)  # channels to which layers 1 to 3 are projected for the decoders
+BRIDGED = (64, 128, 256)  # channels to which the outputs of layers 1 to 3 are projected for the decoders
 DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4; decoder k works at the scale of layer k
 CHUNK = 1024  # number of query positions that scattering attention processes at once, to save memory
 
@@ -37,7 +37,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return attention summed over queries, not keys; all tensors are (B, heads, C, N) for N positions.
+    """Return dot-product attention that sums over query, not key, positions; tensors are (B, heads, C, N).
 
     The weights of query i are a softmax over the key positions j, as usual. Output j is the sum of the values
     i with weights (i, j), so that the weights of one output do not sum to one. Query positions are processed
@@ -61,13 +61,13 @@ class Transformation(nn.Module):
         super().__init__()
         self.heads, self.thinned = heads, thinned
         self.attend = scattering_attention if scattering else attention
-        # in the original, the projections of ordinary attention have no biases
+        # as in Ren et al.'s code, the projections have biases only for scattering attention
         self.query = nn.Conv2d(width, width, 1, bias=scattering)
         self.key = nn.Conv2d(width, width, 1, bias=scattering)
         self.value = nn.Conv2d(width, width, 1, bias=scattering)
 
     def forward(self, target: Tensor, source: Tensor) -> Tensor:
-        """Attend from `target` to `source`, both (B, C, H, W); the result is (B, C, H, W)."""
+        """Attend from the map `target` to the map `source`; both maps and the result are (B, C, H, W)."""
         size = target.shape[2:]
         if self.thinned:
             target, source = (F.max_pool2d(x, 3, 2, 1) for x in (target, source))
@@ -78,7 +78,7 @@ class Transformation(nn.Module):
 
 
 class Scaling(Squeeze):
-    """Squeeze-and-excitation of several maps: each channel is multiplied by 1 + its weight."""
+    """Squeeze-and-excitation of several feature maps: channel c is multiplied by 1 + the weight of c."""
 
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
@@ -90,9 +90,9 @@ class Scaling(Squeeze):
 
 
 class Pair(nn.Module):
-    """Transform two feature maps by each other: the first by the second, then the second by the new first.
+    """Transform two feature maps: the first attends to the second, then the second to the transformed first.
 
-    With `alike` (maps of two frames, not of two streams), both share one transformation.
+    With `alike` (maps of two frames, not of two streams), both maps share one transformation.
     """
 
     def __init__(self, width: int, heads: int, *, alike: bool, **kind: bool):
@@ -129,10 +129,10 @@ class Alone(nn.Module):
 
 
 class Sum(nn.Module):
-    """Add the branches of each stream, in a module so that a hook can read the sums."""
+    """Sum of the branches per stream; a module, so that a forward hook can read the sums."""
 
     def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:
-        """Map several pairs [image, flow] of maps (B, C, H, W) to [sum of images, sum of flows]."""
+        """Map lists [image maps, flow maps] to [sum of image maps, sum of flow maps], each (B, C, H, W)."""
         return [reduce(torch.add, maps) for maps in zip(*branches, strict=True)]
 
 
@@ -140,17 +140,17 @@ class ConvexSum(ConvexGates):
     """Weighted sum of image and flow maps, with weights that sum to one."""
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Map two maps (B, C, H, W) to (B, C, H, W)."""
+        """Map image and flow maps, each (B, C, H, W), to (B, C, H, W)."""
         return torch.add(*self.weighted(image, flow))
 
 
 def between_frames(pair: nn.Module, rows: Tensor) -> Tensor:
-    """Apply `pair` to frames 1 and 2 of each clip, consecutive in `rows` (2B frames, C, H, W)."""
+    """Apply `pair` to the feature maps of frames 1 and 2 of each clip; `rows` is (2B frames, C, H, W)."""
     return torch.stack(pair(rows[0::2], rows[1::2]), dim=1).flatten(0, 1)
 
 
 class Decoder(nn.Module):
-    """Three convolutions with norm and ReLU."""
+    """Decoder of one scale: three convolutions, each followed by batch norm and ReLU."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
@@ -172,7 +172,7 @@ class Output(nn.Module):
         self.conv2 = nn.Conv2d(64, 1, 1)
 
     def forward(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """Map (B, C, h, w) to logits (B, 1, height, width) for `size` (height, width)."""
+        """Map (B, C, h, w) to logits (B, 1, height, width), where `size` is (height, width)."""
         return self.conv2(upsampled(self.conv1(x), size))
 
 
@@ -202,21 +202,21 @@ class Stream(nn.Module):
             self.add_module(f"out{k}", Output(DECODED[k - 1]))
 
     def bridge(self, k: int, x: Tensor) -> Tensor:
-        """Project `x` (B, C, H, W), the output of layer `k`, to the decoder's number of channels."""
+        """Project the output `x` of layer `k`, (B, C, H, W), to the decoder's number of channels."""
         return self.get_submodule(f"bridge{k}")(x) if self.bridged else x
 
     def dilated(self, x: Tensor) -> Tensor:
-        """Return the output `x` of layer 4 concatenated with dilated convolutions of `x`: (B, 2560, H, W)."""
+        """Concatenate the output `x` of layer 4 with dilated convolutions of `x`; return (B, 2560, H, W)."""
         first = self.get_submodule("dilation0")(x) if self.bridged else x
         rest = [self.get_submodule(f"dilation{k}")(x) for k in range(1, len(DILATIONS) + 1)]
         return torch.cat([first, *rest], dim=1)
 
 
-# Attention modules added after each layer. S is the image (spatial) stream, T the flow (temporal) stream.
+# Attention modules after each layer, by name: S is the image (spatial) and T the flow (temporal) stream.
 TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
-    "SS": partial(Pair, alike=True),  # SS: between the two frames of the image stream
-    "TT": partial(Pair, alike=True),  # TT: between the two frames of the flow stream
-    "ST": partial(Pair, alike=False),  # ST: between the two streams of one frame
+    "SS": partial(Pair, alike=True),  # SS: attention between the two frames of the image stream
+    "TT": partial(Pair, alike=True),  # TT: attention between the two frames of the flow stream
+    "ST": partial(Pair, alike=False),  # ST: attention between the two streams of one frame
     "Sself": Alone,
     "Tself": Alone,
 }
@@ -224,7 +224,7 @@ TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
 
 @register("rtnet")
 class RTNet(TwoStreamNetwork):
-    """RTNet; ``forward`` returns object probabilities (2B frames, 4 decoders, H, W), finest first.
+    """RTNet; ``forward`` returns object probabilities, finest decoder first, (2B frames, 4 decoders, H, W).
 
     The input is ``{"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)}``: two frames, and the forward and
     backward flow of each frame, concatenated over channels.
@@ -242,7 +242,7 @@ class RTNet(TwoStreamNetwork):
     def __init__(self, num_classes: int, trunk: str):
         super().__init__()
         if num_classes != 1:
-            raise UserError(f"num_classes={num_classes}: RTNet takes 1, the object's probability")
+            raise UserError(f"num_classes={num_classes}: RTNet takes 1 class, the object")
         if trunk not in ("resnext50", "resnet34"):
             raise UserError(f"trunk={trunk}: RTNet takes resnext50 or resnet34")
         widths, bridged = ARCHITECTURES[trunk][2], trunk == "resnext50"
@@ -258,7 +258,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in the original, conv1 is the convolution alone with resnext50, the whole stem with resnet34
+            # as in the original code, stage conv1 is the convolution in resnext50, the whole stem in resnet34
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))
@@ -272,7 +272,7 @@ class RTNet(TwoStreamNetwork):
         return self.decode(self.encode(inputs))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> list[list[Tensor]]:
-        """Return the feature maps of layers 1 to 4: per layer [image, flow], each (2B frames, C, h, w)."""
+        """Return [image maps, flow maps] for each of layers 1 to 4; all maps are (2B frames, C, h, w)."""
         streams = (self.spatial_net, self.temporal_net)
         maps = [
             net.inconv(inputs[name].flatten(0, 1))  # b f c h w -> (b f) c h w
@@ -292,7 +292,7 @@ class RTNet(TwoStreamNetwork):
         return layers
 
     def decode(self, layers: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Return object probabilities (2B frames, 4 decoders, H, W), the finest decoder first."""
+        """Return object probabilities, the finest decoder first, (2B frames, 4 decoders, H, W)."""
         net, streams = self.spatial_net, (self.spatial_net, self.temporal_net)
         height, width = layers[0][0].shape[2:]
         decoded = net.get_submodule("decoder4")(net.dilated(layers[3][0]))

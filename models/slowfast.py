@@ -18,11 +18,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-# Number of blocks, and spatial stride of the first block, of stages 2 to 5.
+# Number of residual blocks, and spatial stride of the first block, for each of stages 2 to 5.
 DEPTHS = (3, 4, 6, 3)
 STRIDES = (1, 2, 2, 2)
 LATERAL_RATIO = 2  # output channels of a lateral connection divided by the channels of the fast pathway
-# Layer -> names of its convolution and its batch norm in state dict keys.
+# Layer -> names of the layer's convolution and batch norm in state dict keys.
 LAYER_NAMES = {
     "stem": ("conv", "bn"),
     "shortcut": ("branch1", "branch1_bn"),
@@ -40,12 +40,12 @@ ModulePaths = dict[tuple[int, int], str]
 
 
 def stage_widths(width: int) -> list[int]:
-    """Return the number of output channels of each stage, 1 to 5, of a pathway."""
+    """Return the numbers of output channels of stages 1 to 5 of a pathway."""
     return [width, *(4 * width * 2**i for i in range(len(DEPTHS)))]
 
 
 def lateral_widths(fast_width: int) -> list[int]:
-    """Return how many channels lateral connections add to the slow pathway per stage, 1 to 5 (0 after 5)."""
+    """Return the numbers of channels that lateral connections add to the slow maps after stages 1 to 5."""
     return [*(LATERAL_RATIO * width for width in stage_widths(fast_width)[:-1]), 0]
 
 
@@ -57,21 +57,21 @@ def apply_in_order(modules: Iterable[nn.Module], x):
 
 
 def named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
-    """Build a ``Sequential`` of (name, layer) pairs."""
+    """Build a ``Sequential`` from layers, each given as (name, layer)."""
     return nn.Sequential(OrderedDict(layers))
 
 
 def conv_norm(
     names: tuple[str, str], inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)
 ) -> Layers:
-    """Return (name, layer) of a convolution and of a batch norm; only the stride shrinks an axis."""
+    """Return a convolution and a batch norm as (name, layer); only the stride reduces the size of an axis."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
     return list(zip(names, (conv, nn.BatchNorm3d(outputs)), strict=True))
 
 
 def stem(width: int, frames: int, names: Names) -> nn.Sequential:
-    """Build the stem, (B, 3, T, H, W) -> (B, width, T, H/4, W/4), with a temporal kernel of `frames`."""
+    """Build the stem with a temporal kernel of `frames`: (B, 3, T, H, W) -> (B, width, T, H/4, W/4)."""
     return named(
         *conv_norm(names["stem"], 3, width, (frames, 7, 7), (1, 2, 2)),
         ("relu", nn.ReLU(inplace=True)),
@@ -128,7 +128,7 @@ class NonLocal(nn.Module):
 
 
 class Lateral(nn.Sequential):
-    """Lateral connection: a convolution of the fast maps; its output is concatenated to the slow maps."""
+    """Lateral connection: the output of a convolution of the fast maps is concatenated to the slow maps."""
 
     def __init__(self, fast_width: int, kernel: int, alpha: int, names: Names):
         outputs = LATERAL_RATIO * fast_width
@@ -141,7 +141,7 @@ class Lateral(nn.Sequential):
         return [torch.cat([slow, super().forward(fast)], dim=1), fast]
 
 
-# Blocks of the slow pathway, blocks of the fast pathway, and the lateral connection after them.
+# Blocks of one stage in the slow and in the fast pathway, and the lateral connection after the stage.
 TwoPathwayStage = tuple[Blocks, Blocks, Lateral | None]
 
 
@@ -155,7 +155,7 @@ class ParallelPathways(nn.Module):
             self.add_module(name, block)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map one (B, inputs, T, H, W) per pathway to one (B, outputs, T, H/s, W/s), for the stride s."""
+        """Map one tensor (B, inputs, T, H, W) per pathway to (B, outputs, T, H/s, W/s) for the stride s."""
         return [
             apply_in_order(map(self.get_submodule, names), x)
             for names, x in zip(self.blocks, maps, strict=True)
@@ -163,18 +163,18 @@ class ParallelPathways(nn.Module):
 
 
 class HeadPool(nn.Module):
-    """Average over all frames and a sliding window of `side` x `side` (None: all) positions, per pathway."""
+    """Average over all frames and a sliding `side` x `side` window, the whole map if `side` is None."""
 
     def __init__(self, side: int | None):
         super().__init__()
         self.side = side
 
     def forward(self, maps: Tensor | list[Tensor]) -> Tensor:
-        """Map (B, C, T, H, W), or one such tensor per pathway, to (B, 1, h, w, C), pathways concatenated."""
+        """Map (B, C, T, H, W), or one such tensor per pathway, to (B, 1, h, w, channels of all pathways)."""
         pooled = []
         for x in [maps] if isinstance(maps, Tensor) else maps:
             time, *space = x.shape[2:]
-            # small maps get a smaller window
+            # the window is never larger than the map
             kernel = (time, *(min(self.side or size, size) for size in space))
             pooled.append(F.avg_pool3d(x, kernel, stride=1))
         return torch.cat(pooled, dim=1).permute(0, 2, 3, 4, 1)  # b c 1 h w -> b 1 h w c
@@ -228,14 +228,14 @@ def prefixed(pathway: int, blocks: Mapping[str, nn.Module]) -> dict[str, nn.Modu
 
 
 class PositionWise(VideoNetwork):
-    """Base class of networks that run their children in order and classify every position of the last map."""
+    """Base class of networks that run child modules in order and classify every position of the last map."""
 
     def forward(self, inputs) -> Tensor:
-        """Map the input of ``prepare`` to logits (B, classes), averaged over the head's positions."""
+        """Map the output of ``prepare`` to logits (B, classes), averaged over the head's sliding window."""
         return self.logit_map(inputs).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits at every position of the head's window, (B, t, h, w, classes)."""
+        """Return logits at every position of the head's sliding window, (B, t, h, w, classes)."""
         return apply_in_order(self.children(), inputs)
 
     def convert(self, state: Mapping) -> Mapping:
@@ -334,7 +334,7 @@ class TwoPathways(PositionWise):
         self.stages = two_pathway_stages(width, beta, paths)
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add the modules under the code base's key names; return the paths of the modules to read."""
+        """Add the modules under the names in checkpoint keys; return the paths of the modules to read."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:

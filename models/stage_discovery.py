@@ -1,4 +1,4 @@
-"""Find the modules of a network that can be stages, by a run without data, and choose some as stages."""
+"""Run a network without data to find the modules that can be stages, and choose some modules as stages."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Shapes = dict[int | str | None, Shape]  # index or key of a tensor in a module's
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that ran: the shapes of the tensors in its output for one clip, and the taps that read them.
+    """A module that ran: shapes of the output tensors for one clip, and how the output is read and pooled.
 
     ``taps`` is empty if the module cannot be read; ``reason`` says why. ``depth`` is the module's position
     in the order of execution.
@@ -59,7 +59,7 @@ def find_candidates(
     kinds = {path: type(module).__name__ for path, module in net.named_modules()}
     found = {}
     for depth, (path, shapes) in enumerate(outputs.items()):
-        # rows can be assigned to clips only if the first axis doubles with the batch size
+        # an output can be split into clips only if the first axis doubles with the batch size
         batched = {
             key: shape
             for key, shape in shapes.items()
@@ -86,7 +86,7 @@ def find_candidates(
 
 
 def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
-    """Run a network on the meta device; return each module's number of runs and last output's shapes."""
+    """Run a network without data; return per module the number of runs and the shapes of the last output."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Shapes] = {}
 
@@ -118,7 +118,7 @@ def tensors_of(output) -> dict[int | str | None, Tensor]:
 
 
 def pathways(shapes: Shapes) -> Shapes:
-    """Choose the tensors to read: all, if all are feature maps (one per pathway), otherwise the first."""
+    """Choose the tensors to read: every tensor if all are feature maps (one per pathway), else the first."""
     if all(len(shape) >= 4 for shape in shapes.values()):
         return dict(shapes)
     return dict(list(shapes.items())[:1])
@@ -139,13 +139,13 @@ def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -
 
 
 def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
-    """Return whether a (rows, columns) grid has the rounded aspect ratio of a (height, width) frame."""
+    """Return whether a (rows, columns) grid has about the aspect ratio of a (height, width) frame."""
     (rows, columns), (height, width) = cells, frame
     return rows == columns if height == width else abs(rows * width - columns * height) <= height + width
 
 
 def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return how many leading tokens (class, registers) an output (rows, N tokens, C) has: 0 or `tokens`.
+    """Return 0 or `tokens`, the number of leading class and register tokens in an output (rows, N, C).
 
     An output has `tokens` of them if its other tokens divide the number of a clip's patches.
     """
@@ -156,7 +156,7 @@ def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | 
 
 
 def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int | None:
-    """Count a clip's patches, which are the positions of the first feature map; None if there is no map."""
+    """Count a clip's patches as positions of the first feature map; return None without a feature map."""
     for shape in chain.from_iterable(shapes.values() for shapes in outputs.values()):
         if len(shape) > 3 and layout_of(shape, frame) == "maps":
             return shape[0] * prod(shape[2:])
@@ -164,8 +164,8 @@ def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int 
 
 
 def count_leading_tokens(net: nn.Module) -> int:
-    """Count the tokens before the patch tokens: timm's ``num_prefix_tokens``, or 1 for a class token."""
-    for module in net.modules():  # the outermost module comes first: its count is taken
+    """Count the tokens before the patch tokens: timm's ``num_prefix_tokens``, else 1 for a class token."""
+    for module in net.modules():  # the outermost module comes first, so the outermost count is taken
         if hasattr(module, "num_prefix_tokens"):
             return cast(int, module.num_prefix_tokens)
     return int(any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters()))
@@ -197,7 +197,7 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
 
 
 def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
-    """Choose all blocks of a transformer, or another network's top-level modules that return feature maps."""
+    """Choose the blocks of a transformer; for other networks, top-level modules that return feature maps."""
     for path, module in net.named_modules():
         entries = [f"{path}.{name}".lstrip(".") for name, _ in module.named_children()]
         alike = len({type(child) for child in module.children()}) == 1
@@ -209,7 +209,7 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Choose child modules that return feature maps; a list with several map sizes is split into entries."""
+    """Choose child modules that return feature maps; a module list with several map sizes is split up."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():
@@ -230,7 +230,7 @@ def is_list(module: nn.Module) -> bool:
 
 
 def holds(candidate: Candidate | None, axes: int) -> bool:
-    """Return whether a module can be read as tokens (`axes` = 3) or as feature maps (`axes` = 4)."""
+    """Return whether a module returns tokens, if `axes` is 3, or feature maps, if `axes` is 4."""
     if candidate is None or not candidate.taps:
         return False
     shape, layout = candidate.shapes[0], candidate.taps[0].layout
@@ -241,7 +241,7 @@ def holds(candidate: Candidate | None, axes: int) -> bool:
 
 
 def declare(paths: Sequence[str], found: Mapping[str, Candidate]) -> dict[str, Stage]:
-    """Declare a stage per module path, and a second one, ``PATH/cls``, for a module with a class token."""
+    """Declare one stage per module path; a module with a class token gets a second stage, ``PATH/cls``."""
     stages = {}
     for path in sorted(paths, key=lambda path: found[path].depth):
         taps, units = found[path].taps, found[path].units

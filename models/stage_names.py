@@ -39,4 +39,4 @@ def find_stage(stg: int | str, stages: Iterable[str], options: Mapping) -> str:
         if name in stages:
             return name
     near = nearest(str(stg), stages)
-    raise UserError(f"stg={stg}: this run has no such stage{near} (its stages: {', '.join(stages)})")
+    raise UserError(f"stg={stg}: this run has no such stage{near} (stages: {', '.join(stages)})")

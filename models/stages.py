@@ -1,4 +1,4 @@
-"""Stages: named modules of a network whose outputs are pooled and read by forward hooks.
+"""Stages: named places in a network where forward hooks read and pool the outputs of modules.
 
 The file of a family declares the ``stages`` of its networks; this file reads them.
 """
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-# Default for `options`: no ``path`` and ``fuse``, by which SlowFast chooses what is read at a stage.
+# Default of parameters `options`: the SlowFast options ``path`` and ``fuse`` are not given.
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -25,7 +25,7 @@ def _mean(output: Tensor, axes: range) -> Tensor:
     return output.mean(dim=tuple(axes), dtype=torch.float32) if axes else output.float()
 
 
-# Layout of an output -> function that pools it to (B, units), accumulated in float32.
+# Layout of a module's output -> function that pools the output in float32 to (B, units).
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "maps": lambda x: _mean(x, range(2, x.dim())),  # (B, C, ...)
     "channels_last": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, ..., C)
@@ -36,7 +36,7 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Tap:
-    """The output of one module, and how the output is pooled over time and space.
+    """A module whose output is read, and how the output is pooled over time and space.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class Tap:
     fold: int = 1
 
     def pool(self, output: Any) -> Tensor:
-        """Average a module's output over time and space, on its device and in float32, to (B, units)."""
+        """Average a module's output over time and space to (B, units), in float32 on the output's device."""
         if self.select is not None:
             output = output[self.select]
         if self.skip:
@@ -71,7 +71,7 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stage:
-    """A named place in a network: the pooled outputs of its taps, concatenated to ``units`` columns."""
+    """A place in a network: pooled outputs of one or more modules, concatenated to ``units`` columns."""
 
     units: int
     taps: tuple[Tap, ...]
@@ -130,7 +130,7 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
-    prefix: str = ""  # prefix of module paths that only wrapped networks have, and that users leave out
+    prefix: str = ""  # start of every module path in networks of other packages; users leave out the prefix
 
     @property
     def flow_directions(self) -> int:
@@ -138,7 +138,7 @@ class VideoNetwork(nn.Module):
         return 0
 
     def prepare(self, video: Tensor):
-        """Turn a normalised clip (B, 3, T, H, W) into the input of ``forward`` (here: the clip itself)."""
+        """Turn a normalised clip into the input of ``forward``; here, return the clip, (B, 3, T, H, W)."""
         return video
 
     def example_input(self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None):
@@ -149,15 +149,15 @@ class VideoNetwork(nn.Module):
         return self.prepare(make((batch, 3, self.input_spec.frames, *(size or self.input_spec.shape))))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate state dict keys of other code bases to the keys of this network (here: no change)."""
+        """Translate a state dict of another code base to this network's keys; here, no key changes."""
         return state
 
     def read_folder(self, folder: Path) -> Mapping:
         """Read the state dict of a checkpoint that is a folder; only MATNet has such checkpoints."""
-        raise UserError(f"checkpoint {folder} is a folder: give the file in it")
+        raise UserError(f"checkpoint {folder} is a folder: give a file in the folder")
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that the original flag ``--stg`` means; None is the deepest stage.
+        """Return the name of the stage that the flag ``--stg`` means; if `stg` is None, the deepest stage.
 
         `options` are the options of the run, by which SlowFast chooses pathway and fusion.
         """
@@ -167,22 +167,22 @@ class VideoNetwork(nn.Module):
         if name not in self.stages:
             raise UserError(
                 f"stg={stg}: this network has no such stage{nearest(str(name), self.stages)} "
-                f"(its stages: {', '.join(self.stages)})"
+                f"(stages: {', '.join(self.stages)})"
             )
         return str(name)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the names of the stages that one table or curve shows; `options` as in `stage_name`."""
+        """Return the names of the stages that tables and curves show; `options` are those of `stage_name`."""
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits at every position of the head's window, (B, ..., classes); here (B, classes)."""
+        """Return logits at every position of a sliding head; here there is one position, so (B, classes)."""
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:
-        """Return the object's probability per pixel, (images, H, W), if the network segments objects."""
+        """If the network segments objects, return the object's probability at every pixel, (images, H, W)."""
         raise UserError(
-            f"{type(self).__name__} does not segment objects: give a network that does, such as matnet"
+            f"{type(self).__name__} does not segment objects: give a model that segments, such as matnet"
         )
 
     @torch.inference_mode()
@@ -222,7 +222,7 @@ class VideoNetwork(nn.Module):
 
 @contextmanager
 def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
-    """Attach forward hooks to the taps of the named stages during the ``with`` block.
+    """Attach forward hooks to the modules that the named stages read, during the ``with`` block.
 
     Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, the forward pass ends
     with the exception `_AllRead` once the last tap has been read.
@@ -255,7 +255,7 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
 
 
 def run_on_meta(net: VideoNetwork, batch: int = 1) -> None:
-    """Run the network, with its forward hooks, on the meta device: tensors have shapes but no values."""
+    """Run the network and its forward hooks on the meta device, where tensors have shapes but no values."""
     tensors = chain(net.named_parameters(), net.named_buffers())
     weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     inputs = net.example_input(partial(torch.empty, device="meta"), batch)
@@ -264,7 +264,7 @@ def run_on_meta(net: VideoNetwork, batch: int = 1) -> None:
 
 
 def check_stages(net: VideoNetwork) -> None:
-    """Raise RuntimeError if a stage yields another number of units than declared; runs on the meta device."""
+    """Run the network without data; raise RuntimeError if a stage's number of units is not as declared."""
     with tapped(net, net.stages, stop=False) as pooled:
         run_on_meta(net)
     for name, stage in net.stages.items():

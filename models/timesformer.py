@@ -18,11 +18,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 MLP_RATIO = 4
-EPS = 1e-6  # epsilon of all norms
+EPS = 1e-6  # epsilon of all layer norms
 
 
 def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
-    """Resize a position embedding (1, 1 + side*side, C) to (1, 1 + height*width, C) by nearest neighbour."""
+    """Resize a position embedding by nearest neighbour, (1, 1 + side*side, C) -> (1, 1 + height*width, C)."""
     side = isqrt(pos_embed.shape[1] - 1)
     maps = rearrange(pos_embed[:, 1:], "1 (h w) c -> 1 c h w", h=side)
     places = rearrange(F.interpolate(maps, size=(height, width), mode="nearest"), "1 c h w -> 1 (h w) c")
@@ -30,7 +30,7 @@ def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_times(time_embed: Tensor, frames: int) -> Tensor:
-    """Resize a time embedding (1, T, C) to (1, frames, C) by nearest neighbour."""
+    """Resize a time embedding by nearest neighbour, (1, T, C) -> (1, frames, C)."""
     times = F.interpolate(rearrange(time_embed, "1 t c -> 1 c t"), size=frames, mode="nearest")
     return rearrange(times, "1 c t -> 1 t c")
 
@@ -66,7 +66,7 @@ class DividedBlock(nn.Module):
         self.mlp = nn.Sequential(layers)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Map tokens (B, 1 + n*t, C) of n positions in t frames to tokens of the same shape."""
+        """Map the tokens of n positions in t frames to tokens of the same shape, (B, 1 + n*t, C)."""
         cls, patches = x[:, :1], x[:, 1:]
         # attention over time leaves out the class token
         sequences = rearrange(patches, "b (n t) c -> (b n) t c", t=frames)
@@ -137,7 +137,7 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Add a missing prefix ``model.`` to keys; resize embeddings to this network's grid and frames."""
+        """Add a missing key prefix ``model.``; resize embeddings to this network's patches and frames."""
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

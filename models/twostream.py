@@ -15,7 +15,7 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def declare(taps: Mapping[str, tuple[int, Tap]]) -> dict[str, Stage]:
-    """Declare stages from a table: stage name, such as ``layer2,app_stream`` -> (number of units, tap)."""
+    """Build stages from `taps`: stage name (``layer2,app_stream``) -> (number of units, module to read)."""
     return {name: Stage(units, (tap,), name.partition(",")[2]) for name, (units, tap) in taps.items()}
 
 
@@ -26,7 +26,7 @@ class TwoStreamNetwork(VideoNetwork):
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    clip: tuple[int, ...] = ()  # axes between batch and channels; RTNet has (2,): two frames
+    clip: tuple[int, ...] = ()  # sizes of axes between batch and channels; RTNet has one, of 2 frames
 
     @property
     def flow_directions(self) -> int:
@@ -67,7 +67,7 @@ class Gate(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(maps * width, maps, 1), nn.Sigmoid())
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
-        """Return each map (B, C, H, W), scaled by 1 + gate."""
+        """Return the maps, each scaled by 1 + gate, as a list of (B, C, H, W)."""
         gates = self.conv(torch.cat(maps, dim=1)).split(1, dim=1)  # each (B, 1, H, W)
         return [x * (1 + gate) for x, gate in zip(maps, gates, strict=True)]
 
@@ -96,12 +96,12 @@ class SpatialWeights(nn.Module):
     def __init__(self, joint_maximum: bool = False):
         super().__init__()
         self.joint_maximum = joint_maximum
-        # checkpoints have the key conv1.conv.weight with joint_maximum, conv1.weight without
+        # checkpoint key: conv1.conv.weight if joint_maximum is true, otherwise conv1.weight
         named = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 7, padding=3, bias=False)})
         self.conv1 = named if joint_maximum else nn.Conv2d(4, 1, 7, padding=3, bias=False)
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Map image and flow maps, each (B, C, H, W), to the weights of the image, (B, 1, H, W)."""
+        """Map image and flow maps (B, C, H, W) to the weight of the image maps per position, (B, 1, H, W)."""
         if self.joint_maximum:
             largest = torch.cat([image, flow], dim=1).amax(dim=1, keepdim=True)
             return torch.sigmoid(self.get_submodule("conv1.conv")(largest))
@@ -110,7 +110,7 @@ class SpatialWeights(nn.Module):
 
 
 class ConvexGates(nn.Module):
-    """Multiply image maps by w and flow maps by 1 - w: first one w per channel, then one w per position."""
+    """Multiply image maps by w and flow maps by 1 - w, first with w per channel, then with w per position."""
 
     def __init__(self, width: int, hidden: int, joint_maximum: bool = False):
         super().__init__()

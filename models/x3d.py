@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-BOTTLENECK = 2.25  # inner channels of a residual block divided by its output channels
+BOTTLENECK = 2.25  # inner channels of a residual block divided by output channels of the block
 HEAD_WIDTH = 2048  # input channels of the classifier
 
 
@@ -98,7 +98,7 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T, H, W) to logits (B, t, h, w, classes)."""
         x = F.relu(self.conv_5_bn(self.conv_5(x)), inplace=True)
-        # small maps get a smaller window
+        # the window is never larger than the map
         kernel = [min(k, n) for k, n in zip(self.pool, x.shape[2:], strict=True)]
         x = F.relu(self.lin_5(F.avg_pool3d(x, kernel, stride=1)), inplace=True)
         return self.projection(x.permute(0, 2, 3, 4, 1))  # b c t h w -> b t h w classes
@@ -137,7 +137,7 @@ class X3D(VideoNetwork):
         return self.logit_map(x).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return logits at every position of the head's window, (B, t, h, w, classes)."""
+        """Return logits at every position of the head's sliding window, (B, t, h, w, classes)."""
         for module in self.children():  # s1 .. s5, head
             inputs = module(inputs)
         return inputs

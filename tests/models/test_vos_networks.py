@@ -389,7 +389,7 @@ def test_original_checkpoint_layouts(name, tmp_path):
     torch.save(state_of(on_shapes("matnet")), tmp_path / "others.pth")
     with pytest.raises(UserError, match=f"does not fit {type(net).__name__}: .* missing"):
         load_weights(net, tmp_path / "others.pth")
-    with pytest.raises(UserError, match="is a folder: give the file in it"):
+    with pytest.raises(UserError, match="is a folder: give a file in the folder"):
         load_weights(net, tmp_path)
 
 

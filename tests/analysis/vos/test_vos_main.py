@@ -285,7 +285,7 @@ def test_a_checkpoint_of_another_network_is_one_line(run, davis, tmp_path, tiny)
     (line,) = errors(err)
     assert status == 2 and "other.pth does not fit Tiny: 6 missing" in line
     status, _, err = run(*arguments, "--checkpoint", tmp_path)
-    assert status == 2 and "is a folder: give the file in it" in errors(err)[0]
+    assert status == 2 and "is a folder: give a file in the folder" in errors(err)[0]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
