@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 
+from static_dynamic import PROGRAM
+
 from . import CONFIG_DIR, GROUPS, row, rows
 from .cfg_file import OPTIONS
 from .common import Common, Pyramid
@@ -44,12 +46,12 @@ def describe(group: str, name: str) -> str:
         return f"{group}={name}: each key of this file is an option, e.g. {group}.name=...\n\n{keys}"
     task = tasks()[name]
     options = format_options(options_of(type(task), "task.")) or "This task has only the common options."
-    return f"task={name}\n{task.about}\n\n{options}\n\npython main.py --help lists the common options"
+    return f"task={name}\n{task.about}\n\n{options}\n\n{PROGRAM} --help lists the common options"
 
 
 def overview() -> str:
     """List every task, data set, network and style on one line each, and the common options by section."""
-    parts = [USAGE]
+    parts = [USAGE.replace("python main.py", PROGRAM)]
     for group in GROUPS:
         lines = [two_columns(name, row(group, name).about) for name in rows(group)]
         parts.append("\n".join([f"{group}=NAME, where NAME is one of:", *lines]))

@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from static_dynamic import PROGRAM
 from static_dynamic.errors import UserError, nearest
 
 from . import CONFIG_DIR, GROUPS, row
@@ -29,7 +30,7 @@ HYDRA_FLAGS = {
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
 }
 FLAGS = cast(dict[str, str], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml")))
-HELP = "python main.py --help lists them"
+HELP = f"{PROGRAM} --help lists them"
 COMMON = {option.name: option for option in options_of(Common)}
 TOP_LEVEL = [*GROUPS, *dict.fromkeys(name.partition(".")[0] for name in COMMON)]
 
@@ -155,7 +156,7 @@ def unknown(name: str, known: dict[str, str]) -> str:
     """Return the message for an unknown option; `known` maps the last part of each name to the full name."""
     close = nearest(name.rpartition(".")[2], known).rpartition(": ")[2]
     group = name.partition(".")[0]
-    where = f"python main.py {group}=NAME --help lists them" if group in GROUPS else HELP
+    where = f"{PROGRAM} {group}=NAME --help lists them" if group in GROUPS else HELP
     return f"unknown option {name}" + (f"; nearest known: {known[close]} ({where})" if close else "")
 
 

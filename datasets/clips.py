@@ -6,7 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,7 +142,7 @@ class ClipList:
         if None in rates:
             lines.append(
                 f"frame rate: unknown for {rates[None]} clips (folders of images do not store it), "
-                f"the network expects {assumed_fps:g} frames per second"
+                f"the network expects {assumed_fps:g} frames per second: dataset.fps=FPS states the rate"
             )
         strides = [(clip.fps or resample_fps) / resample_fps if resample_fps else 1 for clip in self.clips]
         short = [c for c, stride in zip(self.clips, strides, strict=True) if int(c.length / stride) < window]
@@ -298,12 +298,12 @@ def make_clip(
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
-    """Return the length and frame rate of a video; raise BadFrames if either differs between styles.
+    """Return the length and frame rate of a video, which must be the same in all styles that store them.
 
-    Raises BadFrames if the styles differ, or the video has fewer than two frames.
+    Raises BadFrames if the styles differ, or if the video has fewer than two frames.
     """
     for what, field in (("number of frames", "length"), ("frame rate", "fps")):
-        values = {k: getattr(info, field) for k, info in by_style.items()}
+        values = {k: getattr(info, field) for k, info in by_style.items() if getattr(info, field) is not None}
         if len(set(values.values())) > 1:
             counts = ", ".join(f"style_{k} has {value}" for k, value in values.items())
             raise BadFrames(f"the styles of the video differ in {what}: {counts}")
@@ -311,6 +311,8 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
         faults = "; ".join(f"style_{k}: {info.fault}" for k, info in by_style.items() if info.offsets)
         raise BadFrames(f"the styles of the video have different frames ({faults})")
     common = next(iter(by_style.values()))
+    if common.fps is None:  # folders of images store no frame rate, but the video file of another style may
+        common = replace(common, fps=next((info.fps for info in by_style.values() if info.fps), None))
     if common.length < 2:
         raise BadFrames(f"{common.length} frames: at least two are needed to shuffle their order")
     return common

@@ -17,6 +17,8 @@ __version__ = "0.2.0"
 _BESIDE = Path(__file__).resolve().parents[1]
 CHECKOUT: Path | None = _BESIDE if (_BESIDE / "configs" / "config.yaml").is_file() else None
 """Root of the checkout that this package runs from; None in an installed copy."""
+PROGRAM = "python main.py" if CHECKOUT else "static-dynamic"
+"""The command that starts this program, as help texts and messages show it."""
 
 if CHECKOUT and str(CHECKOUT) not in __path__:
     __path__.append(str(CHECKOUT))

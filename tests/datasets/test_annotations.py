@@ -12,6 +12,9 @@ from omegaconf import OmegaConf
 from static_dynamic import configs
 from static_dynamic.datasets import list_clips
 from static_dynamic.datasets.annotations import LAYOUTS
+from static_dynamic.datasets.clips import common_info
+from static_dynamic.datasets.discovery import VideoInfo
+from static_dynamic.datasets.frames import BadFrames
 from static_dynamic.errors import UserError
 from tests.datasets.test_frames import write_video
 
@@ -340,3 +343,11 @@ def test_a_link_that_goes_round_is_named_and_not_followed(tmp_path):
     assert [c.id for c in found.clips] == ["a", "elsewhere"]
     reasons = dict(found.skipped)
     assert "broken link" in reasons["loop"] and "a link to a folder that contains" in reasons["up"]
+
+
+def test_an_unknown_frame_rate_is_no_difference_between_styles():
+    video, images = VideoInfo(9, 25.0), VideoInfo(9, None)
+    assert common_info({1: images, 0: video}).fps == common_info({0: video, 1: images}).fps == 25.0
+    assert common_info({1: images, 2: images}).fps is None
+    with pytest.raises(BadFrames, match="differ in frame rate: style_1 has 30.0, style_0 has 25.0"):
+        common_info({1: VideoInfo(9, 30.0), 0: video})
