@@ -1,4 +1,4 @@
-"""Networks, their stages, their input and their checkpoints; nothing about data sets or statistics."""
+"""Networks, with the stages, input and checkpoints of networks; nothing about data sets or statistics."""
 
 from static_dynamic import lazy_exports
 

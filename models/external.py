@@ -25,7 +25,7 @@ from static_dynamic.models.stage_discovery import choose, declare, default_stage
 from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-# Files in which Hugging Face models describe their preprocessing.
+# Files that describe the preprocessing of a Hugging Face model.
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
 # Python class -> arguments of ``forward`` besides the clip. V-JEPA 2 runs only the encoder, no predictor.
 HUGGINGFACE_CALL = {"VJEPA2Model": {"skip_predictor": True}}
@@ -196,7 +196,7 @@ def first_line(error: BaseException) -> str:
 
 
 def load_package(family: str, module: str) -> ModuleType:
-    """Import a package that only one family needs.
+    """Import a package that only one family of networks needs.
 
     Raises UserError if a package is not installed or does not fit this version of torch.
     """
@@ -237,7 +237,7 @@ def load_torchvision(network: str, num_classes: int | None, pretrained: bool, op
         classes = len(weights.meta["categories"]) if pretrained else num_classes
         module = zoo.get_model(network, weights=None, **with_classes("num_classes", classes), **options)
         if pretrained:
-            # weights_only: the package's own loader would unpickle arbitrary objects
+            # weights_only=True, because the package's own loader would unpickle arbitrary objects
             module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
         preset = weights.transforms()
         size, crop = min(preset.resize_size), min(preset.crop_size)
@@ -253,7 +253,7 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
     with package_errors("pytorchvideo", network):
         module = builder(pretrained=False, **with_classes("model_num_class", num_classes), **options)
         if pretrained:
-            # weights_only: the package's own loader would unpickle arbitrary objects
+            # weights_only=True, because the package's own loader would unpickle arbitrary objects
             url = sys.modules[builder.__module__].checkpoint_paths[network]
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
             module.load_state_dict(state["model_state"])
@@ -262,7 +262,7 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which sees one frame at a time, and the preprocessing in timm."""
+    """Load an image network of ``timm``, which sees one frame at a time, and the preprocessing from timm."""
     timm = load_package("timm", "timm")
     if ":" not in network:  # timm's list has no names such as hf-hub:... and local-dir:...
         check_known("timm", network.partition(".")[0], timm.list_models())

@@ -24,7 +24,7 @@ WIDTHS = ARCHITECTURES["resnet101"][2]
 
 
 def resnet101(output_stride: int) -> nn.ModuleDict:
-    """Build ResNet-101 without its head, under torchvision's names."""
+    """Build ResNet-101 without the classifier, with torchvision's module names."""
     conv1, bn1 = stem()
     layers = resnet_layers("resnet101", output_stride)
     return nn.ModuleDict({"conv1": conv1, "bn1": bn1, **dict(zip(LAYERS, layers, strict=True))})
@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return the maps of layers 1 and 4: [fused] for early fusion, [image, flow] for late fusion."""
+        """Return the maps of layers 1 and 4 as lists: [fused] for early fusion, [image, flow] for late fusion."""
         streams = [self.app_stream, self.mot_stream]
         maps = [
             pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)

@@ -128,8 +128,8 @@ class InceptionI3D(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(module),)) for name, (module, units) in STAGES.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's positions."""
-        for module in self.children():  # children run in the order of construction
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head."""
+        for module in self.children():  # child modules run in the order of construction
             x = module(x)
         return x.mean(dim=(2, 3, 4))
 

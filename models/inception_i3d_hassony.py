@@ -99,12 +99,12 @@ class HassonyI3D(VideoNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's positions."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head."""
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
         """Return time-averaged logits at every position of the head's sliding window, (B, h, w, classes)."""
-        for module in self.children():  # children run in the order of construction
+        for module in self.children():  # child modules run in the order of construction
             inputs = module(inputs)
         return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
 

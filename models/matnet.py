@@ -105,7 +105,7 @@ def gathered(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def salient(x: Tensor, scores: Tensor) -> Tensor:
-    """Multiply maps `x` (B, C, H, W) by a softmax of `scores` (B, 1, H, W) over positions."""
+    """Multiply feature maps `x`, (B, C, H, W), by a softmax over the positions of `scores`, (B, 1, H, W)."""
     return x * scores.flatten(2).softmax(dim=2).view_as(scores)
 
 
@@ -123,7 +123,7 @@ class SpatialAttention(nn.Module):
 
 
 class GatedFusion(nn.Module):
-    """Concatenate image and flow maps to x; return x plus x weighted per channel and position.
+    """Concatenate image and flow maps to x; return x + w * x with a weight w per channel and position.
 
     With `use_global`, the weighted maps are scaled by one more weight per clip.
     """

@@ -86,7 +86,7 @@ class MFNet(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # children run in the order of construction
+        *layers, classify = self.children()  # child modules run in the order of construction
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))

@@ -110,7 +110,7 @@ class ResNet3D(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # children run in the order of construction
+        *layers, classify = self.children()  # child modules run in the order of construction
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
@@ -134,7 +134,7 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations of Stergiou et al.'s code: last block per layer, no pooled output.
+        """Return the kernels and activations of Stergiou et al.'s code: last block per layer, no pooling.
 
         Without the pooled output, their code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.

@@ -212,7 +212,7 @@ class Stream(nn.Module):
         return torch.cat([first, *rest], dim=1)
 
 
-# Attention modules after each layer, by name: S is the image (spatial) and T the flow (temporal) stream.
+# Attention modules after every layer; in names, S is the image (spatial) stream, T the flow (temporal).
 TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
     "SS": partial(Pair, alike=True),  # SS: attention between the two frames of the image stream
     "TT": partial(Pair, alike=True),  # TT: attention between the two frames of the flow stream
@@ -242,7 +242,7 @@ class RTNet(TwoStreamNetwork):
     def __init__(self, num_classes: int, trunk: str):
         super().__init__()
         if num_classes != 1:
-            raise UserError(f"num_classes={num_classes}: RTNet takes 1 class, the object")
+            raise UserError(f"num_classes={num_classes}: RTNet needs num_classes=1 (the object)")
         if trunk not in ("resnext50", "resnet34"):
             raise UserError(f"trunk={trunk}: RTNet takes resnext50 or resnet34")
         widths, bridged = ARCHITECTURES[trunk][2], trunk == "resnext50"
@@ -258,7 +258,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in the original code, stage conv1 is the convolution in resnext50, the whole stem in resnet34
+            # as in the original code, stage conv1 reads one convolution of resnext50 but the stem of resnet34
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))

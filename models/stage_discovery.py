@@ -191,7 +191,9 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
                 "(task=stages prints all modules)"
             )
         if not any(candidate.taps for candidate in matching):
-            raise UserError(f"model.stages: {pattern!r} cannot be read, because it {matching[0].reason}")
+            raise UserError(
+                f"model.stages: {pattern!r} cannot be read, because the module {matching[0].reason}"
+            )
         chosen |= {candidate.depth for candidate in matching if candidate.taps}
     return [path for path, candidate in found.items() if candidate.depth in chosen]
 

@@ -182,7 +182,7 @@ class VideoNetwork(nn.Module):
     def foreground(self, inputs) -> Tensor:
         """If the network segments objects, return the object's probability at every pixel, (images, H, W)."""
         raise UserError(
-            f"{type(self).__name__} does not segment objects: give a model that segments, such as matnet"
+            f"{type(self).__name__} does not segment objects: give a segmentation model, e.g. matnet"
         )
 
     @torch.inference_mode()

@@ -20,13 +20,13 @@ def declare(taps: Mapping[str, tuple[int, Tap]]) -> dict[str, Stage]:
 
 
 class TwoStreamNetwork(VideoNetwork):
-    """Base class of networks that segment the moving object from an image and its optical flow.
+    """Base class of networks that segment the moving object from an image and the optical flow.
 
     The input is ``{"Image": (B, 3, H, W), "Flow": (B, 3, H, W)}``; ``prepare`` returns such a dict unchanged.
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    clip: tuple[int, ...] = ()  # sizes of axes between batch and channels; RTNet has one, of 2 frames
+    clip: tuple[int, ...] = ()  # sizes of the axes between batch and channels; RTNet: (2 frames,)
 
     @property
     def flow_directions(self) -> int:

@@ -86,7 +86,7 @@ def test_a_head_of_other_classes_is_named_and_left_out_only_when_asked_for(tmp_p
     path = tmp_path / "k600.pyth"
     torch.save({"model_state": build_model(NAME, num_classes=7, seed=5).state_dict()}, path)
     with pytest.raises(
-        UserError, match=r"classifier of 7 classes .*network has 400: give model.num_classes=7, or drop_head=true"
+        UserError, match=r"of 7 classes .*network has 400: give model.num_classes=7, or drop_head=true"
     ):
         load_weights(net, path)
     other = build_model(NAME, seed=2)

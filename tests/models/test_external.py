@@ -190,8 +190,8 @@ def test_stages_by_path_or_pattern(patterns, expected):
     "kind, patterns, line",
     [
         (CNN, ["layer3"], "the network runs no module 'layer3'; nearest known: layer"),
-        (CNN, ["relu"], "'relu' cannot be read, because it runs 5 times"),
-        (TimeFirst, ["mix"], "'mix' cannot be read, because it has an output without a batch axis"),
+        (CNN, ["relu"], "'relu' cannot be read, because the module runs 5 times"),
+        (TimeFirst, ["mix"], "'mix' cannot be read, because the module has an output without a batch axis"),
     ],
 )
 def test_stages_that_are_not_there(kind, patterns, line):
