@@ -45,7 +45,7 @@ CC_TYPES = {
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
 # Name -> function that normalises the affinities of positions, (B, flow positions, image positions).
-# Each function returns the affinities normalised over image positions, then over flow positions.
+# Each function returns two tensors, one normalised over image positions and one over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -85,7 +85,7 @@ class CoAttention(nn.Module):
         """Return the updates that one co-attention step adds to image and to flow maps, each (B, C, H, W)."""
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
-        over_image, over_flow = self.weigh(affinity)  # two tensors (B, flow positions, image positions)
+        over_image, over_flow = self.weigh(affinity)  # affinities (B, flow positions, image positions)
         # as in Kowal et al.'s code, each sum is over a stream's own maps, with the affinities as weights
         to_image = gathered(image, over_flow.transpose(1, 2))
         to_flow = gathered(flow, over_image) if self.kind.mutual else flow

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-# Default of parameters `options`: the SlowFast options ``path`` and ``fuse`` are not given.
+# Default of `options` in methods: the SlowFast options ``path`` and ``fuse`` are not given.
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -181,9 +181,7 @@ class VideoNetwork(nn.Module):
 
     def foreground(self, inputs) -> Tensor:
         """If the network segments objects, return the object's probability at every pixel, (images, H, W)."""
-        raise UserError(
-            f"{type(self).__name__} does not segment objects: give a segmentation model, e.g. matnet"
-        )
+        raise UserError(f"{type(self).__name__} does not segment objects: give a network such as matnet")
 
     @torch.inference_mode()
     def read(self, inputs, stages: Iterable[str] | None = None) -> dict[str, Tensor]:
