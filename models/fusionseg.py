@@ -48,7 +48,7 @@ class Backbone(nn.Module):
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return the maps of layers 1 and 4: lists [fused] for early fusion, [image, flow] for late fusion."""
+        """Return the maps of layers 1 and 4: [fused] with early fusion, [image, flow] with late fusion."""
         streams = [self.app_stream, self.mot_stream]
         maps = [
             pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)

@@ -268,7 +268,7 @@ class RTNet(TwoStreamNetwork):
         self.stages = declare(taps)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map images (B, 2, 3, H, W) and flows (B, 2, 6, H, W) to probabilities (2B frames, 4 decoders, H, W)."""
+        """Map images (B, 2, 3, H, W) and flows (B, 2, 6, H, W) to probabilities (2B, 4 decoders, H, W)."""
         return self.decode(self.encode(inputs))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> list[list[Tensor]]:
