@@ -131,5 +131,5 @@ def test_constant_units_have_no_share(tmp_path):
 def test_a_run_that_is_not_factorial_is_refused(tmp_path):
     with pytest.raises(UserError, match="every style in both frame orders"):
         estimate_variance(write_run(tmp_path / "run", planted(5, 0)[:, :, :1]))
-    with pytest.raises(UserError, match="needs two clips"):
+    with pytest.raises(UserError, match="need two clips that have all views"):
         estimate_variance(write_run(tmp_path / "one", planted(1, 0)))

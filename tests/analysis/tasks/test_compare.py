@@ -290,7 +290,7 @@ def test_bad_runs_are_refused(tmp_path, change, says):
 
 def test_bad_options_are_refused(tmp_path):
     folders = [finished_run(tmp_path / name, model=name) for name in ("a", "b")]
-    with pytest.raises(UserError, match="3 numbers for 2 runs"):
+    with pytest.raises(UserError, match="task.iterations has 3 numbers: give 2"):
         compare_runs(folders, iterations=[1, 2, 3])
     seeds = [folders[0], finished_run(tmp_path / "seed", model="a", seed=2)]
     with pytest.raises(UserError, match="leaves one run"):
