@@ -66,7 +66,7 @@ class Pyramid:
     @property
     def n_paths(self) -> int:
         """Number of paths along links from the class to the last level; `nested` grows with this number."""
-        counts: NDArray = np.ones(self.label + 1)  # number of paths from the class to each kernel
+        counts: NDArray = np.ones(self.label + 1)  # `counts`: paths from the class to each kernel
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())
@@ -94,12 +94,12 @@ class Pyramid:
         return {str(self.label): below[self.label]}
 
     def saliency_tube(self, level: int, unit: int) -> NDArray:
-        """Return a kernel's saliency tube, the sum of the kernel's children's feature maps; (t, h, w)."""
+        """Return a kernel's saliency tube (t, h, w): the sum of the feature maps of the kernel's children."""
         children = self.children(level, unit)
         return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
     def feature_map(self, level: int, unit: int) -> NDArray:
-        """Return the feature map of a kernel as it enters the next layer of the network, (t, h, w)."""
+        """Return a kernel's feature map (t, h, w) in the form that the network's next layer reads."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
         return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()
@@ -211,7 +211,7 @@ def strongest(links: Links, k: int) -> Links:
 
 
 def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
-    """Link a class to the features whose classifier weight for the class, in [0, 1], is at least theta."""
+    """Link a class to each feature whose classifier weight for the class, scaled to [0, 1], is >= theta."""
     check_label(label, clip.class_scores.shape[1])
     scores = clip.class_scores[:, label]
     features = np.flatnonzero(scores >= theta)

@@ -25,7 +25,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# Largest number of paths for which the nested JSON, which grows with the number of paths, is written.
+# The nested JSON grows with the number of paths, and is not written for more paths than this number.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
 # A folder with these two files was written by an earlier task=saliency, so the folder may be replaced.
@@ -40,7 +40,7 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
     folders: dict[Path, None] = {}
     for clip in clips:
         name = file_name(clip)
-        if not name.strip("."):  # a clip named ".." would be written outside of `root`
+        if not name.strip("."):  # The files of a clip named ".." would be written outside of `root`.
             name = "clip"
         choices = (root / (f"{name}--{k}" if k > 1 else name) for k in count(1))
         folders[next(folder for folder in choices if folder not in folders)] = None
@@ -131,7 +131,7 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # per picture: (file, saliency tube, the tube of a uniform clip as baseline, title)
+    jobs = []  # `jobs`: (file, saliency tube, saliency tube of a uniform clip, title) per picture
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -151,7 +151,7 @@ def page_title(summary: dict) -> str:
 
 
 def facts(summary: dict) -> list[str]:
-    """Return sentences on a pyramid: prediction, frames, options, and the run that gave the unit classes."""
+    """Return a list of sentences: prediction, frames, options, and the run that gave the unit classes."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -179,7 +179,7 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
 
 
 def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int) -> None:
-    """Write the number of selected kernels per unit class (dynamic, ...), and print the classes' shares."""
+    """Write how many kernels of each unit class (dynamic, ...) are selected; print the classes' shares."""
     table = class_shares(counts, classes, n_boot, seed)
     first = ["clip", "cluster", "label"]
     write_table(root / "kernel_counts.csv", counts[first + [c for c in counts if c not in first]])

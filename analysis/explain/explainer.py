@@ -32,11 +32,11 @@ class Explainer:
     label: int | None
     names: list[str] | None
     options: dict  # `options` are keyword arguments of `class_feature_pyramid`
-    path: FeaturePath | None  # `path` is None with rules=original, which do without
+    path: FeaturePath | None  # `path` is None with rules=original, which need no path
     classes: KernelClasses | None  # `classes` is None without ``task.profile``
 
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
-        """Return a clip's pyramid, the frames as cropped for the network, (T, h, w, 3), and a summary."""
+        """Return (pyramid, frames, summary) of a clip; frames are cropped for the network, (T, h, w, 3)."""
         spec = self.net.input_spec
         video = clip.read(positions, spec)
         inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))

@@ -21,22 +21,22 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Consecutive channels: layer that computes the channels (None: unknown), first output channel, and end.
+# A segment describes consecutive channels: (layer that computes the channels or None, first channel, end).
 Segment = tuple[str | None, int, int]
-# Operators whose output channels mix input channels, so that provenance ends there.
+# Each output channel of these operators mixes input channels, so provenance ends at these operators.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer, with the depth and the layers that compute the input channels."""
+    """A convolution or linear layer: size, depth in the network, and origin of each input channel."""
 
     name: str
     rows: int  # `rows` is the number of output channels
     inputs: tuple[Segment, ...]
     depth: int  # `depth` counts the layers from the network's input
-    size: tuple[int, ...]  # (T, H, W) of the output
-    padding: tuple[int, ...] = ()  # `padding`: zeros that ``F.pad`` added to the input
+    size: tuple[int, ...]  # `size` is (T, H, W) of the output
+    padding: tuple[int, ...] = ()  # `padding` counts the zeros that ``F.pad`` put on each side of the input
 
     @property
     def sources(self) -> list[str]:
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class MapTap:
-    """The module output in which the feature maps of a layer have the form that later layers read.
+    """The module output from which a layer's feature maps are read, in the form that later layers get.
 
     The maps start at channel ``start`` of the output of the ``call``-th call of the module. If this output is
     a list or a dict, the maps are in tensor number ``select`` of the output.
@@ -79,7 +79,7 @@ class FeaturePath:
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> segments of each output
+    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs` maps a module to each output's segments
     levels: list[list[str]] = field(init=False, default_factory=list)  # levels found so far
 
     def level(self, number: int) -> list[str]:
@@ -89,11 +89,11 @@ class FeaturePath:
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Return the layers of a level that the next level holds too, because a parallel branch is longer."""
+        """Return the layers of a level that stay in the next level, to wait for a longer parallel branch."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
-        """Return layer -> number of the layer's first kernel; kernels are numbered layer by layer."""
+        """Return a dict from each layer of a level to the number of the layer's first kernel in the level."""
         names = self.level(number)
         starts = accumulate((self.layers[name].rows for name in names), initial=0)
         return dict(zip(names, starts, strict=False))
@@ -114,7 +114,7 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return the layers of `names` that the next level holds too, as a parallel branch is longer."""
+        """Return the layers of `names` that stay in the next level, to wait for a longer parallel branch."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
@@ -148,17 +148,17 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
 
 
 class _Tracer(TorchDispatchMode):
-    """PyTorch dispatch mode that records the channel axis of each tensor and the layers that computed it."""
+    """PyTorch dispatch mode that records the channel axis and the origin of the channels of each tensor."""
 
     def __init__(self) -> None:
         super().__init__()
-        # id of a tensor -> tensor, channel axis, segments. Python reuses ids, so the tensor is kept alive.
+        # `known` maps a tensor's id to (tensor, channel axis, segments); ids of kept tensors are not reused.
         self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
         self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
-        self.padding: dict[int, tuple[int, ...]] = {}  # `padding`: id of a padded tensor -> padding
-        self.calls: dict[str, int] = {}  # `calls`: module -> number of calls so far
+        self.padding: dict[int, tuple[int, ...]] = {}  # `padding` maps a padded tensor's id to the padding
+        self.calls: dict[str, int] = {}  # `calls` maps a module to the number of calls so far
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
         """Return a tensor's channel segments; an empty tuple if the channel axis is not `axis`."""
@@ -166,7 +166,7 @@ class _Tracer(TorchDispatchMode):
         return segments if axis is None or own_axis == axis else ()
 
     def depth(self, segments: Iterable[Segment]) -> int:
-        """Return the depth of the deepest layer that computes channels of `segments`."""
+        """Return the depth of the deepest layer among the layers that compute the channels of `segments`."""
         return max((self.layers[name].depth for name, *_ in segments if name), default=0)
 
     def hook(self, name: str) -> Callable:
@@ -181,7 +181,7 @@ class _Tracer(TorchDispatchMode):
                 self.layers[name] = Layer(name, rows, inputs, self.depth(inputs) + 1, size, padding)
                 self.known[id(output)] = (output, axis, ((name, 0, rows),))
             self.outputs[name] = [self.segments(x, 1) for x in _elements(output)]
-            # Pooling blurs feature maps, so feature maps are read before pooling modules, not after pooling.
+            # Feature maps are never read from the output of a pooling module, because pooling blurs the maps.
             for i, x in enumerate(() if "Pool" in type(module).__name__ else _elements(output)):
                 start = 0
                 for source, first, end in self.segments(x, 1):
@@ -199,7 +199,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # Provenance follows the largest input of the operator; of equally large inputs, the deepest.
+            # An output gets the provenance of the largest input; of equally large inputs, of the deepest.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -211,7 +211,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Return channel axis and segments of output `x`, derived from input `source`; None if unknown."""
+        """Derive (channel axis, segments) of output `x` from those of input `source`; None if unknown."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -230,7 +230,7 @@ class _Tracer(TorchDispatchMode):
 
 
 def _elements(output) -> Iterator[Tensor]:
-    """Yield the tensors in a module's output, which may be nested in lists or dicts."""
+    """Yield all tensors of a module's output; the output is a tensor, or lists or dicts of tensors."""
     return (x for x in tree_leaves(output) if isinstance(x, Tensor))
 
 
@@ -246,7 +246,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Restrict segments (layer, first channel, end) to channels `first` to `end` - 1; yield what remains."""
+    """Yield the parts of a tensor's segments that describe the tensor's channels `first` to `end` - 1."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -255,25 +255,25 @@ def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]
 
 
 def _permuted(args, source, x, axis):
-    """Return the channel axis after ``permute``."""
+    """Return the number of the channel axis after the operator ``permute``."""
     return [d % x.dim() for d in args[1]].index(axis)
 
 
 def _swapped(args, source, x, axis):
-    """Return the channel axis after ``transpose``."""
+    """Return the number of the channel axis after the operator ``transpose``."""
     a, b = (d % x.dim() for d in (args[1:] or (0, 1)))
     return {a: b, b: a}.get(axis, axis)
 
 
 def _viewed(args, source, x, axis):
-    """Return the channel axis after a reshape; None if the channels were split or merged."""
+    """Return the number of the channel axis after a reshape, or None if channels are split or merged."""
     before = source.shape[:axis].numel()
     axes = (d for d in range(x.dim()) if x.shape[:d].numel() == before)
     return next((d for d in axes if x.shape[d] == source.shape[axis]), None)
 
 
 def _reduced(args, source, x, axis):
-    """Return the channel axis after a reduction such as ``mean``; None if the channels are reduced too."""
+    """Return the channel axis after a reduction such as ``mean``; None if the channel axis is reduced."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}
@@ -288,7 +288,7 @@ def _slice_start(args: tuple) -> int:
     return max(first + args[0].shape[args[1]], 0) if first < 0 else first
 
 
-# Operator that moves the channel axis -> function that returns the new axis, or None if channels mix.
+# These operators move the channel axis; the functions return the new axis, or None if channels mix.
 MOVES = {
     "permute": _permuted,
     "transpose": _swapped,
@@ -297,7 +297,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# Operator that reorders or skips positions of an axis -> function that returns True for the channel axis.
+# These operators reorder or skip positions of an axis; the functions return whether it is the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
@@ -305,7 +305,7 @@ PICKS = {
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
-# Operator that keeps consecutive positions of an axis -> function that returns the axis and first position.
+# These operators keep consecutive positions of an axis; the functions return the axis and first position.
 SLICES = {
     "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),

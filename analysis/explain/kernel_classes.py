@@ -34,7 +34,7 @@ class KernelClasses:
     origin: str  # `origin` is the folder name of the task=profile run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """Add the columns stage and class (of units) to a table of kernels; NaN if the kernel is no unit."""
+        """Add columns, stage and unit class, to a table of kernels; both are NaN if a kernel is no unit."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
 
@@ -83,7 +83,7 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # further unit numbers are unknown
+                break  # the numbers of the stage's further units are unknown
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -104,7 +104,7 @@ def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
 
 
 def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
-    """Count a pyramid's kernels per unit class, level and stage (empty for kernels that are no unit)."""
+    """Count kernels per unit class, level and stage; kernels that are no unit have an empty stage name."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
     nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{"class": nodes["class"].fillna("unknown")})
     table = nodes.groupby(["level", "stage", "class"]).size().unstack(fill_value=0)
@@ -140,7 +140,7 @@ def class_shares(
 
 
 def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
-    """Return the share of each unit class among the selected kernels and among all kernels of the stage."""
+    """Return each unit class's share among a stage's selected kernels and among all kernels of the stage."""
     with np.errstate(invalid="ignore"):
         point = sums.sum(0) / sums.sum()  # `sums`: number of selected kernels per video and unit class
         resampled = weights @ sums

@@ -65,7 +65,7 @@ def write_page(
 
 
 def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> list[dict]:
-    """Return the heading of each column: pyramid level, number of kernels, blocks of the network."""
+    """Return one dict per column, for the heading: pyramid level, number of kernels, network blocks."""
     heads = []
     for level in range(len(pyramid.steps) + 1):
         own, drawn = (table[table["level"] == level] for table in (nodes, shown))
@@ -87,7 +87,7 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
 
 
 def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Return the legend, which maps unit classes, or layers if kernels have no unit classes, to colours."""
+    """Return the legend, a dict from unit classes to colours, or from layers if unit classes are unknown."""
     if "class" in shown:
         known = [name for name in COLOURS if (shown["class"] == name).any()]
         return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}
@@ -96,7 +96,7 @@ def node_colours(shown: pd.DataFrame) -> dict[str, str]:
 
 
 def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
-    """Return the page's data on one kernel; `times` are the shown frames as fractions of the clip."""
+    """Return the page's data on one kernel; `times` are positions in the clip of shown frames, 0 to 1."""
     level, unit = row["level"], row["unit"]
     heat = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
     rows, columns = (

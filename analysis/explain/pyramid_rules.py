@@ -88,15 +88,15 @@ def weight_of(net: VideoNetwork, name: str) -> Tensor:
 
 
 def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tuple[int, int]:
-    """Return how many classes and pyramid levels a network has; ``path=None`` means rules=original."""
+    """Return a network's (number of classes, number of levels); ``path=None`` means rules=original."""
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last is the classifier, no level
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last is the classifier, not a level
 
 
 class Corrected:
-    """One clip's activations, with kernel selection along the real connections (``rules=corrected``)."""
+    """One clip's activations; kernels are selected along the network's connections (``rules=corrected``)."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
@@ -104,8 +104,8 @@ class Corrected:
         self.size = clip_size(inputs)
         check_depth(depth, self.path.depth)
         self.class_scores = class_scores(weight_of(net, self.path.classifier))
-        self.inputs: dict[str, Tensor] = {}  # `inputs`: layer -> input maps (channels, T, H, W)
-        # `maps`: layer -> output feature maps (channels, T, H, W) in the form that later layers read
+        self.inputs: dict[str, Tensor] = {}  # `inputs` maps a layer to input maps (channels, T, H, W)
+        # `maps` maps a layer to output feature maps (channels, T, H, W), in the form that later layers read.
         self.maps: dict[str, Tensor] = {}
         waiting = {n for level in range(1, depth) for n in self.path.waiting(level)}
         readers = {n for level in range(1, depth) for n in self.path.level(level)}
@@ -130,7 +130,7 @@ class Corrected:
             x = args[0].movedim(-1, 1)[0] if isinstance(module, nn.Linear) else args[0][0]
             if padding:  # remove the zeros that a padding operator added
                 x = nn.functional.pad(x, [-side for side in padding])
-            self.inputs[name] = x.clone()  # a copy, because later layers may overwrite x
+            self.inputs[name] = x.clone()  # keep a copy, because later layers may overwrite x
 
         return hook
 
@@ -144,7 +144,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return layer -> kernel numbers, in the next level, of the layer's input channels; -1 if unknown."""
+        """Return a dict: layer -> number of the next-level kernel behind each input channel, or -1."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):
@@ -158,11 +158,11 @@ class Corrected:
         return sources
 
     def features(self) -> NDArray:
-        """Return the kernel number in level 1 of each feature that the classifier reads."""
+        """Return, for each feature of the classifier, the number of the level-1 kernel that computes it."""
         return self.sources[0][self.path.classifier]
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link the kernels `units` of a level to the next level's kernels that contribute at least theta."""
+        """Link each kernel of `units` to its children: next-level kernels that contribute at least theta."""
         links = []
         for name, start in self.path.offsets(level).items():
             rows = units[(units >= start) & (units < start + self.path.layers[name].rows)] - start
@@ -178,7 +178,7 @@ class Corrected:
             return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
-        kernels = self.kernels[name][rows]  # shape (kernels, input channels of one group)
+        kernels = self.kernels[name][rows]  # `kernels` has shape (kernels, channels of a group)
         width = kernels.shape[1]
         groups = len(sources) // width
         group = rows // (self.path.layers[name].rows // groups)
@@ -189,14 +189,14 @@ class Corrected:
         return rows[row[known]], child[known], scores[row, channel][known]
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return the layers and the output channels of the kernels that a level numbers `units`."""
+        """Return a list of layers and an array of output channels, for the kernel numbers `units`."""
         offsets = self.path.offsets(level)
         names, starts = list(offsets), np.array(list(offsets.values()))
         which = np.searchsorted(starts, units, side="right") - 1
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps of the kernels `children` as they enter kernel `unit`; (T, H, W)."""
+        """Sum the feature maps of the kernels `children` in the form that kernel `unit` reads; (T, H, W)."""
         if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
@@ -230,7 +230,7 @@ def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
 
 
 class Original:
-    """One clip's activations, with kernel selection as in Stergiou et al.'s code (``rules=original``).
+    """One clip's activations; kernels are selected as in Stergiou et al.'s code (``rules=original``).
 
     The entries of the lists go from the input to the classifier, whose own entry is left out. Each entry has
     the weights `kernels` of its parallel convolutions, their `names`, and the `activations` (C, T, H, W). The
@@ -291,11 +291,11 @@ class Original:
         )
 
     def features(self) -> NDArray:
-        """Return the kernel number in level 1 of each feature that the classifier reads."""
+        """Return, for each feature of the classifier, the number of the level-1 kernel that computes it."""
         return np.arange(len(self.class_scores))
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link the kernels `units` of a level to the next level's kernels that contribute at least theta."""
+        """Link each kernel of `units` to its children: next-level kernels that contribute at least theta."""
         if level > len(self.kernels) or level + 1 > len(self.means):
             raise UserError(f"level {level} is the last level with rules=original: give a smaller depth")
         entry, means = self.kernels[-level], self.means[-level - 1]
@@ -314,7 +314,7 @@ class Original:
                 )
             if len(rows):
                 with np.errstate(invalid="ignore", divide="ignore"):  # a NaN is not >= theta
-                    products = kernels * read  # (kernels, input channels)
+                    products = kernels * read  # shape (kernels, input channels)
                     products = products / products.sum(axis=1, keepdims=True)
                     low = products.min(axis=1, keepdims=True)
                     scores = (products - low) / (products.max(axis=1, keepdims=True) - low)
@@ -326,13 +326,13 @@ class Original:
         return concatenated(links)
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return the convolution and output channel that Stergiou et al.'s code assigns to each kernel."""
+        """Return a list of convolutions and an array of output channels, as in Stergiou et al.'s code."""
         starts = np.cumsum([0, *(len(every) for every in self.kernels[-level])])[:-1]
         which = np.searchsorted(starts, units, side="right") - 1
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the maps `children` of the layer before the right one, a flaw of Stergiou et al.'s code."""
+        """Sum the feature maps `children`, taken one layer too early, as Stergiou et al.'s code does."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

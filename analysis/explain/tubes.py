@@ -31,12 +31,12 @@ PERCENTILE = 99.5
 BLANK_FACTOR = 1.25
 # Largest numbers of frames per strip and per stack, and the longer side of a strip's frame in pixels.
 STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128
-# Frame rate of the written videos, slow enough to follow.
+# Frames per second of the written videos, few enough for viewers to follow.
 FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Subtract a uniform clip's tube from a tube and scale the result to [0, 1]; zeros if not finite."""
+    """Subtract a uniform clip's tube from a tube, scale to [0, 1]; return zeros if a value is not finite."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)
@@ -52,7 +52,7 @@ def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Sum the feature maps of a level's kernels, each map once per parent of the kernel; (t, h, w)."""
+    """Sum the maps (t, h, w) of a level's kernels; the map of a kernel with two parents counts twice."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)

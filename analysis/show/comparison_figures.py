@@ -22,13 +22,13 @@ RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def styles_of(curves: Iterable[str]) -> dict[str, dict]:
-    """Return curve name -> colour and marker; curves get styles in the order of first appearance."""
+    """Return a dict: curve name -> dict of colour and marker, chosen in the order of the curves."""
     triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
     return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return the stage names without SlowFast's pathway if all curves share these names, else None."""
+    """Return a list of stage names, without SlowFast's pathway; None if the curves' stages differ."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 
@@ -74,7 +74,7 @@ def plane(comparison: Comparison) -> Figure:
 
 
 def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[float], NDArray]:
-    """Return a row's static and dynamic value, and error bars of shape (2 axes, lower and upper, 1)."""
+    """Return a row's values, [static, dynamic], and error bars as an array (2 values, 2 bounds, 1)."""
     values = np.array([value_and_bounds(row, f"{kind}_{factor}", scale) for factor in ("static", "dynamic")])
     value, low, high = values.T
     return value.tolist(), np.maximum(0.0, np.stack([value - low, high - value], axis=1))[..., None]

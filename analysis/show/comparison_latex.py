@@ -39,7 +39,7 @@ PREAMBLE = r"""\documentclass{article}
 
 
 def comparison_files(comparison: Comparison) -> dict[str, str]:
-    """Return file name -> text of ``table_*.tex``, ``figure_*.tex`` and the document ``comparison.tex``."""
+    """Return a dict: file name -> text, of ``table_*.tex``, ``figure_*.tex`` and ``comparison.tex``."""
     files = {f"table_{grid.name}.tex": table(grid) for grid in grids(comparison)}
     files |= {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
     body = "\n\n".join(f"\\input{{{name}}}" for name in files)
@@ -89,7 +89,7 @@ def figure(name: str, caption: str, body: Sequence[str], colours: dict[str, str]
 
 
 def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """Return two mappings: LaTeX colour name -> hex colour, and curve name -> pgfplots options."""
+    """Return two dicts: LaTeX colour name -> hex colour, and curve name -> pgfplots options."""
     colours, options = {}, {}
     for k, (curve, style) in enumerate(styles_of(layers["curve"]).items()):
         name = f"run{chr(ord('a') + k % 26)}{k // 26 or ''}"

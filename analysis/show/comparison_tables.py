@@ -58,7 +58,7 @@ def grid_of_scores(layers: pd.DataFrame) -> Grid:
 
 
 def shown_cells(row: pd.Series) -> dict[str, str]:
-    """Return column heading -> score or share with interval as text, for one stage of one run."""
+    """Return a dict: column heading -> score or share with interval, as text, for a stage of a run."""
     return {heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()}
 
 
@@ -74,7 +74,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
-    """Return the table of differences, first run minus another; asterisks mark intervals that exclude 0."""
+    """Return the table of differences, first run minus each other run; * marks intervals that exclude 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))

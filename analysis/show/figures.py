@@ -24,7 +24,7 @@ COLOURS = {
     "residual": "#999999",
     "dead": "#DDDDDD",
 }
-# Colours of the sources of variance, which are strong for main effects and lighter for interactions.
+# Colours of the sources of variance; main effects have strong colours, interactions have lighter ones.
 COMPONENT_COLOURS = {
     "video": "#009E73",
     "style": "#0072B2",
@@ -35,7 +35,7 @@ COMPONENT_COLOURS = {
     "video:style:order": "#999999",
 }
 MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
-# matplotlib writes dates and versions into files. None stops both, so that equal figures have equal bytes.
+# None keeps matplotlib from writing dates and versions into files, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 # Edges of the histogram bins of unit scores, which are correlations.
 SCORE_BINS = np.linspace(-1, 1, 41).tolist()
@@ -80,7 +80,7 @@ def draw_classes(row: pd.Series, path: Path, title: str) -> None:
 
 
 def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw the shares of the sources (video, style ...) in the units' variance, a stacked bar per stage."""
+    """Draw each source's share (video, style ...) of the units' variance, with one stacked bar per stage."""
     stages = list(layers["stage"].unique())
     figure, (axes,) = new_panels(1, 1, (max(6.5, 2.5 + 0.8 * len(stages)), 4.2))
     shares = 100 * layers.pivot(index="component", columns="stage", values="share")[stages]
@@ -141,7 +141,7 @@ def label_colour(name: str) -> str:
 
 
 def new_panels(count: int, columns: int, size: tuple[float, float], **shared) -> tuple[Figure, list[Axes]]:
-    """Make a figure of `size` inches with `count` panels in `columns` columns.
+    """Return a figure of `size` inches, and the list of the figure's `count` panels in `columns` columns.
 
     The panels have no upper and no right frame line. Options `shared` go to matplotlib's ``subplots``.
     """
@@ -155,7 +155,7 @@ def new_panels(count: int, columns: int, size: tuple[float, float], **shared) ->
 
 
 def stage_panels(table: pd.DataFrame, **shared) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Make a figure with one panel per stage; return the figure and (panel, stage, table of the stage)."""
+    """Make a figure with one panel per stage; return the figure and a list of (panel, stage, table)."""
     groups = list(table.groupby("stage", sort=False))
     columns = min(STAGE_COLUMNS, len(groups))
     size = (max(5.0, 2.5 * columns), 0.9 + 2.2 * -(-len(groups) // columns))

@@ -22,7 +22,7 @@ GAP = 3
 
 
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
-    """Read some frames of each view in `top`; return row in ``views.parquet`` -> frames (n, H, W, 3).
+    """Read frames of the views in `top`; return a dict: row in ``views.parquet`` -> frames (n, H, W, 3).
 
     `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone.
     """
@@ -56,7 +56,7 @@ def pick_frames(positions: NDArray, count: int) -> list[int]:
 def side_by_side(
     frames: NDArray[np.uint8], *, width: int | None = None, height: int | None = None
 ) -> NDArray[np.uint8]:
-    """Join frames, resized to a width or a height, in a row with gaps between frames; shape (n, H, W, 3)."""
+    """Resize frames (n, H, W, 3) to `width` or `height`, and join the frames in a row with white gaps."""
     if width is None:
         assert height is not None
         width = max(1, round(frames.shape[2] * height / frames.shape[1]))

@@ -92,7 +92,7 @@ def format_dimensions(row: pd.Series) -> str:
 
 
 def dimensions_of(row: pd.Series) -> tuple[list[int], list[float]]:
-    """Return, for each factor, the number of dimensions at one stage and the percentage of dimensions."""
+    """Return two lists with one entry per factor: number and percentage of dimensions at one stage."""
     dims = [int(row[f"dims_{factor}"]) for factor in FACTORS]
     return dims, [float(row[f"dims_percent_{factor}"]) for factor in FACTORS]
 
@@ -104,7 +104,7 @@ def format_classes(row: pd.Series) -> str:
 
 
 def value_and_bounds(values: pd.Series | pd.DataFrame, name: str, scale: float = 1) -> NDArray[np.float64]:
-    """Return a column's estimate, lower and upper bound; shape (3,) for a row, (3, rows) for a table."""
+    """Return an array of estimate, lower and upper bound: (3,) for a table row, (3, rows) for a table."""
     return scale * values[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T
 
 

@@ -79,7 +79,7 @@ def evaluate_sequence(
             write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
-    if len(clips.flows) == 1:  # leave out the first frame, as networks with two flow images do
+    if len(clips.flows) == 1:  # drop the first frame, to match networks with two flow images
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     pd.DataFrame(rows).to_csv(unfinished / "frames.csv", index=False)
@@ -95,7 +95,7 @@ def segment(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield, in frame order, a frame's position and the object probability of the frame's pixels, (H, W).
+    """Yield (position, object probability of each pixel as an array (H, W)) per frame, in temporal order.
 
     A network that reads T frames at once gets one block of T frames after another. If the length of the
     sequence is no multiple of T, the last block overlaps with the block before.
@@ -127,13 +127,13 @@ def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float
     except torch.OutOfMemoryError as error:
         if items == 1:
             raise UserError("one frame exceeds the device's memory: give a smaller crop_size") from error
-    # Here, outside of the except block, the memory of the failed attempt is free again.
+    # The retry is outside of the except block, where the memory of the failed attempt is free again.
     halves = slice(items // 2), slice(items // 2, items)
     return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
-    """Return a sequence's views in the original style, without jitter of flow colours, one row per frame."""
+    """Return a table of a sequence's views, one row per frame: original style, no jitter of flow colours."""
     count, frames_per_view = len(clips.names[sequence]), clips.rows_per_view
     rows = []
     for first in range(0, count, frames_per_view):

@@ -29,7 +29,7 @@ CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Read a result file; return place (layer), stream and each factor's percentage, one row per stage."""
+    """Read a result file into a table: place (layer), stream, each factor's percentage; one row per stage."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -133,7 +133,7 @@ def read_iterations(folder: Path) -> pd.DataFrame:
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Read a network's shares of factors per unit; return stage -> (units, 3), with NaN for dead units."""
+    """Read each unit's share per factor; return a dict: stage -> array (units, 3), NaN for dead units."""
     shares = {}
     for file in files_in(folder, ".npy", "unit scores"):
         try:
@@ -152,7 +152,7 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
     for file in files_in(folder, ".parquet", "joint encoding"):
         try:
             scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
-        except (OSError, ValueError, KeyError) as error:  # pyarrow raises subclasses of these errors
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses of these
             line = str(error).partition("\n")[0]
             raise UserError(f"{file} lacks the columns dynamic and static of unit scores ({line})") from error
         if not len(scores):
@@ -184,7 +184,7 @@ def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
 
 
 def by_depth(stages: dict, folder: Path) -> dict:
-    """Sort stages by stream, then by depth, because layer1, layer2 ... are also in alphabetical order."""
+    """Sort stages by stream, then by name, as the alphabetical order of layer1, layer2 ... is by depth."""
     for stage in stages:
         if not STAGE_NAME.fullmatch(stage):
             raise UserError(f"{folder}: the file name {stage!r} is not a stage such as layer1,app_stream")

@@ -14,7 +14,7 @@ from static_dynamic.analysis.show.figures import COLOURS, MARKERS, draw_stacked_
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 
-# Stage of a two-stream network -> position of the stage on the x axis.
+# Positions of a two-stream network's stages on the x axis.
 PLACES = {"conv1": 1, "layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
 STREAM_TITLES = {
     "app_stream": "appearance stream",
@@ -194,7 +194,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # Whether pairs share `other` -> column of pairs that do not share `own`, column of pairs that do.
+    # Each entry holds the column of pairs that do not share `own`, then the column of pairs that do.
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]

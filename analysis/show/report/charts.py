@@ -86,7 +86,7 @@ class Chart:
         return " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y in pairs)
 
     def add(self, tag: str, text: str = "", tip: str = "", **attributes) -> None:
-        """Append an SVG shape with attributes such as ``class_="grid"``; floats are rounded to a decimal."""
+        """Append an SVG shape with attributes such as ``class_="grid"``; round floats to one decimal."""
         named = {
             k.rstrip("_").replace("_", "-"): f"{v:.1f}" if isinstance(v, float) else v
             for k, v in attributes.items()
