@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-# Pattern of a caffe2 layer name without ``t_`` (mark of the fast pathway) -> path of the module.
+# Pattern of a caffe2 layer name, without the fast pathway's prefix ``t_`` -> path of the module.
 LAYERS = (
     (r"conv1", r"s1.{pathway}_stem.conv"),
     (r"res_conv1_bn", r"s1.{pathway}_stem.bn"),
@@ -17,7 +17,7 @@ LAYERS = (
     (r"res(\d)_(\d+)_branch2([abc]|[abc]_bn)", r"s\1.{pathway}_res\2.branch2.\3"),
     (r"nonlocal_conv(\d)_(\d+)_(theta|phi|g|out)", r"s\1.{pathway}_nonlocal\2.conv_\3"),
     (r"nonlocal_conv(\d)_(\d+)_bn", r"s\1.{pathway}_nonlocal\2.bn"),
-    # a lateral connection has the name of the fast layer before the connection, with "subsample" added
+    # a lateral connection has the name of the preceding fast layer with "_subsample" added
     (r"pool1_subsample", r"s1_fuse.conv_f2s"),
     (r"pool1_subsample_bn", r"s1_fuse.bn"),
     (r"res(\d)_\d+_branch2c_bn_subsample", r"s\1_fuse.conv_f2s"),
@@ -32,7 +32,7 @@ BLOB = re.compile(rf"(t_)?(\w+)_({'|'.join(LEAVES)})")
 
 
 def our_key(blob: str) -> str:
-    """Return the network's key for a blob name; an unknown name is returned, so that strict loading fails."""
+    """Return the network's key for a blob name; an unknown name stays, so that strict loading fails."""
     parts = BLOB.fullmatch(blob)
     if parts is None:
         return blob
@@ -49,7 +49,7 @@ def from_caffe2(state: Mapping) -> Mapping:
     if not any(isinstance(value, np.ndarray) for value in state.values()):
         return state
     return {
-        our_key(blob): torch.from_numpy(np.array(value))  # copied because torch needs writable arrays
+        our_key(blob): torch.from_numpy(np.array(value))  # np.array copies, as torch needs writable arrays
         for blob, value in state.items()
         if not OPTIMIZER.fullmatch(blob)
     }

@@ -18,7 +18,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 log = logging.getLogger(__name__)
 
-# Python classes and functions that pickles of numpy arrays may call, named as in old and in new numpy.
+# Pickles of numpy arrays may call only these functions and classes, by the names in old and new numpy.
 ALLOWED_GLOBALS = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *(
@@ -140,7 +140,7 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return the classifier's keys if `own` and `state` differ only in the number of classes, else []."""
+    """Return a list: the classifier's keys if `own` and `state` differ only in number of classes, else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)

@@ -103,6 +103,6 @@ def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int]
     if crop is not None:
         row.input.crop = row.input.size = crop  # frames are scaled to the crop size, so that the crop fits
     for key, value in (("frames", frames), ("crop", crop)):
-        if value is not None and key in (row.get("args") or {}):  # weight shapes depend on the clip size
+        if value is not None and key in (row.get("args") or {}):  # these arguments set weight shapes
             row.args[key] = value
     return row

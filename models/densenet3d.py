@@ -16,7 +16,7 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-BOTTLENECK = 4  # channels between a dense layer's two convolutions, per output channel of the layer
+BOTTLENECK = 4  # channels between a dense layer's convolutions, divided by the layer's output channels
 
 
 class DenseLayer(nn.Sequential):

@@ -66,7 +66,7 @@ class AdaptedNetwork(VideoNetwork):
         self.output: tuple[Tap, ...] = ()  # how the wrapped network's output is pooled to logits
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return evenly spaced frames per pathway, of a clip (B, 3, T, H, W); one pathway gets all frames."""
+        """Return evenly spaced frames of a clip (B, 3, T, H, W) for each pathway; a sole pathway gets all."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
@@ -81,7 +81,7 @@ class AdaptedNetwork(VideoNetwork):
         return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the keys of the package's own checkpoint files to the wrapped network's keys."""
+        """Translate the keys of the package's checkpoint files to the wrapped network's keys."""
         return self.convert_keys(state)
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
@@ -237,7 +237,7 @@ def load_torchvision(network: str, num_classes: int | None, pretrained: bool, op
         classes = len(weights.meta["categories"]) if pretrained else num_classes
         module = zoo.get_model(network, weights=None, **with_classes("num_classes", classes), **options)
         if pretrained:
-            # weights_only=True, because the package's own loader would unpickle arbitrary objects
+            # weights_only=True refuses arbitrary pickled objects, which the package's loader would accept
             module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
         preset = weights.transforms()
         size, crop = min(preset.resize_size), min(preset.crop_size)
@@ -253,7 +253,7 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
     with package_errors("pytorchvideo", network):
         module = builder(pretrained=False, **with_classes("model_num_class", num_classes), **options)
         if pretrained:
-            # weights_only=True, because the package's own loader would unpickle arbitrary objects
+            # weights_only=True refuses arbitrary pickled objects, which the package's loader would accept
             url = sys.modules[builder.__module__].checkpoint_paths[network]
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
             module.load_state_dict(state["model_state"])
@@ -262,7 +262,7 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which sees one frame at a time, and the preprocessing from timm."""
+    """Load an image network of ``timm``, which sees one frame at a time, and timm's preprocessing."""
     timm = load_package("timm", "timm")
     if ":" not in network:  # timm's list has no names such as hf-hub:... and local-dir:...
         check_known("timm", network.partition(".")[0], timm.list_models())
@@ -301,7 +301,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
 
 
 def from_pretrained(kind, network: str | None, config, **options) -> torch.nn.Module:
-    """Load a Hugging Face network in float32; no code in files of pickled weights runs.
+    """Load a Hugging Face network in float32; code in pickled weight files never runs.
 
     Raises UserError if weights are missing or have other shapes. A folder may hold weights that the network
     lacks (such as a decoder's); a state dict may not.
@@ -354,5 +354,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """Return {keyword: num_classes}; if `num_classes` is None, {}, so that the package's default applies."""
+    """Return {keyword: num_classes}, or {} if `num_classes` is None: then the package's default applies."""
     return {} if num_classes is None else {keyword: num_classes}

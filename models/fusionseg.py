@@ -17,7 +17,7 @@ from static_dynamic.models.stages import Tap
 from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare, resized
 
 ASPP_WIDTH = 256
-LOW_WIDTH = 48  # channels to which the segmentation head reduces the maps of layer 1
+LOW_WIDTH = 48  # the segmentation head reduces the maps of layer 1 to this number of channels
 # Output stride -> dilations of the 3x3 convolutions of the spatial pyramid (ASPP).
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 WIDTHS = ARCHITECTURES["resnet101"][2]
@@ -43,7 +43,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.app_stream = resnet101(output_stride)
         self.mot_stream = resnet101(output_stride)
-        # checkpoints also hold fusions of layers 2 and 3, which are not used
+        # the fusions of layers 2 and 3 never run, but checkpoints hold the weights of these fusions
         fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 

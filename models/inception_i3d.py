@@ -57,18 +57,18 @@ def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
 
 
 class SamePool(nn.MaxPool3d):
-    """Max pooling with "same" padding; zeros are harmless because the inputs are ReLU outputs."""
+    """Max pooling with "same" padding by zeros, which change no maximum, as the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the axis' stride."""
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the stride per axis."""
         return super().forward(F.pad(x, same_padding(x.shape[2:], self.kernel_size, self.stride)))
 
 
 class Unit3D(nn.Module):
-    """Convolution with "same" padding, batch norm and ReLU; a classifier has only convolution and bias."""
+    """Convolution with "same" padding, batch norm and ReLU; a classifier is only a convolution with bias."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1), *, classifier: bool = False
@@ -78,13 +78,13 @@ class Unit3D(nn.Module):
         self.bn = None if classifier else nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the axis' stride."""
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the stride per axis."""
         x = self.conv3d(F.pad(x, same_padding(x.shape[2:], self.conv3d.kernel_size, self.conv3d.stride)))
         return x if self.bn is None else F.relu(self.bn(x), inplace=True)
 
 
 class InceptionBlock(nn.Module):
-    """Inception block: concatenates four branches, 1x1, 1x1-3x3, 1x1-3x3 and max pool-1x1."""
+    """Inception block of four branches, concatenated: 1x1, 1x1 then 3x3 (twice), and max pooling then 1x1."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]):
         super().__init__()
@@ -128,7 +128,7 @@ class InceptionI3D(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(module),)) for name, (module, units) in STAGES.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head's window."""
         for module in self.children():  # child modules run in the order of construction
             x = module(x)
         return x.mean(dim=(2, 3, 4))
@@ -146,7 +146,7 @@ class InceptionI3D(VideoNetwork):
             tensor = torch.from_numpy(np.array(array, dtype=np.float32))
             if layer == "Conv_0":
                 key = f"{name}.conv3d.{'weight' if leaf == 'kernel' else 'bias'}"
-                # t h w in out -> out in t h w
+                # the axes (t, h, w, in, out) become (out, in, t, h, w)
                 converted[key] = tensor.permute(4, 3, 0, 1, 2) if leaf == "kernel" else tensor
             else:
                 key = f"{name}.bn.{'bias' if kind == 'params' else f'running_{leaf}'}"

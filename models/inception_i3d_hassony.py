@@ -17,12 +17,12 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Return kernel - stride zeros per axis: "same" padding if input sides are multiples of the stride."""
+    """Return padding by kernel - stride zeros per axis: "same" padding if stride divides the input side."""
     return same_padding(stride, kernel, stride)
 
 
 class PaddedPool(nn.MaxPool3d):
-    """Max pooling with fixed padding; zeros are harmless because the inputs are ReLU outputs."""
+    """Max pooling with fixed padding by zeros, which change no maximum, as the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -31,7 +31,7 @@ class PaddedPool(nn.MaxPool3d):
         super().__init__(kernel, stride, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the axis' stride."""
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the stride per axis."""
         return super().forward(F.pad(x, fixed_padding(self.kernel_size, self.stride)))
 
 
@@ -45,12 +45,12 @@ class Unit3D(nn.Module):
         self.padding = fixed_padding(kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the axis' stride."""
+        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the stride per axis."""
         return F.relu(self.batch3d(self.conv3d(F.pad(x, self.padding))), inplace=True)
 
 
 class Mixed(nn.Module):
-    """Inception block: concatenates four branches, 1x1, 1x1-3x3, 1x1-3x3 and max pool-1x1."""
+    """Inception block of four branches, concatenated: 1x1, 1x1 then 3x3 (twice), and max pooling then 1x1."""
 
     def __init__(self, inputs: int, widths: Sequence[int], *, drop_pool: bool):
         super().__init__()
@@ -99,7 +99,7 @@ class HassonyI3D(VideoNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head's window."""
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
@@ -110,11 +110,11 @@ class HassonyI3D(VideoNetwork):
 
     @property
     def original_skips(self) -> list[str]:
-        """Paths of modules that Stergiou et al.'s code skips by passing on the input of the module."""
+        """Paths of modules that Stergiou et al.'s code skips: the inputs of the modules are passed on."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations that Stergiou et al.'s code uses, as tuples of module paths.
+        """Return two lists of tuples of module paths: kernels and activations of Stergiou et al.'s code.
 
         The kernels, and the outputs, of the modules of one tuple are concatenated. A number n stands for an
         n x n kernel of ones, which their code has in place of a missing second convolution of a branch.

@@ -22,8 +22,8 @@ from .stages import NO_OPTIONS, Tap
 from .twostream import FUSED, INPUTS, LAYERS, STREAMS, ConvexGates, Gate, TwoStreamNetwork, declare, resized
 
 WIDTHS = ARCHITECTURES["resnet101"][2]
-LEVELS = (2, 3, 4, 5)  # numbers that key names give to ResNet layers 1 to 4
-REDUCTION = 16  # number of input channels per hidden channel of an attention module
+LEVELS = (2, 3, 4, 5)  # in state dict keys, ResNet layers 1 to 4 have the numbers 2 to 5
+REDUCTION = 16  # in attention modules, number of input channels divided by number of hidden channels
 CASCADES = 5  # number of co-attention steps
 DECODED = 256  # channels of every feature map in the decoder
 OUTPUT_SIZE = (473, 473)  # height and width of the predicted mask, whatever the size of the image
@@ -32,8 +32,8 @@ OUTPUT_SIZE = (473, 473)  # height and width of the predicted mask, whatever the
 class CrossConnection(NamedTuple):
     """Options of the co-attention between the image stream and the flow stream."""
 
-    mutual: bool = False  # mutual: co-attention updates flow maps too, not only image maps
-    gated: bool = False  # gated: maps scaled by a gate are added to the update of the same stream
+    mutual: bool = False  # mutual: affinities weigh the flow maps too, not only the image maps
+    gated: bool = False  # gated: a stream's maps, scaled by a gate, are added to the update of that stream
     flow_added: bool = False  # flow_added: flow maps are added to the update of the image maps
 
 
@@ -45,7 +45,7 @@ CC_TYPES = {
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
 # Name -> function that normalises the affinities of positions, (B, flow positions, image positions).
-# Each function returns two tensors, one normalised over image positions and one over flow positions.
+# Each of these functions returns two tensors: affinities normalised over image and over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -54,7 +54,7 @@ FUSIONS = ("gated", "convex_gated")
 
 
 class CoAttention(nn.Module):
-    """Co-attention: five steps that weigh positions by saliency, then by affinity to the other stream."""
+    """Co-attention in five steps: each weighs positions by saliency, then by affinity to the other stream."""
 
     def __init__(self, width: int, kind: CrossConnection, norm_fn: str):
         super().__init__()
@@ -64,7 +64,7 @@ class CoAttention(nn.Module):
         self.proj1 = nn.Conv2d(width, 1, 1)
         self.proj2 = nn.Conv2d(width, 1, 1)
         self.rgating = Gate(width, maps=2) if kind.gated else None
-        # checkpoints hold these layers, which never run; "bottolneck" is the spelling in Kowal et al.'s keys
+        # the next four layers are in checkpoints but never run; "bottolneck" is Kowal et al.'s spelling
         self.bottolneck1 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bottolneck2 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bna = nn.BatchNorm2d(width)
@@ -86,7 +86,7 @@ class CoAttention(nn.Module):
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
         over_image, over_flow = self.weigh(affinity)  # affinities (B, flow positions, image positions)
-        # as in Kowal et al.'s code, each sum is over a stream's own maps, with the affinities as weights
+        # as in Kowal et al.'s code, the update of a stream is a sum of maps of that stream, not of the other
         to_image = gathered(image, over_flow.transpose(1, 2))
         to_flow = gathered(flow, over_image) if self.kind.mutual else flow
         if self.rgating is not None:
@@ -110,7 +110,7 @@ def salient(x: Tensor, scores: Tensor) -> Tensor:
 
 
 class SpatialAttention(nn.Module):
-    """One weight per position: a convolution and batch norm (no sigmoid) of the maximum over channels."""
+    """Compute a weight per position: maximum over channels, convolution and batch norm, without a sigmoid."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +220,7 @@ class Boundary(nn.Module):
 
 
 class LargeKernel(nn.Module):
-    """A factorised 7x7 convolution: 7x1 then 1x7, plus 1x7 then 7x1."""
+    """Sum of two branches, each a factorised 7x7 convolution: 7x1 then 1x7, and 1x7 then 7x1."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -235,7 +235,7 @@ class LargeKernel(nn.Module):
 
 
 class Pyramid(nn.Module):
-    """Concatenate the output of a 1x1 convolution and three copies of a 3x3 convolution with dilation 3.
+    """Concatenate a 1x1 convolution's output and three copies of a dilated 3x3 convolution's output.
 
     Kowal et al.'s code means dilations 3, 5 and 7 but uses 3 three times, and trained weights depend on
     dilation 3. The convolutions with dilations 5 and 7 are unused.
@@ -287,7 +287,7 @@ class Decoder(nn.Module):
         self.convG1 = convolution(DECODED, DECODED)
         self.convG2 = convolution(DECODED, DECODED)
         self.pred2 = convolution(DECODED, 1)
-        # the layers below served only the training losses; checkpoints hold the weights of these layers
+        # the layers below served only the training losses, but checkpoints hold the weights of these layers
         for level in LEVELS[1:]:
             self.add_module(f"pred{level}", convolution(DECODED, 1))
         self.concat = convolution(len(LEVELS), 1)

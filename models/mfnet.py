@@ -13,7 +13,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
 FIBERS = 16  # number of groups of the grouped convolutions
-# Number of residual blocks, output channels, and stride of the first block, of each of conv2 to conv5.
+# For each of conv2 to conv5: number of blocks, number of output channels, stride of the first block.
 DEPTHS = (3, 4, 6, 3)
 WIDTHS = (96, 192, 384, 768)
 STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -92,7 +92,7 @@ class MFNet(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations of Stergiou et al.'s code, each a tuple of one module path.
+        """Return two lists of tuples (module path,): kernels and activations of Stergiou et al.'s code.
 
         Activations are outputs of convolutions, before the next norm.
         """

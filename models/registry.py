@@ -32,7 +32,7 @@ def register(name: str):
 
 
 def list_models() -> dict[str, str]:
-    """Return network name -> one line of description, for every network that `build_model` can build.
+    """Return a dict of network name -> one-line description, for every network that `build_model` builds.
 
     Config files of other packages' networks are left out, because they need the name of a network as well.
     """

@@ -22,7 +22,7 @@ def conv(
 
 
 def conv_norm_relu(inputs: int, outputs: int, kernel: int, dilation: int = 1) -> list[nn.Module]:
-    """Return a convolution, batch norm and ReLU in a list, for ``nn.Sequential``."""
+    """Return the list [convolution, batch norm, ReLU], for ``nn.Sequential``."""
     return [conv(inputs, outputs, kernel, dilation=dilation), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
 
 

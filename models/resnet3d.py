@@ -116,7 +116,7 @@ class ResNet3D(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations of Stergiou et al.'s code, each a tuple of one module path."""
+        """Return two lists of tuples (module path,): kernels and activations of Stergiou et al.'s code."""
         blocks = [f"layer{i}.{b}" for i, depth in enumerate(self.blocks, start=1) for b in range(depth)]
         return self._lists(blocks, stem="conv1", head=("avgpool",))
 
@@ -134,9 +134,9 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the kernels and activations of Stergiou et al.'s code: last block per layer, no pooling.
+        """Return the two lists of `ResNet3D.original_lists` for the last block per layer, without pooling.
 
-        Without the pooled output, their code pairs each kernel with the activation of another layer; see
+        Without pooling, Stergiou et al.'s code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.
         """
         blocks = [f"layer{i}.{depth - 1}" for i, depth in enumerate(self.blocks, start=1)]

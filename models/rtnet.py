@@ -20,10 +20,10 @@ from .resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, resnet_layers, stem
 from .stages import Tap
 from .twostream import FUSED, LAYERS, STREAMS, ConvexGates, Gate, Squeeze, TwoStreamNetwork, declare, resized
 
-HEADS = (1, 2, 4, 8)  # numbers of heads of the attention modules after layers 1 to 4
+HEADS = (1, 2, 4, 8)  # numbers of attention heads in the modules that follow layers 1 to 4
 DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions of the output of layer 4
 DILATED = 512  # output channels of each dilated convolution
-BRIDGED = (64, 128, 256)  # channels to which the outputs of layers 1 to 3 are projected for the decoders
+BRIDGED = (64, 128, 256)  # numbers of channels to which the bridges project the outputs of layers 1 to 3
 DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4; decoder k works at the scale of layer k
 CHUNK = 1024  # number of query positions that scattering attention processes at once, to save memory
 
@@ -51,7 +51,7 @@ def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Transformation(nn.Module):
-    """Attention of one feature map to another; 1x1 convolutions project queries, keys and values.
+    """Attention of one feature map to another; 1x1 convolutions compute queries, keys and values.
 
     With `thinned`, maps are pooled before the attention and the result is upsampled. `scattering` selects
     `scattering_attention`.
@@ -78,7 +78,7 @@ class Transformation(nn.Module):
 
 
 class Scaling(Squeeze):
-    """Squeeze-and-excitation of several feature maps: channel c is multiplied by 1 + the weight of c."""
+    """Squeeze-and-excitation of several feature maps: multiplies each channel by 1 + a weight."""
 
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
@@ -129,7 +129,7 @@ class Alone(nn.Module):
 
 
 class Sum(nn.Module):
-    """Sum of the branches per stream; a module, so that a forward hook can read the sums."""
+    """Sum the branches of each stream; this is a module, so that a forward hook can read the two sums."""
 
     def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:
         """Map lists [image maps, flow maps] to [sum of image maps, sum of flow maps], each (B, C, H, W)."""
@@ -212,7 +212,7 @@ class Stream(nn.Module):
         return torch.cat([first, *rest], dim=1)
 
 
-# Attention modules after every layer; in names, S is the image (spatial) stream, T the flow (temporal).
+# Name -> type of attention module; S means the image (spatial) stream, T the flow (temporal) stream.
 TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
     "SS": partial(Pair, alike=True),  # SS: attention between the two frames of the image stream
     "TT": partial(Pair, alike=True),  # TT: attention between the two frames of the flow stream
@@ -258,7 +258,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in the original code, stage conv1 reads one convolution of resnext50 but the stem of resnet34
+            # as in the original code, stage conv1 is one convolution in resnext50, the whole stem in resnet34
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))

@@ -18,7 +18,7 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-# Number of residual blocks, and spatial stride of the first block, for each of stages 2 to 5.
+# For each of stages 2 to 5: number of residual blocks, and spatial stride of the first block.
 DEPTHS = (3, 4, 6, 3)
 STRIDES = (1, 2, 2, 2)
 LATERAL_RATIO = 2  # output channels of a lateral connection divided by the channels of the fast pathway
@@ -35,12 +35,12 @@ Triple = tuple[int, int, int]  # time, height, width
 Names = Mapping[str, tuple[str, str]]
 Layers = list[tuple[str, nn.Module]]
 Blocks = dict[str, nn.Module]
-# (stage number, 0 before or 1 after the lateral connection) -> path of the module that returns [slow, fast].
+# (stage, 0 or 1) -> path of the module that returns [slow, fast] before (0) or after (1) the connection.
 ModulePaths = dict[tuple[int, int], str]
 
 
 def stage_widths(width: int) -> list[int]:
-    """Return the numbers of output channels of stages 1 to 5 of a pathway."""
+    """Return a list of the numbers of output channels of a pathway's stages 1 to 5."""
     return [width, *(4 * width * 2**i for i in range(len(DEPTHS)))]
 
 
@@ -64,7 +64,7 @@ def named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
 def conv_norm(
     names: tuple[str, str], inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)
 ) -> Layers:
-    """Return a convolution and a batch norm as (name, layer); only the stride reduces the size of an axis."""
+    """Return [(name, convolution), (name, batch norm)]; only the stride reduces the size of an axis."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
     return list(zip(names, (conv, nn.BatchNorm3d(outputs)), strict=True))
@@ -163,7 +163,7 @@ class ParallelPathways(nn.Module):
 
 
 class HeadPool(nn.Module):
-    """Average over all frames and a sliding `side` x `side` window, the whole map if `side` is None."""
+    """Average over all frames and a sliding `side` x `side` window; if `side` is None, the whole map."""
 
     def __init__(self, side: int | None):
         super().__init__()
@@ -334,7 +334,7 @@ class TwoPathways(PositionWise):
         self.stages = two_pathway_stages(width, beta, paths)
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add the modules under the names in checkpoint keys; return the paths of the modules to read."""
+        """Add the modules under the names in checkpoint keys; return a dict of module paths to read."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:

@@ -17,7 +17,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork, run_on_meta
 CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}
 
 Shape = tuple[int, ...]
-Shapes = dict[int | str | None, Shape]  # index or key of a tensor in a module's output -> shape
+Shapes = dict[int | str | None, Shape]  # index or key of a tensor in an output -> shape of the tensor
 
 
 @dataclass(frozen=True)
@@ -86,14 +86,14 @@ def find_candidates(
 
 
 def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
-    """Run a network without data; return per module the number of runs and the shapes of the last output."""
+    """Run a network without data; return two dicts by module: number of runs, last output's shapes."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Shapes] = {}
 
     def hook_for(path: str):
         def hook(module, inputs, output):
             calls[path] += 1
-            outputs.pop(path, None)  # puts a module that runs again at the end of the dict
+            outputs.pop(path, None)  # a module that runs again moves to the end of the dict
             outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
 
         return hook
@@ -145,9 +145,9 @@ def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
 
 
 def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return 0 or `tokens`, the number of leading class and register tokens in an output (rows, N, C).
+    """Count the class and register tokens at the start of an output (rows, N, C); return 0 or `tokens`.
 
-    An output has `tokens` of them if its other tokens divide the number of a clip's patches.
+    The count is `tokens` if rows * (N - `tokens`) divides `patches`, the number of patches of a clip.
     """
     if layout != "tokens" or not 0 < tokens < shape[1] or (patches and patches % (shape[0] * shape[1]) == 0):
         return 0
@@ -156,7 +156,7 @@ def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | 
 
 
 def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int | None:
-    """Count a clip's patches as positions of the first feature map; return None without a feature map."""
+    """Count a clip's patches, the positions of the first feature map; return None if there is no such map."""
     for shape in chain.from_iterable(shapes.values() for shapes in outputs.values()):
         if len(shape) > 3 and layout_of(shape, frame) == "maps":
             return shape[0] * prod(shape[2:])
@@ -164,7 +164,7 @@ def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int 
 
 
 def count_leading_tokens(net: nn.Module) -> int:
-    """Count the tokens before the patch tokens: timm's ``num_prefix_tokens``, else 1 for a class token."""
+    """Count the tokens before the patch tokens: ``num_prefix_tokens`` in timm, else 1 with a class token."""
     for module in net.modules():  # the outermost module comes first, so the outermost count is taken
         if hasattr(module, "num_prefix_tokens"):
             return cast(int, module.num_prefix_tokens)
@@ -232,7 +232,7 @@ def is_list(module: nn.Module) -> bool:
 
 
 def holds(candidate: Candidate | None, axes: int) -> bool:
-    """Return whether a module returns tokens, if `axes` is 3, or feature maps, if `axes` is 4."""
+    """If `axes` is 3, return whether a module outputs tokens; if 4, whether a module outputs feature maps."""
     if candidate is None or not candidate.taps:
         return False
     shape, layout = candidate.shapes[0], candidate.taps[0].layout

@@ -1,4 +1,4 @@
-"""Split stage names into a position (depth) and a reading (the pathway or stream that is read at that depth).
+"""Split a stage name into a position (depth) and a reading (the pathway or stream that is read there).
 
 ``stage3`` has only a position; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` have a position and a reading.
 Stages with the same reading make one curve over depth.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-# Default of `options` in methods: the SlowFast options ``path`` and ``fuse`` are not given.
+# Default of the argument `options`, which leaves out the SlowFast options ``path`` and ``fuse``.
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -138,7 +138,7 @@ class VideoNetwork(nn.Module):
         return 0
 
     def prepare(self, video: Tensor):
-        """Turn a normalised clip into the input of ``forward``; here, return the clip, (B, 3, T, H, W)."""
+        """Turn a normalised clip (B, 3, T, H, W) into ``forward``'s input; the base class returns it."""
         return video
 
     def example_input(self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None):
@@ -149,7 +149,7 @@ class VideoNetwork(nn.Module):
         return self.prepare(make((batch, 3, self.input_spec.frames, *(size or self.input_spec.shape))))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate a state dict of another code base to this network's keys; here, no key changes."""
+        """Translate a state dict of another code base to this network's keys; the base class changes none."""
         return state
 
     def read_folder(self, folder: Path) -> Mapping:
@@ -176,7 +176,7 @@ class VideoNetwork(nn.Module):
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits at every position of a sliding head; here there is one position, so (B, classes)."""
+        """Return logits per position of a sliding head; the base class has one position: (B, classes)."""
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:

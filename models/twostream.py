@@ -26,7 +26,7 @@ class TwoStreamNetwork(VideoNetwork):
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    clip: tuple[int, ...] = ()  # sizes of the axes between batch and channels; RTNet: (2 frames,)
+    clip: tuple[int, ...] = ()  # sizes of axes between batch and channels; (2,) for RTNet's two frames
 
     @property
     def flow_directions(self) -> int:
@@ -96,7 +96,7 @@ class SpatialWeights(nn.Module):
     def __init__(self, joint_maximum: bool = False):
         super().__init__()
         self.joint_maximum = joint_maximum
-        # checkpoint key: conv1.conv.weight if joint_maximum is true, otherwise conv1.weight
+        # the checkpoint key is conv1.conv.weight if joint_maximum is true, otherwise conv1.weight
         named = nn.ModuleDict({"conv": nn.Conv2d(1, 1, 7, padding=3, bias=False)})
         self.conv1 = named if joint_maximum else nn.Conv2d(4, 1, 7, padding=3, bias=False)
 
