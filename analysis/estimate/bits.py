@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .intervals import finite_mean, studentised_bounds
 from .moments import Moments
 
-# The members of pairs count as identical (infinite bits) if |r| > 1 - 1e-9, because float32 is no finer.
+# If |r| > 1 - 1e-9, |r| counts as 1 (infinite bits), because float32 cannot resolve smaller differences.
 IDENTICAL = 1e-9
 
 
@@ -61,7 +61,7 @@ def stage_bits(
 def bits_influence(
     sums: Moments, replicates: Moments, r: NDArray, uncorrected: NDArray | None = None
 ) -> NDArray:
-    """Return each cluster's influence on the bits summed over units. Shape: (replicates, factors, clusters).
+    """Return each cluster's influence on the sum of bits over units. Shape: (replicates, factors, clusters).
 
     Influences are not centred; `bits_standard_errors` subtracts their mean. `sums` (K, F, C) are of the
     clusters, `r` (R, F, C) are correlations of the replicates, `uncorrected` those before rank-bias

@@ -62,14 +62,14 @@ def estimate_run(
 def estimate_stage(
     sums: Moments, weights: NDArray, threshold: float, level: float
 ) -> tuple[dict, pd.DataFrame]:
-    """Estimate the scores of a stage and of the stage's units from sums per cluster and bootstrap weights."""
+    """Estimate the scores of a stage and of all its units, from sums per cluster and bootstrap weights."""
     clusters, measured, units = sums.total.shape
     whole = sums.over_clusters()
     point = estimate_moments(whole, threshold)
     numerator, denominator = np.zeros((len(weights), measured)), np.zeros(len(weights))
     unit_bounds, unit_bits = np.full((2, measured, units), np.nan), np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
-    # Mutual information in bits per replicate, summed over units, and each cluster's influence on this sum.
+    # These two arrays hold each replicate's sum of bits over units, and each cluster's influence on the sum.
     bits_sum, influence = np.zeros((len(weights), measured)), np.zeros((len(weights), measured, clusters))
     for block, replicates in sums.replicates(weights):
         covariance, pooled_variance = replicates.score_parts()

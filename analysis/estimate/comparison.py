@@ -19,7 +19,7 @@ from .paired import MEASURES, PairedBootstrap
 from .tables import read_layers, read_units
 from .units import counts_at, sweep_thresholds
 
-# Score thresholds at which units are classified, for the plot of unit classes against threshold.
+# Units are classified at each of these score thresholds, for the plot of unit classes against threshold.
 SWEEP = np.linspace(0, 1, 41)
 
 
@@ -74,7 +74,7 @@ def compare_runs(
     stores = [Store.open(path) for path in paths]
     identities = [store.manifest["identity"] for store in stores]
     per_run = [read_layers(path) for path in paths]
-    # Videos of equal name are the same video only if the names and folders of the data sets are equal too.
+    # Two videos of equal name count as one video only if both data sets have the same name and folder.
     data = [(identity["dataset"]["name"], identity["dataset"]["folder"]) for identity in identities]
     boot = PairedBootstrap(stores, data, n_boot, seed)
     members_of = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]
@@ -113,7 +113,7 @@ def compare_runs(
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
-    """Group runs that differ only in their seed; return the positions of each group's runs in the list."""
+    """Group runs that differ only in the seed; return a list of groups, each a list of run positions."""
     keys = pd.Series([json.dumps(identity | {"seed": None}, sort_keys=True) for identity in identities])
     return [group.index.tolist() for _, group in keys.groupby(keys, sort=False)]
 
@@ -149,7 +149,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return scores and shares per stage with intervals; means over seeds also get 1.96 standard errors."""
+    """Return a table of scores and shares per stage; means over seeds also get 1.96 standard errors."""
     first = per_run[members[0]]
     if len(members) == 1:
         columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
@@ -163,7 +163,7 @@ def mean_layers(
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage that single-stage figures show: by default the deepest; None if `wanted` is absent."""
+    """Return the stage that figures of one stage show: `wanted`, or else the deepest; None if not found."""
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)

@@ -98,7 +98,7 @@ def estimate_pairs(
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate the scores of one stage from sums `m` over all pairs; a last residual factor needs no sums."""
+    """Estimate the scores of one stage from the sums `m` over pairs; the residual factor needs no sums."""
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:

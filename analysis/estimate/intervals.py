@@ -33,7 +33,7 @@ from scipy.stats import t as student_t
 from .estimator import append_shares
 from .moments import Moments, layer_score
 
-# Below 8 clusters, standard errors of replicates are useless, so intervals use t * std of the replicates.
+# With under 8 clusters, a replicate has no useful standard error, so intervals use t * std of replicates.
 FEWEST_CLUSTERS = 8
 
 
@@ -76,7 +76,7 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
     number of all pairs.
     """
     weight = whole.count / whole.count.sum()
-    # `shift` (one row per factor) is subtracted from activations in `sums`, so also subtract it from means.
+    # Activations in `sums` are reduced by `shift` (one row per factor), so means are reduced by `shift` too.
     mean = whole.within_factors.mean - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
@@ -88,7 +88,7 @@ def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
 
 
 def gradients(x: NDArray) -> NDArray:
-    """Return the derivatives of scores and shares by `x`, the `cluster_scalars` summed over clusters."""
+    """Return derivatives of scores and shares with respect to `x`, the sum of all `cluster_scalars`."""
     products, counts, square, count = x[..., :-2:2], x[..., 1:-2:2], x[..., -2:-1], x[..., -1:]
     f = np.arange(counts.shape[-1])
     score = np.zeros((*counts.shape, x.shape[-1]))

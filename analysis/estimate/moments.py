@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 
 # A variance below this fraction of the squared mean is rounding error of a constant unit in float64.
 CANCELLATION = 1e-12
-# Bytes of activations that are read into memory at a time.
+# This many bytes of activations are read into memory at a time.
 ROW_BYTES = 64e6
-# Largest size (replicates x factors x units) of the sums of bootstrap replicates held in memory.
+# At most this many sums (replicates x factors x units) of bootstrap replicates are held in memory.
 REPLICATE_NUMBERS = 2e6
 
 
@@ -37,7 +37,7 @@ def layer_score(covariance: NDArray, pooled_variance: NDArray) -> NDArray:
 
 
 def unit_score(covariance: NDArray, variance: NDArray) -> NDArray:
-    """Return covariance / variance of each unit, the correlation of pair members; NaN for constant units."""
+    """Return each unit's covariance divided by variance: the correlation of pair members; NaN if constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variance > 0, covariance / variance, np.nan)
 

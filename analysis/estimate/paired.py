@@ -59,7 +59,7 @@ def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
     return append_shares(layer_score(numerator, denominator[:, None]))
 
 
-# A stage of a run: the run's position in the list of runs, and the name of the stage.
+# A Member is a stage of a run: the run's position in the list of runs, and the name of the stage.
 Member = tuple[int, str]
 Members = Sequence[Member]
 
@@ -100,7 +100,7 @@ class PairedBootstrap:
     def _estimate(
         self, streams: Sequence[tuple[int, NDArray, list[tuple[Member, float]]]], level: float
     ) -> PairedEstimate:
-        """Estimate a weighted sum of runs' scores; runs of one random stream are resampled by equal draws."""
+        """Estimate a weighted sum of the scores of runs; runs with the same random stream share all draws."""
         count = [len(videos) for _, videos, _ in streams]
         value = np.zeros(len(MEASURES))
         replicates = error = errors = np.zeros((1, len(MEASURES)))

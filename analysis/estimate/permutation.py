@@ -25,7 +25,7 @@ from .pairs import FactorPairs
 
 # Scores that differ by less than this count as equal, because correlations are computed in float32.
 TIE = 1e-5
-# Numbers of units and of pairs per block. Blocks of this size stay in the processor's cache.
+# A block has at most this many units and this many pairs, and so stays in the processor's cache.
 UNITS_AT_A_TIME, PAIRS_AT_A_TIME = 256, 128
 
 
@@ -68,7 +68,7 @@ def p_value(value: ArrayLike, null: NDArray) -> NDArray:
 def score_p_values(
     rows: NDArray, factors: Sequence[FactorPairs], orders: Sequence[NDArray], m: Moments
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return p-values per factor: of the layer score, of each unit score, and family-wise of each unit score.
+    """Return p-values per factor: of the layer score, of each unit score, and of each unit score family-wise.
 
     Activations `rows` (views, C) are read in blocks of units. `orders` are from `permute_clusters` per
     factor, `m` (F, C) the sums over all pairs. P-values of dead units are NaN.

@@ -34,13 +34,13 @@ from .estimator import MEASURED
 from .moments import layer_score
 from .pairs import open_finished
 
-# Functions from the number of styles to the number of views per clip, for each value of option `pairs`.
+# For each value of `pairs`, this is a function from the number of styles to the number of views per clip.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
 # For each value of `pairs` in a pilot, the values of `pairs` for which this pilot can plan a study.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
-# Values that a pilot run's options must have. Options that the pilot's manifest lacks are not checked.
+# A pilot run's options must have these values. Options that the pilot's manifest lacks are not checked.
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
-# Smallest number of clusters in a pilot, and largest number of clusters in a plan.
+# A pilot needs at least FEWEST clusters, and a plan has at most MOST clusters.
 FEWEST, MOST = 4, 10**7
 UNITS_AT_A_TIME = 256
 
@@ -128,7 +128,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     own = terms["factor"] == f
     v = np.average(terms["q"], weights=weight / share)
     score = layer_score(terms.loc[own, "n"].mean(), v)
-    # What each pair contributes to the error of the score if a clip has one dynamic and one static pair.
+    # This is each pair's part of the score's error if a clip has one dynamic and one static pair.
     in_own_score = ((terms["n"] / v - score).where(own, 0)).to_numpy()
     in_both_scores = weight * -score * (terms["q"] / v - 1)
     if planned == "paper":

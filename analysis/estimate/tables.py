@@ -46,7 +46,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
-    """Write ``layers.csv``, ``units.parquet``, and in folder ``dim_est`` one csv of dimensions per stage."""
+    """Write ``layers.csv``, ``units.parquet``, and one csv of dimensions per stage in folder ``dim_est``."""
     result.write(folder)
     for _, row in result.layers.iterrows():
         file = dimensions_file(folder, row["stage"])

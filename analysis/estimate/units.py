@@ -18,9 +18,9 @@ from static_dynamic.analysis.run.store import Store
 
 from .estimator import MEASURED, UNIT_CLASSES, classify
 
-# Unit classes whose top units are listed, and factors (0 dynamic, 1 static) whose scores rank the units.
+# The units of each of these classes are ranked by the scores of these factors (0 dynamic, 1 static).
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
-# How the columns part, side and row of `top_units` are combined over the pairs of a clip.
+# This says how to combine the columns part, side and row of `top_units` over the pairs of a clip.
 TOTALS = {"part": "sum", "side": "mean", "row": "first"}
 
 
@@ -44,7 +44,7 @@ def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.Dat
 def top_units(
     store: Store, units: pd.DataFrame, stage: str, threshold: float, count: int, clips: int
 ) -> pd.DataFrame:
-    """Find the `count` highest-scoring units per unit class, and `clips` clips that raise each score most.
+    """Find the `count` top-scoring units per unit class, and `clips` clips that contribute most to each unit.
 
     Joint units are ranked by the lower of their two scores. The table has one row per unit and clip: part is
     the clip's fraction of the score (joint units: of the sum of both scores), side the clip's mean activation

@@ -28,7 +28,7 @@ from .intervals import bootstrap_weights, interval, with_bounds
 from .tables import RunEstimate
 
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
-# Number of units that are decomposed at a time, to limit memory.
+# To limit memory, this many units are decomposed at a time.
 UNITS_AT_A_TIME = 256
 
 
@@ -51,7 +51,7 @@ def estimate_variance(
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return the row numbers of views (clips, styles, orders) and the clusters of clips with all views."""
+    """For clips with all views, return arrays of row numbers (clips, styles, orders) and of clusters."""
     views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
@@ -116,11 +116,11 @@ def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
     s, o = n_styles, n_orders
     cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
     grand = cells.mean((-3, -2))
-    # Squared mean activations, summed over styles, over frame orders, and over cells (style x order).
+    # These are squared mean activations, summed over styles, frame orders, and (style, order) cells.
     style = (cells.mean(-2) ** 2).sum(-2)
     order = (cells.mean(-3) ** 2).sum(-2)
     both = (cells**2).sum((-3, -2))
-    # ANOVA sums of squares (ss). From the ss of an interaction, the ss of all lower effects are subtracted.
+    # These are ANOVA sums of squares (ss). The ss of an interaction excludes the ss of all lower effects.
     ss_v = s * o * (by_clip - k * grand**2)
     ss_s = k * o * (style - s * grand**2)
     ss_o = k * s * (order - o * grand**2)

@@ -22,7 +22,7 @@ from static_dynamic.models import VideoNetwork
 from static_dynamic.spacing import evenly_spaced
 
 POLICIES = ("error", "skip")
-# Number of views, evenly spaced over the run, on which bf16 and faster kernels are compared with fp32.
+# bf16 and faster kernels are compared with fp32 on this many views, evenly spaced over the run.
 SAMPLE_VIEWS = 8
 
 

@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 Inputs = Tensor | list[Tensor] | dict[str, Tensor]
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
-# Largest `relative_error` of a stage for which bf16 is used. Error e lowers a correlation by about e^2.
+# No stage may have a larger `relative_error` with bf16. An error e lowers a correlation by about e^2.
 BF16_TOLERANCE = 0.05
-# Largest `relative_error` of a stage at which channels-last layout or compilation is used with fp32.
+# No stage may have a larger `relative_error` if channels-last layout or compilation is used with fp32.
 FP32_TOLERANCE = 0.01
-# Smallest speed-up at which channels-last layout or compilation is used.
+# Channels-last layout or compilation is used only if the speed-up is at least this large.
 MIN_SPEEDUP = 1.05
-# Number of timed calls of `Reader.read` per reader, after one untimed call as warm-up.
+# `Reader.read` is timed this many times per reader, after one untimed call as warm-up.
 ROUNDS = 5
 
 
@@ -179,7 +179,7 @@ def use_compile(reader: Reader) -> None:
     visit(reader.net, "")
 
 
-# Speed-ups that `Reader.tune` tries, in this order, each together with the speed-ups chosen before.
+# `Reader.tune` tries these speed-ups in this order, each together with the speed-ups chosen before.
 KERNELS: dict[str, Callable[[Reader], None]] = {
     "channels_last_3d": use_channels_last,
     "compile": use_compile,
@@ -198,7 +198,7 @@ def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
 
 
 def speedup(one: Reader, other: Reader, inputs: Inputs) -> float:
-    """Time two readers alternately; return the median time of `other` divided by the median time of `one`."""
+    """Time two readers alternately; return the ratio of median times, `other` divided by `one`."""
     seconds: dict[Reader, list[float]] = {one: [], other: []}
     for _ in range(ROUNDS + 1):
         for reader, measured in seconds.items():
@@ -237,7 +237,7 @@ class PendingRows:
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        table = torch.cat(list(rows.values()), dim=1)  # shape (views, units of all stages): one copy for all
+        table = torch.cat(list(rows.values()), dim=1)  # one table (views, units of all stages): one copy
         self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)

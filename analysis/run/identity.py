@@ -27,7 +27,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **sampling_of(cfg),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # Default values are left out, so that runs made before precision and tune existed keep the identity.
+        # Default values are left out, so runs made before precision and tune existed keep the same identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
     }

@@ -9,7 +9,7 @@ from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
 from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, STATUS_NAME, has_run, read_manifest
 from static_dynamic.errors import UserError
 
-# Number of characters of an error that the table of task=status shows.
+# The table of task=status shows this many characters of an error message.
 REASON_WIDTH = 100
 # Last files that task=profile and task=evaluate_vos write: if one of these files exists, the run is done.
 LAST_FILES = (REPORT_NAME, "sequences.csv")
@@ -23,7 +23,7 @@ def finished_runs(cfg: DictConfig, task: str) -> list[Path]:
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """Return all run folders below a folder, sorted, even if a folder holds only the lock of a new run."""
+    """Return a sorted list of all run folders below a folder, including folders that hold only a lock."""
     return sorted({path.parent for name in (LOCK_NAME, STATUS_NAME) for path in folder.rglob(name)})
 
 

@@ -18,9 +18,9 @@ from static_dynamic.models.checkpoints import weights_file
 
 log = logging.getLogger(__name__)
 
-# Views per batch for batch_size=auto, by type of device. `Reader` splits a batch that does not fit in memory.
+# With batch_size=auto, the device type decides the batch size. `Reader` splits batches too large for memory.
 AUTO_BATCH = {"cpu": 2, "cuda": 64}
-# Values of model.init: load trained weights, or keep random initial weights.
+# model.init=checkpoint loads trained weights; model.init=random keeps random initial weights.
 INITS = ("checkpoint", "random")
 # The option checkpoint=imgnet loads no weights, as in Kowal et al.'s code.
 NO_CHECKPOINT = "imgnet"

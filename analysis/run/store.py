@@ -110,7 +110,7 @@ class Store:
         return np.flatnonzero(~self._finished) + self.first
 
     def write(self, rows: NDArray, activations: dict[str, NDArray]) -> None:
-        """Write the activations of the views with row numbers `rows`; every few seconds, flush them to disk.
+        """Write activations to the rows `rows` (one row per view); flush the files to disk every few seconds.
 
         Views that were skipped before stay skipped, even if their files can be read now.
         """

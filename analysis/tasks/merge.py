@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _options_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Return options for a run: each value is from the run's manifest if present there, else from `cfg`."""
+    """Return a run's options: the values in the run's manifest, and for all other options those of `cfg`."""
     manifest = read_manifest(folder)
     identity = manifest["identity"]
     options = cast(dict, OmegaConf.to_container(cfg, resolve=False))

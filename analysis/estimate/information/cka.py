@@ -30,7 +30,7 @@ from static_dynamic.analysis.estimate.permutation import p_value
 
 # Clusters per batch.
 BATCH = 256
-# Numbers of bootstrap replicates and of permutations that are computed at a time, to limit memory.
+# To limit memory, this many bootstrap replicates and this many permutations are computed at a time.
 REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
 # The unbiased HSIC averages over tuples of four clusters, so at least four clusters are needed.
 LEAST_CLUSTERS = 4
@@ -45,7 +45,7 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[dict[bytes, NDArray], list[tuple[bytes, bytes]]]:
-    """Return Gram matrices between the clusters of a batch, and a list of which two matrices to compare.
+    """Return a dict of Gram matrices of a batch's clusters, and a list of pairs of keys to compare.
 
     A sample is a cluster's mean. The list has one item per slot (pair position in a clip).
     """

@@ -31,7 +31,7 @@ from .gaussian import TRANSFORMS, unit_information
 from .neighbours import neighbour_information
 from .subspace import n_directions, project, split_folds, subspace_information
 
-# Number of units per factor and stage with a nearest-neighbour estimate, unless task.units lists units.
+# Unless task.units lists units, this many units per factor and stage get a nearest-neighbour estimate.
 HIGHEST_UNITS = 2
 
 
@@ -101,7 +101,7 @@ def factor_information(
     seed: int,
     level: float,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Estimate CKA and mutual information of a stage, and mutual information of all units, for one factor.
+    """Estimate, for one factor, a stage's CKA and mutual information, and each unit's mutual information.
 
     `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
     are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and

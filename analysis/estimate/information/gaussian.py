@@ -46,10 +46,10 @@ from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.permutation import p_value, permuted_means
 
 UNITS_AT_A_TIME = 128
-# The rank-bias jackknife uses 8 groups of clusters, but 2 groups from 300 clusters on to save time.
+# The rank-bias jackknife uses 8 groups of clusters, or 2 groups for 300 or more clusters, to save time.
 MOST_GROUPS, FEW_GROUPS, MANY_CLUSTERS = 8, 2, 300
 
-# Type of a function that transforms activations (rows, units), given how many times each row counts.
+# A Transform is a function that transforms activations (rows, units), given how often each row counts.
 Transform = Callable[[NDArray, NDArray], NDArray]
 
 
@@ -125,7 +125,7 @@ def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArr
 
 
 def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
-    """Estimate how much ranking few videos lowers arctanh(r), with r the correlation of scores `za` and `zb`.
+    """Estimate by how much ranks from few videos lower arctanh(r); r is the correlation of `za` and `zb`.
 
     Each group of clusters is left out twice, once with the rest ranked anew: only the ranking differs.
     """
@@ -147,7 +147,7 @@ def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
 
 
 def correlation(za: NDArray, zb: NDArray) -> NDArray:
-    """Return each unit's correlation between pair members about the pooled mean; 0 for constant units."""
+    """Return each unit's correlation of pair members, with one mean for both members; 0 if constant."""
     a, b = standardised(za, zb)
     return np.einsum("nu,nu->u", a, b, dtype=np.float64) / max(1, len(a))
 
@@ -172,7 +172,7 @@ def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def second_members(pairs: FactorPairs) -> NDArray | None:
-    """Number the distinct second members within a cluster; return None if numbers differ by cluster."""
+    """Number the distinct second members in a cluster; return None if the clusters' numberings differ."""
     counts = np.bincount(pairs.cluster)
     if (counts != counts[0]).any():
         return None
@@ -211,7 +211,7 @@ def fisher_interval(r: NDArray, replicates: NDArray, clusters: int, level: float
     low, high = interval(np.where(identical, 0, z), zs, clusters, level)
     ends = np.sort(abs(np.stack([low, high])), axis=0)
     ends[0] = np.where((low < 0) & (high > 0), 0, ends[0])
-    # Bits are log2(cosh z), here in a form that does not overflow for large z.
+    # Bits are log2(cosh z). This form of log2(cosh z) does not overflow for large z.
     ends = ends / np.log(2) + np.log2((1 + np.exp(-2 * ends)) / 2)
     low, high = np.where(identical, np.inf, ends)
     return low, high

@@ -37,7 +37,7 @@ NOISE = 1e-10
 
 
 def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
-    """Return each sample's contribution in bits to the nearest-neighbour estimate; sorted `x` is fastest."""
+    """Return each sample's part, in bits, of the nearest-neighbour estimate; fastest if `x` is sorted."""
     points = np.column_stack([x, y])
     # A tree without balanced and compact nodes is built faster, and is queried at the same speed.
     tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)

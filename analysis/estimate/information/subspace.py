@@ -50,7 +50,7 @@ class Fold:
     views: NDArray  # row numbers of views
     pairs: list[NDArray]  # positions in `FactorPairs` of this fold's pairs, one array per factor
     orders: list[NDArray]  # positions of permuted second members, one array (permutations, pairs) per factor
-    clusters: int  # number of clusters with dynamic or with static pairs, whichever is smaller
+    clusters: int  # number of clusters with dynamic pairs or with static pairs; the smaller number
 
 
 def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) -> list[Fold]:
@@ -143,7 +143,7 @@ def subspace_information(
 def fold_bits(
     projected: NDArray, pairs: FactorPairs, weights: NDArray, own: NDArray, orders: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return the mutual information in bits over a fold's pairs: sample, replicates and permutations."""
+    """Return the bits of a fold's pairs: of the sample, of each replicate, and of each permutation."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
@@ -160,7 +160,7 @@ def fold_bits(
 
 
 def canonical_bits(second: NDArray) -> NDArray:
-    """Return the mutual information of x and y in bits, from second moments; NaN for singular covariances."""
+    """Return the mutual information of x and y in bits, from covariances; NaN if a covariance is singular."""
     n, mean = second[..., :1, :1], second[..., 1:, :1] / second[..., :1, :1]
     covariance = second[..., 1:, 1:] / n - mean * np.swapaxes(mean, -1, -2)
     k = covariance.shape[-1] // 2
