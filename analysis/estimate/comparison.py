@@ -149,7 +149,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return a table of scores and shares per stage; means over seeds also get 1.96 standard errors."""
+    """Return scores, shares and intervals per stage; means over seeds also get 1.96 standard errors."""
     first = per_run[members[0]]
     if len(members) == 1:
         columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
