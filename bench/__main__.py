@@ -10,10 +10,10 @@ cases:
 * extraction: extraction of every stage from disk; on a GPU also from frames in memory ("cached");
 * tuned (``--tuned``): extraction with precision=bf16 tune=true, as far as these options pass their checks;
 * baseline: the paper's procedure (bench/baseline.py) with its five runs, one per stage;
-* equal width: extraction / baseline for intervals of equal width (bench/widths.py, with ``--run``).
+* equal width: time of extraction over time of baseline, for intervals of equal width (``--run``, widths.py).
 
 ``--scale 0.5`` halves the frames and the network's input size. Decoding and computing both cost a quarter,
-so that their ratio stays.
+so that the ratio of the two costs stays the same.
 """
 
 import copy
@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
 BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# Target ratios: time of extraction/baseline at equal pairs and equal width, speed of cached/bare, bf16/fp32.
+# Each value is a target ratio: two of times (extraction/baseline), two of speeds (cached/bare, bf16/fp32).
 EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
 
 
@@ -192,11 +192,11 @@ def bare(
     deepest = list(net.stages)[-1]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         for _ in range(-(-views // batch)):
-            net.read(inputs, [deepest])  # no classifier, because its pooling needs a larger crop
+            net.read(inputs, [deepest])  # stops before the classifier, whose pooling needs a larger crop
 
 
 def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
-    """Return the batch size with the fastest forward passes, and the inputs per second at this size."""
+    """Return a tuple (batch size with the fastest forward passes, inputs per second at this size)."""
     rates = {}
     for batch in BATCHES[device.type]:
         views = 2 * batch if device.type == "cuda" else 8

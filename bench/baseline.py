@@ -41,7 +41,7 @@ class Pairs(Dataset):
     def __getitem__(self, i: int):
         factor, a, b = self.pairs[i]
         first = self._window(a)
-        # A shuffled second member reuses the frames of the first; other second members are decoded.
+        # In a static pair, the second member reuses the frames of the first; in a dynamic pair it is decoded.
         second = first if a["style"] == b["style"] else self._window(b)
         return factor, self._pathways(a, *first), self._pathways(b, *second)
 

@@ -5,7 +5,7 @@
 
 The activations are random. At the default size, the bootstrap needs at least 141e9 operations, because it
 multiplies six pairs of matrices (replicates, clips) and (clips, units). The permutation test needs at least
-23e9, one product per permutation, pair and unit.
+23e9 operations: one product per permutation, pair and unit.
 """
 
 import resource

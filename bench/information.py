@@ -35,23 +35,23 @@ from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
 from static_dynamic.command import Options, command
 
 VIEWS = 8  # 4 styles x 2 orders
-LARGE_RUNS = 30  # for the true value
-NEIGHBOUR_UNITS = 2  # units (slow)
+LARGE_RUNS = 30  # number of large runs from which the true value is computed
+NEIGHBOUR_UNITS = 2  # number of units for which the slow neighbour measure is computed
 
 
 def factors_of(clips: int) -> list[FactorPairs]:
-    """Return the dynamic pairs and the static pairs of a simulated run with `clips` clips."""
+    """Return a list of two items, dynamic pairs and static pairs, for a simulated run of `clips` clips."""
     return [pairs_of_factor(pairs_of(clips), f) for f in (0, 1)]
 
 
 def centred_rows(rows: NDArray, group: NDArray) -> NDArray:
-    """Subtract from each view's activations the mean of all views of the same style and order (`group`)."""
+    """Subtract from each view's activations the mean of its `group` (all views of one style and order)."""
     means = np.stack([rows[group == g].mean(0) for g in range(VIEWS)])
     return (rows - means[group]).astype(np.float64)
 
 
 def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[tuple[str, dict]]:
-    """Yield name and estimate of every measure except ``subspace``, for the whole layer and for each unit."""
+    """Yield (name, estimate) for every measure except ``subspace``, for the layer and for its units."""
     no_permutations = np.empty((0, len(pairs.a)), int)
     for name, transform in TRANSFORMS.items():
         layer, units = unit_information(rows, pairs, weights, no_permutations, transform, LEVEL)
@@ -66,7 +66,7 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
 
 @cache
 def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
-    """Return, for each factor, the true value of each measure and the second moments of the pair members."""
+    """Return two lists with one item per factor: dict of true values, second-moment matrix of the pairs."""
     factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)
     found, second = [{}, {}], [0, 0]
     for run in tqdm(range(LARGE_RUNS), desc=f"{kind}, truth", unit="run", leave=False):
@@ -82,7 +82,7 @@ def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the bits shared by pair members that are projected on `vectors`, from their second moments."""
+    """Return the bits that pair members share along `vectors`, given the second-moment matrix `second`."""
     k = vectors.shape[1]
     both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
     both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors
@@ -99,7 +99,7 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
         rows = simulate(clips, kind, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)
         centred = [centred_rows(rows[fold.views], group[fold.views]) for fold in folds]
-        # For each fold, the matrix that maps the fold's centred activations to its projected activations.
+        # Each fold has one matrix, which maps the fold's centred activations to its projected activations.
         vectors = [
             np.linalg.lstsq(x, projected[fold.views], rcond=None)[0]
             for x, fold in zip(centred, folds, strict=True)

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
-    """Return (video, style, frames) for each video and style: the distinct frames that the network sees."""
+    """Return a list of (video, style, frames); frames are the distinct frames that the network sees."""
     return [
         (video, style, np.unique(np.concatenate(list(group["frames_rgb"]))).tolist())
         for (video, style), group in views.groupby(["video", "style"], sort=False)

@@ -19,12 +19,12 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
-# Number of random choices of the pairs, and number of bootstrap replicates per choice.
+# DRAWS is the number of random choices of pairs; each choice gets REPLICATES bootstrap replicates.
 DRAWS, REPLICATES = 20, 400
 
 
 def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
-    """Return the bootstrap variance of layer scores (stages, factors), averaged over random pairs."""
+    """Return a table (stages, factors) of bootstrap variances of layer scores, averaged over random pairs."""
     store = Store.open(run)
     views = pd.read_parquet(run / "views.parquet")
     about = views.drop_duplicates("clip")
@@ -47,7 +47,7 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
 
 
 def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
-    """Return the clips needed with `pairs` / the clips needed with `baseline`, per stage and factor."""
+    """Return a table (stages, factors): clips needed with `pairs` divided by clips needed with `baseline`."""
     return score_variances(run, pairs) / score_variances(run, baseline)
 
 

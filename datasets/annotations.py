@@ -34,7 +34,7 @@ class Annotated:
     broken: str = ""  # why the annotation entry cannot be parsed; empty if it was parsed
 
 
-# exceptions that are raised when an annotation entry has an unexpected form
+# An annotation entry of unexpected form raises one of these exceptions.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 Layout = Callable[[DictConfig, Path, list[str]], Iterable[Annotated]]
 LAYOUTS: dict[str, Layout] = {}
@@ -57,7 +57,7 @@ def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
 
 @layout
 def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read the first segment per video of ActivityNet 1.3, from the official json or BMN's json and csv."""
+    """Read ActivityNet 1.3 (the official json, or BMN's json and csv): a clip is a video's first segment."""
     file = find_annotation(row, root, "list")
     videos = read_json(file, dict)
     if "database" in videos:
@@ -87,7 +87,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
 def _first_segment(
     key: str, video: dict, subset: str | None, limits: DictConfig
 ) -> tuple[Annotated, str | None]:
-    """Return a video's first segment as a clip, and its class name (None if the clip is filtered out)."""
+    """Return a tuple (clip, class name) for a video's first segment; a filtered clip has the name None."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     duration = video.get("duration_second", video.get("duration"))
@@ -110,7 +110,7 @@ def _first_segment(
 
 @layout
 def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Something-Something v2: a clip is a whole video, its class the template without brackets."""
+    """Read Something-Something v2: a clip is a whole video; the class is the template without brackets."""
     file = find_annotation(row, root, "list")
     labels = read_json(find_annotation(row, root, "labels"), dict)
 
@@ -123,7 +123,7 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
 
 @layout
 def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Diving48: a clip is the first ``end_frame - start_frame`` frames of a video of one dive."""
+    """Read Diving48: a clip is the first ``end_frame - start_frame`` frames of the video of a dive."""
     file = find_annotation(row, root, "list")
     vocabulary = read_json(find_annotation(row, root, "labels"), list)
     least = row.filters.min_frames
@@ -141,7 +141,7 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
-    """Parse each entry of a json list; if parsing fails, yield the entry's number and the reason."""
+    """Yield one `Annotated` per entry of a json list; ``broken`` says why an entry cannot be parsed."""
     for n, entry in enumerate(read_json(file, list), start=1):
         try:
             yield parse(entry)
@@ -182,7 +182,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """Return a data set's annotation file of one kind: the first of its possible file names that exists.
+    """Return a data set's annotation file of one `kind`: the first file of ``annotations[kind]`` that exists.
 
     Raises UserError if no such file exists.
     """

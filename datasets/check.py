@@ -57,7 +57,7 @@ def read_video(folders: dict[int, Path], video_and_style: tuple[str, int]) -> Vi
 
 
 def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[list[str], int, int]:
-    """Decode every video in every style; return the faults, the number of videos and the number of frames."""
+    """Decode every video in every style; return (list of faults, number of videos, number of frames)."""
     names = {style: dict.fromkeys(list_videos(folder)) for style, folder in folders.items()}
     videos = sorted({video for known in names.values() for video in known})
     wanted = [(video, style) for video in videos for style in folders if video in names[style]]
@@ -70,7 +70,7 @@ def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[
 
 
 def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
-    """List videos whose styles differ, and videos whose size or frame rate differs from most videos."""
+    """Yield a message per difference: between the styles of a video, or between a video and most videos."""
     by_video: dict[str, list[VideoReport]] = {}
     for report in reports:
         if report.length:

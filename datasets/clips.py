@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from .loader import Decoded, ViewBatches
 
-# THREADS inspect videos at the same time, because each waits for the disk. Videos are taken in chunks of
-# CHUNK. Therefore at most one chunk is inspected in vain after `limit` clips are found.
+# THREADS videos are inspected at the same time, because the inspection of a video waits for the disk.
+# CHUNK videos form a chunk; at most one chunk is inspected in vain after `limit` clips are found.
 THREADS, CHUNK = 4, 256
-# Largest number of seconds by which a video may be shorter than its annotation says.
+# A video may be shorter than its annotation says by at most this number of seconds.
 SLACK_SECONDS = 1.0
-# Frame rates whose relative difference is smaller count as equal (29.97 and 30).
+# Two frame rates count as equal if their relative difference is at most this value (29.97 and 30).
 RATE_TOLERANCE = 0.05
 
 
@@ -77,11 +77,11 @@ class ClipList:
         return open_frames(find_video(style_folder(self.root, style, self.normal_root), video))
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> ViewBatches:
-        """Return the views at the row numbers `rows` in batches of `batch_rows`, for workers to decode.
+        """Return a `ViewBatches`: the views at the row numbers `rows`, in batches of `batch_rows` views.
 
         `spec` is the input spec of the network.
         """
-        from .loader import ViewBatches  # here: loader.py imports this file
+        from .loader import ViewBatches  # imported here, because loader.py imports clips.py
 
         return ViewBatches(self, views, rows, batch_rows)
 
@@ -90,7 +90,7 @@ class ClipList:
     ) -> Tensor | list[Tensor] | dict[str, Tensor]:
         """Convert a decoded batch to the input of a network with input spec `spec`, on `device`.
 
-        Returns (B, 3, T, crop, crop), or a list of such tensors for a network with several pathways.
+        Returns one tensor (B, 3, T, crop, crop), or a list of such tensors if there are several pathways.
         """
         from .loader import to_inputs
 
@@ -99,7 +99,7 @@ class ClipList:
 
     @property
     def listing_sha256(self) -> str:
-        """Hash of the styles and clips, part of the identity of a run."""
+        """SHA-256 of the styles and the clips, one of the values that identify a run."""
         return hashlib.sha256(repr([self.styles, *map(astuple, self.clips)]).encode()).hexdigest()
 
     @property
@@ -116,7 +116,7 @@ class ClipList:
         return dict(Counter(clip.fps for clip in self.clips).most_common())
 
     def left_out(self) -> list[str]:
-        """Describe the skipped and filtered clips, one line per reason."""
+        """Return a list of messages: one for all skipped clips, and one per reason for filtered clips."""
         lines = []
         if self.skipped:
             clip, reason = self.skipped[0]
@@ -126,9 +126,9 @@ class ClipList:
         return lines
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """Describe left-out clips, frame rates other than the network's, and clips shorter than a window.
+        """Return a list of messages about left-out clips, unexpected frame rates and too short clips.
 
-        `assumed_fps` is the frame rate for which the network's sampling rate is meant.
+        `assumed_fps` is the frame rate that the network expects.
         """
         lines = self.left_out()
         rates: dict[float | None, int] = {resample_fps: len(self.clips)} if resample_fps else self.frame_rates
@@ -251,7 +251,7 @@ def _find_clips(
     folders: dict[int, Path],
     names: dict[int, dict[str, None]],
 ) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
-    """Yield, in order, each annotation with its clip, or with the reason why there is no clip."""
+    """Yield (annotation, clip) in order; an exception that states the reason replaces a missing clip."""
 
     def find(entry: Annotated) -> Clip | Filtered | BadFrames:
         try:
@@ -274,8 +274,8 @@ def make_clip(
 ) -> Clip:
     """Make a clip from its annotation, given the folder and the video names of each style.
 
-    Raises Filtered if the data set excludes the clip or it is not on disk. Raises BadFrames if the annotation
-    or a file is broken.
+    Raises Filtered if the data set excludes the clip, or the clip is not on disk. Raises BadFrames if the
+    annotation or a file is broken.
     """
     if entry.broken:
         raise BadFrames(entry.broken)
@@ -298,7 +298,7 @@ def make_clip(
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
-    """Return the length and frame rate of a video, which must be the same in all styles that store them.
+    """Return a video's length and frame rate; all styles that store one of these values must store the same.
 
     Raises BadFrames if the styles differ, or if the video has fewer than two frames.
     """
@@ -319,7 +319,7 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
 
 
 def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[int, int]:
-    """Return the first frame and the number of frames of a clip whose video has `available` frames.
+    """Return a tuple (first frame, number of frames) of a clip whose video has `available` frames.
 
     Raises BadFrames if the video has fewer frames than its annotation needs.
     """

@@ -3,10 +3,10 @@
 A clip is one frame of a sequence in one style, with the flow to its neighbours. Networks that see two frames
 add a second frame of the same sequence.
 
-    ROOT/ImageSets/480p/val.txt                          list of frames; the last of a sequence has no flow
+    ROOT/ImageSets/480p/val.txt                          frames; the last frame of a sequence has no flow
     ROOT/FlowImages_gap1/SEQUENCE/00000.png              flow of the unstylized video to the next frame
-    ROOT/FlowImages_gap-1/SEQUENCE/00001.png             flow to the previous frame, if it is seen
-    STYLIZED_ROOT/JPEGImages/STYLE/SEQUENCE/00000.jpg    frames in a style
+    ROOT/FlowImages_gap-1/SEQUENCE/00001.png             flow to the previous frame, for networks that see it
+    STYLIZED_ROOT/JPEGImages/STYLE/SEQUENCE/00000.jpg    frames in one style
 
 ``python misc/prepare_davis.py`` makes these files from a download of DAVIS. In the cinematogram data set
 every frame of a sequence is a folder of frames: ``SEQUENCE/00000/00000.jpg``.
@@ -68,8 +68,8 @@ class DavisClips(ClipList):
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
-        """Return the views at the row numbers `rows` in batches of `batch_rows`, for workers to decode."""
-        from .flow_batches import FlowBatches  # here: that file imports this one
+        """Return a `FlowBatches`: the views at the row numbers `rows`, in batches of `batch_rows` rows."""
+        from .flow_batches import FlowBatches  # imported here, because flow_batches.py imports davis.py
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
@@ -81,13 +81,13 @@ class DavisClips(ClipList):
 
     @property
     def listing_sha256(self) -> str:
-        """Hash of the styles, their folders and the clips, part of the identity of a run."""
+        """SHA-256 of styles, style folders, flow folders and clips, one of the values that identify a run."""
         styles = [self.style_folders[style] for style in self.styles]
         listing = [self.styles, styles, self.flows, self.names, *map(astuple, self.clips)]
         return hashlib.sha256(repr(listing).encode()).hexdigest()
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """Describe left-out videos, one line per reason; single frames have no frame rate."""
+        """Return a list of messages about left-out videos, and about a resample_fps that has no effect."""
         unused = "resample_fps has no effect, because this network sees single frames"
         return [*self.left_out(), *([unused] if resample_fps else [])]
 
@@ -156,7 +156,7 @@ def list_davis(
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """Return `DavisClips` with the data set's folders, without clips; raise UserError if one is missing."""
+    """Return `DavisClips` with the data set's folders, without clips; a missing folder raises UserError."""
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
@@ -192,7 +192,7 @@ Videos = dict[tuple[str, str], tuple[str, ...]]  # (video, sequence) -> frame fi
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:
-    """Return the frame stems of each video of a split, and each video left out with the reason."""
+    """Return a dict of the frame stems per video of a split, and a list of left-out (video, reason)."""
     listed: dict[str, list[str]] = defaultdict(list)
     for sequence, stem in read_split(clips.original_root, dataset.split):
         listed[sequence].append(stem)
@@ -223,7 +223,7 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
 
 
 def read_split(root: Path, split: str) -> list[tuple[str, str]]:
-    """Read a split's list file; return the sequence and the stem of the first file of each line.
+    """Read a split's list file; return a list with (sequence, stem) of the first file of each line.
 
     Raises UserError if there is no such list, or a line does not name a frame of the data set.
     """
@@ -250,7 +250,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
-    """List the stems of those frames of a cinematogram that have every flow image."""
+    """Return the sorted stems of the frames of a cinematogram for which every flow image exists."""
     stems = stems_in(clips.image_folder(video, clips.styles[0]), ".jpg")
     for flow in clips.flows:
         stems &= stems_in(clips.original_root / flow / video, ".png")
@@ -258,7 +258,7 @@ def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
 
 
 def stems_in(folder: Path, suffix: str) -> set[str]:
-    """List the stems of a folder's files that have `suffix`; return [] if the folder is missing."""
+    """Return the set of stems of a folder's files that end in `suffix`; empty if the folder is missing."""
     try:
         return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
     except OSError:

@@ -1,5 +1,5 @@
-"""Find videos below the folder of a style: folders of images, frame stores and video files, with or without
-class folders above them."""
+"""Find the videos of a style: folders of images, frame stores and video files. A video may be directly in the
+folder of the style, or in a class folder below it."""
 
 import os
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, is_image, 
 class VideoInfo:
     """Length and frame rate of one video, and the numbers in the names of its images.
 
-    A gap in those numbers means missing frames: all positions after it would be wrong.
+    A gap in these numbers means that frames are missing: every position after the gap would be wrong.
     """
 
     length: int
@@ -121,7 +121,7 @@ def _holds_frames(folder: str) -> bool:
         with os.scandir(folder) as entries:
             return any(is_image(entry.name) or entry.name == STORE_NAME for entry in entries)
     except OSError:
-        return True  # an error names this folder later, when the folder is opened
+        return True  # opening the folder later raises an error that names the folder
 
 
 def _stem(name: str) -> str:

@@ -88,7 +88,7 @@ class FlowBatches(ViewBatches):
             if picture.size != size and not is_flow:
                 sizes = f"{size_text(picture.size)} pixels, but the video's first frame has {size_text(size)}"
                 raise BadFrames(f"{file} has {sizes}")
-            if picture.size != size:  # flow: first scaled to the frame, as in the paper's code
+            if picture.size != size:  # flow is first scaled to the frame's size, as in the paper's code
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
             # Pillow's bilinear filter avoids aliasing, because Pillow widens the filter when scaling down.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
@@ -98,7 +98,7 @@ class FlowBatches(ViewBatches):
 def flow_inputs(batch: Sequence[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
     """Make network inputs from a batch's decoded images and flow; release the memory of the images.
 
-    Returns ``Image`` and ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1
+    Returns a dict ``Image``, ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1
     frames. Views that could not be read are left out. ``mean`` and ``std`` of the network's input spec `spec`
     normalise ``Image`` and ``Flow``.
     """

@@ -23,7 +23,7 @@ from static_dynamic.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
-# An image with more pixels, or a video with more frames, is refused as broken or hostile.
+# An image above MAX_PIXELS pixels, or a video above MAX_FRAMES frames, is refused as broken or hostile.
 MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
 # A folder that holds this file is a frame store.
 STORE_NAME = "frames.db"
@@ -90,8 +90,8 @@ class FrameFolder(ImageSequence):
 
 
 class FrameStore(ImageSequence):
-    """A folder with an SQLite file of encoded images: table ``Images(ObjId, frames)``, keys
-    ``VIDEO/frame_%05d``."""
+    """A folder with an SQLite file of encoded images. Its table ``Images(ObjId, frames)`` has the keys
+    ``VIDEO/frame_%05d`` in ``ObjId``."""
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -117,7 +117,7 @@ class FrameStore(ImageSequence):
         return (read_image(io.BytesIO(data), name) for name, data in self.encoded(indices))
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-        """Yield the database key and the encoded image of each frame at `indices`."""
+        """Yield (name of the frame for messages, encoded image) for each frame at `indices`."""
         file = self.path / STORE_NAME
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance
 
-# Bounds of the uniform distribution from which the largest change of hue and of saturation is drawn.
+# The limit of the hue change is drawn uniformly from HUE_RANGE, that of saturation from SATURATION_RANGE.
 HUE_RANGE, SATURATION_RANGE = (0.1, 0.5), (0.1, 1.0)
 
 
@@ -23,7 +23,7 @@ class Jitter(NamedTuple):
 def draw_jitter(rng: np.random.Generator) -> Jitter:
     """Draw a random colour change: first a limit, then a change up to the limit, as in the paper's code.
 
-    Unlike there, a hue shift of zero is drawn again, because it might leave the flow image unchanged.
+    Unlike in that code, a hue shift of zero is drawn again: zero might leave the flow image unchanged.
     """
     hue = 0.0
     while not hue_steps(hue):
@@ -34,7 +34,7 @@ def draw_jitter(rng: np.random.Generator) -> Jitter:
 
 
 def hue_steps(hue: float) -> int:
-    """Convert a hue shift to steps of 8 bits (256 steps per turn)."""
+    """Convert a hue shift (fraction of a turn) to steps of an 8-bit hue (256 steps per turn)."""
     return int(hue * 255) % 256
 
 

@@ -26,15 +26,15 @@ class Decoded:
     clip: str
     style: int
     rows: NDArray  # row numbers of the views
-    # Per view and pathway: indices into `frames`, in the order of presentation. The indices are arrays,
-    # because every tensor that a worker sends opens a shared-memory file.
+    # Each view has one array per pathway: indices into `frames`, in the order of presentation.
+    # Arrays are used, because every tensor that a worker sends opens a shared-memory file.
     positions: list[list[NDArray]]
     frames: Tensor | None  # (n, H, W, 3) uint8; None if the video could not be read
     error: str = ""  # why the video could not be read
 
 
 class ViewBatches(Dataset):
-    """Batches of views, in the order of the views. Batch i is a list of `Decoded` without repeated frames."""
+    """Batches of views in order. Batch i is a list of one `Decoded` per clip and style; no frame repeats."""
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
@@ -69,7 +69,7 @@ class ViewBatches(Dataset):
     def decode(self, members: Sequence[int]) -> Decoded:
         """Decode the frames of one group of views; if the video cannot be read, set ``error`` instead."""
         clip, video, style = key = self.keys[members[0]]
-        # per pathway (views, T)
+        # The list holds one array (views, T) of frame numbers per pathway.
         frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]
         wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
         ends = np.cumsum([f.size for f in frames])[:-1]
@@ -102,8 +102,8 @@ class ViewBatches(Dataset):
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
     """Make the inputs of the network's pathways from the decoded frames of a batch, and release the frames.
 
-    Returns one tensor (B, 3, T, crop, crop) float32 on `device` per pathway, with the views in the order of
-    the batch, in which every clip must have frames. `spec` is the network's input spec.
+    Returns a list of one tensor (B, 3, T, crop, crop) float32 per pathway, on `device`, with the views in the
+    order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.
     """
     views = []
     for decoded in batch:

@@ -39,7 +39,7 @@ class Sender:
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
-        """Start to copy a batch to the device; return the new batch and the event of the copy's end."""
+        """Start to copy a batch to the device; return (new batch, event that marks the copy's end)."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
         copied.synchronize()  # wait for the last copy from the buffer, which is overwritten below
@@ -57,7 +57,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # Each batch has its own event: `copied` may be recorded again before a slow consumer waits.
+            # Each batch gets a new event, because a slow consumer may wait after `copied` is recorded again.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)
@@ -67,7 +67,7 @@ class Sender:
 def ahead(items: Iterable, make: Callable, depth: int = 2) -> Iterator:
     """Yield ``map(make, items)``, computed by a thread up to `depth` items ahead of the consumer.
 
-    An error of `items` or `make` is raised in the place of its item. The thread ends if the consumer stops.
+    An error in `items` or `make` is raised when its item is due. The thread ends if the consumer stops.
     """
     made = map(make, items)
     end = object()

@@ -1,7 +1,7 @@
 """Shared memory in which workers return decoded frames to the main process.
 
-Each worker reuses slots of the memory. Torch's way, a new shared-memory file per tensor, takes a tenth of the
-time of decoding.
+Each worker reuses slots of this memory. Without slots, torch makes a shared-memory file per tensor, which
+takes a tenth of the time of decoding.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-# A slot holds the frames of one clip. Its first byte is FREE or TAKEN; pixels begin after HEADER bytes.
+# A slot holds the frames of one clip: its first byte is FREE or TAKEN, pixels begin at byte HEADER.
 FREE, TAKEN, HEADER = 0, 1, 64
-# Bytes of address space reserved per worker. The system allocates a memory page when the page is written.
+# Each worker has REGION bytes of address space; a memory page is allocated only when it is written.
 REGION = 1 << 30
 
-# start addresses of the memory in which this process may release slots
+# These are the start addresses of the shared memory in which this process may mark slots as free.
 _open: set[int] = set()
 
 

@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from .frames import VideoFile
 
-# At a cut the mean absolute difference between successive thumbnails exceeds CHANGE (of 255), and RATIO
-# times the median difference of the AROUND frames on either side.
+# At a cut, the mean absolute difference between successive thumbnails (0 to 255) exceeds CHANGE.
+# This difference also exceeds RATIO times the median of the AROUND differences before and after the cut.
 CHANGE, RATIO, AROUND = 11.0, 2.5, 6
-# Change this value only if the code finds other shots, because data sets made with another value are not
-# reused. (The value is the SHA-256 of this file in version 0.1, so that data sets made with version 0.1 are
-# still reused.)
+# Change this value only if the code finds other shots: data sets made with another value are not reused.
+# The value is the SHA-256 of this file in version 0.1 of this project.
+# Data sets made with version 0.1 are therefore still reused.
 SHOTS_VERSION = "3f7fb23814215f250c423546086821907e2d7c658bfddc70c71352f7992fa9d1"
 
 
 def find_shots(path: Path) -> list[tuple[int, int]]:
-    """Find the shots of a video; return (first frame, frame after the last frame) per shot."""
+    """Find the shots of a video; return a list of (first frame, frame after the last frame)."""
     frames = (frame.to_ndarray(format="rgb24") for _, frame in VideoFile(path).frames())
     return shots_of(np.stack([cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA) for frame in frames]))
 

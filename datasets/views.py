@@ -70,8 +70,8 @@ def make_views(
     m_same
         True: a dynamic pair is one clip in two styles. False: two videos of one class in two styles.
     use_normal_app, repeats
-        Whether static pairs show the unstylized videos (style 0). With ``pairs=paper``: number of pairs per
-        clip, whose factors alternate.
+        With ``use_normal_app``, static pairs show the unstylized videos (style 0). ``repeats`` is the number
+        of pairs per clip with ``pairs=paper``; the factors of these pairs alternate.
 
     Returns
     -------
@@ -250,7 +250,7 @@ PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
 def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Pair every two styles of a clip (dynamic), and clip and altered clip in every style (static)."""
+    """Pair every two styles of a clip (dynamic), and clip with altered clip in every style (static)."""
     dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
     return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 
@@ -289,7 +289,7 @@ def window_frames(
     """Choose the window of a clip: `length` consecutive frame numbers, wrapped around at the end of the clip.
 
     `rng` draws the start of the window (None: the first frame) by the rule `window`, a key of `WINDOWS`.
-    `resample_fps` is the frame rate at which the window counts frames; None: the frames of the clip.
+    The clip is first resampled to the frame rate `resample_fps` (None: it is not resampled).
     """
     stride = 1.0
     if resample_fps is not None:

@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 CLIP_TIMEOUT = 300.0  # default limit of the time to decode one clip, in seconds
 # Number of worker crashes after which a clip is skipped. A single crash may be due to a lack of memory.
 TRIES = 2
-# Forked workers share the list of clips without a copy. The method is set here, because joblib and Python
-# 3.14 change the default.
+# Workers are forked, because forked workers share the list of clips without a copy.
+# The start method is set here, because joblib and Python 3.14 change the default start method.
 START_METHOD = "fork" if sys.platform == "linux" else None
-# SLURM sends these signals to all processes of a job before it preempts the job. The signals are blocked in
-# workers, because workers would otherwise run the handler inherited from the main process.
+# SLURM sends these signals to all processes of a job before it preempts the job.
+# Workers block these signals, because a worker would otherwise run the main process's signal handler.
 PREEMPTION_SIGNALS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 IDLE = -1.0
 PID, ITEM, SINCE = range(3)  # columns of `Monitored.progress`
 
 
 class Monitored(Dataset):
-    """`ViewBatches` whose workers record the clip at work, in memory shared with the main process."""
+    """`ViewBatches` in which each worker records its current clip, in memory shared with the main process."""
 
     def __init__(self, batches: ViewBatches, workers: int):
         self.batches = batches
         # One row per worker: process id, index of the current clip in `batches.keys`, start time of decoding.
         self.progress = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
-        # Only forked workers can use this memory. Without it, torch sends the frames.
+        # Only forked workers can use `SharedFrames`; torch sends the frames of other workers.
         batches.shared = SharedFrames.create(workers) if START_METHOD == "fork" else None
 
     def start(self, worker: int) -> None:
@@ -107,7 +107,7 @@ def loader(batches: ViewBatches, num_workers: int, timeout: float = CLIP_TIMEOUT
 
 
 def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Iterator, list[BaseProcess]]:
-    """Start workers that decode the batches `rows`; return the iterator over batches, and the processes."""
+    """Start workers that decode the batches `rows`; return (iterator over batches, list of processes)."""
     before = set(multiprocessing.active_children())
     on_child = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     with _signals_blocked(PREEMPTION_SIGNALS):
@@ -131,7 +131,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
 
 @contextmanager
 def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
-    """Block signals in this process, and for good in processes that are started within this context."""
+    """Block signals in this process within the context, and for good in processes that are started there."""
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
         return
@@ -144,7 +144,7 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) -> Iterator[set[int | None]]:
-    """Kill workers that decode one clip for more than `timeout` seconds; yield the set of killed ids."""
+    """Kill workers that decode one clip for more than `timeout` seconds; yield the set of their ids."""
     overdue: set[int | None] = set()
     stop = threading.Event()
 
@@ -203,6 +203,6 @@ def record_crashes(
 
 
 def _with_progress(source: Monitored, processes: list[BaseProcess]) -> list[tuple[BaseProcess, list[float]]]:
-    """Return each process with its row of `progress`; a process that has not started yet counts as idle."""
+    """Return a list of (process, its row of `progress`); a process that has not started counts as idle."""
     rows = {int(row[PID]): row for row in source.progress.tolist()}
     return [(process, rows.get(process.pid or -1, [IDLE] * 3)) for process in processes]

@@ -1,4 +1,4 @@
-"""Write frames to disk as folders of images or SQLite frame stores; partial ones are never visible."""
+"""Write frames to disk as folders of images or SQLite frame stores; a partly written one is never visible."""
 
 import os
 import sqlite3
@@ -24,13 +24,13 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
     """Return ``[work(item) for item in items]``, computed by `workers` threads (None: one per core).
 
     Threads suffice, because the decoders and OpenCV release the interpreter lock. Processes would have to be
-    forked, which OpenCV's own threads do not survive. `desc` and `unit` label the progress bar.
+    forked, which OpenCV's threads do not survive. `desc` and `unit` label the progress bar.
     """
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         try:
             return list(tqdm(pool.map(work, items), total=len(items), desc=desc, unit=unit))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # an interrupted command does not finish the remaining items
+            pool.shutdown(cancel_futures=True)  # an interrupted command starts no further item
             raise
 
 
@@ -48,7 +48,7 @@ def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np
 
 def encode(frame: NDArray, suffix: str, quality: int = 95) -> bytes:
     """Encode an RGB frame (H, W, 3) as an image file; `quality` applies to jpg."""
-    # only for jpg, because OpenCV prints a warning if the option is given for another format
+    # The quality is set only for jpg, because OpenCV prints a warning if it is set for another format.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
     done, data = cv2.imencode(suffix, np.ascontiguousarray(frame[..., ::-1]), settings)
     if not done:

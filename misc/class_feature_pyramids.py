@@ -82,7 +82,7 @@ def network(name: str) -> str:
 
 
 def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
-    """Return the positions of a clip's first frame and of the frame after its last one (None: no limit).
+    """Return a tuple: position of a clip's first frame, position after the last frame (None: no limit).
 
     Raises UserError if a requested frame number is missing.
     """

@@ -20,7 +20,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.models import build_from_row, list_models
 from static_dynamic.models.cost import at_size, measure
 
-# input height and width, and batch size, of Kowal et al.'s code
+# Kowal et al.'s code uses this input size (height, width) and this batch size.
 SIZE, BATCH = [240, 427], 2
 
 

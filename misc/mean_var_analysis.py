@@ -2,8 +2,8 @@
 
     python misc/mean_var_analysis.py dim_outputs/vos_models/final/MODEL
 
-Prints per stage the mean and 1.96 * std / sqrt(n) over n seeds of the dynamic and static percentages. The
-residual percentage is 100 minus the dynamic and static ones.
+Prints, for the dynamic and static percentages of each stage, the mean and 1.96 * std / sqrt(n) over n seeds.
+The residual percentage is 100 minus the dynamic percentage minus the static percentage.
 """
 
 import sys

@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def streams_of(source: Path, names: list[str]) -> dict:
-    """Read result files; return the table of stages of each requested stream that the files contain."""
+    """Return a dict (stream: table of stages) of the requested streams that the result files contain."""
     table = average_seeds(source) if source.is_dir() else read_dimensions(source)
     found = {name: table[table["stream"] == name] for name in names if name in set(table["stream"])}
     if not found:

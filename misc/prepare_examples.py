@@ -3,10 +3,10 @@
     python misc/prepare_examples.py VIDEOS ANNOTATIONS OUT [--datasets ssv2,Diving48] [--number 8]
     python main.py --stylized_data_dir OUT/ssv2 --dataset ssv2 --model i3d_inception --stg 5
 
-Your videos are rendered in the built-in styles and take the ids of real annotation entries. The annotation
+Your videos are rendered in the built-in styles and take the ids of published annotation entries. Annotation
 files are searched below ANNOTATIONS and copied whole. Each video takes the first free entry that does not
-need more frames than the video has. If there is none, it takes the entry that needs fewest frames and plays
-forwards and backwards until it has enough. Existing videos are kept.
+need more frames than the video has. Otherwise the video takes the free entry that needs fewest frames, and
+plays forwards and backwards until it has enough frames. Existing videos are kept.
 """
 
 import argparse
@@ -53,8 +53,8 @@ def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
 
 
 def assign(entries: list[Annotated], available: list[int], fps: float) -> list[tuple[Annotated, int]]:
-    """Choose an annotated clip for each video, given the videos' numbers of frames; return (clip, frames)."""
-    # number of frames that each annotation needs; 0 if any number suffices
+    """Choose a clip for each video with `available` frames; return a list of (clip, number of frames)."""
+    # Each annotation needs this number of frames; 0 means that any number suffices.
     needs = {e.id: (e.frames or 0) if e.seconds is None else int(fps * e.seconds[1]) for e in entries}
     free, chosen = dict.fromkeys(entries), []
     for count in available:

@@ -1,4 +1,4 @@
-"""Write a subset of an annotation file: a random number of clips, or the clips of some classes.
+"""Write a subset of an annotation file: clips chosen at random, or the clips of some classes.
 
     python misc/prepare_subset.py something-something-v2-validation.json ssv2_5k.json --number 5000 --seed 1
     python misc/prepare_subset.py kinetics_val.csv temporal.csv --classes temporal
@@ -26,7 +26,7 @@ IDS = ("id", "vid_name", "youtube_id")
 def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
     """Choose `number` ids at random (all if `number` is None); return the sorted positions of the chosen ids.
 
-    Each id gets a random number that depends only on the seed and the id; the smallest numbers win.
+    Each id gets a random number from the seed and the id; the ids with the smallest numbers are chosen.
     """
     if number is None:
         return list(range(len(ids)))
@@ -35,7 +35,7 @@ def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
 
 
 def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: int) -> tuple[str, int, int]:
-    """Return the csv text of the chosen lines, the number of chosen lines, and the number of all lines."""
+    """Return a tuple (csv text of the chosen lines, number of chosen lines, number of all lines)."""
     lines = []
     for n, line in read_csv(file, ("label", "youtube_id")):
         if line is None:
@@ -51,7 +51,7 @@ def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: i
 
 
 def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, int]:
-    """Return the json text of the chosen clips, the number of chosen clips, and the number of all clips."""
+    """Return a tuple (json text of the chosen clips, number of chosen clips, number of all clips)."""
     content = read_json(file, (list, dict))
     clips = content.get("database", content) if isinstance(content, dict) else content
     if isinstance(clips, dict):

@@ -1,7 +1,7 @@
-"""Stand-in with which ``python misc/SCRIPT.py`` finds the package of the checkout, from any folder.
+"""This file lets ``python misc/SCRIPT.py`` import the package of the checkout, from any folder.
 
-Python searches the script's own folder first and so imports this file as ``static_dynamic``. This file takes
-that folder off the search path, puts the checkout's root there and imports the real package in its place.
+Python searches the folder of the script first, and therefore imports this file as ``static_dynamic``. This
+file replaces that folder in the search path by the checkout's root, and imports the package from there.
 """
 
 import sys
