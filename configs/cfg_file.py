@@ -20,14 +20,14 @@ TABLE = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / 
 _TARGETS = TABLE["keys"] | {
     k: v for model in TABLE["models"].values() for k, v in model.get("keys", {}).items()
 }
-# Json key that is also a command-line option -> explanation in --help (`dataset` is explained elsewhere)
+# This dict maps each json key that is also an option, except `dataset`, to an explanation in --help.
 OPTIONS: dict[str, str] = {
     **{key: f"sets {', '.join(names)}" for key, names in _TARGETS.items() if key != "dataset"},
     **dict.fromkeys(TABLE["only"], "accepted only with the value that the network was trained with"),
     **dict.fromkeys(TABLE["without_effect"], "no effect"),
 }
 KEYS = ["model", "extra_args", "dataset", *OPTIONS]
-# Type of a key's default value -> description and test of the values that the key accepts
+# This dict maps the type of a key's default value to (description, test) of the values that the key accepts.
 ACCEPTED = {
     bool: ("true or false", lambda value: type(value) is bool),
     int: ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
@@ -94,7 +94,7 @@ def read_cfg_file(name: str | Path) -> dict:
 
 
 def to_overrides(content: dict, source: str) -> dict:
-    """Translate a json file's content to a dict of option names, such as ``model.input.crop``, and values.
+    """Translate a json file's content to a dict {option name, such as ``model.input.crop``: value}.
 
     Raises UserError if a key or the model is unknown or a value is invalid. The message begins with `source`.
     """

@@ -24,7 +24,7 @@ from .tasks import tasks
 
 log = logging.getLogger(__name__)
 
-# Hydra's own command-line flags -> number of values that follow the flag
+# This dict maps each command-line flag of Hydra to the number of values that follow the flag.
 HYDRA_FLAGS = {
     **dict.fromkeys(("-m", "--multirun", "--hydra-help", "--version", "--resolve", "--info"), 0),
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
@@ -80,7 +80,7 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def parse(arguments: Sequence[str]) -> list[Override]:
-    """Parse the overrides among the arguments, without Hydra's own flags and the values of these flags."""
+    """Parse the overrides among the arguments; skip Hydra's flags (e.g. --multirun) and the flags' values."""
     words = [
         word
         for before, word in zip(["", *arguments], arguments, strict=False)
@@ -127,13 +127,13 @@ def composed(overrides: Sequence[str], return_hydra_config: bool = False) -> Dic
 
 
 def options_in(overrides: Sequence[str]) -> dict[str, Option]:
-    """Return the common options and the options of the task that the overrides choose, by name."""
+    """Return a dict {name: option} of the common options and the options of the task in the overrides."""
     task = {"task": "profile", **dict(line.partition("=")[::2] for line in overrides)}["task"]
     return COMMON | {option.name: option for option in options_of(type(tasks()[task]), "task.")}
 
 
 def siblings(config: DictConfig, name: str) -> dict[str, str]:
-    """Return the known options with the same parent as the unknown `name`: {last part of name: full name}.
+    """Return {last part of name: full name} of the known options with the same parent as the unknown `name`.
 
     For an option of a task, the common options and the original programs' flags are included.
     """

@@ -24,7 +24,7 @@ class Task:
     needs_data: bool = False
 
 
-# Name of a task without options -> explanation in --help
+# This dict maps the name of each task without options to the text in --help.
 WITHOUT_OPTIONS = {
     "convergence": "Estimate the scores of finished runs (runs=[FOLDER]) from growing numbers of videos.",
     "evaluate_vos": "Segment DAVIS and write region similarity J, boundary measure F, masks and overlays.",
@@ -36,7 +36,7 @@ WITHOUT_OPTIONS = {
 
 
 def tasks() -> dict[str, Task]:
-    """Return every task with its default options, keyed by the name of the task."""
+    """Return a dict {name of a task: the task with default options} of all tasks."""
     named = {re.sub("(?<!^)(?=[A-Z])", "_", task.__name__).lower(): task for task in Task.__subclasses__()}
     texts = WITHOUT_OPTIONS | {name: task.__doc__ or "" for name, task in named.items()}
     return {
@@ -179,16 +179,16 @@ class TrainStyle(Task):
     )
 
 
-# A style fails if the median of a measure over the clips is beyond a limit.
+# A style fails if a measure's median over the clips is above a limit `most` or below a limit `least`.
 LIMITS = {
-    # Error of the stylized video's optical flow, relative to the flow of the original video.
-    # Measured: 0.07 to 0.11 for built-in styles, 0.3 for noise of 40 grey levels, 1.0 for frozen frames.
+    # `motion` is the error of the stylized video's optical flow, relative to the original video's flow.
+    # The error is 0.07 to 0.11 for built-in styles, 0.3 for noise of 40 grey levels, 1.0 for frozen frames.
     "motion": {"most": 0.4, "says": "motion is not kept"},
-    # Residual motion after warping along optical flow, relative to the residual motion of the original video.
-    # Measured: 1.16 to 1.45 for built-in styles, 2.5 for noise of 5 grey levels, 5 for jitter of 3 pixels.
+    # `flicker` is the residual motion after warping along optical flow, relative to the original video's.
+    # Flicker is 1.16 to 1.45 for built-in styles, 2.5 for noise of 5 grey levels, 5 for jitter of 3 pixels.
     "flicker": {"most": 2.0, "says": "it flickers"},
-    # Range of lightness of the stylized video, relative to the range of the original video.
-    # Measured: 0.78 to 1.17 for built-in styles, 0.34 for a style mixed half and half with white.
+    # `contrast` is the stylized video's range of lightness, relative to the original video's range.
+    # Contrast is 0.78 to 1.17 for built-in styles, 0.34 for a style mixed half and half with white.
     "contrast": {"least": 0.4, "says": "it is washed out"},
 }
 # Two styles look alike if the distances in colour (CIELAB) and texture (octaves) are both below ALIKE.

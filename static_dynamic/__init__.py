@@ -35,7 +35,7 @@ def put_checkout_last() -> None:
 
 
 def lazy_exports(name: str, file: str) -> tuple[Callable, Callable, list[str]]:
-    """Return ``__getattr__``, ``__dir__`` and ``__all__`` that import a package's public names on first use.
+    """Return the tuple (``__getattr__``, ``__dir__``, ``__all__``) that makes a package import names lazily.
 
     The stub (.pyi) beside `file` lists the public names. Imports are lazy because torch alone takes seconds
     to load. If a script in a checkout imports the subpackage under its short name (``import models``), the

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return the cache folder of downloads and rendered data sets, set by the variable ``SD_CACHE``."""
+    """Return the cache folder of downloads and data sets; the environment variable ``SD_CACHE`` sets it."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "static_dynamic"
     return Path(os.environ.get("SD_CACHE") or default).expanduser().resolve()
 
@@ -105,7 +105,7 @@ def _extract(archive: Path, member: str, target: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that affect results, for a run's manifest."""
+    """Return a dict of the versions of Python and of packages that affect results, for a run's manifest."""
     found = {"python": sys.version.split()[0]}
     for name in ("torch", "numpy", "pandas", "opencv-python-headless", "av", "pillow"):
         try:

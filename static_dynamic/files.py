@@ -1,7 +1,7 @@
 """Write files and folders atomically, remove temporary files of killed processes, and compute hashes.
 
-A file is written under a hidden temporary name beside its place, flushed, and renamed. Its writer holds a
-lock on it, so that the next writer can tell a leftover of a killed process from a file that is being written.
+A file is written under a hidden temporary name in the target's folder, flushed, and renamed. The writer locks
+the file, so that the next writer can tell a leftover of a killed process from a file that is being written.
 """
 
 import errno
@@ -72,7 +72,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(exist_ok=True)
     handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
     if handle is None:  # another process is writing the same folder, or the system has no locks
-        with suppress(OSError):  # not empty
+        with suppress(OSError):  # the folder may not be empty
             temporary.rmdir()
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-"))
     try:

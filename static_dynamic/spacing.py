@@ -17,7 +17,7 @@ def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) 
         return np.linspace(0, length - 1, count).astype(np.int64)
     import torch  # imported here because torch loads slowly; numpy's linspace would round float32 differently
 
-    # Computed on the CPU, so that rounding selects the same frames on every device.
+    # The positions are computed on the CPU, so that rounding selects the same frames on every device.
     return torch.linspace(0, length - 1, count, device="cpu").long().numpy()
 
 

@@ -27,14 +27,14 @@ class Style(Protocol):
     identity: str  # styles with equal `identity` strings produce equal frames
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch; return a function that waits for the stylized frames (B, H, W, 3)."""
+        """Start to stylize a batch; return a function that waits for and returns the frames (B, H, W, 3)."""
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
     """Make a style from an entry of ``configs/style``, which names a ``checkpoint`` or an image filter.
 
     A relative path that does not exist is looked up in this project's folder. `precision` is fp32, fp16 or
-    bf16; if None, fp16 on a GPU, else fp32.
+    bf16; None means fp16 on a GPU and fp32 on the CPU.
     """
     if "checkpoint" not in row:
         return RenderedStyle(row)
@@ -63,21 +63,21 @@ class TrainedStyle:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch of frames; return a function that waits for the stylized frames."""
+        """Start to stylize a batch of frames; return a function that waits for and returns the result."""
         source = torch.from_numpy(frames)
         if self.device.type == "cuda":
             source = source.pin_memory().to(self.device, non_blocking=True)
         # The permuted tensor (B, C, H, W) is in channels-last memory format, so that no copy is needed.
         x = (source.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.dtype)
         y = stylize_any_size(self.net, x).float()
-        # Values are truncated to 8 bits, not rounded, as in Texler et al.'s code.
+        # Values are truncated to integers, not rounded, as in Texler et al.'s code.
         y = ((y.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).contiguous()
         if self.device.type != "cuda":
             return y.numpy
         host = torch.empty(y.shape, dtype=y.dtype, pin_memory=True)
         host.copy_(y, non_blocking=True)
         done = torch.cuda.Event()
-        # Record on the stream of this style's device, since torch's current device may be another GPU.
+        # The event belongs to the stream of this style's GPU; torch's current device may be another GPU.
         done.record(torch.cuda.current_stream(self.device))
 
         def wait() -> Frames:

@@ -1,7 +1,7 @@
 """Read and save the weights of stylization generators.
 
-Files are data and never run code. Accepted are safetensors, state dicts, and the whole-module pickles of
-Texler et al.'s code, in which inert classes stand in for the few module classes that the pickles hold.
+Files are read as data; no code in a file is run. Three formats are accepted: safetensors, state dicts, and
+whole-module pickles of Texler et al.'s code, in which `_StandIn` objects replace the modules.
 """
 
 import json
@@ -26,7 +26,7 @@ from static_dynamic.files import atomic_path
 from static_dynamic.stylize.networks import Generator, build_generator
 
 ROOT_CLASS = "GeneratorJ"
-# Python classes of the modules in Texler et al.'s pickles. Only states are read; no class is imported.
+# Texler et al.'s pickles name these Python classes. No class is imported; only pickled states are read.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
     "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},
@@ -48,7 +48,7 @@ MAX_DEPTH = 16  # deepest nesting of modules that is accepted; a generator has 4
 
 
 class _StandIn:
-    """Python class without code that receives a pickled module's state instead of the module's own class."""
+    """Class without code that replaces the Python class of a pickled module and takes the module's state."""
 
     dump_patches = False  # torch reads `dump_patches` if an old file contains source code of Python classes
     _parameters: dict[str, Tensor | None]
@@ -65,7 +65,7 @@ class _GeneratorUnpickler(pickle.Unpickler):
         raise RefusedFile(f"{module}.{name}")
 
 
-# Pickle module for torch.load that refuses every Python class outside STAND_INS and PLAIN.
+# This substitute for module `pickle` in torch.load refuses every class outside STAND_INS and PLAIN.
 _RESTRICTED = SimpleNamespace(
     __name__="restricted_pickle",
     Unpickler=_GeneratorUnpickler,
@@ -97,7 +97,7 @@ def load_generator(path: str | Path) -> Generator:
 
 
 def infer_config(state: Mapping[str, Tensor]) -> dict:
-    """Infer the arguments of `build_generator` from a state dict; raise KeyError if a layer is missing."""
+    """Infer a dict of `build_generator` arguments from a state dict; raise KeyError if a layer is missing."""
     width = {name: len(state[f"{name}.conv.weight"]) for name in ("conv0", "conv1", "conv2")}
     deep = width["conv2"]
     blocks = {found[1] for key in state if (found := re.match(r"resnets\.(\d+)\.", key))}
@@ -121,7 +121,7 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Return a checkpoint file's state dict and, if stored, the arguments of `build_generator`."""
+    """Return (state dict, dict of the `build_generator` arguments that the file states) of a checkpoint."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("generator", "{}"))

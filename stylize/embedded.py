@@ -25,7 +25,7 @@ from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
 TRAINED_BATCH = 8  # TRAINED_BATCH: frames per forward pass of a trained style
-# Description texts of the config files in version 0.1. The hash in the data folder's name includes the texts.
+# These texts of version 0.1's config files are kept, because the hash in the data folder's name covers them.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
     "prepare": "stylize.embedded.prepare",
@@ -37,9 +37,9 @@ OLD_STYLE_TEXTS = {
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Make the built-in data set in the styles of a config, if not in the cache yet; return the folder.
+    """Return the folder of the built-in data set in the styles of `style`; make the data set if not cached.
 
-    An interrupted call is resumed by the next one. Each style of a clip is written whole or not at all.
+    After an interruption the next call resumes. A clip in one style is written as a whole or not at all.
     """
     styles = {0: None, **{int(k): v for k, v in _plain(style.styles).items()}}
     device = choose_device(None)
@@ -59,7 +59,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
-    """Return all settings that determine the pixels of the data set; a hash of the settings names the folder.
+    """Return a dict of all settings that determine the data set's pixels; the folder name contains its hash.
 
     The settings are in the form of version 0.1, so that folders of version 0.1 and runs on them are found.
     """
@@ -79,7 +79,7 @@ def _plain(config: DictConfig) -> dict:
 
 
 def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
-    """Return (asset name, video file, first frame) of the first ``clips`` shots that are long enough."""
+    """List (asset name, video file, number of first frame) of the first `dataset.clips` long enough shots."""
     clips = [
         (source.asset, path, first + dataset.trim)
         for source in dataset.sources
@@ -96,7 +96,7 @@ def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
 def render_clip(
     root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write a clip in each style whose folder is missing; if the style is None, write unstylized frames."""
+    """Write a clip into one folder per style, unless that folder exists; style None means unstylized."""
     asset, path, first = clip
     targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
     missing = [k for k, target in targets.items() if not target.exists()]
@@ -113,17 +113,17 @@ def render_clip(
         except (UserError, OSError):
             if not targets[k].exists():
                 raise
-            # If the folder exists, another process has written the same frames first.
+            # The error is ignored if another process has written the same folder in the meantime.
 
 
 def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:
-    """Crop the frames of a video to `crop` (left, top, width, height), if not None, and scale the frames."""
+    """List a video's frames, cropped to `crop` (left, top, width, height; None: not cropped) and scaled."""
     left, top, width, height = crop or (0, 0, *video.shape[2:0:-1])
     return [scale(frame, short_side) for frame in video[:, top : top + height, left : left + width]]
 
 
 def scale(frame: Frame, short_side: int) -> Frame:
-    """Scale a frame (H, W, 3) to `short_side` pixels on the shorter side."""
+    """Scale a frame (H, W, 3) so that the shorter side has `short_side` pixels."""
     factor = short_side / min(frame.shape[:2])
     height, width = (round(side * factor) for side in frame.shape[:2])
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC

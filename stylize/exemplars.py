@@ -1,7 +1,7 @@
 """Four built-in styles: image filters that change the colour and texture of frames and keep the motion.
 
 Every operation is local and equal at every position and in every frame, so that patterns move with objects.
-No grain, hatching or halftone sticks to the screen. The files ``configs/style/*.yaml`` hold the parameters.
+No grain, hatching or halftone is fixed to the screen. The files ``configs/style/*.yaml`` hold parameters.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +27,7 @@ def rendering(function: Callable[..., Frame]) -> Callable[..., Frame]:
 
 
 def render(frame: Frame, style: Mapping) -> Frame:
-    """Apply the image filter ``style["rendering"]`` to a frame; the other items of `style` are parameters."""
+    """Apply the image filter ``style["rendering"]`` to a frame; `style` also holds filter parameters."""
     parameters = dict(style)
     name = parameters.pop("rendering")
     if name not in RENDERINGS:
@@ -82,7 +82,7 @@ def screenprint(
     inks = np.asarray(palette, np.float32)
     position = np.clip(grey, 0, 1) * (len(inks) - 1)
     level = np.floor(position)
-    # inks blend over a narrow range of brightness, because a hard threshold would flicker
+    # Inks blend over a narrow range of brightness, because a hard threshold would flicker
     ramp = np.clip((position - level - 0.5) * 6 + 0.5, 0, 1)[..., None]
     lower = level.astype(int)
     upper = np.minimum(lower + 1, len(inks) - 1)

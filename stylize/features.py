@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
 HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: torchvision's ImageNet weights of VGG19 in torch's hub cache
 SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
-GAIN = 3.0  # GAIN scales the loss of `NeighbourDifferences` to VGG19's loss: one weight fits both losses
+GAIN = 3.0  # GAIN scales the loss of `NeighbourDifferences`, so that one weight fits it and VGG19's
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:

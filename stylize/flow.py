@@ -19,8 +19,8 @@ Flow = NDArray[np.float32]  # (H, W, 2): right, down
 
 FLO_MAGIC = np.float32(202021.25).tobytes()  # first 4 bytes of a Middlebury .flo file, the text "PIEH"
 MIN_SIDE = 16  # MIN_SIDE: 16 pixels, because the DIS flow algorithm matches 8x8 patches at half resolution
-# Middlebury colour wheel (Baker et al., 2007): arcs from red to yellow, green, cyan, blue, magenta and red.
-# Each arc is given by the number of hues, the RGB channel that changes, and +1 (rising) or -1 (falling).
+# Middlebury's colour wheel (Baker et al., 2007) runs from red over yellow, green, cyan, blue, magenta to red.
+# An arc of the wheel is (number of hues, RGB channel that changes, +1 if rising or -1 if falling).
 ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1))
 
 
@@ -45,7 +45,7 @@ def grid(height: int, width: int) -> NDArray[np.float32]:
 
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
-    """Sample an image bilinearly at positions (h, w, 2), given as x and y; replicate the border outside."""
+    """Sample an image bilinearly at positions (h, w, 2), given as x and y; outside, take the border pixel."""
     none: Any = None  # empty second map, which OpenCV's type stubs require; `positions` holds x and y
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

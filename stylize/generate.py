@@ -43,14 +43,14 @@ SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE, beside a video's frames, lists th
 IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made a style's frames
 DEFAULT_NAMING = "%06d.jpg"
 BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
-OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # `--precision` in version 0.1 -> value now
+OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # `--precision` in version 0.1 -> present value
 
 Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 """A chunk and the function that reads it, or a job and a function that does nothing."""
 
 
 def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2) -> list[Skipped]:
-    """Stylize the videos that are not finished; return the frames that were left out because of errors.
+    """Stylize the videos of the unfinished jobs; return a list of the frames left out because of errors.
 
     Raises UserError if a frame cannot be written. Files that were written before are complete, and the same
     call resumes.
@@ -71,7 +71,7 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
                     for write in _stylized(item, frames, style):
                         waiting.append(encoders.submit(write).result)
                     waiting.append(partial(bar.update, len(item.indices)))
-                # bound the number of frames in memory that wait to be written
+                # Limit the number of stylized frames that wait in memory to be written.
                 while len(waiting) > 2 * workers + 2 * batch_size:
                     waiting.popleft()()
             while waiting:
@@ -80,17 +80,17 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
             file, reason = error.filename or "a frame", error.strerror
             raise UserError(f"cannot write {file} ({reason}); the same command resumes") from error
         finally:
-            # Cancel tasks that have not started. Files that running tasks are writing get completed.
+            # Cancel the tasks that have not started; running tasks complete the files that they write.
             decoders.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
     return skipped
 
 
 def _tasks(jobs: list[Job], size: int, skipped: list[Skipped], bar: tqdm) -> Iterator[Task]:
-    """Yield the chunks of frames to read; after the last chunk of a job (one video in one style), the job.
+    """Yield for each job (one video in one style) the chunks of frames to read, and then the job itself.
 
-    The length of videos that are not open yet is unknown: the total of the progress bar is extrapolated from
-    the mean length so far.
+    The lengths of unopened videos are unknown, so the progress bar's total is extrapolated from the mean
+    length of the opened videos.
     """
     opened = total = 0
     for done, job in enumerate(jobs):
@@ -143,7 +143,7 @@ def _write_one(path: Path, result: Callable[[], Frame], position: int) -> None:
 
 
 def _finish(job: Job, skipped: list[Skipped]) -> None:
-    """Write the list of frames that a finished video lacks, and rename the temporary folder to the target."""
+    """Write the list of a finished video's skipped frames; rename the temporary folder to the target."""
     skipped += job.skipped
     note = job.folder / SKIPPED_FILE
     if job.skipped:
@@ -160,7 +160,7 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record weights and options in a style's folder; raise UserError if the folder records other ones."""
+    """Record weights and options in a style's folder; raise UserError if others are recorded there."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():

@@ -36,7 +36,7 @@ def poisson_disk(width: float, height: float, radius: float, rng: np.random.Gene
     while active:
         i = int(rng.integers(len(active)))
         angle = rng.uniform(0, 2 * np.pi, TRIES)
-        # candidates are uniform over the ring between radius and 2 radius
+        # Candidates are spread uniformly over the ring between distance radius and distance 2 radius.
         distance = radius * np.sqrt(rng.uniform(1, 4, TRIES))
         ring = active[i] + distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         for candidate in ring[((ring >= 0) & (ring <= limit)).all(1)]:

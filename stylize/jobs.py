@@ -23,7 +23,7 @@ PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
 
 Result = Frame | BadFrames  # Result: a frame (H, W, C), or the error that prevents reading the frame
 Reader = Callable[[range, bool], Iterator[tuple[int, Result]]]
-"""Reads the frames of an index range; with False, skips them because they are not needed."""
+"""Function that reads the frames of an index range; if the second argument is False, it skips the frames."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
-        """For each guide: the images, and per video frame the index of the guide image (None if missing).
+        """List of (guide images, list that maps each video frame to an index of a guide image or None).
 
         Images are matched by file stem if video and guide are image files, else by position.
         """
@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Return frame index -> frame with guide images, or {} if the stylized frames exist already."""
+        """Return a dict {frame index: frame with guide images}, empty if the stylized frames exist."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:
@@ -184,7 +184,7 @@ def make_jobs(
     in_place: bool = False,
     videos: frozenset[str] | None = None,
 ) -> list[Job]:
-    """List the stylization jobs of one shard; the frames of each video are written to ``target/VIDEO``.
+    """List the stylization jobs of one shard; a job writes the frames of a video to ``target/VIDEO``.
 
     Raises UserError if there is no video at `source`, or an option has an impossible value.
 

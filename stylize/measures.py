@@ -27,8 +27,8 @@ class Motion:
 
     forward: Flow  # `forward` leads from the first frame to the second
     backward: Flow  # `backward` leads from the second frame to the first
-    forward_valid: NDArray[np.bool_]  # `forward_valid`: mask (H, W) of frame 1 pixels visible in frame 2
-    backward_valid: NDArray[np.bool_]  # `backward_valid`: mask (H, W) of frame 2 pixels visible in frame 1
+    forward_valid: NDArray[np.bool_]  # mask (H, W) of pixels of the first frame that the second shows
+    backward_valid: NDArray[np.bool_]  # mask (H, W) of pixels of the second frame that the first shows
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:
@@ -52,7 +52,7 @@ def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
 
 
 def residual_motion(motion: Motion, first: Frame, second: Frame) -> float:
-    """Return the displacement in pixels that remains between `second` and `first` warped along `motion`.
+    """Warp frame `first` along `motion`; return the displacement in pixels that remains to frame `second`.
 
     The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
     gradient of the second frame in grey levels per pixel. The division makes styles of fine and of soft
@@ -73,7 +73,7 @@ def to_lab(frame: Frame) -> NDArray[np.float32]:
 
 
 def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the texture strength per scale: log2 of the mean magnitude of a level of a Laplacian pyramid."""
+    """Return one texture strength per Laplacian pyramid level: log2 of the mean magnitude of the level."""
     level: NDArray = np.ascontiguousarray(lab[..., 0])
     energies = []
     for _ in range(SCALES):

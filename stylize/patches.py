@@ -82,8 +82,8 @@ class PatchSampler:
 
     Item `i` depends only on the seed and on `i`, so that a resumed training sees the same patches as one
     without interruption. Items cycle through the key frames. The midpoints of a frame are drawn without
-    replacement, and in a new order once all have been used. The discriminator's real example comes from the
-    same frame, at a midpoint that is drawn independently.
+    replacement, and in a new order once all have been used. The discriminator's stylized example is from
+    the same frame, at a midpoint that is drawn independently.
     """
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
@@ -107,7 +107,7 @@ class PatchSampler:
         return np.random.default_rng((self.seed, 1, frame, turn)).permutation(len(self.valid[frame]))
 
     def midpoints(self, item: int) -> tuple[int, Point, Point]:
-        """Return for a training item: key frame, midpoint of the patch, midpoint of the real example."""
+        """Return a training item's (key frame index, patch midpoint, midpoint of discriminator's example)."""
         number, frame = divmod(item, len(self.frames))
         valid = self.valid[frame]
         turn, position = divmod(number, len(valid))
@@ -116,7 +116,7 @@ class PatchSampler:
         return frame, (int(y), int(x)), (int(other_y), int(other_x))
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return item number `item`: tensors of input, target, discriminator's real example, and mask."""
+        """Return item number `item`: a dict of tensors input, target, discriminator's example and mask."""
         index, here, there = self.midpoints(item)
         frame, cut = self.frames[index], self.rules.cut
         return {
@@ -144,7 +144,7 @@ class FrameSampler(PatchSampler):
         return len(self.frames)
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return item number `item`: tensors of input, target, discriminator's real example, and mask."""
+        """Return item number `item`: a dict of tensors input, target, discriminator's example and mask."""
         frame = self.frames[item % len(self.frames)]
         other = np.random.default_rng((self.seed, 2, item)).integers(len(self.frames))
         already = self.frames[other].post

@@ -88,7 +88,7 @@ def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> 
 def measure_all(
     listing: ClipList, clips: list[Clip], task: DictConfig, workers: int, on_error: str
 ) -> tuple[list[ClipQuality], list[list[str]]]:
-    """Measure the clips in parallel threads; also return [clip, reason] for each clip that cannot be read."""
+    """Measure clips in parallel threads; return a list of results and a list of unreadable [clip, reason]."""
     skipped: list[list[str]] = []
 
     def measure(clip: Clip) -> ClipQuality | None:
@@ -168,7 +168,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[int, list[str]]:
-    """Return the reasons why each style fails the quality limits; the list of a good style is empty."""
+    """Return a dict {style id: list of the quality limits that the style fails}; an empty list is good."""
     failures: dict[int, list[str]] = {}
     for style, row in styles.drop(index=ORIGINAL).iterrows():
         failures[style] = reasons = []

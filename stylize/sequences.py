@@ -43,7 +43,7 @@ class Video:
                 yield i, frame
 
     def neighbours(self, indices: Iterable[int], step: int) -> Iterator[tuple[int, Frame, Frame]]:
-        """Yield t, frame t and frame t + step for each t of `indices`; decode each frame once.
+        """Yield the tuple (t, frame t, frame t + step) for each t in `indices`; decode each frame once.
 
         The order of `indices` is the direction of `step`: ascending for +1, descending for -1.
         """

@@ -30,7 +30,7 @@ from static_dynamic.stylize.guides import draw_disks, sample_points, track
 from static_dynamic.stylize.sequences import Video, find_videos, write_image
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
-# Direction of a flow -> step from frame t to frame t + step, and output folder of each file format.
+# Each direction of a flow from frame t to frame t + step has a step and an output folder per file format.
 # Folders of .flo files are named as in Texler et al.'s tool, folders of colour images as in VOS data sets.
 # The flow to the previous frame is named "forward", because this flow warps the previous frame forward.
 DIRECTIONS = {
@@ -85,7 +85,7 @@ def run_bilateral(args: argparse.Namespace) -> None:
         todo = [t for t, path in enumerate(targets) if not path.exists()]
         if not todo:
             continue
-        # A filtered frame averages `window` earlier frames, so decoding starts `window` frames earlier.
+        # The first filtered frame needs `window` earlier frames, so decoding starts `window` frames earlier.
         start = max(0, todo[0] - args.window)
         frames = (frame for _, frame in video.read(range(start, len(targets))))
         filtered = enumerate(bilateral(frames, args.window, args.divisor), start=start)

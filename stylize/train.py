@@ -44,7 +44,7 @@ OLD_RULES = {"mended": "corrected"}  # value of ``--rules`` in version 0.1 -> pr
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# Last fraction of the training, in which the learning rate falls linearly to 0 (``--rules corrected``).
+# The learning rate falls linearly to 0 in this last fraction of the training (``--rules corrected``).
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
 COUNTERS = ("step", "seconds", "rows", "sums", "counted")  # attributes of `_Run` that are saved in state.pt
@@ -209,7 +209,7 @@ def read_key_frames(config: DictConfig, root: Path, *, multiple: int = 1) -> lis
 
 
 def validation_inputs(config: DictConfig, root: Path) -> dict[str, torch.Tensor]:
-    """Return file stem -> frame concatenated with guide images, for evenly spaced validation frames.
+    """Return a dict {file stem: frame concatenated with guide images} of evenly spaced validation frames.
 
     The frames come from the sibling folder ``..._gen`` if it has an input folder, else from the training's
     own input folder.

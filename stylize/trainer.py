@@ -22,10 +22,10 @@ BEYOND_MASK = 0.1
 
 
 class StyleTrainer:
-    """Generator and discriminator with optimizers and training step.
+    """Generator and discriminator, one optimizer for each of the two networks, and the training step.
 
-    If `mask_weights` (corrected rules), the mask weighs the losses, because outside it the output is replaced
-    almost fully by the target; both networks share one forward pass of the generator. Else (original rules)
+    If `mask_weights` (corrected rules), the mask weighs the losses: outside the mask, the output is replaced
+    almost fully by the target. Both networks share one forward pass of the generator. Else (original rules)
     the mask is ignored, and a second, equal forward pass updates the running statistics again.
     """
 
@@ -56,7 +56,7 @@ class StyleTrainer:
     def step(
         self, pre: Tensor, post: Tensor, already: Tensor, mask: Tensor, rate: float = 1.0
     ) -> dict[str, Tensor]:
-        """Train both networks on one batch; return the losses and the generated images.
+        """Train both networks on one batch; return a dict of the losses and the generated images.
 
         `pre` are input patches (B, 3 + 3 per guide, h, w), `post` their stylized patches (B, 3, h, w), and
         `already` stylized patches from elsewhere in the key frames, the discriminator's true examples
@@ -76,7 +76,7 @@ class StyleTrainer:
             fake = self._weighed(self.generator(pre), post, mask)
         with torch.no_grad():
             target = self.features(post)
-        # the generator's loss needs no gradient of the discriminator's weights
+        # The generator's loss needs no gradient of the discriminator's weights.
         self.discriminator.requires_grad_(False)
         losses = {
             "image": self.image_loss(fake, post),
