@@ -89,7 +89,7 @@ def main() -> None:
 
 
 def scaled(net: VideoNetwork, scale: float) -> VideoNetwork:
-    """Scale the image size and crop that the network `net` takes as input."""
+    """Multiply the image size and the crop of the input of `net` by `scale`; return `net`."""
     spec = net.input_spec
     net.input_spec = replace(spec, size=round(spec.size * scale), crop=round(spec.crop * scale))
     return net

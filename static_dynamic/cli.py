@@ -21,7 +21,7 @@ from static_dynamic.errors import UserError
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def run_task(cfg: DictConfig) -> None:
     """Run the task of a config; if the config chooses the built-in data set, make the data set first."""
-    put_checkout_last()  # This call is repeated, because the jobs of a Hydra launcher start here.
+    put_checkout_last()  # again, because jobs of a Hydra launcher start in this function
     start_logging()
     try:
         if cfg.task.get("needs_data") and not cfg.task.get("input") and cfg.dataset.get("prepare"):

@@ -79,7 +79,7 @@ def bits_influence(
 
 
 def bits_standard_errors(influence: NDArray, count: NDArray, weights: NDArray) -> NDArray:
-    """Return standard errors of one factor's bits, summed over units, by the infinitesimal jackknife.
+    """Return standard errors of a factor's total bits (sum over units), by the infinitesimal jackknife.
 
     `influence` (1 + R, K) is that of `bits_influence` for the sample and the replicates, `count` (K,) the
     number of pairs per cluster, `weights` (R, K) those of the replicates. The result is (1 + R,).

@@ -146,7 +146,7 @@ class Moments:
         return WithinFactors(covariance, variance, mean + self.shift)
 
     def pooled_variance(self) -> NDArray:
-        """Return each unit's variance over all members of the pairs of all factors together."""
+        """Return each unit's variance over the members of all pairs, dynamic and static pairs together."""
         _, variance, mean = self.within_factors
         weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
         # A factor without pairs has weight 0, so 0 replaces the factor's NaN mean and variance.

@@ -88,7 +88,7 @@ def weight_of(net: VideoNetwork, name: str) -> Tensor:
 
 
 def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tuple[int, int]:
-    """Return a network's (number of classes, number of levels); ``path=None`` means rules=original."""
+    """Return a network's (number of classes, number of levels). `path` is None with rules=original."""
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)

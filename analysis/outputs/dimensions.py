@@ -1,4 +1,4 @@
-"""Result files of Kowal et al.'s code for one stage of an action recognition network, in ``save_dir``.
+"""Write the dimensions of one stage to ``save_dir`` in the file format of Kowal et al.'s code.
 
 ``MODEL_dim_est.csv`` holds the numbers of dynamic, static and residual dimensions of the stage. With
 ``joint_encoding``, a chart shows how many units are dynamic, static, joint or residual.

@@ -8,7 +8,7 @@ from static_dynamic.analysis.vos.original_writer import write_statistics, write_
 
 @register("vos_files", order=30, applies=lambda run: run.takes_flow)
 def write_vos_files(run: FinishedRun) -> None:
-    """Write the units' correlations over dynamic and over static pairs, and the dimensions of each stage."""
+    """Write the correlations of each unit, and the number of dynamic and static dimensions of each stage."""
     options = run.options
     folder, name = Path(options.save_dir) / "vos_models", options.model.original_name
     write_statistics(folder, name, options.seed, run.folder, run.estimate)
