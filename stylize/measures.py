@@ -27,8 +27,8 @@ class Motion:
 
     forward: Flow  # `forward` leads from the first frame to the second
     backward: Flow  # `backward` leads from the second frame to the first
-    forward_valid: NDArray[np.bool_]  # mask (H, W) over the first frame: True if the second frame shows the pixel
-    backward_valid: NDArray[np.bool_]  # mask (H, W) over the second frame: True if the first frame shows the pixel
+    forward_valid: NDArray[np.bool_]  # (H, W), True where the second frame shows the pixel of the first
+    backward_valid: NDArray[np.bool_]  # (H, W), True where the first frame shows the pixel of the second
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:

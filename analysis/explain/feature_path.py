@@ -79,7 +79,7 @@ class FeaturePath:
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # module name -> channel segments of each tensor that the module returns
+    outputs: dict[str, list[tuple[Segment, ...]]]  # module -> segments of each returned tensor
     levels: list[list[str]] = field(init=False, default_factory=list)  # levels found so far
 
     def level(self, number: int) -> list[str]:
