@@ -37,7 +37,7 @@ def source(tmp_path_factory):
 def bin_folder(request, source, tmp_path_factory):
     """The bin folder of a virtual environment in which the package is installed."""
     environment = tmp_path_factory.mktemp(request.param) / "venv"
-    subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     found = subprocess.run(
         [environment / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
         capture_output=True,
@@ -46,8 +46,9 @@ def bin_folder(request, source, tmp_path_factory):
     ).stdout.strip()
     Path(found, "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     how = ["--editable"] if request.param == "editable" else []
-    install = [environment / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-deps"]
-    subprocess.run([*install, "--no-build-isolation", *how, source], check=True)
+    install = [sys.executable, "-m", "pip", f"--python={environment / 'bin' / 'python'}", "install"]
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*install, *options, *how, source], check=True)
     return environment / "bin"
 
 
