@@ -426,7 +426,7 @@ def test_matnet_folder_by_name(tmp_path):
         ("matnet", {"fusion_type": "none"}, "MATNet takes gated, convex_gated"),
         ("matnet", {"cc_type": "coatt_gated_recip", "norm_fn": "softmax"}, "needs norm_fn=tanh"),
         ("matnet", {"num_classes": 2}, "num_classes=2"),
-        ("rtnet", {"num_classes": 2}, "the object's probability"),
+        ("rtnet", {"num_classes": 2}, "RTNet needs num_classes=1"),
         ("rtnet", {"trunk": "resnet101"}, "resnext50 or resnet34"),
     ],
 )
