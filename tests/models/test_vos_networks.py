@@ -351,7 +351,7 @@ def test_gates_and_scales_strengthen():
     for count in (1, 2):
         for module, axis in ((Gate(4, count), "place"), (Scaling(4, count, 2), "channel")):
             for mine, x in zip(filled(module)(*maps[:count]), maps, strict=False):
-                factor = mine / x  # one number a place, or one a channel
+                factor = mine / x  # one factor per position, or one per channel
                 one = factor[:, :1] if axis == "place" else factor[..., :1, :1]
                 assert torch.allclose(factor, one.expand_as(factor))
                 assert 1 < factor.min() < factor.max() < 2

@@ -142,7 +142,7 @@ def test_motion_error_is_that_of_planted_flow():
     assert motion_error(motion, 1.5 * motion.forward, where) == pytest.approx(0.5, abs=1e-5)
 
 
-def test_wobble_is_a_displacement_in_pixels():
+def test_residual_motion_is_a_displacement_in_pixels():
     """Along the true flow nothing is left; one pixel off it is about one pixel."""
     frames = translation(3, (1.0, 0.0), height=120, width=160)
     motion = Motion.between(frames[0], frames[1])

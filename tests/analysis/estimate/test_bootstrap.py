@@ -26,7 +26,7 @@ def write_run(path, rows, pairs, done=True):
 
 
 def sample(clips=9, seed=0, units=5):
-    """Three views a clip: a dynamic pair (0, 2), a static pair (0, 1); one clip has two more pairs."""
+    """Three views per clip: a dynamic pair (0, 2), a static pair (0, 1); one clip has two more pairs."""
     draw = np.random.default_rng(seed)
     base = draw.standard_normal((clips, 1, units))
     rows = (base + draw.standard_normal((clips, 3, units))).reshape(-1, units).astype(np.float32) + 3

@@ -96,7 +96,7 @@ def test_few_clusters_and_scores_without_error_have_finite_intervals(tmp_path):
 
 
 def hard_sums(kind, clusters):
-    """Sums of runs of three views a clip and two clips a cluster; `kind` says what is hard about them."""
+    """Sums of runs with three views per clip and two clips per cluster; `kind` names the difficulty."""
     draw = np.random.default_rng(1)
     clips, units = 2 * clusters, 6
     shared = np.repeat(draw.standard_normal((clips, units)), 3, axis=0)
