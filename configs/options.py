@@ -30,6 +30,8 @@ HYDRA_FLAGS = {
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
 }
 FLAGS = cast(dict[str, str], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml")))
+# Values of model.init: load trained weights, or keep random initial weights.
+INITS = ("checkpoint", "random")
 HELP = f"{PROGRAM} --help lists them"
 COMMON = {option.name: option for option in options_of(Common)}
 TOP_LEVEL = [*GROUPS, *dict.fromkeys(name.partition(".")[0] for name in COMMON)]
@@ -191,6 +193,9 @@ def check_values(config: DictConfig) -> None:
                 )
         if option.least is not None and isinstance(value, int | float) and value < option.least:
             raise UserError(f"{option.name}={value}: a number from {option.least} on is expected")
+    init = config.model.get("init")
+    if init not in INITS:
+        raise UserError(f"unknown value model.init={init}{nearest(str(init), INITS)}")
     if config.stylized_data_dir is not None and config.dataset.get("prepare"):
         raise UserError(
             f"stylized_data_dir={config.stylized_data_dir} is not read by dataset={config.dataset.name}: "

@@ -11,7 +11,7 @@ from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
 from static_dynamic.datasets.views import FLOW
 from static_dynamic.device import choose_device
-from static_dynamic.errors import UserError, nearest
+from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.models import VideoNetwork, build_from_row
 from static_dynamic.models.checkpoints import weights_file
@@ -46,8 +46,6 @@ def require_fit(cfg: DictConfig) -> None:
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
     """Build the network that the options name; return the network and the weights file (None if random)."""
-    if cfg.model.init not in INITS:
-        raise UserError(f"unknown value model.init={cfg.model.init}{nearest(str(cfg.model.init), INITS)}")
     if cfg.checkpoint == NO_CHECKPOINT:
         log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
