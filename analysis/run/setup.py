@@ -20,8 +20,6 @@ log = logging.getLogger(__name__)
 
 # With batch_size=auto, the device type decides the batch size. `Reader` splits batches too large for memory.
 AUTO_BATCH = {"cpu": 2, "cuda": 64}
-# model.init=checkpoint loads trained weights; model.init=random keeps random initial weights.
-INITS = ("checkpoint", "random")
 # The option checkpoint=imgnet loads no weights, as in Kowal et al.'s code.
 NO_CHECKPOINT = "imgnet"
 
