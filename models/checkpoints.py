@@ -140,7 +140,7 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return a list: the classifier's keys if `own` and `state` differ only in number of classes, else []."""
+    """Return the classifier's keys if `own` and `state` differ in the number of classes alone, else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
