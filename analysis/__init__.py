@@ -1,4 +1,4 @@
-"""Extract activations, estimate, show, explain."""
+"""Extract network activations, estimate scores, show results, and explain class predictions."""
 
 from static_dynamic import lazy_exports
 

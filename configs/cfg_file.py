@@ -20,14 +20,15 @@ TABLE = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / 
 _TARGETS = TABLE["keys"] | {
     k: v for model in TABLE["models"].values() for k, v in model.get("keys", {}).items()
 }
-# This dict maps each json key that is also an option, except `dataset`, to an explanation in --help.
+# This dict maps each json key that is also a command-line option to an explanation in --help.
+# The key `dataset` is left out, because --help explains data sets in a section of their own.
 OPTIONS: dict[str, str] = {
     **{key: f"sets {', '.join(names)}" for key, names in _TARGETS.items() if key != "dataset"},
     **dict.fromkeys(TABLE["only"], "accepted only with the value that the network was trained with"),
     **dict.fromkeys(TABLE["without_effect"], "no effect"),
 }
 KEYS = ["model", "extra_args", "dataset", *OPTIONS]
-# This dict maps the type of a key's default value to (description, test) of the values that the key accepts.
+# Values that a key accepts, by the type of the key's default value: (description, test function).
 ACCEPTED = {
     bool: ("true or false", lambda value: type(value) is bool),
     int: ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
@@ -38,7 +39,7 @@ ACCEPTED = {
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Replace ``cfg_file=FILE`` and the json keys among the arguments by Hydra overrides of this project.
+    """Replace ``cfg_file=FILE`` and json keys such as ``crop_size=...`` by this project's Hydra overrides.
 
     The command line takes precedence over the json file, and option names (``seed=2``) over json keys.
     Raises UserError if the file does not exist, a key or the model is unknown, or a value is invalid.
@@ -57,12 +58,13 @@ def expand(arguments: Sequence[str]) -> list[str]:
         names = {about["row"]: name for name, about in TABLE["models"].items()}
         if model not in names:
             raise UserError(
-                f"{next(iter(keys))} is an option of networks of images and flow: add --cfg_file FILE, "
-                f"or choose one of these networks with --model: {', '.join(names)}"
+                f"{next(iter(keys))} is an option of networks that take images and flow: add --cfg_file FILE,"
+                f" or choose one of these networks with --model: {', '.join(names)}"
             )
         found = to_overrides({"model": names[model]} | keys, "the command line")
-        del found["model"]  # `arguments` already contains the override model=...
-    # Drop options that the data set lacks. A later check then reports that the data set has no optical flow.
+        # The override model=... is already one of the arguments, so it must not be added again.
+        del found["model"]
+    # Drop options that the data set lacks; a later check then reports that the data set has no optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)
@@ -86,10 +88,10 @@ def read_cfg_file(name: str | Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise UserError(f"cfg_file={name} is not a json file ({error})") from error
     if not isinstance(content, dict) or "model" not in content:
-        raise UserError(f"cfg_file={name} names no model: a json dict with model, crop_size, ... is expected")
-    # OmegaConf would fill in ${...}, so that a downloaded file could read environment variables.
+        raise UserError(f"cfg_file={name} has no key model: a dict with model, crop_size, ... is expected")
+    # Refuse ${...}, because OmegaConf resolves it: a downloaded file could read environment variables.
     if "${" in json.dumps(content):
-        raise UserError(f"cfg_file={name} contains ${{...}}, which is not filled in: write the value itself")
+        raise UserError(f"cfg_file={name} contains ${{...}}, which is not allowed: write the value itself")
     return content
 
 
@@ -114,7 +116,7 @@ def to_overrides(content: dict, source: str) -> dict:
         if key == "crop_size" and not size:
             raise UserError(f"{source}: crop_size={value!r}: height and width are expected, as in [480,854]")
         if key in only and value != only[key]:
-            raise UserError(f"{source}: {key}={value!r} is invalid: model {name} has only {key}={only[key]}")
+            raise UserError(f"{source}: {key}={value!r} is invalid: {name} accepts only {key}={only[key]}")
         for target in targets.get(key, ()):
             require_type(f"{source}: {key}", value, OmegaConf.select(OmegaConf.create(defaults), target))
             found[target] = value
@@ -128,7 +130,7 @@ def to_overrides(content: dict, source: str) -> dict:
         require_type(f"{source}: extra_args: {key}", value, defaults["model"].args[key])
         found[f"model.args.{key}"] = value
     if extra:
-        # In Kowal et al.'s code, the names of result files consist of the model and extra_args.
+        # As in Kowal et al.'s code, the names of result files consist of the model's name and extra_args.
         found["model.original_name"] = "_".join([name, *(f"{key}_{value}" for key, value in extra.items())])
     return found
 
@@ -141,7 +143,7 @@ def require_type(name: str, value: Any, default: Any) -> None:
 
 
 def parse_value(value: str) -> Any:
-    """Parse a value of the command line as yaml; a value with commas becomes a list."""
+    """Parse a value given on the command line as yaml; a value with commas becomes a list."""
     value = unquote(value)
     try:
         return yaml.safe_load(f"[{value}]" if "," in value and not value.startswith("[") else value)

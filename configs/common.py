@@ -10,7 +10,7 @@ from .schema import Number, option
 
 @dataclass
 class Original:
-    """Options of Kowal et al.'s code that are fixed or have no effect here."""
+    """Options of Kowal et al.'s code that have a single allowed value or no effect in this project."""
 
     n_factors: int = option(3, "number of factors: dynamic, static, residual", choices=(3,))
     residual_index: int = option(2, "position of the residual factor, counted from 0", choices=(2,))
@@ -121,7 +121,7 @@ class Statistics:
 
 @dataclass
 class Subject:
-    """Options for videos, network and stage."""
+    """Options that choose the videos, the network and the stage."""
 
     stylized_data_dir: str | None = option(
         None, "root folder of a stylized data set (style_1/VIDEO, ...); null: dataset=embedded needs none"
@@ -158,7 +158,7 @@ class Subject:
 
 @dataclass
 class Common(Original, Execution, Statistics, Sampling, Subject):
-    """The whole configuration; ``config.yaml`` holds the default task, data set, network and style."""
+    """The whole configuration: all common options, and the chosen task, data set, network and style."""
 
     task: Any = MISSING
     dataset: Any = MISSING

@@ -68,8 +68,8 @@ def check(arguments: Sequence[str]) -> None:
         check_name(override)
         if override.is_sweep_override() and not sweep:
             raise UserError(
-                f"{override.input_line} are several values: give -m for one run per value, or write "
-                f"--{override.key_or_group} {','.join(values_of(override))} for one value with commas"
+                f"{override.input_line} lists several values: give -m for one run per value, or write "
+                f"--{override.key_or_group} {','.join(values_of(override))} for a single value with commas"
             )
     of_hydra = [str(o.input_line) for o in overrides if o.key_or_group.startswith("hydra")]
     for combination in combinations_to_check(overrides):
@@ -135,9 +135,9 @@ def options_in(overrides: Sequence[str]) -> dict[str, Option]:
 
 
 def siblings(config: DictConfig, name: str) -> dict[str, str]:
-    """Return {last part of name: full name} of the known options with the same parent as the unknown `name`.
+    """Return options with the same prefix (``task.``) as the unknown option `name`: {last part: full name}.
 
-    For an option of a task, the common options and the original programs' flags are included.
+    For an option of a task, the common options and the flags in ``flags.yaml`` are included.
     """
     path, _, _ = name.rpartition(".")
     node = OmegaConf.select(config, path) if path else config
@@ -150,7 +150,7 @@ def siblings(config: DictConfig, name: str) -> dict[str, str]:
 
 
 def suggested(names: Iterable[str]) -> list[str]:
-    """Remove options without effect from `names`, because no error message should suggest such options."""
+    """Return `names` without the options that have no effect, which no error message should suggest."""
     return [name for name in names if name not in COMMON or not COMMON[name].ignored]
 
 
@@ -198,8 +198,8 @@ def check_values(config: DictConfig) -> None:
         raise UserError(f"unknown value model.init={init}{nearest(str(init), INITS)}")
     if config.stylized_data_dir is not None and config.dataset.get("prepare"):
         raise UserError(
-            f"stylized_data_dir={config.stylized_data_dir} is not read by dataset={config.dataset.name}: "
-            "name the data set in this folder, e.g. --dataset folder"
+            f"stylized_data_dir={config.stylized_data_dir} is not used by dataset={config.dataset.name}: "
+            "choose the kind of data set that the folder holds, e.g. --dataset folder"
         )
 
 

@@ -35,8 +35,10 @@ def option(
 class Option:
     """Command-line option; the docstring of `option` explains the fields from `default` to `ignored`."""
 
-    name: str  # full name of the option, e.g. "seed" or "task.width"
-    type: Any  # type annotation of the dataclass field
+    # `name` is the full name of the option, e.g. "seed" or "task.width".
+    name: str
+    # `type` is the type annotation of the dataclass field.
+    type: Any
     default: Any
     about: str
     choices: tuple
@@ -45,7 +47,7 @@ class Option:
 
     @property
     def values(self) -> str:
-        """Describe the allowed values, e.g. ``whole number or null``; empty if any value is allowed."""
+        """Description of the allowed values, e.g. ``whole number or null``; empty if any value is allowed."""
         kinds = typing.get_args(self.type) if isinstance(self.type, types.UnionType) else (self.type,)
         words = []
         for kind, word in WORDS.items():
@@ -58,7 +60,7 @@ class Option:
 
 
 def options_of(schema: type, prefix: str = "") -> Iterator[Option]:
-    """Yield the options of a dataclass, nested dataclasses included; `prefix` begins every name."""
+    """Yield the options of a dataclass and its nested dataclasses; each option name begins with `prefix`."""
     annotations = typing.get_type_hints(schema)
     for one in fields(schema):
         if is_dataclass(annotations[one.name]):

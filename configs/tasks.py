@@ -19,8 +19,9 @@ class Task:
 
     name: str = MISSING
     about: str = MISSING
-    run: str = MISSING  # dotted path of the function that runs the task
-    # True if the task reads `dataset`. The built-in data set is then made first, unless task.input is given.
+    # `run` is the dotted path of the function that runs the task.
+    run: str = MISSING
+    # If True, the task reads `dataset`: the built-in data set is made first unless task.input is given.
     needs_data: bool = False
 
 
@@ -54,7 +55,7 @@ class Profile(Task):
 
 @dataclass
 class Compare(Task):
-    """Compare the finished runs in runs=[FOLDER,FOLDER,...] by tables of differences, LaTeX and figures."""
+    """Compare finished runs (runs=[FOLDER,FOLDER,...]): write tables of differences, LaTeX and figures."""
 
     outdir: str | None = option(None, "folder of the results; null: save_dir/compare/HASH")
     average_seeds: bool = option(False, "average over runs that differ only in the seed")
@@ -88,7 +89,7 @@ class Plan(Task):
 
 @dataclass
 class Units(Task):
-    """Show units of a finished run (runs=[FOLDER]) with score histograms and the most influential clips."""
+    """Draw score histograms of finished runs (runs=[FOLDER]); show clips that raise the top units' scores."""
 
     top: int = option(3, "units per unit class (dynamic, static, joint) on the contact sheet", least=1)
     clips: int = option(4, "clips shown per unit on the contact sheet", least=1)
@@ -134,7 +135,7 @@ class Saliency(Task):
 
 @dataclass
 class Stylize(Task):
-    """Stylize task.input=VIDEOS in one style (checkpoint=FILE) or more (style=NAME) into task.outdir=DIR."""
+    """Stylize task.input=VIDEOS into task.outdir=DIR, in one style (checkpoint=FILE) or more (style=NAME)."""
 
     input: str | None = option(
         None,
@@ -181,19 +182,19 @@ class TrainStyle(Task):
 
 # A style fails if a measure's median over the clips is above a limit `most` or below a limit `least`.
 LIMITS = {
-    # `motion` is the error of the stylized video's optical flow, relative to the original video's flow.
-    # The error is 0.07 to 0.11 for built-in styles, 0.3 for noise of 40 grey levels, 1.0 for frozen frames.
+    # `motion` is the relative error of a stylized video's optical flow against the original video's flow.
+    # `motion` is 0.07 to 0.11 for built-in styles, 0.3 for noise of 40 grey levels, 1.0 for frozen frames.
     "motion": {"most": 0.4, "says": "motion is not kept"},
-    # `flicker` is the residual motion after warping along optical flow, relative to the original video's.
-    # Flicker is 1.16 to 1.45 for built-in styles, 2.5 for noise of 5 grey levels, 5 for jitter of 3 pixels.
+    # `flicker` is the warping error of a stylized video, relative to the original video's warping error.
+    # `flicker` is 1.16 to 1.45 for built-in styles, 2.5 for noise of 5 grey levels, 5 for jitter of 3 pixels.
     "flicker": {"most": 2.0, "says": "it flickers"},
     # `contrast` is the stylized video's range of lightness, relative to the original video's range.
-    # Contrast is 0.78 to 1.17 for built-in styles, 0.34 for a style mixed half and half with white.
+    # `contrast` is 0.78 to 1.17 for built-in styles, 0.34 for a style mixed half and half with white.
     "contrast": {"least": 0.4, "says": "it is washed out"},
 }
 # Two styles look alike if the distances in colour (CIELAB) and texture (octaves) are both below ALIKE.
-# The most similar built-in styles differ by 16 in colour and 0.24 octaves in texture.
-# Shuffled frames of one style show the same objects and differ by only 1.6 in colour and 0.03 in texture.
+# The two most similar built-in styles differ by 16 in colour and 0.24 octaves in texture.
+# A style and the same style with shuffled frames differ by only 1.6 in colour and 0.03 in texture.
 ALIKE = {"colour": 8.0, "texture": 0.35}
 
 

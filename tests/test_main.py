@@ -148,7 +148,7 @@ def test_average_of_what_is_no_run(tmp_path):
     ("arguments", "says"),
     [
         (["--bogus", "1"], "unknown option --bogus; nearest known: "),
-        (["styles=1,3"], "styles=1,3 are several values: give -m"),
+        (["styles=1,3"], "styles=1,3 lists several values: give -m"),
         (["--joint_encodng", "True"], "nearest known: joint_encoding"),
         (["sead=3"], "unknown option sead; nearest known: seed"),
         (["--model", "i3d_inceptoin"], "nearest known: i3d_inception"),
@@ -165,7 +165,7 @@ def test_average_of_what_is_no_run(tmp_path):
             ["--dataset", "folder", "--stylized_data_dir", "nowhere"],
             "stylized_data_dir=nowhere does not exist",
         ),
-        (["--stylized_data_dir", "nowhere"], "name the data set in this folder"),
+        (["--stylized_data_dir", "nowhere"], "choose the kind of data set that the folder holds"),
         (["--model", "matnet"], "takes images and optical flow, but dataset=folder has no flow: give"),
         (["--device", "gpu"], "device=gpu is not a device"),
         (["model.bogus=1"], "unknown option model.bogus; nearest known: model."),

@@ -1,4 +1,4 @@
-"""Write the dimensions of one stage to ``save_dir`` in the file format of Kowal et al.'s code.
+"""Write the numbers of dynamic and static dimensions of one stage in Kowal et al.'s file format.
 
 ``MODEL_dim_est.csv`` holds the numbers of dynamic, static and residual dimensions of the stage. With
 ``joint_encoding``, a chart shows how many units are dynamic, static, joint or residual.
@@ -16,7 +16,7 @@ from static_dynamic.files import atomic_path, file_name
 
 @register("dimensions", order=20, applies=lambda run: not run.takes_flow)
 def write_dimensions(run: FinishedRun) -> None:
-    """Print and write how many dimensions, and how many units, of one stage are dynamic or static."""
+    """Print and write how many dimensions of one stage are dynamic or static; optionally, count units too."""
     options, layer, save_dir = run.options, run.layer, Path(run.options.save_dir)
     model = file_name(options.model.name)
     print(f"\n{run.stage}:\n{format_dimensions(layer)}")
@@ -25,7 +25,7 @@ def write_dimensions(run: FinishedRun) -> None:
     if not options.joint_encoding:
         return
     print(format_classes(layer))
-    # In Kowal et al.'s code, the file name has the pathway for SlowFast, and the stage for other networks.
+    # As in Kowal et al.'s code, the file name contains SlowFast's pathway, or another network's stage.
     part = (
         f"{options.dataset.name}_{options.path}"
         if "slowfast" in options.model.name

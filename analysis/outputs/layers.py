@@ -1,4 +1,4 @@
-"""Scores of all stages and units: ``layers.csv``, ``units.parquet``, and the figure ``profile.png``."""
+"""Write the scores of all stages (``layers.csv``, ``profile.png``) and of all units (``units.parquet``)."""
 
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
@@ -8,7 +8,7 @@ from static_dynamic.analysis.show.text import format_layers
 
 @register("layers", order=10)
 def write_layers(run: FinishedRun) -> None:
-    """Write score tables and a figure; print the scores of the main stages, or of stage ``stg`` if given."""
+    """Write score tables and a figure; print the main stages' scores, or only those of the stage ``stg``."""
     write_tables(run.folder, run.estimate)
     layers = run.estimate.layers.set_index("stage").loc[run.shown].reset_index()
     figures.draw_profile(layers, run.folder / "profile.png", run.name)

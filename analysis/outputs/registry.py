@@ -41,13 +41,13 @@ class FinishedRun:
 
     @property
     def layer(self) -> pd.Series:
-        """Row of ``layers.csv`` (scores, shares, intervals) of the stage that the option ``stg`` names."""
+        """Row of ``layers.csv`` for the stage that the option ``stg`` names: scores, shares, intervals."""
         return self.estimate.layers.set_index("stage").loc[self.stage]
 
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a run. If ``applies(run)`` is true, ``write(run)`` is called, in ascending ``order``."""
+    """One output of a run: ``write(run)`` is called if ``applies(run)``; the lowest ``order`` comes first."""
 
     order: int
     applies: Callable[[FinishedRun], bool]
@@ -60,7 +60,7 @@ OUTPUTS: dict[str, Output] = {}
 def register(
     name: str, order: int, applies: Callable[[FinishedRun], bool] = lambda run: True
 ) -> Callable[[Callable[[FinishedRun], None]], Callable[[FinishedRun], None]]:
-    """Return a decorator that adds the decorated function, the writer of one output, to `OUTPUTS`."""
+    """Return a decorator that adds a function, which writes one output of a run, to the dict `OUTPUTS`."""
 
     def add(write: Callable[[FinishedRun], None]) -> Callable[[FinishedRun], None]:
         OUTPUTS[name] = Output(order, applies, write)

@@ -1,4 +1,4 @@
-"""Variance of units by source (video, style, frame order): tables ``variance_*`` and ``variance.png``."""
+"""Decompose the variance of units by source (video, style, frame order); write tables and a figure."""
 
 from static_dynamic.analysis.estimate.variance import estimate_variance
 from static_dynamic.analysis.outputs.registry import FinishedRun, register

@@ -1,4 +1,4 @@
-"""Result files of Kowal et al.'s code for video object segmentation, below ``save_dir/vos_models``."""
+"""Write results on video object segmentation to ``save_dir/vos_models`` in Kowal et al.'s file formats."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from static_dynamic.analysis.vos.original_writer import write_statistics, write_
 
 @register("vos_files", order=30, applies=lambda run: run.takes_flow)
 def write_vos_files(run: FinishedRun) -> None:
-    """Write the correlations of each unit, and the number of dynamic and static dimensions of each stage."""
+    """Write the dynamic and static correlation of each unit, and the numbers of dimensions of each stage."""
     options = run.options
     folder, name = Path(options.save_dir) / "vos_models", options.model.original_name
     write_statistics(folder, name, options.seed, run.folder, run.estimate)

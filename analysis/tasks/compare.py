@@ -33,6 +33,6 @@ def run(cfg: DictConfig) -> Path:
 
 
 def _comparison_folder(cfg: DictConfig, options: dict) -> Path:
-    """Return the folder of a comparison, below ``save_dir``, named by a hash of the runs and options."""
+    """Return the output folder ``save_dir/compare/HASH``, where HASH is a hash of the runs and options."""
     identities = [read_manifest(Path(folder))["identity"] for folder in cfg.runs]
     return Path(cfg.save_dir) / "compare" / json_sha256([identities, options])[:8]

@@ -9,7 +9,7 @@ from static_dynamic.analysis.show.figures import draw_convergence
 
 
 def run(cfg: DictConfig) -> None:
-    """Write ``convergence.csv`` and ``convergence.png`` into the folder of each of ``cfg.runs``."""
+    """Write ``convergence.csv`` and ``convergence.png`` into the folder of each run in ``cfg.runs``."""
     for folder in finished_runs(cfg, "convergence"):
         table = estimate_convergence(folder, cfg.n_boot, cfg.seed, progress=True)
         write_table(folder / "convergence.csv", table)

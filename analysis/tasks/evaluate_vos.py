@@ -29,7 +29,7 @@ def run(cfg: DictConfig) -> Path:
     net, weights = build_network(cfg)
     if not net.flow_directions:
         raise UserError(
-            f"model={cfg.model.name} does not segment: give model=fusionseg, matnet, rtnet or rtnet34"
+            f"model={cfg.model.name} does not segment videos: give model=fusionseg, matnet, rtnet or rtnet34"
         )
     frames = find_frames(cfg, net, (0,))
     identity = evaluation_identity(cfg, frames, weights)

@@ -1,4 +1,4 @@
-"""Task ``information``: estimate mutual information (bits) and CKA between the members of pairs."""
+"""Task ``information``: estimate mutual information (bits) and CKA between the two views of pairs."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
-    """Write tables of mutual information and CKA into each folder of ``cfg.runs``; print the tables."""
+    """Write tables of mutual information and CKA into each run folder in ``cfg.runs``; print the tables."""
     folders = finished_runs(cfg, "information")
     units = OmegaConf.to_container(cfg.task.units) if cfg.task.units else None
     if not isinstance(units, dict | None):

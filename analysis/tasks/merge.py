@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> None:
         try:
             merge_shards(folder, shards)
             options = _options_of_run(cfg, folder)
-            # No weights are loaded, because the network only says which stages a figure shows together.
+            # No weights are loaded, because the network object only supplies the names of stages.
             net = build_from_row(options.model, checkpoint=None)
             with locked(folder):
                 conclude(options, folder, net)
@@ -43,7 +43,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _options_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Return a run's options: the values in the run's manifest, and for all other options those of `cfg`."""
+    """Return the options in a run's manifest; options that are not in the manifest are taken from `cfg`."""
     manifest = read_manifest(folder)
     identity = manifest["identity"]
     options = cast(dict, OmegaConf.to_container(cfg, resolve=False))

@@ -15,7 +15,7 @@ from static_dynamic.models.stage_names import find_stage
 def run(cfg: DictConfig) -> None:
     """Print and write how many videos, clips, views and hours a study needs, estimated from one pilot run."""
     if len(cfg.runs) != 1:
-        raise UserError("task=plan needs the folder of one finished run: give runs=[PILOT]")
+        raise UserError("task=plan needs the folder of one finished run: give runs=[FOLDER]")
     folder, task = Path(cfg.runs[0]), cfg.task
     names = read_manifest(folder)["stages"]
     stage = None if cfg.stg is None else find_stage(cfg.stg, names, cfg)

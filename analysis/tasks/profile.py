@@ -27,7 +27,8 @@ def run(cfg: DictConfig) -> Path:
     """Compute and analyse the activations of ``cfg.model`` on ``cfg.dataset``; return the run folder."""
     require_fit(cfg)
     net, weights = build_network(cfg)
-    net.stage_name(cfg.stg, cfg)  # raises UserError for an unknown stage before videos are read
+    # This call raises UserError for an unknown stage, before any video is read.
+    net.stage_name(cfg.stg, cfg)
     styles = parse_styles(cfg.styles)
     listed = (*styles, 0) if cfg.use_normal_app and 0 not in styles else styles
     clips = find_clips(cfg, net, listed)
@@ -55,8 +56,9 @@ def run(cfg: DictConfig) -> Path:
         wait_for_all()
         if shard.index == 0:
             merge_shards(folder, shard.all_folders(folder), remove=True)
+    # Only the process of shard 0 writes tables and figures, so all other processes stop here.
     if shard and shard.index:
-        return folder  # the process of shard 0 writes tables and figures
+        return folder
 
     with writing(folder):
         store = Store.create_or_resume(folder, manifest, views, pairs)

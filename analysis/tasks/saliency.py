@@ -12,5 +12,5 @@ from static_dynamic.analysis.explain.explain_clips import explain_clips
 
 
 def run(cfg: DictConfig) -> Path:
-    """Explain the class predictions for ``task.input`` (default: the data set); return the output folder."""
+    """Explain class predictions for the video ``task.input`` or the data set; return the output folder."""
     return explain_clips(cfg)

@@ -11,11 +11,11 @@ from static_dynamic.errors import UserError
 
 
 def run(cfg: DictConfig) -> None:
-    """Print the state and the numbers of views of each run below ``cfg.save_dir``."""
+    """Print the state of each run below ``cfg.save_dir``, and how many of its views are done."""
     root = Path(cfg.save_dir)
     rows = [{"run": str(folder.relative_to(root)), **progress_of(folder)} for folder in find_runs(root)]
     if not rows:
-        raise UserError(f"no run below {root}: give the folder of the runs as save_dir=FOLDER")
+        raise UserError(f"no run below {root}: give the folder that holds the runs as save_dir=FOLDER")
     print(align(rows))
     states = Counter(row["state"] for row in rows)
     total, left = (sum(row[key] for row in rows) for key in ("views", "left"))

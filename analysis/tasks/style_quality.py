@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
-    """Measure the quality of each style; write and print tables, draw a contact sheet; return the folder."""
+    """Measure each style's quality; write tables and a contact sheet, and return the output folder."""
     listing = list_with_originals(cfg)
     quality = assess(listing, cfg.task, cfg.num_workers, cfg.on_error)
     folder = report_folder(cfg, listing)

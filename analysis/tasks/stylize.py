@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Stylize the videos ``task.input``, or, by default, the unstylized videos of the data set.
+    """Stylize the videos in ``task.input`` if given, else the unstylized videos of the data set.
 
     ``checkpoint``, if given, is the style's network. Else ``styles`` selects from the config file ``style``.
     """
@@ -59,11 +59,11 @@ def run(cfg: DictConfig) -> None:
 
 
 def _unstylized(cfg: DictConfig) -> ClipList:
-    """List the unstylized clips of the data set; log which clips cannot be used."""
+    """Return the unstylized clips of the data set; log how many clips cannot be used, and why."""
     if not cfg.dataset.root:
         raise UserError(
             "task=stylize needs videos: give task.input=VIDEOS task.outdir=ROOT, or dataset=NAME "
-            "stylized_data_dir=ROOT where ROOT/style_0 (or normal_data_root=VIDEOS) holds the videos"
+            "stylized_data_dir=ROOT with the videos in ROOT/style_0 (else add normal_data_root=VIDEOS)"
         )
     clips = list_clips(cfg.dataset, (0,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     for line in clips.left_out():

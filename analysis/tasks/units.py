@@ -1,4 +1,4 @@
-"""Task ``units``: count unit classes per score threshold; show clips that drive the top units."""
+"""Task ``units``: count units per class and threshold; show the clips that contribute most to top scores."""
 
 import numpy as np
 from omegaconf import DictConfig
@@ -15,7 +15,7 @@ from static_dynamic.models.stage_names import find_stage
 
 
 def run(cfg: DictConfig) -> None:
-    """Write tables, figures and a contact sheet about units into each folder of ``cfg.runs``."""
+    """Write tables, figures and a contact sheet about units into each run folder in ``cfg.runs``."""
     task = cfg.task
     for folder in tqdm(finished_runs(cfg, "units"), desc="units", unit="run", delay=5):
         units = read_units(folder)

@@ -253,15 +253,15 @@ def test_fusionseg_is_exactly_static_in_one_stream_and_dynamic_in_the_other(
     [
         (["cfg_file=configs/matnt_davis.json"], "nearest known: configs/matnet_davis.json"),
         (["--cfg_file", "configs/matnet_davis.json", "--model", "rtnet"], "already names the network"),
-        (["--cfg_file", "configs/rtnet_davis.json", "fwbwflow=False"], "has only fwbwflow=True"),
-        (["--cfg_file", "configs/matnet_davis.json", "variant=img"], "has only variant=img_flow"),
+        (["--cfg_file", "configs/rtnet_davis.json", "fwbwflow=False"], "accepts only fwbwflow=True"),
+        (["--cfg_file", "configs/matnet_davis.json", "variant=img"], "accepts only variant=img_flow"),
         (["--cfg_file", "configs/matnet_davis.json", "spilt=val"], "nearest known: split"),
         (["--cfg_file", "configs/matnet_davis.json", "crop_size=[32,x]"], "crop_size"),
         (
             ["model=matnet", "model.family=tiny", "model.init=random", "dataset=StylizedDAVIS"],
             "needs a folder",
         ),
-        (["--crop_size", "24,32"], "crop_size is an option of networks of images and flow"),
+        (["--crop_size", "24,32"], "crop_size is an option of networks that take images and flow"),
         (["model=x3d_xs", "model.init=random", "dataset=StylizedDAVIS"], "for networks that take images and"),
         (["--cfg_file", "configs/matnet_davis.json", "--dataset", "folder"], "give dataset=StylizedDAVIS"),
         (
@@ -330,7 +330,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ({"crop_sise": 3}, "unknown key 'crop_sise'; nearest known: crop_size"),
         ({"model": "matnett"}, "unknown model 'matnett'; nearest known: matnet"),
         ({"extra_args": {"cc_tpye": "coatt"}}, "no option 'cc_tpye'; nearest known: cc_type"),
-        ({"sampling_method": "diff_sq"}, "has only sampling_method=noisy_flow"),
+        ({"sampling_method": "diff_sq"}, "accepts only sampling_method=noisy_flow"),
         ({"model": ["matnet"]}, "unknown model ['matnet']"),
         ({"extra_args": "gated"}, "extra_args='gated': a dict"),
         ({"extra_args": {"use_global": "no"}}, "extra_args: use_global='no': true or false"),
@@ -339,7 +339,7 @@ def test_the_command_line_wins_over_the_file(tmp_path):
         ({"nreps": 0}, "nreps=0: a whole number from 1 on"),
         ({"split": None}, "split=None: a word"),
         ({"stylized_data_root": ["a"]}, "stylized_data_root=['a']: a word"),
-        ({"split": "${oc.env:HOME}"}, "${...}, which is not filled in"),
+        ({"split": "${oc.env:HOME}"}, "${...}, which is not allowed"),
     ):
         file.write_text(json.dumps({**content, **change}))
         with pytest.raises(UserError, match=re.escape(says)):

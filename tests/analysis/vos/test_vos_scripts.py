@@ -415,7 +415,7 @@ def test_cost_of_the_network_of_a_json_file(call, monkeypatch, tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     for arguments, message in {
         ("--cfg_file", "configs/rtnet_davis.jsn"): "nearest known: configs/rtnet_davis.json",
-        ("--cfg_file", tmp_path / "bad.json"): "names no model",
+        ("--cfg_file", tmp_path / "bad.json"): "has no key model",
         ("--checkpoint", "x.pth"): "give --model or --cfg_file",
         ("--model", "x3d_xs", "--checkpoint", "nowhere.pth"): "nowhere.pth",
     }.items():
