@@ -5,7 +5,8 @@
     RUN/views.parquet       row number, clip, style, order and frame numbers of each view
     RUN/pairs.parquet       row numbers a, b of each pair, its factor, clip and cluster
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
-    RUN/activations/*.npy   (views, units) float32
+    RUN/activations/*.npy   (views, units) float32; NaN until the view is done, so also for skipped views
+                            (zero in runs that version 0.1.0 created)
     RUN/.lock               held by the process that writes here
     RUN/error.txt           why the run stopped; removed when it resumes
     RUN/report.html         written last of all tables and figures
@@ -34,6 +35,8 @@ from static_dynamic.files import DISK_FULL, atomic_path, name_in_disk_full_error
 TO_DO, DONE, SKIPPED = 0, 1, 2
 MANIFEST_NAME, STATUS_NAME, REPORT_NAME = "manifest.json", "status.npy", "report.html"
 COMMIT_SECONDS = 5.0
+# New activation files are filled with NaN in blocks of this many numbers, to limit memory.
+NUMBERS_AT_A_TIME = 2**22
 
 
 class Store:
@@ -50,7 +53,9 @@ class Store:
         self.pairs = pd.read_parquet(path / "pairs.parquet")
         try:
             self.status = np.load(path / STATUS_NAME, mmap_mode=mode)
-            self._rows = {stage: np.load(_file(path, stage), mmap_mode=mode) for stage in self.stages}
+            self._rows = {
+                stage: np.load(activation_file(path, stage), mmap_mode=mode) for stage in self.stages
+            }
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the activations in {path} are damaged ({error}): remove this folder and run again"
@@ -79,19 +84,12 @@ class Store:
         if has_run(path):
             require_same_run(path, manifest["identity"])
         else:
-            shard = manifest["identity"].get("shard")
-            rows = shard["end"] - shard["first"] if shard else len(views)
-            (path / "activations").mkdir(parents=True, exist_ok=True)
-            for stage, about in manifest["stages"].items():
-                create_zeros(_file(path, stage), np.float32, (rows, about["units"]))
-            for name, table in (("views", views), ("pairs", pairs)):
-                with atomic_path(path / f"{name}.parquet") as temporary:
-                    table.to_parquet(temporary, index=False)
-            create_zeros(path / STATUS_NAME, np.uint8, (rows,))
-            reserve_space([path / STATUS_NAME, *(_file(path, stage) for stage in manifest["stages"])])
+            create_files(path, manifest, views, pairs)
+            for stage in manifest["stages"]:
+                fill_with_nan(activation_file(path, stage))
             write_text(path / MANIFEST_NAME, to_json(manifest))
         store = cls(path, "r+")
-        reserve_space([path / STATUS_NAME, *(_file(path, stage) for stage in store.stages)])
+        reserve_space([path / STATUS_NAME, *(activation_file(path, stage) for stage in store.stages)])
         return store
 
     def activations(self, stage: str) -> NDArray:
@@ -181,14 +179,43 @@ class Store:
         return self.pairs[both].reset_index(drop=True)
 
 
-def _file(path: Path, stage: str) -> Path:
+def activation_file(path: Path, stage: str) -> Path:
+    """Return the path of the file with the activations of one stage of the run in folder `path`."""
     return path / "activations" / f"{stage.replace('/', '--')}.npy"
+
+
+def create_files(path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """Write all files of a new run but the manifest; status and activations are full of zeros.
+
+    Raises UserError if the disk is too small.
+    """
+    shard = manifest["identity"].get("shard")
+    rows = shard["end"] - shard["first"] if shard else len(views)
+    (path / "activations").mkdir(parents=True, exist_ok=True)
+    files = {activation_file(path, stage): about["units"] for stage, about in manifest["stages"].items()}
+    for file, units in files.items():
+        create_zeros(file, np.float32, (rows, units))
+    for name, table in (("views", views), ("pairs", pairs)):
+        with atomic_path(path / f"{name}.parquet") as temporary:
+            table.to_parquet(temporary, index=False)
+    create_zeros(path / STATUS_NAME, np.uint8, (rows,))
+    reserve_space([path / STATUS_NAME, *files])
 
 
 def create_zeros(file: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
     """Create a ``.npy`` file of zeros that can be memory-mapped; overwrite an existing file."""
     with name_in_disk_full_error(file):
         open_memmap(file, "w+", dtype, shape).flush()
+
+
+def fill_with_nan(file: Path) -> None:
+    """Set all numbers of a float32 ``.npy`` file to NaN."""
+    stored = np.load(file, mmap_mode="r")
+    block = np.full(min(stored.size, NUMBERS_AT_A_TIME), np.nan, np.float32)
+    with name_in_disk_full_error(file), file.open("r+b") as opened:
+        opened.seek(stored.offset)
+        for start in range(0, stored.size, NUMBERS_AT_A_TIME):
+            opened.write(block.data[: stored.size - start])
 
 
 def reserve_space(files: list[Path]) -> None:
