@@ -1,4 +1,4 @@
-"""Networks, with the stages, input and checkpoints of networks; nothing about data sets or statistics."""
+"""Video networks: build a network, load a checkpoint, prepare the input and read stages."""
 
 from static_dynamic import lazy_exports
 

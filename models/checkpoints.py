@@ -1,4 +1,4 @@
-"""Read checkpoints without running code in the files, translate keys, and load weights strictly."""
+"""Read checkpoints without running code in the files, translate their keys, and load weights strictly."""
 
 import hashlib
 import logging
@@ -18,7 +18,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 log = logging.getLogger(__name__)
 
-# Pickles of numpy arrays may call only these functions and classes, by the names in old and new numpy.
+# The only functions and classes that a pickle of numpy arrays may call, as old and new numpy name them.
 ALLOWED_GLOBALS = {
     *(("numpy", name) for name in ("ndarray", "dtype")),
     *(
@@ -30,7 +30,7 @@ ALLOWED_GLOBALS = {
     ("_codecs", "encode"),
     ("collections", "OrderedDict"),
 }
-# Value of ``pretrained`` in a config file of ``configs/model`` if the network's package loads the weights.
+# In ``configs/model``, ``pretrained: package`` means that the network's own package loads the weights.
 PACKAGE = "package"
 # Keys under which known code bases store the state dict in a checkpoint.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
@@ -62,7 +62,7 @@ def read_checkpoint(path: Path) -> Mapping:
             return torch.load(path, map_location="cpu", weights_only=True)
         if head.startswith(b"\x80"):
             with path.open("rb") as file:
-                # latin1 because caffe2 checkpoints were pickled by Python 2
+                # caffe2 checkpoints were pickled by Python 2, whose byte strings need latin1
                 return _ArraysOnly(file, encoding="latin1").load()
     raise UserError(
         f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (first bytes: "
@@ -104,19 +104,22 @@ def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = Fal
 def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bool = False) -> None:
     """Load a state dict that has the keys of `net`; `source` is the file that error messages name."""
     own = net.state_dict()
-    # old files lack batch norm's num_batches_tracked, which has no effect in eval mode
+    # old checkpoints lack batch norm's num_batches_tracked, which has no effect in eval mode
     state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     state = {k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in state.items()}
     for key in own:
         if not isinstance(state.get(key, own[key]), Tensor):
-            raise UserError(f"checkpoint {source} holds {type(state[key]).__name__} as {key}, not a tensor")
+            raise UserError(
+                f"checkpoint {source}: {key} has type {type(state[key]).__name__}, but must be a tensor"
+            )
     head = foreign_head(own, state)
     if head:
         theirs, ours = (len(values[next(iter(head))]) for values in (state, own))
         if not drop_head:
             raise UserError(
                 f"checkpoint {source} has a classifier of {theirs} classes ({', '.join(head)}), but the "
-                f"network has {ours}: give model.num_classes={theirs}, or drop_head=true (random classifier)"
+                f"network has {ours}: give model.num_classes={theirs}, or drop_head=true "
+                "(the classifier stays random)"
             )
         log.warning("the classifier of %d classes in %s is left out: logits are random", theirs, source)
         state |= {key: own[key] for key in head}
@@ -140,7 +143,7 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return the classifier's keys if `own` and `state` differ in the number of classes alone, else []."""
+    """If two state dicts differ only in the number of classes, return the classifier's keys, else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
@@ -148,9 +151,10 @@ def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
-    """Return the path of published weights (an asset), converted to safetensors with the keys of `net`.
+    """Download published weights once, convert them to the keys of `net`, and return the file's path.
 
-    The first use writes the file and its hash; later uses check the hash.
+    `name` is the name of the asset. The first call writes a safetensors file and its hash; later calls check
+    the hash.
     """
     row = asset_row(name)
     path = cache_dir() / "weights" / f"{name}-{row.sha256[:12]}.safetensors"
@@ -158,7 +162,7 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     if not (path.exists() and digest.exists()):
         original = fetch(name)
         state = net.convert(state_dict_of(read_checkpoint(original), original))
-        load_state(net, state, original)  # check that the weights fit `net` before storing
+        load_state(net, state, original)  # raises UserError if the weights do not fit `net`
         with atomic_path(path) as temporary:
             tensors = {k: v.contiguous() for k, v in state.items()}
             save_file(tensors, temporary, metadata={"source_sha256": row.sha256})
@@ -173,7 +177,7 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
 
 
 def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None) -> Path | None:
-    """Return the file whose hash identifies the weights in a run's manifest; None for random weights.
+    """Return the file whose hash identifies the weights in a run's manifest; return None for random weights.
 
     Weights of a package, or of a folder of several files, are identified by a file of tensor hashes.
     """

@@ -1,4 +1,4 @@
-"""Count the multiply-adds of one clip and the parameters of a network.
+"""Count the parameters of a network and the multiply-adds that the network needs for one clip.
 
 One multiplication with its addition counts as one. As in published numbers, convolutions, linear layers,
 matrix products and attention count; norms, pooling and elementwise operations do not.
@@ -17,13 +17,13 @@ from omegaconf import DictConfig
 
 from static_dynamic.models.stages import VideoNetwork
 
-# Operators that must be counted: if one has no counting rule, counting fails.
+# Pattern of operators that must be counted: if such an operator has no counting rule, counting fails.
 EXPENSIVE = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one clip of ``frames`` x ``height`` x ``width`` in multiply-adds, and number of parameters."""
+    """Parameters of a network, and multiply-adds for one clip of ``frames`` x ``height`` x ``width``."""
 
     frames: int
     height: int
@@ -33,7 +33,7 @@ class Cost:
 
 
 def measure(net: VideoNetwork) -> Cost:
-    """Return the cost of one clip of the size that the network's input spec gives; runs the network once."""
+    """Run the network once and return the cost of one clip; the network's input spec sets the clip's size."""
     spec = net.input_spec
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Cost(spec.frames, *spec.shape, multiply_adds(net, net.example_input(torch.zeros)), parameters)
@@ -44,7 +44,7 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
 
     Raises RuntimeError if an expensive operator has no counting rule, because the count would be too low.
     """
-    # imported here because fvcore takes a second to load and few runs need fvcore
+    # imported here because fvcore takes a second to load and few commands need fvcore
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(net, (inputs,)).clear_op_handles().set_op_handle(**rules())
@@ -58,7 +58,7 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
 
 
 def rules() -> dict[str, Callable]:
-    """Return a table: operator -> function (traced inputs, traced outputs) that counts the multiply-adds."""
+    """Return a dict: operator -> function that counts multiply-adds from traced inputs and traced outputs."""
     from fvcore.nn import jit_handles
 
     return {
@@ -76,33 +76,33 @@ def rules() -> dict[str, Callable]:
 
 
 def convolution(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of a convolution with padding "same" or "valid", which fvcore cannot count."""
+    """Count the multiply-adds of a convolution with padding "same" or "valid"; fvcore has no rule for it."""
     weight, (batch, _, *positions) = inputs[1].type().sizes(), outputs[0].type().sizes()
     return batch * math.prod(positions) * math.prod(weight)
 
 
 def attention(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of attention with queries (L, E), keys (S, E) and values (S, V)."""
+    """Count the multiply-adds of attention: L queries of width E, S keys of width E, S values of width V."""
     query, key, value = (traced.type().sizes() for traced in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (key[-1] + value[-1])
 
 
 def baddbmm(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of ``baddbmm``, which adds (B, L, E) @ (B, E, S) to the first input."""
+    """Count the multiply-adds of ``baddbmm``, which multiplies B matrices (L, E) by B matrices (E, S)."""
     first, second = (traced.type().sizes() for traced in inputs[1:3])
     return math.prod(first) * second[-1]
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """Copy a network's config; if `frames` or `crop` is given, change the clip size in the copy."""
+    """Return a copy of a network's config with `frames` frames and crop size `crop`; None changes nothing."""
     row = row.copy()
     if frames is not None:
         for pathway, count in (row.input.get("pathways") or {}).items():
             row.input.pathways[pathway] = count * frames // row.input.frames
         row.input.frames = frames
     if crop is not None:
-        row.input.crop = row.input.size = crop  # frames are scaled to the crop size, so that the crop fits
+        row.input.crop = row.input.size = crop  # a frame's short side is scaled to the crop size
     for key, value in (("frames", frames), ("crop", crop)):
-        if value is not None and key in (row.get("args") or {}):  # these arguments set weight shapes
+        if value is not None and key in (row.get("args") or {}):  # weight shapes depend on this argument
             row.args[key] = value
     return row

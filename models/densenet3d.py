@@ -16,11 +16,11 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-BOTTLENECK = 4  # channels between a dense layer's convolutions, divided by the layer's output channels
+BOTTLENECK = 4  # channels between a dense layer's two convolutions, per output channel of the layer
 
 
 class DenseLayer(nn.Sequential):
-    """A 1x1x1 and a 3x3x3 convolution; the `growth` output channels are appended to the input channels."""
+    """Apply a 1x1x1 and a 3x3x3 convolution; append the `growth` output channels to the input channels."""
 
     def __init__(self, inputs: int, growth: int):
         inner = BOTTLENECK * growth
@@ -36,12 +36,12 @@ class DenseLayer(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, inputs + growth, T, H, W)."""
+        """Map (B, C_in, T, H, W) to (B, C_in + growth, T, H, W)."""
         return torch.cat([x, super().forward(x)], dim=1)
 
 
 def transition(inputs: int) -> nn.Sequential:
-    """Build the transition between dense blocks, which halves channels, frames, height and width."""
+    """Build the layers between two dense blocks; they halve the channels, frames, height and width."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm3d(inputs),
@@ -94,7 +94,7 @@ class DenseNet3D(VideoNetwork):
         return self.classifier(self.avgpool(self.features(x)).flatten(1))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate keys of the authors' release (``denselayer1.norm.1.weight``) to this network's keys."""
+        """Translate keys of Hara et al.'s release (``denselayer1.norm.1.weight``) to this network's keys."""
         if not all(isinstance(key, str) for key in state):
             return state
         return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", k): v for k, v in state.items()}

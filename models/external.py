@@ -1,4 +1,4 @@
-"""Wrap networks of other packages, and networks of the user, so that the outputs of modules can be read.
+"""Wrap networks of other packages and of the user, so that the outputs of their modules can be read.
 
 A loader imports its package only when one of the package's networks is built.
 `static_dynamic.models.stage_discovery` finds which modules can be read.
@@ -27,7 +27,7 @@ from static_dynamic.spacing import subsample_positions
 
 # Files that describe the preprocessing of a Hugging Face model.
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
-# Python class -> arguments of ``forward`` besides the clip. V-JEPA 2 runs only the encoder, no predictor.
+# Python class -> arguments of ``forward`` besides the clip. V-JEPA 2 runs without its predictor.
 HUGGINGFACE_CALL = {"VJEPA2Model": {"skip_predictor": True}}
 
 
@@ -45,12 +45,12 @@ class Loaded:
     convert: Callable[[Mapping], Mapping] = dict
 
 
-# Function (name, number of classes or None, whether to load the package's weights, options) -> Loaded.
+# Arguments of a loader: name, number of classes or None, whether to load pretrained weights, options.
 Loader = Callable[[str, int | None, bool, Mapping], Loaded]
 
 
 class AdaptedNetwork(VideoNetwork):
-    """A network of another package; input (B, 3, T, H, W), or a list with one such tensor per pathway.
+    """Wrapper of another package's network; the input is (B, 3, T, H, W), or one such tensor per pathway.
 
     The state dict is the wrapped network's. If the wrapped network has no head, its output averaged over
     time and space stands for the logits.
@@ -66,14 +66,14 @@ class AdaptedNetwork(VideoNetwork):
         self.output: tuple[Tap, ...] = ()  # how the wrapped network's output is pooled to logits
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return evenly spaced frames of a clip (B, 3, T, H, W) for each pathway; a sole pathway gets all."""
+        """Return evenly spaced frames of `video`, one tensor per pathway; for one pathway, return `video`."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
         return [video[:, :, subsample_positions(video.shape[2], count)] for count in counts]
 
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
-        """Map (B, 3, T, H, W), or one such tensor per pathway, to logits (B, classes)."""
+        """Map a clip (B, 3, T, H, W), or a list of one such tensor per pathway, to logits (B, classes)."""
         pattern = f"b c t h w -> {self.feed}"
         one = isinstance(inputs, Tensor)
         arranged = rearrange(inputs, pattern) if one else [rearrange(x, pattern) for x in inputs]
@@ -85,11 +85,11 @@ class AdaptedNetwork(VideoNetwork):
         return self.convert_keys(state)
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the stage named `stg`; if `stg` is None, the deepest stage that is not a class token."""
+        """Return the name of the stage `stg`; None means the deepest stage that is not a class token."""
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return all stages but the class tokens (``PATH/cls``), which are not pooled over space and time."""
+        """Return all stages except class tokens (``PATH/cls``), which are not means over space and time."""
         return [name for name in self.stages if not name.endswith("/cls")]
 
     def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]  # torch declares two overloads of state_dict
@@ -97,12 +97,12 @@ class AdaptedNetwork(VideoNetwork):
         return self.net.state_dict(*args, **kwargs)
 
     def load_state_dict(self, state_dict: Mapping, strict: bool = True, assign: bool = False):
-        """Load a state dict of the wrapped network."""
+        """Load a state dict into the wrapped network."""
         return self.net.load_state_dict(state_dict, strict, assign)
 
 
 def adapter(family: str, example: str) -> Callable[[Loader], Loader]:
-    """Register a loader as a family of networks, which users choose by ``model=FAMILY model.name=NAME``.
+    """Return a decorator that registers a loader as `family`, which users choose by ``model=FAMILY``.
 
     `example` is shown in the message for a missing name.
     """
@@ -130,7 +130,10 @@ def adapt(
     options: Mapping | None = None,
     pretrained: bool = False,
 ) -> AdaptedNetwork:
-    """Load a network of another package and declare stages; the keyword arguments are ``model`` options."""
+    """Load a network of another package and declare its stages.
+
+    The keyword arguments are the options of the config group ``model``.
+    """
     if not network:
         raise UserError(f"model={family} needs the name of a network, such as {example}")
     if pretrained and num_classes:
@@ -144,7 +147,7 @@ def adapt(
     net = AdaptedNetwork(loaded, feed, spec).eval()
     try:
         found = find_candidates(net, layout, leading_tokens)
-    except Exception as error:  # code of other packages can raise any exception
+    except Exception as error:  # another package's code can raise any exception
         size = " x ".join(map(str, (spec.frames, *spec.shape)))
         raise UserError(
             f"{label} does not run on a clip of {size} ({first_line(error)}): change model.input (clip size) "
@@ -161,7 +164,7 @@ def adapt(
 def input_spec(
     label: str, wanted: Mapping, declared: Mapping, known: Mapping[str, Mapping], names: Sequence[str]
 ) -> InputSpec:
-    """Build the input spec: each value is the user's if given, else the package's, else ``configs/model``'s.
+    """Build the input spec; each field comes from the user, else the package, else ``configs/model``.
 
     Parameters
     ----------
@@ -229,7 +232,7 @@ def check_known(family: str, network: str, known: Sequence[str]) -> None:
 
 @adapter("torchvision", "model.name=r3d_18")
 def load_torchvision(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``torchvision.models`` and the preprocessing that the newest weights declare."""
+    """Load a network of ``torchvision.models`` and the preprocessing that its newest weights declare."""
     zoo = load_package("torchvision", "torchvision.models")
     check_known("torchvision", network, zoo.list_models())
     with package_errors("torchvision", network):
@@ -262,9 +265,9 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which sees one frame at a time, and timm's preprocessing."""
+    """Load an image network of ``timm``, which reads single frames, and the network's preprocessing."""
     timm = load_package("timm", "timm")
-    if ":" not in network:  # timm's list has no names such as hf-hub:... and local-dir:...
+    if ":" not in network:  # timm does not list names such as hf-hub:... and local-dir:...
         check_known("timm", network.partition(".")[0], timm.list_models())
     with package_errors("timm", network):
         classes = with_classes("num_classes", num_classes)
@@ -277,7 +280,7 @@ def load_timm(network: str, num_classes: int | None, pretrained: bool, options: 
 
 @adapter("huggingface", "model.name=FOLDER or model.name=facebook/timesformer-base-finetuned-k400")
 def load_huggingface(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``transformers`` from a folder or the hub; code beside the weights never runs."""
+    """Load a network of ``transformers`` from a folder or the hub, without running code stored there."""
     transformers = load_package("huggingface", "transformers")
     with package_errors("huggingface", network):
         config = transformers.AutoConfig.from_pretrained(
@@ -292,7 +295,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # files of older transformers versions have other keys, which transformers translates while loading
+        # checkpoints of older transformers versions have other keys, which transformers translates
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -354,5 +357,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """Return {keyword: num_classes}, or {} if `num_classes` is None: then the package's default applies."""
+    """Return {keyword: num_classes}; for None, return {}, so that the package's own default applies."""
     return {} if num_classes is None else {keyword: num_classes}

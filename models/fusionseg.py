@@ -18,7 +18,7 @@ from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoS
 
 ASPP_WIDTH = 256
 LOW_WIDTH = 48  # the segmentation head reduces the maps of layer 1 to this number of channels
-# Output stride -> dilations of the 3x3 convolutions of the spatial pyramid (ASPP).
+# Output stride -> dilations of the 3x3 convolutions in atrous spatial pyramid pooling (ASPP).
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 WIDTHS = ARCHITECTURES["resnet101"][2]
 
@@ -31,24 +31,24 @@ def resnet101(output_stride: int) -> nn.ModuleDict:
 
 
 def fuse(width: int, norm: bool) -> nn.Module:
-    """Build a 1x1 convolution from two concatenated feature maps of `width` channels to `width` channels."""
+    """Build a 1x1 convolution that reduces two concatenated maps of `width` channels to `width` channels."""
     layer = nn.Conv2d(2 * width, width, 1)
     return nn.Sequential(layer, nn.BatchNorm2d(width)) if norm else layer
 
 
 class Backbone(nn.Module):
-    """Separate image and flow streams; if `early` is true, the outputs of layers 1 and 4 are fused."""
+    """One ResNet for the image and one for the flow; `early` fuses their maps of layer 1 and of layer 4."""
 
     def __init__(self, output_stride: int, early: bool, norm: bool):
         super().__init__()
         self.app_stream = resnet101(output_stride)
         self.mot_stream = resnet101(output_stride)
-        # the fusions of layers 2 and 3 never run, but checkpoints hold the weights of these fusions
+        # the fusions of layers 2 and 3 never run; they exist because checkpoints hold their weights
         fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return the maps of layers 1 and 4: [fused] with early fusion, [image, flow] with late fusion."""
+        """Return the maps of layers 1 and 4: [fused map] with early fusion, else [image map, flow map]."""
         streams = [self.app_stream, self.mot_stream]
         maps = [
             pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)
@@ -69,12 +69,12 @@ class PoolBranch(nn.Sequential):
         super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, ASPP_WIDTH, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, 256, H, W)."""
+        """Map (B, C_in, H, W) to (B, 256, H, W)."""
         return super().forward(x).expand(-1, -1, *x.shape[2:])  # (B, C, 1, 1) -> (B, C, H, W)
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: 1x1, dilated 3x3 and pooling branches, concatenated and projected."""
+    """Atrous spatial pyramid pooling: concatenate 1x1, dilated 3x3 and pooling branches, then project."""
 
     def __init__(self, inputs: int, rates: tuple[int, ...]):
         super().__init__()
@@ -89,12 +89,12 @@ class ASPP(nn.Module):
         self.project = nn.Sequential(*conv_norm_relu(joined, ASPP_WIDTH, 1), nn.Dropout(0.1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, 256, H, W)."""
+        """Map (B, C_in, H, W) to (B, 256, H, W)."""
         return self.project(torch.cat([branch(x) for branch in self.convs], dim=1))
 
 
 class Head(nn.Module):
-    """DeepLabV3+ head: classifies the maps of layer 1 concatenated with the ASPP output of layer 4.
+    """DeepLabV3+ head: classifies each position from the maps of layer 1 and the ASPP output for layer 4.
 
     With `late`, the maps of both streams are fused here.
     """
@@ -112,7 +112,7 @@ class Head(nn.Module):
             self.sensor_fusion = nn.ModuleDict(fusions)
 
     def forward(self, low: list[Tensor], deep: list[Tensor]) -> Tensor:
-        """Map the feature maps of layers 1 and 4 to logits (B, classes, H, W) at the size of layer 1."""
+        """Map the maps of layers 1 and 4 to logits (B, classes, h, w); h and w are those of layer 1."""
         edges, regions = torch.cat(low, dim=1), torch.cat([self.aspp(x) for x in deep], dim=1)
         if self.sensor_fusion is not None:
             edges, regions = self.sensor_fusion["low_level"](edges), self.sensor_fusion["out"](regions)
@@ -122,7 +122,7 @@ class Head(nn.Module):
 
 @register("fusionseg")
 class FusionSeg(TwoStreamNetwork):
-    """FusionSeg; ``forward`` returns logits (B, classes, H, W): class 0 is background, class 1 the object.
+    """FusionSeg; ``forward`` returns logits (B, classes, H, W). Class 0 is background, class 1 the object.
 
     Parameters
     ----------
@@ -164,5 +164,5 @@ class FusionSeg(TwoStreamNetwork):
         return resized(self.classifier(maps["layer1"], maps["layer4"]), inputs["Image"].shape[2:])
 
     def object_map(self, output: Tensor) -> Tensor:
-        """Return the probability that a pixel is not background (class 0), (B, 1, H, W)."""
+        """Return each pixel's probability of not being background (class 0), as a tensor (B, 1, H, W)."""
         return 1 - output.softmax(dim=1)[:, :1]

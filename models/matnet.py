@@ -1,8 +1,7 @@
 """MATNet (Zhou et al., "Motion-Attentive Transition for Zero-Shot Video Object Segmentation", AAAI 2020).
 
 Two ResNet-101 process the image and the optical flow. Co-attention connects them, and their maps are fused at
-every scale. Key names, arithmetic and variants are those of Kowal et al. (CVPR 2022), "the original". Weights
-that checkpoints hold but no output depends on are marked "unused".
+every scale. Key names, arithmetic and variants are those of Kowal et al.'s code (CVPR 2022).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,15 +24,15 @@ WIDTHS = ARCHITECTURES["resnet101"][2]
 LEVELS = (2, 3, 4, 5)  # in state dict keys, ResNet layers 1 to 4 have the numbers 2 to 5
 REDUCTION = 16  # in attention modules, number of input channels divided by number of hidden channels
 CASCADES = 5  # number of co-attention steps
-DECODED = 256  # channels of every feature map in the decoder
+DECODED = 256  # number of channels of every feature map in the decoder
 OUTPUT_SIZE = (473, 473)  # height and width of the predicted mask, whatever the size of the image
 
 
 class CrossConnection(NamedTuple):
     """Options of the co-attention between the image stream and the flow stream."""
 
-    mutual: bool = False  # mutual: affinities weigh the flow maps too, not only the image maps
-    gated: bool = False  # gated: a stream's maps, scaled by a gate, are added to the update of that stream
+    mutual: bool = False  # mutual: affinities weight the flow maps too, not only the image maps
+    gated: bool = False  # gated: each stream's maps, scaled by a gate, are added to the stream's update
     flow_added: bool = False  # flow_added: flow maps are added to the update of the image maps
 
 
@@ -44,8 +43,8 @@ CC_TYPES = {
     "coatt_recip": CrossConnection(mutual=True),
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
-# Name -> function that normalises the affinities of positions, (B, flow positions, image positions).
-# Each of these functions returns two tensors: affinities normalised over image and over flow positions.
+# Name -> function that normalises affinities, a tensor (B, flow positions, image positions).
+# The function returns two tensors: affinities normalised over image positions, and over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -54,7 +53,7 @@ FUSIONS = ("gated", "convex_gated")
 
 
 class CoAttention(nn.Module):
-    """Co-attention in five steps: each weighs positions by saliency, then by affinity to the other stream."""
+    """Co-attention: each of five steps weights positions by saliency and by affinity to the other stream."""
 
     def __init__(self, width: int, kind: CrossConnection, norm_fn: str):
         super().__init__()
@@ -82,11 +81,11 @@ class CoAttention(nn.Module):
         return torch.relu(image + to_image), torch.relu(flow + to_flow)
 
     def cascade(self, image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the updates that one co-attention step adds to image and to flow maps, each (B, C, H, W)."""
+        """Return what a co-attention step adds to the image maps and to the flow maps, each (B, C, H, W)."""
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
         over_image, over_flow = self.weigh(affinity)  # affinities (B, flow positions, image positions)
-        # as in Kowal et al.'s code, the update of a stream is a sum of maps of that stream, not of the other
+        # as in Kowal et al.'s code, each stream's update is a weighted sum of the stream's own maps
         to_image = gathered(image, over_flow.transpose(1, 2))
         to_flow = gathered(flow, over_image) if self.kind.mutual else flow
         if self.rgating is not None:
@@ -97,20 +96,20 @@ class CoAttention(nn.Module):
 
 
 def gathered(x: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted sums of `x` over positions, scaled to unit length over channels, (B, C, H, W).
+    """Return weighted sums of `x` over positions, (B, C, H, W); each vector of C channels gets unit length.
 
-    `weights` is (B, positions, new positions).
+    `weights`, (B, positions, new positions), holds the weights of each sum.
     """
     return F.normalize(x.flatten(2) @ weights, dim=1).view_as(x)
 
 
 def salient(x: Tensor, scores: Tensor) -> Tensor:
-    """Multiply feature maps `x`, (B, C, H, W), by a softmax over the positions of `scores`, (B, 1, H, W)."""
+    """Multiply feature maps `x`, (B, C, H, W), by the softmax of `scores`, (B, 1, H, W), over positions."""
     return x * scores.flatten(2).softmax(dim=2).view_as(scores)
 
 
 class SpatialAttention(nn.Module):
-    """Compute a weight per position: maximum over channels, convolution and batch norm, without a sigmoid."""
+    """Compute a weight per position: maximum over channels, convolution, batch norm. There is no sigmoid."""
 
     def __init__(self):
         super().__init__()
@@ -161,7 +160,7 @@ class ConvexFusion(ConvexGates):
 
 
 class Encoder(nn.Module):
-    """Image and flow ResNets, with co-attention after layers 2 to 4 and fusion after every layer."""
+    """Image and flow ResNets; co-attention follows layers 2 to 4, and fusion follows every layer."""
 
     def __init__(self, kind: CrossConnection, norm_fn: str, fusion_type: str, use_global: bool, joint: bool):
         super().__init__()
@@ -198,12 +197,12 @@ def convolution(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, di
 
 
 def refined(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
-    """Return `x` plus two successive convolutions of `x`, each after a ReLU, (B, C, H, W)."""
+    """Return `x`, (B, C, H, W), plus the output of two convolutions of `x`, each preceded by a ReLU."""
     return x + second(torch.relu(first(torch.relu(x))))
 
 
 class Boundary(nn.Module):
-    """Head that predicts logits of the object's boundary."""
+    """Predict logits of the object's boundary at every position."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -230,7 +229,7 @@ class LargeKernel(nn.Module):
         self.conv_r2 = convolution(DECODED, DECODED, (7, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, 256, H, W)."""
+        """Map (B, C_in, H, W) to (B, 256, H, W)."""
         return self.conv_l2(self.conv_l1(x)) + self.conv_r2(self.conv_r1(x))
 
 
@@ -251,7 +250,7 @@ class Pyramid(nn.Module):
         self.bn = nn.BatchNorm2d(DECODED)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, 256, H, W)."""
+        """Map (B, C_in, H, W) to (B, 256, H, W)."""
         dilated = self.get_submodule("block1.conv")(x)
         return self.bn(torch.cat([self.block0(x), dilated, dilated, dilated], dim=1))
 
@@ -262,20 +261,20 @@ class Refine(nn.Module):
     def __init__(self, inputs: int):
         super().__init__()
         self.pdc = Pyramid(inputs)
-        self.convFS1 = convolution(inputs, DECODED)  # convFS1 never runs, but checkpoints hold convFS1
+        self.convFS1 = convolution(inputs, DECODED)  # convFS1 never runs, but checkpoints hold its weights
         self.convFS2 = convolution(DECODED, DECODED)
         self.convFS3 = convolution(DECODED, DECODED)
         self.convMM1 = convolution(DECODED, DECODED)
         self.convMM2 = convolution(DECODED, DECODED)
 
     def forward(self, fused: Tensor, below: Tensor) -> Tensor:
-        """Map `fused` (B, inputs, H, W) and the smaller map `below` (B, 256, h, w) to (B, 256, H, W)."""
+        """Map `fused` (B, C_in, H, W) and the smaller map `below` (B, 256, h, w) to (B, 256, H, W)."""
         x = refined(self.pdc(fused), self.convFS2, self.convFS3)
         return refined(x + resized(below, x.shape[2:]), self.convMM1, self.convMM2)
 
 
 class Decoder(nn.Module):
-    """Decode fused maps, the smallest first; boundary logits are appended to each fused map as a channel."""
+    """Decode fused maps from smallest to largest; boundary logits are an extra channel of each fused map."""
 
     def __init__(self):
         super().__init__()
@@ -287,13 +286,13 @@ class Decoder(nn.Module):
         self.convG1 = convolution(DECODED, DECODED)
         self.convG2 = convolution(DECODED, DECODED)
         self.pred2 = convolution(DECODED, 1)
-        # the layers below served only the training losses, but checkpoints hold the weights of these layers
+        # only training losses used the layers below; they exist because checkpoints hold their weights
         for level in LEVELS[1:]:
             self.add_module(f"pred{level}", convolution(DECODED, 1))
         self.concat = convolution(len(LEVELS), 1)
 
     def forward(self, fused: Sequence[Tensor]) -> Tensor:
-        """Map four fused maps, the largest first, to the object's logits (B, 1, H/4, W/4)."""
+        """Map four fused maps, the largest first, to object logits (B, 1, H/4, W/4) for H x W images."""
         part = self.get_submodule
         *larger, smallest = (
             torch.cat([x, part(f"bdry{level}")(x)], dim=1) for level, x in zip(LEVELS, fused, strict=True)
@@ -336,13 +335,13 @@ class MATNet(TwoStreamNetwork):
             "cc_type": (cc_type, CC_TYPES),
             "fusion_type": (fusion_type, FUSIONS),
             "norm_fn": (norm_fn, NORMS),
-            "num_classes": (num_classes, (1,)),  # one class: the output is the object's probability
+            "num_classes": (num_classes, (1,)),  # one class, because the output is the object's probability
         }
         for name, (value, known) in options.items():
             if value not in known:
                 near = nearest(str(value), map(str, known))
                 raise UserError(f"{name}={value}: MATNet takes {', '.join(map(str, known))}{near}")
-        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # Kowal et al.'s code silently uses tanh
+        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # Kowal et al.'s code always uses tanh here
             raise UserError(f"norm_fn={norm_fn}: cc_type={cc_type} needs norm_fn=tanh")
         self.encoder = Encoder(CC_TYPES[cc_type], norm_fn, fusion_type, use_global, use_spatial_conv)
         self.decoder = Decoder()
@@ -363,7 +362,7 @@ class MATNet(TwoStreamNetwork):
         return torch.sigmoid(resized(self.decoder(self.encoder(inputs)), OUTPUT_SIZE))
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return all stages but ``layerf`` (the decoder), which other two-stream networks do not have."""
+        """Return all stages except ``layerf`` (in the decoder), which other two-stream networks lack."""
         return [name for name in self.stages if not name.startswith("layerf")]
 
     def read_folder(self, folder: Path) -> dict:
@@ -383,7 +382,7 @@ def read_matnet_checkpoint(folder: Path) -> dict[str, Tensor]:
     epoch = max(epochs, key=lambda word: int(word) if word.isdecimal() else -1)
     state: dict[str, Tensor] = {}
     for part in ("encoder", "decoder"):
-        path = folder / f"{part}_{epoch}.pt"  # read_checkpoint reports a missing decoder file
+        path = folder / f"{part}_{epoch}.pt"  # read_checkpoint raises UserError if the decoder is missing
         content = state_dict_of(read_checkpoint(path), path)
         state |= {f"{part}.{key}": value for key, value in content.items()}
     return state

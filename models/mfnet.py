@@ -13,7 +13,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
 FIBERS = 16  # number of groups of the grouped convolutions
-# For each of conv2 to conv5: number of blocks, number of output channels, stride of the first block.
+# For conv2 to conv5: DEPTHS, number of blocks; WIDTHS, output channels; STRIDES, stride of the first block.
 DEPTHS = (3, 4, 6, 3)
 WIDTHS = (96, 192, 384, 768)
 STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -22,14 +22,14 @@ STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
 def pre_activated(
     inputs: int, outputs: int, kernel: Triple = (1, 1, 1), stride: Triple = (1, 1, 1), groups: int = 1
 ) -> nn.Sequential:
-    """Build batch norm, ReLU and a convolution padded so that only the stride shrinks an axis."""
+    """Build batch norm, ReLU and a convolution, padded so that only the stride reduces T, H and W."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
     return nn.Sequential(OrderedDict(bn=nn.BatchNorm3d(inputs), relu=nn.ReLU(inplace=True), conv=conv))
 
 
 class Unit(nn.Module):
-    """Residual block: 1x1x1 convolutions mix the groups ("fibers"), then grouped convolutions follow."""
+    """Residual block: 1x1x1 convolutions mix all channels; then each channel group ("fiber") is convolved."""
 
     conv_w1: nn.Module
 
@@ -46,7 +46,7 @@ class Unit(nn.Module):
             self.conv_w1 = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s); s is the stride of the axis."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T/s, H/s, W/s); s is the stride of each axis."""
         y = x + self.conv_i2(self.conv_i1(x))
         return self.conv_m2(self.conv_m1(y)) + self.conv_w1(x)
 
@@ -86,15 +86,15 @@ class MFNet(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # child modules run in the order of construction
+        *layers, classify = self.children()  # child modules run in the order of their construction
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists of tuples (module path,): kernels and activations of Stergiou et al.'s code.
+        """Return two lists: modules whose kernels, and modules whose outputs, Stergiou et al.'s code reads.
 
-        Activations are outputs of convolutions, before the next norm.
+        Each entry is a tuple with one module path. Outputs are those of convolutions, before the next norm.
         """
         units = [f"conv{i}.B{u:02}" for i, depth in enumerate(DEPTHS, start=2) for u in range(1, depth + 1)]
         layers = ("conv_i1", "conv_i2", "conv_m1", "conv_m2")

@@ -22,12 +22,12 @@ EPS = 1e-6  # epsilon of layer norms in blocks and head; norms of pooled tokens 
 
 
 def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Return the size (t, h, w) of a grid after padded convolution or pooling: side / stride, rounded up."""
+    """Return a grid's size (t, h, w) after padded convolution or pooling: size / stride, rounded up."""
     return tuple(-(-n // s) for n, s in zip(grid, strides, strict=True))
 
 
 def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
-    """Pool patch tokens over `grid` (t, h, w), keep the class token; `tokens` is (B, heads, 1 + t*h*w, C)."""
+    """Pool patch tokens on a `grid` (t, h, w), not the class token; `tokens`: (B, heads, 1 + t*h*w, C)."""
     heads, (t, h, w) = tokens.shape[1], grid
     maps = pool(rearrange(tokens[:, :, 1:], "b m (t h w) c -> (b m) c t h w", t=t, h=h, w=w))
     patches = rearrange(maps, "(b m) c t h w -> b m (t h w) c", m=heads)
@@ -64,7 +64,7 @@ class PooledAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pooled attention and an MLP; `q_stride` reduces the number of tokens, `outputs` sets the channels."""
+    """Pooled attention, then an MLP with `outputs` output channels; `q_stride` divides height and width."""
 
     def __init__(
         self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
@@ -97,7 +97,7 @@ class MViT(VideoNetwork):
     """MViT; input (B, 3, `frames`, `crop`, `crop`).
 
     ``forward`` is the prediction that the weights were trained for: norm, class token, head. ``logit_map`` is
-    what the original reports: the head on the mean of all tokens, without the norm.
+    what Kowal et al.'s code reports: the head on the mean of all tokens, without the norm.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class MViT(VideoNetwork):
         return self.head(self.norm(self.tokens(x))[:, 0])
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return the logits of the original code's test mode, from the mean of all tokens, (B, classes)."""
+        """Return logits (B, classes) of the mean of all tokens without the norm, like Kowal et al.'s code."""
         return self.head(self.tokens(inputs).mean(dim=1))
 
     def tokens(self, x: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class MViT(VideoNetwork):
         if tuple(x.shape[2:]) != self.clip:
             raise UserError(
                 f"MViT was built for clips of {self.clip} (frames, height, width) but got a clip of "
-                f"{tuple(x.shape[2:])}: set frames and crop to equal values in model.args and model.input"
+                f"{tuple(x.shape[2:])}: give model.args and model.input the same frames and the same crop"
             )
         patches = self.patch_embed(x)  # (B, C, t, h, w)
         t, n = patches.shape[2], patches.shape[3] * patches.shape[4]

@@ -45,7 +45,7 @@ def chained(blocks: Sequence[nn.Module]) -> nn.Sequential:
 
 
 def with_prefix(state: Mapping) -> Mapping:
-    """Add the prefix ``model.``, as PySlowFast does, to keys of PyTorchVideo (``blocks.0...``)."""
+    """Add the prefix ``model.`` to PyTorchVideo's keys (``blocks.0...``), as PySlowFast does."""
     return {key if key.startswith("model.") else f"model.{key}": value for key, value in state.items()}
 
 
@@ -99,13 +99,13 @@ class PytorchVideoSlowFast(TwoPathways):
     classifier_name = "proj"
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add ``model.blocks.0`` to ``model.blocks.6``: five stages, pooling and classifier."""
+        """Build ``model.blocks.0`` ... ``model.blocks.6``: five stages, pooling and classifier."""
         pathways = (MultiPathway([nested(slow), nested(fast)], lateral) for slow, fast, lateral in stages)
         self.model = chained([*pathways, pool, named(*head)])
         return {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the stage that the original flags ``--stg`` and ``--path`` mean; ``--fuse`` is ignored."""
+        """Return the name of the stage that ``--stg`` and ``--path`` select; ``--fuse`` is ignored."""
         return super().stage_name(stg, {"path": options.get("path", "fast")})
 
     def convert(self, state: Mapping) -> Mapping:

@@ -22,7 +22,7 @@ FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
 
 def register(name: str):
-    """Register a Python class or function under `name`, the ``family`` in files of ``configs/model``."""
+    """Return a decorator that registers a class or function as the ``family`` called `name`."""
 
     def add(build):
         FAMILIES[name] = build
@@ -32,7 +32,7 @@ def register(name: str):
 
 
 def list_models() -> dict[str, str]:
-    """Return a dict of network name -> one-line description, for every network that `build_model` builds.
+    """Return a dict, network name -> one-line description, of all networks that `build_model` can build.
 
     Config files of other packages' networks are left out, because they need the name of a network as well.
     """
@@ -99,7 +99,7 @@ def build_from_row(
             raise UserError(
                 f"model {row.name!r}: {error}; the options of this model: {', '.join(arguments) or 'none'}"
             ) from error
-    if not row.get("adapter"):  # the adapter has set the input spec of a package's network
+    if not row.get("adapter"):  # networks of other packages already have their input spec
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
     check_stages(net)

@@ -16,7 +16,7 @@ WIDTH = 64  # output channels of the stem, and inner channels of the blocks of l
 def conv(
     inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    """Build a convolution without bias, padded so that only the stride shrinks height and width."""
+    """Build a convolution without bias, padded so that only the stride reduces height and width."""
     padding = dilation * (kernel // 2)
     return nn.Conv2d(inputs, outputs, kernel, stride, padding, dilation, groups, bias=False)
 
@@ -66,7 +66,7 @@ class Block(nn.Module):
             self.downsample = nn.Sequential(conv(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H/s, W/s) for the stride s."""
+        """Map (B, C_in, H, W) to (B, C_out, H/s, W/s); s is the stride."""
         skip = x if self.downsample is None else self.downsample(x)
         for i in range(1, self.depth + 1):
             x = self.get_submodule(f"bn{i}")(self.get_submodule(f"conv{i}")(x))

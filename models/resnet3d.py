@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Output channels of layers 1 to 4, and stride of each layer's first block in time and space.
+# For layers 1 to 4: OUTPUTS, output channels; STRIDES, stride of the first block in time and space.
 OUTPUTS = (256, 512, 1024, 2048)
 STRIDES = (1, 2, 2, 2)
 
@@ -25,13 +25,13 @@ class ZeroPadded(nn.Module):
         self.stride, self.missing = stride, outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s) for the stride s."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T/s, H/s, W/s); s is the stride."""
         s = self.stride
         return F.pad(x[:, :, ::s, ::s, ::s], (0, 0, 0, 0, 0, 0, 0, self.missing))
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Build a shortcut with a 1x1x1 convolution ("type B")."""
+    """Build a shortcut from a 1x1x1 convolution and batch norm ("type B")."""
     return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
 
 
@@ -55,7 +55,7 @@ class Bottleneck(nn.Module):
         self.downsample = SHORTCUTS[shortcut](inputs, outputs, stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T/s, H/s, W/s) for the stride s."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T/s, H/s, W/s); s is the stride."""
         y = self.relu1(self.bn1(self.conv1(x)))
         y = self.relu2(self.bn2(self.conv2(y)))
         return F.relu(self.bn3(self.conv3(y)) + self.downsample(x), inplace=True)
@@ -110,13 +110,16 @@ class ResNet3D(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # child modules run in the order of construction
+        *layers, classify = self.children()  # child modules run in the order of their construction
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists of tuples (module path,): kernels and activations of Stergiou et al.'s code."""
+        """Return two lists: modules whose kernels, and modules whose outputs, Stergiou et al.'s code reads.
+
+        Each entry is a tuple with one module path.
+        """
         blocks = [f"layer{i}.{b}" for i, depth in enumerate(self.blocks, start=1) for b in range(depth)]
         return self._lists(blocks, stem="conv1", head=("avgpool",))
 
@@ -134,7 +137,7 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the two lists of `ResNet3D.original_lists` for the last block per layer, without pooling.
+        """Return the lists of `ResNet3D.original_lists` for each layer's last block only, without pooling.
 
         Without pooling, Stergiou et al.'s code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.

@@ -1,9 +1,9 @@
 """RTNet (Ren et al., "Reciprocal Transformations for Unsupervised Video Object Segmentation", CVPR 2021).
 
 RTNet takes two frames with their forward and backward flows. At every scale, attention transforms the maps of
-one frame (or stream) by those of the other. Key names and arithmetic are those of the authors' code, "the
-original", which normalises some attention over the wrong axis: trained weights depend on that. The batch axis
-2B counts frames: frames 1 and 2 of the first clip, then of the second, and so on.
+one frame (or stream) by those of the other. Key names and arithmetic are those of the authors' code, which
+normalises some attention over the wrong axis: trained weights depend on that. The batch axis 2B counts
+frames: frames 1 and 2 of the first clip, then of the second, and so on.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,9 @@ from .stages import Tap
 from .twostream import FUSED, LAYERS, STREAMS, ConvexGates, Gate, Squeeze, TwoStreamNetwork, declare, resized
 
 HEADS = (1, 2, 4, 8)  # numbers of attention heads in the modules that follow layers 1 to 4
-DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions of the output of layer 4
+DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions that follow layer 4
 DILATED = 512  # output channels of each dilated convolution
-BRIDGED = (64, 128, 256)  # numbers of channels to which the bridges project the outputs of layers 1 to 3
+BRIDGED = (64, 128, 256)  # output channels of the 1x1 convolutions ("bridges") that follow layers 1 to 3
 DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4; decoder k works at the scale of layer k
 CHUNK = 1024  # number of query positions that scattering attention processes at once, to save memory
 
@@ -37,7 +37,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return dot-product attention that sums over query, not key, positions; tensors are (B, heads, C, N).
+    """Return attention that sums over query, not key, positions; all tensors are (B, heads, C, N).
 
     The weights of query i are a softmax over the key positions j, as usual. Output j is the sum of the values
     i with weights (i, j), so that the weights of one output do not sum to one. Query positions are processed
@@ -51,7 +51,7 @@ def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 class Transformation(nn.Module):
-    """Attention of one feature map to another; 1x1 convolutions compute queries, keys and values.
+    """Attention from one feature map to another; 1x1 convolutions compute queries, keys and values.
 
     With `thinned`, maps are pooled before the attention and the result is upsampled. `scattering` selects
     `scattering_attention`.
@@ -61,7 +61,7 @@ class Transformation(nn.Module):
         super().__init__()
         self.heads, self.thinned = heads, thinned
         self.attend = scattering_attention if scattering else attention
-        # as in Ren et al.'s code, the projections have biases only for scattering attention
+        # as in Ren et al.'s code, the projections have biases only with scattering attention
         self.query = nn.Conv2d(width, width, 1, bias=scattering)
         self.key = nn.Conv2d(width, width, 1, bias=scattering)
         self.value = nn.Conv2d(width, width, 1, bias=scattering)
@@ -78,7 +78,7 @@ class Transformation(nn.Module):
 
 
 class Scaling(Squeeze):
-    """Squeeze-and-excitation of several feature maps: multiplies each channel by 1 + a weight."""
+    """Squeeze-and-excitation of several feature maps: multiplies each channel by 1 + its weight."""
 
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
@@ -90,7 +90,7 @@ class Scaling(Squeeze):
 
 
 class Pair(nn.Module):
-    """Transform two feature maps: the first attends to the second, then the second to the transformed first.
+    """Transform two feature maps: x attends to y, then y attends to the transformed x.
 
     With `alike` (maps of two frames, not of two streams), both maps share one transformation.
     """
@@ -122,7 +122,7 @@ class Alone(nn.Module):
         self.gating = Gate(width, maps=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, C, H, W)."""
+        """Return the transformed feature map, of the same shape (B, C, H, W)."""
         (x,) = self.scaling(x)
         (x,) = self.gating(self.transformation(x, x))
         return x
@@ -132,7 +132,7 @@ class Sum(nn.Module):
     """Sum the branches of each stream; this is a module, so that a forward hook can read the two sums."""
 
     def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:
-        """Map lists [image maps, flow maps] to [sum of image maps, sum of flow maps], each (B, C, H, W)."""
+        """Sum branches [image map, flow map] to [image sum, flow sum]; every map is (B, C, H, W)."""
         return [reduce(torch.add, maps) for maps in zip(*branches, strict=True)]
 
 
@@ -145,7 +145,7 @@ class ConvexSum(ConvexGates):
 
 
 def between_frames(pair: nn.Module, rows: Tensor) -> Tensor:
-    """Apply `pair` to the feature maps of frames 1 and 2 of each clip; `rows` is (2B frames, C, H, W)."""
+    """Apply the module `pair` to the maps of frames 1 and 2 of each clip; `rows` is (2B frames, C, H, W)."""
     return torch.stack(pair(rows[0::2], rows[1::2]), dim=1).flatten(0, 1)
 
 
@@ -159,12 +159,12 @@ class Decoder(nn.Module):
         self.layer = nn.Sequential(*sum(layers, []))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, H, W) to (B, outputs, H, W)."""
+        """Map (B, C_in, H, W) to (B, C_out, H, W)."""
         return self.layer(x)
 
 
 class Output(nn.Module):
-    """Head that predicts the object's logits at a given size."""
+    """Predict the object's logits at a given height and width."""
 
     def __init__(self, inputs: int):
         super().__init__()
@@ -224,7 +224,7 @@ TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
 
 @register("rtnet")
 class RTNet(TwoStreamNetwork):
-    """RTNet; ``forward`` returns object probabilities, finest decoder first, (2B frames, 4 decoders, H, W).
+    """RTNet; ``forward`` returns object probabilities (2B frames, 4 decoders, H, W), finest decoder first.
 
     The input is ``{"Image": (B, 2, 3, H, W), "Flow": (B, 2, 6, H, W)}``: two frames, and the forward and
     backward flow of each frame, concatenated over channels.
@@ -258,7 +258,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in the original code, stage conv1 is one convolution in resnext50, the whole stem in resnet34
+            # as in Kowal et al.'s code, conv1 is one convolution of resnext50, but the whole stem of resnet34
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))
@@ -268,7 +268,7 @@ class RTNet(TwoStreamNetwork):
         self.stages = declare(taps)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Map images (B, 2, 3, H, W) and flows (B, 2, 6, H, W) to probabilities (2B, 4 decoders, H, W)."""
+        """Map images (B, 2, 3, H, W) and flows (B, 2, 6, H, W) to probabilities (frames, decoders, H, W)."""
         return self.decode(self.encode(inputs))
 
     def encode(self, inputs: Mapping[str, Tensor]) -> list[list[Tensor]]:
@@ -292,7 +292,7 @@ class RTNet(TwoStreamNetwork):
         return layers
 
     def decode(self, layers: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Return object probabilities, the finest decoder first, (2B frames, 4 decoders, H, W)."""
+        """Return object probabilities (2B frames, 4 decoders, H, W), the finest decoder first."""
         net, streams = self.spatial_net, (self.spatial_net, self.temporal_net)
         height, width = layers[0][0].shape[2:]
         decoded = net.get_submodule("decoder4")(net.dilated(layers[3][0]))

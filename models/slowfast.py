@@ -18,7 +18,7 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-# For each of stages 2 to 5: number of residual blocks, and spatial stride of the first block.
+# For stages 2 to 5: DEPTHS, number of residual blocks; STRIDES, spatial stride of the first block.
 DEPTHS = (3, 4, 6, 3)
 STRIDES = (1, 2, 2, 2)
 LATERAL_RATIO = 2  # output channels of a lateral connection divided by the channels of the fast pathway
@@ -35,12 +35,12 @@ Triple = tuple[int, int, int]  # time, height, width
 Names = Mapping[str, tuple[str, str]]
 Layers = list[tuple[str, nn.Module]]
 Blocks = dict[str, nn.Module]
-# (stage, 0 or 1) -> path of the module that returns [slow, fast] before (0) or after (1) the connection.
+# (stage, 0 or 1) -> path of the module that returns [slow, fast]: 0 before, 1 after the lateral connection.
 ModulePaths = dict[tuple[int, int], str]
 
 
 def stage_widths(width: int) -> list[int]:
-    """Return a list of the numbers of output channels of a pathway's stages 1 to 5."""
+    """Return the numbers of output channels of stages 1 to 5, for a stem of `width` channels."""
     return [width, *(4 * width * 2**i for i in range(len(DEPTHS)))]
 
 
@@ -50,7 +50,7 @@ def lateral_widths(fast_width: int) -> list[int]:
 
 
 def apply_in_order(modules: Iterable[nn.Module], x):
-    """Return the output of a chain of modules for the input `x`."""
+    """Apply modules one after the other to `x` and return the last output."""
     for module in modules:
         x = module(x)
     return x
@@ -71,7 +71,7 @@ def conv_norm(
 
 
 def stem(width: int, frames: int, names: Names) -> nn.Sequential:
-    """Build the stem with a temporal kernel of `frames`: (B, 3, T, H, W) -> (B, width, T, H/4, W/4)."""
+    """Build the stem, (B, 3, T, H, W) -> (B, width, T, H/4, W/4); its kernel spans `frames` frames."""
     return named(
         *conv_norm(names["stem"], 3, width, (frames, 7, 7), (1, 2, 2)),
         ("relu", nn.ReLU(inplace=True)),
@@ -97,7 +97,7 @@ class Bottleneck(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T, H/s, W/s) for the stride s."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T, H/s, W/s); s is the stride."""
         *projection, branch2 = self.children()
         return F.relu(apply_in_order(projection, x) + branch2(x), inplace=True)
 
@@ -116,7 +116,7 @@ class NonLocal(nn.Module):
         self.pool = nn.MaxPool3d((1, 2, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T, H, W)."""
+        """Return feature maps of the same shape as `x`, (B, C, T, H, W)."""
         pooled = self.pool(x)
         query, key, value = (
             embedded.flatten(2).transpose(1, 2)  # b c t h w -> b (t h w) c
@@ -128,7 +128,7 @@ class NonLocal(nn.Module):
 
 
 class Lateral(nn.Sequential):
-    """Lateral connection: the output of a convolution of the fast maps is concatenated to the slow maps."""
+    """Lateral connection: convolves the fast maps and concatenates the result to the slow maps."""
 
     def __init__(self, fast_width: int, kernel: int, alpha: int, names: Names):
         outputs = LATERAL_RATIO * fast_width
@@ -141,7 +141,7 @@ class Lateral(nn.Sequential):
         return [torch.cat([slow, super().forward(fast)], dim=1), fast]
 
 
-# Blocks of one stage in the slow and in the fast pathway, and the lateral connection after the stage.
+# Blocks of the slow pathway, blocks of the fast pathway, and the lateral connection after the stage.
 TwoPathwayStage = tuple[Blocks, Blocks, Lateral | None]
 
 
@@ -155,7 +155,7 @@ class ParallelPathways(nn.Module):
             self.add_module(name, block)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map one tensor (B, inputs, T, H, W) per pathway to (B, outputs, T, H/s, W/s) for the stride s."""
+        """Map one tensor (B, C_in, T, H, W) per pathway to one (B, C_out, T, H/s, W/s); s is the stride."""
         return [
             apply_in_order(map(self.get_submodule, names), x)
             for names, x in zip(self.blocks, maps, strict=True)
@@ -163,7 +163,7 @@ class ParallelPathways(nn.Module):
 
 
 class HeadPool(nn.Module):
-    """Average over all frames and a sliding `side` x `side` window; if `side` is None, the whole map."""
+    """Average over all frames and a sliding `side` x `side` window, or the whole map if `side` is None."""
 
     def __init__(self, side: int | None):
         super().__init__()
@@ -231,7 +231,7 @@ class PositionWise(VideoNetwork):
     """Base class of networks that run child modules in order and classify every position of the last map."""
 
     def forward(self, inputs) -> Tensor:
-        """Map the output of ``prepare`` to logits (B, classes), averaged over the head's sliding window."""
+        """Map the output of ``prepare`` to logits (B, classes), averaged over the positions of the head."""
         return self.logit_map(inputs).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs) -> Tensor:
@@ -239,7 +239,7 @@ class PositionWise(VideoNetwork):
         return apply_in_order(self.children(), inputs)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate the names of caffe2 blobs to this network's keys."""
+        """Translate the names of caffe2 arrays ("blobs") to this network's keys."""
         return from_caffe2(state)
 
 
@@ -334,7 +334,7 @@ class TwoPathways(PositionWise):
         self.stages = two_pathway_stages(width, beta, paths)
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add the modules under the names in checkpoint keys; return a dict of module paths to read."""
+        """Add the modules under the names in checkpoint keys; return the paths of modules to read."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:
@@ -344,7 +344,7 @@ class TwoPathways(PositionWise):
         return [video[:, :, positions], video]
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that the original flags ``--stg``, ``--path`` and ``--fuse`` mean.
+        """Return the name of the stage that the flags ``--stg``, ``--path`` and ``--fuse`` select.
 
         `options` may hold ``path`` (slow, fast or cat) and ``fuse``; stage None is stage 5.
         """
@@ -354,7 +354,7 @@ class TwoPathways(PositionWise):
         return super().stage_name(f"{5 if stg is None else stg}/fuse{int(fuse)}/{path}")
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return stages 1 to 5 for one choice of ``path`` and ``fuse`` in `options`; see `stage_name`."""
+        """Return the names of stages 1 to 5 for ``path`` and ``fuse`` in `options`; see `stage_name`."""
         return [self.stage_name(number, options) for number in range(1, 6)]
 
 
@@ -378,7 +378,7 @@ class SlowFast(TwoPathways):
     """SlowFast with PySlowFast's key names."""
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add the modules ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``."""
+        """Add ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``; return the paths of modules to read."""
         paths: ModulePaths = {}
         for number, (slow, fast, lateral) in enumerate(stages, start=1):
             self.add_module(f"s{number}", ParallelPathways([prefixed(0, slow), prefixed(1, fast)]))

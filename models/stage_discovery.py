@@ -1,4 +1,4 @@
-"""Run a network without data to find the modules that can be stages, and choose some modules as stages."""
+"""Run a network without data to find the modules whose outputs can be read, and choose stages from them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Shapes = dict[int | str | None, Shape]  # index or key of a tensor in an output 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module that ran: shapes of the output tensors for one clip, and how the output is read and pooled.
+    """A module of a network: shapes of its output tensors for one clip, and how its output is pooled.
 
     ``taps`` is empty if the module cannot be read; ``reason`` says why. ``depth`` is the module's position
     in the order of execution.
@@ -86,14 +86,14 @@ def find_candidates(
 
 
 def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
-    """Run a network without data; return two dicts by module: number of runs, last output's shapes."""
+    """Run a network without data; return each module's number of runs and the shapes of its last output."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Shapes] = {}
 
     def hook_for(path: str):
         def hook(module, inputs, output):
             calls[path] += 1
-            outputs.pop(path, None)  # a module that runs again moves to the end of the dict
+            outputs.pop(path, None)  # a module that runs twice moves to the end of the dict
             outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
 
         return hook
@@ -108,7 +108,7 @@ def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, S
 
 
 def tensors_of(output) -> dict[int | str | None, Tensor]:
-    """Return index or key -> tensor for a module's output; the key of a single tensor is None."""
+    """Return the tensors of a module's output by index or key; the key of a single tensor is None."""
     if isinstance(output, Tensor):
         return {None: output}
     if isinstance(output, list | tuple):
@@ -125,7 +125,7 @@ def pathways(shapes: Shapes) -> Shapes:
 
 
 def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -> str | None:
-    """Infer the layout of an output from its shape; `wanted` is the user's layout for three axes or more.
+    """Return an output's layout: `wanted` if given and there are over two axes, else inferred from `shape`.
 
     With four axes or more, the two axes with the aspect ratio of `frame` (height, width) are spatial: the
     last two (maps) or the two before the last (channels last). If neither pair has this ratio, return None.
@@ -139,13 +139,13 @@ def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -
 
 
 def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
-    """Return whether a (rows, columns) grid has about the aspect ratio of a (height, width) frame."""
+    """Return whether a grid (rows, columns) and a frame (height, width) have about the same aspect ratio."""
     (rows, columns), (height, width) = cells, frame
     return rows == columns if height == width else abs(rows * width - columns * height) <= height + width
 
 
 def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Count the class and register tokens at the start of an output (rows, N, C); return 0 or `tokens`.
+    """Return how many class and register tokens start an output (rows, N, C): 0 or `tokens`.
 
     The count is `tokens` if rows * (N - `tokens`) divides `patches`, the number of patches of a clip.
     """
@@ -164,8 +164,8 @@ def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int 
 
 
 def count_leading_tokens(net: nn.Module) -> int:
-    """Count the tokens before the patch tokens: ``num_prefix_tokens`` in timm, else 1 with a class token."""
-    for module in net.modules():  # the outermost module comes first, so the outermost count is taken
+    """Count tokens before the patch tokens: timm's ``num_prefix_tokens``, or 1 if there is a class token."""
+    for module in net.modules():  # the outermost module comes first, so its count is returned
         if hasattr(module, "num_prefix_tokens"):
             return cast(int, module.num_prefix_tokens)
     return int(any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters()))
@@ -211,7 +211,7 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Choose child modules that return feature maps; a module list with several map sizes is split up."""
+    """Choose child modules that return feature maps; a list of modules with unequal map sizes is split up."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():
@@ -232,7 +232,7 @@ def is_list(module: nn.Module) -> bool:
 
 
 def holds(candidate: Candidate | None, axes: int) -> bool:
-    """If `axes` is 3, return whether a module outputs tokens; if 4, whether a module outputs feature maps."""
+    """Return whether a module outputs tokens (if `axes` is 3) or feature maps (if `axes` is 4)."""
     if candidate is None or not candidate.taps:
         return False
     shape, layout = candidate.shapes[0], candidate.taps[0].layout

@@ -29,7 +29,7 @@ def group_by_reading(stages: Iterable[str], fuse: bool = True) -> dict[str, list
 
 
 def find_stage(stg: int | str, stages: Iterable[str], options: Mapping) -> str:
-    """Return the stage of a finished run that `stg` means: a stage name, or a number (3 is ``stage3``).
+    """Return the name of a stage of a finished run; `stg` is a stage name or a number (3 means ``stage3``).
 
     For SlowFast, the options ``path`` and ``fuse`` choose the pathway and whether to read after the lateral
     connection. Raises UserError if the run has no such stage.

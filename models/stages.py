@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-# Default of the argument `options`, which leaves out the SlowFast options ``path`` and ``fuse``.
+# Default of the argument `options`: none. Only SlowFast has options, ``path`` and ``fuse``.
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -130,7 +130,7 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
-    prefix: str = ""  # start of every module path in networks of other packages; users leave out the prefix
+    prefix: str = ""  # prefix of all module paths in networks of other packages; users leave the prefix out
 
     @property
     def flow_directions(self) -> int:
@@ -138,7 +138,7 @@ class VideoNetwork(nn.Module):
         return 0
 
     def prepare(self, video: Tensor):
-        """Turn a normalised clip (B, 3, T, H, W) into ``forward``'s input; the base class returns it."""
+        """Turn a normalised clip (B, 3, T, H, W) into ``forward``'s input; the base class returns `video`."""
         return video
 
     def example_input(self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None):
@@ -149,15 +149,15 @@ class VideoNetwork(nn.Module):
         return self.prepare(make((batch, 3, self.input_spec.frames, *(size or self.input_spec.shape))))
 
     def convert(self, state: Mapping) -> Mapping:
-        """Translate a state dict of another code base to this network's keys; the base class changes none."""
+        """Translate another code base's state dict to this network's keys; the base class changes nothing."""
         return state
 
     def read_folder(self, folder: Path) -> Mapping:
-        """Read the state dict of a checkpoint that is a folder; only MATNet has such checkpoints."""
+        """Read the state dict from a checkpoint folder; only MATNet has checkpoints that are folders."""
         raise UserError(f"checkpoint {folder} is a folder: give a file in the folder")
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that the flag ``--stg`` means; if `stg` is None, the deepest stage.
+        """Return the name of the stage that the flag ``--stg`` selects; if `stg` is None, the deepest stage.
 
         `options` are the options of the run, by which SlowFast chooses pathway and fusion.
         """
@@ -172,15 +172,15 @@ class VideoNetwork(nn.Module):
         return str(name)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the names of the stages that tables and curves show; `options` are those of `stage_name`."""
+        """Return the names of the stages that tables and curves show; `options` are as in `stage_name`."""
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits per position of a sliding head; the base class has one position: (B, classes)."""
+        """Return logits (B, classes), or logits at every position if the network has a sliding head."""
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:
-        """If the network segments objects, return the object's probability at every pixel, (images, H, W)."""
+        """Return the object's probability at every pixel, (images, H, W), if the network segments objects."""
         raise UserError(f"{type(self).__name__} does not segment objects: give a network such as matnet")
 
     @torch.inference_mode()

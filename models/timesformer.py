@@ -22,7 +22,7 @@ EPS = 1e-6  # epsilon of all layer norms
 
 
 def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
-    """Resize a position embedding by nearest neighbour, (1, 1 + side*side, C) -> (1, 1 + height*width, C)."""
+    """Resize a position embedding (1, 1 + side*side, C) to (1, 1 + height*width, C) by nearest neighbour."""
     side = isqrt(pos_embed.shape[1] - 1)
     maps = rearrange(pos_embed[:, 1:], "1 (h w) c -> 1 c h w", h=side)
     places = rearrange(F.interpolate(maps, size=(height, width), mode="nearest"), "1 c h w -> 1 (h w) c")
@@ -30,7 +30,7 @@ def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
 
 
 def fit_times(time_embed: Tensor, frames: int) -> Tensor:
-    """Resize a time embedding by nearest neighbour, (1, T, C) -> (1, frames, C)."""
+    """Resize a time embedding (1, T, C) to (1, frames, C) by nearest neighbour."""
     times = F.interpolate(rearrange(time_embed, "1 t c -> 1 c t"), size=frames, mode="nearest")
     return rearrange(times, "1 c t -> 1 t c")
 
@@ -45,7 +45,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, N, C) to (B, N, C)."""
+        """Map N tokens, (B, N, C), to N tokens of the same shape."""
         q, k, v = rearrange(self.qkv(x), "b n (three m d) -> three b m n d", three=3, m=self.heads)
         return self.proj(rearrange(F.scaled_dot_product_attention(q, k, v), "b m n d -> b n (m d)"))
 
@@ -66,7 +66,7 @@ class DividedBlock(nn.Module):
         self.mlp = nn.Sequential(layers)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Map the tokens of n positions in t frames to tokens of the same shape, (B, 1 + n*t, C)."""
+        """Map a class token and n tokens in each of t frames, (B, 1 + n*t, C), to the same shape."""
         cls, patches = x[:, :1], x[:, 1:]
         # attention over time leaves out the class token
         sequences = rearrange(patches, "b (n t) c -> (b n) t c", t=frames)
@@ -117,7 +117,7 @@ class DividedViT(nn.Module):
 
 @register("timesformer")
 class TimeSformer(VideoNetwork):
-    """TimeSformer; input (B, 3, T, H, W) with any T, and with H and W of at least `patch` pixels.
+    """TimeSformer; the input is (B, 3, T, H, W) with any T, and H and W of at least `patch` pixels.
 
     The embeddings fit clips of `frames` x `crop` x `crop`. They are resized by nearest neighbour for clips of
     other sizes, and if a checkpoint has embeddings of another size.
@@ -137,7 +137,7 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Add a missing key prefix ``model.``; resize embeddings to this network's patches and frames."""
+        """Add the key prefix ``model.`` if missing; resize embeddings to the network's patches and frames."""
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

@@ -26,7 +26,7 @@ class TwoStreamNetwork(VideoNetwork):
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    clip: tuple[int, ...] = ()  # sizes of axes between batch and channels; (2,) for RTNet's two frames
+    clip: tuple[int, ...] = ()  # sizes of the axes between batch and channels: RTNet has an axis of 2 frames
 
     @property
     def flow_directions(self) -> int:
@@ -36,7 +36,7 @@ class TwoStreamNetwork(VideoNetwork):
     def example_input(
         self, make: Callable[..., Tensor], batch: int = 1, size: tuple[int, int] | None = None
     ) -> dict[str, Tensor]:
-        """Return an image and a flow input; `make` creates a tensor of a given shape."""
+        """Return a dict of an image input and a flow input; `make` creates a tensor of a given shape."""
         size = size or self.input_spec.shape
         return {name: make((batch, *self.clip, width, *size)) for name, width in self.channels.items()}
 
@@ -52,7 +52,7 @@ class TwoStreamNetwork(VideoNetwork):
 
 
 def resized(x: Tensor, size: Sequence[int], align_corners: bool = False) -> Tensor:
-    """Resize feature maps (B, C, h, w) to `size` by bilinear interpolation."""
+    """Resize feature maps (B, C, h, w) to `size` (height, width) by bilinear interpolation."""
     return F.interpolate(x, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
@@ -73,7 +73,7 @@ class Gate(nn.Module):
 
 
 class Squeeze(nn.Module):
-    """Squeeze-and-excitation weights: two 1x1 convolutions over channel means, then a sigmoid."""
+    """Squeeze-and-excitation weights: two 1x1 convolutions of the channel means, then a sigmoid."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int):
         super().__init__()
@@ -81,13 +81,13 @@ class Squeeze(nn.Module):
         self.fc2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Map feature maps (B, C, H, W) to one weight per output channel, (B, outputs, 1, 1)."""
+        """Map feature maps (B, C, H, W) to one weight per output channel, (B, output channels, 1, 1)."""
         means = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in maps], dim=1)
         return torch.sigmoid(self.fc2(torch.relu(self.fc1(means))))
 
 
 class SpatialWeights(nn.Module):
-    """Weight w of the image maps at each position; the flow maps have the weight 1 - w.
+    """Compute the weight w of the image maps at each position; the flow maps have the weight 1 - w.
 
     A 7x7 convolution reads the mean and the maximum over the channels of each map. With `joint_maximum`, it
     reads only the maximum over the channels of both maps.
@@ -101,7 +101,7 @@ class SpatialWeights(nn.Module):
         self.conv1 = named if joint_maximum else nn.Conv2d(4, 1, 7, padding=3, bias=False)
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Map image and flow maps (B, C, H, W) to the weight of the image maps per position, (B, 1, H, W)."""
+        """Return the weight of the image maps per position, (B, 1, H, W), from both maps (B, C, H, W)."""
         if self.joint_maximum:
             largest = torch.cat([image, flow], dim=1).amax(dim=1, keepdim=True)
             return torch.sigmoid(self.get_submodule("conv1.conv")(largest))

@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-BOTTLENECK = 2.25  # inner channels of a residual block divided by output channels of the block
+BOTTLENECK = 2.25  # inner channels of a residual block per output channel of the block
 HEAD_WIDTH = 2048  # input channels of the classifier
 
 
 def squeezed(width: int) -> int:
-    """Return the hidden channels of squeeze-and-excitation: `width` / 16, rounded to a multiple of 8.
+    """Return the number of hidden channels in squeeze-and-excitation: `width` / 16, in multiples of 8.
 
     The nearest multiple is taken, or the next one if the nearest is below 0.9 * `width` / 16.
     """
@@ -35,7 +35,7 @@ class Stem(nn.Module):
         self.bn = nn.BatchNorm3d(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to (B, width, T, H/2, W/2)."""
+        """Map (B, 3, T, H, W) to (B, C_out, T, H/2, W/2)."""
         return F.relu(self.bn(self.conv(self.conv_xy(x))), inplace=True)
 
 
@@ -48,7 +48,7 @@ class SqueezeExcite(nn.Module):
         self.fc2 = nn.Conv3d(squeezed(width), width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, C, T, H, W) to (B, C, T, H, W)."""
+        """Return the scaled feature maps, of the same shape (B, C, T, H, W)."""
         means = x.mean(dim=(2, 3, 4), keepdim=True)  # (B, C, 1, 1, 1)
         return x * self.fc2(F.relu(self.fc1(means))).sigmoid()
 
@@ -78,7 +78,7 @@ class Block(nn.Module):
         self.branch2 = nn.Sequential(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, inputs, T, H, W) to (B, outputs, T, H/s, W/s) for the stride s."""
+        """Map (B, C_in, T, H, W) to (B, C_out, T, H/s, W/s); s is the stride."""
         shortcut = self.branch1_bn(self.branch1(x)) if self.projected else x
         return F.relu(shortcut + self.branch2(x), inplace=True)
 
@@ -133,7 +133,7 @@ class X3D(VideoNetwork):
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"s{s + 1}"),)) for s, w in enumerate(widths)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the positions of the head's window."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
         return self.logit_map(x).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
