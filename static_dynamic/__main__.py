@@ -1,4 +1,4 @@
-"""Run the command ``static-dynamic`` as ``python -m static_dynamic``."""
+"""Let ``python -m static_dynamic`` run the same program as the command ``static-dynamic``."""
 
 import sys
 

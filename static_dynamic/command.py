@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from static_dynamic.errors import UserError
 from static_dynamic.files import DISK_FULL
 
-# Errors of an unusable path: no permission, a file where a folder is expected, or a folder instead of a file.
+# Error codes of an unusable path: no permission, a file instead of a folder, or a folder instead of a file.
 WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 
 
@@ -22,7 +22,7 @@ class Terminated(BaseException):
 
 
 class Options(argparse.ArgumentParser):
-    """Argument parser that does not wrap the description and raises UserError for a wrong option."""
+    """Argument parser that keeps the description's line breaks and raises UserError for a wrong option."""
 
     def __init__(self, description: str | None = None, **settings):
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
@@ -59,16 +59,16 @@ def command(work: Callable[..., int | None]) -> Callable[..., int]:
 
 
 def exit_status(work: Callable[[], int | None]) -> int:
-    """Run `work`; return exit status 2 after a UserError, 128 + N after signal N, else `work`'s result."""
+    """Run the function `work`; return its status, or 2 after a UserError, or 128 + N after signal N."""
     start_logging()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         try:
             status = work() or 0
-        except SystemExit:  # raised by argparse after printing the help text
+        except SystemExit:  # argparse raises SystemExit after printing the help text
             print(end="", flush=True)
             raise
-        print(end="", flush=True)  # flush, so that a closed pipe raises BrokenPipeError before the return
+        print(end="", flush=True)  # flush here, so that a closed pipe raises BrokenPipeError inside `try`
         return status
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
@@ -99,13 +99,13 @@ def as_user_error(error: UserError | OSError) -> UserError:
     if error.errno in DISK_FULL:
         return UserError(f"no space on the disk{where}: free some space; the same command resumes")
     if error.errno in WRONG_PLACE and error.filename:
-        place = error.filename2 or error.filename  # filename2 is the new name in a failed rename
+        place = error.filename2 or error.filename  # after a failed rename, filename2 is the new name
         return UserError(f"{place} cannot be used ({os.strerror(error.errno).lower()}): give another path")
     raise error
 
 
 def report(error: UserError) -> int:
-    """Print an error as one line on stderr; return the exit status."""
+    """Print an error as one line on stderr; return exit status 2."""
     print(f"error: {error}", file=sys.stderr)
     return 2
 
@@ -116,6 +116,6 @@ def start_logging() -> None:
 
 
 def _terminate(*_) -> None:
-    """Raise Terminated for the first SIGTERM; ignore later SIGTERMs, which would interrupt the flushing."""
+    """Raise Terminated for the first SIGTERM; ignore later SIGTERMs, so that files are flushed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Terminated

@@ -11,13 +11,13 @@ DEVICES = "cpu (or -1), cuda, cuda:N, or the number N of a GPU"
 
 
 def choose_device(device: str | int | None) -> torch.device:
-    """Return the device that the value of ``--device`` names, and switch TF32 off.
+    """Return the device that the value of ``--device`` names, and switch off TF32 (reduced precision).
 
     Values are ``cpu`` or -1; ``cuda``, ``cuda:N`` or N for a GPU; None for a GPU if torch sees one, else the
     CPU. Under torchrun, None gives each process its own GPU. Raises UserError if the value names no device,
     or a GPU that torch does not see.
     """
-    # By default torch uses TF32 for convolutions on a GPU, which keeps only three decimal digits of float32.
+    # By default torch computes convolutions on a GPU in TF32, which keeps only three decimal digits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device is None:
         if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Error classes of the program, and helpers that turn exceptions and misspelt names into clear messages."""
+"""Error classes of the program, and functions that turn exceptions and misspelt names into messages."""
 
 import difflib
 import pickle
@@ -31,19 +31,19 @@ DAMAGED = (*_FORMAT, RuntimeError, ValueError, KeyError, IndexError, AttributeEr
 def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     """Turn exceptions raised while a checkpoint is read into a UserError that names the file.
 
-    `allowed` completes the message about a refused file: "only `allowed` are read".
+    `allowed` completes the message about a refused file: "only `allowed` are allowed".
     """
     try:
         yield
     except PermissionError:
-        raise  # missing permission is not damage; `as_user_error` reports missing permission
+        raise  # a file without read permission is not damaged; `as_user_error` reports this error
     except (RefusedFile, *DAMAGED, OSError) as error:
         # The error of torch.load(weights_only=True) names the refused Python class after the word GLOBAL.
         asked = re.search(r"GLOBAL (\S+)", str(error))
         refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
         if refused:
             raise UserError(
-                f"checkpoint {path} was refused: the file asks for {refused}, and only {allowed} are read"
+                f"checkpoint {path} was refused: the file contains {refused}, but only {allowed} are allowed"
             ) from error
         line = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise UserError(f"checkpoint {path} is damaged ({line}): download the file again") from error

@@ -24,7 +24,7 @@ except ImportError:  # Windows has no fcntl, so files are written without locks 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 PART = ".part"  # PART occurs in the name of every temporary file and folder
-LOCK = "lock"  # LOCK: name of a file in a temporary folder, locked while the folder is written
+LOCK = "lock"  # LOCK: name of the file in a temporary folder that is locked while the folder is written
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # The temporary name keeps the suffix, because some writers choose the file format by the suffix.
         temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
         handle = _open_locked(temporary, os.O_RDWR | os.O_CREAT)
-        if handle is None:  # another process is writing the same file now, or the system has no locks
+        if handle is None:  # another process has locked the file, or the system has no file locks
             prefix = f".{path.stem}{PART}-"
             new, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
             os.close(new)
@@ -71,8 +71,8 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}{PART}")
     temporary.mkdir(exist_ok=True)
     handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
-    if handle is None:  # another process is writing the same folder, or the system has no locks
-        with suppress(OSError):  # the folder may not be empty
+    if handle is None:  # another process has locked the folder, or the system has no file locks
+        with suppress(OSError):  # rmdir fails if the folder is not empty
             temporary.rmdir()
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-"))
     try:
@@ -147,7 +147,7 @@ def _open_locked(part: Path, flags: int) -> int | None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Before the lock was taken, another writer may have renamed or removed the file.
+        # Check that no other writer renamed or removed the file before the lock was taken.
         if os.path.samestat(os.fstat(handle), part.stat()):
             return handle
     except OSError:

@@ -15,7 +15,8 @@ def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) 
     """
     if np.dtype(dtype) == np.float64:
         return np.linspace(0, length - 1, count).astype(np.int64)
-    import torch  # imported here because torch loads slowly; numpy's linspace would round float32 differently
+    # torch is imported only here, because it loads slowly. numpy's linspace rounds float32 differently.
+    import torch
 
     # The positions are computed on the CPU, so that rounding selects the same frames on every device.
     return torch.linspace(0, length - 1, count, device="cpu").long().numpy()

@@ -23,11 +23,11 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 class Style(Protocol):
     """Interface of a style: a callable that stylizes a batch of frames."""
 
-    guides: int  # number of guide images; an input frame has 3 + 3 * `guides` channels
+    guides: int  # `guides`: number of guide images; an input frame has 3 + 3 * `guides` channels
     identity: str  # styles with equal `identity` strings produce equal frames
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch; return a function that waits for and returns the frames (B, H, W, 3)."""
+        """Start to stylize a batch; return a function that waits and returns the frames (B, H, W, 3)."""
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
@@ -63,11 +63,11 @@ class TrainedStyle:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch of frames; return a function that waits for and returns the result."""
+        """Start to stylize a batch; return a function that waits for the stylized frames and returns them."""
         source = torch.from_numpy(frames)
         if self.device.type == "cuda":
             source = source.pin_memory().to(self.device, non_blocking=True)
-        # The permuted tensor (B, C, H, W) is in channels-last memory format, so that no copy is needed.
+        # The permuted tensor (B, C, H, W) is in channels-last memory format, so no copy is needed.
         x = (source.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.dtype)
         y = stylize_any_size(self.net, x).float()
         # Values are truncated to integers, not rounded, as in Texler et al.'s code.
@@ -77,7 +77,7 @@ class TrainedStyle:
         host = torch.empty(y.shape, dtype=y.dtype, pin_memory=True)
         host.copy_(y, non_blocking=True)
         done = torch.cuda.Event()
-        # The event belongs to the stream of this style's GPU; torch's current device may be another GPU.
+        # Record on the stream of this style's GPU, because torch's current device may be another GPU.
         done.record(torch.cuda.current_stream(self.device))
 
         def wait() -> Frames:

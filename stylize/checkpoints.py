@@ -44,11 +44,11 @@ PLAIN = {
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
 }
-MAX_DEPTH = 16  # deepest nesting of modules that is accepted; a generator has 4 levels
+MAX_DEPTH = 16  # MAX_DEPTH: largest accepted nesting depth of modules; a generator has 4 levels
 
 
 class _StandIn:
-    """Class without code that replaces the Python class of a pickled module and takes the module's state."""
+    """Class without methods that replaces the class of a pickled module and holds the module's state."""
 
     dump_patches = False  # torch reads `dump_patches` if an old file contains source code of Python classes
     _parameters: dict[str, Tensor | None]
@@ -121,17 +121,18 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
-    """Return (state dict, dict of the `build_generator` arguments that the file states) of a checkpoint."""
+    """Read a checkpoint; return its state dict and the `build_generator` arguments that the file states."""
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("generator", "{}"))
             return {k: file.get_tensor(k) for k in file.keys()}, config  # noqa: SIM118 (safe_open has no __iter__)
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            # torch.load does not refuse a TorchScript program, so the program is refused here.
             if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")  # torch.load would not refuse the program
+                raise RefusedFile("a TorchScript program")
     with warnings.catch_warnings():
-        # Ignore torch's warning that the source code of Python classes in an old file cannot be compared.
+        # Ignore torch's warning that it cannot compare the source code of the classes in an old file.
         warnings.simplefilter("ignore", UserWarning)
         content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
     if isinstance(content, Mapping):
@@ -145,7 +146,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _tensors(module: _StandIn, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield (key, tensor) as in a state dict, for a module that was unpickled into `_StandIn` objects."""
+    """Yield the (key, tensor) items of the state dict of a module that was read as `_StandIn` objects."""
     if depth > MAX_DEPTH:
         raise ValueError(f"its modules are nested deeper than {MAX_DEPTH} levels")
     for table in (module._parameters, module._buffers):

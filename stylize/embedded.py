@@ -24,8 +24,8 @@ from static_dynamic.stylize.generate import generate
 from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
-TRAINED_BATCH = 8  # TRAINED_BATCH: frames per forward pass of a trained style
-# These texts of version 0.1's config files are kept, because the hash in the data folder's name covers them.
+TRAINED_BATCH = 8  # TRAINED_BATCH: number of frames per forward pass of a trained style
+# Texts of version 0.1's config files; kept, because the hash in the data folder's name is computed from them.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
     "prepare": "stylize.embedded.prepare",
@@ -37,7 +37,7 @@ OLD_STYLE_TEXTS = {
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Return the folder of the built-in data set in the styles of `style`; make the data set if not cached.
+    """Return the folder of the built-in data set, stylized as `style` says; make the data set if missing.
 
     After an interruption the next call resumes. A clip in one style is written as a whole or not at all.
     """
@@ -59,7 +59,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
-    """Return a dict of all settings that determine the data set's pixels; the folder name contains its hash.
+    """Return a dict of settings that determine the data set's pixels; the folder name holds the dict's hash.
 
     The settings are in the form of version 0.1, so that folders of version 0.1 and runs on them are found.
     """
@@ -79,7 +79,7 @@ def _plain(config: DictConfig) -> dict:
 
 
 def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
-    """List (asset name, video file, number of first frame) of the first `dataset.clips` long enough shots."""
+    """List the first `dataset.clips` shots that are long enough, as (asset name, video file, first frame)."""
     clips = [
         (source.asset, path, first + dataset.trim)
         for source in dataset.sources
@@ -96,7 +96,7 @@ def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
 def render_clip(
     root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write a clip into one folder per style, unless that folder exists; style None means unstylized."""
+    """Write a clip in each style whose folder lacks the clip; style None means unstylized."""
     asset, path, first = clip
     targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
     missing = [k for k, target in targets.items() if not target.exists()]
@@ -117,7 +117,7 @@ def render_clip(
 
 
 def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:
-    """List a video's frames, cropped to `crop` (left, top, width, height; None: not cropped) and scaled."""
+    """Return a video's frames, cropped to `crop` (left, top, width, height; None: no crop) and scaled."""
     left, top, width, height = crop or (0, 0, *video.shape[2:0:-1])
     return [scale(frame, short_side) for frame in video[:, top : top + height, left : left + width]]
 

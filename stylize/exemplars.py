@@ -21,7 +21,7 @@ RENDERING_VERSION = "9578ea805b8a724097c1fff1b1c2f4e4dc7323bbf2bb2691e5992bfb8d8
 
 
 def rendering(function: Callable[..., Frame]) -> Callable[..., Frame]:
-    """Register an image filter under the function's name, which ``configs/style`` calls ``rendering``."""
+    """Register an image filter under its function name, which is the value of ``rendering`` in configs."""
     RENDERINGS[function.__name__] = function
     return function
 
@@ -65,7 +65,8 @@ def glow(frame: Frame, gain: float, spread: float) -> Frame:
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 1.0)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.clip(gain * np.hypot(dx, dy), 0, 1)
-    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360  # doubled angle, so opposite gradients get equal hues
+    # The angle is doubled, so opposite gradients get equal hues.
+    hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360
     line = cv2.cvtColor(cv2.merge([hue, np.full_like(hue, 0.85), strength]), cv2.COLOR_HSV2RGB)
     halo = cv2.GaussianBlur(line, (0, 0), spread)
     ground = np.array([0.05, 0.02, 0.12], np.float32) + 0.35 * grey[..., None]
@@ -82,7 +83,7 @@ def screenprint(
     inks = np.asarray(palette, np.float32)
     position = np.clip(grey, 0, 1) * (len(inks) - 1)
     level = np.floor(position)
-    # Inks blend over a narrow range of brightness, because a hard threshold would flicker
+    # Inks blend over a narrow range of brightness, because a hard threshold would flicker.
     ramp = np.clip((position - level - 0.5) * 6 + 0.5, 0, 1)[..., None]
     lower = level.astype(int)
     upper = np.minimum(lower + 1, len(inks) - 1)

@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 # Output channels of VGG19's convolutions; 0 stands for max pooling. A ReLU follows each convolution.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
-HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: torchvision's ImageNet weights of VGG19 in torch's hub cache
+HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: file of torchvision's VGG19 weights in torch's hub cache
 SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
-GAIN = 3.0  # GAIN scales the loss of `NeighbourDifferences`, so that one weight fits it and VGG19's
+GAIN = 3.0  # GAIN scales `NeighbourDifferences`, so that the loss weight chosen for VGG19 fits as well
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
@@ -63,7 +63,7 @@ class VGGFeatures(nn.Module):
         self.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the features of images: (B, 3, H, W) -> (B, features)."""
+        """Compute the features of images: (B, 3, H, W) -> (B, number of features)."""
         found = []
         for i, layer in enumerate(self.features):
             x = layer(x)
@@ -79,7 +79,7 @@ class NeighbourDifferences(nn.Module):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute the features of images: (B, 3, H, W) -> (B, features)."""
+        """Compute the features of images: (B, 3, H, W) -> (B, number of features)."""
         found = []
         for _ in range(SCALES):
             found += [x[..., 1:] - x[..., :-1], x[..., 1:, :] - x[..., :-1, :]]

@@ -17,7 +17,7 @@ from static_dynamic.files import atomic_path
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Flow = NDArray[np.float32]  # (H, W, 2): right, down
 
-FLO_MAGIC = np.float32(202021.25).tobytes()  # first 4 bytes of a Middlebury .flo file, the text "PIEH"
+FLO_MAGIC = np.float32(202021.25).tobytes()  # FLO_MAGIC: first 4 bytes of a Middlebury .flo file ("PIEH")
 MIN_SIDE = 16  # MIN_SIDE: 16 pixels, because the DIS flow algorithm matches 8x8 patches at half resolution
 # Middlebury's colour wheel (Baker et al., 2007) runs from red over yellow, green, cyan, blue, magenta to red.
 # An arc of the wheel is (number of hues, RGB channel that changes, +1 if rising or -1 if falling).
@@ -40,13 +40,13 @@ def dense_flow(start: Frame, end: Frame) -> Flow:
 
 
 def grid(height: int, width: int) -> NDArray[np.float32]:
-    """Return the coordinates (x, y) of every pixel, (H, W, 2)."""
+    """Return the coordinates (x, y) of every pixel as an array (H, W, 2)."""
     return np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1).astype(np.float32)
 
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
-    """Sample an image bilinearly at positions (h, w, 2), given as x and y; outside, take the border pixel."""
-    none: Any = None  # empty second map, which OpenCV's type stubs require; `positions` holds x and y
+    """Sample an image bilinearly at `positions` (x, y), shape (h, w, 2); clamp positions to the border."""
+    none: Any = None  # the second map is empty, because `positions` holds both x and y
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -59,7 +59,7 @@ def warp(image: NDArray, flow: Flow) -> NDArray:
 
 
 def consistent(forward: Flow, backward: Flow) -> NDArray[np.bool_]:
-    """Return a mask (H, W) of pixels where forward and backward flow agree and stay inside the image.
+    """Return a mask (H, W) of pixels whose flow ends inside the image and agrees with the backward flow.
 
     Elsewhere the pixel is occluded or its flow is wrong. The tolerance is that of Sundaram, Brox and Keutzer
     (ECCV 2010): 0.01 (\\|f\\|^2 + \\|b\\|^2) + 0.5.
@@ -81,7 +81,7 @@ def write_flo(path: Path, flow: Flow) -> None:
 
 
 def colour_wheel() -> NDArray[np.float32]:
-    """Return the 55 hues of the Middlebury colour wheel, beginning with red, as RGB in 0..255 (55, 3)."""
+    """Return the 55 hues of the Middlebury colour wheel, beginning with red: RGB in 0..255, shape (55, 3)."""
     colour, wheel = np.array([255, 0, 0]), []
     for count, channel, sign in ARCS:
         for i in range(count):

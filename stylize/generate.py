@@ -43,7 +43,8 @@ SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE, beside a video's frames, lists th
 IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made a style's frames
 DEFAULT_NAMING = "%06d.jpg"
 BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
-OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}  # `--precision` in version 0.1 -> present value
+# OLD_PRECISIONS: value of `--precision` in version 0.1 -> present value of the option
+OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}
 
 Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 """A chunk and the function that reads it, or a job and a function that does nothing."""
@@ -143,7 +144,7 @@ def _write_one(path: Path, result: Callable[[], Frame], position: int) -> None:
 
 
 def _finish(job: Job, skipped: list[Skipped]) -> None:
-    """Write the list of a finished video's skipped frames; rename the temporary folder to the target."""
+    """Write the list of a finished video's skipped frames; rename the temporary folder to ``target``."""
     skipped += job.skipped
     note = job.folder / SKIPPED_FILE
     if job.skipped:
@@ -160,7 +161,7 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record weights and options in a style's folder; raise UserError if others are recorded there."""
+    """Record a style's weights and options in `folder`; raise UserError if `folder` records others."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():

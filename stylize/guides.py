@@ -17,7 +17,7 @@ TRIES = 30  # TRIES: number of candidates that Bridson's method tries around one
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
     """Return Poisson-disk samples of a rectangle: dense points at least `radius` apart (Bridson, 2007)."""
-    cell = radius / np.sqrt(2)  # side of a grid cell; at this size a cell holds at most one point
+    cell = radius / np.sqrt(2)  # `cell`: side of a grid cell; at this size a cell holds at most one point
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
     # `taken` holds the point of each grid cell; far-away coordinates mark an empty cell.
     # A margin of two cells on every side gives each cell a full 5x5 neighbourhood.
@@ -36,7 +36,7 @@ def poisson_disk(width: float, height: float, radius: float, rng: np.random.Gene
     while active:
         i = int(rng.integers(len(active)))
         angle = rng.uniform(0, 2 * np.pi, TRIES)
-        # Candidates are spread uniformly over the ring between distance radius and distance 2 radius.
+        # Candidates are uniformly distributed in the ring between the distances `radius` and 2 `radius`.
         distance = radius * np.sqrt(rng.uniform(1, 4, TRIES))
         ring = active[i] + distance[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
         for candidate in ring[((ring >= 0) & (ring <= limit)).all(1)]:

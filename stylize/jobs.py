@@ -18,7 +18,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import remove_leftovers
 from static_dynamic.stylize.flow import Frame
 
-SAME = "same"  # with ``naming=same``, output frames keep the names of the input frames
+SAME = "same"  # SAME: with ``naming=same``, output frames keep the names of the input frames
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
 
 Result = Frame | BadFrames  # Result: a frame (H, W, C), or the error that prevents reading the frame
@@ -31,7 +31,7 @@ class Skipped:
     """Consecutive frames that could not be stylized, and the reason."""
 
     video: str
-    frame: int | None  # first skipped frame, counted from 1; None if the whole video is skipped
+    frame: int | None  # `frame`: first skipped frame, counted from 1; None if the whole video is skipped
     count: int
     reason: str
 
@@ -60,9 +60,9 @@ class Job:
 
     @cached_property
     def names(self) -> list[str]:
-        """File name of each output frame."""
+        """File names of the output frames."""
         if self.naming == SAME and not isinstance(self.frames, VideoFile):
-            # Frames in an SQLite frame store have names without suffix.
+            # The names of frames in an SQLite frame store have no suffix, so .png is appended.
             return [name.name if name.suffix else f"{name.name}.png" for name in map(Path, self.frames.names)]
         pattern = "%06d.png" if self.naming == SAME else self.naming
         return [pattern % i for i in range(self.first, self.first + len(self.frames))]
@@ -80,7 +80,7 @@ class Job:
         for first in range(0, len(self.names), size):
             indices = range(first, min(first + size, len(self.names)))
             written = all((self.folder / self.names[i]).exists() for i in indices)
-            # A video file is decoded from the start, so chunks that are already on disk are decoded as well.
+            # A video file is decoded from the start, so chunks that are already stylized are decoded as well.
             if not written or video is not None:
                 yield Chunk(self, indices, read, written)
 
@@ -93,7 +93,7 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
-        """List of (guide images, list that maps each video frame to an index of a guide image or None).
+        """One tuple per guide: the guide's images, and each video frame's index into these images (or None).
 
         Images are matched by file stem if video and guide are image files, else by position.
         """
@@ -107,7 +107,7 @@ class Job:
         return found
 
     def with_guides(self, i: int, frame: Frame) -> Frame:
-        """Concatenate frame `i` with the frame's guide images: (H, W, 3 + 3 per guide)."""
+        """Concatenate the channels of frame `i` and its guide images: (H, W, 3 + 3 per guide)."""
         parts = [frame]
         for guide, positions in self.guide_frames:
             position = positions[i]
@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Return a dict {frame index: frame with guide images}, empty if the stylized frames exist."""
+        """Read the chunk; return {frame index: frame with guide images}, or {} if stylized frames exist."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:
@@ -151,10 +151,10 @@ def _sequential(video: VideoFile) -> Reader:
         nonlocal next_index, count, failure
         found: dict[int, Result] = {}
         with condition:
-            # Chunks are submitted in order, so the thread that reads the previous chunk is running already.
+            # Chunks are submitted in order, so a running thread reads the previous chunk and the wait ends.
             condition.wait_for(lambda: next_index == indices.start)
             try:
-                for i, frame in islice(source, len(indices)):  # `source` ends after a decoding error
+                for i, frame in islice(source, len(indices)):  # iterator `source` ends after a decoding error
                     if wanted:
                         found[i] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                     count = i + 1
@@ -184,7 +184,7 @@ def make_jobs(
     in_place: bool = False,
     videos: frozenset[str] | None = None,
 ) -> list[Job]:
-    """List the stylization jobs of one shard; a job writes the frames of a video to ``target/VIDEO``.
+    """List the jobs of one shard (part) of the videos; a job writes a video's frames to ``target/VIDEO``.
 
     Raises UserError if there is no video at `source`, or an option has an impossible value.
 

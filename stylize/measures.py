@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame, consistent, dense_flow, warp
 
 QUANTILES = np.linspace(0.005, 0.995, 100)
-GRADIENT_SIGMA = 2.0  # GRADIENT_SIGMA: Gaussian blur in pixels before image gradients are measured
+# GRADIENT_SIGMA: sigma in pixels of the Gaussian blur that is applied before image gradients are computed
+GRADIENT_SIGMA = 2.0
 SCALES = 4  # SCALES: number of texture scales, for structure of 1, 2, 4 and 8 pixels
 
 
@@ -25,10 +26,10 @@ SCALES = 4  # SCALES: number of texture scales, for structure of 1, 2, 4 and 8 p
 class Motion:
     """Optical flow between two unstylized frames in both directions, and masks of pixels with valid flow."""
 
-    forward: Flow  # `forward` leads from the first frame to the second
-    backward: Flow  # `backward` leads from the second frame to the first
-    forward_valid: NDArray[np.bool_]  # (H, W), True where the second frame shows the pixel of the first
-    backward_valid: NDArray[np.bool_]  # (H, W), True where the first frame shows the pixel of the second
+    forward: Flow  # `forward`: flow from the first frame to the second
+    backward: Flow  # `backward`: flow from the second frame to the first
+    forward_valid: NDArray[np.bool_]  # (H, W), True where the first frame's pixel is visible in the second
+    backward_valid: NDArray[np.bool_]  # (H, W), True where the second frame's pixel is visible in the first
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:
@@ -42,7 +43,7 @@ class Motion:
 
 
 def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
-    """Return the median relative end-point error of a flow: |flow - original| / |original| in mask `where`.
+    """Return the median of |flow - reference| / |reference| in mask `where`; reference is `motion.forward`.
 
     0 means equal motion; 1 is as wrong as no motion at all.
     """
@@ -52,7 +53,7 @@ def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
 
 
 def residual_motion(motion: Motion, first: Frame, second: Frame) -> float:
-    """Warp frame `first` along `motion`; return the displacement in pixels that remains to frame `second`.
+    """Warp frame `first` along `motion`; return the displacement in pixels that remains relative to `second`.
 
     The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
     gradient of the second frame in grey levels per pixel. The division makes styles of fine and of soft
@@ -90,7 +91,7 @@ class Appearance:
     """Appearance of a few frames: distribution of colours, and strength of texture per scale."""
 
     colours: NDArray[np.float64]  # `colours`: 100 quantiles of each channel L, a, b; shape (3, 100)
-    textures: NDArray[np.float64]  # `textures`: log2 of the texture strength per scale (SCALES,)
+    textures: NDArray[np.float64]  # `textures`: log2 of the texture strength per scale; shape (SCALES,)
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Appearance:
@@ -114,7 +115,7 @@ class Appearance:
         return float(np.linalg.norm(np.abs(self.colours - other.colours).mean(-1)))
 
     def texture_distance(self, other: Appearance) -> float:
-        """Return the mean absolute difference of log2 texture strength over scales (1 is a factor of 2)."""
+        """Return the mean over scales of the absolute difference in log2 texture strength (1: factor 2)."""
         return float(np.abs(self.textures - other.textures).mean())
 
     def distances(self, other: Appearance) -> dict[str, float]:

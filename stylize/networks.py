@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 REFERENCE_FILTERS = (32, 64, 128, 128, 128, 64)
-# The encoder halves height and width twice, so the decoder restores only multiples of 4 exactly.
+# The encoder halves height and width twice, so the decoder restores only sizes that are multiples of 4.
 MULTIPLE = 4
 
 
@@ -116,7 +116,7 @@ class ResidualBlock(nn.Module):
         self.conv_1 = nn.Conv2d(channels, channels, 3, padding=1, bias=use_bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform feature maps: (B, C, H, W) -> (B, C, H, W)."""
+        """Apply the residual block to feature maps (B, C, H, W); the output has the same shape."""
         inner = self.normalization(self.conv_0(functional.relu(x)))
         return x + self.conv_1(functional.relu(inner))
 
@@ -138,7 +138,7 @@ class Discriminator(nn.Module):
         self.net = _named(**groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Score the patches of images: (B, 3, H, W) -> (B, 1, h, w), one score per patch."""
+        """Return one real-or-fake score per patch of the images: (B, 3, H, W) -> (B, 1, h, w)."""
         return self.net(x)
 
 
@@ -149,7 +149,7 @@ def _down(inputs: int, outputs: int, size: int, stride: int, use_bias: bool) -> 
 
 
 def _named(**layers: nn.Module) -> nn.Sequential:
-    """Make a sequential module whose layers have the given names, as in the state dict."""
+    """Make a sequential module of layers with the given names, which begin the keys of its state dict."""
     return nn.Sequential(OrderedDict(layers))
 
 

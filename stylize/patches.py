@@ -42,9 +42,9 @@ class KeyFrame:
 class Rules:
     """Rules for masks and image borders in patch sampling (corrected, or as in Texler et al.'s code)."""
 
-    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask (H, W) -> mask of midpoints
-    cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: image, midpoint, size -> patch (C, size, size)
-    mask_weights: bool  # whether the loss is weighted by the mask
+    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask -> mask of allowed midpoints
+    cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: (image, midpoint, size) -> patch (C, size, size)
+    mask_weights: bool  # `mask_weights`: whether the loss is weighted by the mask
 
 
 def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -107,7 +107,7 @@ class PatchSampler:
         return np.random.default_rng((self.seed, 1, frame, turn)).permutation(len(self.valid[frame]))
 
     def midpoints(self, item: int) -> tuple[int, Point, Point]:
-        """Return a training item's (key frame index, patch midpoint, midpoint of discriminator's example)."""
+        """Return an item's key frame index, patch midpoint, and midpoint of the discriminator's example."""
         number, frame = divmod(item, len(self.frames))
         valid = self.valid[frame]
         turn, position = divmod(number, len(valid))
@@ -116,7 +116,7 @@ class PatchSampler:
         return frame, (int(y), int(x)), (int(other_y), int(other_x))
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return item number `item`: a dict of tensors input, target, discriminator's example and mask."""
+        """Return training item `item`: a dict of input, target, discriminator's real example and mask."""
         index, here, there = self.midpoints(item)
         frame, cut = self.frames[index], self.rules.cut
         return {
@@ -133,7 +133,7 @@ class PatchSampler:
 
 
 class FrameSampler(PatchSampler):
-    """Sampler of whole key frames instead of patches; the discriminator's example is a random key frame."""
+    """Sampler of whole key frames; the discriminator's real example is a random stylized key frame."""
 
     def __init__(self, frames: list[KeyFrame], size: int, rules: Rules, seed: int):
         self.frames, self.rules, self.seed = frames, rules, seed
@@ -144,7 +144,7 @@ class FrameSampler(PatchSampler):
         return len(self.frames)
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return item number `item`: a dict of tensors input, target, discriminator's example and mask."""
+        """Return training item `item`: a dict of input, target, discriminator's real example and mask."""
         frame = self.frames[item % len(self.frames)]
         other = np.random.default_rng((self.seed, 2, item)).integers(len(self.frames))
         already = self.frames[other].post

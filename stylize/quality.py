@@ -1,4 +1,4 @@
-"""Judge whether each style of a data set kept motion, changed appearance and does not flicker.
+"""Judge whether each style of a data set keeps motion, changes appearance and does not flicker.
 
 Results of a run depend on the quality of its stylization, which is not visible in the results themselves.
 """
@@ -26,7 +26,8 @@ from static_dynamic.stylize.measures import Appearance, Motion, motion_error, re
 log = logging.getLogger(__name__)
 ORIGINAL = 0  # ORIGINAL: style id of the unstylized videos
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
-MIN_RESIDUAL_MOTION = 0.2  # residual motion in pixels that interpolation alone causes in a static clip
+# MIN_RESIDUAL_MOTION: residual motion in pixels that interpolation alone causes in a static clip
+MIN_RESIDUAL_MOTION = 0.2
 THUMBNAIL = 220  # THUMBNAIL: width in pixels of the images on the contact sheet
 T = TypeVar("T")
 
@@ -36,9 +37,9 @@ class ClipQuality:
     """Quality measurements of one clip in all styles."""
 
     clip: str
-    rows: list[dict]  # `rows`: one dict per style, with clip, style and MEASURES
-    distances: list[dict]  # `distances`: one dict per pair of styles, with clip, a, b, colour, texture
-    pictures: dict[int, Frame]  # `pictures`: style id -> one small frame
+    rows: list[dict]  # `rows`: one dict per style, with the keys clip, style and MEASURES
+    distances: list[dict]  # `distances`: one dict per two styles a and b: clip, a, b, colour, texture
+    pictures: dict[int, Frame]  # `pictures`: style id -> thumbnail of one frame
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
     originals, root = (Path(folder).expanduser() if folder else None for folder in folders)
     if root is not None and root.is_dir() and originals is None and not (root / f"style_{ORIGINAL}").is_dir():
         raise UserError(
-            f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos, under the "
-            "names of the stylized videos: give normal_data_root=DIR"
+            f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos: give "
+            "normal_data_root=DIR, a folder where these videos have the names of the stylized videos"
         )
     # The first style of `wanted` determines the list, so videos that exist only unstylized are not listed.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
@@ -88,7 +89,7 @@ def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> 
 def measure_all(
     listing: ClipList, clips: list[Clip], task: DictConfig, workers: int, on_error: str
 ) -> tuple[list[ClipQuality], list[list[str]]]:
-    """Measure clips in parallel threads; return a list of results and a list of unreadable [clip, reason]."""
+    """Measure clips in parallel threads; return the results, and [clip, reason] of each unreadable clip."""
     skipped: list[list[str]] = []
 
     def measure(clip: Clip) -> ClipQuality | None:
@@ -168,7 +169,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
 
 
 def judge(styles: pd.DataFrame, pairs: pd.DataFrame, task: DictConfig) -> dict[int, list[str]]:
-    """Return a dict {style id: list of the quality limits that the style fails}; an empty list is good."""
+    """Return a dict {style id: list of reasons why the style fails}; a good style has an empty list."""
     failures: dict[int, list[str]] = {}
     for style, row in styles.drop(index=ORIGINAL).iterrows():
         failures[style] = reasons = []

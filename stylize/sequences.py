@@ -34,7 +34,7 @@ class Video:
         return stems
 
     def read(self, indices: Iterable[int]) -> Iterator[tuple[int, Frame]]:
-        """Decode the frames at `indices` in the given order, `CHUNK` at a time; yield (index, frame)."""
+        """Decode the frames at `indices` in order, `CHUNK` frames at a time; yield (index, frame)."""
         size, waiting = None, iter(indices)
         while chunk := list(islice(waiting, CHUNK)):
             for i, frame in zip(chunk, self.frames.read(chunk), strict=True):

@@ -30,7 +30,7 @@ from static_dynamic.stylize.guides import draw_disks, sample_points, track
 from static_dynamic.stylize.sequences import Video, find_videos, write_image
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
-# Each direction of a flow from frame t to frame t + step has a step and an output folder per file format.
+# Flow direction -> (step, output folder per file format); a flow leads from frame t to frame t + step.
 # Folders of .flo files are named as in Texler et al.'s tool, folders of colour images as in VOS data sets.
 # The flow to the previous frame is named "forward", because this flow warps the previous frame forward.
 DIRECTIONS = {
@@ -127,19 +127,19 @@ def run_guide(args: argparse.Namespace) -> None:
 
 
 def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]]:
-    """Read the key frames' masks, named by frame number; return frame index -> mask (H, W).
+    """Read the key frames' masks, named by frame number; return {frame index: mask (H, W)}.
 
     Raises UserError if there is no mask, or a mask whose number no frame has.
     """
     frames = FrameFolder(folder)
     if not folder.is_dir() or not frames.names:
-        raise UserError(f"--masks {folder} holds no images: give each key frame a mask of the frame's name")
+        raise UserError(f"--masks {folder} holds no images: add a mask per key frame, named as the frame")
     positions = {number(stem): t for t, stem in enumerate(stems)}
     masks = {}
     for i, name in enumerate(frames.names):
         if number(name) not in positions:
             raise UserError(f"no frame has the number of mask {folder / name}: name the mask like a frame")
-        # Masks may be coloured, so the brightest channel counts.
+        # Masks may be coloured, so the brightest channel is used.
         masks[positions[number(name)]] = frames.read([i])[0].max(-1)
     return masks
 

@@ -40,14 +40,15 @@ from static_dynamic.stylize.training_config import guides_of, read_training_conf
 
 log = logging.getLogger(__name__)
 
-OLD_RULES = {"mended": "corrected"}  # value of ``--rules`` in version 0.1 -> present value
+OLD_RULES = {"mended": "corrected"}  # OLD_RULES: value of ``--rules`` in version 0.1 -> present value
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
 # The learning rate falls linearly to 0 in this last fraction of the training (``--rules corrected``).
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
-COUNTERS = ("step", "seconds", "rows", "sums", "counted")  # attributes of `_Run` that are saved in state.pt
+# COUNTERS: attributes of `_Run` that are saved in state.pt
+COUNTERS = ("step", "seconds", "rows", "sums", "counted")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class _Run:
         self.sums, self.counted = torch.zeros(len(LOSSES), dtype=torch.float64), 0
         identity = {
             "recipe": OmegaConf.to_container(plan.config),
-            # Version 0.1 called the corrected rules "mended", and trainings of version 0.1 must resume.
+            # Version 0.1 called the corrected rules "mended", and trainings of version 0.1 must still resume.
             "rules": "mended" if plan.rules == "corrected" else plan.rules,
             "seed": plan.seed,
             "steps": plan.steps,
@@ -143,13 +144,13 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # Load to the CPU, where Adam keeps step counters. A read from the GPU would block every step.
+            # Load to the CPU, where Adam keeps step counters. Reading counters on a GPU blocks every step.
             state = torch.load(path, map_location="cpu", weights_only=True)
         except DAMAGED as error:
             raise UserError(f"{path} is damaged: delete this file to restart the training") from error
         if _essential(state["identity"]) != _essential(self.identity):
             raise UserError(
-                f"{self.plan.log_folder} holds a training of other frames or settings: "
+                f"{self.plan.log_folder} holds a training with other frames or settings: "
                 "give another --log_folder (task.outdir)"
             )
         self.trainer.load_state_dict(state["trainer"])

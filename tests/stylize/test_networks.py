@@ -133,7 +133,7 @@ def test_any_other_class_is_refused_by_name_and_nothing_runs(tmp_path, old_modul
     ):
         whole.extra = value
         torch.save(whole, tmp_path / "evil.pth", _use_new_zipfile_serialization=zipped)
-        with pytest.raises(UserError, match=rf"evil.pth was refused: the file asks for {name}"):
+        with pytest.raises(UserError, match=rf"evil.pth was refused: the file contains {name}"):
             load_generator(tmp_path / "evil.pth")
         assert not (tmp_path / "it_ran").exists()
         del whole.extra
@@ -142,7 +142,7 @@ def test_any_other_class_is_refused_by_name_and_nothing_runs(tmp_path, old_modul
 def test_a_script_is_refused(tmp_path):
     _, net = built("tiny")
     torch.jit.trace(net.eval(), torch.zeros(1, 3, 8, 8)).save(tmp_path / "script.pth")
-    with pytest.raises(UserError, match="script.pth was refused: the file asks for a TorchScript program"):
+    with pytest.raises(UserError, match="script.pth was refused: the file contains a TorchScript program"):
         load_generator(tmp_path / "script.pth")
 
 
