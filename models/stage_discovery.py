@@ -145,7 +145,7 @@ def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
 
 
 def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return how many class and register tokens start an output (rows, N, C): 0 or `tokens`.
+    """Return how many class and register tokens an output (rows, N, C) begins with: 0 or `tokens`.
 
     The count is `tokens` if rows * (N - `tokens`) divides `patches`, the number of patches of a clip.
     """
