@@ -1,7 +1,7 @@
 """Static and dynamic scores of every stage of a finished run, with intervals from a bootstrap over videos.
 
-`intervals.py` has the intervals, `permutation.py` the p-values, and `bits.py` the Gaussian bits of units and
-stages, which stand beside the paper's scores.
+`intervals.py` has the intervals of stages, `unit_intervals.py` those of units and of class counts,
+`sign_flips.py` the p-values, and `bits.py` the Gaussian bits, which stand beside the paper's scores.
 """
 
 from pathlib import Path
@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .bits import bits_influence, bits_standard_errors, corrected_bits, stage_bits
-from .estimator import FACTORS, MEASURED, UNIT_CLASSES, append_shares, classify, estimate_moments
-from .intervals import bootstrap_weights, cluster_scalars, interval, studentised_interval, with_bounds
-from .moments import Moments, layer_score
-from .pairs import not_finite, open_finished, pairs_of_factor
-from .permutation import permute_clusters, score_p_values
+from .estimator import FACTORS, MEASURED, UNIT_CLASSES, classify, estimate_moments
+from .intervals import bootstrap_weights, with_bounds
+from .jackknife import effective_number
+from .layer_intervals import MEASURES, LayerSample, total_parts
+from .moments import Moments
+from .pairs import not_finite, open_finished, pairs_of_factor, read_views
+from .sign_flips import draw_signs, score_p_values
 from .tables import RunEstimate
+from .unit_intervals import COUNTED, UnitIntervals, count_bounds, count_classes
 
 
 def estimate_run(
@@ -32,15 +35,16 @@ def estimate_run(
 ) -> RunEstimate:
     """Estimate the scores of all stages and units of a finished run, as tables ``layers`` and ``units``.
 
-    Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` permutations (0: no
-    p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no finished
-    run, or if nothing can be estimated from the run.
+    Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` random sign flips
+    (0: no p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no
+    finished run, or if nothing can be estimated from the run.
     """
     store, pairs = open_finished(run_dir)
     clusters, pair_cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
     weights = bootstrap_weights(len(clusters), n_boot, seed)
-    factors = [pairs_of_factor(pairs, f) for f in range(len(MEASURED))]
-    orders = [permute_clusters(factor.cluster, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
+    views = read_views(store)
+    factors = [pairs_of_factor(pairs, f, views) for f in range(len(MEASURED))]
+    signs = [draw_signs(factor, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
     tables = {}
     for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):
         rows = store.activations(stage)
@@ -49,7 +53,7 @@ def estimate_run(
             raise not_finite(store, stage)
         layer, unit = estimate_stage(sums, weights, threshold, level)
         if n_permutations:
-            p_layer, p_unit, p_family = score_p_values(rows, factors, orders, sums.over_clusters())
+            p_layer, p_unit, p_family = score_p_values(rows, factors, signs, sums.over_clusters())
             for f, name in enumerate(MEASURED):
                 layer[f"p_{name}"] = p_layer[f]
                 unit[f"p_{name}"], unit[f"p_family_{name}"] = p_unit[f], p_family[f]
@@ -66,47 +70,58 @@ def estimate_stage(
     clusters, measured, units = sums.total.shape
     whole = sums.over_clusters()
     point = estimate_moments(whole, threshold)
-    numerator, denominator = np.zeros((len(weights), measured)), np.zeros(len(weights))
-    unit_bounds, unit_bits = np.full((2, measured, units), np.nan), np.full((measured, units), np.nan)
+    paper = count_classes(classify(*point.unit_scores, threshold))
+    intervals = UnitIntervals.of(sums)
+    # Units whose variance rests on few videos have unit scores near 1 by chance, so bits leave them out.
+    known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
+    unit_bits = np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
+    counts = np.zeros((len(weights), len(COUNTED)))  # units per class in each replicate
     # These two arrays hold each replicate's sum of bits over units, and each cluster's influence on the sum.
     bits_sum, influence = np.zeros((len(weights), measured)), np.zeros((len(weights), measured, clusters))
+    parts = []
     for block, replicates in sums.replicates(weights):
-        covariance, pooled_variance = replicates.score_parts()
-        numerator += covariance
-        denominator += pooled_variance
+        parts.append(replicates.layer_parts())
         r = replicates.unit_scores()  # (R, F, block)
-        bounds = interval(point.unit_scores[:, block], r, clusters, level)
-        unit_bounds[:, :, block] = np.clip(bounds, -1, 1)
-        unit_bits[:, block], bits = corrected_bits(point.unit_scores[:, block], r)
-        bits_sum += np.nansum(bits, axis=-1)
-        influence += bits_influence(sums.units(block), replicates, r)
-        classes = classify(r[:, 0], r[:, 1], threshold)  # (R, block)
+        classes = classify(*intervals.calibrate(r, block).swapaxes(0, 1), threshold)  # (R, block)
+        counts += count_classes(classes)
         for k in range(len(UNIT_CLASSES)):
             class_probability[block, k] = (classes == k).mean(0)
+        r = np.where(intervals.few_videos[block], np.nan, r)
+        unit_bits[:, block], bits = corrected_bits(known[:, block], r)
+        bits_sum += np.nansum(bits, axis=-1)
+        influence += bits_influence(sums.units(block), replicates, r)
+    class_probability[intervals.few_videos] = np.nan
 
     layer = {"units": units} | {f"pairs_{name}": int(whole.count[f]) for f, name in enumerate(MEASURED)}
     layer["threshold"] = threshold
-    names = [f"score_{name}" for name in MEASURED] + [f"share_{name}" for name in FACTORS]
-    values = np.concatenate([point.scores[:measured], point.shares])
-    of_replicates = append_shares(layer_score(numerator, denominator[:, None]))
-    bounds = studentised_interval(values, of_replicates, cluster_scalars(sums, whole), weights, level)
-    for name, value, low, high in zip(names, values, *bounds, strict=True):
+    layer["effective_units"] = float(effective_number(whole.pooled_variance()))
+    sample = LayerSample.of_parts(sums, total_parts(parts))
+    layer["effective_videos"] = float(effective_number(np.maximum(sample.scalars[:, -2], 0)))
+    for name, value, low, high in zip(MEASURES, sample.value, *sample.bounds(weights, level), strict=True):
         layer |= with_bounds(name, value, low, high)
-    of_sample = bits_influence(sums, whole.one_replicate(), point.unit_scores[None])
+    of_sample = bits_influence(sums, whole.one_replicate(), known[None])
     influence = np.concatenate([of_sample, influence])
     for f, name in enumerate(MEASURED):
         errors = bits_standard_errors(influence[:, f], sums.count[:, f], weights)
-        mean_bits = stage_bits(point.unit_scores[f], unit_bits[f], bits_sum[:, f], errors, clusters, level)
+        mean_bits = stage_bits(known[f], unit_bits[f], bits_sum[:, f], errors, clusters, level)
         layer |= with_bounds(f"bits_{name}", *mean_bits)
     for f, name in enumerate(FACTORS):
         layer |= {f"dims_{name}": point.dims[f], f"dims_percent_{name}": point.dims_percent[f]}
-    layer |= {f"units_{name}": int((point.unit_class == name).sum()) for name in UNIT_CLASSES}
+    live = int((point.unit_class != "dead").sum())
+    corrected = count_classes(intervals.classes(point.unit_scores, threshold))
+    ends = count_bounds(paper, corrected, counts, live, clusters, level)
+    for name, count, low, high in zip(COUNTED, paper, *ends, strict=True):
+        layer |= with_bounds(f"units_{name}", int(count), low, high)
+    layer["units_dead"] = units - live
+    layer["units_few_videos"] = int(intervals.few_videos.sum())
 
     unit = {"unit": np.arange(units), "class": point.unit_class}
+    unit_bounds = intervals.bounds(level)
     for f, name in enumerate(MEASURED):
-        unit |= with_bounds(f"score_{name}", point.unit_scores[f], *unit_bounds[:, f])
+        unit |= with_bounds(f"score_{name}", point.unit_scores[f], *(end[f] for end in unit_bounds))
         unit[f"bits_{name}"] = unit_bits[f]
+    unit |= {"effective_videos": intervals.effective_videos, "few_videos": intervals.few_videos}
     unit |= {f"share_{name}": point.unit_shares[:, f] for f, name in enumerate(FACTORS)}
     unit |= {f"probability_{name}": class_probability[:, k] for k, name in enumerate(UNIT_CLASSES)}
     return layer, pd.DataFrame(unit)

@@ -9,14 +9,18 @@ often (bench/coverage.py). Both intervals below correct this bias. For K cluster
 
     2 * estimate - mean(replicates)  -+  t(K - 1) * sqrt(K / (K - 1)) * std(replicates)
 
-`studentised_interval`, for the scores and shares of a stage, is the symmetric studentised bootstrap:
+`studentised_bounds`, for the scores and shares of a stage, is the symmetric studentised bootstrap:
 
     2 * estimate - mean(replicates)  -+  q * standard error
 
 where q is the quantile of |replicate - mean(replicates)| / (standard error of the replicate), but at least
 Student's t(K - 1). With heavy-tailed activations a few videos decide both a score and its apparent precision,
 and an interval of fixed shape is too short if these videos are missing (Hall 1988, "On symmetric bootstrap
-confidence intervals"; Davison & Hinkley 1997, sections 5.2 and 2.7.2).
+confidence intervals"; Davison & Hinkley 1997, sections 5.2 and 2.7.2). If one video has much larger
+activations than the rest, replicates with and without it differ too much for any quantile. The interval is
+therefore at least t(df) times the jackknife's standard error to each side, where few effective videos give
+few degrees of freedom df (`jackknife.py`). Bounds stay within the range that the activations allow
+(`score_range`).
 
 A layer score is a ratio of four sums over clusters, s_f = (N_f / n_f) / (Q / n): products and number of the
 pairs of factor f, squares and number of all pairs. Its standard error follows from the terms of each cluster
@@ -28,9 +32,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
 
 from .estimator import append_shares
+from .jackknife import degrees_of_freedom, student_quantile
 from .moments import Moments, layer_score
 
 # With under 8 clusters, a replicate has no useful standard error, so intervals use t * std of replicates.
@@ -59,7 +63,7 @@ def interval(point: ArrayLike, replicates: NDArray, clusters: int, level: float)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(alive, replicates, 0).sum(0) / count
         spread = np.sqrt(np.where(alive, (replicates - mean) ** 2, 0).sum(0) / count)
-    half = student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(clusters / max(1, clusters - 1)) * spread
+    half = student_quantile(level, clusters - 1) * np.sqrt(clusters / max(1, clusters - 1)) * spread
     return 2 * point - mean - half, 2 * point - mean + half
 
 
@@ -119,25 +123,20 @@ def standard_errors(x: NDArray, weights: NDArray, signs: Sequence[float] = (1,))
     return np.sqrt(np.maximum(variance, 0) * clusters / max(1, clusters - 1))
 
 
-def studentised_interval(
-    point: NDArray, replicates: NDArray, x: NDArray, weights: NDArray, level: float
-) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the studentised bootstrap interval of layer scores, or of scores and shares.
-
-    Shapes: point (S,), replicates (R, S), x (K, J) of `cluster_scalars`, weights (R, K).
-    """
-    error = standard_errors(x, np.ones((1, len(x))))[0, : len(point)]
-    errors = standard_errors(x, weights)[:, : len(point)]
-    return studentised_bounds(point, replicates, error, errors, len(x), level)
-
-
 def studentised_bounds(
-    point: NDArray, replicates: NDArray, error: NDArray, errors: NDArray, clusters: int, level: float
+    point: NDArray,
+    replicates: NDArray,
+    error: NDArray,
+    errors: NDArray,
+    clusters: int,
+    level: float,
+    deviation: NDArray | None = None,
 ) -> tuple[NDArray, NDArray]:
     """Return the bounds of the studentised bootstrap interval, given the replicates and standard errors.
 
-    `error` (S,) is of the sample, `errors` (R, S) are of the replicates. Replicates that are not finite (one
-    cluster only, or no pairs of a factor) do not count. Bounds are NaN if no replicate is left.
+    `error` (S,) is of the sample, `errors` (R, S) are of the replicates. `deviation` (K, S), from
+    `Jackknife.deviation`, can widen the interval. Replicates that are not finite (one cluster only, or no
+    pairs of a factor) do not count. Bounds are NaN if no replicate is left.
     """
     alive = np.isfinite(replicates).all(-1)
     if clusters < 2 or not alive.any():
@@ -148,10 +147,29 @@ def studentised_bounds(
     known = errors > 1e-9 * np.maximum(error, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = np.where(known, np.abs(replicates - mean) / errors, np.nan)
-    q = np.full(len(point), student_t.ppf((1 + level) / 2, clusters - 1))
+    q = np.full(len(point), student_quantile(level, clusters - 1))
     studentised = known.any(0) & (clusters >= FEWEST_CLUSTERS)
     q[studentised] = np.maximum(q[studentised], np.nanquantile(distance[:, studentised], level, axis=0))
     if clusters < FEWEST_CLUSTERS:
         error = replicates.std(0) * np.sqrt(clusters / (clusters - 1))
+    half = q * error
+    if deviation is not None:
+        own = student_quantile(level, degrees_of_freedom(deviation)) * np.sqrt((deviation**2).sum(0))
+        half = np.fmax(half, own)
     centre = 2 * point - mean
-    return centre - q * error, centre + q * error
+    return centre - half, centre + half
+
+
+def score_range(largest: NDArray) -> tuple[NDArray, NDArray]:
+    """Return the smallest and largest possible scores and shares, given the largest scores in each replicate.
+
+    `largest` (R, F) is `LayerParts.largest_scores`. In absolute value, no score exceeds the variance of the
+    factor's rows divided by the pooled variance. A share is smallest if its own score is smallest and the
+    other scores are largest.
+    """
+    high = np.maximum(1, np.nanmax(largest, axis=0, initial=1))
+    shares = []
+    for side in (-1, 1):
+        corners = np.where(np.eye(len(high) + 1, dtype=bool)[:, :-1], side * high, -side * high)
+        shares.append(np.diag(append_shares(corners)[:, len(high) :]))
+    return np.concatenate([-high, shares[0]]), np.concatenate([high, shares[1]])

@@ -50,6 +50,24 @@ class WithinFactors(NamedTuple):
     mean: NDArray
 
 
+class LayerParts(NamedTuple):
+    """Statistics of a layer per factor, summed over units; the sum of two objects is that of more units."""
+
+    covariance: NDArray  # (..., F) between pair members
+    variance: NDArray  # (..., F) of the members of the factor's pairs
+    pooled_variance: NDArray  # (..., 1) of the members of all pairs
+
+    @property
+    def scores(self) -> NDArray:
+        """The paper's layer scores. Shape: (..., F)."""
+        return layer_score(self.covariance, self.pooled_variance)
+
+    @property
+    def largest_scores(self) -> NDArray:
+        """Scores of pairs with identical members, which no score of these activations exceeds: (..., F)."""
+        return layer_score(self.variance, self.pooled_variance)
+
+
 @dataclass(frozen=True)
 class Moments:
     """Sums over the pairs of each factor (dynamic, static), per unit, from which all scores are computed.
@@ -126,12 +144,19 @@ class Moments:
         """Return the sums of each bootstrap replicate. Shape of `weights`: (replicates, clusters)."""
         return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
+    def leave_one_out(self) -> Self:
+        """Return the sums without each cluster. Shape: (clusters, factors, units), as of the clusters."""
+        return self._each(lambda sums: sums.sum(0) - sums)
+
+    def unit_blocks(self, samples: int) -> Iterator[slice]:
+        """Yield slices of units whose sums for `samples` samples (replicates, clusters) fit into memory."""
+        factors, units = self.total.shape[-2:]
+        width = max(1, int(REPLICATE_NUMBERS / max(1, samples * factors)))
+        yield from (slice(start, start + width) for start in range(0, units, width))
+
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
         """Yield slices of units, small enough for memory, and the sums of these units in each replicate."""
-        factors, units = self.total.shape[-2:]
-        width = max(1, int(REPLICATE_NUMBERS / max(1, len(weights) * factors)))
-        for start in range(0, units if len(weights) else 0, width):
-            block = slice(start, start + width)
+        for block in self.unit_blocks(len(weights)) if len(weights) else ():
             yield block, self.units(block).resample(weights)
 
     @cached_property
@@ -154,14 +179,14 @@ class Moments:
         grand = (weight * mean).sum(-2, keepdims=True)
         return (weight * (variance + (mean - grand) ** 2)).sum(-2)
 
-    def score_parts(self) -> tuple[NDArray, NDArray]:
-        """Return the numerators (per factor) and the denominator of the layer scores, summed over units."""
-        return self.within_factors.covariance.sum(-1), self.pooled_variance().sum(-1)
+    def layer_parts(self) -> LayerParts:
+        """Return the sums over units from which layer scores are computed."""
+        covariance, variance, _ = self.within_factors
+        return LayerParts(covariance.sum(-1), variance.sum(-1), self.pooled_variance().sum(-1)[..., None])
 
     def layer_scores(self) -> NDArray:
         """Return the paper's layer score of each factor."""
-        covariance, pooled_variance = self.score_parts()
-        return layer_score(covariance, pooled_variance[..., None])
+        return self.layer_parts().scores
 
     def unit_scores(self) -> NDArray:
         """Return the paper's unit score of each factor and unit; NaN for constant units."""

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.run.store import Store
 
-from .estimator import FACTORS, MEASURED, append_shares
-from .intervals import bootstrap_weights, cluster_scalars, standard_errors, studentised_bounds, with_bounds
-from .moments import Moments, layer_score
+from .intervals import bootstrap_weights, standard_errors, studentised_bounds, with_bounds
+from .layer_intervals import MEASURES, LayerSample
+from .moments import Moments
 
-MEASURES = tuple(f"score_{f}" for f in MEASURED) + tuple(f"share_{f}" for f in FACTORS)
 # Two runs are paired if their common videos are at least this fraction of the smaller run's videos.
 LEAST_COMMON = 0.5
 
@@ -40,25 +39,6 @@ class PairedEstimate:
         return {name: value for measure in measures for name, value in with_bounds(*measure).items()}
 
 
-@dataclass(frozen=True)
-class StageSample:
-    """Scores and shares (softmax of scores) of a stage of a run, estimated from some of the run's videos."""
-
-    value: NDArray  # (5,) measures
-    replicates: NDArray  # (R, 5) per replicate
-    scalars: NDArray  # result of `cluster_scalars` for each video; shape (videos, scalars)
-
-
-def replicate_measures(sums: Moments, weights: NDArray) -> NDArray:
-    """Return the two scores and three shares of each bootstrap replicate. Shape: (replicates, 5)."""
-    numerator, denominator = np.zeros((len(weights), len(MEASURED))), np.zeros(len(weights))
-    for _, replicates in sums.replicates(weights):
-        covariance, pooled_variance = replicates.score_parts()
-        numerator += covariance
-        denominator += pooled_variance
-    return append_shares(layer_score(numerator, denominator[:, None]))
-
-
 # A Member is a stage of a run: the run's position in the list of runs, and the name of the stage.
 Member = tuple[int, str]
 Members = Sequence[Member]
@@ -77,7 +57,7 @@ class PairedBootstrap:
     def __init__(self, stores: Sequence[Store], data: Sequence, n_boot: int = 1000, seed: int = 0):
         self.stores, self.data, self.n_boot, self.seed = stores, data, n_boot, seed
         self.videos = [np.unique(store.finished_pairs()["cluster"].to_numpy()) for store in stores]
-        self._samples: dict[tuple[Member, tuple, int], StageSample] = {}
+        self._samples: dict[tuple[Member, tuple, int], LayerSample] = {}
         self._latest: tuple[Member, Moments] | None = None
 
     def mean(self, members: Members, level: float = 0.95) -> PairedEstimate:
@@ -102,13 +82,17 @@ class PairedBootstrap:
     ) -> PairedEstimate:
         """Estimate a weighted sum of the scores of runs; runs with the same random stream share all draws."""
         count = [len(videos) for _, videos, _ in streams]
-        value = np.zeros(len(MEASURES))
+        value, smallest, largest = np.zeros((3, len(MEASURES)))
         replicates = error = errors = np.zeros((1, len(MEASURES)))
+        deviations = []
         for stream, videos, terms in streams:
             samples = [self._sample(member, videos, stream) for member, _ in terms]
             signs = [sign for _, sign in terms]
+            deviations.append(sum(sign * s.deviation for s, sign in zip(samples, signs, strict=True)))
             for sample, sign in zip(samples, signs, strict=True):
                 value = value + sign * sample.value
+                ends = np.sort([sign * sample.smallest, sign * sample.largest], axis=0)
+                smallest, largest = smallest + ends[0], largest + ends[1]
                 if min(count) > 1:
                     replicates = replicates + sign * sample.replicates
             if min(count) > 1:
@@ -116,7 +100,9 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        low, high = studentised_bounds(value, replicates, error, errors, min(count), level)
+        deviation = np.concatenate(deviations)  # the variances of independent videos add up
+        ends = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
+        low, high = (np.clip(end, smallest, largest) for end in ends)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Members) -> NDArray:
@@ -129,15 +115,12 @@ class PairedBootstrap:
             videos = np.intersect1d(videos, self.videos[other])
         return videos
 
-    def _sample(self, member: Member, videos: NDArray, stream: int) -> StageSample:
+    def _sample(self, member: Member, videos: NDArray, stream: int) -> LayerSample:
         """Estimate one stage of a run from `videos`, with the bootstrap weights of random stream `stream`."""
         key = (member, tuple(videos), stream)
         if key not in self._samples:
             sums = self._sums(member).clusters(np.searchsorted(self.videos[member[0]], videos))
-            whole = sums.over_clusters()
-            replicates = replicate_measures(sums, self._weights(len(videos), stream))
-            value = append_shares(whole.layer_scores())
-            self._samples[key] = StageSample(value, replicates, cluster_scalars(sums, whole))
+            self._samples[key] = LayerSample.of(sums, self._weights(len(videos), stream))
         return self._samples[key]
 
     def _weights(self, videos: int, stream: int) -> NDArray:

@@ -11,6 +11,9 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 
 from .estimator import MEASURED
+from .moments import Moments
+
+DYNAMIC = MEASURED.index("dynamic")
 
 
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
@@ -27,11 +30,27 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
     return store, pairs
 
 
+def read_views(store: Store) -> pd.DataFrame:
+    """Read the table of views of a run; row i describes row i of the activations."""
+    return pd.read_parquet(store.path / "views.parquet")
+
+
 def not_finite(store: Store, stage: str) -> UserError:
     """Return the UserError for a stage whose activations hold NaN or infinity."""
     return UserError(
         f"{store.path}: the activations of {stage} hold NaN or infinity: delete this folder and run again"
     )
+
+
+def read_sums(store: Store, stage: str, pairs: pd.DataFrame, cluster: NDArray, clusters: int) -> Moments:
+    """Read the sums per cluster of one stage; raise UserError if an activation is NaN or infinite.
+
+    `cluster` (N,) is the cluster number of each pair, `clusters` the number of clusters.
+    """
+    sums = Moments.per_cluster(store.activations(stage), pairs, cluster, clusters)
+    if not np.isfinite(sums.square).all():
+        raise not_finite(store, stage)
+    return sums
 
 
 @dataclass(frozen=True)
@@ -42,6 +61,10 @@ class FactorPairs:
     b: NDArray  # row number of the second member of each pair
     cluster: NDArray  # cluster number of each pair, 0 .. K - 1, ascending
     clip: NDArray  # (N,) clip numbers
+    group_a: NDArray  # (N,) number of the style and order of the first member's view
+    group_b: NDArray  # (N,) number of the style and order of the second member's view
+    strand_a: NDArray  # (N,) style number of the first member (dynamic pairs), or 0 (static pairs)
+    strand_b: NDArray  # (N,) style number of the second member (dynamic pairs), or 1 (static pairs)
     slot: NDArray  # position of each pair among the clip's pairs of this factor, from 0
     names: NDArray  # (K,) cluster names
 
@@ -57,11 +80,20 @@ class FactorPairs:
         return [np.flatnonzero(complete & (self.slot == slot)) for slot in range(counts.max())]
 
 
-def pairs_of_factor(pairs: pd.DataFrame, factor: int) -> FactorPairs:
-    """Select the pairs of one factor from a run's table of pairs."""
+def pairs_of_factor(pairs: pd.DataFrame, factor: int, views: pd.DataFrame) -> FactorPairs:
+    """Select the pairs of one factor from a run's tables of pairs and views."""
     chosen = pairs[pairs["factor"] == factor].sort_values(["cluster", "clip"], kind="stable")
     names, cluster = np.unique(chosen["cluster"].to_numpy(), return_inverse=True)
     a, b = chosen["a"].to_numpy(), chosen["b"].to_numpy()
     clip = np.unique(chosen["clip"].to_numpy(), return_inverse=True)[1]
     slot = chosen.groupby(["cluster", "clip"]).cumcount().to_numpy()
-    return FactorPairs(a, b, cluster, clip, slot, names)
+    group, style = style_order_groups(views), pd.factorize(views["style"])[0]
+    # The members of a dynamic pair differ in style, the members of a static pair in order.
+    strands = (style[a], style[b]) if factor == DYNAMIC else (np.zeros_like(a), np.ones_like(b))
+    return FactorPairs(a, b, cluster, clip, group[a], group[b], *strands, slot, names)
+
+
+def style_order_groups(views: pd.DataFrame) -> NDArray:
+    """Number the combinations of style and order (VOS: flow jitter) of all views. Shape: (views,)."""
+    keys = [name for name in ("style", "order", "flow") if name in views]
+    return views.groupby(keys, dropna=False).ngroup().to_numpy()

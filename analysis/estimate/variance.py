@@ -11,7 +11,14 @@ McCulloch, "Variance Components", ch. 4; K videos, S styles, O = 2 orders):
     E MS_o   = v_vso + S v_vo + K v_so + K S v_o
 
 Estimates are unbiased, and may be negative for components near zero. Every mean square is a function of sums
-over videos, so a bootstrap replicate is a weighted sum.
+over videos, so the jackknife over videos (`jackknife.py`) needs no bootstrap. Intervals always contain their
+estimate:
+
+    share of a stage      estimate  -+  t(K - 1) * standard error
+    component of a unit   The component is a weighted sum of mean squares. The interval of each mean square is
+                          that of its logarithm, since mean squares are skewed. The distances from the mean
+                          squares to the ends of their intervals are combined like standard errors, with the
+                          correlations of the mean squares (MOVER; Zou & Donner 2008).
 """
 
 from pathlib import Path
@@ -24,35 +31,38 @@ from tqdm import tqdm
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.errors import UserError
 
-from .intervals import bootstrap_weights, interval, with_bounds
+from .intervals import with_bounds
+from .jackknife import effective_number, jackknife, student_quantile
+from .pairs import not_finite, read_views
 from .tables import RunEstimate
+from .unit_intervals import DF_PER_VIDEO, FEWEST_VIDEOS
 
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
 # To limit memory, this many units are decomposed at a time.
 UNITS_AT_A_TIME = 256
 
 
-def estimate_variance(
-    run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
-) -> RunEstimate:
-    """Decompose the variance of all stages of a pairs=factorial run; intervals are bootstrapped over videos.
+def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: bool = False) -> RunEstimate:
+    """Decompose the variance of all stages of a pairs=factorial run, with intervals for the choice of videos.
 
     ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
-    if the run is not factorial, or if fewer than two clips have all views.
+    if the run is not factorial, if fewer than two clips have all views, or if an activation is not finite.
     """
     store = Store.open(run_dir)
     store.require_finished()
     rows, clusters = complete_table(store)
-    weights = bootstrap_weights(int(clusters.max()) + 1, n_boot, seed)
     tables = {}
     for stage in tqdm(store.stages, desc="variance", unit="stage", disable=None if progress else True):
-        tables[stage] = decompose_stage(store.activations(stage), rows, clusters, weights, level)
+        found = decompose_stage(store.activations(stage), rows, clusters, level)
+        if not np.isfinite(found[1]["variance"]).all():
+            raise not_finite(store, stage)
+        tables[stage] = found
     return RunEstimate.join(store, tables)
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
     """For clips with all views, return arrays of row numbers (clips, styles, orders) and of clusters."""
-    views = pd.read_parquet(store.path / "views.parquet").assign(row=np.arange(len(store.status)))
+    views = read_views(store).assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
     styles = views["style"].nunique()
@@ -68,35 +78,66 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
 
 
 def decompose_stage(
-    values: NDArray, rows: NDArray, clusters: NDArray, weights: NDArray, level: float
+    values: NDArray, rows: NDArray, clusters: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decompose the variance of one stage; return a table of the stage and a table of the stage's units."""
-    units = values.shape[1]
+    units, levels = values.shape[1], rows.shape[1:]  # levels: number of styles, number of orders
     n_clusters = int(clusters.max()) + 1
     per_unit = []
-    point_sum, replicate_sum = np.zeros(len(COMPONENTS)), np.zeros((len(weights), len(COMPONENTS)))
+    total, left_out = np.zeros(len(COMPONENTS)), np.zeros((n_clusters, len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
-        block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (K, S, O, block)
+        block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (clips, S, O, block)
         block -= block[0, 0, 0]  # subtracting one cell's values avoids rounding error in sums of squares
         terms = table_sums(block)
-        sums = np.zeros((n_clusters, *terms.shape[1:]))  # shape (clusters, terms of `table_sums`, units)
+        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms of `table_sums`, block)
         np.add.at(sums, clusters, terms)
-        point = components(sums.sum(0), *rows.shape[1:])  # (7, block)
-        replicates = components(np.tensordot(weights, sums, 1), *rows.shape[1:])  # (R, 7, block)
-        per_unit.append(np.stack([point, *interval(point, replicates, n_clusters, level)], axis=-1))
-        point_sum += point.sum(-1)
-        replicate_sum += replicates.sum(-1)
+        whole = sums.sum(0)
+        without = mean_squares(whole - sums, *levels)  # (clusters, 7, block)
+        point = components(mean_squares(whole, *levels), whole[0, 0], *levels)  # (7, block)
+        bounds = component_bounds(sums, mean_squares(whole, *levels), without, levels, level)
+        per_unit.append(np.stack([point, *bounds], axis=-1))
+        total += point.sum(-1)
+        clips = (whole - sums)[:, 0, 0]
+        left_out += np.stack([components(m.sum(-1), k, *levels) for m, k in zip(without, clips, strict=True)])
     index = pd.MultiIndex.from_product([np.arange(units), COMPONENTS], names=["unit", "component"])
     of_units = np.concatenate(per_unit, axis=1).swapaxes(0, 1).reshape(-1, 3)
     unit = pd.DataFrame(of_units, index, ["variance", "variance_low", "variance_high"])
     unit = unit.reset_index().sort_values(["unit", "component"], kind="stable", ignore_index=True)
-    total = unit.groupby("unit")["variance"].transform("sum")
-    unit["share"] = (unit["variance"] / total).where(total > 0)
+    variance = unit.groupby("unit")["variance"].transform("sum")
+    unit["share"] = (unit["variance"] / variance).where(variance > 0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        share, shares = point_sum / point_sum.sum(), replicate_sum / replicate_sum.sum(-1, keepdims=True)
-    layer = {"component": COMPONENTS, "variance": point_sum}
-    layer |= with_bounds("share", share, *interval(share, shares, n_clusters, level))
+        share, shares = total / total.sum(), left_out / left_out.sum(-1, keepdims=True)
+    half = student_quantile(level, n_clusters - 1) * jackknife(share, shares).error
+    layer = {"component": COMPONENTS, "variance": total}
+    layer |= with_bounds("share", share, share - half, share + half)
     return pd.DataFrame(layer | {"clips": len(rows), "clusters": n_clusters}), unit
+
+
+def component_bounds(
+    sums: NDArray, whole: NDArray, without: NDArray, levels: tuple[int, ...], level: float
+) -> tuple[NDArray, NDArray]:
+    """Return the bounds of the seven components (7, C) of each unit, by MOVER; NaN where videos are too few.
+
+    `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
+    squares without each cluster.
+    """
+    cells = sums[:, 5:] / sums[:, :1].sum(0)  # adds up to the mean of each style and order
+    spread = sums[:, 1] - 2 * (sums[:, 5:] * cells.sum(0)).sum(1) + sums[:, 0] * (cells.sum(0) ** 2).sum(0)
+    videos = effective_number(np.maximum(spread, 0))  # (C,)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        deviation = jackknife(np.log(whole), np.log(without)).deviation  # (K, 7, C)
+        error = np.sqrt((deviation**2).sum(0))
+        correlation = np.einsum("kic,kjc->ijc", deviation, deviation) / (error[:, None] * error)
+    reach = student_quantile(level, np.maximum(1, DF_PER_VIDEO * videos - 1)) * error
+    below, above = whole * -np.expm1(-reach), whole * np.expm1(reach)  # distances to the ends, (7, C)
+    weights = component_weights(sums[:, 0, 0].sum(), *levels)[..., None]  # (7, 7, 1)
+    point = (weights * whole).sum(1)
+    ends = []
+    for side, rising, falling in ((-1, below, above), (1, above, below)):
+        distance = weights * np.where(weights > 0, rising, falling)  # (component, mean square, C)
+        squared = np.einsum("ajc,akc,jkc->ac", distance, distance, correlation)
+        ends.append(point + side * np.sqrt(np.maximum(squared, 0)))
+    return tuple(np.where(videos >= FEWEST_VIDEOS, end, np.nan) for end in ends)
 
 
 def table_sums(y: NDArray) -> NDArray:
@@ -110,11 +151,12 @@ def table_sums(y: NDArray) -> NDArray:
     return np.concatenate([np.stack(terms, axis=1), y.reshape(len(y), -1, y.shape[-1])], axis=1)
 
 
-def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
-    """Return the seven variance components of each unit, in the order of `COMPONENTS`."""
+def mean_squares(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
+    """Return the seven mean squares of each unit, in the order of `COMPONENTS`. Shape: (..., 7, C)."""
     k, squares, by_clip, by_style, by_order = (sums[..., i, :] for i in range(5))
     s, o = n_styles, n_orders
-    cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
     grand = cells.mean((-3, -2))
     # These are squared mean activations, summed over styles, frame orders, and (style, order) cells.
     style = (cells.mean(-2) ** 2).sum(-2)
@@ -129,18 +171,26 @@ def components(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
     ss_so = k * (both - s * o * grand**2) - ss_s - ss_o
     ss_vso = squares - k * s * o * grand**2 - ss_v - ss_s - ss_o - ss_vs - ss_vo - ss_so
     with np.errstate(invalid="ignore", divide="ignore"):
-        ms_v, ms_s, ms_o = ss_v / (k - 1), ss_s / (s - 1), ss_o / (o - 1)
-        ms_vs, ms_vo = ss_vs / ((k - 1) * (s - 1)), ss_vo / ((k - 1) * (o - 1))
-        ms_so, ms_vso = ss_so / ((s - 1) * (o - 1)), ss_vso / ((k - 1) * (s - 1) * (o - 1))
-    return np.stack(
-        [
-            (ms_v - ms_vs - ms_vo + ms_vso) / (s * o),
-            (ms_s - ms_vs - ms_so + ms_vso) / (k * o),
-            (ms_o - ms_vo - ms_so + ms_vso) / (k * s),
-            (ms_vs - ms_vso) / o,
-            (ms_vo - ms_vso) / s,
-            (ms_so - ms_vso) / k,
-            ms_vso,
-        ],
-        axis=-2,
-    )
+        found = [ss_v / (k - 1), ss_s / (s - 1), ss_o / (o - 1)]
+        found += [ss_vs / ((k - 1) * (s - 1)), ss_vo / ((k - 1) * (o - 1))]
+        found += [ss_so / ((s - 1) * (o - 1)), ss_vso / ((k - 1) * (s - 1) * (o - 1))]
+    return np.stack(found, axis=-2)
+
+
+def component_weights(k: float, s: int, o: int) -> NDArray:
+    """Return the matrix (7, 7) that turns mean squares of k clips, s styles, o orders into components."""
+    solved = [
+        [1, 0, 0, -1, -1, 0, 1],
+        [0, 1, 0, -1, 0, -1, 1],
+        [0, 0, 1, 0, -1, -1, 1],
+        [0, 0, 0, 1, 0, 0, -1],
+        [0, 0, 0, 0, 1, 0, -1],
+        [0, 0, 0, 0, 0, 1, -1],
+        [0, 0, 0, 0, 0, 0, 1],
+    ]
+    return np.array(solved) / np.array([s * o, k * o, k * s, o, s, k, 1])[:, None]
+
+
+def components(found: NDArray, k: float, n_styles: int, n_orders: int) -> NDArray:
+    """Return the seven variance components from the mean squares `found` (7, ...) of `k` clips."""
+    return np.tensordot(component_weights(k, n_styles, n_orders), found, 1)

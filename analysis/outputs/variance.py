@@ -17,7 +17,7 @@ def has_every_view(run: FinishedRun) -> bool:
 def write_variance(run: FinishedRun) -> None:
     """Decompose the variance of units by source; write tables and a figure, and print each source's share."""
     options = run.options
-    estimate = estimate_variance(run.folder, options.n_boot, options.seed, progress=True)
+    estimate = estimate_variance(run.folder, progress=True)
     estimate.write(run.folder, "variance_")
     layers = estimate.layers[estimate.layers["stage"].isin(run.shown)]
     figures.draw_variance(

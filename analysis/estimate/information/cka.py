@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.intervals import finite_mean, interval
 from static_dynamic.analysis.estimate.pairs import FactorPairs
-from static_dynamic.analysis.estimate.permutation import p_value
+from static_dynamic.analysis.estimate.sign_flips import p_value
 
 # Clusters per batch.
 BATCH = 256

@@ -5,9 +5,9 @@
     cka                similarity of geometries, invariant to rotations of the units (`cka.py`)
     neighbours         bits of chosen units, without an assumed distribution (`neighbours.py`)
 
-Each measure has an interval (bootstrap over clusters, that is videos; jackknife for neighbours), the p-value
-of a permutation test (`permutation.py`), and the number of clusters. All are computed from activations on
-disk. bench/information.py measures the coverage of the intervals.
+Each measure has an interval (bootstrap over clusters, that is videos; jackknife for neighbours), a p-value
+(`sign_flips.py`; for cka and neighbours, second members are permuted between videos), and the number of
+clusters. All are computed from activations on disk. bench/information.py measures the coverage of intervals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,15 @@ from tqdm import tqdm
 
 from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
-from static_dynamic.analysis.estimate.pairs import FactorPairs, not_finite, open_finished, pairs_of_factor
-from static_dynamic.analysis.estimate.permutation import permute_clusters
+from static_dynamic.analysis.estimate.pairs import (
+    FactorPairs,
+    not_finite,
+    open_finished,
+    pairs_of_factor,
+    read_views,
+    style_order_groups,
+)
+from static_dynamic.analysis.estimate.sign_flips import draw_signs
 from static_dynamic.analysis.estimate.tables import RunEstimate
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
@@ -54,15 +61,15 @@ def estimate_information(
     """
     store, pairs = open_finished(run_dir)
     require_units(store, units)
-    factors = [pairs_of_factor(pairs, f) for f in range(len(MEASURED))]
+    views = read_views(store)
+    factors = [pairs_of_factor(pairs, f, views) for f in range(len(MEASURED))]
     names = np.unique(pairs["cluster"].to_numpy())
     all_weights = bootstrap_weights(len(names), n_boot, seed)
-    folds = split_folds(factors, n_permutations, seed)
     weights = [all_weights[:, np.searchsorted(names, factor.names)] for factor in factors]
-    orders = [permute_clusters(factor.cluster, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
+    signs = [draw_signs(factor, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
+    folds = split_folds(factors, seed)
     used = np.unique(np.concatenate([fold.views for fold in folds]))
-    views = pd.read_parquet(store.path / "views.parquet")
-    group = views.groupby(["style", "order"], dropna=False).ngroup().to_numpy()
+    group = style_order_groups(views)
     tables = {}
     every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(factors)
     bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)
@@ -76,9 +83,9 @@ def estimate_information(
         chosen = units.get(stage, ()) if units else None
         parts = []
         for f, name in enumerate(MEASURED):
-            of_folds = [(fold.pairs[f], fold.orders[f]) for fold in folds]
+            of_folds = [fold.pairs[f] for fold in folds]
             found = factor_information(
-                rows, projected, factors[f], weights[f], orders[f], of_folds, chosen, seed, level
+                rows, projected, factors[f], weights[f], signs[f], of_folds, chosen, seed, level
             )
             for table in found:
                 table.insert(table.columns.get_loc("measure"), "factor", name)
@@ -95,8 +102,8 @@ def factor_information(
     projected: NDArray,
     pairs: FactorPairs,
     weights: NDArray,
-    orders: NDArray,
-    folds: Sequence[tuple[NDArray, NDArray]],
+    signs: NDArray,
+    folds: Sequence[NDArray],
     chosen: Sequence[int] | None,
     seed: int,
     level: float,
@@ -104,23 +111,23 @@ def factor_information(
     """Estimate, for one factor, a stage's CKA and mutual information, and each unit's mutual information.
 
     `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
-    are of the clusters of `pairs`, `orders` (P, N) those of `permute_clusters`. `folds` hold `Fold.pairs` and
-    `Fold.orders` of this factor. Nearest neighbours are computed for the `chosen` units.
+    are of the clusters of `pairs`, `signs` (P, N) those of `draw_signs`. `folds` hold `Fold.pairs` of this
+    factor. Nearest neighbours are computed for the `chosen` units.
     """
     layers, of_units = {}, {}
     for name, transform in TRANSFORMS.items():
-        layers[name], of_units[name] = unit_information(rows, pairs, weights, orders, transform, level)
-    layers["subspace"] = subspace_information(projected, pairs, weights, folds, level)
-    layers["cka"] = stage_cka(rows, pairs, weights, len(orders), seed, level)
+        layers[name], of_units[name] = unit_information(rows, pairs, weights, signs, transform, level)
+    layers["subspace"] = subspace_information(projected, pairs, weights, signs, folds, level)
+    layers["cka"] = stage_cka(rows, pairs, weights, len(signs), seed, level)
     if chosen is None:
         bits = of_units["gaussian"]
         chosen = bits[np.isfinite(bits["plug_in"])].nlargest(HIGHEST_UNITS, "plug_in")["unit"].tolist()
     nearest = []
     for unit in chosen:
         za, zb = (rows[member, unit].astype(np.float64) for member in (pairs.a, pairs.b))
-        nearest.append({"unit": unit} | neighbour_information(za, zb, pairs, len(orders), seed, level))
+        nearest.append({"unit": unit} | neighbour_information(za, zb, pairs, len(signs), seed, level))
     of_units["neighbours"] = pd.DataFrame(nearest)
-    counts = {"clusters": pairs.clusters, "pairs": len(pairs.a), "permutations": len(orders)}
+    counts = {"clusters": pairs.clusters, "pairs": len(pairs.a), "permutations": len(signs)}
     layer = pd.DataFrame([{"measure": name} | found | counts for name, found in layers.items()])
     measured = [table.assign(measure=name) for name, table in of_units.items() if len(table)]
     return layer, pd.concat(measured)

@@ -43,7 +43,13 @@ from static_dynamic.analysis.estimate.bits import (
 from static_dynamic.analysis.estimate.intervals import interval
 from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.estimate.pairs import FactorPairs
-from static_dynamic.analysis.estimate.permutation import p_value, permuted_means
+from static_dynamic.analysis.estimate.sign_flips import (
+    flipped_sums,
+    inflation,
+    p_value,
+    studentised,
+    without_group_means,
+)
 
 UNITS_AT_A_TIME = 128
 # The rank-bias jackknife uses 8 groups of clusters, or 2 groups for 300 or more clusters, to save time.
@@ -77,17 +83,17 @@ TRANSFORMS: dict[str, Transform] = {"gaussian": lambda x, counts: x, "copula": n
 
 
 def unit_information(
-    rows: NDArray, pairs: FactorPairs, weights: NDArray, orders: NDArray, transform: Transform, level: float
+    rows: NDArray, pairs: FactorPairs, weights: NDArray, signs: NDArray, transform: Transform, level: float
 ) -> tuple[dict, pd.DataFrame]:
     """Estimate each unit's mutual information in bits for one factor, and the mean over the stage's units.
 
     Activations `rows` (views, C) are read in blocks of units. Weights (R, K) are of the clusters of `pairs`,
-    `orders` (P, N) those of `permute_clusters`. Both results have ``value``, ``low``, ``high``, ``p``, and
+    `signs` (P, N) those of `draw_signs`. Both results have ``value``, ``low``, ``high``, ``p``, and
     ``plug_in``, the bits before bias correction; NaN for dead units.
     """
     blocks = []
-    bits_sum, null_sum = np.zeros(len(weights)), np.zeros(len(orders))
-    second, influence = second_members(pairs), np.zeros((1 + len(weights), pairs.clusters))
+    bits_sum, seen_sum, null_sum = np.zeros(len(weights)), 0.0, np.zeros(len(signs))
+    influence = np.zeros((1 + len(weights), pairs.clusters))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
         values = rows[:, start : start + UNITS_AT_A_TIME].astype(np.float64)
         za, zb = (transformed(values, member, transform) for member in (pairs.a, pairs.b))
@@ -101,21 +107,23 @@ def unit_information(
         parts = zip(resampled, corrected, uncorrected, strict=True)
         influence += np.concatenate([bits_influence(sums, *part)[:, 0] for part in parts])
         plain, r, replicates = uncorrected[0][0, 0], corrected[0][0, 0], corrected[1][:, 0]
-        null = null_correlations(za, zb, second, orders)
         value, replicate_bits = corrected_bits(r, replicates)
         low, high = fisher_interval(r, replicates, pairs.clusters, level)
-        blocks.append((value, low, high, p_value(abs(plain), abs(null)), gaussian_bits(plain), r))
+        p, seen, null = flipped_bits(za, zb, pairs, signs)
+        live = ~np.isnan(r)
+        blocks.append((value, low, high, np.where(live, p, np.nan), gaussian_bits(plain), r))
         bits_sum += np.nansum(replicate_bits, axis=1)
-        null_sum += gaussian_bits(null)[:, ~np.isnan(r)].sum(1)
+        seen_sum += seen[live].sum()
+        null_sum += null[:, live].sum(1)
     *columns, r = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     names = ("value", "low", "high", "p", "plug_in")
     table = pd.DataFrame({"unit": np.arange(len(r))} | dict(zip(names, columns, strict=True)))
     errors = bits_standard_errors(influence, np.bincount(pairs.cluster), weights)
     ends = stage_bits(r, columns[0], bits_sum, errors, pairs.clusters, level)
-    plug_in = table["plug_in"].mean()
-    p = p_value(plug_in, null_sum / max(1, (~np.isnan(r)).sum()))
+    live_units = max(1, (~np.isnan(r)).sum())
+    p = p_value(seen_sum / live_units, null_sum / live_units)
     layer = dict(zip(("value", "low", "high"), ends, strict=True))
-    return layer | {"p": float(p), "plug_in": plug_in}, table
+    return layer | {"p": float(p), "plug_in": table["plug_in"].mean()}, table
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
@@ -148,8 +156,12 @@ def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
 
 def correlation(za: NDArray, zb: NDArray) -> NDArray:
     """Return each unit's correlation of pair members, with one mean for both members; 0 if constant."""
-    a, b = standardised(za, zb)
-    return np.einsum("nu,nu->u", a, b, dtype=np.float64) / max(1, len(a))
+    shift = za[0]  # subtracting the first row makes constant units exactly zero
+    za, zb = za - shift, zb - shift
+    mean = (za.mean(0) + zb.mean(0)) / 2
+    za, zb = za - mean, zb - mean
+    squares = ((za**2).sum(0) + (zb**2).sum(0)) / 2
+    return np.divide((za * zb).sum(0), squares, out=np.zeros_like(squares), where=squares > 0)
 
 
 def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
@@ -161,43 +173,22 @@ def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
     return Moments(count.astype(float)[:, None], total, product, square, shift)
 
 
-def standardised(za: NDArray, zb: NDArray) -> tuple[NDArray, NDArray]:
-    """Standardise both pair members by the pooled mean and standard deviation; constant units become 0."""
-    shift = za[0]  # subtracting the first row makes constant units exactly zero
-    za, zb = za - shift, zb - shift
-    mean = (za.mean(0) + zb.mean(0)) / 2
-    spread = np.sqrt((((za - mean) ** 2).mean(0) + ((zb - mean) ** 2).mean(0)) / 2)
-    scale = np.divide(1, spread, out=np.zeros_like(spread), where=spread > 0)
-    return ((za - mean) * scale).astype(np.float32), ((zb - mean) * scale).astype(np.float32)
+def flipped_bits(
+    za: NDArray, zb: NDArray, pairs: FactorPairs, signs: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Return each unit's two-sided p-value, and its bits in the sample and in each sign flip.
 
-
-def second_members(pairs: FactorPairs) -> NDArray | None:
-    """Number the distinct second members in a cluster; return None if the clusters' numberings differ."""
-    counts = np.bincount(pairs.cluster)
-    if (counts != counts[0]).any():
-        return None
-    second = pairs.b.reshape(-1, counts[0])
-    first = (second[:, :, None] == second[:, None]).argmax(2)  # first pair with an equal second member
-    return np.unique(first[0], return_inverse=True)[1] if (first == first[0]).all() else None
-
-
-def null_correlations(za: NDArray, zb: NDArray, second: NDArray | None, orders: NDArray) -> NDArray:
-    """Return each unit's correlation for each permutation of the second members in `orders`.
-
-    If all clusters have the same `second_members`, first members that meet the same second member are added
-    up beforehand, and a permutation moves whole clusters: fewer products, longer runs of memory.
+    The bits are those of the correlation after the mean of each style and order is subtracted.
     """
-    za, zb = standardised(za, zb)
-    if second is None:
-        return permuted_means(za, zb, orders)
-    size, units = len(second), za.shape[1]
-    own = second == np.arange(second.max() + 1)[:, None]  # (L, pairs of a cluster)
-    sums = np.einsum("lj,kju->klu", own.astype(np.float32), za.reshape(-1, size, units))
-    seconds = zb.reshape(-1, size, units)[:, own.argmax(1)]
-    products = permuted_means(
-        sums.reshape(len(sums), -1), seconds.reshape(len(sums), -1), orders[:, ::size] // size
-    )
-    return products.reshape(len(orders), len(own), units).sum(1) / size
+    a, b = without_group_means(za, pairs.group_a), without_group_means(zb, pairs.group_b)
+    scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    products = np.divide(a * b, scale, out=np.zeros_like(a), where=scale > 0).astype(np.float32)
+    seen, seen_squares = flipped_sums(products, pairs, np.ones((1, len(products)), np.float32))
+    null, null_squares = flipped_sums(products, pairs, signs)
+    factor = inflation(pairs)
+    statistics = abs(studentised(seen, seen_squares))[0], factor * abs(studentised(null, null_squares))
+    bits = gaussian_bits(seen.astype(np.float64))[0], gaussian_bits(np.minimum(1, factor * abs(null)))
+    return p_value(*statistics), *bits
 
 
 def fisher_interval(r: NDArray, replicates: NDArray, clusters: int, level: float) -> tuple[NDArray, NDArray]:

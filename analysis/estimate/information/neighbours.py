@@ -26,7 +26,7 @@ from scipy.special import digamma
 from scipy.stats import t as student_t
 
 from static_dynamic.analysis.estimate.pairs import FactorPairs
-from static_dynamic.analysis.estimate.permutation import p_value
+from static_dynamic.analysis.estimate.sign_flips import p_value
 
 from .gaussian import normal_scores
 

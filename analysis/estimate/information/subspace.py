@@ -29,7 +29,7 @@ from scipy.linalg import eigh
 from static_dynamic.analysis.estimate.bits import IDENTICAL, gaussian_bits
 from static_dynamic.analysis.estimate.intervals import finite_mean, interval
 from static_dynamic.analysis.estimate.pairs import FactorPairs
-from static_dynamic.analysis.estimate.permutation import p_value, permute_clusters
+from static_dynamic.analysis.estimate.sign_flips import p_value
 
 # Use at most 16 principal directions, and at most one direction per 10 clusters of a fold.
 MOST_DIRECTIONS, CLUSTERS_PER_DIRECTION = 16, 10
@@ -49,24 +49,22 @@ class Fold:
 
     views: NDArray  # row numbers of views
     pairs: list[NDArray]  # positions in `FactorPairs` of this fold's pairs, one array per factor
-    orders: list[NDArray]  # positions of permuted second members, one array (permutations, pairs) per factor
     clusters: int  # number of clusters with dynamic pairs or with static pairs; the smaller number
 
 
-def split_folds(factors: Sequence[FactorPairs], n_permutations: int, seed: int) -> list[Fold]:
-    """Divide the clusters at random into two cross-fitting folds, and permute second members in each fold."""
+def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:
+    """Divide the clusters at random into two cross-fitting folds."""
     names = np.unique(np.concatenate([factor.names for factor in factors]))
     fold_of = np.random.default_rng([seed, 3]).permutation(len(names)) % 2
     folds = []
     for fold in (0, 1):
-        views, pairs, orders, clusters = [], [], [], []
-        for f, factor in enumerate(factors):
+        views, pairs, clusters = [], [], []
+        for factor in factors:
             own = np.flatnonzero(fold_of[np.searchsorted(names, factor.names)][factor.cluster] == fold)
             views += [factor.a[own], factor.b[own]]
             pairs.append(own)
             clusters.append(len(np.unique(factor.cluster[own])))
-            orders.append(own[permute_clusters(factor.cluster[own], n_permutations, (seed, f, fold))])
-        folds.append(Fold(np.unique(np.concatenate(views)), pairs, orders, min(clusters)))
+        folds.append(Fold(np.unique(np.concatenate(views)), pairs, min(clusters)))
     return folds
 
 
@@ -117,19 +115,20 @@ def subspace_information(
     projected: NDArray,
     pairs: FactorPairs,
     weights: NDArray,
-    folds: Sequence[tuple[NDArray, NDArray]],
+    signs: NDArray,
+    folds: Sequence[NDArray],
     level: float,
 ) -> dict:
     """Estimate the mutual information in bits between one factor's pair members, projected by `project`.
 
-    Weights (R, K) are of the clusters of `pairs`, `folds` hold `Fold.pairs` and `Fold.orders` of this factor.
+    Weights (R, K) are of the clusters of `pairs`, `signs` (P, N) of the pairs, `folds` hold `Fold.pairs`.
     ``plug_in`` is before bias correction. All numbers are NaN without directions, and infinite if both
     members are identical in a direction.
     """
     k = projected.shape[1]
     if not k:
         return dict.fromkeys(("value", "low", "high", "p", "plug_in"), np.nan) | {"directions": 0}
-    parts = [fold_bits(projected, pairs, weights, *fold) for fold in folds]
+    parts = [fold_bits(projected, pairs, weights, signs, fold) for fold in folds]
     bits, replicates, null = (np.mean(part, axis=0) for part in zip(*parts, strict=True))
     replicates = np.where(np.isinf(replicates), np.nan, replicates)
     # Principal directions are fixed within a fold, so Student's t has the degrees of freedom of one fold.
@@ -141,9 +140,9 @@ def subspace_information(
 
 
 def fold_bits(
-    projected: NDArray, pairs: FactorPairs, weights: NDArray, own: NDArray, orders: NDArray
+    projected: NDArray, pairs: FactorPairs, weights: NDArray, signs: NDArray, own: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return the bits of a fold's pairs: of the sample, of each replicate, and of each permutation."""
+    """Return the bits of a fold's pairs `own`: of the sample, of each replicate, and of each sign flip."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
@@ -151,12 +150,12 @@ def fold_bits(
     clusters, starts = np.unique(pairs.cluster[own], return_index=True)
     second = np.stack([part.T @ part for part in np.split(z, starts[1:])])  # (clusters, 2k+1, 2k+1)
     resampled = weights[:, clusters] @ second.reshape(len(second), -1)
-    permuted = np.repeat(second.sum(0)[None], len(orders), axis=0)
-    for moments, order in zip(permuted, orders, strict=True):
-        moments[1 : 1 + k, 1 + k :] = x.T @ (projected[pairs.b[order]] - centre)
+    flipped = np.repeat(second.sum(0)[None], len(signs), axis=0)
+    for moments, sign in zip(flipped, signs[:, own], strict=True):
+        moments[1 : 1 + k, 1 + k :] = (sign[:, None] * x).T @ y
         moments[1 + k :, 1 : 1 + k] = moments[1 : 1 + k, 1 + k :].T
     replicates = canonical_bits(resampled.reshape(-1, *second.shape[1:]))
-    return canonical_bits(second.sum(0)), replicates, canonical_bits(permuted)
+    return canonical_bits(second.sum(0)), replicates, canonical_bits(flipped)
 
 
 def canonical_bits(second: NDArray) -> NDArray:

@@ -1,0 +1,61 @@
+"""Jackknife over clusters: bias, standard error and degrees of freedom of a statistic.
+
+The jackknife is that of Quenouille (1956) and Tukey (1958). A statistic is computed from all K clusters
+(videos), and K times without one of them. Its pseudo-values are
+
+    K * statistic - (K - 1) * (statistic without cluster g)
+
+Their mean is the bias-corrected estimate, and their spread gives the standard error.
+
+Few videos may decide both a statistic and its standard error: a unit that is active in a few videos, or a
+video with large activations. The standard error is then itself uncertain, and Student's t needs fewer degrees
+of freedom than K - 1. Two numbers say how many videos count:
+
+    effective number     (sum w)^2 / sum w^2, for non-negative weights w; K if all weights are equal
+    degrees of freedom   3 (sum e^2)^2 / sum e^4 - 1, for the deviations e of the pseudo-values; K - 1 for
+                         normal deviations, for which sum e^4 is 3 (sum e^2)^2 / K
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student_t
+
+
+class Jackknife(NamedTuple):
+    """Bias-corrected estimate of a statistic, and deviations whose squares add up to its variance."""
+
+    estimate: NDArray  # (...)
+    deviation: NDArray  # (K, ...)
+
+    @property
+    def error(self) -> NDArray:
+        """Standard error of the statistic."""
+        return np.sqrt((self.deviation**2).sum(0))
+
+
+def jackknife(whole: NDArray, left_out: NDArray) -> Jackknife:
+    """Return the jackknife of a statistic from its value `whole` (...) and its values `left_out` (K, ...)."""
+    clusters = len(left_out)
+    pseudo = clusters * whole - (clusters - 1) * left_out
+    estimate = pseudo.mean(0)
+    return Jackknife(estimate, (pseudo - estimate) / np.sqrt(clusters * max(1, clusters - 1)))
+
+
+def effective_number(weights: NDArray) -> NDArray:
+    """Return (sum w)^2 / sum w^2 over the first axis; NaN if all weights are 0."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return weights.sum(0) ** 2 / (weights**2).sum(0)
+
+
+def degrees_of_freedom(deviation: NDArray) -> NDArray:
+    """Return Student's degrees of freedom for the deviations (K, ...) of a jackknife, between 1 and K - 1."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = 3 * (deviation**2).sum(0) ** 2 / (deviation**4).sum(0) - 1
+    return np.clip(np.nan_to_num(found, nan=np.inf), 1, max(1, len(deviation) - 1))
+
+
+def student_quantile(level: float, df: ArrayLike) -> NDArray:
+    """Return the quantile of Student's t that leaves out 1 - `level` on both sides together."""
+    return student_t.ppf((1 + level) / 2, df)

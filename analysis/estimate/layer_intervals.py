@@ -1,0 +1,65 @@
+"""Scores and shares of a stage: the sample's values, and all that their intervals are made from."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .estimator import FACTORS, MEASURED, append_shares
+from .intervals import cluster_scalars, score_range, standard_errors, studentised_bounds
+from .jackknife import jackknife
+from .moments import LayerParts, Moments
+
+# The values of a `LayerSample`, in this order.
+MEASURES = tuple(f"score_{f}" for f in MEASURED) + tuple(f"share_{f}" for f in FACTORS)
+
+
+@dataclass(frozen=True)
+class LayerSample:
+    """Scores and shares (the five `MEASURES`) of a stage, estimated from the clusters (videos) of a run."""
+
+    value: NDArray  # (5,)
+    replicates: NDArray  # (R, 5), one row per bootstrap replicate
+    scalars: NDArray  # (K, J), the result of `cluster_scalars`
+    deviation: NDArray  # (K, 5), each cluster's deviation in the jackknife
+    smallest: NDArray  # (5,), the smallest possible values
+    largest: NDArray  # (5,), the largest possible values
+
+    @classmethod
+    def of(cls, sums: Moments, weights: NDArray) -> Self:
+        """Compute the sample from sums per cluster and bootstrap weights (R, K)."""
+        return cls.of_parts(sums, total_parts(m.layer_parts() for _, m in sums.replicates(weights)))
+
+    @classmethod
+    def of_parts(cls, sums: Moments, replicates: LayerParts | None) -> Self:
+        """Compute the sample from sums per cluster, and from the parts of replicates; None: no replicates."""
+        clusters = len(sums.count)
+        whole = sums.over_clusters()
+        value = append_shares(whole.layer_scores())
+        blocks = (sums.units(block) for block in sums.unit_blocks(clusters))
+        left_out = total_parts(block.leave_one_out().layer_parts() for block in blocks)
+        deviation = jackknife(value, append_shares(left_out.scores)).deviation
+        if replicates is None:
+            replicates = sums.resample(np.empty((0, clusters))).layer_parts()
+        largest = np.vstack([whole.layer_parts().largest_scores, replicates.largest_scores])
+        of_replicates = append_shares(replicates.scores)
+        return cls(value, of_replicates, cluster_scalars(sums, whole), deviation, *score_range(largest))
+
+    def bounds(self, weights: NDArray, level: float) -> tuple[NDArray, NDArray]:
+        """Return the bounds of the studentised interval of each value, within the possible range."""
+        error = standard_errors(self.scalars, np.ones((1, len(self.scalars))))[0]
+        errors = standard_errors(self.scalars, weights)
+        ends = studentised_bounds(
+            self.value, self.replicates, error, errors, len(self.scalars), level, self.deviation
+        )
+        return tuple(np.clip(end, self.smallest, self.largest) for end in ends)
+
+
+def total_parts(parts: Iterable[LayerParts]) -> LayerParts | None:
+    """Add up the parts of all blocks of units; None without blocks."""
+    total = None
+    for part in parts:
+        total = part if total is None else LayerParts(*map(np.add, total, part))
+    return total
