@@ -1,4 +1,7 @@
-"""Data sets: find video files and list their clips, views and pairs. No code about networks or statistics."""
+"""Find the videos of a data set, list its clips, make tables of views and pairs, and decode frames.
+
+This folder holds no code about networks or statistics.
+"""
 
 from static_dynamic import lazy_exports
 

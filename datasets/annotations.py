@@ -30,18 +30,18 @@ class Annotated:
     cluster: str = ""
     frames: int | None = None
     seconds: tuple[float, float] | None = None
-    filtered: str = ""  # the rule of the data set that excludes this clip; empty if no rule does
+    filtered: str = ""  # why the rules of the data set exclude this clip; empty if no rule excludes it
     broken: str = ""  # why the annotation entry cannot be parsed; empty if it was parsed
 
 
-# An annotation entry of unexpected form raises one of these exceptions.
+# Parsing an annotation entry of unexpected form raises one of these exceptions.
 MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
 Layout = Callable[[DictConfig, Path, list[str]], Iterable[Annotated]]
 LAYOUTS: dict[str, Layout] = {}
 
 
 def layout(function: Layout) -> Layout:
-    """Register an annotation reader, which ``layout`` in ``configs/dataset/NAME.yaml`` selects by name."""
+    """Register an annotation reader; the key ``layout`` of ``configs/dataset/NAME.yaml`` names the reader."""
     LAYOUTS[function.__name__] = function
     return function
 
@@ -87,7 +87,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
 def _first_segment(
     key: str, video: dict, subset: str | None, limits: DictConfig
 ) -> tuple[Annotated, str | None]:
-    """Return a tuple (clip, class name) for a video's first segment; a filtered clip has the name None."""
+    """Return (clip, class name) of a video's first segment; the class name is None for an excluded clip."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     duration = video.get("duration_second", video.get("duration"))
@@ -110,7 +110,7 @@ def _first_segment(
 
 @layout
 def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Something-Something v2: a clip is a whole video; the class is the template without brackets."""
+    """Read Something-Something v2: a clip is a video; its class is the ``template`` without brackets."""
     file = find_annotation(row, root, "list")
     labels = read_json(find_annotation(row, root, "labels"), dict)
 
@@ -141,7 +141,7 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
-    """Yield one `Annotated` per entry of a json list; ``broken`` says why an entry cannot be parsed."""
+    """Yield one `Annotated` per entry of a json list; its ``broken`` says why an entry cannot be parsed."""
     for n, entry in enumerate(read_json(file, list), start=1):
         try:
             yield parse(entry)
@@ -152,12 +152,12 @@ def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotat
 
 @layout
 def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read the clips of a Kinetics csv list, of all classes or of the 32 classes of a subset."""
+    """Read a Kinetics csv list: the clips of all classes, or of the 32 classes that ``row.subset`` names."""
     wanted = None
     if row.subset is not None:
         if row.subset not in row.subsets:
             raise UserError(
-                f"dataset.subset={row.subset}{nearest(str(row.subset), row.subsets)} "
+                f"unknown dataset.subset={row.subset}{nearest(str(row.subset), row.subsets)} "
                 f"(known: {', '.join(row.subsets)})"
             )
         wanted = set(row.subsets[row.subset])
@@ -182,7 +182,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """Return a data set's annotation file of one `kind`: the first file of ``annotations[kind]`` that exists.
+    """Return the first file of ``row.annotations[kind]`` that exists; `kind` is "list", "info" or "labels".
 
     Raises UserError if no such file exists.
     """
@@ -197,7 +197,7 @@ def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
 
 
 def read_json(file: Path, kind: type | tuple[type, ...]):
-    """Read a json file; raise UserError if the file is damaged or the top-level value is not a `kind`."""
+    """Read a json file; raise UserError if the file is damaged or its top-level value is not a `kind`."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Read every frame of a data set once and list its faults."""
+"""Decode every frame of a data set and list the faults of its videos."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ class VideoReport:
     style: int
     length: int = 0
     fps: float | None = None
-    size: tuple[int, int] | None = None  # width, height of the first frame
+    size: tuple[int, int] | None = None  # (width, height) of the first frame
     faults: tuple[str, ...] = ()
 
 
@@ -70,7 +70,7 @@ def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[
 
 
 def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
-    """Yield a message per difference: between the styles of a video, or between a video and most videos."""
+    """Yield messages about videos that differ between styles, or have an unusual frame size or frame rate."""
     by_video: dict[str, list[VideoReport]] = {}
     for report in reports:
         if report.length:

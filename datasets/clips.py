@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
     from .loader import Decoded, ViewBatches
 
-# THREADS videos are inspected at the same time, because the inspection of a video waits for the disk.
-# CHUNK videos form a chunk; at most one chunk is inspected in vain after `limit` clips are found.
+# THREADS videos are inspected at the same time, because inspecting a video mostly means waiting for the disk.
+# Videos are inspected in chunks of CHUNK videos, so that inspection ends soon after `limit` clips are found.
 THREADS, CHUNK = 4, 256
 # A video may be shorter than its annotation says by at most this number of seconds.
 SLACK_SECONDS = 1.0
-# Two frame rates count as equal if their relative difference is at most this value (29.97 and 30).
+# Frame rates count as equal if their relative difference is at most this value (29.97 and 30 are equal).
 RATE_TOLERANCE = 0.05
 
 
@@ -70,7 +70,7 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
-    rows_per_view: int = 1  # rows of activations per view: one per frame that the network sees at once
+    rows_per_view: int = 1  # rows of activations per view: for networks that see flow, one per frame
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
@@ -88,7 +88,7 @@ class ClipList:
     def to_inputs(
         self, batch: list[Decoded], spec, device: torch.device
     ) -> Tensor | list[Tensor] | dict[str, Tensor]:
-        """Convert a decoded batch to the input of a network with input spec `spec`, on `device`.
+        """Convert a decoded batch to network input on `device`; `spec` is the input spec of the network.
 
         Returns one tensor (B, 3, T, crop, crop), or a list of such tensors if there are several pathways.
         """
@@ -116,7 +116,7 @@ class ClipList:
         return dict(Counter(clip.fps for clip in self.clips).most_common())
 
     def left_out(self) -> list[str]:
-        """Return a list of messages: one for all skipped clips, and one per reason for filtered clips."""
+        """Return messages: one for all skipped (broken) clips, and one per reason for the filtered clips."""
         lines = []
         if self.skipped:
             clip, reason = self.skipped[0]
@@ -177,7 +177,7 @@ def list_clips(
     if dataset.layout not in LAYOUTS:
         raise UserError(
             f"dataset={dataset.name} is for networks that take images and flow (model=matnet, fusionseg, "
-            "rtnet); dataset=folder takes any folder of stylized videos"
+            "rtnet); for other networks, dataset=folder reads any folder of stylized videos"
         )
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
@@ -205,28 +205,29 @@ def list_clips(
     if skipped and on_error != "skip":
         more = f" (the first of {len(skipped)} such videos)" if len(skipped) > 1 else ""
         raise UserError(
-            f"video {skipped[0][0]!r}{more}: {skipped[0][1]}: repair it, or leave it out with on_error=skip"
+            f"video {skipped[0][0]!r}{more}: {skipped[0][1]}: repair the file, or "
+            "leave the video out with on_error=skip"
         )
     if not clips:
         reasons = Counter(reason for _, reason in filtered + skipped).most_common(3)
         why = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         raise UserError(
             f"no usable video below {folders[styles[0]]} "
-            f"({len(filtered) + len(skipped)} were left out{': ' if why else ''}{why})"
+            f"({len(filtered) + len(skipped)} clips were left out{': ' if why else ''}{why})"
         )
     return ClipList(dataset.name, root, styles, tuple(clips), tuple(skipped), tuple(filtered), normal)
 
 
 def parse_styles(styles: str | int) -> tuple[int, ...]:
-    """Parse a comma list of style ids, the value of ``--styles``."""
+    """Return the style ids in the value of ``--styles``, a comma-separated list."""
     try:
         return tuple(int(style) for style in str(styles).strip("[]").split(","))
     except ValueError as error:
-        raise UserError(f"styles={styles} is not a comma list of style ids such as 1,2,3,4") from error
+        raise UserError(f"styles={styles} is not a comma-separated list of style ids (1,2,3,4)") from error
 
 
 def style_folder(root: Path, style: int, normal_root: Path | None = None) -> Path:
-    """Return the folder of one style."""
+    """Return the folder that holds the videos in one style."""
     return normal_root if style == 0 and normal_root is not None else root / f"style_{style}"
 
 
@@ -251,7 +252,7 @@ def _find_clips(
     folders: dict[int, Path],
     names: dict[int, dict[str, None]],
 ) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
-    """Yield (annotation, clip) in order; an exception that states the reason replaces a missing clip."""
+    """Yield (annotation, clip) in order, or (annotation, exception with the reason) for an unusable clip."""
 
     def find(entry: Annotated) -> Clip | Filtered | BadFrames:
         try:
@@ -298,7 +299,7 @@ def make_clip(
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
-    """Return a video's length and frame rate; all styles that store one of these values must store the same.
+    """Return the length and frame rate of a video; these values must be equal in all styles that store them.
 
     Raises BadFrames if the styles differ, or if the video has fewer than two frames.
     """
@@ -311,10 +312,10 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
         faults = "; ".join(f"style_{k}: {info.fault}" for k, info in by_style.items() if info.offsets)
         raise BadFrames(f"the styles of the video have different frames ({faults})")
     common = next(iter(by_style.values()))
-    if common.fps is None:  # folders of images store no frame rate, but the video file of another style may
+    if common.fps is None:  # images store no frame rate, but the video file of another style may store one
         common = replace(common, fps=next((info.fps for info in by_style.values() if info.fps), None))
     if common.length < 2:
-        raise BadFrames(f"{common.length} frames: at least two are needed to shuffle their order")
+        raise BadFrames(f"the video has {common.length} frames, but a shuffled order needs at least two")
     return common
 
 
@@ -326,10 +327,13 @@ def frame_range(entry: Annotated, available: int, fps: float | None) -> tuple[in
     if entry.seconds is None:
         wanted = available if entry.frames is None else entry.frames
         if wanted > available:
-            raise BadFrames(f"the video has {available} frames, but its annotation says {wanted}")
+            raise BadFrames(f"the video has {available} frames, but its annotation says {wanted} frames")
         return 0, wanted
     if fps is None:
-        raise UserError(f"clip {entry.id!r} is annotated in seconds: give dataset.fps=FRAMES_PER_SECOND")
+        raise UserError(
+            f"clip {entry.id!r} is annotated in seconds, but its frame rate is unknown: "
+            "give dataset.fps=FRAMES_PER_SECOND"
+        )
     first, end = (int(fps * second) for second in entry.seconds)
     if end - available > SLACK_SECONDS * fps or min(end, available) - first < 2:
         raise BadFrames(

@@ -1,4 +1,4 @@
-"""DAVIS with optical flow, for video object segmentation.
+"""List the frames of DAVIS that have optical flow, for networks that segment video objects.
 
 A clip is one frame of a sequence in one style, with the flow to its neighbours. Networks that see two frames
 add a second frame of the same sequence.
@@ -40,32 +40,32 @@ if TYPE_CHECKING:
     from .flow_batches import FlowBatches
     from .loader import Decoded
 
-RESOLUTION = "480p"  # folder of the unstylized frames and the lists of DAVIS
-FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # flow to the next frame, flow to the previous frame
+RESOLUTION = "480p"  # name of the folders that hold unstylized frames, masks or split lists
+FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # folders of flow to the next and previous frame
 PREPARE = "python misc/prepare_davis.py makes it"
-# Largest relative difference between the aspect ratios of a frame and its flow image.
+# Largest allowed relative difference between the aspect ratios of a frame and its flow image.
 SHAPE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class FrameClip(Clip):
-    """One frame of a video: ``first`` is its index among the `video_length` frames that have flow."""
+    """One frame of a video; ``first`` is the index of the frame among the `video_length` frames with flow."""
 
     video_length: int = 0
 
 
 @dataclass(frozen=True)
 class DavisClips(ClipList):
-    """The frames of DAVIS that have every flow image that the network needs, as clips.
+    """A list of clips: one clip per frame of DAVIS that has every flow image that the network needs.
 
     ``root`` holds the frames in all styles, ``rows_per_view`` is the number of frames that the network sees.
     """
 
-    original_root: Path = Path()  # holds the lists, the unstylized frames and the flow
-    style_folders: tuple[str, ...] = ()  # folder name per style
+    original_root: Path = Path()  # folder of the split lists, the unstylized frames and the flow
+    style_folders: tuple[str, ...] = ()  # name of the folder of each style; the index is the style id
     flows: tuple[str, ...] = FLOW_FOLDERS[:1]  # folders of the flow images that the network sees
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # per video: stems of its frames
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # per video: frame names without suffix
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height of frames
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
         """Return a `FlowBatches`: the views at the row numbers `rows`, in batches of `batch_rows` rows."""
@@ -74,7 +74,7 @@ class DavisClips(ClipList):
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
     def to_inputs(self, batch: list[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
-        """Convert a decoded batch to ``{"Image": ..., "Flow": ...}``; see `flow_inputs` for the shapes."""
+        """Convert a decoded batch to the dict of network inputs that `flow_inputs` returns."""
         from .flow_batches import flow_inputs
 
         return flow_inputs(batch, spec, device)
@@ -87,21 +87,21 @@ class DavisClips(ClipList):
         return hashlib.sha256(repr(listing).encode()).hexdigest()
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """Return a list of messages about left-out videos, and about a resample_fps that has no effect."""
+        """Return messages about left-out videos, and one if ``resample_fps`` is set, which has no effect."""
         unused = "resample_fps has no effect, because this network sees single frames"
         return [*self.left_out(), *([unused] if resample_fps else [])]
 
     def image_file(self, video: str, style: int, position: int) -> Path:
-        """Return the file of one frame in one style."""
+        """Return the path of the image file of one frame in one style."""
         return self.image_folder(video, style) / f"{self.names[video][position]}.jpg"
 
     def image_folder(self, video: str, style: int) -> Path:
-        """Return the folder of a video in one style."""
+        """Return the path of the folder that holds the frames of a video in one style."""
         root = self.original_root if style == 0 else self.root
         return root / "JPEGImages" / self.style_folders[style] / video
 
     def flow_file(self, video: str, flow: str, position: int) -> Path:
-        """Return the flow image of one frame."""
+        """Return the path of the flow image of one frame."""
         return self.original_root / flow / video / f"{self.names[video][position]}.png"
 
 
@@ -156,7 +156,7 @@ def list_davis(
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """Return `DavisClips` with the data set's folders, without clips; a missing folder raises UserError."""
+    """Return a `DavisClips` with folders but no clips yet; raise UserError if a folder is missing."""
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
@@ -172,8 +172,8 @@ def find_folders(
         if not 0 <= style < len(folders):
             known = ", ".join(f"{k} {name}" for k, name in enumerate(folders))
             raise UserError(
-                f"styles={style}: dataset.style_folders has no such entry (known: {known}): "
-                "add the folder of this style"
+                f"styles={style}: dataset.style_folders has no entry for this style (known: {known}): "
+                "add the name of a folder"
             )
         folder = clips.image_folder("", style)
         if not folder.is_dir():
@@ -188,11 +188,11 @@ def find_folders(
     return clips
 
 
-Videos = dict[tuple[str, str], tuple[str, ...]]  # (video, sequence) -> frame file names without ending
+Videos = dict[tuple[str, str], tuple[str, ...]]  # maps (video, sequence) to frame names without suffix
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:
-    """Return a dict of the frame stems per video of a split, and a list of left-out (video, reason)."""
+    """Return a dict (video: its frame names) of a split, and a list (video, reason) of left-out videos."""
     listed: dict[str, list[str]] = defaultdict(list)
     for sequence, stem in read_split(clips.original_root, dataset.split):
         listed[sequence].append(stem)
@@ -223,7 +223,7 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
 
 
 def read_split(root: Path, split: str) -> list[tuple[str, str]]:
-    """Read a split's list file; return a list with (sequence, stem) of the first file of each line.
+    """Read a split's list file; return a list of one (sequence, frame name without suffix) per line.
 
     Raises UserError if there is no such list, or a line does not name a frame of the data set.
     """
@@ -250,7 +250,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
-    """Return the sorted stems of the frames of a cinematogram for which every flow image exists."""
+    """Return the sorted names, without suffix, of the frames of a video for which every flow image exists."""
     stems = stems_in(clips.image_folder(video, clips.styles[0]), ".jpg")
     for flow in clips.flows:
         stems &= stems_in(clips.original_root / flow / video, ".png")
@@ -258,7 +258,10 @@ def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
 
 
 def stems_in(folder: Path, suffix: str) -> set[str]:
-    """Return the set of stems of a folder's files that end in `suffix`; empty if the folder is missing."""
+    """Return the set of a folder's file names that end in `suffix`, with this suffix removed.
+
+    The set is empty if the folder is missing.
+    """
     try:
         return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
     except OSError:
@@ -273,7 +276,7 @@ def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
     """
     names = clips.names[video]
     if not names:
-        raise BadFrames(f"video {video}: no frame has every flow image")
+        raise BadFrames(f"video {video}: no frame has all flow images that the network needs")
     folders = {clips.image_folder(video, style): ".jpg" for style in clips.styles}
     folders |= {clips.original_root / flow / video: ".png" for flow in clips.flows}
     for folder, suffix in folders.items():
@@ -287,7 +290,7 @@ def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
         if image_size(file) != size:
             raise BadFrames(
                 f"{file} has {size_text(image_size(file))} pixels, but {first} has {size_text(size)}: "
-                f"{PREPARE} again"
+                f"delete the wrong file, then {PREPARE} again"
             )
     for flow in clips.flows:
         file = clips.flow_file(video, flow, 0)
@@ -299,8 +302,8 @@ def require_shape(file: Path, size: tuple[int, int], image: tuple[int, int]) -> 
     """Raise BadFrames if the aspect ratios of a flow image and its frame differ."""
     if abs(size[0] * image[1] / (size[1] * image[0]) - 1) > SHAPE_TOLERANCE:
         raise BadFrames(
-            f"{file} has {size_text(size)} pixels, but its image {size_text(image)}, another shape: "
-            f"{PREPARE} again"
+            f"{file} has {size_text(size)} pixels, but its frame has {size_text(image)}, another shape: "
+            f"delete the flow image, then {PREPARE} again"
         )
 
 
@@ -314,5 +317,5 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def size_text(size: Iterable[int]) -> str:
-    """Format width and height for an error message."""
+    """Format (width, height) as text for an error message, such as 854x480."""
     return "x".join(map(str, size))

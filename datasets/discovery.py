@@ -25,7 +25,7 @@ class VideoInfo:
 
     @property
     def fault(self) -> str | None:
-        """Message about missing or duplicate frames; None if frame numbers are contiguous from 0 or 1."""
+        """Message about missing or duplicate frames; None if frame numbers are consecutive from 0 or 1."""
         if self.offsets:
             missing = sorted(set(range(self.offsets[-1])) - set(self.offsets))
             if not missing:
@@ -81,7 +81,7 @@ def find_video(folder: Path, name: str) -> Path:
 
 
 def points_outside(name: str) -> bool:
-    """Return whether a name from an annotation file is empty or points outside its folder."""
+    """Return whether a video name from an annotation file is empty or leads outside the data set's folder."""
     path = PurePosixPath(name)
     return not path.parts or path.is_absolute() or ".." in path.parts or "\0" in name
 
@@ -121,7 +121,7 @@ def _holds_frames(folder: str) -> bool:
         with os.scandir(folder) as entries:
             return any(is_image(entry.name) or entry.name == STORE_NAME for entry in entries)
     except OSError:
-        return True  # opening the folder later raises an error that names the folder
+        return True  # no error here, because opening the folder later raises an error that names the folder
 
 
 def _stem(name: str) -> str:
@@ -141,5 +141,5 @@ def _video_name(entry: os.DirEntry) -> str | None:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that points to itself
+    except OSError:  # raised by a link that points to itself
         return False

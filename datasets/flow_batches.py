@@ -1,4 +1,7 @@
-"""Make network inputs from frames and flow: workers decode, resize and jitter, and the device normalises."""
+"""Make network inputs from frames and optical flow.
+
+Worker processes decode, resize and jitter the images; the device (CPU or GPU) normalises the images.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,7 +54,7 @@ class FlowBatches(ViewBatches):
         return self.clips.image_folder(video, style)
 
     def decode(self, members: Sequence[int]) -> Decoded:
-        """Decode the images and flow of one view; jitter flow colours if the view has jitter parameters."""
+        """Decode the frames and flow of one view; jitter flow colours if the view has jitter values."""
         clip, video, style = key = self.keys[members[0]]
         positions, rows = self.positions[members[0]], self.rows[members]
         jitter = np.reshape(self.jitter[members[0]], (-1, DIRECTIONS, len(Jitter._fields)))
@@ -68,7 +71,7 @@ class FlowBatches(ViewBatches):
             # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
         if len(jitter):
-            # Jitter is drawn for two flow directions; zip drops the second if the network sees only one.
+            # Jitter is drawn for two flow directions; zip drops the second if the network sees one direction.
             flows = [
                 [apply_jitter(p, Jitter(*j)) for p, j in zip(pictures, of_frame, strict=False)]
                 for pictures, of_frame in zip(flows, jitter, strict=True)
@@ -80,7 +83,7 @@ class FlowBatches(ViewBatches):
         return Decoded(clip, style, rows, [], pixels)
 
     def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
-        """Read an image or flow file, scaled to the input size; video frames have `size` (width, height)."""
+        """Read a frame or flow file, scaled to the input size; `size` is the (width, height) of frames."""
         if file not in self.cache:
             picture = Image.fromarray(read_image(file))
             if is_flow:

@@ -23,16 +23,16 @@ from static_dynamic.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
-# An image above MAX_PIXELS pixels, or a video above MAX_FRAMES frames, is refused as broken or hostile.
+# An image of more than MAX_PIXELS pixels, or a video of more than MAX_FRAMES frames, raises BadFrames.
 MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
-# A folder that holds this file is a frame store.
+# A folder that holds a file of this name is a frame store, an SQLite database of images.
 STORE_NAME = "frames.db"
 # A frame before this index is reached by decoding from the start, which is cheaper than a seek.
 SEEK_FROM = 32
 # Matches the last number of a file name; letters and the suffix may follow the number.
 NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
 
-# Function that allocates the output array; the arguments are those of np.empty (shape, dtype).
+# A function of this type allocates an output array from a shape and a dtype, as np.empty does.
 Allocate = Callable[[tuple[int, ...], type], NDArray]
 
 
@@ -41,7 +41,7 @@ class BadFrames(UserError):
 
 
 class ImageSequence(ABC):
-    """Encoded images of one video, ordered by the numbers in the image names (any zero-padding)."""
+    """Encoded images of one video, ordered by the frame number in each image name."""
 
     fps = None
 
@@ -51,7 +51,7 @@ class ImageSequence(ABC):
     @property
     @abstractmethod
     def names(self) -> list[str]:
-        """Names of the images, in order."""
+        """Names of the images, sorted by frame number."""
 
     @abstractmethod
     def _decoded(self, indices: Sequence[int]) -> Iterator[NDArray[np.uint8]]:
@@ -59,25 +59,25 @@ class ImageSequence(ABC):
 
     @cached_property
     def numbers(self) -> list[int]:
-        """Frame numbers, read from the image names, in order."""
+        """Frame numbers in the image names, in ascending order."""
         return [number(name) for name in self.names]
 
     def __len__(self) -> int:
         return len(self.names)
 
     def read(self, indices: Sequence[int], allocate: Allocate = np.empty) -> NDArray[np.uint8]:
-        """Decode the frames at `indices` (0-based positions) to (n, H, W, 3) RGB."""
+        """Decode the frames at `indices` (0-based positions) to an RGB array (n, H, W, 3)."""
         if max(indices) >= len(self):
             raise BadFrames(f"{self.path} has {len(self)} frames, {max(indices) + 1} are needed")
         return _stack(list(self._decoded(indices)), self.path, allocate)
 
 
 class FrameFolder(ImageSequence):
-    """The images of one video in a folder."""
+    """A folder that holds the images of one video."""
 
     @cached_property
     def names(self) -> list[str]:
-        """Names of the images, in order."""
+        """Names of the images, sorted by frame number."""
         try:
             with os.scandir(self.path) as entries:
                 images = [entry.name for entry in entries if is_image(entry.name)]
@@ -117,7 +117,7 @@ class FrameStore(ImageSequence):
         return (read_image(io.BytesIO(data), name) for name, data in self.encoded(indices))
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-        """Yield (name of the frame for messages, encoded image) for each frame at `indices`."""
+        """Yield (frame name for error messages, encoded image) for each frame at `indices`."""
         file = self.path / STORE_NAME
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
@@ -138,7 +138,7 @@ class VideoFile:
     def _header(self) -> tuple[int, float | None]:
         with _open_container(self.path) as container:
             stream = container.streams.video[0]
-            # The frame count in an AVI header includes empty placeholder packets: count packets instead.
+            # The frame count in an AVI header includes empty placeholder packets, so packets are counted.
             header = 0 if container.format.name == "avi" else stream.frames
             packets = filter(_holds_frame, container.demux(stream))
             count = header or sum(1 for _ in islice(packets, MAX_FRAMES + 1))
@@ -156,7 +156,7 @@ class VideoFile:
         return self._header[0]
 
     def read(self, indices: Sequence[int], allocate: Allocate = np.empty) -> NDArray[np.uint8]:
-        """Decode the frames at `indices` (0-based, in display order) to (n, H, W, 3) RGB."""
+        """Decode the frames at `indices` (0-based, in display order) to an RGB array (n, H, W, 3)."""
         wanted, found, last = set(indices), {}, -1
         for last, frame in self.frames(min(wanted)):
             if last in wanted:
@@ -165,12 +165,13 @@ class VideoFile:
                 break
         if len(found) < len(wanted):
             raise BadFrames(
-                f"{self.path} ends after {last + 1} frames, {max(wanted) + 1} are needed (truncated?)"
+                f"{self.path} ends after {last + 1} frames, but {max(wanted) + 1} are needed "
+                "(is the file truncated?)"
             )
         return _stack([found[i] for i in indices], self.path, allocate)
 
     def frames(self, start: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (index, decoded frame) one by one, from a key frame at or before index `start`."""
+        """Yield (index, decoded frame) one by one; begin with a key frame at or before index `start`."""
         with _open_container(self.path) as container:
             stream = container.streams.video[0]
             stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
@@ -195,7 +196,7 @@ def is_image(name: str) -> bool:
 
 
 def number(name: str) -> int:
-    """Return the last number in a file name, suffix excluded: ``frame_00012.jpg`` -> 12; -1 if none."""
+    """Return the last number in a file name without suffix (``frame_00012.jpg``: 12), -1 if there is none."""
     found = NUMBER.search(name)
     return int(found[1]) if found else -1
 
@@ -208,7 +209,7 @@ def in_order(names: list[str], path: Path) -> list[str]:
 
 
 def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
-    """Decode one image to (H, W, 3) RGB; error messages call the image `name`.
+    """Decode one image to an RGB array (H, W, 3); `name` stands for the image in error messages.
 
     Raises BadFrames if the data is not an image, or has more than `MAX_PIXELS` pixels.
     """
@@ -232,7 +233,7 @@ def _stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.
 
 @contextmanager
 def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a video file; raise BadFrames with the file name for an error while opening or decoding."""
+    """Open a video file in a ``with`` block; an error while opening or decoding becomes BadFrames."""
     try:
         container = av.open(str(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
@@ -243,7 +244,8 @@ def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
         try:
             yield container
         except av.FFmpegError as error:
-            raise BadFrames(f"{path} does not decode ({error.strerror or error}; truncated?)") from error
+            reason = f"{error.strerror or error}; is the file truncated?"
+            raise BadFrames(f"{path} cannot be decoded ({reason})") from error
 
 
 def _holds_frame(packet: av.Packet) -> bool:
@@ -252,7 +254,7 @@ def _holds_frame(packet: av.Packet) -> bool:
 
 
 def _frames_from(container, stream, index: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield (index, frame) in display order, from a key frame at or before frame `index`."""
+    """Yield (index, frame) in display order; begin with a key frame at or before frame `index`."""
     times = []
     if index >= SEEK_FROM:
         times = sorted(p.pts for p in container.demux(stream) if _holds_frame(p) and p.pts is not None)

@@ -8,22 +8,24 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance
 
-# The limit of the hue change is drawn uniformly from HUE_RANGE, that of saturation from SATURATION_RANGE.
+# The limit of the hue change is drawn uniformly from HUE_RANGE.
+# The limit of the saturation change is drawn uniformly from SATURATION_RANGE.
 HUE_RANGE, SATURATION_RANGE = (0.1, 0.5), (0.1, 1.0)
 
 
 class Jitter(NamedTuple):
-    """Change of hue and saturation of an image. The order matters, because each step rounds to 8 bits."""
+    """Change of hue and saturation of an image. The order of both matters, because each rounds to 8 bits."""
 
-    hue: float  # hue shift, as a fraction of a full turn
-    saturation: float  # factor of the saturation
+    hue: float  # hue shift, as a fraction of a full turn of the colour circle
+    saturation: float  # number by which the saturation is multiplied
     hue_first: float  # 1 if hue changes before saturation, 0 if after
 
 
 def draw_jitter(rng: np.random.Generator) -> Jitter:
-    """Draw a random colour change: first a limit, then a change up to the limit, as in the paper's code.
+    """Draw a random change of hue and saturation: first draw a limit, then a change within this limit.
 
-    Unlike in that code, a hue shift of zero is drawn again: zero might leave the flow image unchanged.
+    The paper's code draws in the same way. Only here, a hue shift of zero is drawn again, because zero might
+    leave the flow image unchanged.
     """
     hue = 0.0
     while not hue_steps(hue):
@@ -39,7 +41,7 @@ def hue_steps(hue: float) -> int:
 
 
 def apply_jitter(image: Image.Image, jitter: Jitter) -> Image.Image:
-    """Change the colours of an RGB image, in 8 bits as the paper's code does."""
+    """Change hue and saturation of an RGB image; each step rounds to 8 bits, as in the paper's code."""
     steps = [_scale_saturation, _shift_hue]
     for step in reversed(steps) if jitter.hue_first else steps:
         image = step(image, jitter)

@@ -1,4 +1,7 @@
-"""Make network inputs from views: workers decode frames, the device scales, crops and orders frames."""
+"""Make network inputs from views.
+
+Worker processes decode frames; the device (CPU or GPU) scales, crops and orders the frames.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,24 +30,24 @@ class Decoded:
     style: int
     rows: NDArray  # row numbers of the views
     # Each view has one array per pathway: indices into `frames`, in the order of presentation.
-    # Arrays are used, because every tensor that a worker sends opens a shared-memory file.
+    # Positions are arrays, not tensors, because every tensor that a worker sends opens a shared-memory file.
     positions: list[list[NDArray]]
     frames: Tensor | None  # (n, H, W, 3) uint8; None if the video could not be read
-    error: str = ""  # why the video could not be read
+    error: str = ""  # why the video could not be read; empty if it was read
 
 
 class ViewBatches(Dataset):
-    """Batches of views in order. Batch i is a list of one `Decoded` per clip and style; no frame repeats."""
+    """Batches of views, in order. Batch i lists one `Decoded` per clip and style; no frame occurs twice."""
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
-        # Columns are kept as lists and arrays, not as a DataFrame, because indexing is then much faster.
+        # Columns are kept as lists and arrays, because a DataFrame is much slower to index.
         chosen = views.iloc[rows]
         self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[Key, str] = {}  # maps a clip that crashed workers to the reason
+        self.given_up: dict[Key, str] = {}  # clips on which workers crashed, with the reason
         self.shared: SharedFrames | None = None  # memory in which workers return frames
 
     def __len__(self) -> int:
@@ -67,9 +70,9 @@ class ViewBatches(Dataset):
         return style_folder(self.clips.root, style, self.clips.normal_root) / video
 
     def decode(self, members: Sequence[int]) -> Decoded:
-        """Decode the frames of one group of views; if the video cannot be read, set ``error`` instead."""
+        """Decode the frames of a group of views; the result has an ``error`` if the video is unreadable."""
         clip, video, style = key = self.keys[members[0]]
-        # The list holds one array (views, T) of frame numbers per pathway.
+        # `frames` holds one array (views, T) of frame numbers per pathway.
         frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]
         wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
         ends = np.cumsum([f.size for f in frames])[:-1]
@@ -92,7 +95,7 @@ class ViewBatches(Dataset):
         return Decoded(clip, style, rows, positions, pixels[0])
 
     def allocate(self, shape: tuple[int, ...]) -> Tensor:
-        """Allocate a tensor for uint8 frames; in a worker, from shared memory if possible."""
+        """Allocate a uint8 tensor for frames; a worker process takes shared memory if possible."""
         worker = get_worker_info()
         if worker is None or self.shared is None:
             return torch.empty(shape, dtype=torch.uint8)
@@ -100,7 +103,7 @@ class ViewBatches(Dataset):
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
-    """Make the inputs of the network's pathways from the decoded frames of a batch, and release the frames.
+    """Make the inputs of the network's pathways from the decoded frames of a batch; free the frames.
 
     Returns a list of one tensor (B, 3, T, crop, crop) float32 per pathway, on `device`, with the views in the
     order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.
@@ -118,7 +121,7 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
 
 
 def preprocess(frames: Tensor, spec) -> Tensor:
-    """Normalise, scale the short side, crop the centre: (n, H, W, 3) uint8 -> (3, n, crop, crop) float32."""
+    """Normalise, scale and centre-crop uint8 frames (n, H, W, 3); return float32 (3, n, crop, crop)."""
     x = frames.permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
     values = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
     mean, std = (v.to(x.device, non_blocking=True) for v in values)
@@ -128,7 +131,10 @@ def preprocess(frames: Tensor, spec) -> Tensor:
 
 
 def scale_short_side(x: Tensor, size: int) -> Tensor:
-    """Scale (n, C, H, W) to the short side `size`: bilinear, no antialiasing, long side rounded down."""
+    """Scale images (n, C, H, W) bilinearly, without antialiasing, so that the short side has `size` pixels.
+
+    The length of the long side is rounded down.
+    """
     height, width = x.shape[2:]
     if width < height:
         shape = (int(height / width * size), size)

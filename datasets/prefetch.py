@@ -24,7 +24,7 @@ def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generat
         stream.wait_event(copied)
         for decoded in batch:
             if decoded.frames is not None:
-                decoded.frames.record_stream(stream)  # keeps the frames until `stream` has used them
+                decoded.frames.record_stream(stream)  # keeps the frames' memory until `stream` has used it
         yield batch
 
 
@@ -35,14 +35,14 @@ class Sender:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.buffers = [torch.empty(0, dtype=torch.uint8, pin_memory=True)] * BUFFERS
-        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # event per buffer: end of the last copy
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # marks the end of each buffer's copy
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
-        """Start to copy a batch to the device; return (new batch, event that marks the copy's end)."""
+        """Start to copy a batch to the device; return (batch on the device, event at the end of the copy)."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
-        copied.synchronize()  # wait for the last copy from the buffer, which is overwritten below
+        copied.synchronize()  # wait for the last copy from this buffer, before the buffer is overwritten
         needed = sum(decoded.frames.numel() for decoded in batch if decoded.frames is not None)
         if needed > len(self.buffers[self.turn]):
             self.buffers[self.turn] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
@@ -57,7 +57,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # Each batch gets a new event, because a slow consumer may wait after `copied` is recorded again.
+            # Each batch gets its own event, because `copied` may be recorded again before the consumer waits.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)
@@ -65,7 +65,7 @@ class Sender:
 
 
 def ahead(items: Iterable, make: Callable, depth: int = 2) -> Iterator:
-    """Yield ``map(make, items)``, computed by a thread up to `depth` items ahead of the consumer.
+    """Yield the items of ``map(make, items)``, which a thread computes up to `depth` items ahead of use.
 
     An error in `items` or `make` is raised when its item is due. The thread ends if the consumer stops.
     """

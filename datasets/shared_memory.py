@@ -22,7 +22,7 @@ FREE, TAKEN, HEADER = 0, 1, 64
 # Each worker has REGION bytes of address space; a memory page is allocated only when it is written.
 REGION = 1 << 30
 
-# These are the start addresses of the shared memory in which this process may mark slots as free.
+# Start addresses of the blocks of shared memory in which this process may mark slots as free.
 _open: set[int] = set()
 
 
@@ -34,12 +34,12 @@ class Location(NamedTuple):
 
 
 class SharedFrames:
-    """Shared memory with an equal part (`REGION` bytes) for each worker, mapped before the workers fork."""
+    """Shared memory with `REGION` bytes for each worker, mapped before the worker processes are forked."""
 
     def __init__(self, workers: int):
         self.memory = torch.frombuffer(mmap.mmap(-1, workers * REGION), dtype=torch.uint8)
         self.base = self.memory.data_ptr()
-        self.slots: list[tuple[int, int]] = []  # offset and size of each slot of this worker
+        self.slots: list[tuple[int, int]] = []  # (offset, size) of each slot of this worker
         _open.add(self.base)
 
     @classmethod
@@ -52,7 +52,7 @@ class SharedFrames:
             return None
 
     def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Allocate a uint8 tensor in the shared memory of `worker`, or in private memory if that is full."""
+        """Allocate a uint8 tensor in the shared memory of `worker`; if that is full, in private memory."""
         size = HEADER + math.prod(shape)
         offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:
@@ -65,14 +65,14 @@ class SharedFrames:
         return self.memory[offset + HEADER : offset + size].view(shape)
 
     def pack(self, decoded):
-        """Replace the frames of a `Decoded` by the frames' `Location`, if the frames are in this memory."""
+        """Replace the frames of `decoded` by a `Location`, if the frames are in this shared memory."""
         frames = decoded.frames
         if frames is None or frames.untyped_storage().data_ptr() != self.base:
             return decoded
         return replace(decoded, frames=Location(frames.storage_offset(), tuple(frames.shape)))
 
     def unpack(self, decoded):
-        """Replace the `Location` that `pack` stored, possibly in another process, by the frames."""
+        """Replace the `Location` that `pack` stored (in any process) by the frames at this location."""
         if not isinstance(decoded.frames, Location):
             return decoded
         offset, shape = decoded.frames

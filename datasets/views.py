@@ -29,12 +29,12 @@ from .jitter import draw_jitter
 log = logging.getLogger(__name__)
 
 DYNAMIC, STATIC = 0, 1  # numbers of the two factors
-# Dynamics of a view: as recorded, or altered (frames shuffled; flow jittered for networks that see flow).
+# UNALTERED: frames or flow as recorded. ALTERED: shuffled frames, or jittered flow if the network sees flow.
 UNALTERED, ALTERED = 0, 1
 FORWARD, SHUFFLED = "forward", "shuffled"
 FLOW = "Flow"  # name of the pathway that sees optical flow
-DIRECTIONS = 2  # flow to the next frame, and flow to the previous frame
-# Range [low, high) of the random offset between the two frames of networks that see two frames and flow.
+DIRECTIONS = 2  # number of flow directions: to the next frame and to the previous frame
+# Range [low, high) of the random offset of the second frame, for networks that see two frames and flow.
 SECOND_FRAME_OFFSETS = (-10, 10)
 
 
@@ -85,7 +85,7 @@ def make_views(
     """
     for option, value, known in (("pairs", pairs, SCHEMES), ("window", window, WINDOWS)):
         if value not in known:
-            raise UserError(f"{option}={value}{nearest(value, known)} (known: {', '.join(known)})")
+            raise UserError(f"unknown {option}={value}{nearest(value, known)} (known: {', '.join(known)})")
     if not isinstance(repeats, int) or repeats < 1:
         raise UserError(f"dataset.nreps={repeats} is not a positive integer")
     if len(set(styles)) < 2:
@@ -99,7 +99,7 @@ def make_views(
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
-    wanted = defaultdict(set)  # maps a clip number to the variants of the clip
+    wanted = defaultdict(set)  # maps a clip number to (style, alteration) of its views
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
@@ -120,7 +120,7 @@ def make_views(
     return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
 
 
-Variant = tuple[int, int]  # style and alteration (UNALTERED, or k for the k-th alteration) of a clip
+Variant = tuple[int, int]  # (style, alteration) of a view; the alteration is 0 (none) or k (the k-th)
 
 
 def ordered_rows(
@@ -132,7 +132,7 @@ def ordered_rows(
     clip: Clip,
     variants: Sequence[Variant],
 ) -> Iterator[list[dict]]:
-    """Yield a view row per variant of a clip, with frame numbers in forward or shuffled order per pathway."""
+    """Yield the table row of each view of a clip: the frame numbers per pathway, forward or shuffled."""
     columns: dict[int, dict] = {UNALTERED: {"order": FORWARD}, ALTERED: {"order": SHUFFLED}}
     if variants:
         rng = generator(seed, clip.id, "window")
@@ -150,7 +150,7 @@ def ordered_rows(
 def flow_rows(
     pathways: Mapping[str, int], seed: int, clip: FrameClip, variants: Iterable[Variant]
 ) -> Iterator[list[dict]]:
-    """Yield the view rows of each variant of a clip for a network that sees flow, with one row per frame.
+    """Yield the table rows of each view of a clip, one row per frame, for a network that sees flow.
 
     Frames after the first are drawn once per clip, from positions that wrap around the ends of the video.
     """
@@ -167,7 +167,7 @@ def flow_rows(
         yield [{**common, "frame": frame, **columns} for frame in frames]
 
 
-Member = tuple[int, int, int]  # one member of a pair: clip number, style, alteration
+Member = tuple[int, int, int]  # one view of a pair: (clip number, style, alteration)
 
 
 def plan_pairs(
@@ -183,24 +183,24 @@ def plan_pairs(
     """List every distinct pair as (factor, member a, member b), in the order of the clips."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    parity[by_rank] = np.arange(len(clips)) % 2  # random factor per clip, balanced over the clips
+    parity[by_rank] = np.arange(len(clips)) % 2  # random factor per clip; half of the clips get each factor
     partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
         partner[DYNAMIC] = same_class(clips, seed)
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan: dict[tuple[int, Member, Member], None] = {}  # used as an ordered set of pairs
+    plan: dict[tuple[int, Member, Member], None] = {}  # the keys form an ordered set of pairs
     for i, k in product(range(len(clips)), range(repeats)):
         rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
         for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                second = first  # the two members show different videos instead of different orders
+                second = first  # the two views show different videos instead of different orders
             j = partner[factor][i]
             if j is not None:
-                # Repeat k has alteration k + 1, so that every repeat has a different jitter.
+                # Repeat k uses alteration k + 1 instead of 1, so that every repeat has a different jitter.
                 first, second = (alteration and alteration + k for alteration in (first, second))
                 plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)
@@ -250,7 +250,7 @@ PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
 def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Pair every two styles of a clip (dynamic), and clip with altered clip in every style (static)."""
+    """Return one dynamic pair for every two styles of a clip, and one static pair for every style."""
     dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
     return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 
@@ -268,9 +268,9 @@ def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCl
 
 SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
 
-# With drawn_short, the window of a short clip starts at least this many frames before the clip's end.
+# In the rule drawn_short, the window of a short clip starts at least SHORT frames before the clip's end.
 SHORT = 8
-# Each rule gives the number of possible starts of a window, one of which is drawn with equal probability.
+# Each rule returns the number of possible first frames of a window; one of these is drawn uniformly.
 # drawn_short is the rule of the paper's code for SSv2 and Diving48.
 WINDOWS: dict[str, Callable[[int, int], int]] = {
     "first": lambda clip, window: 1,
@@ -308,7 +308,7 @@ def window_frames(
 def shuffle(frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
     """Permute frame numbers at random until the order differs from the given order."""
     if len(set(frames.tolist())) < 2:
-        raise UserError(f"all frames are equal ({frames.tolist()}): there is no order to shuffle")
+        raise UserError(f"all frame numbers are equal ({frames.tolist()}): there is no order to shuffle")
     while True:
         shuffled = rng.permutation(frames)
         if not np.array_equal(shuffled, frames):

@@ -23,7 +23,7 @@ from .shared_memory import SharedFrames
 
 log = logging.getLogger(__name__)
 
-CLIP_TIMEOUT = 300.0  # default limit of the time to decode one clip, in seconds
+CLIP_TIMEOUT = 300.0  # default time limit for decoding one clip, in seconds
 # Number of worker crashes after which a clip is skipped. A single crash may be due to a lack of memory.
 TRIES = 2
 # Workers are forked, because forked workers share the list of clips without a copy.
@@ -33,7 +33,7 @@ START_METHOD = "fork" if sys.platform == "linux" else None
 # Workers block these signals, because a worker would otherwise run the main process's signal handler.
 PREEMPTION_SIGNALS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 IDLE = -1.0
-PID, ITEM, SINCE = range(3)  # columns of `Monitored.progress`
+PID, ITEM, SINCE = range(3)  # column numbers of `Monitored.progress`
 
 
 class Monitored(Dataset):
@@ -43,7 +43,7 @@ class Monitored(Dataset):
         self.batches = batches
         # One row per worker: process id, index of the current clip in `batches.keys`, start time of decoding.
         self.progress = torch.full((workers, 3), IDLE, dtype=torch.float64).share_memory_()
-        # Only forked workers can use `SharedFrames`; torch sends the frames of other workers.
+        # Only forked workers can use `SharedFrames`; workers that are not forked send frames through torch.
         batches.shared = SharedFrames.create(workers) if START_METHOD == "fork" else None
 
     def start(self, worker: int) -> None:
@@ -102,12 +102,12 @@ def loader(batches: ViewBatches, num_workers: int, timeout: float = CLIP_TIMEOUT
                     raise
                 record_crashes(source, crashed, overdue, crashes, timeout, error)
             finally:
-                del iterator  # ends the worker processes that still run
+                del iterator  # deleting the iterator ends the worker processes that still run
                 source.close()
 
 
 def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Iterator, list[BaseProcess]]:
-    """Start workers that decode the batches `rows`; return (iterator over batches, list of processes)."""
+    """Start workers for the batches numbered `rows`; return (iterator over batches, list of processes)."""
     before = set(multiprocessing.active_children())
     on_child = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
     with _signals_blocked(PREEMPTION_SIGNALS):
@@ -131,7 +131,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
 
 @contextmanager
 def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
-    """Block signals in this process within the context, and for good in processes that are started there."""
+    """Block signals inside the ``with`` block, and permanently in processes that are started inside it."""
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
         return
@@ -144,7 +144,7 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) -> Iterator[set[int | None]]:
-    """Kill workers that decode one clip for more than `timeout` seconds; yield the set of their ids."""
+    """Kill workers that decode one clip for more than `timeout` seconds; yield their process ids."""
     overdue: set[int | None] = set()
     stop = threading.Event()
 
@@ -165,7 +165,7 @@ def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) ->
 
 
 def ended(processes: list[BaseProcess]) -> list[BaseProcess]:
-    """Return the ended workers; wait up to a second, because a worker's error may arrive before its exit."""
+    """Return the workers that have ended; wait up to a second, as an error may arrive before the exit."""
     wait([process.sentinel for process in processes], timeout=1.0)
     return [process for process in processes if process.exitcode is not None]
 
@@ -178,7 +178,7 @@ def record_crashes(
     timeout: float,
     error: Exception,
 ) -> None:
-    """Count crashes per clip (None: no clip at work), and mark clips with `TRIES` crashes as given up."""
+    """Count worker crashes per clip (key None: the worker was idle); give up clips with `TRIES` crashes."""
     batches = source.batches
     for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None

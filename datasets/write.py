@@ -1,4 +1,4 @@
-"""Write frames to disk as folders of images or SQLite frame stores; a partly written one is never visible."""
+"""Write frames to disk as folders of images or SQLite frame stores; unfinished output is never visible."""
 
 import os
 import sqlite3
@@ -17,7 +17,7 @@ from static_dynamic.files import atomic_path, temporary_folder
 
 from .frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
 
-CHUNK = 64  # frames of a video held in memory at a time
+CHUNK = 64  # number of frames of one video that are held in memory at a time
 
 
 def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, unit: str) -> list:
@@ -66,7 +66,7 @@ def fit(frame: NDArray, short_side: int | None) -> NDArray:
 
 
 def frame_name(pattern: str, number: int) -> str:
-    """Return the file name of a frame by a pattern such as ``image_%05d.jpg``.
+    """Return the file name of the frame `number`, made from a pattern such as ``image_%05d.jpg``.
 
     Raises UserError if the pattern has no field for the number, contains a folder, or has no image suffix.
     """
@@ -80,9 +80,11 @@ def frame_name(pattern: str, number: int) -> str:
 
 
 def write_folder(frames: Iterable[NDArray], folder: Path, pattern: str, first: int, quality: int = 95) -> int:
-    """Write frames as ``folder/PATTERN``, numbered from `first`; return the number of frames.
+    """Write frames to `folder`, with file names made from `pattern`; return the number of frames.
 
-    The folder appears when all frames are written. Raises UserError if the folder exists already.
+    The first frame has the number `first`. The folder appears when all frames are written.
+
+    Raises UserError if the folder exists already.
     """
     if folder.exists():
         raise UserError(f"{folder} exists already: remove this folder, or give another folder")

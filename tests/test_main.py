@@ -158,7 +158,7 @@ def test_average_of_what_is_no_run(tmp_path):
         (["--joint_encoding", "maybe"], "joint_encoding=maybe (expected: true or false)"),
         (["--n_examples", "many"], "n_examples=many (expected: whole number)"),
         (["--batch_size", "2.5"], "batch_size=2.5 (expected: whole number or auto)"),
-        (["--styles", "a,b"], "is not a comma list"),
+        (["--styles", "a,b"], "is not a comma-separated list"),
         (["--n_factors", "4"], "n_factors=4; nearest known: 3"),
         (["--dataset", "folder"], "needs a folder: give stylized_data_dir=DIR"),
         (

@@ -263,7 +263,7 @@ def break_image(root):
     [
         (break_style, {}, "Maruska640 does not exist .*prepare_davis.py"),
         (break_size, {}, "Maruska640/goat/00000.jpg has 30x40 pixels, .* 64x40.*prepare_davis.py"),
-        (break_flow_shape, {}, "gap1/goat/00000.png has 40x40 pixels, but its image 64x40.*prepare_davis.py"),
+        (break_flow_shape, {}, "goat/00000.png has 40x40 pixels, but its frame has 64x40.*prepare_davis.py"),
         (break_image, {}, "Maruska640/goat/00000.jpg is not a readable image"),
         (
             lambda root: (root / "FlowImages_gap1/kite/00002.png").unlink(),
@@ -277,7 +277,7 @@ def break_image(root):
         ),
         (lambda root: shutil.rmtree(root / "FlowImages_gap1/goat"), {}, "gap1/goat/00000.png does not exist"),
         (lambda root: None, {"split": "train"}, "train.txt cannot be read: .*original_data_root=DIR"),
-        (lambda root: None, {"styles": (1, 7)}, "styles=7: dataset.style_folders has no such entry"),
+        (lambda root: None, {"styles": (1, 7)}, "dataset.style_folders has no entry for this style"),
         (lambda root: None, {"sequences": ["gaot"]}, "has no sequence 'gaot'"),
         (lambda root: shutil.rmtree(root), {}, "stylized_data_dir=.* does not exist"),
         (
