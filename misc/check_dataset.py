@@ -23,7 +23,7 @@ def main() -> int:
     """List the faults of the data set; return 1 if a fault was found, else 0."""
     parser = Options(__doc__)
     parser.add_argument("root", type=Path, help="folder with the folders style_1, style_2 ...")
-    parser.add_argument("--styles", help="comma list of style ids (default: all styles in ROOT)")
+    parser.add_argument("--styles", help="comma-separated list of style ids (default: all styles in ROOT)")
     parser.add_argument("--dataset", help="also check the annotations of this data set")
     parser.add_argument("--workers", type=positive, default=None, help="processes (default: one per core)")
     given = parser.parse_args()
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def chosen_styles(root: Path, text: str | None) -> tuple[int, ...]:
-    """Parse a comma list of style ids; if `text` is None, return all styles in `root`."""
+    """Parse a comma-separated list of style ids; if `text` is None, return all styles in `root`."""
     try:
         present = sorted(int(path.name.removeprefix("style_")) for path in root.glob("style_*"))
         styles = tuple(map(int, text.split(","))) if text else tuple(present)

@@ -82,7 +82,7 @@ def network(name: str) -> str:
 
 
 def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
-    """Return a tuple: position of a clip's first frame, position after the last frame (None: no limit).
+    """Return the position of a clip's first frame and the position after its last frame (None: no limit).
 
     Raises UserError if a requested frame number is missing.
     """
@@ -108,7 +108,10 @@ def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
         )
     positions = [position_of[number] for number in numbers]
     if positions != list(range(positions[0], positions[0] + len(positions))):
-        raise UserError(f"{given.frame_dir} holds frames with other names between frames {first} and {last}")
+        raise UserError(
+            f"{given.frame_dir} holds images between frames {first} and {last} whose names do not match "
+            f"--fname_convention {given.fname_convention}"
+        )
     return positions[0], None if last is None else positions[-1] + 1
 
 

@@ -23,7 +23,7 @@ SIZE = (480, 854)  # height and width to which all masks are resized
 
 @command
 def main() -> None:
-    """Count the masks whose object covers each pixel, and draw the frequency as an image."""
+    """Compute how often objects cover each pixel of the masks, and draw these frequencies as an image."""
     parser = Options(__doc__)
     parser.add_argument("--root", type=Path, default="data/DAVIS/Annotations/480p", help="folder of masks")
     parser.add_argument("--dataset", default="davis", help="name for the figure")

@@ -19,7 +19,7 @@ FACTOR_OF = {"mot": "dynamic", "app": "static"}
 
 @command
 def main() -> None:
-    """Draw the histograms of unit shares."""
+    """Draw histograms of the dynamic and static shares of units."""
     parser = Options(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=DEFAULT, help="folder of unit shares")
     parser.add_argument("--out_dir", type=Path, help="default: FOLDER/../../idv_scores_plots/MODEL")

@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--in_file", type=Path, required=True, help="a result file, or a folder of several")
     parser.add_argument("--out_plot", help="file to write (default: stages.tex, or stages.png)")
     parser.add_argument("--matplot", action="store_true", help="write a figure instead of TikZ")
-    parser.add_argument("--streams", default="app_stream,mot_stream", help="comma list")
+    parser.add_argument("--streams", default="app_stream,mot_stream", help="comma-separated list")
     parser.add_argument("--title", help="default: the network's name, taken from the file name")
     given = parser.parse_args()
     out = given.out_plot or ("stages.png" if given.matplot else "stages.tex")

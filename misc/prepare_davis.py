@@ -36,7 +36,7 @@ from static_dynamic.stylize.sequences import Video, write_image
 
 FRAMES, MASKS, LISTS = (Path(kind, RESOLUTION) for kind in ("JPEGImages", "Annotations", "ImageSets"))
 STEPS = dict(zip(FLOW_FOLDERS, (1, -1), strict=True))
-SIZE_NOTE = ".short_side"  # hidden file that records --short_side of a copy
+SIZE_NOTE = ".short_side"  # hidden file that records the --short_side with which a copy was made
 
 
 def write_flow(root: Path, name: str) -> None:
@@ -66,7 +66,7 @@ def smaller_frame(file: Path, short_side: int) -> bytes:
 
 
 def smaller_mask(file: Path, short_side: int) -> bytes:
-    """Scale a mask down by nearest neighbour, so that object ids stay, and encode the mask as png."""
+    """Scale a mask down by nearest neighbour, which keeps object ids, and encode the mask as png."""
     mask = read_image(file)
     height, width = fit(mask, short_side).shape[:2]
     return encode(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), ".png")
@@ -122,7 +122,7 @@ def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
 
 @command
 def main() -> int:
-    """Write flow and styles for a split of DAVIS; return 1 if frames were left out."""
+    """Write flow images and stylized frames for a split of DAVIS; return 1 if frames were left out."""
     parser = Options(__doc__)
     parser.add_argument("davis", type=Path, help="folder of the DAVIS 2016 download")
     parser.add_argument("--out", type=Path, help="write a copy to this folder (default: write into DAVIS)")

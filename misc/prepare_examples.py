@@ -31,7 +31,7 @@ from static_dynamic.stylize.exemplars import render
 def render_video(
     source: Path, indices: np.ndarray, targets: dict[int, Path], names: DictConfig, short_side: int
 ) -> None:
-    """Write the frames of one video at `indices` in each style that has no target folder yet."""
+    """Render the frames at `indices` of one video in each style; skip styles whose target folder exists."""
     wanted, where = np.unique(indices, return_inverse=True)
     frames = [fit(frame, short_side) for frame in read_in_parts(open_frames(source), wanted)]
     for style, target in targets.items():
@@ -53,15 +53,20 @@ def copy_annotations(row: DictConfig, source: Path, root: Path) -> None:
 
 
 def assign(entries: list[Annotated], available: list[int], fps: float) -> list[tuple[Annotated, int]]:
-    """Choose a clip for each video with `available` frames; return a list of (clip, number of frames)."""
-    # Each annotation needs this number of frames; 0 means that any number suffices.
+    """Choose an annotated clip for each video; return a list of (clip, number of frames).
+
+    `available` lists the number of frames of each video.
+    """
+    # `needs` holds the number of frames that each annotation needs; 0 means that any number suffices.
     needs = {e.id: (e.frames or 0) if e.seconds is None else int(fps * e.seconds[1]) for e in entries}
     free, chosen = dict.fromkeys(entries), []
     for count in available:
         fitting = (e for e in free if needs[e.id] <= count)
         entry = next(fitting, None) or min(free, key=lambda e: needs[e.id], default=None)
         if entry is None:
-            raise UserError(f"{len(available)} videos, but only {len(entries)} annotated clips")
+            raise UserError(
+                f"{len(available)} videos, but only {len(entries)} annotated clips: give a smaller --number"
+            )
         del free[entry]
         chosen.append((entry, needs[entry.id] or count))
     return chosen
@@ -101,7 +106,7 @@ def main() -> None:
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")
     parser.add_argument("out", type=Path, help="folder of the data sets")
-    parser.add_argument("--datasets", default="StylizedActivityNet,ssv2,Diving48", help="comma list")
+    parser.add_argument("--datasets", default="StylizedActivityNet,ssv2,Diving48", help="separated by commas")
     parser.add_argument("--number", type=positive, default=8, help="largest number of videos")
     parser.add_argument("--frames", type=positive, default=64, help="largest number of frames per video")
     parser.add_argument("--short_side", type=positive, default=256, help="in pixels")

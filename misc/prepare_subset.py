@@ -39,7 +39,7 @@ def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: i
     lines = []
     for n, line in read_csv(file, ("label", "youtube_id")):
         if line is None:
-            raise UserError(f"{file} line {n}: the fields differ from the header's: repair the line")
+            raise UserError(f"{file} line {n}: the fields do not match the header: repair the line")
         lines.append(line)
     kept = [line for line in lines if classes is None or line["label"] in classes]
     kept = [kept[i] for i in choose([line["youtube_id"] for line in kept], number, seed)]

@@ -1,4 +1,4 @@
-"""This file lets ``python misc/SCRIPT.py`` import the package of the checkout, from any folder.
+"""Let ``python misc/SCRIPT.py`` import the package of the checkout, from any working folder.
 
 Python searches the folder of the script first, and therefore imports this file as ``static_dynamic``. This
 file replaces that folder in the search path by the checkout's root, and imports the package from there.
