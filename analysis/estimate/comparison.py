@@ -226,7 +226,7 @@ def describe(
             {
                 "run": label,
                 "network": identity["model"]["name"],
-                "weights": f"sha256 {weights[:8]}" if weights else "random",
+                "weights": f"sha256 {weights[:8]}" if weights else identity["model"]["init"],
                 "iterations": iterations[members[0]] if iterations else untrained,
                 "data": identity["dataset"]["name"],
                 "styles": len(identity["styles"]),

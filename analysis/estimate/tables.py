@@ -32,10 +32,10 @@ class RunEstimate:
                 table.insert(1, "stream", store.stages[stage]["stream"])
         return cls(*(pd.concat(tables, ignore_index=True) for tables in zip(*stages.values(), strict=True)))
 
-    def write(self, folder: Path, prefix: str = "") -> None:
+    def write(self, folder: str | Path, prefix: str = "") -> None:
         """Write the tables to ``<prefix>layers.csv`` and ``<prefix>units.parquet``."""
-        write_table(folder / f"{prefix}layers.csv", self.layers)
-        write_table(folder / f"{prefix}units.parquet", self.units)
+        write_table(Path(folder) / f"{prefix}layers.csv", self.layers)
+        write_table(Path(folder) / f"{prefix}units.parquet", self.units)
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -96,5 +96,8 @@ def existing_file(folder: str | Path, name: str) -> Path:
     """Return the path of a result file; raise UserError if the folder has no such file."""
     file = Path(folder) / name
     if not file.exists():
-        raise UserError(f"{folder} holds no {name}: give the folder of a finished run")
+        raise UserError(
+            f"{folder} holds no {name}: give the folder of a finished run "
+            "(after import_activations, call estimate_run(FOLDER).write(FOLDER) in Python)"
+        )
     return file

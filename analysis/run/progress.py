@@ -6,7 +6,15 @@ import numpy as np
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
-from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, STATUS_NAME, has_run, read_manifest
+from static_dynamic.analysis.run.store import (
+    DONE,
+    IMPORTED,
+    REPORT_NAME,
+    SKIPPED,
+    STATUS_NAME,
+    has_run,
+    read_manifest,
+)
 from static_dynamic.errors import UserError
 
 # The table of task=status shows this many characters of an error message.
@@ -30,10 +38,11 @@ def find_runs(folder: Path) -> list[Path]:
 def progress_of(folder: Path) -> dict:
     """Return a run's state (running, failed, done, ...), numbers of views, and error message if any."""
     status = np.zeros(0, np.uint8)
-    shard = None
+    shard, imported = None, False
     if has_run(folder) and (folder / STATUS_NAME).exists():
         status = np.load(folder / STATUS_NAME, mmap_mode="r")
-        shard = read_manifest(folder)["identity"].get("shard")
+        identity = read_manifest(folder)["identity"]
+        shard, imported = identity.get("shard"), identity.get("model", {}).get("init") == IMPORTED
     done, skipped = (int((status == value).sum()) for value in (DONE, SKIPPED))
     left = len(status) - done - skipped
     reason = ""
@@ -46,6 +55,6 @@ def progress_of(folder: Path) -> dict:
     elif shard:
         state = "to be merged"
     else:
-        state = "done" if any((folder / name).exists() for name in LAST_FILES) else "stopped"
+        state = "done" if imported or any((folder / name).exists() for name in LAST_FILES) else "stopped"
     counts = {"views": len(status), "done": done, "skipped": skipped, "left": left}
     return {"state": state, **counts, "why": reason}

@@ -34,8 +34,10 @@ from static_dynamic.files import DISK_FULL, atomic_path, name_in_disk_full_error
 
 TO_DO, DONE, SKIPPED = 0, 1, 2
 MANIFEST_NAME, STATUS_NAME, REPORT_NAME = "manifest.json", "status.npy", "report.html"
+# Value of ``identity.model.init`` in runs whose activations `import_activations` wrote.
+IMPORTED = "imported"
 COMMIT_SECONDS = 5.0
-# New activation files are filled with NaN in blocks of this many numbers, to limit memory.
+# Whole files of activations are written in blocks of this many numbers, to limit memory.
 NUMBERS_AT_A_TIME = 2**22
 
 

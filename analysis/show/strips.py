@@ -24,15 +24,18 @@ GAP = 3
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
     """Read frames of the views in `top`; return a dict: row in ``views.parquet`` -> frames (n, H, W, 3).
 
-    `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone.
+    `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone. The dict
+    is empty if activations were imported, because then the videos are unknown.
     """
     views = pd.read_parquet(store.path / "views.parquet")
-    column = next(name for name in views if name.startswith("frames_"))
+    columns = frame_columns(views)
+    if not columns:
+        return {}
     folder = Path(root or store.manifest["root"])
     strips = {}
     for row in tqdm(sorted(set(top["row"])), desc="frames", unit="clip", delay=2):
         view = views.iloc[row]
-        positions = pick_frames(view[column], SHEET_FRAMES)
+        positions = pick_frames(view[columns[0]], SHEET_FRAMES)
         try:
             strips[row] = read_frames(folder, view["style"], view["video"], positions)
         except BadFrames as error:
@@ -41,6 +44,11 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
                 "task.data_root=FOLDER, the folder that now holds style_1, style_2 ..."
             ) from error
     return strips
+
+
+def frame_columns(views: pd.DataFrame) -> list[str]:
+    """Return the columns with frame numbers of a table of views; none if activations were imported."""
+    return [name for name in views if name.startswith("frames_")]
 
 
 def read_frames(root: Path, style: int, video: str, positions: list[int]) -> NDArray[np.uint8]:

@@ -30,9 +30,10 @@ def run(cfg: DictConfig) -> None:
         top = top_units(store, units, stage, threshold, task.top, task.clips)
         write_table(folder / "top_units.csv", top)
         print(align(counts_at(units, threshold).reset_index().to_dict("records")))
-        if len(top):
-            strips = read_strips(store, top, task.data_root)
+        strips = read_strips(store, top, task.data_root)
+        if strips:
             title = f"{stage}: units with the highest scores, and the clips that drive them most"
             unit_figures.draw_sheet(top, strips, folder / "top_units.jpg", title)
         print(f"\nwritten to {folder}: thresholds.csv, thresholds.png, histograms.png, top_units.csv", end="")
-        print(", top_units.jpg" if len(top) else f" (no unit of {stage} has a score above {threshold})")
+        why = f"no unit of {stage} has a score above {threshold}" if top.empty else "imported without videos"
+        print(", top_units.jpg" if strips else f"; no top_units.jpg ({why})")

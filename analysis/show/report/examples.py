@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.show.encoding import jpeg_uri
-from static_dynamic.analysis.show.strips import pick_frames, read_frames, side_by_side
+from static_dynamic.analysis.show.strips import frame_columns, pick_frames, read_frames, side_by_side
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 
@@ -40,9 +40,9 @@ def find_examples(manifest: dict, views: pd.DataFrame, count: int = 2) -> list[E
     """Make the frame strips of `count` clips that are spread evenly over the run's list of clips.
 
     Each clip is shown in every style, then once with its frames shuffled. The original video comes first if
-    the data folder has it. Networks that read optical flow have no examples.
+    the data folder has it. Networks that read optical flow have no examples, nor have imported activations.
     """
-    if "Flow" in manifest["input"]["pathways"]:
+    if "Flow" in manifest["input"]["pathways"] or not frame_columns(views):
         return []
     clips = list(dict.fromkeys(views["clip"]))
     chosen = [clips[k] for k in evenly_spaced(count, len(clips), np.trunc)]
@@ -54,7 +54,7 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
     root = Path(manifest["root"])
     first = views.iloc[0]
     video = first["video"]
-    column = max((c for c in views if c.startswith("frames_")), key=lambda c: len(first[c]))
+    column = max(frame_columns(views), key=lambda c: len(first[c]))
     wanted = []  # `wanted`: (label, style, frame positions) of each strip to make
     if (root / "style_0").is_dir() and not (views["style"] == 0).any():
         wanted.append(("original", 0, first[column]))

@@ -1,0 +1,282 @@
+"""Write a finished run from activations that any other system computed.
+
+The folder is the same as after an extraction, except that ``views.parquet`` has no frame numbers, because the
+videos are unknown. Everything is written to a temporary folder and then moved, the manifest last, so a killed
+import leaves no run.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from numbers import Integral
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from static_dynamic.analysis.run.identity import code_version
+from static_dynamic.analysis.run.locks import LOCK_NAME, locked
+from static_dynamic.analysis.run.store import (
+    DONE,
+    IMPORTED,
+    MANIFEST_NAME,
+    NUMBERS_AT_A_TIME,
+    STATUS_NAME,
+    activation_file,
+    create_files,
+    has_run,
+    to_json,
+)
+from static_dynamic.assets import versions
+from static_dynamic.datasets.views import DYNAMIC, FORWARD, SCHEMES, STATIC, factorial
+from static_dynamic.errors import UserError, nearest
+from static_dynamic.files import PART, json_sha256, temporary_folder, write_text
+
+COLUMNS, OPTIONAL_COLUMNS = ("video", "clip", "style", "order"), ("label",)
+# Characters that file names cannot have on every system, and dots or spaces at the start or end of a name.
+UNUSABLE = re.compile(r'[\x00-\x1f<>:"|?*\\]|^[.\s]|[.\s]$')
+# Longest name of a stage in bytes: file systems allow 255 bytes, of which suffixes take some.
+LONGEST_NAME = 200
+
+
+def import_activations(
+    run_dir: str | Path,
+    activations: Mapping[str, ArrayLike],
+    views: pd.DataFrame,
+    *,
+    model: str | None = None,
+    dataset: str = "imported",
+    folder: str | None = None,
+    pairs: str = "factorial",
+    seed: int = 1,
+) -> Path:
+    """Write a finished run from activations computed elsewhere, and return the path of the run's folder.
+
+    A dynamic pair is one clip in two styles, both in the order ``forward``; a static pair is one clip and
+    style in both orders. All such pairs are made whose two views are present. A video is a cluster. Raises
+    UserError, before anything is written, if an argument cannot be used or if the folder is not empty.
+
+    Parameters
+    ----------
+    run_dir
+        New or empty folder.
+    activations
+        Per stage, in order of depth, an array (views, units) of finite real numbers; may be memory-mapped.
+        Numbers are stored as float32.
+    views
+        One row per row of activations, in the same order. Columns: video, clip, style (integer), order
+        (``forward``, or one altered order such as ``shuffled``), and optionally label (integer class).
+    model
+        Name of the network in tables and figures; by default the name of the folder.
+    dataset, folder
+        Names of the data set and of its folder. ``task=compare`` draws the same videos for two runs that have
+        equal names of both. By default, `folder` is a hash of the names of videos and clips.
+    pairs
+        How the views of a clip were chosen, for ``task=plan``: ``factorial``, ``both`` or ``paper``.
+    seed
+        Number of the network's training run. ``task.average_seeds`` averages runs that differ in it alone.
+    """
+    path = Path(run_dir).absolute()
+    require_free(path)
+    if pairs not in SCHEMES:
+        raise UserError(f"pairs={pairs}{nearest(str(pairs), SCHEMES)} (known: {', '.join(SCHEMES)})")
+    table = table_of_views(views)
+    pair_table = pairs_of_views(table)
+    require_stage_names(activations)
+    stages = {name: as_matrix(name, values, len(table)) for name, values in activations.items()}
+    for name, rows in stages.items():
+        require_finite(name, rows)
+
+    listing = json_sha256(sorted(set(zip(table["video"], table["clip"], strict=True))))
+    manifest = {
+        "identity": {
+            "model": {"name": model or path.name, "init": IMPORTED},
+            "weights_sha256": None,
+            "dataset": {"name": dataset, "folder": folder or listing[:8], "listing_sha256": listing},
+            "styles": sorted(set(table["style"].tolist())),
+            "pairs": pairs,
+            "seed": seed,
+        },
+        "stages": {name: {"units": rows.shape[1], "stream": "rgb"} for name, rows in stages.items()},
+        "input": {"pathways": {}},
+        "counts": {
+            "clips": table["clip"].nunique(),
+            "clusters": table["cluster"].nunique(),
+            "views": len(table),
+            "pairs_dynamic": int((pair_table["factor"] == DYNAMIC).sum()),
+            "pairs_static": int((pair_table["factor"] == STATIC).sum()),
+        },
+        "skipped_views": [],
+        "code": code_version(),
+        "versions": versions(),
+    }
+    with locked(path):
+        require_free(path)  # another process may have written here since the first check
+        with temporary_folder(path / "import") as temporary:
+            new = temporary / "run"
+            create_files(new, manifest, table, pair_table)
+            for name, rows in stages.items():
+                fill(activation_file(new, name), rows)
+            fill(new / STATUS_NAME, np.full(len(table), DONE))
+            for file in list(new.iterdir()):
+                file.rename(path / file.name)
+            write_text(path / MANIFEST_NAME, to_json(manifest))
+    return path
+
+
+def require_free(path: Path) -> None:
+    """Raise UserError if a folder holds a run or other files; leftovers of a killed import are allowed."""
+    if has_run(path):
+        raise UserError(f"{path} already holds a run: give another run_dir, or remove this folder")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: give another run_dir")
+    files = sorted(path.iterdir()) if path.exists() else []
+    others = [file.name for file in files if file.name != LOCK_NAME and not file.match(f".*{PART}*")]
+    if others:
+        raise UserError(f"{path} holds other files ({others[0]}): give a new or empty folder as run_dir")
+
+
+def table_of_views(views: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of views as a run has it; raise UserError if `views` cannot be used."""
+    wanted = f"give the columns {', '.join(COLUMNS)}, and optionally {', '.join(OPTIONAL_COLUMNS)}"
+    if not isinstance(views, pd.DataFrame):
+        raise UserError(f"views is of type {type(views).__name__}, not a pandas DataFrame: {wanted}")
+    names = list(views.columns)
+    for what, wrong in (
+        ("lacks the columns", [name for name in COLUMNS if name not in names]),
+        ("has the unknown columns", [name for name in names if name not in COLUMNS + OPTIONAL_COLUMNS]),
+        ("repeats the columns", [name for k, name in enumerate(names) if name in names[:k]]),
+    ):
+        if wrong:
+            raise UserError(f"views {what} {', '.join(map(str, wrong))}: {wanted}")
+    for name in names:
+        empty = np.flatnonzero(views[name].isna())
+        if len(empty):
+            raise UserError(f"views has no {name} in row {empty[0]}: give every view a {name}")
+    numbers = [name for name in ("style", "label") if name in names]
+    for name in numbers:
+        for row, value in enumerate(views[name]):
+            if not isinstance(value, Integral) or isinstance(value, bool):
+                raise UserError(f"views has the {name} {value!r} in row {row}: give integers")
+    texts = {name: views[name].astype(str).to_numpy(object) for name in ("clip", "video", "order")}
+    table = pd.DataFrame({"clip": texts["clip"], "video": texts["video"], "cluster": texts["video"]})
+    table["label"] = views["label"].to_numpy(np.int64) if "label" in names else -1
+    table["style"], table["order"] = views["style"].to_numpy(np.int64), texts["order"]
+    require_consistent(table)
+    return table
+
+
+def require_consistent(table: pd.DataFrame) -> None:
+    """Raise UserError for a clip of two videos, repeated views, and orders other than two, one forward."""
+    videos = table.groupby("clip")["video"].unique()
+    for clip, found in videos[videos.str.len() > 1].items():
+        raise UserError(
+            f"views has clip {clip} in the videos {found[0]} and {found[1]}: "
+            "give clips of different videos different names"
+        )
+    repeated = np.flatnonzero(table.duplicated(["clip", "style", "order"]))
+    if len(repeated):
+        clip, style, order = table.loc[repeated[0], ["clip", "style", "order"]]
+        raise UserError(
+            f"views has clip {clip}, style {style}, {order} again in row {repeated[0]}: give each view once"
+        )
+    orders = table["order"].unique().tolist()
+    if FORWARD not in orders or len(orders) != 2:
+        raise UserError(
+            f"views has the orders {', '.join(orders) or 'none'}: "
+            f"give {FORWARD} and one altered order, such as shuffled"
+        )
+
+
+def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
+    """Make all pairs whose two views are present; raise UserError without dynamic or without static pairs."""
+    altered = (table["order"] != FORWARD).astype(int)
+    row_of = {view: row for row, view in enumerate(zip(table["clip"], table["style"], altered, strict=True))}
+    pair_rows = []
+    unused = np.random.default_rng(0)  # factorial pairs are not drawn
+    clusters = table.drop_duplicates("clip").set_index("clip")["cluster"]
+    for clip, styles in table.groupby("clip", sort=False)["style"].unique().items():
+        for factor, first, second in factorial(sorted(styles), unused, DYNAMIC):
+            a, b = (row_of.get((clip, *member)) for member in (first, second))
+            if a is not None and b is not None:
+                pair_rows.append({"factor": factor, "a": a, "b": b, "clip": clip, "cluster": clusters[clip]})
+    factors = {pair["factor"] for pair in pair_rows}
+    for factor, text in (
+        (DYNAMIC, f"dynamic pair: give a clip in two styles, both in the order {FORWARD}"),
+        (STATIC, "static pair: give a clip in one style in both orders"),
+    ):
+        if factor not in factors:
+            raise UserError(f"views has no {text}")
+    return pd.DataFrame(pair_rows)
+
+
+def require_stage_names(activations: Mapping[str, ArrayLike]) -> None:
+    """Raise UserError if there are no stages, or if stages cannot be the names of different files."""
+    if not isinstance(activations, Mapping) or not activations:
+        raise UserError("there are no activations: give a dict from the name of each stage to an array")
+    files: dict[str, str] = {}
+    for name in activations:
+        if (
+            not isinstance(name, str)
+            or not name
+            or len(name.encode()) > LONGEST_NAME
+            or UNUSABLE.search(name)
+        ):
+            raise UserError(f"the stage name {name!r} cannot be the name of a file: rename the stage")
+        file = activation_file(Path(), name).name
+        if file in files:
+            raise UserError(f"the stages {files[file]} and {name} would share the file {file}: rename one")
+        files[file] = name
+
+
+def as_matrix(stage: str, values: ArrayLike, n_views: int) -> NDArray:
+    """Return activations as an array (views, units); raise UserError if the type or the shape is wrong."""
+    try:
+        # np.asarray alone would reveal the masked values of a masked array.
+        rows = values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
+    except (ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"the activations of {stage} are no array ({reason}): give a numpy array") from error
+    if rows.dtype.kind not in "fiu":
+        raise UserError(f"the activations of {stage} are of type {rows.dtype}: give an array of real numbers")
+    if rows.ndim != 2 or not rows.shape[1]:
+        raise UserError(
+            f"the activations of {stage} have the shape {rows.shape}: give an array (views, units)"
+        )
+    if len(rows) != n_views:
+        raise UserError(
+            f"the activations of {stage} have {len(rows)} rows, but views has {n_views}: give a row per view"
+        )
+    return rows
+
+
+def require_finite(stage: str, rows: NDArray) -> None:
+    """Raise UserError, with row and unit, if activations are NaN or infinite, in float32 too."""
+    for block in blocks(rows):
+        with np.errstate(over="ignore"):
+            stored = rows[block].astype(np.float32)
+        wrong = np.argwhere(~np.isfinite(stored))
+        if len(wrong):
+            row, unit = wrong[0] + (block.start, 0)
+            value = rows[row, unit]
+            place = f"the activations of {stage} hold {value} in row {row}, unit {unit}"
+            if np.isfinite(value):
+                raise UserError(
+                    f"{place}, which float32 cannot hold: scale all activations of the stage down"
+                )
+            raise UserError(f"{place}: leave this view out of views and of all stages")
+
+
+def fill(file: Path, rows: NDArray) -> None:
+    """Write rows into an existing ``.npy`` file of the same shape, block by block."""
+    stored = np.load(file, mmap_mode="r+")
+    for block in blocks(rows):
+        stored[block] = rows[block]
+    stored.flush()
+
+
+def blocks(rows: NDArray) -> Iterator[slice]:
+    """Yield slices that divide rows into blocks small enough for memory."""
+    size = max(1, NUMBERS_AT_A_TIME * len(rows) // rows.size)
+    for start in range(0, len(rows), size):
+        yield slice(start, start + size)
