@@ -15,8 +15,7 @@ from static_dynamic.errors import UserError
 
 from .bootstrap import estimate_stage
 from .intervals import bootstrap_weights
-from .moments import Moments
-from .pairs import open_finished
+from .pairs import open_finished, read_sums
 
 FEWEST = 4
 
@@ -32,7 +31,8 @@ def estimate_convergence(
 ) -> pd.DataFrame:
     """Estimate the scores of every stage, with intervals, from increasing numbers of videos.
 
-    Raises UserError if the folder holds no finished run, or a run of fewer than four videos.
+    Raises UserError if the folder holds no finished run, a run of fewer than four videos, or
+    activations that are not finite.
     """
     store, pairs = open_finished(run_dir)
     names, cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
@@ -41,7 +41,7 @@ def estimate_convergence(
     order = np.random.default_rng(seed).permutation(len(names))
     rows = []
     for stage in tqdm(store.stages, desc="convergence", unit="stage", disable=None if progress else True):
-        sums = Moments.per_cluster(store.activations(stage), pairs, cluster, len(names))
+        sums = read_sums(store, stage, pairs, cluster, len(names))
         for size in sample_sizes(len(names)):
             sample = sums.clusters(np.sort(order[:size]))
             if (sample.count.sum(0) == 0).any():

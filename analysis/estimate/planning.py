@@ -14,25 +14,44 @@ informs only one score. If clusters have several clips, components are of sums o
 the choice of styles is independent between clips. K clusters give the half-width
 t(K - 1) * sqrt(variance / K). Time is the number of views times the pilot's time per view.
 
-The width predicted from K pilot clusters has a relative error of about 100 / sqrt(2 K) %, more if activations
-are heavy-tailed. The plan assumes that further clips are like the pilot's clips, and have the same styles.
+The pilot's variance is itself an estimate, mostly too small, so that more than half of the studies of the
+expected size would have wider intervals than required. The planned size therefore has an assurance, which is
+the probability that the study's intervals are narrow enough (Kelley & Maxwell 2003). Two changes make the
+planned size larger than the expected size:
+
+1. The variance is replaced by its upper prediction limit. The jackknife over the pilot's clusters gives the
+   bias and the standard error e of the logarithm of the variance (Miller 1968):
+
+       log limit = jackknife estimate + (quantile of t(df)) * e * sqrt(1 + K_pilot / K)
+
+   The root adds the error of the study's own variance estimate. If a few clusters make up most of the
+   variance, the degrees of freedom df are few (`jackknife.py`).
+2. Half-widths are multiplied by the stretch, which is the half-width of the pilot's own studentised interval
+   divided by the half-width that the variance components give for the pilot, but at least 1.
+
+bench/planning.py measures how often planned studies keep the required width. The plan assumes that further
+clips are like the pilot's clips, and have the same styles.
 """
 
 import json
 from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from static_dynamic.errors import UserError
 
+from .bootstrap import estimate_stage
 from .estimator import MEASURED
-from .moments import layer_score
-from .pairs import open_finished
+from .intervals import bootstrap_weights
+from .jackknife import degrees_of_freedom, jackknife
+from .moments import Moments, layer_score
+from .pairs import open_finished, read_sums
 
 # For each value of `pairs`, this is a function from the number of styles to the number of views per clip.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
@@ -42,17 +61,30 @@ PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "p
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
 # A pilot needs at least FEWEST clusters, and a plan has at most MOST clusters.
 FEWEST, MOST = 4, 10**7
+# Probability that a study of the planned size has intervals that are narrow enough.
+ASSURANCE = 0.8
+SIZE = ("clusters", "clips", "views", "hours")
 UNITS_AT_A_TIME = 256
 
 
 def plan_study(
-    run_dir: str | Path, width: float, *, stage: str | None = None, seconds_per_view: float | None = None
+    run_dir: str | Path,
+    width: float,
+    *,
+    stage: str | None = None,
+    seconds_per_view: float | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Plan how many clips, views and hours a study needs so that intervals of scores have half-width `width`.
 
-    The table has one row per stage, score and way to make pairs; columns ``between`` and ``within`` are the
-    variance components of a cluster. Raises UserError if the pilot is unfinished, too small, of other pairs,
-    or has no such stage, if `width` is not between 0 and 1, or if the time per view is unknown.
+    The table has one row per stage, score and way to make pairs. Columns ``clusters``, ``clips``, ``views``,
+    ``hours`` are the planned size; ``expected_clusters`` and so on are the size that the pilot's variance
+    itself gives, without assurance. ``between`` and ``within`` are the variance components of a cluster. The
+    module docstring explains ``stretch``.
+
+    Raises UserError if the pilot is unfinished, too small, of other pairs, or has no such stage, if an
+    activation is not finite, if `width` is not between 0 and 1, or if the time per view is unknown.
     """
     if not 0 < width < 1:
         raise UserError(f"task.width={width:g} must lie between 0 and 1 (half-width of a score's interval)")
@@ -60,28 +92,52 @@ def plan_study(
     seconds = time_per_view(store.path) if seconds_per_view is None else seconds_per_view
     styles = pd.read_parquet(store.path / "views.parquet")["style"].nunique()
     identity = store.manifest["identity"]
-    scheme = identity["pairs"]
     wrong = [f"{key}={identity[key]}" for key, value in REQUIRED.items() if identity.get(key, value) != value]
     if wrong:
         raise UserError(
             f"{store.path}: task=plan needs pairs of views of one clip, but this run has {', '.join(wrong)}"
         )
-    clusters, clips = pairs["cluster"].nunique(), pairs["clip"].nunique()
-    if clusters < FEWEST:
-        raise UserError(f"{store.path} has {clusters} videos, but task=plan needs at least {FEWEST}")
-    rows = []
+    names, cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
+    if len(names) < FEWEST:
+        raise UserError(f"{store.path} has {len(names)} videos, but task=plan needs at least {FEWEST}")
+    clips_per_cluster = pairs["clip"].nunique() / len(names)
+    weights = bootstrap_weights(len(names), n_boot, seed)
+    tables = []
     for name in store.stages if stage is None else [stage]:
-        terms = pair_terms(store.activations(name), pairs)
-        for planned in PLANNED_FROM[scheme]:
-            for f, factor in enumerate(MEASURED):
-                between, within = variance_components(terms, f, scheme, planned)
-                needed = clusters_for(between + within, width)
-                n_clips = int(np.ceil(needed * clips / clusters))
-                n_views = n_clips * VIEWS[planned](styles)
-                size = (needed, n_clips, n_views, n_views * seconds / 3600)
-                rows.append((name, factor, planned, between, within, *size))
-    columns = ["stage", "score", "pairs", "between", "within", "clusters", "clips", "views", "hours"]
-    return pd.DataFrame(rows, columns=columns)
+        sums = read_sums(store, name, pairs, cluster, len(names))
+        table = plan_stage(sums, store.activations(name), pairs, identity["pairs"], width, weights)
+        table.insert(0, "stage", name)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    for size in ("expected_", ""):
+        table[f"{size}clips"] = np.ceil(table[f"{size}clusters"] * clips_per_cluster).astype(int)
+        table[f"{size}views"] = table[f"{size}clips"] * [VIEWS[planned](styles) for planned in table["pairs"]]
+        table[f"{size}hours"] = table[f"{size}views"] * seconds / 3600
+    columns = ["stage", "score", "pairs", "between", "within", "stretch"]
+    return table[[*columns, *(f"expected_{size}" for size in SIZE), *SIZE]]
+
+
+def plan_stage(
+    sums: Moments, rows: NDArray, pairs: pd.DataFrame, pilot: str, width: float, weights: NDArray
+) -> pd.DataFrame:
+    """Plan the number of clusters for one stage of a pilot; one row per score and way to make pairs.
+
+    `sums` are the pilot's sums per cluster, `rows` (views, C) the pilot's activations, `pilot` the pilot's
+    value of ``pairs``, and `weights` (R, K) bootstrap weights.
+    """
+    terms = pair_terms(rows, pairs)
+    layer, _ = estimate_stage(sums, weights, 0.5, 0.95)
+    table = []
+    for f, factor in enumerate(MEASURED):
+        components = {p: variance_components(terms, f, pilot, p) for p in PLANNED_FROM[pilot]}
+        half = (layer[f"score_{factor}_high"] - layer[f"score_{factor}_low"]) / 2
+        stretch = stretch_of(half, components[pilot])
+        for planned, found in components.items():
+            row = {"score": factor, "pairs": planned, "between": found.between, "within": found.within}
+            row |= {"stretch": stretch, "expected_clusters": clusters_for(width, found.half_width)}
+            row["clusters"] = clusters_for(width, lambda k, v=found, by=stretch: by * v.assured_half_width(k))
+            table.append(row)
+    return pd.DataFrame(table)
 
 
 def time_per_view(folder: Path) -> float:
@@ -109,11 +165,56 @@ def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[["clip", "cluster", "factor"]].assign(n=product, q=square)
 
 
-class VarianceComponents(NamedTuple):
+@dataclass(frozen=True)
+class VarianceComponents:
     """Variance components of the error of a score: between clusters (videos), and within clips."""
 
-    between: float
-    within: float
+    squared: NDArray  # (K,) squared error term of each cluster of the pilot
+    drawn: NDArray  # (K,) variance of this term over the choice of styles
+
+    @property
+    def between(self) -> float:
+        """Variance component between clusters."""
+        return float(self.squared.sum() / (len(self.squared) - 1))
+
+    @property
+    def within(self) -> float:
+        """Variance component within clips."""
+        return float(self.drawn.mean())
+
+    @property
+    def variance(self) -> float:
+        """Variance per cluster: the sum of both components."""
+        return self.between + self.within
+
+    def half_width(self, clusters: int) -> float:
+        """Return the half-width that is expected of the interval of a study with `clusters` clusters."""
+        return half_width(self.variance, clusters)
+
+    def assured_half_width(self, clusters: int) -> float:
+        """Return the half-width, before stretching, that 80 % of studies with `clusters` clusters keep."""
+        return half_width(self.upper_limit(clusters), clusters)
+
+    def upper_limit(self, clusters: int, level: float = ASSURANCE) -> float:
+        """Return the upper prediction limit of the variance in a study of `clusters` clusters."""
+        if not self.variance > 0:
+            return 0.0
+        pilot = len(self.squared)
+        # Error terms are deviations from their mean. Leaving a cluster out moves this mean, so the sum of
+        # squares falls by more than the square of this cluster.
+        terms = self.squared * pilot / (pilot - 1)
+        without = (self.squared.sum() - terms) / (pilot - 2) + (self.drawn.sum() - self.drawn) / (pilot - 1)
+        # This floor keeps the limit finite if one cluster makes up nearly all of the variance.
+        without = np.maximum(without, self.variance / pilot)
+        of_log = jackknife(np.log(self.variance), np.log(without))
+        error = of_log.error * np.sqrt(1 + pilot / clusters)
+        return float(np.exp(of_log.estimate + stdtrit(degrees_of_freedom(of_log.deviation), level) * error))
+
+
+def stretch_of(half: float, own: VarianceComponents) -> float:
+    """Divide the pilot's half-width `half` by the half-width of its variance components; at least 1."""
+    expected = own.half_width(len(own.squared))
+    return float(np.fmax(1, half / expected)) if expected > 0 else 1.0
 
 
 def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -> VarianceComponents:
@@ -145,16 +246,15 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
         clip = mean.groupby(level).sum()
         within = (square - mean**2).groupby(level).sum() * (planned == "both")
     size = terms.groupby("cluster")["clip"].nunique().mean()  # clips per cluster
-    cluster = clip.groupby("cluster").sum() / size
-    between = (cluster**2).sum() / (len(cluster) - 1)
-    return VarianceComponents(float(between), float(within.groupby("cluster").sum().mean() / size**2))
+    cluster, drawn = (part.groupby("cluster").sum().to_numpy() for part in (clip, within))
+    return VarianceComponents((cluster / size) ** 2, drawn / size**2)
 
 
 def half_width(variance: float, clusters: int, level: float = 0.95) -> float:
     """Return the half-width of a score's interval from the variance per cluster and number of clusters."""
-    return float(student_t.ppf((1 + level) / 2, clusters - 1) * np.sqrt(variance / clusters))
+    return float(stdtrit(clusters - 1, (1 + level) / 2) * np.sqrt(variance / clusters))
 
 
-def clusters_for(variance: float, width: float) -> int:
-    """Find the smallest number of clusters for which the interval's half-width is at most `width`."""
-    return 2 + bisect_left(range(2, MOST), True, key=lambda k: half_width(variance, k) <= width)
+def clusters_for(width: float, predict: Callable[[int], float]) -> int:
+    """Find the smallest number of clusters for which the half-width predict(clusters) is at most `width`."""
+    return 2 + bisect_left(range(2, MOST), True, key=lambda k: predict(k) <= width)

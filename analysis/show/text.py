@@ -76,11 +76,15 @@ def format_variance(layers: pd.DataFrame) -> str:
 def format_plan(table: pd.DataFrame) -> str:
     """Return a table of videos, clips and hours that a study needs with each ``pairs`` option, fastest first.
 
-    The stage and score that need the largest number of videos decide.
+    Each number stands beside the number expected from the pilot's variance itself. The stage and score that
+    need the largest number of videos decide.
     """
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
-    shown = widest[["pairs", "clusters", "clips", "views"]].rename(columns={"clusters": "videos"})
-    shown["hours"] = widest["hours"].map("{:.2f}".format)
+    shown = widest[["pairs"]].copy()
+    for name, column in (("videos", "clusters"), ("clips", "clips"), ("views", "views"), ("hours", "hours")):
+        digits = 2 if name == "hours" else 0
+        pairs = zip(widest[column], widest[f"expected_{column}"], strict=True)
+        shown[name] = [f"{planned:.{digits}f} ({expected:.{digits}f})" for planned, expected in pairs]
     shown["decided by"] = widest["score"] + " score of " + widest["stage"]
     return align(shown)
 

@@ -19,8 +19,20 @@ def run(cfg: DictConfig) -> None:
     folder, task = Path(cfg.runs[0]), cfg.task
     names = read_manifest(folder)["stages"]
     stage = None if cfg.stg is None else find_stage(cfg.stg, names, cfg)
-    table = plan_study(folder, task.width, stage=stage, seconds_per_view=task.seconds_per_view)
+    table = plan_study(
+        folder,
+        task.width,
+        stage=stage,
+        seconds_per_view=task.seconds_per_view,
+        n_boot=cfg.n_boot,
+        seed=cfg.seed,
+    )
     write_table(folder / "plan.csv", table)
-    print(f"for 95 % intervals of the scores of +- {task.width:g}\n")
+    print(
+        f"for 95 % intervals of the scores of +- {task.width:g}; planned size: intervals are narrow enough in"
+    )
+    print(
+        "about 80 % of studies; in brackets: size by the variance of this run itself, enough in about 40 %\n"
+    )
     print(format_plan(table))
     print(f"\nwritten to {folder}: plan.csv, with every stage")

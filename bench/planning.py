@@ -1,0 +1,119 @@
+"""Measure how often studies of the size that task=plan gives reach the required width of intervals.
+
+    python -m bench.planning [--runs 300]
+
+For each simulated pilot (pairs=factorial, 12 or 24 clips), a new study of the planned size is simulated. The
+plan is kept if the half-width of the study's interval is at most the required half-width, which is the median
+half-width of studies of 60 clips. Two sizes are compared: the size expected from the pilot's variance itself,
+and the planned size, which has an assurance of 80 %.
+
+Activations are sums of random effects: of clip, of style, of clip x style, of clip x order, and of clip x
+style x order. Effects are normal or heavy-tailed (Student's t with 4 degrees of freedom). For loud videos,
+normal activations are multiplied by a lognormal factor per video (standard deviation of the logarithm 0.8).
+Studies have at most 1,000 clips; a larger plan is tested with 1,000 clips.
+"""
+
+import sys
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from static_dynamic.analysis.estimate.bootstrap import estimate_stage
+from static_dynamic.analysis.estimate.estimator import MEASURED
+from static_dynamic.analysis.estimate.intervals import bootstrap_weights
+from static_dynamic.analysis.estimate.moments import Moments
+from static_dynamic.analysis.estimate.planning import plan_stage
+from static_dynamic.command import Options, command
+from static_dynamic.datasets import Clip, make_views
+
+STYLES, UNITS, REPLICATES = (1, 2, 3, 4), 20, 300
+PILOTS, REFERENCE, MOST_CLIPS = (12, 24), 60, 1000
+KINDS = ("normal", "heavy tails", "loud videos")
+LOUDNESS = 0.8
+
+
+def simulate(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
+    """Simulate the activations of a run with pairs=factorial. Shape: (clips * styles * orders, units)."""
+
+    def effect(*shape: int) -> NDArray:
+        return rng.standard_t(4, shape) / np.sqrt(2) if kind == "heavy tails" else rng.standard_normal(shape)
+
+    fixed = np.random.default_rng(9)
+    loadings, style = fixed.standard_normal((6, UNITS)), 0.8 * fixed.standard_normal((len(STYLES), 1, UNITS))
+    clip = 0.5 * effect(clips, 6) @ loadings + 0.5 * effect(clips, UNITS)
+    rows = clip[:, None, None] + style + 0.6 * effect(clips, len(STYLES), 1, UNITS)
+    rows = rows + 0.4 * effect(clips, 1, 2, UNITS) + 0.2 * effect(clips, len(STYLES), 2, UNITS)
+    if kind == "loud videos":
+        rows = rows * np.exp(LOUDNESS * rng.standard_normal((clips, 1, 1, 1)))
+    return rows.reshape(-1, UNITS).astype(np.float32)
+
+
+@cache
+def pairs_of(clips: int) -> pd.DataFrame:
+    """Return the table of pairs of a run with pairs=factorial and `clips` videos of one clip each."""
+    listed = [Clip(f"c{i:05d}", "", 0, 16, cluster=f"c{i:05d}") for i in range(clips)]
+    return make_views(listed, STYLES, {"rgb": 4}, n_sample_frames=16)[1]
+
+
+def sums_of(rows: NDArray, clips: int) -> Moments:
+    """Return the sums per clip of simulated activations."""
+    cluster = np.unique(pairs_of(clips)["cluster"], return_inverse=True)[1]
+    return Moments.per_cluster(rows, pairs_of(clips), cluster, clips)
+
+
+def half_widths(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
+    """Return the half-widths of a simulated study's 95 % intervals: dynamic score, static score."""
+    sums = sums_of(simulate(clips, kind, rng), clips)
+    layer, _ = estimate_stage(sums, bootstrap_weights(clips, REPLICATES, 0), 0.5, 0.95)
+    return np.array([(layer[f"score_{f}_high"] - layer[f"score_{f}_low"]) / 2 for f in MEASURED])
+
+
+def required_widths(kind: str) -> NDArray:
+    """Return the median half-width of studies of 60 clips, for the dynamic and the static score."""
+    rngs = [np.random.default_rng([1, i]) for i in range(100)]
+    return np.median([half_widths(REFERENCE, kind, rng) for rng in rngs], axis=0)
+
+
+def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Plan a study of factor `f` from a simulated pilot; return expected and planned numbers of clips."""
+    rows, weights = simulate(clips, kind, rng), bootstrap_weights(clips, REPLICATES, 0)
+    table = plan_stage(sums_of(rows, clips), rows, pairs_of(clips), "factorial", width, weights)
+    row = table[(table["score"] == MEASURED[f]) & (table["pairs"] == "factorial")].iloc[0]
+    return int(row["expected_clusters"]), int(row["clusters"])
+
+
+def is_kept(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> bool:
+    """Return whether a simulated study of `clips` clips has at most the required half-width `width`."""
+    return bool(half_widths(min(clips, MOST_CLIPS), kind, rng)[f] <= width)
+
+
+def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[NDArray, NDArray]:
+    """Return the fraction of kept plans and the median size. Shapes: (2,) each, for expected and planned."""
+    kept, sizes = [], []
+    for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="pilot", leave=False):
+        rng = np.random.default_rng([2, clips, run])
+        sizes.append(plan(clips, kind, f, width, rng))
+        kept.append([is_kept(size, kind, f, width, rng) for size in sizes[-1]])
+    return np.mean(kept, axis=0), np.median(sizes, axis=0)
+
+
+@command
+def main() -> None:
+    """Print the fraction of kept plans for each kind of activations, size of the pilot and score."""
+    parser = Options(__doc__)
+    parser.add_argument("--runs", type=int, default=300)
+    runs = parser.parse_args().runs
+    print("pilot clips  activations  score    kept: expected, planned   median clips: expected, planned")
+    for kind in KINDS:
+        for f, width in enumerate(required_widths(kind)):
+            for clips in PILOTS:
+                kept, sizes = kept_plans(clips, kind, f, width, runs)
+                cells = "{:14.3f}{:9.3f}{:24.0f}{:9.0f}".format(*kept, *sizes)
+                print(f"{clips:11d}  {kind:<11}  {MEASURED[f]:<7}{cells}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
