@@ -74,7 +74,7 @@ def import_activations(
     pairs
         How the views of a clip were chosen, for ``task=plan``: ``factorial``, ``both`` or ``paper``.
     seed
-        Number of the network's training run. ``task.average_seeds`` averages runs that differ in it alone.
+        Number of the training run. ``task.average_seeds`` averages runs of equal `model` and other `seed`.
     """
     path = Path(run_dir).absolute()
     require_free(path)

@@ -53,7 +53,7 @@ def extracted(tmp_path):
 ESTIMATES = {
     "run": lambda folder: estimate_run(folder, n_boot=30, n_permutations=9),
     "information": lambda folder: estimate_information(folder, n_boot=30, n_permutations=9),
-    "variance": lambda folder: estimate_variance(folder, n_boot=30),
+    "variance": lambda folder: estimate_variance(folder),
     "convergence": lambda folder: estimate_convergence(folder, n_boot=30),
     "plan": lambda folder: plan_study(folder, 0.1, seconds_per_view=1),
 }
@@ -340,7 +340,7 @@ def test_tasks_of_finished_runs_work_on_imported_runs(in_process, tmp_path):
     assert status == 2 and "estimate_run(FOLDER).write(FOLDER)" in err
     for folder in folders:
         estimate_run(folder, n_boot=20).write(str(folder))
-        estimate_variance(folder, n_boot=20).write(folder, "variance_")
+        estimate_variance(folder).write(folder, "variance_")
         assert progress_of(folder)["state"] == "done"
 
     for task in ("report", "compare", "units"):

@@ -135,7 +135,7 @@ def both_tables(result):
 
 READERS = {
     "run": lambda folder: both_tables(estimate_run(folder, n_boot=20, n_permutations=9)),
-    "variance": lambda folder: both_tables(estimate_variance(folder, n_boot=20)),
+    "variance": lambda folder: both_tables(estimate_variance(folder)),
     "information": lambda folder: both_tables(estimate_information(folder, n_boot=20, n_permutations=9)),
     "convergence": lambda folder: estimate_convergence(folder, n_boot=20),
     "plan": lambda folder: plan_study(folder, 0.1, seconds_per_view=1),
