@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from .bits import bits_influence, bits_standard_errors, corrected_bits, stage_bits
-from .estimator import FACTORS, MEASURED, UNIT_CLASSES, classify, estimate_moments
+from .estimator import FACTORS, MEASURED, UNIT_CLASSES, classify, estimate_moments, require_threshold
 from .intervals import bootstrap_weights, with_bounds
 from .jackknife import effective_number
 from .layer_intervals import MEASURES, LayerSample, total_parts
 from .moments import Moments
-from .pairs import not_finite, open_finished, pairs_of_factor, read_views
+from .pairs import open_finished, pairs_of_factor, read_sums, read_views
 from .sign_flips import draw_signs, score_p_values
 from .tables import RunEstimate
 from .unit_intervals import COUNTED, UnitIntervals, count_bounds, count_classes
@@ -37,8 +37,9 @@ def estimate_run(
 
     Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` random sign flips
     (0: no p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no
-    finished run, or if nothing can be estimated from the run.
+    finished run, if the threshold is not between -1 and 1, or if nothing can be estimated from the run.
     """
+    require_threshold(threshold)
     store, pairs = open_finished(run_dir)
     clusters, pair_cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
     weights = bootstrap_weights(len(clusters), n_boot, seed)
@@ -48,9 +49,7 @@ def estimate_run(
     tables = {}
     for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):
         rows = store.activations(stage)
-        sums = Moments.per_cluster(rows, pairs, pair_cluster, len(clusters))
-        if not np.isfinite(sums.square).all():
-            raise not_finite(store, stage)
+        sums = read_sums(store, stage, pairs, pair_cluster, len(clusters))
         layer, unit = estimate_stage(sums, weights, threshold, level)
         if n_permutations:
             p_layer, p_unit, p_family = score_p_values(rows, factors, signs, sums.over_clusters())

@@ -14,7 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
 
-from .estimator import MEASURED, UNIT_CLASSES
+from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
 from .tables import read_layers, read_units
 from .units import counts_at, sweep_thresholds
@@ -61,9 +61,10 @@ def compare_runs(
     fusion instead of those before it. `average_seeds` averages runs that differ only in their seed.
     `iterations` are the numbers of iterations for which the networks of the runs were trained.
 
-    Raises UserError if there are fewer than two runs, a folder is given twice, a run has no results, or no
-    run has the stage.
+    Raises UserError if the threshold is not between -1 and 1, there are fewer than two runs, a folder is given
+    twice, a run has no results, or no run has the stage.
     """
+    require_threshold(threshold)
     if len(folders) < 2:
         raise UserError("task=compare needs at least two runs: give runs=[FOLDER,FOLDER,...]")
     paths = [Path(folder) for folder in folders]

@@ -15,6 +15,7 @@ variance, is not a correlation, and can exceed 1. Both scores are computed in `m
 """
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,8 @@ from .moments import Moments
 FACTORS = ("dynamic", "static", "residual")
 MEASURED = FACTORS[:2]  # factors with a score
 UNIT_CLASSES = ("dynamic", "static", "joint", "residual", "dead")
+# Sums of squares of activations below this bound cannot overflow in float64.
+LARGEST = 1e150
 
 
 def append_shares(scores: NDArray) -> NDArray:
@@ -66,29 +69,37 @@ def estimate_pairs(
 ) -> Estimate:
     """Estimate the static and dynamic information of one stage from the activations of pairs of views.
 
-    The module's docstring has the equations. Raises UserError if activations are not finite, shapes do not
-    match, a factor has no pairs, or no unit varies.
+    The module's docstring has the equations. If a factor has a single pair, the scores of its units are -1 or
+    NaN (dead), whatever the activations are. Raises UserError if shapes do not match, there are no units, an
+    activation is not finite or too large, a factor is unknown or has no pairs, the threshold is not a number
+    between -1 and 1, or no unit varies.
 
     Parameters
     ----------
     za, zb : (N, C)
         Activations of the two members of each pair, one column per unit.
     factor : (N,)
-        The factor that each pair shares: 0 dynamic, 1 static. Pairs of `residual_index` share neither and
-        count in the pooled variance only.
+        The factor that each pair shares: 0 (or False) dynamic, 1 (or True) static. Pairs of `residual_index`
+        share neither and count in the pooled variance only.
     threshold
         A unit encodes a factor if its unit score is above this threshold.
     """
-    za, zb, factor = np.asarray(za, np.float64), np.asarray(zb, np.float64), np.asarray(factor)
+    require_threshold(threshold)
+    try:
+        za, zb, factor = np.asarray(za, np.float64), np.asarray(zb, np.float64), np.asarray(factor)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"za and zb must be arrays of numbers, and factor an array ({error})") from error
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
         shapes = f"{za.shape}, {zb.shape} and {factor.shape}"
         raise UserError(f"the shapes of za and zb must be (pairs, units), of factor (pairs,), not {shapes}")
-    for z in (za, zb):  # a single NaN or infinite activation would make all scores NaN
-        if not np.isfinite(z).all():
-            pair, unit = np.argwhere(~np.isfinite(z))[0]
-            raise UserError(
-                f"the activation of pair {pair}, unit {unit} is {z[pair, unit]}: activations must be finite"
-            )
+    if not za.shape[1]:
+        raise UserError(f"za and zb have no units (shape {za.shape}): one column per unit is expected")
+    require_usable(za, zb)
+    unknown = ~np.isin(factor, np.arange(n_factors))
+    if unknown.any():
+        pair = int(np.argmax(unknown))
+        known = ", ".join(f"{f} ({name})" for f, name in enumerate(FACTORS[:n_factors]))
+        raise UserError(f"the factor of pair {pair} is {factor[pair]}: a factor must be one of {known}")
     m = Moments.of_pairs(za, zb, factor, n_factors)
     for f in range(n_factors):
         if f != residual_index and m.count[f] == 0:
@@ -97,8 +108,28 @@ def estimate_pairs(
     return estimate_moments(m, threshold, residual_index)
 
 
+def require_threshold(threshold: float) -> None:
+    """Raise UserError unless the threshold of unit scores, which are correlations, is between -1 and 1."""
+    if not isinstance(threshold, Real) or isinstance(threshold, bool) or not -1 <= threshold <= 1:
+        raise UserError(f"threshold={threshold}: a finite number between -1 and 1 is expected")
+
+
+def require_usable(za: NDArray, zb: NDArray) -> None:
+    """Raise UserError for an activation that is NaN, infinite, or so large that sums of squares overflow."""
+    for name, z in (("za", za), ("zb", zb)):
+        unusable = ~(np.abs(z) < LARGEST)  # True for NaN
+        if unusable.any():
+            pair, unit = np.argwhere(unusable)[0]
+            value = z[pair, unit]
+            rule = (
+                f"must be below {LARGEST:g}, or squares overflow" if np.isfinite(value) else "must be finite"
+            )
+            raise UserError(f"the activation of pair {pair}, unit {unit} in {name} is {value:g}: it {rule}")
+
+
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
     """Estimate the scores of one stage from the sums `m` over pairs; the residual factor needs no sums."""
+    require_threshold(threshold)
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:

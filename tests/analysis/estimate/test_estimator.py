@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from static_dynamic.analysis import estimate_pairs
+from static_dynamic.analysis import estimate_pairs, estimate_run
+from static_dynamic.analysis.estimate.comparison import compare_runs
 from static_dynamic.errors import UserError
 from tests.paths import GOLDEN, SHARED
 
@@ -135,6 +136,61 @@ def test_what_cannot_be_estimated_is_refused():
         estimate_pairs(np.ones((4, 2)), np.ones((4, 2)), np.array([0, 0, 1, 1]))
     with pytest.raises(UserError, match=r"not \(40, 7\), \(39, 7\) and \(40,\)"):
         estimate_pairs(za, zb[:-1], factor)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.inf, 2, -1.5, True, "0.5", None])
+def test_thresholds_that_are_no_correlation_are_refused(threshold):
+    with pytest.raises(UserError, match=r"^threshold=.*: a finite number between -1 and 1 is expected$"):
+        estimate_pairs(*sample(4), threshold)
+
+
+def test_run_and_comparison_refuse_a_threshold_before_they_read_anything(tmp_path):
+    for estimate in (estimate_run, lambda run, threshold: compare_runs([run, run], threshold=threshold)):
+        with pytest.raises(UserError, match="threshold=2"):
+            estimate(tmp_path / "no run", threshold=2)
+
+
+@pytest.mark.parametrize("bad", [-1, 3, 0.5, np.nan])
+def test_unknown_factors_are_refused(bad):
+    za, zb, factor = sample(4)
+    factor = factor.astype(float)
+    factor[5] = bad
+    with pytest.raises(UserError, match=rf"factor of pair 5 is {bad:g}.*: .* 0 \(dynamic\), 1 \(static\), 2"):
+        estimate_pairs(za, zb, factor)
+
+
+def test_factors_of_words_are_refused():
+    za, zb, factor = sample(4)
+    with pytest.raises(UserError, match="factor of pair 0 is static"):
+        estimate_pairs(za, zb, np.where(np.arange(len(factor)) < 9, "static", "dynamic"))
+
+
+@pytest.mark.parametrize("kind", [bool, np.int8, np.uint64, float, list])
+def test_factors_of_any_kind_of_number_give_the_same_numbers(kind):
+    za, zb, factor = sample(4)
+    given = factor.tolist() if kind is list else factor.astype(kind)
+    np.testing.assert_array_equal(estimate_pairs(za, zb, given).scores, estimate_pairs(za, zb, factor).scores)
+
+
+def test_activations_too_large_to_square_are_named():
+    za, zb, factor = sample(4)
+    zb[7, 3] = -1e200
+    with pytest.raises(UserError, match=r"pair 7, unit 3 in zb is -1e\+200: it must be below 1e\+150"):
+        estimate_pairs(za, zb, factor)
+    zb[7, 3] = 0  # large activations below the limit give the scores of small ones
+    large = 1e148 * za, 1e148 * zb
+    np.testing.assert_allclose(estimate_pairs(*large, factor).scores, estimate_pairs(za, zb, factor).scores)
+
+
+def test_empty_activations_are_refused():
+    with pytest.raises(UserError, match="no pairs of factor 0"):
+        estimate_pairs(np.empty((0, 3)), np.empty((0, 3)), [])
+    with pytest.raises(UserError, match=r"no units \(shape \(4, 0\)\)"):
+        estimate_pairs(np.empty((4, 0)), np.empty((4, 0)), [0, 0, 1, 1])
+    with pytest.raises(UserError, match="no pairs of factor 1"):
+        estimate_pairs(np.ones((1, 3)), np.ones((1, 3)), [0])
+    with pytest.raises(UserError, match="arrays of numbers"):
+        estimate_pairs([["a"]], [["b"]], [0])
 
 
 def golden_cases():
