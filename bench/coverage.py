@@ -175,7 +175,9 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
     weights = bootstrap_weights(videos, REPLICATES, 0)
     counts = np.array([(truth["class"] == k).sum() for k in range(4)])
     held = defaultdict(list)
-    for run in tqdm(range(runs), f"{design.name}, {videos} videos", disable=not progress, leave=False):
+    for run in tqdm(
+        range(runs), f"{design.name}, {videos} videos", disable=None if progress else True, leave=False
+    ):
         rng = np.random.default_rng([run, videos])
         y = design.simulate(videos, rng)
         pairs = design.finished_pairs(videos, rng)
@@ -216,7 +218,10 @@ def sizes(
     small = defaultdict(list)
     views = design.tables(videos)[0]
     for null in tqdm(
-        np.repeat(MEASURED, runs), f"{design.name}, {videos} videos", disable=not progress, leave=False
+        np.repeat(MEASURED, runs),
+        f"{design.name}, {videos} videos",
+        disable=None if progress else True,
+        leave=False,
     ):
         f = MEASURED.index(null)
         rng = np.random.default_rng([len(small[f"layer {null}"]), videos, f])

@@ -61,8 +61,8 @@ def compare_runs(
     fusion instead of those before it. `average_seeds` averages runs that differ only in their seed.
     `iterations` are the numbers of iterations for which the networks of the runs were trained.
 
-    Raises UserError if the threshold is not between -1 and 1, there are fewer than two runs, a folder is given
-    twice, a run has no results, or no run has the stage.
+    Raises UserError if the threshold is not between -1 and 1, if there are fewer than two runs, if a folder
+    is given twice, if a run has no results, or if no run has the stage.
     """
     require_threshold(threshold)
     if len(folders) < 2:

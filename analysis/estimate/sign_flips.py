@@ -4,20 +4,23 @@ What a style or a frame order does to every clip alike tells nothing about a cli
 order is therefore subtracted first: z = activation - mean over the clips in the same style and order. If the
 members of the pairs share nothing else, the sign of z is arbitrary for each video and style (dynamic pairs),
 or for each video and order (static pairs). Random signs then give the null distribution of a sum of products.
-All clips of a video get the same sign, and so do all pairs that contain the same views. The statistics are
-studentised: with q_g the sum of products za * zb over the pairs of video g (of one unit, or over all units),
+All clips of a video get the same sign, and so do all pairs that contain the same views. For each unit,
 
-    statistic = sum_g q_g / sqrt(sum_g q_g^2)
+    statistic = sum_g q_g / sqrt(sum_g w_g^2)
     p = (1 + number of flips with a statistic at least as large) / (1 + number of flips)
 
-(Davison & Hinkley, "Bootstrap Methods and their Application", 1997, eq. 4.11.) The test needs no equal
-variance of videos: a video with large activations has large products whatever their signs. It is exact if
-activations are symmetric about their mean, and conservative for skewed activations (bench/coverage.py).
-``p_family`` compares a unit with the largest statistic of all units of its stage in each flip (Westfall &
-Young 1993). It controls the family-wise error for any dependence between units, and any number of units.
+where q_g is the sum of za * zb over the pairs of video g, and w_g is that of (za^2 + zb^2) / 2 (Davison &
+Hinkley, "Bootstrap Methods and their Application", 1997, eq. 4.11). Flips do not change w_g, so it matters
+only where units are compared: a unit that varies in few videos has small statistics, whatever the signs. The
+statistic of a layer is the sum of q_g over videos and units.
+
+The test needs no equal variance of videos: a video with large activations has large products whatever their
+signs. It is exact if activations are symmetric about their mean, and conservative for rectified activations
+(bench/coverage.py). ``p_family`` compares a unit with the largest statistic of all units of its stage in each
+flip (Westfall & Young 1993). It controls the family-wise error for any dependence between units.
 
 The subtracted means correlate the rows of n clips by -1 / (n - 1), which makes the variance of a sum of
-products larger by n / (n - 1). Flipped rows lack this correlation, so flipped statistics are scaled up by
+products larger by n / (n - 1). Flipped rows lack this correlation, so flipped statistics are multiplied by
 the square root of this factor (`inflation`).
 """
 
@@ -62,31 +65,19 @@ def inflation(pairs: FactorPairs) -> float:
     return float(np.mean(1 - 1 / np.maximum(2, fewest)) ** -0.5)
 
 
-def flipped_sums(products: NDArray, pairs: FactorPairs, signs: NDArray) -> tuple[NDArray, NDArray]:
-    """Return sum_g q_g and sum_g q_g^2 of each flip and unit, (P, C) each; `products` are (N, C)."""
+def flip_test(
+    za: NDArray, zb: NDArray, pairs: FactorPairs, signs: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Return za * zb without group means (N, C), the statistics of all units (C,), and those of flips (P, C).
+
+    `za`, `zb` (N, C) are the activations of both members of each pair.
+    """
+    za, zb = without_group_means(za, pairs.group_a), without_group_means(zb, pairs.group_b)
     starts = np.flatnonzero(np.diff(pairs.cluster, prepend=-1))
-    own = np.add.reduceat(products, starts)  # (clusters, C)
-    if (signs == signs[:, starts[pairs.cluster]]).all():  # all products of a video have the same sign
-        return signs[:, starts] @ own, np.broadcast_to((own**2).sum(0), (len(signs), own.shape[1]))
-    squares = np.zeros((len(signs), own.shape[1]), products.dtype)
-    buffer = np.empty_like(squares)
-    for start, end in zip(starts, [*starts[1:], len(products)], strict=True):
-        np.matmul(signs[:, start:end], products[start:end], out=buffer)
-        buffer *= buffer
-        squares += buffer
-    return signs @ products, squares
-
-
-def studentised(total: NDArray, squares: NDArray) -> NDArray:
-    """Return total / sqrt(squares); 0 if all products are 0."""
-    return np.divide(total, np.sqrt(squares), out=np.zeros_like(total), where=squares > 0)
-
-
-def flip_test(products: NDArray, pairs: FactorPairs, signs: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the studentised statistic of each unit, and of each flip and unit. Shapes: (C,), (P, C)."""
-    unflipped = np.ones((1, len(products)), products.dtype)
-    seen = studentised(*flipped_sums(products, pairs, unflipped))[0]
-    return seen, inflation(pairs) * studentised(*flipped_sums(products, pairs, signs))
+    half = np.add.reduceat(za**2 + zb**2, starts) / 2  # (clusters, C)
+    q, scale = za * zb, np.sqrt((half**2).sum(0))
+    scaled = np.divide(q, scale, out=np.zeros_like(q), where=scale > 0).astype(np.float32)
+    return q, scaled.sum(0), inflation(pairs) * (signs @ scaled)
 
 
 def p_value(value: ArrayLike, null: NDArray) -> NDArray:
@@ -110,23 +101,22 @@ def score_p_values(
     _, variance, _ = m.within_factors
     units = rows.shape[1]
     statistic, p_unit = np.full((2, len(factors), units), np.nan)
-    layer = [np.zeros((len(pairs.a), 1)) for pairs in factors]  # products summed over units
+    layer = [np.zeros(len(pairs.a)) for pairs in factors]  # q of each pair, summed over units
     largest = [np.full(len(flips), -np.inf) for flips in signs]
     for start in range(0, units, UNITS_AT_A_TIME):
         block = slice(start, start + UNITS_AT_A_TIME)
         values = np.ascontiguousarray(rows[:, block]).astype(np.float64)
         for f, (pairs, flips) in enumerate(zip(factors, signs, strict=True)):
             live = variance[f, block] > 0
-            za = without_group_means(values[pairs.a], pairs.group_a)
-            products = za * without_group_means(values[pairs.b], pairs.group_b)
-            layer[f] += products.sum(1, keepdims=True)
-            products /= np.where(live, variance[f, block], 1)
-            seen, null = flip_test(products.astype(np.float32), pairs, flips)
+            q, seen, null = flip_test(values[pairs.a], values[pairs.b], pairs, flips)
+            layer[f] += q.sum(1)
             statistic[f, block] = np.where(live, seen, np.nan)
             p_unit[f, block] = p_value(statistic[f, block], null)
             if live.any():
                 largest[f] = np.maximum(largest[f], null[:, live].max(1))
-    tests = [flip_test(*test) for test in zip(layer, factors, signs, strict=True)]
-    p_layer = [p_value(seen, null)[0] for seen, null in tests]
+    p_layer = []
+    for q, pairs, flips in zip(layer, factors, signs, strict=True):
+        scale = np.abs(q).sum() or 1.0
+        p_layer.append(p_value(q.sum() / scale, inflation(pairs) * (flips @ q) / scale))
     p_family = [p_value(seen, null[:, None]) for seen, null in zip(statistic, largest, strict=True)]
     return np.array(p_layer), p_unit, np.array(p_family)
