@@ -145,7 +145,10 @@ class Subject:
         False, "also print and plot how many units of stage stg are dynamic, static, joint or residual"
     )
     joint_encoding_thresh: Number = option(
-        0.5, "a unit encodes a factor (dynamic, static) if its correlation exceeds this; joint: both factors"
+        0.5,
+        "a unit encodes a factor (dynamic, static) if its unit score exceeds this; joint: both factors",
+        least=-1,
+        most=1,
     )
     cfg_file: str | None = option(
         None,

@@ -1,6 +1,7 @@
 """Translation of command-line flags (``--stg 5``) to Hydra overrides (``stg=5``), and checks of overrides."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from itertools import islice, takewhile
 from typing import cast
@@ -182,7 +183,7 @@ def combinations_to_check(overrides: Iterable[Override]) -> list[list[str]]:
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise UserError if an option has a value that is not among the choices or is too small."""
+    """Raise UserError if an option has a value that is not among the choices, too small or too large."""
     for option in options_in([f"task={config.task.name}"]).values():
         value = OmegaConf.select(config, option.name)
         for one in value if isinstance(value, ListConfig) else [value]:
@@ -191,8 +192,11 @@ def check_values(config: DictConfig) -> None:
                 raise UserError(
                     f"unknown value {option.name}={one}{near} (known: {', '.join(map(str, option.choices))})"
                 )
-        if option.least is not None and isinstance(value, int | float) and value < option.least:
-            raise UserError(f"{option.name}={value}: a number from {option.least} on is expected")
+        least, most = option.least, math.inf if option.most is None else option.most
+        # "not" refuses NaN, too, which is neither below nor above a bound.
+        if least is not None and isinstance(value, int | float) and not least <= value <= most:
+            expected = f"from {least} on" if option.most is None else f"between {least} and {most}"
+            raise UserError(f"{option.name}={value}: a number {expected} is expected")
     init = config.model.get("init")
     if init not in INITS:
         raise UserError(f"unknown value model.init={init}{nearest(str(init), INITS)}")

@@ -17,15 +17,22 @@ WORDS = {bool: "true or false", float: "number", int: "whole number", str: "text
 
 
 def option(
-    default: Any, about: str, *, choices: tuple = (), least: Number | None = None, ignored: bool = False
+    default: Any,
+    about: str,
+    *,
+    choices: tuple = (),
+    least: Number | None = None,
+    most: Number | None = None,
+    ignored: bool = False,
 ) -> Any:
     """Declare an option as a dataclass field.
 
     `about` is the explanation in ``--help``; it states the meaning of null if `default` is None. `choices`
     are the allowed values, or the allowed words of an option that also takes numbers. `least` is the smallest
-    number. `ignored` marks an option without effect, accepted because Kowal et al.'s code has it.
+    number; an option with `least` can also have a largest number, `most`. `ignored` marks an option without
+    effect, accepted because Kowal et al.'s code has it.
     """
-    metadata = {"about": about, "choices": choices, "least": least, "ignored": ignored}
+    metadata = {"about": about, "choices": choices, "least": least, "most": most, "ignored": ignored}
     if isinstance(default, list | dict):
         return field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -43,6 +50,7 @@ class Option:
     about: str
     choices: tuple
     least: Number | None
+    most: Number | None
     ignored: bool
 
     @property

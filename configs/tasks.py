@@ -94,9 +94,11 @@ class Units(Task):
     top: int = option(3, "units per unit class (dynamic, static, joint) on the contact sheet", least=1)
     clips: int = option(4, "clips shown per unit on the contact sheet", least=1)
     data_root: str | None = option(None, "folder with style_1, ...; null: the data folder of the run")
-    least: Number = option(0.0, "smallest score threshold at which the units are classified")
-    most: Number = option(1.0, "largest score threshold at which the units are classified")
-    step: Number = option(0.05, "distance between two score thresholds")
+    least: Number = option(
+        0.0, "smallest score threshold at which the units are classified", least=-1, most=1
+    )
+    most: Number = option(1.0, "largest score threshold at which the units are classified", least=-1, most=1)
+    step: Number = option(0.05, "distance between two score thresholds", least=0.001, most=2)
 
 
 @dataclass
