@@ -1,5 +1,6 @@
-"""Class Feature Pyramids (Stergiou et al., "Class Feature Pyramids for Video Explanation", ICCVW 2019): the
-kernels of each layer that a class prediction for one clip depends on.
+"""Class Feature Pyramids: the kernels of each layer that a class prediction for one clip depends on.
+
+The method is by Stergiou et al. ("Class Feature Pyramids for Video Explanation", ICCVW 2019).
 
 Class step: the classifier's weights are scaled to [0, 1] over all classes and features. The features whose
 weight for the class is at least theta are the kernels of level 1. Each further step (`pyramid_rules`) finds
@@ -36,7 +37,7 @@ class Pyramid:
 
     @property
     def links(self) -> pd.DataFrame:
-        """Table of links: level, parent kernel's number, child kernel's number (on level + 1), strength."""
+        """Table with one row per link: level, parent kernel, child kernel (on level + 1), strength."""
         tables = [
             pd.DataFrame({"level": level, "parent": parent, "child": child, "strength": strength})
             for level, (parent, child, strength) in enumerate(self.steps)
@@ -45,7 +46,7 @@ class Pyramid:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """Table of the selected kernels: level, unit (number on the level), layer, channel, importance.
+        """Table with one row per selected kernel: level, number on the level, layer, channel, importance.
 
         The importance of a kernel is the sum over all paths from the class to the kernel of the product of
         the links' strengths, divided by the largest such sum of the level.
@@ -65,8 +66,8 @@ class Pyramid:
 
     @property
     def n_paths(self) -> int:
-        """Number of paths along links from the class to the last level; `nested` grows with this number."""
-        counts: NDArray = np.ones(self.label + 1)  # `counts`: paths from the class to each kernel
+        """Number of paths from the class to the last level; the result of `nested` grows with this number."""
+        counts: NDArray = np.ones(self.label + 1)  # `counts`: number of paths from the class to each kernel
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())
@@ -77,7 +78,7 @@ class Pyramid:
         return np.unique(child[parent == unit])
 
     def nested(self) -> dict:
-        """Return the pyramid as nested dicts, as Stergiou et al.'s code does: {class: {kernel: [kernels]}}.
+        """Return the pyramid as nested dicts, {class: {kernel: [kernels]}}, as Stergiou et al.'s code does.
 
         Keys are strings, as in JSON. A kernel occurs once per path from the class, so the nested form of a
         deep pyramid is large.
@@ -145,7 +146,9 @@ def class_feature_pyramid(
     keep = check_options(theta, depth, rules, select)
     clip = RULES[rules](net, inputs, depth, path)
     if not clip.logits.isfinite().all():
-        raise UserError(f"{type(net).__name__}: the network's outputs for this clip are not finite")
+        raise UserError(
+            f"{type(net).__name__}: the network's outputs for this clip are not finite: check its weights"
+        )
     return build_pyramid(clip, label, theta, depth, rules, keep)
 
 
@@ -163,7 +166,10 @@ def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[in
     if not match:
         raise UserError(f"select={select!r}: give all, or topK_inL (top5_in2: 5 links per kernel of level 2)")
     if rules == "original":
-        raise UserError("topK_inL fails in Stergiou et al.'s code: give select=all, or rules=corrected")
+        raise UserError(
+            "select=topK_inL fails in Stergiou et al.'s code (rules=original): give select=all, or "
+            "rules=corrected"
+        )
     k, level = int(match[1]), int(match[2])
     if level >= depth:
         raise UserError(f"select={select!r}: the level after _in must be below depth={depth}")
@@ -211,7 +217,7 @@ def strongest(links: Links, k: int) -> Links:
 
 
 def class_step(clip: Corrected | Original, label: int, theta: float) -> Links:
-    """Link a class to each feature whose classifier weight for the class, scaled to [0, 1], is >= theta."""
+    """Link a class to each level-1 kernel whose scaled classifier weight for the class is at least theta."""
     check_label(label, clip.class_scores.shape[1])
     scores = clip.class_scores[:, label]
     features = np.flatnonzero(scores >= theta)

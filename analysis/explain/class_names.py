@@ -24,8 +24,8 @@ def class_names(source: str | Path, classes: int) -> list[str]:
             asset_row(str(source))
         except UserError as error:
             raise UserError(
-                f"task.names={source} is neither a file nor an asset: give a text file with one name per "
-                "line, or kinetics400_names"
+                f"task.names={source} is neither a file nor a name in configs/assets.yaml: give a text file "
+                "with one name per line, or kinetics400_names"
             ) from error
         path = fetch(str(source))
     readers = {".json": names_of_json, ".py": names_of_source}
@@ -55,15 +55,15 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the longest list in Python source, which holds the class names; the source is never run."""
+    """Return the class names in Python source: its longest list. The source is parsed and never run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # In Python source, class names are written as folder names; hurling_-sport- means hurling (sport).
+    # Python source has class names in the form of folder names: hurling_-sport- for hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 
 def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
-    """Return the class names of pretrained weights; None if no names are listed or the download fails."""
+    """Return the class names of pretrained weights; None if ``assets.yaml`` lists none or loading fails."""
     source = asset_row(asset).get("names") if asset else None
     if source is None:
         return None
@@ -75,7 +75,7 @@ def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
 
 
 def find_label(label: str | int | None, names: list[str] | None) -> int | None:
-    """Return the number of a class given by number or name; raise UserError if no class has the name."""
+    """Return the number of the class `label`, a number or name; raise UserError if the name is unknown."""
     if label is None or isinstance(label, int):
         return label
     if re.fullmatch(r"-?\d+", label.strip()):
@@ -92,5 +92,5 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
 
 
 def _plain(name: str) -> str:
-    """Return a class name in lower case with spaces for underscores, to compare different spellings."""
+    """Return a class name in lower case and with underscores replaced by spaces, to compare spellings."""
     return name.strip().lower().replace("_", " ")

@@ -16,7 +16,7 @@ from static_dynamic.files import file_name
 
 
 def explain_clips(cfg: DictConfig) -> Path:
-    """Explain predictions for ``task.input``, or for the clips of a data set; return the output folder."""
+    """Explain predictions for the videos in ``task.input`` or in a data set; return the output folder."""
     options = {str(name): value for name, value in cfg.cfp.items()}
     check_options(**options)
     clips = find_shown_clips(cfg)

@@ -34,7 +34,7 @@ class ShownClip:
     exact: bool = False
 
     def positions(self, spec, n_sample_frames: int | None, resample_fps: float | None) -> NDArray[np.int64]:
-        """Return the positions, in the video, of the T frames that a network with input `spec` reads."""
+        """Return the numbers of the T video frames that a network with the input format `spec` reads."""
         if self.exact:
             return self.clip.first + subsample_positions(self.clip.length, spec.frames, np.float64)
         window = n_sample_frames or spec.frames * spec.sampling_rate
@@ -42,19 +42,19 @@ class ShownClip:
         return shown[subsample_positions(window, spec.frames, np.float64)]
 
     def read(self, positions: NDArray[np.int64], spec) -> Tensor:
-        """Read the frames at `positions`, cropped and normalised, as the network's input, (3, T, h, w)."""
+        """Read the frames at `positions`; return them as cropped, normalised network input (3, T, h, w)."""
         return preprocess(torch.from_numpy(self.frames.read(positions.tolist())), spec)
 
 
 def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
-    """Undo the normalisation of a network input, (3, T, h, w); return pictures, (T, h, w, 3) uint8."""
+    """Undo the normalisation of a network input (3, T, h, w); return its frames, (T, h, w, 3) uint8."""
     mean, std = (torch.tensor(v).view(3, 1, 1, 1) for v in (spec.mean, spec.std))
     pixels = (video.cpu() * std + mean).clamp(0, 1) * 255
     return pixels.round().byte().permute(1, 2, 3, 0).numpy()
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input``, or else of the data set; raise UserError if there are no clips."""
+    """Return the clips of ``task.input`` if given, else of the data set; raise UserError without clips."""
     task = cfg.task
     if task.input is not None:
         clips = []
@@ -65,7 +65,7 @@ def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
                 skip_or_raise(cfg.on_error, name, error)
         return require_clips(clips, f"task.input={task.input}")
     if task.start or task.end is not None:
-        raise UserError("task.start and task.end need task.input=VIDEO, as clips of a data set are fixed")
+        raise UserError("task.start and task.end need task.input=VIDEO: they do not apply to a data set")
     listed = list_clips(cfg.dataset, (task.style,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     return [ShownClip(clip, listed.frames_of(clip.video, task.style)) for clip in listed.clips]
 
@@ -78,7 +78,7 @@ def skip_or_raise(on_error: str, clip: str, error: BadFrames) -> None:
 
 
 def require_clips(clips: list, source: str) -> list:
-    """Return the list of clips; raise UserError if the list is empty."""
+    """Return `clips` unchanged; raise UserError if this list is empty."""
     if not clips:
         raise UserError(f"{source}: none of the clips can be read")
     return clips
@@ -100,7 +100,7 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Return the clip of a video's frames `start` (from 0) to `end` - 1, or to the last if `end` is None."""
+    """Return a clip: a video's frames `start` (from 0) to `end` - 1, or to the last frame without `end`."""
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")

@@ -25,10 +25,10 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# The nested JSON grows with the number of paths, and is not written for more paths than this number.
+# The nested JSON file grows with a pyramid's paths; pyramids with more paths than this get no such file.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
-# A folder with these two files was written by an earlier task=saliency, so the folder may be replaced.
+# Only task=saliency writes both of these files, so a folder that holds both may be replaced.
 OWN = (SUMMARY, NODE_LINK)
 
 
@@ -40,7 +40,7 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
     folders: dict[Path, None] = {}
     for clip in clips:
         name = file_name(clip)
-        if not name.strip("."):  # The files of a clip named ".." would be written outside of `root`.
+        if not name.strip("."):  # A clip named ".." is renamed, so that its files stay inside `root`.
             name = "clip"
         choices = (root / (f"{name}--{k}" if k > 1 else name) for k in count(1))
         folders[next(folder for folder in choices if folder not in folders)] = None
@@ -89,7 +89,7 @@ def write_explanation(
 
 
 def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None = None) -> None:
-    """Write the pyramid as Stergiou et al.'s nested JSON, as nodes and links, and as a table of kernels."""
+    """Write a pyramid to three files: Stergiou et al.'s nested JSON, nodes and links, table of kernels."""
     if pyramid.n_paths <= MOST_PATHS:
         write_text(folder / "class_dependency_graph.json", json.dumps(pyramid.nested()))
     else:
@@ -131,7 +131,7 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # `jobs`: (file, saliency tube, saliency tube of a uniform clip, title) per picture
+    jobs = []  # `jobs` holds per picture: (file, tube, tube of a uniform clip, title)
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -151,7 +151,7 @@ def page_title(summary: dict) -> str:
 
 
 def facts(summary: dict) -> list[str]:
-    """Return a list of sentences: prediction, frames, options, and the run that gave the unit classes."""
+    """Return sentences on the prediction, the frames, the options and the run that gave the unit classes."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -167,7 +167,7 @@ def facts(summary: dict) -> list[str]:
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return a text table, one row per pyramid level: kernel count, layers, most important kernels."""
+    """Return a table with one row per pyramid level: number of kernels, number of layers, top 3 kernels."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):
@@ -179,7 +179,7 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
 
 
 def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int) -> None:
-    """Write how many kernels of each unit class (dynamic, ...) are selected; print the classes' shares."""
+    """Write the number of selected kernels per unit class (dynamic, ...); print each class's share."""
     table = class_shares(counts, classes, n_boot, seed)
     first = ["clip", "cluster", "label"]
     write_table(root / "kernel_counts.csv", counts[first + [c for c in counts if c not in first]])
@@ -193,7 +193,7 @@ def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boo
 
 
 def format_shares(table: pd.DataFrame) -> str:
-    """Return a text table of each unit class's share (dynamic, static, ...) among selected kernels."""
+    """Return a text table of the share of each unit class (dynamic, ...) among the selected kernels."""
     rows = []
     for _, row in table.iterrows():
         cells = {key: row[key] for key in ("label", "level", "stage", "clips", "kernels")}

@@ -1,4 +1,4 @@
-"""Explainer: a network with checked options that makes the class feature pyramids of many clips."""
+"""Explainer: makes the class feature pyramids of many clips with one network and one set of options."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -25,18 +25,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network, the class to explain and the checked options of the network's class feature pyramids."""
+    """A network, the class to explain, and checked options of the network's class feature pyramids."""
 
     net: VideoNetwork
     model: str
     label: int | None
     names: list[str] | None
-    options: dict  # `options` are keyword arguments of `class_feature_pyramid`
-    path: FeaturePath | None  # `path` is None with rules=original, which need no path
-    classes: KernelClasses | None  # `classes` is None without ``task.profile``
+    options: dict  # `options` holds keyword arguments of `class_feature_pyramid`
+    path: FeaturePath | None  # `path` is None with rules=original, where no path is needed
+    classes: KernelClasses | None  # `classes` is None if ``task.profile`` is not given
 
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
-        """Return (pyramid, frames, summary) of a clip; frames are cropped for the network, (T, h, w, 3)."""
+        """Explain a clip; return its pyramid, its cropped frames (T, h, w, 3) and a summary as a dict."""
         spec = self.net.input_spec
         video = clip.read(positions, spec)
         inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
@@ -76,7 +76,7 @@ class Explainer:
 
 
 def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
-    """Build the network, and check the class to explain, the pyramid options and the run ``task.profile``."""
+    """Build an Explainer; check the class to explain, the pyramid options and the run ``task.profile``."""
     net, weights = build_network(cfg)
     path = None
     if options["rules"] == "corrected" or cfg.task.profile:

@@ -1,4 +1,4 @@
-"""Provenance of channels: for each input channel of a layer, the convolution that computes the channel.
+"""Provenance of channels: find the convolution that computes each input channel of a layer.
 
 The network runs once on the meta device, which computes shapes only. Every tensor carries the provenance of
 its channels as a tuple of segments (convolution, first output channel, end). Normalization, activation
@@ -23,7 +23,7 @@ from static_dynamic.models.stages import VideoNetwork
 
 # A segment describes consecutive channels: (layer that computes the channels or None, first channel, end).
 Segment = tuple[str | None, int, int]
-# Each output channel of these operators mixes input channels, so provenance ends at these operators.
+# Each output channel of these operators mixes input channels, so channels cannot be traced further.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
 
 
@@ -34,9 +34,9 @@ class Layer:
     name: str
     rows: int  # `rows` is the number of output channels
     inputs: tuple[Segment, ...]
-    depth: int  # `depth` counts the layers from the network's input
+    depth: int  # `depth` is 1 for the first layer and grows towards the output
     size: tuple[int, ...]  # `size` is (T, H, W) of the output
-    padding: tuple[int, ...] = ()  # `padding` counts the zeros that ``F.pad`` put on each side of the input
+    padding: tuple[int, ...] = ()  # `padding`: numbers of zeros that ``F.pad`` added to the input's sides
 
     @property
     def sources(self) -> list[str]:
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class MapTap:
-    """The module output from which a layer's feature maps are read, in the form that later layers get.
+    """The module output that holds a layer's feature maps in the form that later layers read.
 
     The maps start at channel ``start`` of the output of the ``call``-th call of the module. If this output is
     a list or a dict, the maps are in tensor number ``select`` of the output.
@@ -58,7 +58,7 @@ class MapTap:
     start: int
 
     def read(self, output, rows: int) -> Tensor:
-        """Copy the layer's `rows` feature maps of one clip from a module's output: (rows, T, H, W)."""
+        """Return a copy of a layer's feature maps of one clip, (rows, T, H, W), from a module's output."""
         maps = output if self.select is None else list(_elements(output))[self.select]
         # Return a copy, because later layers may overwrite the output in place.
         return maps[0, self.start : self.start + rows].clone()
@@ -79,21 +79,21 @@ class FeaturePath:
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # module -> segments of each returned tensor
-    levels: list[list[str]] = field(init=False, default_factory=list)  # levels found so far
+    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> segments of each output tensor
+    levels: list[list[str]] = field(init=False, default_factory=list)  # `levels`: the levels found so far
 
     def level(self, number: int) -> list[str]:
-        """Return the layers of a level; level 0 is the classifier, and levels past the input are empty."""
+        """Return the layers of a level; level 0 is the classifier, and levels beyond the input are empty."""
         while len(self.levels) <= number:
             self.levels.append(self._below(self.levels[-1]) if self.levels else [self.classifier])
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Return the layers of a level that stay in the next level, to wait for a longer parallel branch."""
+        """Return the layers of a level that the next level repeats, because a parallel branch is longer."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
-        """Return a dict from each layer of a level to the number of the layer's first kernel in the level."""
+        """Return a dict: layer of a level -> number of the layer's first kernel within the level."""
         names = self.level(number)
         starts = accumulate((self.layers[name].rows for name in names), initial=0)
         return dict(zip(names, starts, strict=False))
@@ -102,7 +102,7 @@ class FeaturePath:
     def depth(self) -> int:
         """Number of levels that hold layers, not counting the classifier's level 0."""
         number = 0
-        # A module that is called twice could make levels endless, so the number of layers limits the levels.
+        # A module that is called twice could give endless levels, so levels are at most as many as layers.
         while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
@@ -114,13 +114,13 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return the layers of `names` that stay in the next level, to wait for a longer parallel branch."""
+        """Return the layers of `names` that the next level repeats, because a parallel branch is longer."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
 
 def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
-    """Trace the layers that feed the classifier of `net`, from tensor shapes alone.
+    """Trace which layers feed the classifier of `net`, without computing more than tensor shapes.
 
     `inputs`: what ``net.prepare`` returns, or meta tensors of the same shapes. Raises UserError if the
     classifier does not read feature maps of 3D convolutions.
@@ -148,29 +148,29 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
 
 
 class _Tracer(TorchDispatchMode):
-    """PyTorch dispatch mode that records the channel axis and the origin of the channels of each tensor."""
+    """PyTorch dispatch mode that records each tensor's channel axis and the layers behind its channels."""
 
     def __init__(self) -> None:
         super().__init__()
-        # `known` maps a tensor's id to (tensor, channel axis, segments); ids of kept tensors are not reused.
+        # `known`: tensor id -> (tensor, channel axis, segments); a stored tensor's id is not used again.
         self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
         self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
-        self.padding: dict[int, tuple[int, ...]] = {}  # `padding` maps a padded tensor's id to the padding
-        self.calls: dict[str, int] = {}  # `calls` maps a module to the number of calls so far
+        self.padding: dict[int, tuple[int, ...]] = {}  # `padding`: id of a padded tensor -> padding
+        self.calls: dict[str, int] = {}  # `calls`: module -> number of calls so far
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return a tensor's channel segments; an empty tuple if the channel axis is not `axis`."""
+        """Return the segments that describe a tensor's channels; none if its channel axis is not `axis`."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 
     def depth(self, segments: Iterable[Segment]) -> int:
-        """Return the depth of the deepest layer among the layers that compute the channels of `segments`."""
+        """Return the largest depth of the layers that compute the channels of `segments`."""
         return max((self.layers[name].depth for name, *_ in segments if name), default=0)
 
     def hook(self, name: str) -> Callable:
-        """Return a forward hook that records the layer and the feature maps of the module `name`."""
+        """Return a forward hook that records the module `name` and the feature maps in its output."""
 
         def after(module: nn.Module, args: tuple, output):
             self.calls[name] = self.calls.get(name, 0) + 1
@@ -199,7 +199,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # An output gets the provenance of the largest input; of equally large inputs, of the deepest.
+            # An output inherits the provenance of its largest input, or of the deepest of its largest inputs.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -211,7 +211,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Derive (channel axis, segments) of output `x` from those of input `source`; None if unknown."""
+        """Return (channel axis, segments) of output `x`, derived from input `source`; None if unknown."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -230,7 +230,7 @@ class _Tracer(TorchDispatchMode):
 
 
 def _elements(output) -> Iterator[Tensor]:
-    """Yield all tensors of a module's output; the output is a tensor, or lists or dicts of tensors."""
+    """Yield all tensors of a module's output, which is one tensor or nested lists and dicts of tensors."""
     return (x for x in tree_leaves(output) if isinstance(x, Tensor))
 
 
@@ -246,7 +246,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Yield the parts of a tensor's segments that describe the tensor's channels `first` to `end` - 1."""
+    """Yield the segments of the channels `first` to `end` - 1 of a tensor that has the given `segments`."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -273,7 +273,7 @@ def _viewed(args, source, x, axis):
 
 
 def _reduced(args, source, x, axis):
-    """Return the channel axis after a reduction such as ``mean``; None if the channel axis is reduced."""
+    """Return the number of the channel axis after a reduction such as ``mean``; None if it is reduced."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}
@@ -288,7 +288,7 @@ def _slice_start(args: tuple) -> int:
     return max(first + args[0].shape[args[1]], 0) if first < 0 else first
 
 
-# These operators move the channel axis; the functions return the new axis, or None if channels mix.
+# Operator that moves the channel axis -> function that returns the new axis, or None if channels mix.
 MOVES = {
     "permute": _permuted,
     "transpose": _swapped,
@@ -297,7 +297,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# These operators reorder or skip positions of an axis; the functions return whether it is the channel axis.
+# Operator that reorders or skips positions of an axis -> function: True if this is the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
@@ -305,7 +305,7 @@ PICKS = {
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
-# These operators keep consecutive positions of an axis; the functions return the axis and first position.
+# Operator that keeps consecutive positions of an axis -> function that returns (axis, first position).
 SLICES = {
     "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),

@@ -22,7 +22,7 @@ from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import Tap, VideoNetwork
 
-# Keys of the model's configuration that must be equal for two runs to have the same network.
+# Keys of a model's configuration whose values are equal in all runs of the same network.
 SAME = ("family", "args", "num_classes", "init")
 
 
@@ -30,18 +30,18 @@ SAME = ("family", "args", "num_classes", "init")
 class KernelClasses:
     """Unit classes (dynamic, static, ...) of a network's kernels, from a run of ``task=profile``."""
 
-    units: pd.DataFrame  # `units`: a row (layer, channel, stage, unit, class) per kernel
-    origin: str  # `origin` is the folder name of the task=profile run
+    units: pd.DataFrame  # `units` has one row per kernel: layer, channel, stage, unit, class
+    origin: str  # `origin` is the folder name of the ``task=profile`` run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """Add columns, stage and unit class, to a table of kernels; both are NaN if a kernel is no unit."""
+        """Add columns ``stage`` and ``class`` to a table of kernels; both are NaN if a kernel is no unit."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
 
 def read_kernel_classes(
     folder: str | Path, net: VideoNetwork, path: FeaturePath, identity: dict
 ) -> KernelClasses:
-    """Read the unit classes of the kernels of `net` from the folder of a run of ``task=profile``.
+    """Read the unit classes of the network's kernels from the folder of a ``task=profile`` run.
 
     `identity`: the network that the run must have profiled, as ``model`` (its configuration),
     ``weights_sha256`` and ``seed``. Raises UserError if the folder holds no finished run, if the run is of
@@ -55,8 +55,8 @@ def read_kernel_classes(
     profiled = pd.read_parquet(folder / "units.parquet", columns=["stage", "unit", "class"])
     units = kernels.merge(profiled, on=["stage", "unit"])
     if units.empty:
-        raise UserError(f"task.profile={folder}: no profiled unit is a kernel of this network")
-    # A channel of SlowFast can be a unit of several stages, of which the first stage is kept.
+        raise UserError(f"task.profile={folder}: none of the profiled units is a kernel of this network")
+    # A channel of SlowFast can be a unit of several stages: keep only the first of these stages.
     units = units.drop_duplicates(["layer", "channel"]).reset_index(drop=True)
     return KernelClasses(units, folder.resolve().name)
 
@@ -70,20 +70,20 @@ def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
         differing.append("seed of the random weights")
     if differing:
         raise UserError(
-            f"task.profile={folder} is of another network ({profiled['model']['name']}; its {differing[0]} "
-            "differs): give a task=profile run of the network that is explained"
+            f"task.profile={folder} measured another network ({profiled['model']['name']}; its "
+            f"{differing[0]} differs): give a task=profile run of the network that is explained"
         )
 
 
 def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
-    """Return the kernel (layer, channel) of each unit of each stage; skip units that no kernel computes."""
+    """Return a table of the kernel (layer, channel) of each stage's units; skip units without a kernel."""
     rows = []
     for name, stage in net.stages.items():
         first = 0
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # the numbers of the stage's further units are unknown
+                break  # skip the rest of the stage, because its units cannot be numbered
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -95,7 +95,7 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
 
 
 def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
-    """Return the layers that compute one module output (`tap`); empty if the output holds no feature maps."""
+    """Return which layers compute the channels that `tap` reads; empty if `tap` reads no feature maps."""
     outputs = path.outputs.get(tap.module, [])
     index = 0 if tap.select is None else tap.select
     if tap.layout != "maps" or tap.fold > 1 or not isinstance(index, int) or index >= len(outputs):
@@ -104,7 +104,7 @@ def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
 
 
 def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
-    """Count kernels per unit class, level and stage; kernels that are no unit have an empty stage name."""
+    """Count a pyramid's kernels per level, stage and unit class; kernels that are no unit have no stage."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
     nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{"class": nodes["class"].fillna("unknown")})
     table = nodes.groupby(["level", "stage", "class"]).size().unstack(fill_value=0)
@@ -115,7 +115,7 @@ def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
 def class_shares(
     counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int, level: float = 0.95
 ) -> pd.DataFrame:
-    """Estimate the share of each unit class among the kernels that the pyramids of many clips select.
+    """Estimate the share of each unit class among the kernels in the pyramids of many clips.
 
     `counts`: rows of `count_kernels` of every clip, with the columns ``clip``, ``cluster`` and ``label``.
 
@@ -142,7 +142,7 @@ def class_shares(
 def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
     """Return each unit class's share among a stage's selected kernels and among all kernels of the stage."""
     with np.errstate(invalid="ignore"):
-        point = sums.sum(0) / sums.sum()  # `sums`: number of selected kernels per video and unit class
+        point = sums.sum(0) / sums.sum()  # `sums` has shape (videos, unit classes)
         resampled = weights @ sums
         replicates = resampled / resampled.sum(axis=1, keepdims=True)
     low, high = interval(point, replicates, len(sums), level)

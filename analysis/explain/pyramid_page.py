@@ -23,9 +23,9 @@ from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
-# Largest number of frames per saliency tube, and of cells per side of a heat map.
+# Largest number of frames per saliency tube (FRAMES) and of cells per side of a heat map (CELLS).
 FRAMES, CELLS = 16, 28
-# Colours of layers, repeated in turn, for pages without unit classes (no ``task.profile``).
+# Colours of layers for pages without unit classes; with more layers than colours, colours repeat.
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
@@ -58,14 +58,14 @@ def write_page(
     parts = {
         "title": html.escape(title),
         "facts": "".join(f"<li>{html.escape(fact)}</li>" for fact in facts),
-        # Inside a script element, "</" or "<!--" in the data would end the element.
+        # "<" is escaped, because "</script" in the data would end the script element.
         "content": json.dumps(content, allow_nan=False).replace("<", "\\u003c"),
     }
     write_text(path, re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], page))
 
 
 def level_heads(pyramid: Pyramid, nodes: pd.DataFrame, shown: pd.DataFrame) -> list[dict]:
-    """Return one dict per column, for the heading: pyramid level, number of kernels, network blocks."""
+    """Return each column's heading as a dict: pyramid level, number of kernels, blocks of the network."""
     heads = []
     for level in range(len(pyramid.steps) + 1):
         own, drawn = (table[table["level"] == level] for table in (nodes, shown))
@@ -87,7 +87,7 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
 
 
 def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Return the legend, a dict from unit classes to colours, or from layers if unit classes are unknown."""
+    """Return the legend: a dict from unit classes to colours; from layers to colours without unit classes."""
     if "class" in shown:
         known = [name for name in COLOURS if (shown["class"] == name).any()]
         return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}
@@ -96,7 +96,7 @@ def node_colours(shown: pd.DataFrame) -> dict[str, str]:
 
 
 def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
-    """Return the page's data on one kernel; `times` are positions in the clip of shown frames, 0 to 1."""
+    """Return one kernel's data for the page; `times` holds the relative times, 0 to 1, of shown frames."""
     level, unit = row["level"], row["unit"]
     heat = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
     rows, columns = (

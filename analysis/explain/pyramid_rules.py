@@ -48,7 +48,7 @@ def pooled(x: Tensor) -> NDArray:
 
 
 def class_scores(weight: Tensor) -> NDArray:
-    """Scale the classifier's weights to [0, 1] and transpose (classes, features) to (features, classes)."""
+    """Return the classifier's weights, scaled to [0, 1], as an array of shape (features, classes)."""
     weight = weight.detach().flatten(1).T.float()
     low, high = weight.min(), weight.max()
     return ((weight - low) / (high - low)).cpu().numpy()
@@ -70,7 +70,7 @@ def check_depth(depth: int, limit: int) -> None:
 
 
 def original_lists(net: VideoNetwork) -> tuple[list[tuple], list[tuple]]:
-    """Return the lists of convolutions and activations that a network of Stergiou et al.'s code returns."""
+    """Return the lists of convolutions and of activations that Stergiou et al.'s code uses for a network."""
     lists = getattr(net, "original_lists", None)
     if lists is None:
         raise UserError(
@@ -88,15 +88,15 @@ def weight_of(net: VideoNetwork, name: str) -> Tensor:
 
 
 def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tuple[int, int]:
-    """Return a network's (number of classes, number of levels). `path` is None with rules=original."""
+    """Return a network's numbers of classes and of pyramid levels; `path` is None with rules=original."""
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last is the classifier, not a level
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last tap is the classifier, not a level
 
 
 class Corrected:
-    """One clip's activations; kernels are selected along the network's connections (``rules=corrected``)."""
+    """Activations of one clip, with kernel selection along the network's connections (rules=corrected)."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
@@ -144,7 +144,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return a dict: layer -> number of the next-level kernel behind each input channel, or -1."""
+        """Return a dict: layer -> next-level kernel that computes each input channel, -1 if it is unknown."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):
@@ -162,7 +162,7 @@ class Corrected:
         return self.sources[0][self.path.classifier]
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link each kernel of `units` to its children: next-level kernels that contribute at least theta."""
+        """Link each kernel of `units` to next-level kernels whose scaled contribution is at least theta."""
         links = []
         for name, start in self.path.offsets(level).items():
             rows = units[(units >= start) & (units < start + self.path.layers[name].rows)] - start
@@ -178,7 +178,7 @@ class Corrected:
             return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
-        kernels = self.kernels[name][rows]  # `kernels` has shape (kernels, channels of a group)
+        kernels = self.kernels[name][rows]  # `kernels` has shape (kernels, input channels per group)
         width = kernels.shape[1]
         groups = len(sources) // width
         group = rows // (self.path.layers[name].rows // groups)
@@ -189,14 +189,14 @@ class Corrected:
         return rows[row[known]], child[known], scores[row, channel][known]
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return a list of layers and an array of output channels, for the kernel numbers `units`."""
+        """Return two sequences: the layer and the output channel of each kernel number in `units`."""
         offsets = self.path.offsets(level)
         names, starts = list(offsets), np.array(list(offsets.values()))
         which = np.searchsorted(starts, units, side="right") - 1
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps of the kernels `children` in the form that kernel `unit` reads; (T, H, W)."""
+        """Sum the feature maps of the kernels `children`, as kernel `unit` reads them; return (T, H, W)."""
         if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
@@ -230,7 +230,7 @@ def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
 
 
 class Original:
-    """One clip's activations; kernels are selected as in Stergiou et al.'s code (``rules=original``).
+    """Activations of one clip, with kernel selection as in Stergiou et al.'s code (rules=original).
 
     The entries of the lists go from the input to the classifier, whose own entry is left out. Each entry has
     the weights `kernels` of its parallel convolutions, their `names`, and the `activations` (C, T, H, W). The
@@ -253,7 +253,7 @@ class Original:
 
     @classmethod
     def read(cls, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None) -> Self:
-        """Run a network of Stergiou et al.'s code on one clip and keep the activations; ignore `path`."""
+        """Run a network of Stergiou et al.'s code on one clip and keep the activations; `path` is unused."""
         kernels, taps = original_lists(net)
         taps = taps[:-1]
         check_depth(depth, len(taps))
@@ -295,7 +295,7 @@ class Original:
         return np.arange(len(self.class_scores))
 
     def step(self, level: int, units: NDArray, theta: float) -> Links:
-        """Link each kernel of `units` to its children: next-level kernels that contribute at least theta."""
+        """Link each kernel of `units` to next-level kernels whose scaled contribution is at least theta."""
         if level > len(self.kernels) or level + 1 > len(self.means):
             raise UserError(f"level {level} is the last level with rules=original: give a smaller depth")
         entry, means = self.kernels[-level], self.means[-level - 1]
@@ -314,7 +314,7 @@ class Original:
                 )
             if len(rows):
                 with np.errstate(invalid="ignore", divide="ignore"):  # a NaN is not >= theta
-                    products = kernels * read  # shape (kernels, input channels)
+                    products = kernels * read  # `products` has shape (kernels, input channels)
                     products = products / products.sum(axis=1, keepdims=True)
                     low = products.min(axis=1, keepdims=True)
                     scores = (products - low) / (products.max(axis=1, keepdims=True) - low)
@@ -326,13 +326,13 @@ class Original:
         return concatenated(links)
 
     def name(self, level: int, units: NDArray) -> tuple[list[str], NDArray]:
-        """Return a list of convolutions and an array of output channels, as in Stergiou et al.'s code."""
+        """Return two sequences: the convolution and the output channel of each kernel number in `units`."""
         starts = np.cumsum([0, *(len(every) for every in self.kernels[-level])])[:-1]
         which = np.searchsorted(starts, units, side="right") - 1
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps `children`, taken one layer too early, as Stergiou et al.'s code does."""
+        """Sum the maps `children` of the layer before the correct layer, as Stergiou et al.'s code does."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

@@ -36,7 +36,7 @@ FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Subtract a uniform clip's tube from a tube, scale to [0, 1]; return zeros if a value is not finite."""
+    """Subtract a uniform clip's tube from a clip's and scale to [0, 1]; zeros if a value is not finite."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)
@@ -52,7 +52,7 @@ def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Sum the maps (t, h, w) of a level's kernels; the map of a kernel with two parents counts twice."""
+    """Return the sum (t, h, w) of the maps of a level's kernels; a kernel with two parents counts twice."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)
@@ -75,14 +75,14 @@ def zoom_cells(activity: NDArray, size: tuple[int, ...]) -> NDArray:
 
 
 def overlay(frames: NDArray[np.uint8], heat: NDArray) -> NDArray[np.uint8]:
-    """Blend heat (T, H, W) in [0, 1] over frames (T, H, W, 3); opacity grows with the heat."""
+    """Blend a heat map (T, H, W) from 0 to 1 over frames (T, H, W, 3); opacity grows with the heat."""
     colour = HEAT_COLOURS(heat)[..., :3] * 255
     opacity = (0.8 * np.sqrt(heat))[..., None]
     return (frames * (1 - opacity) + colour * opacity).round().astype(np.uint8)
 
 
 def draw_tube(path: Path, tube: NDArray, blank: NDArray, frames: NDArray, title: str, video: str) -> None:
-    """Draw a saliency tube over the frames as strip, stack and video, and write the tube as ``.npy``."""
+    """Draw a saliency tube over the frames as a strip, a stack and a video; write the tube as ``.npy``."""
     with atomic_path(path.with_name(f"{path.name}.npy")) as temporary:
         np.save(temporary, tube)
     heat = zoom_cells(scaled(tube, blank), frames.shape[:3])
@@ -94,7 +94,7 @@ def draw_tube(path: Path, tube: NDArray, blank: NDArray, frames: NDArray, title:
 
 
 def draw_strip(path: Path, frames: NDArray[np.uint8], shown: NDArray[np.uint8]) -> None:
-    """Draw frames of a clip in a row and, in a second row below, the same frames under the heat map."""
+    """Draw frames of a clip in one row, and the same frames under the heat map in a second row."""
     chosen = evenly_spaced(STRIP_FRAMES, len(frames))
     height, width = frames.shape[1:3]
     factor = STRIP_SIDE / max(height, width)
@@ -141,7 +141,7 @@ def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
     """Write frames (T, H, W, 3) as an animated GIF that repeats endlessly."""
-    octree = Image.Quantize.FASTOCTREE  # PIL's default quantiser takes seconds per frame
+    octree = Image.Quantize.FASTOCTREE  # PIL's default method takes seconds per frame
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)

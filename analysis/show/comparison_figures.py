@@ -1,4 +1,4 @@
-"""Figures that compare several runs, with one colour and one marker per curve (run and pathway)."""
+"""Figures that compare several runs; each curve (run and pathway) has its own colour and marker."""
 
 from collections.abc import Callable, Iterable
 from itertools import cycle
@@ -15,7 +15,7 @@ from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, draw_band,
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.models.stage_names import split_stage
 
-# Colours and markers are repeated in turn, so that 7 colours and 8 markers distinguish 56 curves.
+# Curves take colours and markers in turn: 7 colours and 8 markers distinguish 56 curves.
 # Other figures use the last two colours for dynamic and static, so these two colours are assigned last.
 RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -28,13 +28,13 @@ def styles_of(curves: Iterable[str]) -> dict[str, dict]:
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return a list of stage names, without SlowFast's pathway; None if the curves' stages differ."""
+    """Return the stage names, without SlowFast's pathway, that all curves share; None if stages differ."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 
 
 def curves(comparison: Comparison) -> Figure:
-    """Draw scores with interval bands over the stages, or over relative depth if runs differ in stages."""
+    """Draw scores with interval bands by stage, or by relative depth if the runs have different stages."""
     layers = comparison.layers
     shared = shared_places(layers)
     figure, panels = new_panels(2, 2, (10.5, 4.2))
@@ -74,7 +74,7 @@ def plane(comparison: Comparison) -> Figure:
 
 
 def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[float], NDArray]:
-    """Return a row's values, [static, dynamic], and error bars as an array (2 values, 2 bounds, 1)."""
+    """Return a row's [static, dynamic] values, and error bars as an array (2 values, 2 bounds, 1)."""
     values = np.array([value_and_bounds(row, f"{kind}_{factor}", scale) for factor in ("static", "dynamic")])
     value, low, high = values.T
     return value.tolist(), np.maximum(0.0, np.stack([value - low, high - value], axis=1))[..., None]

@@ -16,7 +16,7 @@ from static_dynamic.analysis.show.comparison_tables import Grid, grids
 from static_dynamic.analysis.show.figures import COLOURS
 from static_dynamic.analysis.show.text import escape_latex
 
-# Marker of a curve in matplotlib -> mark in pgfplots.
+# Name of a marker in matplotlib -> name of this marker in pgfplots.
 MARKS = {
     "o": "*",
     "s": "square*",
@@ -27,7 +27,7 @@ MARKS = {
     "X": "x",
     "*": "star",
 }
-# Font size of a table -> the largest number of characters per line for which the size is used.
+# Font size of a LaTeX table -> largest number of characters per line at this size.
 SIZES = {"footnotesize": 118, "scriptsize": 140, "tiny": np.inf}
 PREAMBLE = r"""\documentclass{article}
 \usepackage[a4paper, margin=1.8cm]{geometry}
@@ -39,7 +39,7 @@ PREAMBLE = r"""\documentclass{article}
 
 
 def comparison_files(comparison: Comparison) -> dict[str, str]:
-    """Return a dict: file name -> text, of ``table_*.tex``, ``figure_*.tex`` and ``comparison.tex``."""
+    """Return a dict: file name (``table_*.tex``, ``figure_*.tex``, ``comparison.tex``) -> LaTeX text."""
     files = {f"table_{grid.name}.tex": table(grid) for grid in grids(comparison)}
     files |= {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
     body = "\n\n".join(f"\\input{{{name}}}" for name in files)
@@ -48,7 +48,7 @@ def comparison_files(comparison: Comparison) -> dict[str, str]:
 
 
 def table(grid: Grid) -> str:
-    """Return a booktabs table; a row's first cell stays empty if the row above has the same first cell."""
+    """Return a LaTeX table; a row's first cell is left empty if the row above has the same first cell."""
     head = list(grid.rows[0])
     widths = [max(len(name), *(len(str(cells[name])) + 2 for cells in grid.rows)) for name in head]
     size = next(size for size, most in SIZES.items() if sum(widths) <= most)
@@ -99,7 +99,7 @@ def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def curves(comparison: Comparison) -> str:
-    """Return the LaTeX figure of scores over the stages, with intervals as bands."""
+    """Return the LaTeX figure of scores by stage, with intervals as bands."""
     layers = comparison.layers
     colours, options = styles(layers)
     shared = shared_places(layers)
@@ -161,7 +161,7 @@ def classes(comparison: Comparison) -> str:
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     labels = shown["curve"] + ", " + shown["stage"]
     longest = labels.str.len().max() - len(", ")
-    width = max(0.3, 0.9 - 0.0105 * longest)  # `width`: fraction of the page's width that the bars get
+    width = max(0.3, 0.9 - 0.0105 * longest)  # `width`: width of the bars as a fraction of the text width
     names = ",".join(f"{{{escape_latex(label)}}}" for label in labels)
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",

@@ -1,4 +1,4 @@
-"""Tables of a comparison of runs, as text for a terminal and as Markdown (LaTeX: `comparison_latex`)."""
+"""Tables of a comparison of runs, as text for a terminal and as Markdown."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.show.text import align, with_interval
 
-# Column of the results -> table heading, multiplier of the values, number of decimals.
+# Column of the results -> (table heading, multiplier of the values, number of decimals).
 SHOWN = {
     "score_dynamic": ("dynamic score", 1, 3),
     "score_static": ("static score", 1, 3),
@@ -58,12 +58,12 @@ def grid_of_scores(layers: pd.DataFrame) -> Grid:
 
 
 def shown_cells(row: pd.Series) -> dict[str, str]:
-    """Return a dict: column heading -> score or share with interval, as text, for a stage of a run."""
+    """Return a dict: column heading -> text of a score or share with its interval, for one table row."""
     return {heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()}
 
 
 def grid_of_classes(layers: pd.DataFrame) -> Grid:
-    """Return the table of percentages of units per unit class (dynamic, ...), one row per stage and run."""
+    """Return the table of the percentage of units in each unit class, with one row per stage and run."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
@@ -74,7 +74,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
-    """Return the table of differences, first run minus each other run; * marks intervals that exclude 0."""
+    """Return the table of differences, first run minus another run; * marks intervals that exclude 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))
@@ -111,7 +111,7 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return text tables: one table per score and per share, with a column per run, and the differences."""
+    """Return text tables: one per score or share, with a column per run, and one of the differences."""
     scores = pd.DataFrame(grid_of_scores(comparison.layers).rows)
     stages, runs = scores["stage"].unique(), comparison.runs["run"].tolist()
     parts = []
@@ -131,7 +131,7 @@ def as_markdown(comparison: Comparison) -> str:
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    """Return rows, which are dicts, as a Markdown table with the dicts' keys as headings."""
+    """Return a Markdown table of `rows`, which are dicts whose keys are the column headings."""
 
     def line(cells) -> str:
         return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -24,7 +24,7 @@ COLOURS = {
     "residual": "#999999",
     "dead": "#DDDDDD",
 }
-# Colours of the sources of variance; main effects have strong colours, interactions have lighter ones.
+# Colours of the sources of variance: strong colours for main effects, lighter colours for interactions.
 COMPONENT_COLOURS = {
     "video": "#009E73",
     "style": "#0072B2",
@@ -44,7 +44,7 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw shares and scores over the stages with 95 % bands, and units per unit class as stacked bars."""
+    """Draw shares and scores by stage with 95 % intervals, and units per unit class as stacked bars."""
     figure, panels = new_panels(3, 3, (max(12.0, 3 + 0.8 * len(layers)), 4.2))
     shares, scores, classes = panels
     x = np.arange(len(layers))
@@ -80,7 +80,7 @@ def draw_classes(row: pd.Series, path: Path, title: str) -> None:
 
 
 def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw each source's share (video, style ...) of the units' variance, with one stacked bar per stage."""
+    """Draw the share of the units' variance that each source (video, style, ...) explains, by stage."""
     stages = list(layers["stage"].unique())
     figure, (axes,) = new_panels(1, 1, (max(6.5, 2.5 + 0.8 * len(stages)), 4.2))
     shares = 100 * layers.pivot(index="component", columns="stage", values="share")[stages]
@@ -92,7 +92,7 @@ def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_convergence(table: pd.DataFrame, path: Path) -> None:
-    """Draw the dynamic and the static score of each stage against the number of videos, with 95 % bands."""
+    """Draw each stage's dynamic and static score against the number of videos, with 95 % intervals."""
     figure, panels = stage_panels(table, sharey=True)
     sizes = sorted(table["clusters"].unique())
     for axes, stage, part in panels:
@@ -141,7 +141,7 @@ def label_colour(name: str) -> str:
 
 
 def new_panels(count: int, columns: int, size: tuple[float, float], **shared) -> tuple[Figure, list[Axes]]:
-    """Return a figure of `size` inches, and the list of the figure's `count` panels in `columns` columns.
+    """Return a figure of `size` (inches) and a list of its `count` panels, arranged in `columns` columns.
 
     The panels have no upper and no right frame line. Options `shared` go to matplotlib's ``subplots``.
     """

@@ -7,7 +7,7 @@ from static_dynamic.models.stage_discovery import Candidate, find_candidates
 def candidate_rows(
     net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
 ) -> list[dict]:
-    """Return one table row per module in order of execution; for the arguments see `find_candidates`."""
+    """Return one table row per module in order of execution; `find_candidates` explains the arguments."""
     stages: dict[str, list[str]] = {}
     for name, stage in net.stages.items():
         for module in {tap.module: None for tap in stage.taps}:
@@ -28,7 +28,7 @@ def candidate_rows(
 
 
 def describe_layout(candidate: Candidate) -> str:
-    """Return in a few words how a module's output is read, or in brackets why the output is unreadable."""
+    """Describe how a module's output is read or, in brackets, why the output cannot be read."""
     if not candidate.taps:
         return f"({candidate.reason})"
     tap = candidate.taps[0]
@@ -38,7 +38,7 @@ def describe_layout(candidate: Candidate) -> str:
 
 
 def format_rows(rows: list[dict]) -> str:
-    """Return rows, which are dicts, as text in left-aligned columns with the dicts' keys as headings."""
+    """Return `rows`, dicts whose keys are the column headings, as text in left-aligned columns."""
     lines = [list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

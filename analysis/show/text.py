@@ -67,17 +67,17 @@ def format_information(layers: pd.DataFrame) -> str:
 
 
 def format_variance(layers: pd.DataFrame) -> str:
-    """Return a text table of each source's share (%) in the units' variance (video, style, ...), by stage."""
+    """Return a text table, by stage, of the share (%) of the units' variance that each source explains."""
     shares = 100 * layers.pivot(index="stage", columns="component", values="share")
     shares = shares.loc[layers["stage"].unique(), list(COMPONENTS)]
     return align([{"stage": stage, **row.map("{:.1f}".format)} for stage, row in shares.iterrows()])
 
 
 def format_plan(table: pd.DataFrame) -> str:
-    """Return a table of videos, clips and hours that a study needs with each ``pairs`` option, fastest first.
+    """Return a text table of the videos, clips and hours that a study needs with each ``pairs`` option.
 
-    Each number stands beside the number expected from the pilot's variance itself. The stage and score that
-    need the largest number of videos decide.
+    Rows are sorted by hours. In brackets, each number is followed by the number expected from the pilot's
+    variance itself. The stage and score that need the largest number of videos decide.
     """
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
     shown = widest[["pairs"]].copy()

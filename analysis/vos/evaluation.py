@@ -1,4 +1,4 @@
-"""Segmentation quality of a network on DAVIS, to check that a checkpoint performs as published.
+"""Measure a network's segmentation quality on DAVIS, to check that a checkpoint performs as published.
 
 A run writes these files:
 
@@ -57,7 +57,10 @@ def evaluate_sequence(
     device: torch.device,
     bar: tqdm,
 ) -> None:
-    """Write masks, J and F of a sequence unless `folder` exists; raise BadFrames for unreadable files."""
+    """Write predicted masks, J and F of a sequence unless `folder` exists.
+
+    Raises BadFrames if a file cannot be read.
+    """
     names = clips.names[sequence]
     if folder.is_dir():
         bar.update(len(names))
@@ -79,7 +82,7 @@ def evaluate_sequence(
             write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
-    if len(clips.flows) == 1:  # drop the first frame, to match networks with two flow images
+    if len(clips.flows) == 1:  # drop the first frame, which DAVIS does not measure
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     pd.DataFrame(rows).to_csv(unfinished / "frames.csv", index=False)
@@ -95,7 +98,7 @@ def segment(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (position, object probability of each pixel as an array (H, W)) per frame, in temporal order.
+    """Yield the position and the object probabilities, an array (H, W), of each frame in temporal order.
 
     A network that reads T frames at once gets one block of T frames after another. If the length of the
     sequence is no multiple of T, the last block overlaps with the block before.
@@ -120,20 +123,20 @@ def segment(
 
 
 def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float32]:
-    """Return the object probability of pixels, (frames, H, W); halve the batch if memory runs out."""
+    """Return each pixel's object probability, (frames, H, W); split the batch if memory runs out."""
     items = len(inputs["Image"])
     try:
         return net.foreground(inputs).float().cpu().numpy()
     except torch.OutOfMemoryError as error:
         if items == 1:
             raise UserError("one frame exceeds the device's memory: give a smaller crop_size") from error
-    # The retry is outside of the except block, where the memory of the failed attempt is free again.
+    # Retry outside of the except block, because inside of it the failed attempt's memory is still in use.
     halves = slice(items // 2), slice(items // 2, items)
     return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
-    """Return a table of a sequence's views, one row per frame: original style, no jitter of flow colours."""
+    """Return a sequence's views, one table row per frame, in the original style and without flow jitter."""
     count, frames_per_view = len(clips.names[sequence]), clips.rows_per_view
     rows = []
     for first in range(0, count, frames_per_view):

@@ -29,7 +29,7 @@ CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Read a result file into a table: place (layer), stream, each factor's percentage; one row per stage."""
+    """Read a result file into a table with one row per stage: place (layer), stream, factor percentages."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -113,7 +113,7 @@ CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for fa
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: the last word if it is a number, else the third last."""
+    """Return the training iteration in a file name: the last word or, if not a number, the third last."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
@@ -122,18 +122,18 @@ def iteration_of(path: Path) -> int:
 
 
 def read_iterations(folder: Path) -> pd.DataFrame:
-    """Read the result files of `folder`, one per training iteration, into a table with a column iteration."""
+    """Read the result files of `folder`, one per training iteration, into a table; add column `iteration`."""
     by_iteration: dict[int, Path] = {}
     for file in files_in(folder, ".txt", "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
         if other != file:
-            raise UserError(f"{file} and {other.name} have the same iteration in their names: remove a file")
+            raise UserError(f"{file} and {other.name} have the same iteration in their names: remove one")
     tables = [read_dimensions(file).assign(iteration=i) for i, file in sorted(by_iteration.items())]
     return pd.concat(tables, ignore_index=True)
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Read each unit's share per factor; return a dict: stage -> array (units, 3), NaN for dead units."""
+    """Read the units' shares; return a dict: stage -> array (units, 3 factors), NaN for dead units."""
     shares = {}
     for file in files_in(folder, ".npy", "unit scores"):
         try:
@@ -142,7 +142,7 @@ def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
             raise UserError(f"{file} is not a readable NumPy array ({error})") from error
         shape, kind = shares[file.stem].shape, shares[file.stem].dtype.kind
         if len(shape) != 2 or shape[1] != len(FACTORS) or kind != "f":
-            raise UserError(f"{file} has shape {shape}, kind {kind!r}: expected floats of shape (units, 3)")
+            raise UserError(f"{file} has shape {shape}, type {kind!r}: expected floats of shape (units, 3)")
     return by_depth(shares, folder)
 
 
@@ -152,7 +152,7 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
     for file in files_in(folder, ".parquet", "joint encoding"):
         try:
             scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses of these
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses of these three
             line = str(error).partition("\n")[0]
             raise UserError(f"{file} lacks the columns dynamic and static of unit scores ({line})") from error
         if not len(scores):
@@ -174,7 +174,7 @@ def read_statistics(path: Path) -> pd.DataFrame:
 
 
 def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
-    """Return the sorted files of `folder` with `suffix`, without hidden files, which are incomplete."""
+    """Return the sorted files with `suffix` in `folder`; hidden files, which are incomplete, are left out."""
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder with the result files of one network")
     files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))
@@ -184,7 +184,7 @@ def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
 
 
 def by_depth(stages: dict, folder: Path) -> dict:
-    """Sort stages by stream, then by name, as the alphabetical order of layer1, layer2 ... is by depth."""
+    """Sort stages by stream, then by name; the order of the names layer1, layer2 ... is by depth."""
     for stage in stages:
         if not STAGE_NAME.fullmatch(stage):
             raise UserError(f"{folder}: the file name {stage!r} is not a stage such as layer1,app_stream")

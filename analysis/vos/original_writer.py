@@ -29,7 +29,7 @@ BLOCK = 256
 def write_vos_results(
     folder: Path, name: str, seed: int, result: RunEstimate, stages: list[str], joint_encoding: bool
 ) -> Path:
-    """Write the result files of one run over older result files; return the path of the text file."""
+    """Write the result files of one run, replacing older ones; return the path of the text file."""
     layers = result.layers.set_index("stage").loc[stages]
     units = dict(list(result.units.groupby("stage")))
     for stage in stages:
@@ -50,7 +50,7 @@ def write_vos_results(
 
 
 def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunEstimate) -> None:
-    """Write tables of each unit's correlation per kind of pair, for ``misc/plot_stats_fromtable.py``.
+    """Write tables of each unit's correlation per kind of pair; ``misc/plot_stats_fromtable.py`` reads them.
 
     If a run has no pairs that share neither factor, which is common with ``pairs=paper``, nothing is written.
     """
@@ -61,7 +61,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
         return
     for stage, units in result.units.groupby("stage", sort=False):
         neither = correlations(store.activations(stage), a, b)
-        both = np.ones(len(neither))  # `both` is 1, as frames that share both factors are equal
+        both = np.ones(len(neither))  # `both` is 1: frames that share both factors are identical
         shared = units[["score_dynamic", "score_static"]].to_numpy()
         table = np.column_stack([units["unit"], shared, neither, both])
         alive = np.isfinite(table).all(axis=1)

@@ -25,7 +25,7 @@ TOLERANCE = 0.008
 # Recall is the share of frames whose measure exceeds this value.
 RECALLED = 0.5
 QUARTERS = 4
-# Colours of the overlay: fill of the predicted mask, outline of the true mask.
+# RGB colours of the overlay: fill of the predicted mask, outline of the true mask.
 FOUND_COLOUR, TRUE_COLOUR = (213, 94, 0), (240, 228, 66)
 
 
@@ -33,8 +33,8 @@ class Statistics(NamedTuple):
     """Mean, recall and decay of one measure over the frames of a sequence."""
 
     mean: float
-    recall: float  # `recall` is the share of frames above 0.5
-    decay: float  # `decay` is the mean over the first quarter of frames minus that over the last
+    recall: float  # `recall` is the share of frames whose measure exceeds 0.5
+    decay: float  # `decay`: mean of the first quarter of frames minus mean of the last quarter
 
 
 def region_similarity(mask: NDArray, truth: NDArray) -> float:
@@ -101,7 +101,7 @@ def read_mask(file: Path) -> NDArray[np.bool_]:
 
 
 def read_truth(file: Path, image: NDArray) -> NDArray[np.bool_]:
-    """Read the true mask of an image; raise BadFrames if the mask is missing or not of the image's size."""
+    """Read the true mask of an image; raise BadFrames if the mask is missing or differs in size."""
     if not file.is_file():
         raise BadFrames(f"the true mask {file} does not exist: put the masks of DAVIS there")
     mask = read_mask(file)
@@ -127,7 +127,7 @@ def encoded(mask: NDArray) -> dict:
 
 
 def coco_masks(masks: Mapping[str, NDArray]) -> dict:
-    """Convert a mapping of image file names to masks into COCO format, with one annotation per image."""
+    """Return masks, given per image file name, in COCO format with one annotation per image."""
     images, annotations = [], []
     for number, (name, mask) in enumerate(masks.items(), start=1):
         runs = encoded(mask)

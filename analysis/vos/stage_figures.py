@@ -32,7 +32,7 @@ CONDITION_TITLES = {"dynamic": "dynamics", "static": "appearance"}
 
 
 def positions(places: Sequence[str]) -> list[int]:
-    """Return the positions on the x axis of stages such as layer1; raise UserError for unknown stages."""
+    """Return the x positions of stages such as layer1; raise UserError if a stage is unknown."""
     for place in places:
         if place not in PLACES:
             raise UserError(f"stage {place!r} is unknown; known stages: {', '.join(PLACES)}")
@@ -94,7 +94,7 @@ def _save(figure: Figure, path: Path, title: str) -> None:
 def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
     """Return the figure of `draw_stages` as TikZ: one pgfplots axis per stream and one common legend."""
     colours = [f"\\definecolor{{{factor}}}{{HTML}}{{{COLOURS[factor][1:]}}}" for factor in MEASURED]
-    # The first axis defines the legend, which `ref` places below all axes.
+    # The first axis defines the legend, and LaTeX's ``\ref`` places it below all axes.
     pictures = [_tikz_axis(stream, table, k == 0) for k, (stream, table) in enumerate(streams.items())]
     return "\n".join(
         [
@@ -194,7 +194,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # Each entry holds the column of pairs that do not share `own`, then the column of pairs that do.
+    # Each entry holds two columns: of pairs that do not share the factor `own`, and of pairs that share it.
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
@@ -210,7 +210,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
 
 
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
-    """Draw `prior`, the fraction from 0 to 1 of masks that contain each pixel; shape (H, W)."""
+    """Draw `prior`, an array (H, W) with the fraction of masks that contain each pixel."""
     figure, (axes,) = new_panels(1, 1, (7.0, 3.9))
     picture = axes.imshow(100 * prior, cmap="cividis", vmin=0)
     axes.set_axis_off()
@@ -225,7 +225,7 @@ def _line(factor: str) -> dict:
 
 
 def _range(table: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of the percentage axis: 10 and 50, or wider if an error bar reaches further."""
+    """Return the limits of the percentage axis: 10 and 50, or wider limits that include all error bars."""
     values = table[list(MEASURED)].to_numpy(float)
     bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in MEASURED]).to_numpy(float))
     low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK

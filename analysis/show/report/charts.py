@@ -18,9 +18,9 @@ from static_dynamic.analysis.show.text import value_and_bounds, with_interval
 # All sizes in this module are in pixels of the SVG's view box.
 WIDTH, PLOT_HEIGHT = 350, 190
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 8, 20
-# Distance of the x axis from the chart's upper edge.
+# Distance of the x axis from the chart's upper edge in pixels.
 FLOOR = TOP + PLOT_HEIGHT
-# Average width of one character of an axis label.
+# Average width of one character of an axis label in pixels.
 LETTER = 6.2
 # Largest number of stage labels on the x axis; with more stages, every second (third, ...) has a label.
 MOST_LABELS = 16
@@ -53,7 +53,7 @@ class Chart:
         step = int(np.ceil(max(1, len(labels)) / MOST_LABELS))
         slots = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
         longest = LETTER * max((len(label) for label in labels), default=0)
-        # Labels are horizontal if all fit, else slanted; vertical if a slanted first label would be cut off.
+        # Labels are horizontal if they fit, else slanted, or vertical if slanted labels would be cut off.
         turn = 0 if longest <= slots * step else 45 if 0.71 * longest <= LEFT else 90
         self.height = TOP + PLOT_HEIGHT + BOTTOM + longest * np.sin(np.radians(turn))
         for tick in ticks(*y_range):
@@ -114,7 +114,7 @@ def stage_curves(
     scale: float = 1,
     digits: int = 3,
 ) -> Chart:
-    """Draw curves with bands over the stages; curves are interrupted before the stages numbered `breaks`.
+    """Draw curves with interval bands by stage; curves are interrupted before the stage numbers `breaks`.
 
     `columns`: name of a curve -> column of `layers` with the curve's values, colour of the curve.
     """
@@ -140,7 +140,7 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one stacked bar of percentages per stage (row of `parts`); negative values stack below zero."""
+    """Draw one stacked bar of percentages per row of `parts` (a stage); negative values go below zero."""
     values = parts[list(colours)].to_numpy(float)
     low, high = np.minimum(values, 0).sum(1).min(), np.maximum(values, 0).sum(1).max()
     chart = Chart(title, about, (min(0.0, low), max(100.0, high)), labels=list(parts.index))
@@ -159,7 +159,7 @@ def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about
 
 
 def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one histogram outline per factor, with the percentage of the units in each bin of scores."""
+    """Draw one histogram outline per factor: the percentage of units in each bin of scores."""
     edges = SCORE_BINS
     parts = {
         name: 100 * np.histogram(np.clip(s[np.isfinite(s)], -1, 1), edges)[0] / max(1, len(s))

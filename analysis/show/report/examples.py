@@ -1,4 +1,4 @@
-"""Example frames in a report: a few frames of a few clips, cropped as for the network."""
+"""Example frames in a report: a few frames of a few clips, cropped like the network's input."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
     first = views.iloc[0]
     video = first["video"]
     column = max(frame_columns(views), key=lambda c: len(first[c]))
-    wanted = []  # `wanted`: (label, style, frame positions) of each strip to make
+    wanted = []  # `wanted` holds (label, style, frame positions) of each strip to make
     if (root / "style_0").is_dir() and not (views["style"] == 0).any():
         wanted.append(("original", 0, first[column]))
     by_style = views.sort_values("style")
@@ -82,7 +82,7 @@ def crop_fraction(spec: dict) -> float | None:
 
 
 def make_strip(label: str, frames: NDArray[np.uint8], numbers: list[int], crop: float | None) -> Strip:
-    """Crop frames as the network's input is cropped, and join the frames, (n, H, W, 3), into one picture."""
+    """Crop frames (n, H, W, 3) like the network's input, and join the frames into one picture."""
     if crop is not None:
         height, width = frames.shape[1:3]
         side = crop * min(height, width)

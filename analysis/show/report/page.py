@@ -27,9 +27,9 @@ from static_dynamic.files import write_text
 from static_dynamic.models.stage_names import group_by_reading
 
 TEMPLATES = Path(__file__).parent / "templates"
-# Largest number of rows that the report shows of an additional table.
+# The report shows at most this number of rows of each additional table.
 MOST_ROWS = 200
-# Largest number of clip names shown per reason for leaving clips out.
+# The report shows at most this number of clip names per reason why clips were left out.
 MOST_NAMES = 50
 
 
@@ -86,7 +86,7 @@ def render(page: dict) -> str:
 
 
 def headline(stage: pd.Series) -> str:
-    """Return a sentence on a stage: which factor has the higher score, if the intervals do not overlap."""
+    """Return a sentence on which factor a stage encodes more, if the score intervals do not overlap."""
     static, dynamic = (
         f"{factor} score {with_interval(stage, f'score_{factor}', 1, 2, ', 95 % interval {} to {}')}"
         for factor in FACTORS[1::-1]
@@ -192,7 +192,7 @@ def spread(
 
 
 def table_cells(table: pd.DataFrame) -> list[dict[str, str]]:
-    """Return table cells as text; a value and the interval's bounds (``x_low``, ``x_high``) share a cell."""
+    """Return table cells as text; a value `x` and its bounds `x_low` and `x_high` share one cell."""
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     shown = [column for column in table if column not in bounds]
     return [{c: cell(line[c]) + bounds_of(line, c) for c in shown} for _, line in table.iterrows()]

@@ -438,7 +438,7 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(
     assert set(known["layer"]) == {"s5.pathway0_res0.branch2.c"}
     assert known["class"].tolist() == [units.loc[("stage5", c), "class"] for c in known["channel"]]
 
-    differs = r"is of another network \(x3d_xs; its seed of the random weights differs\)"
+    differs = r"measured another network \(x3d_xs; its seed of the random weights differs\)"
     with pytest.raises(UserError, match=differs):
         explain(*common[:-1], f"task.input={clips / 'clip0'}", "seed=2")
 
@@ -470,7 +470,7 @@ def test_names_of_classes(tmp_path):
         listed.write_text(broken)
         with pytest.raises(UserError, match="holds no class names"):
             class_names(listed, 2)
-    with pytest.raises(UserError, match="is neither a file nor an asset"):
+    with pytest.raises(UserError, match="is neither a file nor a name in configs"):
         class_names(tmp_path / "nowhere.txt", 2)
 
 
@@ -497,8 +497,8 @@ def test_names_of_classes(tmp_path):
         (["task.input=nowhere"], "task.input=nowhere does not exist"),
         (["task.input=empty"], "task.input=empty holds no video, no frames and no frames.db"),
         (["task.profile=empty"], "is not a run folder"),
-        (["task.names=empty/n.txt"], "is neither a file nor an asset"),
-        (["task.names=5"], "task.names=5 is neither a file nor an asset"),
+        (["task.names=empty/n.txt"], "is neither a file nor a name in configs"),
+        (["task.names=5"], "task.names=5 is neither a file nor a name in configs"),
         (["task.outdir=taken"], "taken is a file: give another task.outdir"),
     ],
 )
