@@ -8,18 +8,21 @@ rectified units, one video with large activations, many units. True values are m
 
     layer      coverage of the 95 % intervals of the two layer scores
     unit       coverage of the intervals of unit scores, and the percentage of units without interval
-    variance   coverage of the intervals of the seven variance components: lowest and highest, stage and units
+    variance   coverage of the intervals of the seven variance components: video, style, order, video:style,
+               video:order, style:order, video:style:order
     counts     coverage of the numbers of dynamic, static, joint and residual units (over all simulated runs)
     said .85   fraction of units that have the class that was given a probability between 0.8 and 0.9
     p          fraction of p-values up to 0.05 where the members of pairs share nothing: of the layer, of
                units and of the smallest family-wise p-value of a stage, for dynamic and for static pairs
     bits p     the same for the p-values of the Gaussian and the copula bits
+    difference coverage of the intervals of the difference between two networks: on the same videos, and on
+               12 videos against the given number of other videos
 """
 
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 import numpy as np
@@ -32,6 +35,7 @@ from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES, c
 from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, flipped_bits, transformed
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.moments import Moments
+from static_dynamic.analysis.estimate.paired import PairedBootstrap
 from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.estimate.sign_flips import draw_signs, score_p_values
 from static_dynamic.analysis.estimate.unit_intervals import COUNTED
@@ -58,11 +62,12 @@ class Design:
     clips_per_video: int = 1
     skipped: int = 0  # number of views that are skipped, drawn at random
     pairs: str = "factorial"
+    network: int = 9  # seed of the fixed properties of the units
 
     @cached_property
     def loadings(self) -> dict[str, NDArray]:
         """Fixed properties of the units: common factors, styles' shifts, and sizes of the random effects."""
-        fixed = np.random.default_rng(9)
+        fixed = np.random.default_rng(self.network)
         style = 0.8 * fixed.standard_normal((len(STYLES), 1, self.units))
         if "loud" in self.kind:
             style *= 0  # loudness would change the true scores if styles shifted the activations
@@ -122,7 +127,7 @@ class Design:
         views, pairs = tables(LARGE, 1, "factorial")
         runs = max(6, LARGE_RUNS * 20 // self.units)
         for run in range(runs):
-            single = Design(self.name, self.kind, self.units)
+            single = replace(self, clips_per_video=1, skipped=0, pairs="factorial")
             y = single.simulate(LARGE, np.random.default_rng(10**6 + run), large=True)
             whole = sums_of(self.rows(y, views), pairs).over_clusters()
             found["layer"].append(whole.layer_scores())
@@ -243,6 +248,42 @@ def sizes(
     return {name: float(np.mean(values)) for name, values in small.items()}
 
 
+@dataclass(frozen=True)
+class MemoryRun:
+    """A finished run of one stage in memory, as far as `PairedBootstrap` needs a store."""
+
+    rows: NDArray
+    pairs: pd.DataFrame
+
+    def finished_pairs(self) -> pd.DataFrame:
+        """Return the table of pairs."""
+        return self.pairs
+
+    def activations(self, stage: str) -> NDArray:
+        """Return the activations (views, units)."""
+        return self.rows
+
+
+def differences(design: Design, videos: tuple[int, int], runs: int, progress: bool = False) -> NDArray:
+    """Return the coverage of the intervals of the differences in both scores between two networks.
+
+    The networks see the same videos if both numbers of `videos` are equal, otherwise different videos.
+    """
+    designs = design, replace(design, network=10)
+    truth = designs[0].truth["layer"] - designs[1].truth["layer"]
+    held = []
+    for run in tqdm(range(runs), f"{design.name}, {videos}", disable=None if progress else True, leave=False):
+        stores = []
+        for k, (own, count) in enumerate(zip(designs, videos, strict=True)):
+            rng = np.random.default_rng([run, 0 if videos[0] == videos[1] else k])
+            y = own.simulate(count, rng)
+            stores.append(MemoryRun(own.rows(y, own.tables(count)[0]), own.finished_pairs(count, rng)))
+        data = [0, 0] if videos[0] == videos[1] else [0, 1]
+        found = PairedBootstrap(stores, data, REPLICATES).difference([(0, "stage1")], [(1, "stage1")])
+        held.append((found.low[:2] <= truth) & (truth <= found.high[:2]))
+    return np.mean(held, axis=0)
+
+
 def cells(values: Sequence[float]) -> str:
     """Return numbers between 0 and 1 as text with two decimals, separated by spaces."""
     return " ".join(f"{value:.2f}".lstrip("0") if value < 1 else "1.0" for value in values)
@@ -274,7 +315,7 @@ def main() -> None:
             row = [cells([held[f"{what} {name}"] for name in MEASURED]) for what in ("layer", "unit")]
             row.append(f"{100 * held['few videos']:.0f} %")
             for what in ("share", "variance"):
-                row.append(cells([held[what].min(), held[what].max()]) if what in held else "")
+                row.append(cells(held[what]) if what in held else "")
             row += [cells(held["counts"]), cells([held.get("said .85", np.nan)])]
             rows.append((design.name, videos, *row))
     print("Coverage of 95 % intervals; d, s, j, r: dynamic, static, joint, residual")
@@ -294,6 +335,17 @@ def main() -> None:
             )
     print("\nFraction of p-values up to 0.05 without shared information; dynamic, static pairs")
     columns = ["design", "videos", "layer", "unit", "family", "gaussian bits", "copula bits"]
+    print(pd.DataFrame(rows, columns=columns).to_markdown(index=False), flush=True)
+    rows = []
+    for design in chosen:
+        for videos in map(int, given.clips.split(",")):
+            runs = given.runs if design.units < 100 else max(20, given.runs // 5)
+            row = [
+                cells(differences(design, pair, runs, True)) for pair in ((videos, videos), (12, videos + 1))
+            ]
+            rows.append((design.name, videos, *row))
+    print("\nCoverage of 95 % intervals of differences between two networks; dynamic, static score")
+    columns = ["design", "videos", "same videos", "12 against as many other videos"]
     print(pd.DataFrame(rows, columns=columns).to_markdown(index=False))
 
 

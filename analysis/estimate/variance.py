@@ -40,6 +40,8 @@ from .unit_intervals import DF_PER_VIDEO, FEWEST_VIDEOS
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
 # To limit memory, this many units are decomposed at a time.
 UNITS_AT_A_TIME = 256
+# A mean square below this fraction of the largest is rounding error of an effect that the unit lacks.
+CANCELLATION = 1e-12
 
 
 def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: bool = False) -> RunEstimate:
@@ -124,10 +126,14 @@ def component_bounds(
     cells = sums[:, 5:] / sums[:, :1].sum(0)  # adds up to the mean of each style and order
     spread = sums[:, 1] - 2 * (sums[:, 5:] * cells.sum(0)).sum(1) + sums[:, 0] * (cells.sum(0) ** 2).sum(0)
     videos = effective_number(np.maximum(spread, 0))  # (C,)
+    # An effect that a unit lacks in all videos, like order in single frames, has a mean square of zero.
+    absent = whole <= CANCELLATION * whole.max(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = jackknife(np.log(whole), np.log(without)).deviation  # (K, 7, C)
+        deviation = np.where(absent, 0, deviation)
         error = np.sqrt((deviation**2).sum(0))
         correlation = np.einsum("kic,kjc->ijc", deviation, deviation) / (error[:, None] * error)
+        correlation = np.where(absent[:, None] | absent, 0, correlation)
     reach = student_quantile(level, np.maximum(1, DF_PER_VIDEO * videos - 1)) * error
     below, above = whole * -np.expm1(-reach), whole * np.expm1(reach)  # distances to the ends, (7, C)
     weights = component_weights(sums[:, 0, 0].sum(), *levels)[..., None]  # (7, 7, 1)
