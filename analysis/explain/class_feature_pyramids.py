@@ -46,7 +46,7 @@ class Pyramid:
 
     @property
     def nodes(self) -> pd.DataFrame:
-        """Table with one row per selected kernel: level, number on the level, layer, channel, importance.
+        """Table with one row per selected kernel: level, number within the level, layer, channel, importance.
 
         The importance of a kernel is the sum over all paths from the class to the kernel of the product of
         the links' strengths, divided by the largest such sum of the level.

@@ -55,10 +55,10 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the class names in Python source: its longest list. The source is parsed and never run."""
+    """Return the class names, the longest list in the Python source `text`; the source is never run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # Python source has class names in the form of folder names: hurling_-sport- for hurling (sport).
+    # The source writes class names like folder names: hurling_-sport- stands for hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 

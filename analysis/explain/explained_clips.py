@@ -54,7 +54,7 @@ def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input`` if given, else of the data set; raise UserError without clips."""
+    """Return the clips of ``task.input`` if given, else of the data set; raise UserError if none exist."""
     task = cfg.task
     if task.input is not None:
         clips = []
@@ -100,7 +100,7 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Return a clip: a video's frames `start` (from 0) to `end` - 1, or to the last frame without `end`."""
+    """Return the clip of frames `start` (counted from 0) to `end` - 1, or to the last if `end` is None."""
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")

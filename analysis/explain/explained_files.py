@@ -25,7 +25,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# The nested JSON file grows with a pyramid's paths; pyramids with more paths than this get no such file.
+# The nested JSON file is not written for pyramids with more paths than this: it would be too large.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
 # Only task=saliency writes both of these files, so a folder that holds both may be replaced.
@@ -167,7 +167,7 @@ def facts(summary: dict) -> list[str]:
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return a table with one row per pyramid level: number of kernels, number of layers, top 3 kernels."""
+    """Return a table with one row per pyramid level: number of kernels and layers, strongest kernels."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):

@@ -102,7 +102,7 @@ class FeaturePath:
     def depth(self) -> int:
         """Number of levels that hold layers, not counting the classifier's level 0."""
         number = 0
-        # A module that is called twice could give endless levels, so levels are at most as many as layers.
+        # A module called twice could make levels endless, so there are at most as many levels as layers.
         while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
@@ -120,7 +120,7 @@ class FeaturePath:
 
 
 def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
-    """Trace which layers feed the classifier of `net`, without computing more than tensor shapes.
+    """Find the layers that feed the classifier of `net`, by computing tensor shapes only.
 
     `inputs`: what ``net.prepare`` returns, or meta tensors of the same shapes. Raises UserError if the
     classifier does not read feature maps of 3D convolutions.
@@ -152,7 +152,7 @@ class _Tracer(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        # `known`: tensor id -> (tensor, channel axis, segments); a stored tensor's id is not used again.
+        # `known`: tensor id -> (tensor, channel axis, segments). Storing a tensor prevents reuse of its id.
         self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
@@ -199,7 +199,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # An output inherits the provenance of its largest input, or of the deepest of its largest inputs.
+            # An output inherits the provenance of its largest input; of the deepest one if sizes are equal.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -246,7 +246,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Yield the segments of the channels `first` to `end` - 1 of a tensor that has the given `segments`."""
+    """Yield the segments that describe channels `first` to `end` - 1 of a tensor with these `segments`."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -273,7 +273,7 @@ def _viewed(args, source, x, axis):
 
 
 def _reduced(args, source, x, axis):
-    """Return the number of the channel axis after a reduction such as ``mean``; None if it is reduced."""
+    """Return the number of the channel axis after a reduction such as ``mean``; None if it was reduced."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}

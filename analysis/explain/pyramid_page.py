@@ -87,7 +87,7 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
 
 
 def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Return the legend: a dict from unit classes to colours; from layers to colours without unit classes."""
+    """Return the legend: a dict from unit classes (from layers, if unit classes are unknown) to colours."""
     if "class" in shown:
         known = [name for name in COLOURS if (shown["class"] == name).any()]
         return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}

@@ -144,7 +144,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return a dict: layer -> next-level kernel that computes each input channel, -1 if it is unknown."""
+        """Return a dict: layer -> number of the kernel that computes each input channel, -1 if unknown."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):

@@ -36,7 +36,7 @@ FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Subtract a uniform clip's tube from a clip's and scale to [0, 1]; zeros if a value is not finite."""
+    """Subtract the tube of a uniform clip and scale to [0, 1]; return zeros if a value is not finite."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)

@@ -74,7 +74,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grid_of_differences(differences: pd.DataFrame) -> Grid:
-    """Return the table of differences, first run minus another run; * marks intervals that exclude 0."""
+    """Return the table of the first run minus each other run; * marks intervals that exclude 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))

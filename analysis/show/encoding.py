@@ -17,7 +17,7 @@ JPEG_QUALITY = 80
 
 @contextmanager
 def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable[[NDArray], None]]:
-    """Open an MP4 video and yield a function that appends one frame, (H, W, 3) uint8; frame sizes are equal.
+    """Open an MP4 video and yield a function that appends a frame, (H, W, 3) uint8, always of one size.
 
     The codec is H.264, or MPEG-4 Part 2 if PyAV lacks H.264; `options` go to the codec.
     """

@@ -98,7 +98,7 @@ def segment(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield the position and the object probabilities, an array (H, W), of each frame in temporal order.
+    """Yield (position, object probabilities of shape (H, W)) of each frame, in temporal order.
 
     A network that reads T frames at once gets one block of T frames after another. If the length of the
     sequence is no multiple of T, the last block overlaps with the block before.

@@ -127,7 +127,7 @@ def encoded(mask: NDArray) -> dict:
 
 
 def coco_masks(masks: Mapping[str, NDArray]) -> dict:
-    """Return masks, given per image file name, in COCO format with one annotation per image."""
+    """Convert a dict, image file name -> mask, to a dict in COCO format, with one annotation per image."""
     images, annotations = [], []
     for number, (name, mask) in enumerate(masks.items(), start=1):
         runs = encoded(mask)
