@@ -152,7 +152,7 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
     for file in files_in(folder, ".parquet", "joint encoding"):
         try:
             scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors are subclasses of these three
+        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors inherit from these three types
             line = str(error).partition("\n")[0]
             raise UserError(f"{file} lacks the columns dynamic and static of unit scores ({line})") from error
         if not len(scores):
@@ -184,7 +184,7 @@ def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
 
 
 def by_depth(stages: dict, folder: Path) -> dict:
-    """Sort stages by stream, then by name; the order of the names layer1, layer2 ... is by depth."""
+    """Sort stages by stream, then by name, which sorts layer1, layer2 ... by depth."""
     for stage in stages:
         if not STAGE_NAME.fullmatch(stage):
             raise UserError(f"{folder}: the file name {stage!r} is not a stage such as layer1,app_stream")
