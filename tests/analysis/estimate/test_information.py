@@ -13,9 +13,7 @@ from static_dynamic.analysis.estimate.information.gaussian import (
     TRANSFORMS,
     correlation,
     normal_scores,
-    null_correlations,
     rank_bias,
-    second_members,
     transformed,
     unit_information,
 )
@@ -28,8 +26,8 @@ from static_dynamic.analysis.estimate.information.subspace import (
     subspace_information,
 )
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
-from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
-from static_dynamic.analysis.estimate.permutation import permute_clusters
+from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor, read_views
+from static_dynamic.analysis.estimate.sign_flips import TIE, draw_signs, inflation
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from tests.analysis.simulated import effects, independent, write_run
@@ -40,8 +38,8 @@ BITS = -0.5 * np.log2(1 - RHO**2)
 
 def pairs_apart(n):
     """Pairs that each are a cluster of their own: rows 0 .. n - 1 with n .. 2 n - 1."""
-    k = np.arange(n)
-    return FactorPairs(k, n + k, k, k, np.zeros(n, int), k)
+    k, zero, one = np.arange(n), np.zeros(n, int), np.ones(n, int)
+    return FactorPairs(k, n + k, k, k, zero, one, zero, one, zero, k)
 
 
 def correlated(n, seed, rho=RHO, units=1):
@@ -49,11 +47,9 @@ def correlated(n, seed, rho=RHO, units=1):
     return np.concatenate([a, rho * a + np.sqrt(1 - rho**2) * e]).astype(np.float32)
 
 
-def bits_of_units(rows, n, transform=TRANSFORMS["gaussian"], n_boot=200, n_permutations=0):
-    pairs = pairs_apart(n)
-    orders = np.stack([np.random.default_rng(p).permutation(n) for p in range(n_permutations)] or [[]])
-    orders = orders.astype(int) if n_permutations else np.empty((0, n), int)
-    return unit_information(rows, pairs, bootstrap_weights(n, n_boot, 0), orders, transform, 0.95)
+def bits_of_units(rows, n, transform=TRANSFORMS["gaussian"], n_boot=200):
+    no_signs = np.empty((0, n))
+    return unit_information(rows, pairs_apart(n), bootstrap_weights(n, n_boot, 0), no_signs, transform, 0.95)
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values())
@@ -97,27 +93,48 @@ def test_views_of_several_pairs_are_ranked_as_often(tmp_path):
 
 def pairs_and_rows(tmp_path, draw, clips, f=0, **options):
     store = Store.open(write_run(tmp_path / "run", draw, clips, **options))
-    return pairs_of_factor(store.finished_pairs(), f), store.activations("stage1").astype(float)
+    pairs = pairs_of_factor(store.finished_pairs(), f, read_views(store))
+    return pairs, store.activations("stage1").astype(float)
 
 
+def flips_by_loops(za, zb, groups, signs, scale):
+    """Correlations of one unit's pairs without the means of `groups`: of the sample, and of each flip."""
+    centred = []
+    for z, group in zip((za, zb), groups, strict=True):
+        means = {g: np.mean([v for v, other in zip(z, group, strict=True) if other == g]) for g in group}
+        centred.append([v - means[g] for v, g in zip(z, group, strict=True)])
+    a, b = centred
+    length = np.sqrt(sum(v**2 for v in a) * sum(v**2 for v in b))
+    products = [x * y / length for x, y in zip(a, b, strict=True)]
+    flipped = [sum(sign * q for sign, q in zip(flip, products, strict=True)) for flip in signs]
+    return abs(sum(products)), [min(1, scale * abs(r)) for r in flipped]
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("f", [0, 1])
-@pytest.mark.parametrize(
-    "options", [{}, {"clips_a_cluster": 2}, {"clips_a_cluster": 3}, {"pairs": "paper"}, {"pairs": "both"}]
-)
-def test_correlations_of_broken_pairs_are_those_of_pairs_made_anew(tmp_path, f, options):
-    pairs, rows = pairs_and_rows(tmp_path, effects(2, units=5), 14, f, **options)
-    rows[:, 3] = 0.3
-    orders = permute_clusters(pairs.cluster, 6, (1,))
-    za, zb = rows[pairs.a], rows[pairs.b]
-    found = null_correlations(za, zb, second_members(pairs), orders)
-    assert (second_members(pairs) is None) == (
-        options.get("clips_a_cluster") == 3
-    )  # the last cluster has two
-    for order, new in zip(orders, found, strict=True):
-        twice = [np.concatenate([z, z]) for z in (za, zb[order])]  # of both factors: the estimate wants two
-        slow = estimate_pairs(*twice, np.repeat([0, 1], len(za))).unit_scores[0]
-        np.testing.assert_allclose(new, np.nan_to_num(slow), atol=1e-5)
-    assert null_correlations(za, zb, second_members(pairs), orders[:0]).shape == (0, 5)
+@pytest.mark.parametrize("options", [{}, {"clips_a_cluster": 3}, {"pairs": "paper"}, {"pairs": "both"}])
+def test_p_values_of_bits_are_those_of_loops(tmp_path, name, f, options):
+    draw = effects(2, units=5, clip=0.3, style=0.2, order=0.2, noise=1)
+    store = Store.open(write_run(tmp_path / "run", draw, 14, **options))
+    views, rows = read_views(store), store.activations("stage1").astype(float)
+    rows[:, 3] = 0.3  # dead
+    pairs = pairs_of_factor(store.finished_pairs().drop(index=[0, 3, 9, 11]), f, views)
+    keys = list(zip(views["style"], views["order"], strict=True))
+    groups = [[keys[row] for row in member] for member in (pairs.a, pairs.b)]
+    signs = draw_signs(pairs, 39, (1,))
+    weights = bootstrap_weights(pairs.clusters, 10, 0)
+    layer, units = unit_information(rows, pairs, weights, signs, TRANSFORMS[name], 0.95)
+    seen_bits, null_bits = 0, np.zeros(39)
+    for u in (0, 1, 2, 4):
+        za, zb = rows[pairs.a, u], rows[pairs.b, u]
+        if name == "copula":
+            za, zb = (norm.ppf(rankdata(z) / (len(z) + 1)) for z in (za, zb))
+        seen, null = flips_by_loops(za, zb, groups, signs, inflation(pairs))
+        assert units["p"][u] == (1 + sum(r >= seen - TIE for r in null)) / 40
+        seen_bits += -0.5 * np.log2(1 - seen**2) / 4
+        null_bits += gaussian_bits(np.array(null)) / 4
+    assert layer["p"] == (1 + sum(null_bits >= seen_bits - TIE)) / 40
+    assert np.isnan(units["p"][3])
 
 
 def test_what_ranks_lose_is_given_back():
@@ -221,14 +238,18 @@ def test_each_half_is_seen_in_what_varies_most_in_the_other():
 def test_the_subspace_of_a_stage_is_that_of_loops(tmp_path):
     """Halves by themselves, bits by determinants, replicates pair by pair."""
     pairs, rows = pairs_and_rows(tmp_path, effects(3, units=6), 24)
-    folds = split_folds([pairs], 5, 1)
+    folds = split_folds([pairs], 1)
     assert sorted(np.concatenate([fold.pairs[0] for fold in folds])) == list(range(len(pairs.a)))
     assert not set(folds[0].views) & set(folds[1].views)
     projected = project(rows, [fold.views for fold in folds], np.tile(np.arange(8), 24), 2)
-    weights = bootstrap_weights(24, 30, 0)
+    weights, signs = bootstrap_weights(24, 30, 0), draw_signs(pairs, 19, (2,))
 
-    def bits(a, b):
+    def bits(a, b, flip=None):
         covariance, det = np.cov(projected[a].T, projected[b].T, bias=True), np.linalg.det
+        if flip is not None:  # group means are subtracted, so the mean of each direction is 0
+            products = [s * np.outer(projected[i], projected[j]) for s, i, j in zip(flip, a, b, strict=True)]
+            covariance[:2, 2:] = np.mean(products, axis=0)
+            covariance[2:, :2] = covariance[:2, 2:].T
         return 0.5 * np.log2(det(covariance[:2, :2]) * det(covariance[2:, 2:]) / det(covariance))
 
     value = np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.pairs[0]]) for h in folds])
@@ -236,14 +257,13 @@ def test_the_subspace_of_a_stage_is_that_of_loops(tmp_path):
     for w in weights:
         own = [np.repeat(h.pairs[0], w[pairs.cluster[h.pairs[0]]].astype(int)) for h in folds]
         drawn.append(np.mean([bits(pairs.a[o], pairs.b[o]) for o in own]))
-    null = [np.mean([bits(pairs.a[h.pairs[0]], pairs.b[h.orders[0][p]]) for h in folds]) for p in range(5)]
-    found = subspace_information(
-        projected, pairs, weights, [(fold.pairs[0], fold.orders[0]) for fold in folds], 0.95
-    )
+    own = [fold.pairs[0] for fold in folds]
+    null = [np.mean([bits(pairs.a[o], pairs.b[o], flip[o]) for o in own]) for flip in signs]
+    found = subspace_information(projected, pairs, weights, signs, own, 0.95)
     assert found["plug_in"] == pytest.approx(value)
     assert found["value"] == pytest.approx(2 * value - np.mean(drawn))
     assert [found["low"], found["high"]] == pytest.approx(interval(value, np.array(drawn), 12, 0.95))
-    assert found["p"] == (1 + sum(null >= value)) / 6
+    assert found["p"] == (1 + sum(null >= value)) / 20
 
 
 def test_directions_know_nothing_of_the_pairs_they_are_used_on(tmp_path):
@@ -251,12 +271,11 @@ def test_directions_know_nothing_of_the_pairs_they_are_used_on(tmp_path):
     values = []
     for seed in range(12):
         pairs, rows = pairs_and_rows(tmp_path / str(seed), independent(seed, units=60), 40)
-        folds = split_folds([pairs], 0, 0)
+        folds = split_folds([pairs], 0)
         projected = project(rows, [fold.views for fold in folds], np.tile(np.arange(8), 40), 2)
-        own = [(fold.pairs[0], fold.orders[0]) for fold in folds]
-        values.append(
-            subspace_information(projected, pairs, bootstrap_weights(40, 100, 0), own, 0.95)["value"]
-        )
+        weights, no_signs = bootstrap_weights(40, 100, 0), np.empty((0, len(pairs.a)))
+        own = [fold.pairs[0] for fold in folds]
+        values.append(subspace_information(projected, pairs, weights, no_signs, own, 0.95)["value"])
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(len(values)) + 0.02
 
 
@@ -295,7 +314,7 @@ def test_neighbours_have_the_interval_of_the_jackknife():
     )
 
 
-def test_broken_pairs_tell_signal_from_nothing(tmp_path):
+def test_p_values_tell_signal_from_nothing(tmp_path):
     def draw(views):
         rows = independent(11, units=8)(views)
         rows[:, 5] = 3 * effects(11, units=1, style=0, order=0, fixed=0)(views)[:, 0]
@@ -335,4 +354,4 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
     with pytest.raises(UserError, match="activations of stage1 hold NaN"):
         estimate_information(write_run(tmp_path / "broken", broken, 6))
     store = Store.open(run)
-    assert pairs_of_factor(store.finished_pairs(), 1).clusters == 6
+    assert pairs_of_factor(store.finished_pairs(), 1, read_views(store)).clusters == 6
