@@ -2,13 +2,18 @@
 
     python misc/average_runs.py dim_outputs/MODEL/DATASET/seed00*
 
-For every stage, score and share, prints the mean over the n runs and 1.96 * std / sqrt(n).
+Prints, for every stage and every score and share X:
+
+    X              mean over the n runs
+    X_ci           1.96 * std / sqrt(n) as in Kowal et al.'s code; mean -+ X_ci is no 95 % interval if n is
+                   small: it contains the true mean in 60, 75, 81 and 85 % of cases for n = 2, 3, 4 and 5
+    X_ci_student   half-width of the 95 % interval by Student's t
 """
 
 import sys
 from pathlib import Path
 
-from static_dynamic.analysis.estimate.tables import average_runs, write_table
+from static_dynamic.analysis.estimate.tables import SEED_NOTE, average_runs, write_table
 from static_dynamic.command import Options, command
 
 
@@ -23,6 +28,7 @@ def main() -> None:
     if given.csv:
         write_table(given.csv, table)
     print(table.to_string(index=False, float_format="{:.4f}".format))
+    print(f"\n{SEED_NOTE}")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
     python misc/mean_var_analysis.py dim_outputs/vos_models/final/MODEL
 
-Prints, for the dynamic and static percentages of each stage, the mean and 1.96 * std / sqrt(n) over n seeds.
-The residual percentage is 100 minus the dynamic percentage minus the static percentage.
+For the dynamic and static percentages of each stage, prints the mean over n seeds, 1.96 * std / sqrt(n) as in
+Kowal et al.'s code (``_ci``), and the half-width of the 95 % interval by Student's t (``_ci_student``). With
+few seeds, the first range is narrower than a 95 % interval. The residual percentage is 100 minus the dynamic
+percentage minus the static percentage.
 """
 
 import sys

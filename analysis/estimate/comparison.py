@@ -16,7 +16,7 @@ from static_dynamic.models.stage_names import group_by_reading, split_stage
 
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
-from .tables import read_layers, read_units
+from .tables import read_layers, read_units, seed_half_widths
 from .units import counts_at, sweep_thresholds
 
 # Units are classified at each of these score thresholds, for the plot of unit classes against threshold.
@@ -150,7 +150,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return scores, shares and intervals per stage; means over seeds also get 1.96 standard errors."""
+    """Return scores, shares and intervals per stage; means over seeds also get `SeedHalfWidths`."""
     first = per_run[members[0]]
     if len(members) == 1:
         columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
@@ -159,7 +159,8 @@ def mean_layers(
     table = first[["stream", "units"]].assign(seeds=len(members)).join(pd.DataFrame(means).T)
     for measure in MEASURES:
         values = np.stack([per_run[k].loc[table.index, measure] for k in members])
-        table[f"{measure}_seeds"] = 1.96 * values.std(0) / np.sqrt(len(members))
+        half = seed_half_widths(values)
+        table[f"{measure}_seeds"], table[f"{measure}_seeds_student"] = half
     return table
 
 

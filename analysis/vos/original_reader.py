@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES, classify
+from static_dynamic.analysis.estimate.tables import SEED_NOTE, seed_half_widths
 from static_dynamic.errors import UserError
 
 FOUR_FACTORS = (*FACTORS, "same")
@@ -74,9 +75,9 @@ def parse_numbers(text: str) -> list[float] | None:
 def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
     """Average each stage's factor percentages over the result files in `folder`, one file per seed.
 
-    Returns one row per stage with the columns place, stream, runs, FACTOR and FACTOR_ci. As in Kowal et al.'s
-    code, an interval is 1.96 * std / sqrt(n) with the population standard deviation (ddof 0), NaN for one
-    file. If ``residual`` is the last factor, its average is 100 minus the other factors' averages, without
+    Returns one row per stage with the columns place, stream, runs, FACTOR, FACTOR_ci (as in Kowal et al.'s
+    code) and FACTOR_ci_student (Student's 95 % interval), see `SeedHalfWidths`; both are NaN for one file. If
+    ``residual`` is the last factor, its average is 100 minus the other factors' averages, without
     an interval. Raises UserError if the stages of the files differ.
     """
     files = files_in(folder, ".txt", "result file")
@@ -90,8 +91,7 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
     average = tables[0][names].assign(runs=len(files))
     for k, factor in enumerate(measured):
         average[factor] = values[:, :, k].mean(axis=0)
-        spread = values[:, :, k].std(axis=0) if len(files) > 1 else np.nan
-        average[f"{factor}_ci"] = 1.96 * spread / np.sqrt(len(files))
+        average[f"{factor}_ci"], average[f"{factor}_ci_student"] = seed_half_widths(values[:, :, k])
     if "residual" not in measured:
         average["residual"] = 100 - average[measured].sum(axis=1)
     return average
@@ -105,11 +105,16 @@ def format_average(table: pd.DataFrame) -> str:
         rows = shown[table["stream"] == stream]
         text = rows.to_string(index=False, float_format="{:.1f}".format, na_rep="-", formatters=CI_FORMAT)
         blocks.append(f"{stream}\n{text}")
-    return "\n\n".join([f"shares of dimensions (%), mean of {table['runs'].iloc[0]} runs", *blocks])
+    title = f"shares of dimensions (%), mean of {table['runs'].iloc[0]} runs"
+    return "\n\n".join([title, *blocks, SEED_NOTE])
 
 
 # Intervals are printed with one digit more than shares, because intervals are often below 0.1 %.
-CI_FORMAT = {f"{factor}_ci": lambda x: "-" if np.isnan(x) else f"{x:.2f}" for factor in FOUR_FACTORS}
+CI_FORMAT = {
+    f"{factor}{end}": lambda x: "-" if np.isnan(x) else f"{x:.2f}"
+    for factor in FOUR_FACTORS
+    for end in ("_ci", "_ci_student")
+}
 
 
 def iteration_of(path: Path) -> int:

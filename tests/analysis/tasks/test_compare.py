@@ -185,6 +185,8 @@ def test_seeds_are_recognised_and_averaged(tmp_path):
     mean = comparison.layers[comparison.layers["run"] == "a"]
     np.testing.assert_allclose(mean["score_static"], own.mean(0), rtol=1e-7)
     np.testing.assert_allclose(mean["score_static_seeds"], 1.96 * own.std(0) / np.sqrt(2))
+    student = 12.7062 * own.std(0, ddof=1) / np.sqrt(2)  # 12.7062: Student's t with 1 degree of freedom
+    np.testing.assert_allclose(mean["score_static_seeds_student"], student, rtol=1e-5)
     assert len(comparison.differences) == 2 and comparison.differences["paired"].all()
     apart = compare_runs(folders, n_boot=20)
     assert list(apart.runs["run"]) == ["a seed 1", "a seed 2", "b seed 1", "b seed 2"]
