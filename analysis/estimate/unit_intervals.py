@@ -7,7 +7,8 @@ clusters (`jackknife.py`):
 
 The effective videos of a unit are the effective number of clusters over which its variance is spread. The
 factor 0.75 was chosen by simulation (bench/coverage.py). If a unit's variance rests on fewer than three
-effective videos, nothing can be said about other videos, and the unit has no interval.
+videos, nothing can be said about other videos, and the unit has no interval. Such a unit has fewer than three
+effective videos, or its variance falls below 5 % without the two videos that contribute most to it.
 
 Class probabilities and the intervals of class counts come from bootstrap replicates of z. Replicates have the
 bias of the sample twice, and are too narrow. Each replicate's deviation from the mean of the replicates,
@@ -31,8 +32,10 @@ from .estimator import UNIT_CLASSES, classify
 from .jackknife import effective_number, jackknife, student_quantile
 from .moments import Moments
 
-# A unit whose variance rests on fewer effective videos has no interval.
+# A unit whose variance rests on fewer videos has no interval.
 FEWEST_VIDEOS = 3
+# The variance rests on the two strongest videos if it falls below this fraction without them.
+LEAST_REST = 0.05
 # Degrees of freedom of a unit's interval per effective video.
 DF_PER_VIDEO = 0.75
 # Classes whose number of units has an interval: all but the dead units, whose number is known.
@@ -50,6 +53,18 @@ def variance_per_cluster(sums: Moments, whole: Moments) -> NDArray:
     return sums.square - 2 * mean * sums.total + 2 * sums.count[..., None] * mean**2
 
 
+def rest_on_few(sums: Moments, parts: NDArray, variance: NDArray) -> NDArray:
+    """Return whether a unit's `variance` (F, C) rests on fewer than three clusters of `parts` (K, F, C)."""
+    strongest = np.argsort(parts, axis=0)[1 - FEWEST_VIDEOS :]  # (2, F, C)
+    count = np.broadcast_to(sums.count[..., None], parts.shape)
+    n, total, square = (
+        x.sum(0) - np.take_along_axis(x, strongest, axis=0).sum(0) for x in (count, sums.total, sums.square)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rest = square / (2 * n) - (total / (2 * n)) ** 2
+        return (effective_number(parts) < FEWEST_VIDEOS) | ~(rest > LEAST_REST * variance)
+
+
 @dataclass(frozen=True)
 class UnitIntervals:
     """Fisher's z of the unit scores of each factor (F, C), with standard errors and degrees of freedom."""
@@ -58,6 +73,7 @@ class UnitIntervals:
     error: NDArray  # (F, C)
     df: NDArray  # (F, C)
     effective_videos: NDArray  # (C,), the smaller number of both factors; NaN if the unit is dead
+    few_videos: NDArray  # (C,), whether a unit varies, but in fewer than three videos
 
     @classmethod
     def of(cls, sums: Moments) -> Self:
@@ -66,18 +82,14 @@ class UnitIntervals:
         return cls(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
 
     @staticmethod
-    def _of_block(sums: Moments) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    def _of_block(sums: Moments) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
         whole = sums.over_clusters()
         found = jackknife(fisher_z(whole.unit_scores()), fisher_z(sums.leave_one_out().unit_scores()))
-        videos = effective_number(np.maximum(variance_per_cluster(sums, whole), 0))  # (F, C)
-        videos = np.where(np.isnan(whole.unit_scores()), np.nan, videos)
+        parts = np.maximum(variance_per_cluster(sums, whole), 0)
+        videos = np.where(np.isnan(whole.unit_scores()), np.nan, effective_number(parts))  # (F, C)
+        few = rest_on_few(sums, parts, whole.within_factors.variance).any(0) & ~np.isnan(videos).any(0)
         df = np.maximum(1, DF_PER_VIDEO * videos - 1)
-        return found.estimate, found.error, df, videos.min(0)
-
-    @property
-    def few_videos(self) -> NDArray:
-        """Whether a unit varies, but in fewer than three effective videos. Shape: (C,)."""
-        return self.effective_videos < FEWEST_VIDEOS
+        return found.estimate, found.error, df, videos.min(0), few
 
     def bounds(self, level: float) -> tuple[NDArray, NDArray]:
         """Return lower and upper bounds of the unit scores (F, C); NaN where nothing can be said."""
