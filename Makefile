@@ -60,6 +60,7 @@ bench: .venv/ready
 	$(BIN)/python -m bench.stages --model slowfast_r50_8x8
 	$(BIN)/python -m bench.estimator
 	$(BIN)/python -m bench.coverage
+	$(BIN)/python -m bench.planning
 	$(BIN)/python -m bench.information
 	$(BIN)/python -m bench.loader
 	$(BIN)/python -m bench.loader --listing

@@ -4,7 +4,8 @@
     python misc/plot_stages.py --in_file final/MODEL --out_plot stages_%s.png --matplot
 
 Writes TikZ code, or a figure with --matplot. For a folder of result files, the mean over seeds is drawn with
-95 % error bars. With %s in --out_plot one file per stream is written.
+error bars of 1.96 * std / sqrt(n), as in Kowal et al.'s code. With few seeds, these are shorter than 95 %
+intervals. With %s in --out_plot one file per stream is written.
 """
 
 import sys

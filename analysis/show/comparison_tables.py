@@ -69,7 +69,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
         cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
         rows.append({"stage": row["stage"], "run": row["run"], "units": str(row["units"]), **cells})
     threshold = layers["threshold"].iloc[0]
-    caption = f"Units by class: a unit encodes a factor if its correlation exceeds {threshold:g}."
+    caption = f"Units by class: a unit encodes a factor if its unit score exceeds {threshold:g}."
     return Grid("classes", caption, rows)
 
 

@@ -29,7 +29,7 @@ def format_layers(layers: pd.DataFrame, title: str) -> str:
         intervals = f"95 % intervals: bootstrap over {first['clusters']} videos"
     rows = [row for _, row in layers.iterrows()]
     scores, classes = align([layer_cells(row) for row in rows]), align([class_cells(row) for row in rows])
-    heading = f"units by class (threshold of the correlation: {first['threshold']})"
+    heading = f"units by class (threshold of the unit score: {first['threshold']})"
     return f"{title}: {first['clips']} clips, {pairs}\n{intervals}\n\n{scores}\n\n{heading}\n\n{classes}"
 
 

@@ -43,7 +43,7 @@ def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
             axes.hist(scores, SCORE_BINS, color=COLOURS[factor], alpha=0.55, label=factor)
         axes.axvline(threshold, color="black", linewidth=0.6)
         axes.set(title=f"{stage} ({len(table)} units)", xlim=(-1, 1))
-    label_panels(figure, "score: correlation of pairs", "units", "Scores of units")
+    label_panels(figure, "unit score: correlation of pairs", "units", "Scores of units")
     save(figure, path)
 
 

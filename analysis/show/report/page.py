@@ -121,7 +121,7 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
     by_stage = layers.set_index("stage")
     counts = by_stage[[f"units_{c}" for c in UNIT_CLASSES]].set_axis(UNIT_CLASSES, axis=1)
     classes = 100 * counts.div(by_stage["units"], axis=0)
-    about = f"A unit encodes a factor if its correlation exceeds {layers['threshold'].iloc[0]:g}."
+    about = f"A unit encodes a factor if its unit score exceeds {layers['threshold'].iloc[0]:g}."
     made.append(charts.stacked_bars(classes, COLOURS, "Units by class (%)", about))
     variance = folder / "variance_layers.csv"
     if variance.exists():
@@ -141,7 +141,7 @@ def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[c
     sweep = 100 * counts / len(of_stage)
     about = "The classes of units depend on the threshold; the dashed line marks the threshold of this run."
     title = f"Scores of units, {stage} (% of units)"
-    histogram = charts.histogram(scores, COLOURS, title, "Distribution of the correlations of single units.")
+    histogram = charts.histogram(scores, COLOURS, title, "Distribution of unit scores (correlations).")
     title = f"Classes over the threshold, {stage} (%)"
     colours = {c: COLOURS[c] for c in UNIT_CLASSES[:4]}
     threshold = float(layers["threshold"].iloc[0])
