@@ -77,5 +77,5 @@ def finished_run(
     store.commit()
     write_tables(path, estimate_run(path, n_boot))
     if pairs == "factorial" and len(clips) > 1:
-        estimate_variance(path, n_boot).write(path, "variance_")
+        estimate_variance(path).write(path, "variance_")
     return path
