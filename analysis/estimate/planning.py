@@ -37,6 +37,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def plan_stage(
         for planned, found in components.items():
             row = {"score": factor, "pairs": planned, "between": found.between, "within": found.within}
             row |= {"stretch": stretch, "expected_clusters": clusters_for(width, found.half_width)}
-            row["clusters"] = clusters_for(width, lambda k, v=found, by=stretch: by * v.assured_half_width(k))
+            row["clusters"] = clusters_for(width, partial(found.assured_half_width, stretch=stretch))
             table.append(row)
     return pd.DataFrame(table)
 
@@ -191,9 +192,9 @@ class VarianceComponents:
         """Return the half-width that is expected of the interval of a study with `clusters` clusters."""
         return half_width(self.variance, clusters)
 
-    def assured_half_width(self, clusters: int) -> float:
-        """Return the half-width, before stretching, that 80 % of studies with `clusters` clusters keep."""
-        return half_width(self.upper_limit(clusters), clusters)
+    def assured_half_width(self, clusters: int, stretch: float) -> float:
+        """Return the half-width that 80 % of studies with `clusters` clusters should keep."""
+        return stretch * half_width(self.upper_limit(clusters), clusters)
 
     def upper_limit(self, clusters: int, level: float = ASSURANCE) -> float:
         """Return the upper prediction limit of the variance in a study of `clusters` clusters."""

@@ -118,7 +118,8 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
 def require_seeds(folders: Sequence[str | Path]) -> None:
     """Raise UserError unless the runs in `folders` have different seeds and are otherwise equal."""
     identities = [read_manifest(Path(folder))["identity"] for folder in folders]
-    first, seeds = identities[0], {}
+    first = identities[0]
+    seeds: dict[int, str | Path] = {}
     for folder, identity in zip(folders, identities, strict=True):
         names = dict.fromkeys([*first, *identity])
         other = [name for name in names if name != "seed" and first.get(name) != identity.get(name)]
