@@ -11,6 +11,9 @@ from static_dynamic.analysis.show.text import format_plan
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import find_stage
 
+# If the planned size exceeds the expected size this many times, a larger pilot is cheaper than a sure plan.
+UNSURE = 5
+
 
 def run(cfg: DictConfig) -> None:
     """Print and write how many videos, clips, views and hours a study needs, estimated from one pilot run."""
@@ -28,11 +31,10 @@ def run(cfg: DictConfig) -> None:
         seed=cfg.seed,
     )
     write_table(folder / "plan.csv", table)
-    print(
-        f"for 95 % intervals of the scores of +- {task.width:g}; planned size: intervals are narrow enough in"
-    )
-    print(
-        "about 80 % of studies; in brackets: size by the variance of this run itself, enough in about 40 %\n"
-    )
+    print(f"for 95 % intervals of the scores of +- {task.width:g}; planned size: narrow enough intervals in")
+    print("about 80 % of studies; in brackets: size by this run's variance itself, enough in about 40 %\n")
     print(format_plan(table))
+    if (table["clusters"] > UNSURE * table["expected_clusters"]).any():
+        print(f"\nA planned size is more than {UNSURE} times the size in brackets, because this run has few")
+        print("videos or a few videos decide the variance: plan again from a run of more videos")
     print(f"\nwritten to {folder}: plan.csv, with every stage")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from omegaconf import OmegaConf
 from scipy.stats import t as student_t
 
 from bench import planning as bench
@@ -20,6 +21,7 @@ from static_dynamic.analysis.estimate.planning import (
     variance_components,
 )
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.tasks import plan
 from static_dynamic.errors import UserError
 from tests.analysis.simulated import effects, write_run
 
@@ -164,6 +166,19 @@ def test_a_plan_that_cannot_be_made(pilot, tmp_path):
         plan_study(other, 0.05, seconds_per_view=1)
     both = plan_study(write_run(tmp_path / "both", effects(0), 30, "both"), 0.05, seconds_per_view=1)
     assert list(both["pairs"].unique()) == ["both", "paper"]
+
+
+def test_the_task_prints_both_sizes_and_advises_against_small_pilots(tmp_path, pilot, capsys):
+    small = write_run(tmp_path / "small", effects(0), 4)
+    for run, advice in ((pilot, False), (small, True)):
+        options = {"width": 0.05, "seconds_per_view": 1}
+        plan.run(
+            OmegaConf.create({"runs": [str(run)], "stg": None, "n_boot": 50, "seed": 1, "task": options})
+        )
+        out = capsys.readouterr().out
+        row = pd.read_csv(run / "plan.csv").query("pairs == 'factorial'").nlargest(1, "clusters").iloc[0]
+        assert f"factorial {row['clusters']} ({row['expected_clusters']})" in " ".join(out.split())
+        assert ("plan again from a run of more videos" in out) == advice
 
 
 def test_convergence_ends_with_the_estimate_of_all(pilot, tmp_path):
