@@ -17,6 +17,7 @@ from static_dynamic.models.stage_names import group_by_reading, split_stage
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
 from .tables import read_layers, read_units, seed_half_widths
+from .unit_intervals import COUNTED
 from .units import counts_at, sweep_thresholds
 
 # Units are classified at each of these score thresholds, for the plot of unit classes against threshold.
@@ -106,6 +107,7 @@ def compare_runs(
     counts = {run: counts_at(part, threshold) for run, part in units.groupby("run", sort=False)}
     classes = percent(pd.concat(counts, names=["run", "stage"]))
     layers = layers.join(classes, on=["run", "stage"]).assign(threshold=threshold)
+    layers = layers.join(percent_bounds(groups, per_run, threshold), on=["run", "stage"])
     shown_units = units.merge(layers.loc[layers["shown"], ["run", "stage", "curve"]], on=["run", "stage"])
     sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
     sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
@@ -188,6 +190,24 @@ def percent(counts: pd.DataFrame) -> pd.DataFrame:
     """Convert the numbers of units in each unit class (dynamic, static, ...) to percentages."""
     counts = counts[list(UNIT_CLASSES)]
     return 100 * counts.div(counts.sum(axis=1), axis=0).add_prefix("percent_")
+
+
+def percent_bounds(
+    groups: Mapping[str, Sequence[int]], per_run: Sequence[pd.DataFrame], threshold: float
+) -> pd.DataFrame:
+    """Return the bounds of the percentages of units per unit class, by run and stage.
+
+    Runs have the intervals of the numbers of units at their own threshold only. Bounds are therefore NaN at
+    another `threshold`, and also for averaged seeds and for runs of version 0.1.0.
+    """
+    bounds = {}
+    for label, members in groups.items():
+        run = per_run[members[0]]
+        known = (run["threshold"] == threshold) & (len(members) == 1)
+        ends = run.reindex(columns=[f"units_{name}_{end}" for name in COUNTED for end in ("low", "high")])
+        bounds[label] = 100 * ends.div(run["units"].where(known), axis=0)
+    table = pd.concat(bounds, names=["run", "stage"])
+    return table.rename(columns=lambda name: name.replace("units_", "percent_"))
 
 
 def differences(

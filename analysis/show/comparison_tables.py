@@ -7,6 +7,7 @@ import pandas as pd
 
 from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.unit_intervals import COUNTED
 from static_dynamic.analysis.show.text import align, with_interval
 
 # Column of the results -> (table heading, multiplier of the values, number of decimals).
@@ -66,10 +67,13 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
     """Return the table of the percentage of units in each unit class, with one row per stage and run."""
     rows = []
     for _, row in by_stage(layers).iterrows():
-        cells = {f"{name} %": f"{row[f'percent_{name}']:.1f}" for name in UNIT_CLASSES}
+        cells = {f"{name} %": with_interval(row, f"percent_{name}", 1, 1) for name in UNIT_CLASSES}
         rows.append({"stage": row["stage"], "run": row["run"], "units": str(row["units"]), **cells})
     threshold = layers["threshold"].iloc[0]
     caption = f"Units by class: a unit encodes a factor if its unit score exceeds {threshold:g}."
+    bounds = layers[[f"percent_{name}_low" for name in COUNTED]]
+    if bounds.notna().any(axis=None):
+        caption += " In brackets: 95 % intervals over videos."
     return Grid("classes", caption, rows)
 
 

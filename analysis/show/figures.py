@@ -34,7 +34,7 @@ COMPONENT_COLOURS = {
     "style:order": "#CC79A7",
     "video:style:order": "#999999",
 }
-MARKERS = {"dynamic": "o", "static": "s", "residual": "^"}
+MARKERS = {"dynamic": "o", "static": "s", "joint": "D", "residual": "^", "dead": "x"}
 # None keeps matplotlib from writing dates and versions into files, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 # Edges of the histogram bins of unit scores, which are correlations.
@@ -44,7 +44,7 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw shares and scores by stage with 95 % intervals, and units per unit class as stacked bars."""
+    """Draw shares, scores and the percentage of units per unit class by stage, with 95 % intervals."""
     figure, panels = new_panels(3, 3, (max(12.0, 3 + 0.8 * len(layers)), 4.2))
     shares, scores, classes = panels
     x = np.arange(len(layers))
@@ -59,9 +59,11 @@ def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
     scores.set_ylim(top=max(1.02, scores.get_ylim()[1]))
     shares.legend(frameon=False)
 
-    heights = {c: 100 * (layers[f"units_{c}"] / layers["units"]).to_numpy() for c in UNIT_CLASSES}
-    draw_stacked_bars(classes, x, heights, COLOURS)
-    classes.set(title=f"units (threshold {layers['threshold'].iloc[0]})", ylabel="units (%)", ylim=(0, 100))
+    for name in UNIT_CLASSES:
+        percent = value_and_bounds(layers, f"units_{name}", 100) / layers["units"].to_numpy()
+        draw_band(classes, x, percent, color=COLOURS[name], marker=MARKERS[name], label=name)
+    classes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    classes.set(title=f"units (threshold {layers['threshold'].iloc[0]})", ylabel="units (%)", ylim=(-2, 102))
     for axes in panels:
         axes.set_xticks(x, layers["stage"], rotation=0 if len(layers) <= 4 else 45)
     about = f"{layers['clips'].iloc[0]} clips; bands: 95 % intervals over videos"
@@ -70,12 +72,22 @@ def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_classes(row: pd.Series, path: Path, title: str) -> None:
-    """Draw a bar chart of how many units of one stage are dynamic, static, joint, residual and dead."""
+    """Draw a bar chart of how many units of one stage are dynamic, static, joint, residual and dead.
+
+    Error bars are 95 % intervals, if `row` has bounds of the numbers.
+    """
     figure, (axes,) = new_panels(1, 1, (5, 3.6))
-    counts = [row[f"units_{name}"] for name in UNIT_CLASSES]
-    bars = axes.bar(UNIT_CLASSES, counts, color=[COLOURS[name] for name in UNIT_CLASSES])
-    axes.bar_label(bars, padding=3)
-    axes.set(title=f"{title} (threshold {row['threshold']})", ylabel="units")
+    values = np.stack([value_and_bounds(row, f"units_{name}") for name in UNIT_CLASSES], axis=1)
+    axes.bar(UNIT_CLASSES, values[0], color=[COLOURS[name] for name in UNIT_CLASSES])
+    for k, (count, low, high) in enumerate(values.T):
+        if np.isfinite(low):
+            axes.errorbar(k, count, [[count - low], [high - count]], fmt="none", ecolor="black", capsize=2)
+        top = np.fmax(count, high)
+        axes.annotate(f"{count:.0f}", (k, top), (0, 3), textcoords="offset points", ha="center")
+    axes.margins(y=0.1)
+    about = "; bars: 95 % intervals over videos" if np.isfinite(values[1]).any() else ""
+    axes.set_title(f"{title}\n(threshold {row['threshold']}{about})", fontsize=11)
+    axes.set_ylabel("units")
     save(figure, path)
 
 

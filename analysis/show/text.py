@@ -1,6 +1,7 @@
 """Format tables of results as text for a terminal, and escape text for LaTeX."""
 
 import re
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,11 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
 from static_dynamic.analysis.estimate.variance import COMPONENTS
 
+# The scores of a stage rest on few videos if there are fewer effective videos than this number, or than this
+# fraction of all videos.
+FEWEST_EFFECTIVE, LEAST_EFFECTIVE = 10, 0.5
+# Notes in a terminal are wrapped at this number of characters.
+NOTE_WIDTH = 100
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -28,9 +34,11 @@ def format_layers(layers: pd.DataFrame, title: str) -> str:
     if first["clusters"] > 1:
         intervals = f"95 % intervals: bootstrap over {first['clusters']} videos"
     rows = [row for _, row in layers.iterrows()]
-    scores, classes = align([layer_cells(row) for row in rows]), align([class_cells(row) for row in rows])
+    scores = align([layer_cells(row) for row in rows])
+    classes = align([class_cells(row) | effective_cells(row) for row in rows])
     heading = f"units by class (threshold of the unit score: {first['threshold']})"
-    return f"{title}: {first['clips']} clips, {pairs}\n{intervals}\n\n{scores}\n\n{heading}\n\n{classes}"
+    parts = [f"{title}: {first['clips']} clips, {pairs}\n{intervals}", scores, heading, classes]
+    return "\n\n".join([*parts, *(fill(note, NOTE_WIDTH) for note in stage_notes(layers))])
 
 
 def layer_cells(row: pd.Series) -> dict[str, object]:
@@ -42,7 +50,35 @@ def layer_cells(row: pd.Series) -> dict[str, object]:
 
 def class_cells(row: pd.Series) -> dict[str, object]:
     """Return one stage's row of the table of unit classes, with the number of units per unit class."""
-    return {"stage": row["stage"], "units": row["units"]} | {c: row[f"units_{c}"] for c in UNIT_CLASSES}
+    counts = {c: with_interval(row, f"units_{c}", 1, 0) for c in UNIT_CLASSES}
+    return {"stage": row["stage"], "units": row["units"]} | counts
+
+
+def effective_cells(row: pd.Series) -> dict[str, str]:
+    """Return the effective numbers of videos and units of one stage; no cells in runs of version 0.1.0."""
+    names = ("effective_videos", "effective_units")
+    return {name.replace("_", " "): f"{row[name]:.1f}" for name in names if name in row}
+
+
+def stage_notes(layers: pd.DataFrame) -> list[str]:
+    """Return sentences on stages whose scores rest on few videos, and on units without interval.
+
+    The list is empty if there are neither, if all clips are of one video, or in runs of version 0.1.0.
+    """
+    if "effective_videos" not in layers or layers["clusters"].iloc[0] < 2:
+        return []
+    videos = layers["clusters"].iloc[0]
+    few = layers[layers["effective_videos"] < max(FEWEST_EFFECTIVE, LEAST_EFFECTIVE * videos)]
+    unknown = layers[layers["units_few_videos"] > 0]
+    found = {
+        f"Stages whose scores rest on few of the {videos} videos (in brackets: effective videos)": [
+            f"{row['stage']} ({row['effective_videos']:.1f})" for _, row in few.iterrows()
+        ],
+        "Units without interval, because their variance rests on fewer than three videos": [
+            f"{row['units_few_videos']} of {row['units']} in {row['stage']}" for _, row in unknown.iterrows()
+        ],
+    }
+    return [f"{about}: {', '.join(stages)}." for about, stages in found.items() if stages]
 
 
 def format_information(layers: pd.DataFrame) -> str:
@@ -51,8 +87,8 @@ def format_information(layers: pd.DataFrame) -> str:
     lines = [
         "Mutual information in bits: mean over units under a Gaussian and under a copula model (bits),",
         "and in the principal directions of the stage with the largest variance (subspace).",
-        f"{layers['clusters'].max()} videos; in brackets: p-values of a permutation test with "
-        f"{first['permutations']} permutations",
+        f"{layers['clusters'].max()} videos; in brackets: p-values from {first['permutations']} random "
+        "sign flips (cka: permutations)",
         "coverage of the 95 % intervals in simulations: 92 to 97 % with 100 videos, 90 to 97 % with 24,",
         "87 to 95 % if units have heavy tails (python -m bench.information)",
         "",
@@ -103,13 +139,18 @@ def dimensions_of(row: pd.Series) -> tuple[list[int], list[float]]:
 
 def format_classes(row: pd.Series) -> str:
     """Return one line with the number of units per unit class (dynamic, static, ...) of one stage."""
-    counts = ", ".join(f"{name} {row[f'units_{name}']}" for name in UNIT_CLASSES)
+    counts = ", ".join(f"{name} {with_interval(row, f'units_{name}', 1, 0)}" for name in UNIT_CLASSES)
     return f" >>> Joint encoding at {row['threshold']}: {counts}"
 
 
 def value_and_bounds(values: pd.Series | pd.DataFrame, name: str, scale: float = 1) -> NDArray[np.float64]:
-    """Return an array of estimate, lower and upper bound: (3,) for a table row, (3, rows) for a table."""
-    return scale * values[[name, f"{name}_low", f"{name}_high"]].to_numpy(float).T
+    """Return an array of estimate, lower and upper bound: (3,) for a table row, (3, rows) for a table.
+
+    Bounds that `values` lacks are NaN.
+    """
+    missing = 0 * values[name] + np.nan
+    bounds = [values.get(f"{name}_{end}", missing) for end in ("low", "high")]
+    return scale * np.array([values[name], *bounds], float)
 
 
 def with_interval(row: pd.Series, name: str, scale: float, digits: int, interval: str = " [{}, {}]") -> str:

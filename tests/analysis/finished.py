@@ -1,6 +1,7 @@
 """Finished runs without a network: planted activations, with the tables that the main job writes."""
 
 import numpy as np
+import pandas as pd
 
 from static_dynamic.analysis import estimate_run, estimate_variance
 from static_dynamic.analysis.estimate.tables import write_tables
@@ -79,3 +80,11 @@ def finished_run(
     if pairs == "factorial" and len(clips) > 1:
         estimate_variance(path).write(path, "variance_")
     return path
+
+
+def forget_new_columns(folder):
+    """Remove the columns that runs of version 0.1.0 lack from ``layers.csv``."""
+    layers = pd.read_csv(folder / "layers.csv")
+    bounds = layers.filter(regex="^units_.*_(low|high)$").columns
+    new = ["effective_videos", "effective_units", "units_few_videos", *bounds]
+    layers.drop(columns=new).to_csv(folder / "layers.csv", index=False)

@@ -140,7 +140,10 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one stacked bar of percentages per row of `parts` (a stage); negative values go below zero."""
+    """Draw one stacked bar of percentages per row of `parts` (a stage); negative values go below zero.
+
+    If `parts` has bounds of a value (columns ``NAME_low``, ``NAME_high``), the tooltip shows the interval.
+    """
     values = parts[list(colours)].to_numpy(float)
     low, high = np.minimum(values, 0).sum(1).min(), np.maximum(values, 0).sum(1).max()
     chart = Chart(title, about, (min(0.0, low), max(100.0, high)), labels=list(parts.index))
@@ -152,7 +155,8 @@ def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about
             start = above if value > 0 else below
             top, bottom = chart.y(max(start, start + value)), chart.y(min(start, start + value))
             above, below = above + max(value, 0), below + min(value, 0)
-            left, tip = chart.x(k) - width / 2, f"{stage}: {name} {value:.1f} %"
+            left, number = chart.x(k) - width / 2, with_interval(row, name, 1, 1, " ({} to {})")
+            tip = f"{stage}: {name} {number} %"
             chart.add("rect", tip=tip, x=left, y=top, width=width, height=bottom - top, fill=colour)
     chart.legend += colours.items()
     return chart

@@ -20,7 +20,14 @@ from static_dynamic.analysis.show.encoding import jpeg_data_uri
 from static_dynamic.analysis.show.figures import COLOURS, COMPONENT_COLOURS
 from static_dynamic.analysis.show.report import charts
 from static_dynamic.analysis.show.report.examples import find_examples
-from static_dynamic.analysis.show.text import class_cells, layer_cells, with_interval
+from static_dynamic.analysis.show.text import (
+    class_cells,
+    effective_cells,
+    layer_cells,
+    stage_notes,
+    value_and_bounds,
+    with_interval,
+)
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
@@ -57,7 +64,8 @@ def write_report(folder: Path) -> Path:
         "videos": int(layers["clusters"].iloc[0]),
         "threshold": f"{layers['threshold'].iloc[0]:g}",
         "charts": [*stage_charts(folder, shown, breaks), *unit_charts(units, shown, deepest[-1])],
-        "layer_rows": [layer_cells(row) for _, row in layers.iterrows()],
+        "notes": stage_notes(layers),
+        "layer_rows": [report_cells(row) for _, row in layers.iterrows()],
         "class_rows": [class_cells(row) for _, row in layers.iterrows()],
         "other_tables": other_tables(folder, listed.tables),
         "pictures": pictures(folder, listed.pictures),
@@ -105,6 +113,11 @@ def headline(stage: pd.Series) -> str:
     return f"{stage.name} {finding} Units: {units}."
 
 
+def report_cells(row: pd.Series) -> dict[str, object]:
+    """Return one stage's row of the table of results, with the effective numbers beside the scores."""
+    return {"stage": row["stage"], "units": row["units"]} | effective_cells(row) | layer_cells(row)
+
+
 def percent(part: float) -> str:
     """Return a fraction in whole percent; fractions above 0 are never shown as 0 %."""
     return "under 1\u00a0%" if 0 < part < 0.005 else f"{100 * part:.0f}\u00a0%"
@@ -118,9 +131,10 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
     made = [charts.stage_curves(layers, breaks, scores, "Scores", about)]
     about = "Shares of dimensions as in the paper: a softmax of the scores, in a narrow range."
     made.append(charts.stage_curves(layers, breaks, shares, "Shares (%)", about, scale=100, digits=1))
-    by_stage = layers.set_index("stage")
-    counts = by_stage[[f"units_{c}" for c in UNIT_CLASSES]].set_axis(UNIT_CLASSES, axis=1)
-    classes = 100 * counts.div(by_stage["units"], axis=0)
+    classes = pd.DataFrame(index=pd.Index(layers["stage"]))
+    for name in UNIT_CLASSES:
+        percents = value_and_bounds(layers, f"units_{name}", 100) / layers["units"].to_numpy()
+        classes[[name, f"{name}_low", f"{name}_high"]] = percents.T
     about = f"A unit encodes a factor if its unit score exceeds {layers['threshold'].iloc[0]:g}."
     made.append(charts.stacked_bars(classes, COLOURS, "Units by class (%)", about))
     variance = folder / "variance_layers.csv"

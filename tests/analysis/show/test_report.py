@@ -13,8 +13,9 @@ import pytest
 
 from static_dynamic.analysis.show.report import charts
 from static_dynamic.analysis.show.report.page import headline, spread, table_cells, write_report
+from static_dynamic.analysis.show.text import stage_notes
 from static_dynamic.errors import UserError
-from tests.analysis.finished import finished_run
+from tests.analysis.finished import finished_run, forget_new_columns
 from tests.browser import Browser
 from tests.conftest import moving_square, write_frames
 
@@ -74,7 +75,13 @@ def test_it_says_what_the_run_found(run):
             f"{row['score_static']:.3f} [{row['score_static_low']:.3f}, {row['score_static_high']:.3f}]"
             in text
         )
-        assert f"<td>{row['units_joint']}</td>" in text
+        joint = f"{row['units_joint']} [{row['units_joint_low']:.0f}, {row['units_joint_high']:.0f}]"
+        assert f"<td>{joint}</td>" in text
+        percents = [100 * row[f"units_joint{end}"] / row["units"] for end in ("", "_low", "_high")]
+        assert "{}: joint {:.1f} ({:.1f} to {:.1f}) %".format(row["stage"], *percents) in text
+        assert f"<td>{row['effective_videos']:.1f}</td><td>{row['effective_units']:.1f}</td>" in text
+    for note in stage_notes(layers):
+        assert f'<p class="warning">{note}</p>' in text
     assert html.escape(headline(layers.set_index("stage").loc["stage2"])) in text
     variance = 100 * pd.read_csv(run / "variance_layers.csv").set_index(["stage", "component"])["share"]
     assert f"stage1: video {variance['stage1', 'video']:.1f} %" in text
@@ -166,6 +173,14 @@ def test_tables_of_the_run_folder_are_shown_where_they_are(run):
     (run / "top_units.jpg").write_bytes(b"picture")
     text = write_report(run).read_text()
     assert "Units with the highest scores" in text and base64.b64encode(b"picture").decode() in text
+
+
+def test_a_run_of_an_older_version_is_shown_without_the_new_columns(run):
+    forget_new_columns(run)
+    text = write_report(run).read_text()
+    joint = pd.read_csv(run / "layers.csv")["units_joint"].iloc[0]
+    assert f"<td>{joint}</td>" in text and 'class="warning"' not in text
+    assert "<th>effective videos</th>" not in text and "at threshold 0.5.</p>" in text
 
 
 def test_a_long_table_becomes_wide():

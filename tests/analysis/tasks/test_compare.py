@@ -21,7 +21,7 @@ from static_dynamic.analysis.show.comparison_files import write_comparison
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
-from tests.analysis.finished import finished_run
+from tests.analysis.finished import finished_run, forget_new_columns
 
 FACTORS = ("dynamic", "static", "residual")
 
@@ -97,6 +97,14 @@ def test_a_paired_difference_equals_one_of_drawn_rows(tmp_path, pairs, shared):
     else:
         farthest = np.quantile(np.abs(replicates - mean) / [error(d) for d in draws], 0.95, axis=0)
         half = np.maximum(farthest, quantile) * error(common)
+    # The interval is at least that of the jackknife, whose degrees of freedom fall with few large deviations.
+    left_out = [[v for v in common if v != name] for name in common]
+    without = np.array([np.subtract(*(measured(*side, videos) for side in sides)) for videos in left_out])
+    deviation = np.sqrt((shared - 1) / shared) * (without.mean(0) - without)
+    df = 3 * (deviation**2).sum(0) ** 2 / (deviation**4).sum(0) - 1
+    own = t.ppf(0.975, np.clip(df, 1, shared - 1)) * np.sqrt((deviation**2).sum(0))
+    assert (own > half).any()
+    half = np.maximum(half, own)
     np.testing.assert_allclose(found.low, 2 * point - mean - half, atol=1e-6, rtol=1e-4)
     np.testing.assert_allclose(found.high, 2 * point - mean + half, atol=1e-6, rtol=1e-4)
 
@@ -173,6 +181,24 @@ def test_tables_hold_the_runs_and_their_differences(tmp_path):
     np.testing.assert_allclose(sweep, 100)
 
 
+def test_percentages_of_units_have_intervals_at_the_threshold_of_the_runs(tmp_path):
+    run, old = finished_run(tmp_path / "a"), finished_run(tmp_path / "b", trained=False)
+    forget_new_columns(old)
+    comparison = compare_runs([run, old], n_boot=20)
+    layers = comparison.layers.set_index(["run", "stage"])
+    own = pd.read_csv(run / "layers.csv").set_index("stage")
+    for end in ("low", "high"):
+        expected = 100 * own[f"units_joint_{end}"] / 6
+        np.testing.assert_allclose(layers.loc["tiny trained", f"percent_joint_{end}"], expected)
+        assert layers.loc["tiny untrained", f"percent_joint_{end}"].isna().all()
+    low, high = (layers.loc[("tiny trained", "stage2"), f"percent_joint_{end}"] for end in ("low", "high"))
+    assert f" [{low:.1f}, {high:.1f}] |" in tables.as_markdown(comparison)
+    others = compare_runs([run, old], n_boot=20, threshold=0.4)
+    assert others.layers.filter(regex="percent_.*_(low|high)").isna().all(axis=None)
+    grid = tables.grid_of_classes(others.layers)
+    assert "interval" not in grid.caption and "[" not in grid.rows[0]["joint %"]
+
+
 def test_seeds_are_recognised_and_averaged(tmp_path):
     folders = [
         finished_run(tmp_path / f"{model}{seed}", model=model, seed=seed)
@@ -187,6 +213,7 @@ def test_seeds_are_recognised_and_averaged(tmp_path):
     np.testing.assert_allclose(mean["score_static_seeds"], 1.96 * own.std(0) / np.sqrt(2))
     student = 12.7062 * own.std(0, ddof=1) / np.sqrt(2)  # 12.7062: Student's t with 1 degree of freedom
     np.testing.assert_allclose(mean["score_static_seeds_student"], student, rtol=1e-5)
+    assert mean.filter(regex="percent_.*_(low|high)").isna().all(axis=None)
     assert len(comparison.differences) == 2 and comparison.differences["paired"].all()
     apart = compare_runs(folders, n_boot=20)
     assert list(apart.runs["run"]) == ["a seed 1", "a seed 2", "b seed 1", "b seed 2"]
