@@ -112,11 +112,15 @@ class Sampling:
 
 @dataclass
 class Statistics:
-    """Options for bootstrap, permutation tests and tasks that read finished runs."""
+    """Options for the bootstrap, for p-values and for tasks that read finished runs."""
 
     runs: list[str] = option([], "folders of finished runs, for tasks such as report, compare and units")
     n_boot: int = option(1000, "number of bootstrap replicates for the intervals", least=0)
-    n_permutations: int = option(200, "number of permutations for p-values; 0: no permutation test", least=0)
+    n_permutations: int = option(
+        200,
+        "number of random sign flips (CKA, neighbours: permutations) for p-values; 0: no p-values",
+        least=0,
+    )
 
 
 @dataclass

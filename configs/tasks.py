@@ -67,7 +67,7 @@ class Compare(Task):
 
 @dataclass
 class Information(Task):
-    """Estimate mutual information in bits, CKA and permutation p-values of a finished run (runs=[FOLDER])."""
+    """Estimate mutual information in bits, CKA and their p-values of a finished run (runs=[FOLDER])."""
 
     units: Any = option(
         None,

@@ -69,7 +69,7 @@ def estimate_stage(
     clusters, measured, units = sums.total.shape
     whole = sums.over_clusters()
     point = estimate_moments(whole, threshold)
-    paper = count_classes(classify(*point.unit_scores, threshold))
+    paper = count_classes(classify(point.unit_scores[0], point.unit_scores[1], threshold))
     intervals = UnitIntervals.of(sums)
     # Units whose variance rests on few videos have unit scores near 1 by chance, so bits leave them out.
     known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
@@ -82,7 +82,8 @@ def estimate_stage(
     for block, replicates in sums.replicates(weights):
         parts.append(replicates.layer_parts())
         r = replicates.unit_scores()  # (R, F, block)
-        classes = classify(*intervals.calibrate(r, block).swapaxes(0, 1), threshold)  # (R, block)
+        calibrated = intervals.calibrate(r, block)
+        classes = classify(calibrated[:, 0], calibrated[:, 1], threshold)  # (R, block)
         counts += count_classes(classes)
         for k in range(len(UNIT_CLASSES)):
             class_probability[block, k] = (classes == k).mean(0)

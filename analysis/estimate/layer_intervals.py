@@ -40,6 +40,7 @@ class LayerSample:
         value = append_shares(whole.layer_scores())
         blocks = (sums.units(block) for block in sums.unit_blocks(clusters))
         left_out = total_parts(block.leave_one_out().layer_parts() for block in blocks)
+        assert left_out is not None  # a stage has at least one unit
         deviation = jackknife(value, append_shares(left_out.scores)).deviation
         if replicates is None:
             replicates = sums.resample(np.empty((0, clusters))).layer_parts()
@@ -54,7 +55,8 @@ class LayerSample:
         ends = studentised_bounds(
             self.value, self.replicates, error, errors, len(self.scalars), level, self.deviation
         )
-        return tuple(np.clip(end, self.smallest, self.largest) for end in ends)
+        low, high = (np.clip(end, self.smallest, self.largest) for end in ends)
+        return low, high
 
 
 def total_parts(parts: Iterable[LayerParts]) -> LayerParts | None:

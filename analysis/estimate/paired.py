@@ -101,8 +101,8 @@ class PairedBootstrap:
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
         deviation = np.concatenate(deviations)  # the variances of independent videos add up
-        ends = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
-        low, high = (np.clip(end, smallest, largest) for end in ends)
+        bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
+        low, high = (np.clip(bound, smallest, largest) for bound in bounds)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Members) -> NDArray:

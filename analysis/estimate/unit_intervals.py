@@ -89,13 +89,14 @@ class UnitIntervals:
         videos = np.where(np.isnan(whole.unit_scores()), np.nan, effective_number(parts))  # (F, C)
         few = rest_on_few(sums, parts, whole.within_factors.variance).any(0) & ~np.isnan(videos).any(0)
         df = np.maximum(1, DF_PER_VIDEO * videos - 1)
-        return found.estimate, found.error, df, videos.min(0), few
+        return found.estimate, found.error, df, np.asarray(videos.min(0)), np.asarray(few)
 
     def bounds(self, level: float) -> tuple[NDArray, NDArray]:
         """Return lower and upper bounds of the unit scores (F, C); NaN where nothing can be said."""
         half = student_quantile(level, self.df) * self.error
         unknown = self.few_videos | np.isnan(self.effective_videos)
-        return tuple(np.where(unknown, np.nan, np.tanh(self.z + side * half)) for side in (-1, 1))
+        low, high = (np.where(unknown, np.nan, np.tanh(self.z + side * half)) for side in (-1, 1))
+        return low, high
 
     def calibrate(self, r: NDArray, block: slice) -> NDArray:
         """Centre and scale bootstrap replicates `r` (R, F, block) of unit scores like the intervals.

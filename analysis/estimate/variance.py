@@ -143,7 +143,8 @@ def component_bounds(
         distance = weights * np.where(weights > 0, rising, falling)  # (component, mean square, C)
         squared = np.einsum("ajc,akc,jkc->ac", distance, distance, correlation)
         ends.append(point + side * np.sqrt(np.maximum(squared, 0)))
-    return tuple(np.where(videos >= FEWEST_VIDEOS, end, np.nan) for end in ends)
+    low, high = (np.where(videos >= FEWEST_VIDEOS, end, np.nan) for end in ends)
+    return low, high
 
 
 def table_sums(y: NDArray) -> NDArray:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
@@ -29,6 +30,16 @@ def write_run(
     store.write(np.arange(len(rows)), {"stage1": rows})
     store.commit()
     return path
+
+
+def jackknife_half(statistic, pairs: pd.DataFrame) -> np.ndarray:
+    """Return t(df) times the standard error of statistic(pairs), by leaving out one cluster after another."""
+    names = sorted(set(pairs["cluster"]))
+    k = len(names)
+    pseudo = [k * statistic(pairs) - (k - 1) * statistic(pairs[pairs["cluster"] != name]) for name in names]
+    deviation = np.array(pseudo) - np.mean(pseudo, axis=0)
+    df = 3 * (deviation**2).sum(0) ** 2 / (deviation**4).sum(0) - 1
+    return t.ppf(0.975, np.clip(df, 1, k - 1)) * np.sqrt((deviation**2).sum(0) / (k * (k - 1)))
 
 
 def effects(seed: int, units: int = 12, clip=0.7, style=0.6, order=0.4, noise=0.2, fixed=0.5):

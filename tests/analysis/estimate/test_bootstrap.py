@@ -9,6 +9,7 @@ from static_dynamic.analysis import estimate_pairs, estimate_run
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
+from tests.analysis.simulated import jackknife_half
 
 
 def write_run(path, rows, pairs, done=True):
@@ -62,48 +63,61 @@ def test_intervals_equal_those_of_drawn_rows(tmp_path):
     n_boot = 60
     r = estimate_run(write_run(tmp_path / "run", rows, pairs), n_boot=n_boot, seed=5)
     clusters = sorted(set(pairs["cluster"]))
-    scores, units = [], []
+    names = ["score_dynamic", "score_static", "share_dynamic", "share_static", "share_residual"]
+
+    def estimate(chosen):
+        return estimate_pairs(rows[chosen["a"]], rows[chosen["b"]], chosen["factor"])
+
+    def layer_values(chosen):
+        e = estimate(chosen)
+        return np.array([*e.scores[:2], *e.shares])
+
+    drawn = []
     for weights in bootstrap_weights(len(clusters), n_boot, 5):
-        drawn = pd.concat(
-            [
-                pairs[pairs["cluster"] == c]
-                for c, w in zip(clusters, weights, strict=True)
-                for _ in range(int(w))
-            ]
-        )
-        e = estimate_pairs(rows[drawn["a"]], rows[drawn["b"]], drawn["factor"])
-        scores.append([*e.scores[:2], *e.shares])
-        units.append(e.unit_scores)
+        parts = zip(clusters, weights, strict=True)
+        parts = [pairs[pairs["cluster"] == c] for c, w in parts for _ in range(int(w))]
+        drawn.append(layer_values(pd.concat(parts)))
+    drawn = np.array(drawn)
     k = len(clusters)
-    half_width = t.ppf(0.975, k - 1) * np.sqrt(k / (k - 1))  # of a replicate's standard deviation
-    whole = estimate_pairs(rows[pairs["a"]], rows[pairs["b"]], pairs["factor"])
+    half = t.ppf(0.975, k - 1) * np.sqrt(k / (k - 1)) * drawn.std(0)
+    half = np.maximum(half, jackknife_half(layer_values, pairs))
+    centre = 2 * layer_values(pairs) - drawn.mean(0)
     layer = r.layers.iloc[0]
-    for j, name in enumerate(
-        ["score_dynamic", "score_static", "share_dynamic", "share_static", "share_residual"]
-    ):
-        drawn = np.array([replicate[j] for replicate in scores])
-        centre = 2 * [*whole.scores[:2], *whole.shares][j] - drawn.mean()
-        assert np.isclose(layer[f"{name}_low"], centre - half_width * drawn.std(), rtol=1e-8)
-        assert np.isclose(layer[f"{name}_high"], centre + half_width * drawn.std(), rtol=1e-8)
-    for u in range(4):
-        drawn = np.array([replicate[1][u] for replicate in units])
-        high = 2 * whole.unit_scores[1][u] - drawn.mean() + half_width * drawn.std()
-        assert np.isclose(r.units["score_static_high"][u], min(1, high), rtol=1e-7)
+    np.testing.assert_allclose([layer[f"{name}_low"] for name in names], centre - half, rtol=1e-7)
+    np.testing.assert_allclose([layer[f"{name}_high"] for name in names], centre + half, rtol=1e-7)
     assert r.units["class"].iloc[4] == "dead" and r.units["probability_dead"].iloc[4] == 1
     probabilities = r.units[[c for c in r.units if c.startswith("probability_")]]
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
-def test_a_unit_alive_in_one_clip_is_dead_in_replicates_without_it(tmp_path):
+def test_intervals_of_units_are_those_of_left_out_videos(tmp_path):
+    rows, pairs = sample(clips=21, seed=3)
+    r = estimate_run(write_run(tmp_path / "run", rows, pairs), n_boot=20)
+
+    def fisher_z(chosen):
+        return np.arctanh(estimate_pairs(rows[chosen["a"]], rows[chosen["b"]], chosen["factor"]).unit_scores)
+
+    clusters = sorted(set(pairs["cluster"]))
+    k = len(clusters)
+    pseudo = [k * fisher_z(pairs) - (k - 1) * fisher_z(pairs[pairs["cluster"] != c]) for c in clusters]
+    z, error = np.mean(pseudo, axis=0), np.std(pseudo, axis=0, ddof=1) / np.sqrt(k)
+    for f, name in enumerate(("dynamic", "static")):
+        own = pairs[pairs["factor"] == f]
+        both = np.concatenate([rows[own["a"]], rows[own["b"]]]).astype(float)
+        squares = pd.DataFrame((both - both.mean(0)) ** 2).groupby(np.tile(own["cluster"], 2)).sum()
+        videos = (squares.sum() ** 2 / (squares**2).sum()).to_numpy()
+        half = t.ppf(0.975, 0.75 * videos - 1) * error[f]
+        np.testing.assert_allclose(r.units[f"score_{name}_low"], np.tanh(z[f] - half), rtol=1e-6)
+        np.testing.assert_allclose(r.units[f"score_{name}_high"], np.tanh(z[f] + half), rtol=1e-6)
+
+
+def test_a_unit_alive_in_one_clip_has_no_interval(tmp_path):
     rows, pairs = sample(clips=8)
     rows[:, 0] = 0.1
     rows[6, 0] = 5.0  # a view of clip 2
     r = estimate_run(write_run(tmp_path / "run", rows, pairs), n_boot=300)
-    expected = (1 - 1 / 4) ** 4  # 4 clusters of 2 clips
-    assert abs(r.units["probability_dead"].iloc[0] - expected) < 0.1
-    assert (
-        r.units["score_dynamic_low"].iloc[0] >= -1 - 1e-9 and r.units["score_static_high"].iloc[0] <= 1 + 1e-9
-    )
+    unknown = ["score_dynamic_low", "score_static_high", "probability_dead", "probability_joint"]
+    assert r.units["few_videos"].iloc[0] and r.units[unknown].iloc[0].isna().all()
 
 
 def test_one_clip_has_no_interval(tmp_path):

@@ -67,7 +67,7 @@ def test_units_of_one_or_two_clips_are_flagged_and_leave_the_stage_its_bits(tmp_
     assert np.isfinite(layer["bits_static"]) and np.isfinite(layer["bits_static_high"])
     assert layer["bits_static"] == pytest.approx(others["bits_static"].mean())
     assert layer["units_few_videos"] == 2 and 1 < layer["effective_units"] < 6
-    assert 8 < layer["effective_videos"] < 16
+    assert 4 < layer["effective_videos"] < 16
 
 
 def test_members_that_are_identical_have_an_interval_of_one_point(tmp_path):
