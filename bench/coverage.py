@@ -147,7 +147,7 @@ DESIGNS = (
     Design("rectified 90 %", "rectified 90 %"),
     Design("one loud video", "one loud video"),
     Design("loudness varies", "loudness varies"),
-    Design("1,000 units", units=1000),
+    Design("1000 units", units=1000),
     Design("pairs=both", pairs="both"),
     Design("pairs=paper", pairs="paper"),
 )

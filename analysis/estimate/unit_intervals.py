@@ -55,7 +55,8 @@ def variance_per_cluster(sums: Moments, whole: Moments) -> NDArray:
 
 def rest_on_few(sums: Moments, parts: NDArray, variance: NDArray) -> NDArray:
     """Return whether a unit's `variance` (F, C) rests on fewer than three clusters of `parts` (K, F, C)."""
-    strongest = np.argsort(parts, axis=0)[1 - FEWEST_VIDEOS :]  # (2, F, C)
+    largest = min(FEWEST_VIDEOS - 1, len(parts))
+    strongest = np.argpartition(parts, -largest, axis=0)[-largest:]  # (2, F, C)
     count = np.broadcast_to(sums.count[..., None], parts.shape)
     n, total, square = (
         x.sum(0) - np.take_along_axis(x, strongest, axis=0).sum(0) for x in (count, sums.total, sums.square)
