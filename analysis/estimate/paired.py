@@ -18,6 +18,7 @@ from static_dynamic.analysis.run.store import Store
 from .intervals import bootstrap_weights, standard_errors, studentised_bounds, with_bounds
 from .layer_intervals import MEASURES, LayerSample
 from .moments import Moments
+from .pairs import read_sums
 
 # Two runs are paired if their common videos are at least this fraction of the smaller run's videos.
 LEAST_COMMON = 0.5
@@ -133,6 +134,6 @@ class PairedBootstrap:
             run, stage = member
             pairs = self.stores[run].finished_pairs()
             cluster = np.searchsorted(self.videos[run], pairs["cluster"].to_numpy())
-            rows = self.stores[run].activations(stage)
-            self._latest = member, Moments.per_cluster(rows, pairs, cluster, len(self.videos[run]))
+            sums = read_sums(self.stores[run], stage, pairs, cluster, len(self.videos[run]))
+            self._latest = member, sums
         return self._latest[1]
