@@ -2,9 +2,7 @@
 
     python -m bench.coverage [--runs 200 --designs 'normal,one loud video' --clips 12,24,100]
 
-The simulated activations are sums of random effects: of clip, of style, of clip x style, of clip x order, and
-of clip x style x order. The designs are those that users have: several clips per video, skipped views,
-rectified units, one video with large activations, many units. True values are means over large runs.
+`bench/simulated.py` has the designs and their true values. Columns of the tables:
 
     layer      coverage of the 95 % intervals of the two layer scores
     unit       coverage of the intervals of unit scores, and the percentage of units without interval
@@ -23,15 +21,15 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bench.simulated import DESIGNS, LEVEL, THRESHOLD, Design, grid, sums_of
 from static_dynamic.analysis.estimate.bootstrap import estimate_stage
-from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES, classify
+from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, flipped_bits, transformed
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.moments import Moments
@@ -41,137 +39,8 @@ from static_dynamic.analysis.estimate.sign_flips import draw_signs, score_p_valu
 from static_dynamic.analysis.estimate.unit_intervals import COUNTED
 from static_dynamic.analysis.estimate.variance import decompose_stage
 from static_dynamic.command import Options, command
-from static_dynamic.datasets import Clip, make_views
 
-STYLES, ORDERS, LEVEL, THRESHOLD = (1, 2, 3, 4), 2, 0.95, 0.5
 REPLICATES, FLIPS = 400, 99
-LARGE, LARGE_RUNS = 1000, 40  # clips and number of the runs from which true values are computed
-# Standard deviation of the random effects where all are present; a threshold of z standard deviations
-# rectifies 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
-SPREAD, THRESHOLDS = 1.2, {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
-LOUD, LOUDNESS = 6.0, 0.8  # factor of one loud video; standard deviation of the logarithm of loudness
-
-
-@dataclass(frozen=True)
-class Design:
-    """A layout of a simulated run: which views there are, and how activations are distributed."""
-
-    name: str
-    kind: str = "normal"  # or "one loud video", "loudness varies", or a key of THRESHOLDS
-    units: int = 20
-    clips_per_video: int = 1
-    skipped: int = 0  # number of views that are skipped, drawn at random
-    pairs: str = "factorial"
-    network: int = 9  # seed of the fixed properties of the units
-
-    @cached_property
-    def loadings(self) -> dict[str, NDArray]:
-        """Fixed properties of the units: common factors, styles' shifts, and sizes of the random effects."""
-        fixed = np.random.default_rng(self.network)
-        style = 0.8 * fixed.standard_normal((len(STYLES), 1, self.units))
-        if "loud" in self.kind:
-            style *= 0  # loudness would change the true scores if styles shifted the activations
-        sizes = fixed.uniform(0.3, 1.2, (4, self.units))  # clip, style, order, rest
-        return {"common": fixed.standard_normal((6, self.units)) / 1.5, "style": style, "sizes": sizes}
-
-    def tables(self, videos: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Return the tables of views and pairs of a run of `videos` videos."""
-        return tables(videos, self.clips_per_video, self.pairs)
-
-    def simulate(self, videos: int, rng: np.random.Generator, null: str = "", large: bool = False) -> NDArray:
-        """Simulate activations of all clips, styles and orders. Shape: (clips, styles, orders, units).
-
-        With `null` dynamic, styles of a clip share nothing; with `null` static, its two orders share nothing.
-        """
-        clips, fixed = videos * self.clips_per_video, self.loadings
-        video = np.arange(clips) // self.clips_per_video
-
-        def effect(*shape: int) -> NDArray:
-            own = rng.standard_normal((clips, *shape))
-            if self.clips_per_video == 1:
-                return own
-            return np.sqrt(0.5) * own + np.sqrt(0.5) * rng.standard_normal((videos, *shape))[video]
-
-        clip, style, order, rest = fixed["sizes"]
-        shared = clip * (0.5 * effect(6) @ fixed["common"] + 0.5 * effect(self.units))
-        z = 0.0 if null else shared[:, None, None]
-        if null != "static":
-            z = z + 0.6 * style * effect(len(STYLES), 1, self.units)
-        if null != "dynamic":
-            z = z + 0.4 * order * effect(1, ORDERS, self.units)
-        z = z + 0.3 * rest * effect(len(STYLES), ORDERS, self.units)
-        if self.kind == "one loud video" and not large:
-            z[video == 0] *= LOUD
-        if self.kind == "loudness varies":
-            z *= np.exp(LOUDNESS * rng.standard_normal(videos))[video][:, None, None, None]
-        if self.kind in THRESHOLDS:
-            return np.maximum(z - THRESHOLDS[self.kind] * SPREAD + 0.15 * fixed["style"], 0)
-        return z + fixed["style"]
-
-    def finished_pairs(self, videos: int, rng: np.random.Generator) -> pd.DataFrame:
-        """Return the table of pairs without those that contain a skipped view."""
-        views, pairs = self.tables(videos)
-        skipped = rng.choice(len(views), self.skipped, replace=False)
-        return pairs[~pairs["a"].isin(skipped) & ~pairs["b"].isin(skipped)].reset_index(drop=True)
-
-    def rows(self, activations: NDArray, views: pd.DataFrame) -> NDArray:
-        """Return the rows of the activations (clips, styles, orders, units) that a table of views has."""
-        clip = pd.factorize(views["clip"], sort=True)[0]
-        order = (views["order"] != "forward").to_numpy(int)
-        return activations[clip, views["style"].to_numpy() - 1, order].astype(np.float32)
-
-    @cached_property
-    def truth(self) -> dict[str, NDArray]:
-        """True scores of the layer and the units, true variance components, and true unit classes."""
-        found = defaultdict(list)
-        views, pairs = tables(LARGE, 1, "factorial")
-        runs = max(6, LARGE_RUNS * 20 // self.units)
-        for run in range(runs):
-            single = replace(self, clips_per_video=1, skipped=0, pairs="factorial")
-            y = single.simulate(LARGE, np.random.default_rng(10**6 + run), large=True)
-            whole = sums_of(self.rows(y, views), pairs).over_clusters()
-            found["layer"].append(whole.layer_scores())
-            found["unit"].append(whole.unit_scores())
-            layer, unit = decompose_stage(*grid(y), np.arange(LARGE), LEVEL)
-            found["share"].append(layer["share"])
-            found["variance"].append(unit["variance"].to_numpy().reshape(self.units, -1))
-        mean = {name: np.mean(values, axis=0) for name, values in found.items()}
-        return mean | {"class": classify(*mean["unit"], THRESHOLD)}
-
-
-DESIGNS = (
-    Design("normal"),
-    Design("several clips per video", clips_per_video=3),
-    Design("4 views skipped", skipped=4),
-    Design("rectified 70 %", "rectified 70 %"),
-    Design("rectified 90 %", "rectified 90 %"),
-    Design("one loud video", "one loud video"),
-    Design("loudness varies", "loudness varies"),
-    Design("1000 units", units=1000),
-    Design("pairs=both", pairs="both"),
-    Design("pairs=paper", pairs="paper"),
-)
-
-
-@cache
-def tables(videos: int, clips_per_video: int, pairs: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the tables of views and pairs of a run."""
-    listed = [
-        Clip(f"c{i:05d}", "", 0, 16, cluster=f"v{i // clips_per_video:05d}")
-        for i in range(videos * clips_per_video)
-    ]
-    return make_views(listed, STYLES, {"rgb": 4}, n_sample_frames=16, pairs=pairs)
-
-
-def sums_of(rows: NDArray, pairs: pd.DataFrame) -> Moments:
-    """Return the sums over pairs per video."""
-    names, cluster = np.unique(pairs["cluster"], return_inverse=True)
-    return Moments.per_cluster(rows, pairs, cluster, len(names))
-
-
-def grid(y: NDArray) -> tuple[NDArray, NDArray]:
-    """Return activations as rows (views, units), and the row numbers (clips, styles, orders)."""
-    return y.reshape(-1, y.shape[-1]), np.arange(y[..., 0].size).reshape(y.shape[:-1])
 
 
 def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> dict[str, NDArray]:
@@ -289,64 +158,67 @@ def cells(values: Sequence[float]) -> str:
     return " ".join(f"{value:.2f}".lstrip("0") if value < 1 else "1.0" for value in values)
 
 
+COVERED = ("layer d s", "unit d s", "none", "variance stage", "variance units", "counts d s j r", "said .85")
+
+
+def coverage_row(design: Design, videos: int, runs: int) -> list[str]:
+    """Return the cells of a row of the table of coverages."""
+    held = coverage(design, videos, runs, progress=True)
+    row = [cells([held[f"{what} {name}"] for name in MEASURED]) for what in ("layer", "unit")]
+    row.append(f"{100 * held['few videos']:.0f} %")
+    row += [cells(held[what]) if what in held else "" for what in ("share", "variance")]
+    return [*row, cells(held["counts"]), cells([held.get("said .85", np.nan)])]
+
+
+TESTED = ("layer", "unit", "family", "gaussian bits", "copula bits")
+
+
+def size_row(design: Design, videos: int, runs: int) -> list[str]:
+    """Return the cells of a row of the table of p-values; small runs are simulated twice as often."""
+    found = sizes(design, videos, 2 * runs if design.units < 100 else runs, progress=True)
+    return [
+        cells([found[f"{kind} {name}"] for name in MEASURED])
+        for kind in ("layer", "unit", "family", *TRANSFORMS)
+    ]
+
+
+COMPARED = ("same videos", "12 against as many other videos")
+
+
+def difference_row(design: Design, videos: int, runs: int) -> list[str]:
+    """Return the cells of a row of the table of differences between two networks."""
+    return [cells(differences(design, pair, runs, True)) for pair in ((videos, videos), (12, videos + 1))]
+
+
 @command
 def main() -> None:
     """Simulate runs of all designs and print how often intervals, probabilities and p-values hold."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=200)
-    parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma list)")
+    parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma-separated list)")
     parser.add_argument("--designs", default=",".join(d.name for d in DESIGNS), help="names of designs")
     given = parser.parse_args()
     chosen = [design for design in DESIGNS if design.name in given.designs.split(",")]
-    names = (
-        "layer d s",
-        "unit d s",
-        "none",
-        "variance stage",
-        "variance units",
-        "counts d s j r",
-        "said .85",
-    )
-    rows = []
-    for design in chosen:
-        for videos in map(int, given.clips.split(",")):
+    layouts = [(design, videos) for design in chosen for videos in map(int, given.clips.split(","))]
+    for what, columns, row in (
+        ("Coverage of 95 % intervals; d, s, j, r: dynamic, static, joint, residual", COVERED, coverage_row),
+        (
+            "Fraction of p-values up to 0.05 without shared information; dynamic, static pairs",
+            TESTED,
+            size_row,
+        ),
+        (
+            "Coverage of 95 % intervals of differences between two networks; dynamic, static score",
+            COMPARED,
+            difference_row,
+        ),
+    ):
+        rows = []
+        for design, videos in layouts:
             runs = given.runs if design.units < 100 else max(20, given.runs // 5)
-            held = coverage(design, videos, runs, progress=True)
-            row = [cells([held[f"{what} {name}"] for name in MEASURED]) for what in ("layer", "unit")]
-            row.append(f"{100 * held['few videos']:.0f} %")
-            for what in ("share", "variance"):
-                row.append(cells(held[what]) if what in held else "")
-            row += [cells(held["counts"]), cells([held.get("said .85", np.nan)])]
-            rows.append((design.name, videos, *row))
-    print("Coverage of 95 % intervals; d, s, j, r: dynamic, static, joint, residual")
-    print(pd.DataFrame(rows, columns=["design", "videos", *names]).to_markdown(index=False), flush=True)
-    rows = []
-    for design in chosen:
-        for videos in map(int, given.clips.split(",")):
-            runs = 2 * given.runs if design.units < 100 else max(20, given.runs // 5)
-            found = sizes(design, videos, runs, progress=True)
-            kinds = ("layer", "unit", "family", *TRANSFORMS)
-            rows.append(
-                (
-                    design.name,
-                    videos,
-                    *(cells([found[f"{kind} {name}"] for name in MEASURED]) for kind in kinds),
-                )
-            )
-    print("\nFraction of p-values up to 0.05 without shared information; dynamic, static pairs")
-    columns = ["design", "videos", "layer", "unit", "family", "gaussian bits", "copula bits"]
-    print(pd.DataFrame(rows, columns=columns).to_markdown(index=False), flush=True)
-    rows = []
-    for design in chosen:
-        for videos in map(int, given.clips.split(",")):
-            runs = given.runs if design.units < 100 else max(20, given.runs // 5)
-            row = [
-                cells(differences(design, pair, runs, True)) for pair in ((videos, videos), (12, videos + 1))
-            ]
-            rows.append((design.name, videos, *row))
-    print("\nCoverage of 95 % intervals of differences between two networks; dynamic, static score")
-    columns = ["design", "videos", "same videos", "12 against as many other videos"]
-    print(pd.DataFrame(rows, columns=columns).to_markdown(index=False))
+            rows.append((design.name, videos, *row(design, videos, runs)))
+        table = pd.DataFrame(rows, columns=["design", "videos", *columns])
+        print(f"{what}\n{table.to_markdown(index=False)}\n", flush=True)
 
 
 if __name__ == "__main__":

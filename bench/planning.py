@@ -14,22 +14,20 @@ Studies have at most 1,000 clips; a larger plan is tested with 1,000 clips.
 """
 
 import sys
-from functools import cache
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bench.simulated import STYLES, sums_of, tables
 from static_dynamic.analysis.estimate.bootstrap import estimate_stage
 from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
-from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.estimate.planning import plan_stage
 from static_dynamic.command import Options, command
-from static_dynamic.datasets import Clip, make_views
 
-STYLES, UNITS, REPLICATES = (1, 2, 3, 4), 20, 300
+UNITS, REPLICATES = 20, 300
 PILOTS, REFERENCE, MOST_CLIPS = (12, 24), 60, 1000
 KINDS = ("normal", "heavy tails", "loud videos")
 LOUDNESS = 0.8
@@ -51,22 +49,14 @@ def simulate(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
     return rows.reshape(-1, UNITS).astype(np.float32)
 
 
-@cache
 def pairs_of(clips: int) -> pd.DataFrame:
     """Return the table of pairs of a run with pairs=factorial and `clips` videos of one clip each."""
-    listed = [Clip(f"c{i:05d}", "", 0, 16, cluster=f"c{i:05d}") for i in range(clips)]
-    return make_views(listed, STYLES, {"rgb": 4}, n_sample_frames=16)[1]
-
-
-def sums_of(rows: NDArray, clips: int) -> Moments:
-    """Return the sums per clip of simulated activations."""
-    cluster = np.unique(pairs_of(clips)["cluster"], return_inverse=True)[1]
-    return Moments.per_cluster(rows, pairs_of(clips), cluster, clips)
+    return tables(clips, 1, "factorial")[1]
 
 
 def half_widths(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
     """Return the half-widths of a simulated study's 95 % intervals: dynamic score, static score."""
-    sums = sums_of(simulate(clips, kind, rng), clips)
+    sums = sums_of(simulate(clips, kind, rng), pairs_of(clips))
     layer, _ = estimate_stage(sums, bootstrap_weights(clips, REPLICATES, 0), 0.5, 0.95)
     return np.array([(layer[f"score_{f}_high"] - layer[f"score_{f}_low"]) / 2 for f in MEASURED])
 
@@ -80,7 +70,7 @@ def required_widths(kind: str) -> NDArray:
 def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> tuple[int, int]:
     """Plan a study of factor `f` from a simulated pilot; return expected and planned numbers of clips."""
     rows, weights = simulate(clips, kind, rng), bootstrap_weights(clips, REPLICATES, 0)
-    table = plan_stage(sums_of(rows, clips), rows, pairs_of(clips), "factorial", width, weights)
+    table = plan_stage(sums_of(rows, pairs_of(clips)), rows, pairs_of(clips), "factorial", width, weights)
     row = table[(table["score"] == MEASURED[f]) & (table["pairs"] == "factorial")].iloc[0]
     return int(row["expected_clusters"]), int(row["clusters"])
 

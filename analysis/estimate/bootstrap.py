@@ -17,7 +17,7 @@ from .intervals import bootstrap_weights, with_bounds
 from .jackknife import effective_number
 from .layer_intervals import MEASURES, LayerSample, total_parts
 from .moments import Moments
-from .pairs import open_finished, pairs_of_factor, read_sums, read_views
+from .pairs import open_finished, pairs_of_factor, read_sums
 from .sign_flips import draw_signs, score_p_values
 from .tables import RunEstimate
 from .unit_intervals import COUNTED, UnitIntervals, count_bounds, count_classes
@@ -43,8 +43,7 @@ def estimate_run(
     store, pairs = open_finished(run_dir)
     clusters, pair_cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
     weights = bootstrap_weights(len(clusters), n_boot, seed)
-    views = read_views(store)
-    factors = [pairs_of_factor(pairs, f, views) for f in range(len(MEASURED))]
+    factors = [pairs_of_factor(pairs, f, store.views) for f in range(len(MEASURED))]
     signs = [draw_signs(factor, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
     tables = {}
     for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 
 class Jackknife(NamedTuple):
@@ -58,4 +58,4 @@ def degrees_of_freedom(deviation: NDArray) -> NDArray:
 
 def student_quantile(level: float, df: ArrayLike) -> NDArray:
     """Return the quantile of Student's t that leaves out 1 - `level` on both sides together."""
-    return student_t.ppf((1 + level) / 2, df)
+    return stdtrit(df, (1 + level) / 2)

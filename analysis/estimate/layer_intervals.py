@@ -37,14 +37,15 @@ class LayerSample:
         """Compute the sample from sums per cluster, and from the parts of replicates; None: no replicates."""
         clusters = len(sums.count)
         whole = sums.over_clusters()
-        value = append_shares(whole.layer_scores())
+        parts = whole.layer_parts()
+        value = append_shares(parts.scores)
         blocks = (sums.units(block) for block in sums.unit_blocks(clusters))
         left_out = total_parts(block.leave_one_out().layer_parts() for block in blocks)
         assert left_out is not None  # a stage has at least one unit
         deviation = jackknife(value, append_shares(left_out.scores)).deviation
         if replicates is None:
             replicates = sums.resample(np.empty((0, clusters))).layer_parts()
-        largest = np.vstack([whole.layer_parts().largest_scores, replicates.largest_scores])
+        largest = np.vstack([parts.largest_scores, replicates.largest_scores])
         of_replicates = append_shares(replicates.scores)
         return cls(value, of_replicates, cluster_scalars(sums, whole), deviation, *score_range(largest))
 

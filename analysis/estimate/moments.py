@@ -64,7 +64,7 @@ class LayerParts(NamedTuple):
 
     @property
     def largest_scores(self) -> NDArray:
-        """Scores of pairs with identical members, which no score of these activations exceeds: (..., F)."""
+        """The largest possible layer scores: those if both members of every pair are identical. (..., F)."""
         return layer_score(self.variance, self.pooled_variance)
 
 

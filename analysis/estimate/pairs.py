@@ -8,12 +8,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets.views import DYNAMIC
 from static_dynamic.errors import UserError
 
 from .estimator import MEASURED
 from .moments import Moments
-
-DYNAMIC = MEASURED.index("dynamic")
 
 
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
@@ -28,11 +27,6 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
         if not (pairs["factor"] == f).any():
             raise UserError(f"{store.path} has no {name} pair whose two views were computed: use more clips")
     return store, pairs
-
-
-def read_views(store: Store) -> pd.DataFrame:
-    """Read the table of views of a run; row i describes row i of the activations."""
-    return pd.read_parquet(store.path / "views.parquet")
 
 
 def not_finite(store: Store, stage: str) -> UserError:

@@ -50,7 +50,7 @@ from static_dynamic.errors import UserError
 from .bootstrap import estimate_stage
 from .estimator import MEASURED
 from .intervals import bootstrap_weights
-from .jackknife import degrees_of_freedom, jackknife
+from .jackknife import degrees_of_freedom, jackknife, student_quantile
 from .moments import Moments, layer_score
 from .pairs import open_finished, read_sums
 
@@ -91,7 +91,7 @@ def plan_study(
         raise UserError(f"task.width={width:g} must lie between 0 and 1 (half-width of a score's interval)")
     store, pairs = open_finished(run_dir)
     seconds = time_per_view(store.path) if seconds_per_view is None else seconds_per_view
-    styles = pd.read_parquet(store.path / "views.parquet")["style"].nunique()
+    styles = store.views["style"].nunique()
     identity = store.manifest["identity"]
     wrong = [f"{key}={identity[key]}" for key, value in REQUIRED.items() if identity.get(key, value) != value]
     if wrong:
@@ -253,7 +253,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
 
 def half_width(variance: float, clusters: int, level: float = 0.95) -> float:
     """Return the half-width of a score's interval from the variance per cluster and number of clusters."""
-    return float(stdtrit(clusters - 1, (1 + level) / 2) * np.sqrt(variance / clusters))
+    return float(student_quantile(level, clusters - 1) * np.sqrt(variance / clusters))
 
 
 def clusters_for(width: float, predict: Callable[[int], float]) -> int:

@@ -9,13 +9,13 @@ from typing import NamedTuple, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from static_dynamic.analysis.run.store import Store, read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
 
 from .estimator import FACTORS
+from .jackknife import student_quantile
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def seed_half_widths(values: NDArray) -> SeedHalfWidths:
         unknown = np.full(values.shape[1:], np.nan)
         return SeedHalfWidths(unknown, unknown)
     spread = values.std(0) / np.sqrt(n), values.std(0, ddof=1) / np.sqrt(n)
-    return SeedHalfWidths(1.96 * spread[0], stdtrit(n - 1, 0.975) * spread[1])
+    return SeedHalfWidths(1.96 * spread[0], student_quantile(0.95, n - 1) * spread[1])
 
 
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:

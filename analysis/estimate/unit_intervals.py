@@ -85,9 +85,10 @@ class UnitIntervals:
     @staticmethod
     def _of_block(sums: Moments) -> tuple[NDArray, NDArray, NDArray, NDArray, NDArray]:
         whole = sums.over_clusters()
-        found = jackknife(fisher_z(whole.unit_scores()), fisher_z(sums.leave_one_out().unit_scores()))
+        r = whole.unit_scores()  # (F, C)
+        found = jackknife(fisher_z(r), fisher_z(sums.leave_one_out().unit_scores()))
         parts = np.maximum(variance_per_cluster(sums, whole), 0)
-        videos = np.where(np.isnan(whole.unit_scores()), np.nan, effective_number(parts))  # (F, C)
+        videos = np.where(np.isnan(r), np.nan, effective_number(parts))  # (F, C)
         few = rest_on_few(sums, parts, whole.within_factors.variance).any(0) & ~np.isnan(videos).any(0)
         df = np.maximum(1, DF_PER_VIDEO * videos - 1)
         return found.estimate, found.error, df, np.asarray(videos.min(0)), np.asarray(few)
@@ -136,7 +137,7 @@ def count_bounds(
     """
     if not len(replicates):
         return np.full(len(paper), np.nan), np.full(len(paper), np.nan)
-    half = student_quantile(level, np.array(clusters - 1)) * replicates.std(0)
+    half = student_quantile(level, clusters - 1) * replicates.std(0)
     ends = np.stack([corrected, 2 * corrected - replicates.mean(0)])
     low = np.minimum(ends.min(0) - half, paper)
     high = np.maximum(ends.max(0) + half, paper)

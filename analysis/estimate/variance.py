@@ -33,7 +33,7 @@ from static_dynamic.errors import UserError
 
 from .intervals import with_bounds
 from .jackknife import effective_number, jackknife, student_quantile
-from .pairs import not_finite, read_views
+from .pairs import not_finite
 from .tables import RunEstimate
 from .unit_intervals import DF_PER_VIDEO, FEWEST_VIDEOS
 
@@ -64,7 +64,7 @@ def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: boo
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
     """For clips with all views, return arrays of row numbers (clips, styles, orders) and of clusters."""
-    views = read_views(store).assign(row=np.arange(len(store.status)))
+    views = store.views.assign(row=np.arange(len(store.status)))
     views = views[store.status == DONE]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
     styles = views["style"].nunique()

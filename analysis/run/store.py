@@ -21,6 +21,7 @@ import errno
 import json
 import os
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -93,6 +94,11 @@ class Store:
         store = cls(path, "r+")
         reserve_space([path / STATUS_NAME, *(activation_file(path, stage) for stage in store.stages)])
         return store
+
+    @cached_property
+    def views(self) -> pd.DataFrame:
+        """Table of views; row i describes row i of the activations of the whole run."""
+        return pd.read_parquet(self.path / "views.parquet")
 
     def activations(self, stage: str) -> NDArray:
         """Return the memory-mapped float32 activations of one stage. Shape: (views, units)."""

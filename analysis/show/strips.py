@@ -27,7 +27,7 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
     `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone. The dict
     is empty if activations were imported, because then the videos are unknown.
     """
-    views = pd.read_parquet(store.path / "views.parquet")
+    views = store.views
     columns = frame_columns(views)
     if not columns:
         return {}

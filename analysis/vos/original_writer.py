@@ -55,7 +55,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
     If a run has no pairs that share neither factor, which is common with ``pairs=paper``, nothing is written.
     """
     store = Store.open(run)
-    members = np.stack(pairs_sharing_neither(pd.read_parquet(run / "views.parquet")))  # (2, pairs)
+    members = np.stack(pairs_sharing_neither(store.views))  # (2, pairs)
     a, b = members[:, (store.status[members] == DONE).all(axis=0)]
     if not len(a):
         return

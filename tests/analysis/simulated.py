@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
+from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
 
@@ -30,6 +31,12 @@ def write_run(
     store.write(np.arange(len(rows)), {"stage1": rows})
     store.commit()
     return path
+
+
+def pairs_and_rows(tmp_path, draw, clips, f=0, **options):
+    store = Store.open(write_run(tmp_path / "run", draw, clips, **options))
+    pairs = pairs_of_factor(store.finished_pairs(), f, store.views)
+    return pairs, store.activations("stage1").astype(float)
 
 
 def jackknife_half(statistic, pairs: pd.DataFrame) -> np.ndarray:

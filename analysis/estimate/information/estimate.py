@@ -25,7 +25,6 @@ from static_dynamic.analysis.estimate.pairs import (
     not_finite,
     open_finished,
     pairs_of_factor,
-    read_views,
     style_order_groups,
 )
 from static_dynamic.analysis.estimate.sign_flips import draw_signs
@@ -61,15 +60,14 @@ def estimate_information(
     """
     store, pairs = open_finished(run_dir)
     require_units(store, units)
-    views = read_views(store)
-    factors = [pairs_of_factor(pairs, f, views) for f in range(len(MEASURED))]
+    factors = [pairs_of_factor(pairs, f, store.views) for f in range(len(MEASURED))]
     names = np.unique(pairs["cluster"].to_numpy())
     all_weights = bootstrap_weights(len(names), n_boot, seed)
     weights = [all_weights[:, np.searchsorted(names, factor.names)] for factor in factors]
     signs = [draw_signs(factor, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
     folds = split_folds(factors, seed)
     used = np.unique(np.concatenate([fold.views for fold in folds]))
-    group = style_order_groups(views)
+    group = style_order_groups(store.views)
     tables = {}
     every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(factors)
     bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import digamma
-from scipy.stats import t as student_t
 
+from static_dynamic.analysis.estimate.jackknife import student_quantile
 from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.sign_flips import p_value
 
@@ -82,7 +82,7 @@ def neighbour_information(
     value = mean_bits(members, slice(None))
     groups = rng.permutation(len(clusters)) % min(len(clusters), MOST_GROUPS)
     left_out = np.array([mean_bits(members, groups != g) for g in range(groups.max() + 1)])
-    half = student_t.ppf((1 + level) / 2, len(left_out) - 1) * np.sqrt((len(left_out) - 1) * left_out.var())
+    half = student_quantile(level, len(left_out) - 1) * np.sqrt((len(left_out) - 1) * left_out.var())
     orders = [rng.permutation(len(clusters)) for _ in range(n_permutations)]
     null = np.zeros(n_permutations)
     for x, y in members:

@@ -17,7 +17,7 @@ from static_dynamic.analysis.estimate.information.cka import (
     stage_cka,
 )
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
-from static_dynamic.analysis.estimate.pairs import pairs_of_factor, read_views
+from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.run.store import Store
 from tests.analysis.simulated import effects, independent, write_run
 
@@ -85,7 +85,7 @@ def independent_gram_matrices(seed):
 
 def cka_of(run, f=0, n_boot=100, **options):
     store = Store.open(run)
-    pairs = pairs_of_factor(store.finished_pairs(), f, read_views(store))
+    pairs = pairs_of_factor(store.finished_pairs(), f, store.views)
     weights = bootstrap_weights(pairs.clusters, n_boot, 0)
     return stage_cka(store.activations("stage1"), pairs, weights, 99, 0, 0.95, **options)
 
@@ -136,7 +136,7 @@ def test_rotations_change_nothing_and_noise_does(tmp_path):
 def test_a_gram_matrix_that_slots_share_is_computed_once(tmp_path):
     """Four styles: six dynamic pairs of four views."""
     store = Store.open(write_run(tmp_path / "run", effects(1), 12, clips_a_cluster=2))
-    pairs = pairs_of_factor(store.finished_pairs(), 0, read_views(store))
+    pairs = pairs_of_factor(store.finished_pairs(), 0, store.views)
     rows = store.activations("stage1")
     matrices, compared = gram_matrices(rows, pairs, pairs.slots(), np.array([1, 3, 4, 5]))
     assert len(matrices) == 4 and len(set(compared)) == 6
@@ -173,5 +173,5 @@ def test_what_has_no_cka(tmp_path):
 def test_clips_without_all_pairs_are_left_out(tmp_path):
     store = Store.open(write_run(tmp_path / "run", effects(1), 5))
     pairs = store.finished_pairs().drop(index=0)
-    slots = pairs_of_factor(pairs, 0, read_views(store)).slots()
+    slots = pairs_of_factor(pairs, 0, store.views).slots()
     assert [len(slot) for slot in slots] == [4] * 6

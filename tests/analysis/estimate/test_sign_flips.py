@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.coverage import DESIGNS, Design, sizes
+from bench.coverage import sizes
+from bench.simulated import DESIGNS, Design
 from static_dynamic.analysis import estimate_run
 from static_dynamic.analysis.estimate.moments import Moments
-from static_dynamic.analysis.estimate.pairs import pairs_of_factor, read_views
+from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.estimate.sign_flips import (
     TIE,
     draw_signs,
@@ -61,7 +62,7 @@ def test_p_values_are_those_of_loops(tmp_path, pairs, clips_a_cluster):
     store.pairs.drop(index=skipped).to_parquet(run / "pairs.parquet")
     r = estimate_run(run, n_boot=20, seed=4, n_permutations=30)
     store = Store.open(run)
-    rows, table, views = store.activations("stage1"), store.finished_pairs(), read_views(store)
+    rows, table, views = store.activations("stage1"), store.finished_pairs(), store.views
     for f, name in enumerate(("dynamic", "static")):
         factor = pairs_of_factor(table, f, views)
         strands = list(dict.fromkeys(views["style"])) if f == 0 else [0, 1]
@@ -94,7 +95,7 @@ def test_flips_lack_the_correlation_that_subtracted_means_make(tmp_path):
     flips = rng.choice([-1, 1], (20000, n))
     ratio = (a * b).sum(1).var() / (flips * a * b).sum(1).var()
     store = Store.open(write_run(tmp_path / "run", independent(0), n))
-    factor = pairs_of_factor(store.finished_pairs(), 1, read_views(store))
+    factor = pairs_of_factor(store.finished_pairs(), 1, store.views)
     assert ratio == pytest.approx(inflation(factor) ** 2, rel=0.04) == pytest.approx(n / (n - 1), rel=0.04)
 
 
@@ -146,7 +147,7 @@ def test_a_factor_of_one_video_has_no_p_value(tmp_path):
     store = Store.open(write_run(tmp_path / "run", effects(1), 8))
     pairs = store.finished_pairs()
     pairs = pairs[(pairs["factor"] == 0) | (pairs["clip"] == "c0000")]
-    factors = [pairs_of_factor(pairs, f, read_views(store)) for f in (0, 1)]
+    factors = [pairs_of_factor(pairs, f, store.views) for f in (0, 1)]
     signs = [draw_signs(factor, 20, (1,)) for factor in factors]
     rows, cluster = store.activations("stage1"), np.unique(pairs["cluster"], return_inverse=True)[1]
     whole = Moments.per_cluster(rows, pairs, cluster, 8).over_clusters()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm, t
 
-from bench.coverage import DESIGNS, coverage, differences
+from bench.coverage import coverage, differences
+from bench.simulated import DESIGNS
 from static_dynamic.analysis import estimate_run
 from static_dynamic.analysis.estimate.unit_intervals import UnitIntervals, count_bounds, count_classes
 from tests.analysis.simulated import effects, independent, write_run

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student_t
 
-from bench.coverage import DESIGNS, coverage, grid
+from bench.coverage import coverage
+from bench.simulated import DESIGNS, grid
 from static_dynamic.analysis.estimate.unit_intervals import DF_PER_VIDEO
 from static_dynamic.analysis.estimate.variance import (
     COMPONENTS,
