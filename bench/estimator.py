@@ -30,7 +30,9 @@ def main() -> None:
     """Make a run of random activations, estimate the scores of the run, and print time and memory."""
     parser = Options(__doc__)
     parser.add_argument("--clips", type=int, default=3000)
-    parser.add_argument("--units", default="64,256,512,1024,2048", help="units per stage, separated by commas")
+    parser.add_argument(
+        "--units", default="64,256,512,1024,2048", help="units per stage, separated by commas"
+    )
     parser.add_argument("--replicates", type=int, default=1000)
     parser.add_argument("--permutations", type=int, default=200)
     parser.add_argument("--information", action="store_true", help="also measure task=information")
