@@ -128,8 +128,8 @@ def test_a_batch_of_three_equals_three_of_one(name):
 
 
 def test_a_batch_of_three_equals_three_of_one_in_rtnet():
+    check_batch(build_model("rtnet"))
     net = build_model("rtnet")
-    check_batch(net)
     spatial = net.example_input(noise(1), size=SMALL)
     rows = net.read(spatial)
     swapped = net.read({key: value.flip(1) for key, value in spatial.items()})
@@ -139,7 +139,9 @@ def test_a_batch_of_three_equals_three_of_one_in_rtnet():
 
 
 def check_batch(net):
-    inputs = net.example_input(noise(), batch=3, size=SMALL)
+    # In float32, the kernels of one clip and of three clips round differently, on some processors above 1e-5.
+    net.double()
+    inputs = {key: value.double() for key, value in net.example_input(noise(), batch=3, size=SMALL).items()}
     together = net.read(inputs, [*net.stages, "logits"])
     alone = [
         net.read({key: value[i : i + 1] for key, value in inputs.items()}, [*net.stages, "logits"])
