@@ -1,9 +1,10 @@
 # `make demo` and `make test` do all set-up themselves: a virtual environment in .venv, requirements, weights and video.
 PYTHON ?= python3
 BIN := .venv/bin
-FAST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m "not slow"
+# Test files are divided between processes, one per core; each process computes with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check lint types fast-analysis fast-rest coverage package bench clean
+.PHONY: demo test check lint types fast coverage package bench clean
 
 demo: .venv/ready
 	$(BIN)/python main.py
@@ -11,11 +12,11 @@ demo: .venv/ready
 test: .venv/ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 # Fast checks, two at a time: linter, formatter, types, and the tests that tests/slow.py does not list.
 check: .venv/ready-test
-	$(MAKE) --no-print-directory --keep-going -j 2 fast-analysis fast-rest types lint
+	$(MAKE) --no-print-directory --keep-going -j 2 fast types lint
 
 lint:
 	$(BIN)/ruff check .
@@ -30,14 +31,11 @@ types:
 	cd $(LINKS) && $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache \
 		-p static_dynamic
 
-fast-analysis:
-	$(FAST) tests/analysis
-
-fast-rest:
-	$(FAST) --ignore tests/analysis
+fast:
+	$(PYTEST) -m "not slow"
 
 coverage: .venv/ready-test
-	$(BIN)/coverage run -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -q
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
