@@ -89,8 +89,13 @@ class Sampling:
     pairs: str = option(
         "factorial",
         "pairs per clip. factorial: all pairs of network inputs from every style in two frame orders; both: "
-        "one dynamic pair (two styles) and one static pair (two frame orders); paper: one of these two",
+        "one dynamic pair and one static pair from two styles in two frame orders; paper: one of these two",
         choices=("factorial", "both", "paper"),
+    )
+    orders: list[str] = option(
+        ["forward", "shuffled"],
+        "orders of the frames that the network sees; reshuffled, reversed and frozen (one frame repeated) "
+        "may be added, each with a motion part of its own",
     )
     n_examples: int = option(3000, "maximum number of clips, from the start of the data set's list", least=1)
     n_sample_frames: int | None = option(

@@ -31,7 +31,13 @@ log = logging.getLogger(__name__)
 DYNAMIC, STATIC = 0, 1  # numbers of the two factors
 # UNALTERED: frames or flow as recorded. ALTERED: shuffled frames, or jittered flow if the network sees flow.
 UNALTERED, ALTERED = 0, 1
-FORWARD, SHUFFLED = "forward", "shuffled"
+# Orders of the frames that a network sees.
+FORWARD, SHUFFLED, RESHUFFLED, REVERSED, FROZEN = "forward", "shuffled", "reshuffled", "reversed", "frozen"
+ALTERED_ORDERS = (SHUFFLED, RESHUFFLED, REVERSED, FROZEN)
+# Numbers of alterations that may be added to a run; positive numbers are shuffled frames or flow jitters.
+FURTHER_ALTERATIONS = {RESHUFFLED: -1, REVERSED: -2, FROZEN: -3}
+# Name of the altered order of networks that see flow: forward frames with jittered flow colours.
+JITTERED = "jittered"
 FLOW = "Flow"  # name of the pathway that sees optical flow
 DIRECTIONS = 2  # number of flow directions: to the next frame and to the previous frame
 # Range [low, high) of the random offset of the second frame, for networks that see two frames and flow.
@@ -52,6 +58,7 @@ def make_views(
     use_normal_app: bool = False,
     m_same: bool = True,
     repeats: int = 1,
+    orders: Sequence[str] = (FORWARD, SHUFFLED),
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Make the tables of views and pairs of all clips.
 
@@ -63,8 +70,8 @@ def make_views(
         Each pathway subsamples its frames uniformly from a window; see `window_frames`.
     pairs
         Per clip, with S styles: ``factorial`` makes S(S-1)/2 dynamic and S static pairs from every style in
-        both orders. ``both`` makes one pair per factor from three views. ``paper`` makes one pair, with
-        factors balanced over the clips.
+        both orders. ``both`` makes one pair per factor from two styles in both orders. ``paper`` makes one
+        pair, with factors balanced over the clips.
     app_shuffle
         True: a static pair is a clip in both orders. False: two clips of different classes in one style.
     m_same
@@ -72,6 +79,9 @@ def make_views(
     use_normal_app, repeats
         With ``use_normal_app``, static pairs show the unstylized videos (style 0). ``repeats`` is the number
         of pairs per clip with ``pairs=paper``; the factors of these pairs alternate.
+    orders
+        ``forward``, ``shuffled``, and further orders (`FURTHER_ALTERATIONS`), in which every style of a clip
+        is shown too. No pair contains a view in a further order; the decomposition uses these views.
 
     Returns
     -------
@@ -88,11 +98,12 @@ def make_views(
             raise UserError(f"unknown {option}={value}{nearest(value, known)} (known: {', '.join(known)})")
     if not isinstance(repeats, int) or repeats < 1:
         raise UserError(f"dataset.nreps={repeats} is not a positive integer")
+    further = further_alterations(orders, pairs)
     if len(set(styles)) < 2:
         raise UserError(f"styles={','.join(map(str, styles))}: a dynamic pair needs two different styles")
     rows_of: Callable[..., Iterator[list[dict]]]
     if FLOW in pathways:
-        rows_of = partial(flow_rows, pathways, seed)
+        rows_of = partial(flow_rows, pathways, seed, pairs == "paper")
     elif min(pathways.values()) < 2:
         raise UserError("this network sees one frame at a time: there is no order to shuffle")
     else:
@@ -103,12 +114,17 @@ def make_views(
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
+    if pairs != "paper":
+        altered = [ALTERED] if app_shuffle and not use_normal_app else []
+        for i in wanted:
+            shown = {style for style, _ in wanted[i]}
+            wanted[i] |= set(product(shown, [*altered, *further]))
 
     view_rows: list[dict] = []
     row_range: dict[Member, range] = {}
     for i, clip in enumerate(clips):
         about = {"clip": clip.id, "video": clip.video, "cluster": clip.cluster, "label": clip.label}
-        variants = sorted(wanted[i])
+        variants = sorted(wanted[i], key=lambda variant: (variant[0], variant[1] < 0, abs(variant[1])))
         for (style, alteration), rows in zip(variants, rows_of(clip, variants), strict=True):
             row_range[i, style, alteration] = range(len(view_rows), len(view_rows) + len(rows))
             view_rows += [{**about, "style": style, **row} for row in rows]
@@ -120,7 +136,38 @@ def make_views(
     return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
 
 
-Variant = tuple[int, int]  # (style, alteration) of a view; the alteration is 0 (none) or k (the k-th)
+def first_altered_order(views: pd.DataFrame) -> str:
+    """Return the altered order of a run's static pairs: shuffled frames, or jittered flow.
+
+    An imported run without shuffled frames has one altered order, of any name.
+    """
+    if "flow" in views:
+        return JITTERED
+    altered = [order for order in views["order"].unique() if order != FORWARD]
+    return SHUFFLED if SHUFFLED in altered or not altered else altered[0]
+
+
+def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
+    """Return the numbers of the orders beyond forward and shuffled; raise UserError for unusable orders."""
+    known = (FORWARD, *ALTERED_ORDERS)
+    for order in orders:
+        if order not in known:
+            raise UserError(f"unknown orders={order}{nearest(str(order), known)} (known: {', '.join(known)})")
+    if not {FORWARD, SHUFFLED} <= set(orders):
+        raise UserError(
+            f"orders={','.join(orders)}: {FORWARD} and {SHUFFLED} are always needed, "
+            f"give for example orders=[{FORWARD},{SHUFFLED},{REVERSED}]"
+        )
+    further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
+    if further and pairs == "paper":
+        raise UserError(
+            "pairs=paper shows no clip in two styles and both orders: omit orders, or give pairs=both"
+        )
+    return further
+
+
+# (style, alteration) of a view; the alteration is 0 (none), k (k-th), or one of `FURTHER_ALTERATIONS`.
+Variant = tuple[int, int]
 
 
 def ordered_rows(
@@ -132,25 +179,48 @@ def ordered_rows(
     clip: Clip,
     variants: Sequence[Variant],
 ) -> Iterator[list[dict]]:
-    """Yield the table row of each view of a clip: the frame numbers per pathway, forward or shuffled."""
-    columns: dict[int, dict] = {UNALTERED: {"order": FORWARD}, ALTERED: {"order": SHUFFLED}}
+    """Yield the table row of each view of a clip: the order, and the frame numbers that each pathway sees."""
+    names = {UNALTERED: FORWARD} | {number: order for order, number in FURTHER_ALTERATIONS.items()}
+    shown = {alteration for _, alteration in variants}
+    columns: dict[int, dict] = {number: {"order": names.get(number, SHUFFLED)} for number in shown}
     if variants:
         rng = generator(seed, clip.id, "window")
         frames = window_frames(clip, n_sample_frames, rng, window, resample_fps)
-        for name, count in pathways.items():
-            forward = frames[subsample_positions(n_sample_frames, count, np.float64)]
-            columns[UNALTERED][f"frames_{name}"] = forward
-            if any(alteration for _, alteration in variants):
-                rng = generator(seed, clip.id, f"order {name}")
-                columns[ALTERED][f"frames_{name}"] = shuffle(forward, rng)
+        seen = {
+            name: frames[subsample_positions(n_sample_frames, count, np.float64)]
+            for name, count in pathways.items()
+        }
+        fewest = min(seen.values(), key=len)
+        still = fewest[len(fewest) // 2]  # all pathways repeat the same frame
+        for alteration, (name, forward) in product(shown, seen.items()):
+            shown_frames = forward
+            if alteration == FURTHER_ALTERATIONS[REVERSED]:
+                shown_frames = forward[::-1]
+            elif alteration == FURTHER_ALTERATIONS[FROZEN]:
+                shown_frames = np.full_like(forward, still)
+            elif alteration != UNALTERED:
+                shown_frames = shuffle(
+                    forward, generator(seed, clip.id, f"{shuffle_purpose(alteration)} {name}")
+                )
+            columns[alteration][f"frames_{name}"] = shown_frames
     for _, alteration in variants:
         yield [columns[alteration]]
 
 
+def shuffle_purpose(alteration: int) -> str:
+    """Return the name of the random stream of a shuffled order: the k-th repeat's, or the second order's."""
+    if alteration == FURTHER_ALTERATIONS[RESHUFFLED]:
+        return "second order"
+    return "order" if alteration == ALTERED else f"order {alteration}"
+
+
 def flow_rows(
-    pathways: Mapping[str, int], seed: int, clip: FrameClip, variants: Iterable[Variant]
+    pathways: Mapping[str, int], seed: int, paper: bool, clip: FrameClip, variants: Iterable[Variant]
 ) -> Iterator[list[dict]]:
     """Yield the table rows of each view of a clip, one row per frame, for a network that sees flow.
+
+    With `paper` (``pairs=paper``) every style of a clip has a flow jitter of its own; else all styles share
+    the jitter, as the decomposition needs it. A reshuffled view has a second jitter.
 
     Frames after the first are drawn once per clip, from positions that wrap around the ends of the video.
     """
@@ -160,10 +230,13 @@ def flow_rows(
         frames.append((clip.first + offset) % clip.video_length)
     columns = {f"frames_{name}": np.array(frames) for name in pathways}
     for style, alteration in variants:
-        rng = generator(seed, clip.id, f"flow {style} {alteration}")
-        flow_images = len(frames) * DIRECTIONS if alteration else 0
+        further = {number: order for order, number in FURTHER_ALTERATIONS.items()}.get(alteration)
+        jittered = alteration > UNALTERED or further == RESHUFFLED
+        purpose = f"flow {style} {alteration}" if paper else f"flow {alteration}"
+        rng = generator(seed, clip.id, purpose)
+        flow_images = len(frames) * DIRECTIONS if jittered else 0
         jitter = np.array([draw_jitter(rng) for _ in range(flow_images)]).ravel()
-        common = {"order": FORWARD, "flow": alteration, "jitter": jitter}
+        common = {"order": further or FORWARD, "flow": max(0, alteration), "jitter": jitter}
         yield [{**common, "frame": frame, **columns} for frame in frames]
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from .altered_orders import AlteredOrders
 from .bits import bits_influence, bits_standard_errors, corrected_bits, stage_bits
 from .estimator import FACTORS, MEASURED, UNIT_CLASSES, classify, estimate_moments, require_threshold
 from .intervals import bootstrap_weights, with_bounds
@@ -45,6 +46,7 @@ def estimate_run(
     weights = bootstrap_weights(len(clusters), n_boot, seed)
     factors = [pairs_of_factor(pairs, f, store.views) for f in range(len(MEASURED))]
     signs = [draw_signs(factor, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
+    orders = AlteredOrders.of_run(store, n_boot, n_permutations, seed)
     tables = {}
     for stage in tqdm(store.stages, desc="estimate", unit="stage", disable=None if progress else True):
         rows = store.activations(stage)
@@ -56,6 +58,8 @@ def estimate_run(
                 layer[f"p_{name}"] = p_layer[f]
                 unit[f"p_{name}"], unit[f"p_family_{name}"] = p_unit[f], p_family[f]
             layer["permutations"] = n_permutations
+        own_layer, own_unit = orders.columns(rows, level)
+        layer, unit = layer | own_layer, unit.assign(**own_unit)
         counts = {"clusters": len(clusters), "clips": pairs["clip"].nunique()}
         tables[stage] = pd.DataFrame([counts | layer]), unit
     return RunEstimate.join(store, tables)

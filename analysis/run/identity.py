@@ -9,7 +9,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic import CHECKOUT, __version__
-from static_dynamic.analysis.run.setup import sampling_of
+from static_dynamic.analysis.run.setup import sampling_of, takes_flow
 from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
@@ -21,10 +21,13 @@ NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
     """Return the options and inputs that decide activations; runs with equal identities are the same run."""
+    # Since version 0.2.0, pairs=both shows both styles in both orders, and all styles share the flow jitter.
+    changed = cfg.pairs == "both" or (cfg.pairs == "factorial" and takes_flow(cfg))
     return {
         **subject_of(cfg, clips, clips.root, weights),
         "styles": list(clips.styles),
         **sampling_of(cfg),
+        **({"views": "0.2.0"} if changed else {}),
         "n_sample_frames": window,
         "seed": cfg.seed,
         # Default values are left out, so runs made before precision and tune existed keep the same identity.

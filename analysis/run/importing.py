@@ -28,7 +28,18 @@ from static_dynamic.analysis.run.store import (
     to_json,
 )
 from static_dynamic.assets import versions
-from static_dynamic.datasets.views import DYNAMIC, FORWARD, SCHEMES, STATIC, factorial
+from static_dynamic.datasets.views import (
+    ALTERED,
+    ALTERED_ORDERS,
+    DYNAMIC,
+    FORWARD,
+    SCHEMES,
+    SHUFFLED,
+    STATIC,
+    UNALTERED,
+    factorial,
+    first_altered_order,
+)
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import PART, json_sha256, temporary_folder, write_text
 
@@ -53,7 +64,8 @@ def import_activations(
     """Write a finished run from activations computed elsewhere, and return the path of the run's folder.
 
     A dynamic pair is one clip in two styles, both in the order ``forward``; a static pair is one clip and
-    style in both orders. All such pairs are made whose two views are present. A video is a cluster. Raises
+    style, ``forward`` and ``shuffled``. All such pairs are made whose two views are present. A video is a
+    cluster. Raises
     UserError, before anything is written, if an argument cannot be used or if the folder is not empty.
 
     Parameters
@@ -64,8 +76,9 @@ def import_activations(
         Per stage, in order of depth, an array (views, units) of finite real numbers; may be memory-mapped.
         Numbers are stored as float32.
     views
-        One row per row of activations, in the same order. Columns: video, clip, style (integer), order
-        (``forward``, or one altered order such as ``shuffled``), and optionally label (integer class).
+        One row per row of activations, in the same order. Columns: video, clip, style (integer), order, and
+        optionally label (integer class). The orders are ``forward`` and ``shuffled``, and optionally
+        ``reshuffled``, ``reversed`` and ``frozen``. A single altered order may have any name.
     model
         Name of the network in tables and figures; by default the name of the folder.
     dataset, folder
@@ -167,7 +180,7 @@ def table_of_views(views: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_consistent(table: pd.DataFrame) -> None:
-    """Raise UserError for a clip of two videos, repeated views, and orders other than two, one forward."""
+    """Raise UserError for a clip of two videos, repeated views, and orders that cannot be used."""
     videos = table.groupby("clip")["video"].unique()
     for clip, found in videos[videos.str.len() > 1].items():
         raise UserError(
@@ -181,17 +194,23 @@ def require_consistent(table: pd.DataFrame) -> None:
             f"views has clip {clip}, style {style}, {order} again in row {repeated[0]}: give each view once"
         )
     orders = table["order"].unique().tolist()
-    if FORWARD not in orders or len(orders) != 2:
+    altered = [order for order in orders if order != FORWARD]
+    several = set(altered) <= set(ALTERED_ORDERS) and SHUFFLED in altered
+    if FORWARD not in orders or not (len(altered) == 1 or several):
         raise UserError(
-            f"views has the orders {', '.join(orders) or 'none'}: "
-            f"give {FORWARD} and one altered order, such as shuffled"
+            f"views has the orders {', '.join(orders) or 'none'}: give {FORWARD} and {SHUFFLED}, and "
+            f"optionally {', '.join(ALTERED_ORDERS[1:])}; or {FORWARD} and one altered order of any name"
         )
 
 
 def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
     """Make all pairs whose two views are present; raise UserError without dynamic or without static pairs."""
-    altered = (table["order"] != FORWARD).astype(int)
-    row_of = {view: row for row, view in enumerate(zip(table["clip"], table["style"], altered, strict=True))}
+    alterations = {FORWARD: UNALTERED, first_altered_order(table): ALTERED}
+    row_of = {
+        (clip, style, alterations[order]): row
+        for row, (clip, style, order) in enumerate(zip(*(table[c] for c in COLUMNS[1:]), strict=True))
+        if order in alterations
+    }
     pair_rows = []
     unused = np.random.default_rng(0)  # factorial pairs are not drawn
     clusters = table.drop_duplicates("clip").set_index("clip")["cluster"]

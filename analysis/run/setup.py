@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_json
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
-from static_dynamic.datasets.views import FLOW
+from static_dynamic.datasets.views import FLOW, FORWARD, SHUFFLED
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
@@ -28,8 +28,7 @@ def require_fit(cfg: DictConfig) -> None:
     """Raise UserError if the data set lacks the kind of input (images, flow) that the network takes."""
     if cfg.precision == "fp16":
         raise UserError("precision=fp16 works only with task=stylize: give precision=fp32 or bf16")
-    shape = cfg.model.get("input") or {}
-    flow = FLOW in (shape.get("pathways") or {})
+    flow, shape = takes_flow(cfg), cfg.model.get("input") or {}
     if flow and cfg.dataset.layout != "davis":
         raise UserError(
             f"model {cfg.model.name!r} takes images and optical flow, but dataset={cfg.dataset.name} "
@@ -40,6 +39,11 @@ def require_fit(cfg: DictConfig) -> None:
             f"model.input.size={shape['size']} differs from model.input.crop={shape['crop']}, but frames of "
             f"dataset={cfg.dataset.name} are never cropped: set both with crop_size=[480,854]"
         )
+
+
+def takes_flow(cfg: DictConfig) -> bool:
+    """Return whether the network that the options name takes optical flow."""
+    return FLOW in ((cfg.model.get("input") or {}).get("pathways") or {})
 
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
@@ -91,8 +95,11 @@ def sampling_of(cfg: DictConfig) -> dict:
     """Return the options of `make_views` that decide how views and pairs of views are sampled."""
     rules = cfg.dataset.get("window") or {}
     repeats = {"repeats": cfg.dataset.nreps} if "nreps" in cfg.dataset else {}
+    orders = list(cfg.orders)
     return {
         **repeats,
+        # Default orders are left out, so runs made before the option existed keep the same identity.
+        **({"orders": orders} if set(orders) != {FORWARD, SHUFFLED} else {}),
         "pairs": cfg.pairs,
         "window": rules.get(cfg.pairs) or rules.get("default") or "drawn",
         **{key: cfg[key] for key in ("resample_fps", "app_shuffle", "use_normal_app", "m_same")},

@@ -31,7 +31,9 @@ def test_factorial_has_every_pair_once():
 
 def test_both_and_paper():
     views, pairs = views_of("both")
-    assert len(views) == 27 and list(pairs.groupby("clip")["factor"].sum()) == [1] * 9 and len(pairs) == 18
+    assert list(pairs.groupby("clip")["factor"].sum()) == [1] * 9 and len(pairs) == 18
+    assert len(views) == 36 and (views.groupby("clip")["style"].nunique() == 2).all()
+    assert (views.groupby(["clip", "style"])["order"].nunique() == 2).all()
     views, pairs = views_of("paper")
     assert len(views) == 18 and len(pairs) == 9
     assert abs((pairs["factor"] == 0).sum() - 4.5) < 1  # balanced over the clips

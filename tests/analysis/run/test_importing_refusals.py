@@ -44,8 +44,13 @@ BAD_VIEWS = {
         video=lambda t: t["clip"]
     ),
     "clip c1 in the videos v1 and v2: give clips of different": with_cell("video", 7, "v2"),
-    "the orders forward, reversed, shuffled: give forward and one": with_cell("order", 1, "reversed"),
-    "the orders forward: give forward and one altered": changed("order", "forward").drop_duplicates(),
+    "the orders forward, backward, shuffled: give forward and shuffled, and": with_cell(
+        "order", 1, "backward"
+    ),
+    "the orders forward, reversed, frozen: give forward and shuffled": views_of(
+        orders=("forward", "reversed", "frozen")
+    ),
+    "the orders forward: give forward and shuffled": changed("order", "forward").drop_duplicates(),
     "the orders Forward, shuffled: give": changed("order", ["Forward", "shuffled"] * 8),
     "the orders none: give": views_of()[:0],
     "no dynamic pair: give a clip in two styles": views_of(styles=(1,)),

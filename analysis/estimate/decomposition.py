@@ -1,0 +1,287 @@
+"""Identified parts of a unit's variance: content, motion, appearance and residual.
+
+The paper's two scores overlap: what survives both a new style and an altered frame order counts as dynamic
+and as static. The decomposition separates this part (content) from what needs the frame order (motion) and
+from what needs the style (appearance). For one unit, y[k, s, o] is the activation for clip k, style s and
+order o (forward, or one altered order such as shuffled frames):
+
+    1. Keep (k, s) if both orders were computed, and clips that keep at least two styles.
+    2. z = y - mean of y over the kept clips of the same style and order
+    3. Means of products over all kept pairs of views of one clip, where every pair has the same weight:
+       d (same order, other style), t (same style, other order), b (other style, other order);
+       v is the mean of z^2 over all kept views.
+    4. content = b / v     motion = (d - b) / v     appearance = (t - b) / v     residual = the rest of 1
+
+The estimate is the mean of the jackknife's pseudo-values over videos (`jackknife.py`), and its interval is
+estimate -+ t(videos - 1) * standard error. A layer's part is the mean of the parts of its live units. Bits
+are H(b/v) for content, H(d/v) - H(b/v) for motion and H(t/v) - H(b/v) for appearance, with
+H(r) = -1/2 log2(1 - r^2), averaged over live units.
+
+All means of products are functions of sums over videos. Letters in shapes: K clips, S styles, G videos
+(clusters), C units; the axis of length 2 is the order (0 forward, 1 altered).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bits import gaussian_bits
+from .jackknife import Jackknife, effective_number, jackknife, student_quantile
+from .motion_test import MotionTest
+from .order_table import OrderTable
+
+PARTS = ("content", "motion", "appearance", "residual")
+BITS = PARTS[:3]
+# Units of kind unknown vary in the clips of one video only; dead units do not vary.
+KINDS = ("content", "motion", "appearance", "mixed", "residual", "unknown", "dead")
+# Kinds whose number of units has an interval.
+COUNTED_KINDS = KINDS[:5]
+# A unit is of kind residual if content, motion and appearance are less than this fraction of its variance.
+LEAST_IDENTIFIED = 0.1
+# The part that names the kind is at least this fraction of content, motion and appearance together.
+MAJORITY = 0.5
+# A variance below this fraction of the mean square is rounding error of a unit that only varies with style.
+CANCELLATION = 1e-12
+
+
+class Products(NamedTuple):
+    """Means of products of z, per unit: for pairs of views, and the variance of z."""
+
+    d: NDArray  # same order, other style
+    t: NDArray  # same style, other order
+    b: NDArray  # other style, other order
+    v: NDArray  # variance; 0 if z is zero up to rounding
+
+    def parts(self) -> NDArray:
+        """Return content, motion, appearance, residual of each unit; NaN if dead. Shape: (..., 4, C)."""
+        d, t, b = (divide(product, self.v) for product in (self.d, self.t, self.b))
+        content, motion, appearance = b, d - b, t - b
+        return np.stack([content, motion, appearance, 1 - content - motion - appearance], axis=-2)
+
+    def bits(self) -> NDArray:
+        """Return the bits of content, motion and appearance of each unit; NaN if dead. Shape: (..., 3, C)."""
+        d, t, b = (gaussian_bits(divide(product, self.v)) for product in (self.d, self.t, self.b))
+        return np.stack([b, excess(d, b), excess(t, b)], axis=-2)
+
+
+def divide(numerator: NDArray, denominator: NDArray) -> NDArray:
+    """Return the quotient; NaN where the denominator is not positive."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(denominator > 0, numerator / denominator, np.nan)
+
+
+def excess(bits: NDArray, content: NDArray) -> NDArray:
+    """Return the bits beyond those of content; 0 where both are infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(bits) & np.isinf(content), 0.0, bits - content)
+
+
+@dataclass(frozen=True)
+class OrderSums:
+    """Sums over clips from which `Products` are computed; leading axes are free (none, or videos)."""
+
+    pairs: NDArray  # (..., S, S) clips that keep both styles
+    linear: NDArray  # (..., S, 2, S or 1, C) sums of y[s, o] over the clips that also keep the other style
+    product: NDArray  # (..., 4, C) sums of products of y for d, t, b, v; each pair of views counts twice
+
+    @classmethod
+    def per_video(cls, y: NDArray, table: OrderTable) -> Self:
+        """Compute the sums of each video from y (K, S, 2, C)."""
+        kept = table.kept.astype(float)
+        of_styles = y.sum(1)  # (K, 2, C)
+        square, across = (y**2).sum(1), y.prod(2).sum(1)  # (K, 2, C), (K, C)
+        product = np.stack(
+            [
+                (of_styles**2 - square).sum(1),
+                2 * across,
+                2 * (of_styles.prod(1) - across),
+                square.sum(1),
+            ],
+            axis=1,
+        )
+        if table.complete:
+            linear = table.per_video(y)[:, :, :, None]
+        else:
+            linear = np.stack(
+                [table.per_video(y * kept[:, s, None, None, None]) for s in range(kept.shape[1])],
+                axis=3,
+            )
+        pairs = table.per_video(kept[:, :, None] * kept[:, None])
+        return cls(pairs, linear, table.per_video(product))
+
+    def whole(self) -> Self:
+        """Add up the sums of all videos."""
+        return type(self)(self.pairs.sum(0), self.linear.sum(0), self.product.sum(0))
+
+    def leave_one_out(self) -> Self:
+        """Return the sums without each video. Shapes: as of the sums of the videos."""
+        whole = self.whole()
+        return type(self)(whole.pairs - self.pairs, whole.linear - self.linear, whole.product - self.product)
+
+    def products(self) -> Products:
+        """Subtract the mean of each style and order, and return the means of products."""
+        styles = self.pairs.shape[-1]
+        own = np.arange(styles)
+        clips = self.pairs[..., own, own]  # (..., S) clips that keep the style
+        total = self.linear[..., own, :, own if self.linear.shape[-2] > 1 else 0, :]  # (S, ..., 2, C)
+        total = np.moveaxis(total, 0, -3)  # (..., S, 2, C)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = total / clips[..., None, None]
+        mean = np.where(clips[..., None, None] > 0, mean, 0.0)
+        turned = mean[..., ::-1, :]
+        # Each product of z is a product of y, less mean times y twice, plus a product of means.
+        all_styles = np.stack([self._means(mean, mean), self._means(mean, turned)], axis=-2)  # (..., 2, C)
+        one_style = np.stack([(mean * total).sum((-3, -2)), (turned * total).sum((-3, -2))], axis=-2)
+        one_style = -one_style  # -2 m t + n m m = -m t, since m = t / n, for equal and for turned orders
+        correction = np.stack(
+            [
+                all_styles[..., 0, :] - one_style[..., 0, :],
+                one_style[..., 1, :],
+                all_styles[..., 1, :] - one_style[..., 1, :],
+                one_style[..., 0, :],
+            ],
+            axis=-2,
+        )
+        z = self.product + correction
+        views = 2 * clips.sum(-1)[..., None]
+        of_pairs = 2 * (self.pairs.sum((-2, -1)) - clips.sum(-1))[..., None]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            d, t, b = z[..., 0, :] / of_pairs, z[..., 1, :] / views, z[..., 2, :] / of_pairs
+            v = z[..., 3, :] / views
+        v = np.where(z[..., 3, :] > CANCELLATION * self.product[..., 3, :], v, 0.0)
+        return Products(d, t, b, v)
+
+    def _means(self, first: NDArray, second: NDArray) -> NDArray:
+        """Return the correction of sums of products for all pairs of styles, the same style included.
+
+        `first` (..., S, 2, C) are the means of the first members, `second` those of the second members.
+        """
+        linear = self.linear
+        if linear.shape[-2] == 1:  # every clip keeps every style
+            crossed = (linear[..., 0, :].sum(-3) * second.sum(-3)).sum(-2)
+            squared = self.pairs[..., 0, 0, None] * (first.sum(-3) * second.sum(-3)).sum(-2)
+        else:
+            crossed = np.einsum("...sotc,...toc->...c", linear, second)
+            squared = np.einsum("...st,...soc,...toc->...c", self.pairs, first, second, optimize=True)
+        return squared - 2 * crossed
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Parts of the units and of the layer for one altered order, with jackknife deviations per video.
+
+    Units whose variance is zero, or becomes zero without one video, have NaN parts and do not count in the
+    layer.
+    """
+
+    units: NDArray  # (4, C) estimates of the parts
+    errors: NDArray  # (4, C) standard errors
+    layer: Jackknife  # (4,), with deviations (G, 4)
+    bits: Jackknife  # (3,), with deviations (G, 3)
+    variance: NDArray  # (C,) variance of z; 0 if the unit is dead
+    p_layer: float  # p-values of the test of motion (`motion_test.py`)
+    p_units: NDArray  # (C,)
+    p_family: NDArray  # (C,) family-wise over the units of the stage
+    counts: NDArray  # (R, 5) units of each kind of `COUNTED_KINDS` in each replicate
+    videos: int
+
+    @property
+    def effective_units(self) -> float:
+        """Effective number of units over which the variance of the stage is spread."""
+        return float(effective_number(self.variance))
+
+    @property
+    def kinds(self) -> NDArray:
+        """Kind of each unit, as indices into `KINDS`."""
+        return np.where(self.variance > 0, kind_of(self.units), KINDS.index("dead"))
+
+    def unit_bounds(self, level: float) -> tuple[NDArray, NDArray]:
+        """Return lower and upper bounds of the units' parts. Shapes: (4, C)."""
+        half = student_quantile(level, max(1, self.videos - 1)) * self.errors
+        half = np.where(self.videos > 1, half, np.nan)
+        return self.units - half, self.units + half
+
+    def bounds(self, found: Jackknife, level: float) -> tuple[NDArray, NDArray]:
+        """Return lower and upper bounds of the layer's parts or bits; NaN with one video."""
+        half = student_quantile(level, max(1, self.videos - 1)) * found.error
+        half = np.where(self.videos > 1, half, np.nan)
+        return found.estimate - half, found.estimate + half
+
+
+def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, signs: NDArray) -> Decomposition:
+    """Decompose the variance of each unit of `activations` (views, C) into the four parts, and test motion.
+
+    `signs` are those of `draw_pair_signs`. `multipliers` (R, G) are independent standard normal numbers:
+    replicate r of a unit's parts is the estimate plus the deviations of all videos times their multipliers.
+    The kinds of the units are counted in each replicate.
+    """
+    units = activations.shape[1]
+    parts, errors = np.full((2, len(PARTS), units), np.nan)
+    variance = np.zeros(units)
+    counts = np.zeros((len(multipliers), len(COUNTED_KINDS)))
+    totals = LayerTotals(np.zeros(4), np.zeros((table.videos, 4)), np.zeros(3), np.zeros((table.videos, 3)))
+    test = MotionTest(table, signs, units)
+    live = 0
+    for block in table.unit_blocks(units):
+        y, largest = table.read(activations, block)
+        sums = OrderSums.per_video(y, table)
+        whole, left_out = sums.whole().products(), sums.leave_one_out().products()
+        variance[block] = whole.v
+        test.add(block, y, whole.v, largest)
+        known = (whole.v > 0) & (left_out.v > 0).all(0)
+        live += known.sum()
+        totals.add(whole, left_out, known)
+        found = jackknife(whole.parts(), left_out.parts())
+        parts[:, block] = np.where(known, found.estimate, np.nan)
+        errors[:, block] = np.where(known, found.error, np.nan)
+        replicates = parts[:, block] + np.tensordot(multipliers, found.deviation, 1)  # (R, 4, block)
+        counts += count_kinds(kind_of(np.moveaxis(replicates, 0, 1)))
+    layer, bits = totals.means(live)
+    return Decomposition(
+        parts, errors, layer, bits, variance, *test.p_values(), counts=counts, videos=table.videos
+    )
+
+
+class LayerTotals(NamedTuple):
+    """Parts and bits summed over live units: of the sample, and without each video."""
+
+    parts: NDArray  # (4,)
+    parts_left_out: NDArray  # (G, 4)
+    bits: NDArray  # (3,)
+    bits_left_out: NDArray  # (G, 3)
+
+    def add(self, whole: Products, left_out: Products, live: NDArray) -> None:
+        """Add the units of one block that `live` (C,) selects."""
+        self.parts[:] += whole.parts()[:, live].sum(-1)
+        self.parts_left_out[:] += left_out.parts()[..., live].sum(-1)
+        with np.errstate(invalid="ignore"):  # infinite bits of opposite signs
+            self.bits[:] += whole.bits()[:, live].sum(-1)
+            self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
+
+    def means(self, live: int) -> tuple[Jackknife, Jackknife]:
+        """Return the jackknife of the mean over `live` units, of the parts and of the bits."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            parts = jackknife(self.parts / live, self.parts_left_out / live)
+            bits = jackknife(self.bits / live, self.bits_left_out / live)
+            endless = ~np.isfinite(self.bits) | ~np.isfinite(self.bits_left_out).all(0)
+        return parts, Jackknife(
+            np.where(endless, np.inf, bits.estimate), np.where(endless, np.nan, bits.deviation)
+        )
+
+
+def kind_of(parts: NDArray) -> NDArray:
+    """Return the kind of units with these parts (4, ..., C), as indices into `KINDS`; NaN parts: unknown."""
+    named = parts[:3]
+    identified = named.sum(0)
+    largest = np.where(np.isnan(named), -np.inf, named).argmax(0)
+    mixed = np.take_along_axis(named, largest[None], 0)[0] < MAJORITY * identified
+    kind = np.where(mixed, KINDS.index("mixed"), largest)
+    kind = np.where(identified < LEAST_IDENTIFIED, KINDS.index("residual"), kind)
+    return np.where(np.isnan(identified), KINDS.index("unknown"), kind)
+
+
+def count_kinds(kinds: NDArray) -> NDArray:
+    """Count the units of each kind of `COUNTED_KINDS`. Shapes: (..., C) -> (..., 5)."""
+    return np.stack([(kinds == k).sum(-1) for k in range(len(COUNTED_KINDS))], axis=-1)

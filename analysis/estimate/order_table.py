@@ -1,0 +1,88 @@
+"""Rows of the views of each clip and style, in the order ``forward`` and in one altered order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from static_dynamic.datasets.views import FORWARD, JITTERED
+
+# At most this many float64 numbers are held in memory in one array with an entry per clip or per video.
+NUMBERS = 4e6
+
+
+@dataclass(frozen=True)
+class OrderTable:
+    """Rows of the kept views of each clip and style, in the order ``forward`` and in one altered order."""
+
+    rows: NDArray  # (K, S, 2) row numbers; 0 where the view is not kept
+    kept: NDArray  # (K, S) whether both orders are kept
+    video: NDArray  # (K,) number of the clip's video, ascending
+    videos: int
+
+    @classmethod
+    def of_views(cls, views: pd.DataFrame, done: NDArray, altered: str) -> Self | None:
+        """Find the kept views among those that are `done`; None if no clip keeps two styles in both orders.
+
+        `altered` names the altered order. For networks that see flow, the altered order is the jittered flow,
+        and each frame of a view counts as a clip of its own.
+        """
+        table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))[done]
+        table = table[table["is_altered"] >= 0]
+        keys = ["cluster", "clip", *(["frame"] if "frame" in views else [])]
+        if table["is_altered"].nunique() < 2 or table.duplicated([*keys, "style", "is_altered"]).any():
+            return None
+        wide = table.pivot(index=keys, columns=["style", "is_altered"], values="row")
+        styles = sorted(table["style"].unique())
+        wide = wide.reindex(columns=pd.MultiIndex.from_product([styles, (0, 1)])).sort_index()
+        rows = wide.to_numpy(float).reshape(len(wide), len(styles), 2)
+        kept = np.isfinite(rows).all(-1)
+        enough = kept.sum(1) >= 2
+        if not enough.any():
+            return None
+        rows, kept = rows[enough], kept[enough]
+        rows = np.where(kept[..., None], rows, 0).astype(np.int64)
+        video = np.unique(wide.index.get_level_values("cluster")[enough], return_inverse=True)[1]
+        return cls(rows, kept, video, int(video.max()) + 1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every clip keeps every style."""
+        return bool(self.kept.all())
+
+    def read(self, activations: NDArray, units: slice) -> tuple[NDArray, NDArray]:
+        """Read the kept activations of some units, and the largest absolute value of each unit.
+
+        Activations (K, S, 2, C) are returned less those of one kept view, and 0 where no view is kept.
+        """
+        y = activations[:, units][self.rows].astype(np.float64)
+        if not self.complete:
+            y[~self.kept] = y[0, int(np.argmax(self.kept[0])), 0]
+        largest = np.abs(y).max((0, 1, 2))
+        y -= y[0, int(np.argmax(self.kept[0])), 0].copy()
+        return y, largest
+
+    def per_video(self, terms: NDArray) -> NDArray:
+        """Add up the terms (K, ...) of the clips of each video. Shape: (G, ...)."""
+        return np.add.reduceat(terms, np.flatnonzero(np.diff(self.video, prepend=-1)), axis=0)
+
+    def unit_blocks(self, units: int) -> Iterator[slice]:
+        """Yield slices of units that are small enough for memory."""
+        styles = self.kept.shape[1]
+        per_unit = 2 * styles * (len(self.video) + self.videos * (1 if self.complete else styles))
+        width = max(1, int(NUMBERS / per_unit))
+        yield from (slice(start, min(units, start + width)) for start in range(0, units, width))
+
+
+def alteration(views: pd.DataFrame, altered: str) -> NDArray:
+    """Return per view 0 for the order ``forward``, 1 for the order `altered`, and -1 for all other orders."""
+    order = views["order"].to_numpy()
+    if "flow" not in views:
+        return np.select([order == FORWARD, order == altered], [0, 1], -1)
+    # The order of views with jittered flow is "forward", and their column "flow" is the number of the jitter.
+    jittered = views["flow"].to_numpy() > 0
+    of_altered = jittered if altered == JITTERED else order == altered
+    return np.select([(order == FORWARD) & ~jittered, of_altered], [0, 1], -1)
