@@ -1,0 +1,202 @@
+"""Measure how often the statements about content, motion and appearance hold, on simulated runs.
+
+    python -m bench.decomposition [--runs 400 --designs 'normal,1000 units' --clips 12,24,100]
+
+Activations are sums of random effects of clip (content), clip x order (motion), clip x style (appearance) and
+view (residual), and of fixed effects of styles and orders. Columns of the tables:
+
+    layer       coverage of the 95 % intervals of the layer's content, motion, appearance and residual
+    units       coverage of the intervals of the units' parts
+    counts      coverage of the numbers of units per kind: content, motion, appearance, mixed, residual
+    difference  coverage of the interval of motion - appearance of the layer
+    p           fraction of p-values of motion up to 0.05 without motion: of the layer, of units, and of the
+                smallest family-wise p-value of the stage
+    power       fraction of p-values up to 0.05 if motion is 0.20 in every unit: the same three
+"""
+
+import sys
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from bench.coverage import cells
+from static_dynamic.analysis.estimate.decomposition import (
+    COUNTED_KINDS,
+    PARTS,
+    Decomposition,
+    count_kinds,
+    decompose,
+    kind_of,
+)
+from static_dynamic.analysis.estimate.jackknife import Jackknife
+from static_dynamic.analysis.estimate.motion_test import draw_pair_signs
+from static_dynamic.analysis.estimate.order_table import OrderTable
+from static_dynamic.analysis.estimate.unit_intervals import count_bounds
+from static_dynamic.command import Options, command
+
+LEVEL, REPLICATES, FLIPS = 0.95, 200, 199
+STYLES = 4
+# Videos of one large run, and number of such runs, from which the true parts of rectified units are computed.
+LARGE, LARGE_RUNS = 1000, 20
+# A threshold of z standard deviations sets 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
+THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
+
+
+@dataclass(frozen=True)
+class Design:
+    """A layout of a simulated run, and the distribution of its activations."""
+
+    name: str
+    kind: str = "normal"  # or "loudness varies", or a key of THRESHOLDS
+    units: int = 20
+    clips_per_video: int = 1
+    styles_per_clip: int = STYLES
+    skipped: int = 0  # number of views that are skipped, drawn at random
+
+    @cached_property
+    def planted(self) -> NDArray:
+        """Variances of content, motion, appearance and residual of each unit; they add up to 1. (4, C)."""
+        sizes = np.random.default_rng(9).uniform(0.1, 1.0, (4, self.units))
+        return sizes / sizes.sum(0)
+
+    def table(self, videos: int, rng: np.random.Generator) -> OrderTable:
+        """Return the table of views of a run, without the skipped views."""
+        clips = videos * self.clips_per_video
+        kept = np.zeros((clips, STYLES), bool)
+        for clip in range(clips):
+            kept[clip, rng.permutation(STYLES)[: self.styles_per_clip]] = True
+        for _ in range(self.skipped):
+            kept[rng.integers(clips), rng.integers(STYLES)] = False
+        rows = np.arange(clips * STYLES * 2).reshape(clips, STYLES, 2)
+        rows, enough = np.where(kept[..., None], rows, 0), kept.sum(1) >= 2
+        video = np.unique((np.arange(clips) // self.clips_per_video)[enough], return_inverse=True)[1]
+        return OrderTable(rows[enough], kept[enough], video, int(video.max()) + 1)
+
+    def simulate(self, videos: int, rng: np.random.Generator, variances: NDArray) -> NDArray:
+        """Simulate activations with the given variances (4, C) of the parts. Shape: (views, C)."""
+        clips = videos * self.clips_per_video
+        video = np.arange(clips) // self.clips_per_video
+
+        def effect(*shape: int) -> NDArray:
+            own = rng.standard_normal((clips, *shape, self.units))
+            if self.clips_per_video == 1:
+                return own
+            return np.sqrt(0.5) * (own + rng.standard_normal((videos, *shape, self.units))[video])
+
+        content, motion, appearance, residual = np.sqrt(variances)
+        y = content * effect(1, 1) + motion * effect(1, 2) + appearance * effect(STYLES, 1)
+        y = y + residual * effect(STYLES, 2)
+        if self.kind == "loudness varies":
+            y *= np.exp(0.8 * rng.standard_normal(videos))[video][:, None, None, None]
+        elif self.kind in THRESHOLDS:
+            return np.maximum(y - THRESHOLDS[self.kind], 0).reshape(-1, self.units)
+        fixed = np.random.default_rng(10)
+        y = y + fixed.standard_normal((STYLES, 1, self.units)) + fixed.standard_normal((1, 2, self.units))
+        return y.reshape(-1, self.units)
+
+    @cached_property
+    def truth(self) -> NDArray:
+        """True parts of the units. Shape: (4, C)."""
+        if self.kind not in THRESHOLDS:
+            return self.planted
+        single = replace(self, clips_per_video=1, skipped=0, styles_per_clip=STYLES)
+        found = []
+        for run in range(LARGE_RUNS):
+            rng = np.random.default_rng(10**6 + run)
+            y, table = single.simulate(LARGE, rng, self.planted), single.table(LARGE, rng)
+            found.append(estimate(y, table).units)
+        return np.mean(found, axis=0)
+
+
+DESIGNS = (
+    Design("normal"),
+    Design("several clips per video", clips_per_video=3),
+    Design("4 views skipped", skipped=4),
+    Design("two styles per clip", styles_per_clip=2),
+    Design("rectified 70 %", "rectified 70 %"),
+    Design("rectified 90 %", "rectified 90 %"),
+    Design("loudness varies", "loudness varies"),
+    Design("1000 units", units=1000),
+)
+
+
+def estimate(
+    y: NDArray, table: OrderTable, seed: int = 0, replicates: int = 0, flips: int = 0
+) -> Decomposition:
+    """Decompose simulated activations (views, C)."""
+    multipliers = np.random.default_rng(seed).standard_normal((replicates, table.videos))
+    return decompose(y, table, multipliers, draw_pair_signs(table, flips, (seed, 1)))
+
+
+def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> dict[str, NDArray]:
+    """Return the fraction of simulated runs in which each interval contains the true value."""
+    truth = design.truth
+    layer, counts = truth.mean(1), count_kinds(kind_of(truth))
+    contrast = np.array([0, 1, -1, 0])  # motion - appearance
+    held = defaultdict(list)
+    for run in tqdm(range(runs), f"{design.name}, {videos} videos", disable=None if progress else True):
+        rng = np.random.default_rng([run, videos])
+        y, table = design.simulate(videos, rng, design.planted), design.table(videos, rng)
+        found = estimate(y, table, run, REPLICATES)
+        low, high = found.bounds(found.layer, LEVEL)
+        held["layer"].append((low <= layer) & (layer <= high))
+        low, high = found.unit_bounds(LEVEL)
+        held["units"].append(((low <= truth) & (truth <= high)).mean(1))
+        seen = count_kinds(found.kinds)
+        low, high = count_bounds(seen, seen, found.counts, int(seen.sum()), found.videos, LEVEL)
+        held["counts"].append((low <= counts) & (counts <= high))
+        paired = Jackknife(found.layer.estimate @ contrast, found.layer.deviation @ contrast)
+        low, high = found.bounds(paired, LEVEL)
+        held["difference"].append([low <= contrast @ layer <= high])
+    return {name: np.mean(values, axis=0) for name, values in held.items()}
+
+
+def small_p_values(
+    design: Design, videos: int, runs: int, motion: float, progress: bool = False
+) -> list[float]:
+    """Return the fraction of p-values up to 0.05 of the layer, of units and of the smallest family-wise one.
+
+    The variances of all other parts are scaled, so that motion is `motion` in every unit.
+    """
+    variances = design.planted.copy()
+    variances[1] = 0
+    variances *= (1 - motion) / variances.sum(0)
+    variances[1] = motion
+    small = []
+    for run in tqdm(range(runs), f"{design.name}, {videos} videos", disable=None if progress else True):
+        rng = np.random.default_rng([run, videos, 7])
+        y, table = design.simulate(videos, rng, variances), design.table(videos, rng)
+        found = estimate(y, table, run, flips=FLIPS)
+        p = found.p_layer, found.p_units, np.nanmin(found.p_family)
+        small.append([np.mean(value <= 0.05) for value in p])
+    return np.mean(small, axis=0).tolist()
+
+
+@command
+def main() -> None:
+    """Simulate runs of all designs and print how often intervals and p-values hold."""
+    parser = Options(__doc__)
+    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma-separated list)")
+    parser.add_argument("--designs", default=",".join(d.name for d in DESIGNS), help="names of designs")
+    given = parser.parse_args()
+    rows = []
+    for design in (design for design in DESIGNS if design.name in given.designs.split(",")):
+        runs = given.runs if design.units < 100 else max(20, given.runs // 4)
+        for videos in map(int, given.clips.split(",")):
+            held = coverage(design, videos, runs, progress=True)
+            row = [cells(held[name]) for name in ("layer", "units", "counts", "difference")]
+            row += [cells(small_p_values(design, videos, runs, part, True)) for part in (0.0, 0.2)]
+            rows.append((design.name, videos, *row))
+    columns = ("layer " + " ".join(part[0] for part in PARTS), "units", "counts", "difference", "p", "power")
+    table = pd.DataFrame(rows, columns=["design", "videos", *columns])
+    print(f"kinds counted: {', '.join(COUNTED_KINDS)}\n\n{table.to_markdown(index=False)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
