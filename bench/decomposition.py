@@ -25,18 +25,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bench.coverage import cells
-from static_dynamic.analysis.estimate.decomposition import (
-    COUNTED_KINDS,
-    PARTS,
-    Decomposition,
-    count_kinds,
-    decompose,
-    kind_of,
-)
+from static_dynamic.analysis.estimate.decomposition import PARTS, Decomposition, decompose
 from static_dynamic.analysis.estimate.jackknife import Jackknife
+from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS, count_kinds, kind_of
 from static_dynamic.analysis.estimate.motion_test import draw_pair_signs
 from static_dynamic.analysis.estimate.order_table import OrderTable
-from static_dynamic.analysis.estimate.unit_intervals import count_bounds
 from static_dynamic.command import Options, command
 
 LEVEL, REPLICATES, FLIPS = 0.95, 200, 199
@@ -147,8 +140,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
         held["layer"].append((low <= layer) & (layer <= high))
         low, high = found.unit_bounds(LEVEL)
         held["units"].append(((low <= truth) & (truth <= high)).mean(1))
-        seen = count_kinds(found.kinds)
-        low, high = count_bounds(seen, seen, found.counts, int(seen.sum()), found.videos, LEVEL)
+        low, high = found.kind_bounds(LEVEL)
         held["counts"].append((low <= counts) & (counts <= high))
         paired = Jackknife(found.layer.estimate @ contrast, found.layer.deviation @ contrast)
         low, high = found.bounds(paired, LEVEL)

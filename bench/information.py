@@ -2,7 +2,7 @@
 
     python -m bench.information [--runs 300 --clips 24 100]
 
-The runs are simulated as in bench/coverage.py. The true value is the mean over 30 runs of 2,000 clips. For
+The runs are designs of bench/simulated.py. The true value is the mean over 30 runs of 2,000 clips. For
 the subspace measure the true value is the information that the large runs share in the principal directions
 of the run under test. For nearest neighbours the true value is the mean estimate of the large runs.
 
@@ -19,7 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bench.coverage import KINDS, LARGE, LEVEL, REPLICATES, UNITS, pairs_of, simulate
+from bench.coverage import REPLICATES
+from bench.simulated import DESIGNS, LARGE, LEVEL, Design
 from static_dynamic.analysis.estimate.information.cka import stage_cka
 from static_dynamic.analysis.estimate.information.gaussian import TRANSFORMS, unit_information
 from static_dynamic.analysis.estimate.information.neighbours import neighbour_information
@@ -35,13 +36,20 @@ from static_dynamic.analysis.estimate.pairs import FactorPairs, pairs_of_factor
 from static_dynamic.command import Options, command
 
 VIEWS = 8  # 4 styles x 2 orders
+CHOSEN = ("normal", "rectified 70 %", "loudness varies")  # names of designs
 LARGE_RUNS = 30  # number of large runs from which the true value is computed
 NEIGHBOUR_UNITS = 2  # number of units for which the slow neighbour measure is computed
 
 
-def factors_of(clips: int) -> list[FactorPairs]:
+def factors_of(design: Design, clips: int) -> list[FactorPairs]:
     """Return a list of two items, dynamic pairs and static pairs, for a simulated run of `clips` clips."""
-    return [pairs_of_factor(pairs_of(clips), f) for f in (0, 1)]
+    views, pairs = design.tables(clips)
+    return [pairs_of_factor(pairs, f, views) for f in (0, 1)]
+
+
+def simulate(design: Design, clips: int, rng: np.random.Generator, large: bool = False) -> NDArray:
+    """Simulate the activations (views, C) of a run."""
+    return design.rows(design.simulate(clips, rng, large=large), design.tables(clips)[0])
 
 
 def centred_rows(rows: NDArray, group: NDArray) -> NDArray:
@@ -65,12 +73,12 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
 
 
 @cache
-def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
+def truths(design: Design) -> tuple[list[dict], list[NDArray]]:
     """Return two lists with one item per factor: dict of true values, second-moment matrix of the pairs."""
-    factors, group = factors_of(LARGE), np.tile(np.arange(VIEWS), LARGE)
+    factors, group = factors_of(design, LARGE), np.tile(np.arange(VIEWS), LARGE)
     found, second = [{}, {}], [0, 0]
-    for run in tqdm(range(LARGE_RUNS), desc=f"{kind}, truth", unit="run", leave=False):
-        rows = simulate(LARGE, kind, np.random.default_rng(10**6 + run))
+    for run in tqdm(range(LARGE_RUNS), desc=f"{design.name}, truth", unit="run", leave=False):
+        rows = simulate(design, LARGE, np.random.default_rng(10**6 + run), large=True)
         centred = centred_rows(rows, group)
         for f, pairs in enumerate(factors):
             for name, estimate in estimates(rows, pairs, np.ones((1, LARGE))):
@@ -83,20 +91,20 @@ def truths(kind: str) -> tuple[list[dict], list[NDArray]]:
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
     """Return the bits that pair members share along `vectors`, given the second-moment matrix `second`."""
-    k = vectors.shape[1]
-    both = np.zeros((1 + 2 * UNITS, 1 + 2 * k))
-    both[0, 0], both[1 : 1 + UNITS, 1 : 1 + k], both[1 + UNITS :, 1 + k :] = 1, vectors, vectors
+    units, k = vectors.shape
+    both = np.zeros((1 + 2 * units, 1 + 2 * k))
+    both[0, 0], both[1 : 1 + units, 1 : 1 + k], both[1 + units :, 1 + k :] = 1, vectors, vectors
     return float(canonical_bits(both.T @ second @ both))
 
 
-def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
+def simulated(design: Design, clips: int, runs: int) -> Iterator[tuple]:
     """Simulate runs; yield (measure, factor, true value, estimate, interval bounds) for each estimate."""
-    factors, group = factors_of(clips), np.tile(np.arange(VIEWS), clips)
-    truth, second = truths(kind)
-    weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0, 0)
-    count = n_directions(min(fold.clusters for fold in folds), UNITS)
-    for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="run", leave=False):
-        rows = simulate(clips, kind, np.random.default_rng(run))
+    factors, group = factors_of(design, clips), np.tile(np.arange(VIEWS), clips)
+    truth, second = truths(design)
+    weights, folds = bootstrap_weights(clips, REPLICATES, 0), split_folds(factors, 0)
+    count = n_directions(min(fold.clusters for fold in folds), design.units)
+    for run in tqdm(range(runs), desc=f"{design.name}, {clips} clips", unit="run", leave=False):
+        rows = simulate(design, clips, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)
         centred = [centred_rows(rows[fold.views], group[fold.views]) for fold in folds]
         # Each fold has one matrix, which maps the fold's centred activations to its projected activations.
@@ -110,8 +118,8 @@ def simulated(kind: str, clips: int, runs: int) -> Iterator[tuple]:
                     (name, f, *numbers)
                     for numbers in np.broadcast(truth[f][name], e["value"], e["low"], e["high"])
                 )
-            parts = [(fold.pairs[f], fold.orders[f]) for fold in folds]
-            e = subspace_information(projected, pairs, weights, parts, LEVEL)
+            no_signs, parts = np.empty((0, len(pairs.a))), [fold.pairs[f] for fold in folds]
+            e = subspace_information(projected, pairs, weights, no_signs, parts, LEVEL)
             bits = np.mean([bits_in(v, second[f]) for v in vectors])
             yield "subspace", f, bits, e["value"], e["low"], e["high"]
 
@@ -123,16 +131,16 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=300, help="simulated runs per table")
     parser.add_argument("--clips", type=int, nargs="+", default=[24, 100], help="clips per run")
     given = parser.parse_args()
-    for kind in KINDS:
+    for design in (design for design in DESIGNS if design.name in CHOSEN):
         for clips in given.clips:
             table = pd.DataFrame(
-                simulated(kind, clips, given.runs),
+                simulated(design, clips, given.runs),
                 columns=["measure", "factor", "truth", "value", "low", "high"],
             )
             table["coverage"] = (table["low"] <= table["truth"]) & (table["truth"] <= table["high"])
             table["bias"] = table["value"] - table["truth"]
             means = table.groupby(["measure", "factor"], sort=False)[["truth", "coverage", "bias"]].mean()
-            print(f"{clips} clips, {kind}\n{means.round(3).to_string()}\n", flush=True)
+            print(f"{clips} clips, {design.name}\n{means.round(3).to_string()}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.datasets.views import FROZEN, RESHUFFLED, REVERSED, first_altered_order
 
-from .decomposition import BITS, COUNTED_KINDS, KINDS, PARTS, Decomposition, count_kinds, decompose
+from .decomposition import BITS, PARTS, Decomposition, decompose
 from .intervals import with_bounds
 from .jackknife import Jackknife
+from .kinds import COUNTED_KINDS, KINDS, REPLICATES, count_kinds
 from .motion_test import draw_pair_signs
 from .order_table import OrderTable
-from .unit_intervals import count_bounds
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +106,8 @@ def open_order(
     table = OrderTable.of_views(store.views, done, name)
     if table is None:
         return None
-    multipliers = np.random.default_rng(seed).standard_normal(
-        (n_boot if table.videos > 1 else 0, table.videos)
-    )
+    replicates = min(n_boot, REPLICATES) if table.videos > 1 else 0
+    multipliers = np.random.default_rng(seed).standard_normal((replicates, table.videos))
     return AlteredOrder(name, table, multipliers, draw_pair_signs(table, n_flips, [*seed, 1]))
 
 
@@ -118,8 +117,7 @@ def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
     layer |= bounded(PARTS, found.layer.estimate, found.bounds(found.layer, level))
     layer |= {"p_motion": found.p_layer}
     counts = count_kinds(found.kinds)
-    ends = count_bounds(counts, counts, found.counts, int(counts.sum()), found.videos, level)
-    layer |= bounded([f"kind_{kind}" for kind in COUNTED_KINDS], counts.astype(int), ends)
+    layer |= bounded([f"kind_{kind}" for kind in COUNTED_KINDS], counts.astype(int), found.kind_bounds(level))
     layer["kind_unknown"] = int((found.kinds == KINDS.index("unknown")).sum())
     layer["carries_motion"] = int((found.p_family <= SIGNIFICANT).sum())
     layer |= bounded([f"bits_{name}" for name in BITS], found.bits.estimate, found.bounds(found.bits, level))
@@ -153,8 +151,9 @@ def empty_columns(units: int) -> tuple[dict, dict]:
     nothing = np.full((len(PARTS), units), np.nan)
     of_layer = Jackknife(np.zeros(len(PARTS)), np.zeros((0, len(PARTS))))
     of_bits = Jackknife(np.zeros(len(BITS)), np.zeros((0, len(BITS))))
-    counts = np.zeros((0, len(COUNTED_KINDS)))
-    unknown = Decomposition(nothing, nothing, of_layer, of_bits, nothing[0], np.nan, *nothing[:2], counts, 1)
+    unknown = Decomposition(
+        nothing, nothing, of_layer, of_bits, nothing[0], np.nan, *nothing[:2], np.eye(3), nothing[None][:0], 1
+    )
     layer, unit = columns_of_parts(unknown, 0.95)
     del layer["effective_units"]  # known from the paper's pairs
     return dict.fromkeys(layer, np.nan), dict.fromkeys(unit, np.nan) | {"kind": None}

@@ -29,19 +29,12 @@ from numpy.typing import NDArray
 
 from .bits import gaussian_bits
 from .jackknife import Jackknife, effective_number, jackknife, student_quantile
+from .kinds import KINDS, count_bounds, kind_of
 from .motion_test import MotionTest
 from .order_table import OrderTable
 
 PARTS = ("content", "motion", "appearance", "residual")
 BITS = PARTS[:3]
-# Units of kind unknown vary in the clips of one video only; dead units do not vary.
-KINDS = ("content", "motion", "appearance", "mixed", "residual", "unknown", "dead")
-# Kinds whose number of units has an interval.
-COUNTED_KINDS = KINDS[:5]
-# A unit is of kind residual if content, motion and appearance are less than this fraction of its variance.
-LEAST_IDENTIFIED = 0.1
-# The part that names the kind is at least this fraction of content, motion and appearance together.
-MAJORITY = 0.5
 # A variance below this fraction of the mean square is rounding error of a unit that only varies with style.
 CANCELLATION = 1e-12
 
@@ -184,7 +177,8 @@ class Decomposition:
     p_layer: float  # p-values of the test of motion (`motion_test.py`)
     p_units: NDArray  # (C,)
     p_family: NDArray  # (C,) family-wise over the units of the stage
-    counts: NDArray  # (R, 5) units of each kind of `COUNTED_KINDS` in each replicate
+    error: NDArray  # (3, 3) covariance of the errors of content, motion and appearance, mean over units
+    noise: NDArray  # (R, 3, C) errors of content, motion and appearance, drawn at random
     videos: int
 
     @property
@@ -196,6 +190,10 @@ class Decomposition:
     def kinds(self) -> NDArray:
         """Kind of each unit, as indices into `KINDS`."""
         return np.where(self.variance > 0, kind_of(self.units), KINDS.index("dead"))
+
+    def kind_bounds(self, level: float) -> tuple[NDArray, NDArray]:
+        """Return lower and upper bounds of the numbers of units of each kind. Shapes: (5,)."""
+        return count_bounds(self.units[:3], self.error, self.noise, self.videos, level)
 
     def unit_bounds(self, level: float) -> tuple[NDArray, NDArray]:
         """Return lower and upper bounds of the units' parts. Shapes: (4, C)."""
@@ -214,13 +212,12 @@ def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, sig
     """Decompose the variance of each unit of `activations` (views, C) into the four parts, and test motion.
 
     `signs` are those of `draw_pair_signs`. `multipliers` (R, G) are independent standard normal numbers:
-    replicate r of a unit's parts is the estimate plus the deviations of all videos times their multipliers.
-    The kinds of the units are counted in each replicate.
+    the sum over videos of deviations times multipliers is a random draw of a unit's errors.
     """
     units = activations.shape[1]
     parts, errors = np.full((2, len(PARTS), units), np.nan)
     variance = np.zeros(units)
-    counts = np.zeros((len(multipliers), len(COUNTED_KINDS)))
+    error, noise = np.zeros((3, 3)), np.zeros((len(multipliers), 3, units), np.float32)
     totals = LayerTotals(np.zeros(4), np.zeros((table.videos, 4)), np.zeros(3), np.zeros((table.videos, 3)))
     test = MotionTest(table, signs, units)
     live = 0
@@ -236,11 +233,12 @@ def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, sig
         found = jackknife(whole.parts(), left_out.parts())
         parts[:, block] = np.where(known, found.estimate, np.nan)
         errors[:, block] = np.where(known, found.error, np.nan)
-        replicates = parts[:, block] + np.tensordot(multipliers, found.deviation, 1)  # (R, 4, block)
-        counts += count_kinds(kind_of(np.moveaxis(replicates, 0, 1)))
+        deviation = found.deviation[:, :3, known]
+        error += np.einsum("gic,gjc->ij", deviation, deviation)
+        noise[..., np.arange(units)[block][known]] = np.tensordot(multipliers, deviation, 1)
     layer, bits = totals.means(live)
     return Decomposition(
-        parts, errors, layer, bits, variance, *test.p_values(), counts=counts, videos=table.videos
+        parts, errors, layer, bits, variance, *test.p_values(), error / max(1, live), noise, table.videos
     )
 
 
@@ -269,19 +267,3 @@ class LayerTotals(NamedTuple):
         return parts, Jackknife(
             np.where(endless, np.inf, bits.estimate), np.where(endless, np.nan, bits.deviation)
         )
-
-
-def kind_of(parts: NDArray) -> NDArray:
-    """Return the kind of units with these parts (4, ..., C), as indices into `KINDS`; NaN parts: unknown."""
-    named = parts[:3]
-    identified = named.sum(0)
-    largest = np.where(np.isnan(named), -np.inf, named).argmax(0)
-    mixed = np.take_along_axis(named, largest[None], 0)[0] < MAJORITY * identified
-    kind = np.where(mixed, KINDS.index("mixed"), largest)
-    kind = np.where(identified < LEAST_IDENTIFIED, KINDS.index("residual"), kind)
-    return np.where(np.isnan(identified), KINDS.index("unknown"), kind)
-
-
-def count_kinds(kinds: NDArray) -> NDArray:
-    """Count the units of each kind of `COUNTED_KINDS`. Shapes: (..., C) -> (..., 5)."""
-    return np.stack([(kinds == k).sum(-1) for k in range(len(COUNTED_KINDS))], axis=-1)

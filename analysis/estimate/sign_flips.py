@@ -56,12 +56,16 @@ def without_group_means(z: NDArray, group: NDArray) -> NDArray:
     return z - member @ ((member / member.sum(0)).T @ z)
 
 
-def inflation(pairs: FactorPairs) -> float:
-    """Return the factor by which flipped statistics are scaled; the module's docstring explains it."""
-    counts = np.zeros((1 + max(pairs.group_a.max(), pairs.group_b.max()), pairs.clusters), bool)
-    counts[pairs.group_a, pairs.cluster] = counts[pairs.group_b, pairs.cluster] = True
+def inflation(pairs: FactorPairs, own: NDArray | slice = slice(None)) -> float:
+    """Return the factor by which flipped statistics are scaled; the module's docstring explains it.
+
+    `own` selects some of the pairs, if the statistics are sums over these pairs.
+    """
+    a, b, cluster = pairs.group_a[own], pairs.group_b[own], pairs.cluster[own]
+    counts = np.zeros((1 + max(a.max(), b.max()), pairs.clusters), bool)
+    counts[a, cluster] = counts[b, cluster] = True
     videos = counts.sum(1)  # number of videos per style and order
-    fewest = np.minimum(videos[pairs.group_a], videos[pairs.group_b])
+    fewest = np.minimum(videos[a], videos[b])
     return float(np.mean(1 - 1 / np.maximum(2, fewest)) ** -0.5)
 
 

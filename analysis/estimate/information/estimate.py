@@ -22,13 +22,14 @@ from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.estimate.pairs import (
     FactorPairs,
-    not_finite,
     open_finished,
     pairs_of_factor,
+    read_sums,
     style_order_groups,
 )
 from static_dynamic.analysis.estimate.sign_flips import draw_signs
 from static_dynamic.analysis.estimate.tables import RunEstimate
+from static_dynamic.analysis.estimate.unit_intervals import FEWEST_VIDEOS, UnitIntervals
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 
@@ -66,16 +67,15 @@ def estimate_information(
     weights = [all_weights[:, np.searchsorted(names, factor.names)] for factor in factors]
     signs = [draw_signs(factor, n_permutations, (seed, f)) for f, factor in enumerate(factors)]
     folds = split_folds(factors, seed)
-    used = np.unique(np.concatenate([fold.views for fold in folds]))
     group = style_order_groups(store.views)
     tables = {}
     every = sum(store.activations(stage).shape[1] for stage in store.stages) * len(factors)
     bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)
     for stage in store.stages:
         rows = store.activations(stage)
-        for block in np.array_split(used, max(1, len(used) // 1024)):
-            if not np.isfinite(rows[block]).all():
-                raise not_finite(store, stage)
+        # This call raises UserError if an activation is NaN or infinite.
+        sums = read_sums(store, stage, pairs, np.searchsorted(names, pairs["cluster"]), len(names))
+        few = UnitIntervals.of(sums).few_videos if len(names) >= FEWEST_VIDEOS else None
         count = n_directions(min(fold.clusters for fold in folds), rows.shape[1])
         projected = project(rows, [fold.views for fold in folds], group, count)
         chosen = units.get(stage, ()) if units else None
@@ -83,7 +83,7 @@ def estimate_information(
         for f, name in enumerate(MEASURED):
             of_folds = [fold.pairs[f] for fold in folds]
             found = factor_information(
-                rows, projected, factors[f], weights[f], signs[f], of_folds, chosen, seed, level
+                rows, few, projected, factors[f], weights[f], signs[f], of_folds, chosen, seed, level
             )
             for table in found:
                 table.insert(table.columns.get_loc("measure"), "factor", name)
@@ -97,6 +97,7 @@ def estimate_information(
 
 def factor_information(
     rows: NDArray,
+    few_videos: NDArray | None,
     projected: NDArray,
     pairs: FactorPairs,
     weights: NDArray,
@@ -108,13 +109,16 @@ def factor_information(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Estimate, for one factor, a stage's CKA and mutual information, and each unit's mutual information.
 
-    `rows` (views, C) are activations, `projected` (views, k) their projections by `project`. Weights (R, K)
-    are of the clusters of `pairs`, `signs` (P, N) those of `draw_signs`. `folds` hold `Fold.pairs` of this
-    factor. Nearest neighbours are computed for the `chosen` units.
+    `rows` (views, C) are activations, `few_videos` (C,) tells which units vary in one or two videos only,
+    `projected` (views, k) are projections by `project`. Weights (R, K) are of the clusters of `pairs`,
+    `signs` (P, N) those of `draw_signs`. `folds` hold `Fold.pairs` of this factor. Nearest neighbours are
+    computed for the `chosen` units.
     """
     layers, of_units = {}, {}
     for name, transform in TRANSFORMS.items():
-        layers[name], of_units[name] = unit_information(rows, pairs, weights, signs, transform, level)
+        layers[name], of_units[name] = unit_information(
+            rows, pairs, weights, signs, transform, level, few_videos
+        )
     layers["subspace"] = subspace_information(projected, pairs, weights, signs, folds, level)
     layers["cka"] = stage_cka(rows, pairs, weights, len(signs), seed, level)
     if chosen is None:

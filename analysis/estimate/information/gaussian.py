@@ -77,14 +77,22 @@ TRANSFORMS: dict[str, Transform] = {"gaussian": lambda x, counts: x, "copula": n
 
 
 def unit_information(
-    rows: NDArray, pairs: FactorPairs, weights: NDArray, signs: NDArray, transform: Transform, level: float
+    rows: NDArray,
+    pairs: FactorPairs,
+    weights: NDArray,
+    signs: NDArray,
+    transform: Transform,
+    level: float,
+    few_videos: NDArray | None = None,
 ) -> tuple[dict, pd.DataFrame]:
     """Estimate each unit's mutual information in bits for one factor, and the mean over the stage's units.
 
     Activations `rows` (views, C) are read in blocks of units. Weights (R, K) are of the clusters of `pairs`,
     `signs` (P, N) those of `draw_signs`. Both results have ``value``, ``low``, ``high``, ``p``, and
-    ``plug_in``, the bits before bias correction; NaN for dead units.
+    ``plug_in``, the bits before bias correction; NaN for dead units, and for those that vary in one or two
+    videos only (`few_videos` (C,); None: no units), whose members are equal by chance.
     """
+    few_videos = np.zeros(rows.shape[1], bool) if few_videos is None else few_videos
     blocks = []
     bits_sum, seen_sum, null_sum = np.zeros(len(weights)), 0.0, np.zeros(len(signs))
     influence = np.zeros((1 + len(weights), pairs.clusters))
@@ -93,7 +101,8 @@ def unit_information(
         za, zb = (transformed(values, member, transform) for member in (pairs.a, pairs.b))
         sums = cluster_sums(za, zb, pairs)
         resampled = [sums.over_clusters().one_replicate(), sums.resample(weights)]
-        uncorrected = [m.unit_scores() for m in resampled]
+        few = few_videos[start : start + UNITS_AT_A_TIME]
+        uncorrected = [np.where(few, np.nan, m.unit_scores()) for m in resampled]
         corrected = uncorrected
         if transform is normal_scores:
             bias = rank_bias(values, za, zb, pairs)

@@ -29,7 +29,7 @@ from scipy.linalg import eigh
 from static_dynamic.analysis.estimate.bits import IDENTICAL, gaussian_bits
 from static_dynamic.analysis.estimate.intervals import finite_mean, interval
 from static_dynamic.analysis.estimate.pairs import FactorPairs
-from static_dynamic.analysis.estimate.sign_flips import p_value
+from static_dynamic.analysis.estimate.sign_flips import inflation, p_value
 
 # Use at most 16 principal directions, and at most one direction per 10 clusters of a fold.
 MOST_DIRECTIONS, CLUSTERS_PER_DIRECTION = 16, 10
@@ -150,9 +150,10 @@ def fold_bits(
     clusters, starts = np.unique(pairs.cluster[own], return_index=True)
     second = np.stack([part.T @ part for part in np.split(z, starts[1:])])  # (clusters, 2k+1, 2k+1)
     resampled = weights[:, clusters] @ second.reshape(len(second), -1)
+    scale = inflation(pairs, own)
     flipped = np.repeat(second.sum(0)[None], len(signs), axis=0)
     for moments, sign in zip(flipped, signs[:, own], strict=True):
-        moments[1 : 1 + k, 1 + k :] = (sign[:, None] * x).T @ y
+        moments[1 : 1 + k, 1 + k :] = scale * (sign[:, None] * x).T @ y
         moments[1 + k :, 1 : 1 + k] = moments[1 : 1 + k, 1 + k :].T
     replicates = canonical_bits(resampled.reshape(-1, *second.shape[1:]))
     return canonical_bits(second.sum(0)), replicates, canonical_bits(flipped)

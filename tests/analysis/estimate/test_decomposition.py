@@ -8,7 +8,8 @@ import pytest
 
 from static_dynamic.analysis import estimate_run, import_activations
 from static_dynamic.analysis.estimate.altered_orders import FURTHER_ORDERS
-from static_dynamic.analysis.estimate.decomposition import KINDS, PARTS, count_kinds, decompose, kind_of
+from static_dynamic.analysis.estimate.decomposition import PARTS, decompose
+from static_dynamic.analysis.estimate.kinds import KINDS, count_kinds, kind_of
 from static_dynamic.analysis.estimate.motion_test import draw_pair_signs
 from static_dynamic.analysis.estimate.order_table import OrderTable
 from tests.analysis.estimate.slow_decomposition import jackknife_parts, motion_statistics

@@ -156,6 +156,7 @@ def test_gaussian_bits_are_those_of_the_unit_scores(tmp_path):
         rows = effects(1, units=6)(views) + 50
         rows[:, 2] = np.round(rows[:, 2])
         rows[:, 3] = 0.1
+        rows[views["clip"] != "c0003", 5] = 0  # varies in one video
         return rows
 
     run = write_run(tmp_path / "run", draw, 15, clips_a_cluster=2)
@@ -171,6 +172,7 @@ def test_gaussian_bits_are_those_of_the_unit_scores(tmp_path):
     for f, factor in enumerate(("dynamic", "static")):
         bits = -0.5 * np.log2(1 - np.array([s[f] for s in scores]) ** 2)
         units = r.units.query("factor == @factor and measure == 'gaussian'")
+        bits[:, 5] = np.nan
         np.testing.assert_allclose(units["plug_in"], bits[0], rtol=1e-6)
         np.testing.assert_allclose(units["value"], 2 * bits[0] - bits[1:].mean(0), rtol=1e-5)
         assert np.isnan(units["value"].iloc[3]) and np.isnan(units["p"].iloc[3])
@@ -189,7 +191,8 @@ def test_members_that_are_the_same_share_without_bound(tmp_path):
     assert np.isinf(layers.loc[("static", "gaussian"), ["value", "low", "high"]].astype(float)).all()
     assert np.isinf(layers.loc[("dynamic", "subspace"), "value"])
     assert layers.loc[("static", "cka"), "value"] == pytest.approx(1)
-    assert (layers["p"] == 1 / 21).all()
+    subspace = layers.index.get_level_values("measure") == "subspace"
+    assert (layers["p"][~subspace] == 1 / 21).all() and (layers["p"] <= 2 / 21).all()
     np.testing.assert_array_equal(gaussian_bits(np.array([1, -1, 0, np.nan])), [np.inf, np.inf, 0, np.nan])
 
 

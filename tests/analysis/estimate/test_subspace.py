@@ -59,7 +59,7 @@ def test_the_subspace_of_a_stage_is_that_of_loops(tmp_path):
         covariance, det = np.cov(projected[a].T, projected[b].T, bias=True), np.linalg.det
         if flip is not None:  # group means are subtracted, so the mean of each direction is 0
             products = [s * np.outer(projected[i], projected[j]) for s, i, j in zip(flip, a, b, strict=True)]
-            covariance[:2, 2:] = np.mean(products, axis=0)
+            covariance[:2, 2:] = np.sqrt(12 / 11) * np.mean(products, axis=0)  # a fold has 12 videos
             covariance[2:, :2] = covariance[:2, 2:].T
         return 0.5 * np.log2(det(covariance[:2, :2]) * det(covariance[2:, 2:]) / det(covariance))
 
