@@ -174,7 +174,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
             yield Annotated(f"{file.name} line {n}", broken="its fields differ from the header's")
             continue
         if wanted is not None and label not in wanted:
-            yield Annotated(name, filtered=f"not a class of subset {row.subset}")
+            yield Annotated(name, (), classes[label], filtered=f"not a class of subset {row.subset}")
             continue
         stems = (name, youtube)
         paths = (*stems, *(f"{c}/{s}" for c in (label, label.replace(" ", "_")) for s in stems))

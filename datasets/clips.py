@@ -70,6 +70,7 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
+    classes: int = 0  # number of classes that the annotations number, from 0 on; 0: none
     rows_per_view: int = 1  # rows of activations per view: for networks that see flow, one per frame
 
     def frames_of(self, video: str, style: int) -> Frames:
@@ -215,7 +216,10 @@ def list_clips(
             f"no usable video below {folders[styles[0]]} "
             f"({len(filtered) + len(skipped)} clips were left out{': ' if why else ''}{why})"
         )
-    return ClipList(dataset.name, root, styles, tuple(clips), tuple(skipped), tuple(filtered), normal)
+    classes = 1 + max((entry.label for entry in annotated), default=-1)
+    return ClipList(
+        dataset.name, root, styles, tuple(clips), tuple(skipped), tuple(filtered), normal, classes
+    )
 
 
 def parse_styles(styles: str | int) -> tuple[int, ...]:

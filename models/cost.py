@@ -10,12 +10,14 @@ except for RTNet, where it also counts layer 4 of the flow stream, on which the 
 import math
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
 from omegaconf import DictConfig
+from torch.utils.flop_counter import FlopCounterMode
 
-from static_dynamic.models.stages import VideoNetwork
+from static_dynamic.models.stages import AllRead, VideoNetwork, run_on_meta, tapped
 
 # Pattern of operators that must be counted: if such an operator has no counting rule, counting fails.
 EXPENSIVE = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")
@@ -55,6 +57,16 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
     if left_out:
         raise RuntimeError(f"{type(net).__name__}: no rule counts the multiply-adds of {', '.join(left_out)}")
     return round(total)
+
+
+def operations_after_stages(net: VideoNetwork) -> tuple[int, int]:
+    """Count the operations of a forward pass after the deepest stage is read, and those of the whole pass."""
+    with FlopCounterMode(display=False) as until, suppress(AllRead), tapped(net, net.stages, stop=True):
+        run_on_meta(net)
+    with FlopCounterMode(display=False) as whole:
+        run_on_meta(net)
+    total = whole.get_total_flops()
+    return total - until.get_total_flops(), total
 
 
 def rules() -> dict[str, Callable]:

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from einops import rearrange
@@ -64,6 +65,7 @@ class AdaptedNetwork(VideoNetwork):
         self.call, self.convert_keys = loaded.call, loaded.convert
         self.stages: dict[str, Stage] = {}
         self.output: tuple[Tap, ...] = ()  # how the wrapped network's output is pooled to logits
+        self.has_head = False  # whether the wrapped network's output is a row of class scores
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
         """Return evenly spaced frames of `video`, one tensor per pathway; for one pathway, return `video`."""
@@ -79,6 +81,10 @@ class AdaptedNetwork(VideoNetwork):
         arranged = rearrange(inputs, pattern) if one else [rearrange(x, pattern) for x in inputs]
         output = self.net(arranged, **self.call)
         return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
+
+    def count_classes(self, output: Any) -> int | None:
+        """Return the number of class scores in an output; None if the wrapped network has no classifier."""
+        return super().count_classes(output) if self.has_head else None
 
     def convert(self, state: Mapping) -> Mapping:
         """Translate the keys of the package's checkpoint files to the wrapped network's keys."""
@@ -154,7 +160,10 @@ def adapt(
             "or model.feed (order of the axes)"
         ) from error
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
-    net.output = own.pop("net").taps
+    whole = own.pop("net")
+    net.output = whole.taps
+    # timm's networks without a classifier have 0 classes, and return features.
+    net.has_head = len(whole.shapes[0]) == 2 and getattr(loaded.net, "num_classes", None) != 0
     net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
     if not net.stages:
         raise UserError(f"{label}: no stage was found. Give model.stages (task=stages lists the modules)")

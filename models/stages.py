@@ -117,7 +117,7 @@ class InputSpec:
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
 
-class _AllRead(Exception):
+class AllRead(Exception):
     """Exception that ends a forward pass when every requested stage has been read."""
 
 
@@ -130,6 +130,7 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
+    classes: int | None = None  # number of class scores of a built network; None if it has no classifier
     prefix: str = ""  # prefix of all module paths in networks of other packages; users leave the prefix out
 
     @property
@@ -183,6 +184,11 @@ class VideoNetwork(nn.Module):
         """Return the object's probability at every pixel, (images, H, W), if the network segments objects."""
         raise UserError(f"{type(self).__name__} does not segment objects: give a network such as matnet")
 
+    def count_classes(self, output: Any) -> int | None:
+        """Return the number of class scores in an output of ``forward``; None if they are no class scores."""
+        scores = isinstance(output, Tensor) and output.dim() == 2 and not self.flow_directions
+        return output.shape[1] if scores and output.shape[1] > 1 else None
+
     @torch.inference_mode()
     def read(self, inputs, stages: Iterable[str] | None = None) -> dict[str, Tensor]:
         """Read stages in one forward pass, which stops after the deepest requested stage.
@@ -204,7 +210,7 @@ class VideoNetwork(nn.Module):
         with tapped(self, [n for n in wanted if n != "logits"], stop="logits" not in wanted) as pooled:
             try:
                 logits = self(inputs)
-            except _AllRead:
+            except AllRead:
                 logits = None
         rows: dict[str, Tensor] = {}
         for name in wanted:
@@ -223,7 +229,7 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
     """Attach forward hooks to the modules that the named stages read, during the ``with`` block.
 
     Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, the forward pass ends
-    with the exception `_AllRead` once the last tap has been read.
+    with the exception `AllRead` once the last tap has been read.
     """
     by_module: dict[str, list[Tap]] = {}
     for tap in chain.from_iterable(net.stages[name].taps for name in names):
@@ -238,7 +244,7 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
                 pooled[tap] = tap.pool(output)
                 missing.discard(tap)
             if stop and not missing:
-                raise _AllRead
+                raise AllRead
 
         return hook
 
@@ -252,19 +258,25 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
             handle.remove()
 
 
-def run_on_meta(net: VideoNetwork, batch: int = 1) -> None:
-    """Run the network and its forward hooks on the meta device, where tensors have shapes but no values."""
+def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:
+    """Run the network and its forward hooks on the meta device, where tensors have shapes but no values.
+
+    Returns the output of ``forward``.
+    """
     tensors = chain(net.named_parameters(), net.named_buffers())
     weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     inputs = net.example_input(partial(torch.empty, device="meta"), batch)
     with torch.no_grad():
-        torch.func.functional_call(net, weights, (inputs,))
+        return torch.func.functional_call(net, weights, (inputs,))
 
 
 def check_stages(net: VideoNetwork) -> None:
-    """Run the network without data; raise RuntimeError if a stage's number of units is not as declared."""
+    """Run the network without data, and count its classes.
+
+    Raises RuntimeError if a stage's number of units is not as declared.
+    """
     with tapped(net, net.stages, stop=False) as pooled:
-        run_on_meta(net)
+        net.classes = net.count_classes(run_on_meta(net))
     for name, stage in net.stages.items():
         units = sum(pooled[tap].shape[1] for tap in stage.taps)
         if units != stage.units:

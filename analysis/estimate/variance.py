@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.analysis.run.store import DONE, Store
+from static_dynamic.datasets.views import FORWARD, first_altered_order
 from static_dynamic.errors import UserError
 
 from .intervals import with_bounds
@@ -65,7 +66,7 @@ def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: boo
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
     """For clips with all views, return arrays of row numbers (clips, styles, orders) and of clusters."""
     views = store.views.assign(row=np.arange(len(store.status)))
-    views = views[store.status == DONE]
+    views = views[(store.status == DONE) & views["order"].isin((FORWARD, first_altered_order(views)))]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
     styles = views["style"].nunique()
     if table.shape[1] != 2 * styles or styles < 2:

@@ -76,7 +76,7 @@ def extract(
 
     reader = Reader(
         net,
-        list(store.stages),
+        store.names,
         device,
         views_per_pass=store.manifest.get("views_a_pass"),
         record=store.update_manifest,
@@ -151,10 +151,11 @@ def write_finite(
 ) -> None:
     """Write activations to the store; skip a view with NaN or infinity if ``nan=skip``, else raise UserError.
 
-    The message names the shallowest stage with such a value.
+    The message names the shallowest stage with such a value. Class scores may be infinite.
     """
     finite = np.ones(len(numbers), bool)
-    for stage, rows in activations.items():
+    for stage in store.stages:
+        rows = activations[stage]
         for i in np.flatnonzero(~np.isfinite(rows).all(axis=1) & finite):
             finite[i] = False
             view = views.iloc[numbers[i]]

@@ -38,6 +38,8 @@ class Reader:
 
     Parameters
     ----------
+    stages
+        Names of stages, and ``"logits"`` for the class scores.
     views_per_pass
         Largest number of views per forward pass (None: no limit), halved when memory runs out.
     record
@@ -165,7 +167,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 def use_compile(reader: Reader) -> None:
     """Compile the largest modules of the network that contain no smaller module whose output is read."""
-    taps = {tap.module for stage in reader.stages for tap in reader.net.stages[stage].taps}
+    read = [reader.net.stages[name] for name in reader.stages if name in reader.net.stages]
+    taps = {tap.module for stage in read for tap in stage.taps}
     # torch limits compilations per Python class; modules beyond the limit would silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 

@@ -9,6 +9,7 @@ import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic import CHECKOUT, __version__
+from static_dynamic.analysis.run.class_scores import class_scores_of
 from static_dynamic.analysis.run.setup import sampling_of, takes_flow
 from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
@@ -71,6 +72,7 @@ def manifest_of(
         "stages": {
             name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()
         },
+        "class_scores": class_scores_of(cfg, net, clips, identity["weights_sha256"] is not None),
         "input": asdict(net.input_spec),
         "root": str(clips.root),
         "counts": {

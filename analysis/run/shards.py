@@ -130,6 +130,8 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
             )
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
+    if any("class_scores" not in shard.manifest for shard in shards):
+        whole.pop("class_scores", None)  # an earlier version, without class scores, began one of the shards
     views, pairs = (pd.read_parquet(shards[0].path / f"{name}.parquet") for name in ("views", "pairs"))
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)

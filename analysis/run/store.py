@@ -7,6 +7,7 @@
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
     RUN/activations/*.npy   (views, units) float32; NaN until the view is done, so also for skipped views
                             (zero in runs that version 0.1.0 created)
+    RUN/activations/logits.npy   (views, classes) float32: class scores, if the manifest has ``class_scores``
     RUN/.lock               held by the process that writes here
     RUN/error.txt           why the run stopped; removed when it resumes
     RUN/report.html         written last of all tables and figures
@@ -37,6 +38,8 @@ TO_DO, DONE, SKIPPED = 0, 1, 2
 MANIFEST_NAME, STATUS_NAME, REPORT_NAME = "manifest.json", "status.npy", "report.html"
 # Value of ``identity.model.init`` in runs whose activations `import_activations` wrote.
 IMPORTED = "imported"
+# Name of the class scores in `Store.activations` and in `VideoNetwork.read`.
+LOGITS = "logits"
 COMMIT_SECONDS = 5.0
 # Whole files of activations are written in blocks of this many numbers, to limit memory.
 NUMBERS_AT_A_TIME = 2**22
@@ -57,16 +60,17 @@ class Store:
         try:
             self.status = np.load(path / STATUS_NAME, mmap_mode=mode)
             self._rows = {
-                stage: np.load(activation_file(path, stage), mmap_mode=mode) for stage in self.stages
+                name: np.load(activation_file(path, name), mmap_mode=mode)
+                for name in columns_of(self.manifest)
             }
         except (OSError, ValueError) as error:
             raise UserError(
                 f"the activations in {path} are damaged ({error}): remove this folder and run again"
             ) from error
-        for stage, about in self.stages.items():
-            if self._rows[stage].shape != (len(self.status), about["units"]):
+        for name, columns in columns_of(self.manifest).items():
+            if self._rows[name].shape != (len(self.status), columns):
                 raise UserError(
-                    f"in {path}, the activations of {stage} have another shape than manifest.json says: "
+                    f"in {path}, the activations of {name} have another shape than manifest.json says: "
                     "remove this folder and run again"
                 )
         self._finished = self.status != TO_DO  # `_finished` includes views not yet on disk
@@ -88,11 +92,11 @@ class Store:
             require_same_run(path, manifest["identity"])
         else:
             create_files(path, manifest, views, pairs)
-            for stage in manifest["stages"]:
-                fill_with_nan(activation_file(path, stage))
+            for name in columns_of(manifest):
+                fill_with_nan(activation_file(path, name))
             write_text(path / MANIFEST_NAME, to_json(manifest))
         store = cls(path, "r+")
-        reserve_space([path / STATUS_NAME, *(activation_file(path, stage) for stage in store.stages)])
+        reserve_space([path / STATUS_NAME, *(activation_file(path, name) for name in store.names)])
         return store
 
     @cached_property
@@ -105,6 +109,11 @@ class Store:
         if stage not in self._rows:
             raise UserError(f"{self.path} has no stage {stage!r} (stages: {', '.join(self.stages)})")
         return self._rows[stage]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all stages, and ``"logits"`` if the run has class scores."""
+        return list(self._rows)
 
     @property
     def finished(self) -> int:
@@ -192,6 +201,13 @@ def activation_file(path: Path, stage: str) -> Path:
     return path / "activations" / f"{stage.replace('/', '--')}.npy"
 
 
+def columns_of(manifest: dict) -> dict[str, int]:
+    """Return the number of columns of each file of activations: units per stage, and classes of "logits"."""
+    classes = manifest.get("class_scores", {}).get("classes")
+    units = {stage: about["units"] for stage, about in manifest["stages"].items()}
+    return units | ({LOGITS: classes} if classes else {})
+
+
 def create_files(path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Write all files of a new run but the manifest; status and activations are full of zeros.
 
@@ -200,9 +216,9 @@ def create_files(path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.Data
     shard = manifest["identity"].get("shard")
     rows = shard["end"] - shard["first"] if shard else len(views)
     (path / "activations").mkdir(parents=True, exist_ok=True)
-    files = {activation_file(path, stage): about["units"] for stage, about in manifest["stages"].items()}
-    for file, units in files.items():
-        create_zeros(file, np.float32, (rows, units))
+    files = {activation_file(path, name): columns for name, columns in columns_of(manifest).items()}
+    for file, columns in files.items():
+        create_zeros(file, np.float32, (rows, columns))
     for name, table in (("views", views), ("pairs", pairs)):
         with atomic_path(path / f"{name}.parquet") as temporary:
             table.to_parquet(temporary, index=False)

@@ -109,6 +109,30 @@ def format_variance(layers: pd.DataFrame) -> str:
     return align([{"stage": stage, **row.map("{:.1f}".format)} for stage, row in shares.iterrows()])
 
 
+def format_behaviour(table: pd.DataFrame) -> str:
+    """Return a text table of how the prediction changes, beside the parts of the last stage."""
+    stage = table["stage"].iloc[0]
+    columns = {
+        "top1_kept": "top-1 class stays",
+        "js_bits": "divergence (bits)",
+        **({"accuracy": "accuracy"} if table["labelled_clips"].any() else {}),
+        "part_value": f"part of {stage}",
+    }
+    rows = []
+    for _, row in table.iterrows():
+        cells = {"change": row["change"], "clips": row["clips"]}
+        for name, heading in columns.items():
+            cells[heading] = "-" if pd.isna(row[name]) else with_interval(row, name, 1, 3)
+        if pd.notna(row["part_value"]):
+            cells[f"part of {stage}"] = f"{row['part']} {cells[f'part of {stage}']}"
+        rows.append(cells)
+    heading = (
+        "prediction: share of clips whose top-1 class stays, and Jensen-Shannon divergence of the class\n"
+        f"probabilities; beside them the part of {stage} that depends on what is changed"
+    )
+    return f"{heading}\n\n{align(rows)}"
+
+
 def format_plan(table: pd.DataFrame) -> str:
     """Return a text table of the videos, clips and hours that a study needs with each ``pairs`` option.
 

@@ -137,6 +137,19 @@ class TimeFirst(nn.Module):
         return self.mix(rearrange(self.patches(x), "b c t h w -> (t h w) b c")).mean(dim=0)
 
 
+class NoHead(CNN):
+    """The output is the feature maps of the last layer."""
+
+    def forward(self, x):
+        return self.layer2(self.down(self.layer1(self.relu(self.stem(x)))))
+
+
+class Features(CNN):
+    """The output is a row of features per clip, as of timm's networks without a classifier."""
+
+    num_classes = 0
+
+
 def custom(kind, **options):
     return build_model("custom", **{"network": f"{HERE}.{kind.__name__}", "input": INPUT, **options})
 
@@ -283,6 +296,12 @@ def test_pathways_side_by_side():
     rows = net.read([slow, fast], ["stage"])["stage"]
     expected = [net.net.stage.slow(slow).mean(dim=(2, 3, 4)), net.net.stage.fast(fast).mean(dim=(2, 3, 4))]
     torch.testing.assert_close(rows, torch.cat(expected, dim=1))
+
+
+def test_outputs_that_are_class_scores():
+    assert [custom(kind).classes for kind in (CNN, Tokens, ChannelsLast)] == [5, 5, 10]
+    assert custom(Frame, feed="(b t) c h w").classes == 5
+    assert custom(NoHead).classes is None and custom(Features).classes is None
 
 
 def test_weights_are_those_of_the_wrapped_network(tmp_path):
@@ -488,6 +507,7 @@ def test_real_timm(network, stages, leading):
     assert stages is None or list(net.stages) == stages
     first = next(iter(net.stages.values())).taps[0]
     assert (first.fold, first.skip) == (8, leading)
+    assert net.classes == (None if network.endswith("dinov2") else 1000)
 
 
 def test_real_pytorchvideo():
@@ -560,6 +580,7 @@ def test_huggingface(transformers, tmp_path, kind, head):
         torch.testing.assert_close(rows[block], tokens[:, int(has_class) :].mean(dim=1))
         if has_class:
             torch.testing.assert_close(rows[f"{block}/cls"], tokens[:, 0])
+    assert net.classes == (outputs.logits.shape[1] if head else None)
     if head:
         torch.testing.assert_close(rows["logits"], outputs.logits)
     # the same weights as a file, whose keys may be those of an older version of the package

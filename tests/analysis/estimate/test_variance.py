@@ -22,7 +22,7 @@ from static_dynamic.analysis.estimate.variance import (
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 
-ORDERS = ("forward", "shuffled")
+ORDERS = ("forward", "shuffled", "reversed")
 
 
 def mean_squares_by_loops(y):
@@ -222,6 +222,13 @@ def test_constant_units_have_no_share(tmp_path):
     assert (
         units[units["unit"] == 0]["share"].isna().all() and (units[units["unit"] == 0]["variance"] == 0).all()
     )
+
+
+def test_further_orders_change_nothing(tmp_path):
+    y = planted(9, 3)
+    reversed_too = np.concatenate([y, np.random.default_rng(0).standard_normal(y[:, :, :1].shape)], axis=2)
+    tables = [estimate_variance(write_run(tmp_path / str(o.shape[2]), o)).layers for o in (y, reversed_too)]
+    pd.testing.assert_frame_equal(*tables)
 
 
 def test_a_run_that_is_not_factorial_is_refused(tmp_path):
