@@ -98,6 +98,12 @@ class Sampling:
         "may be added, each with a motion part of its own",
     )
     n_examples: int = option(3000, "maximum number of clips, from the start of the data set's list", least=1)
+    until: Number | None = option(
+        None,
+        "read clips in random order, and stop when all intervals of content, motion, appearance and residual "
+        "are at most +- this wide, e.g. 0.03; null: read all clips",
+        least=0,
+    )
     n_sample_frames: int | None = option(
         None, "frames of the window cut from a clip; null: frames x sampling rate of the network", least=1
     )

@@ -40,6 +40,7 @@ def extract(
     clip_timeout: float = CLIP_TIMEOUT,
     precision: str = "fp32",
     tune: bool = False,
+    end: int | None = None,
 ) -> None:
     """Compute the activations of all stages of `store`, for every view that the store does not hold yet.
 
@@ -60,6 +61,8 @@ def extract(
         ``fp32`` or ``bf16``. bf16 is used only if it agrees with fp32 on a sample: `Reader.try_bf16`.
     tune
         Measure which kernels are fastest for this network on this device, and use them.
+    end
+        Only the views before this row number, and those of their batches, are computed (None: all views).
     """
     for option, value, known in (
         ("on_error", on_error, POLICIES),
@@ -90,7 +93,8 @@ def extract(
             tune,
         )
     batch_rows = batch_size * clips.rows_per_view
-    rows = unfinished_batches(len(views), store.to_do(), batch_rows)
+    to_do = store.to_do()
+    rows = unfinished_batches(len(views), to_do if end is None else to_do[to_do < end], batch_rows)
     batches = on_device(
         loader(clips.batches(views, rows, batch_rows, net.input_spec), num_workers, clip_timeout), device
     )

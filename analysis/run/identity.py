@@ -34,6 +34,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         # Default values are left out, so runs made before precision and tune existed keep the same identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
+        **({"until": cfg.until} if cfg.until is not None else {}),
     }
 
 

@@ -12,6 +12,7 @@ from static_dynamic.analysis.run.store import (
     REPORT_NAME,
     SKIPPED,
     STATUS_NAME,
+    TO_DO,
     has_run,
     read_manifest,
 )
@@ -44,7 +45,7 @@ def progress_of(folder: Path) -> dict:
         identity = read_manifest(folder)["identity"]
         shard, imported = identity.get("shard"), identity.get("model", {}).get("init") == IMPORTED
     done, skipped = (int((status == value).sum()) for value in (DONE, SKIPPED))
-    left = len(status) - done - skipped
+    left = int((status == TO_DO).sum())
     reason = ""
     if is_locked(folder):
         state = "running"

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -10,11 +11,12 @@ from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_json
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
 from static_dynamic.datasets.views import FLOW, FORWARD, SHUFFLED
-from static_dynamic.device import choose_device
+from static_dynamic.device import choose_device, launched
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.models import VideoNetwork, build_from_row
 from static_dynamic.models.checkpoints import weights_file
+from static_dynamic.rng import digest
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,9 @@ NO_CHECKPOINT = "imgnet"
 
 
 def require_fit(cfg: DictConfig) -> None:
-    """Raise UserError if the data set lacks the kind of input (images, flow) that the network takes."""
+    """Raise UserError if options do not fit each other, or the data set lacks the network's kind of input."""
+    if cfg.until is not None:
+        require_until(cfg)
     if cfg.precision == "fp16":
         raise UserError("precision=fp16 works only with task=stylize: give precision=fp32 or bf16")
     flow, shape = takes_flow(cfg), cfg.model.get("input") or {}
@@ -39,6 +43,17 @@ def require_fit(cfg: DictConfig) -> None:
             f"model.input.size={shape['size']} differs from model.input.crop={shape['crop']}, but frames of "
             f"dataset={cfg.dataset.name} are never cropped: set both with crop_size=[480,854]"
         )
+
+
+def require_until(cfg: DictConfig) -> None:
+    """Raise UserError if the option ``until`` does not fit the other options."""
+    if cfg.pairs == "paper" or not cfg.app_shuffle or cfg.use_normal_app:
+        raise UserError(
+            "until stops by the intervals of content, motion and appearance, which need two styles in both "
+            "orders: give pairs=factorial or pairs=both, app_shuffle=true and use_normal_app=false"
+        )
+    if cfg.shards > 1 or launched():
+        raise UserError("until needs all activations in one place: omit shards, and start without torchrun")
 
 
 def takes_flow(cfg: DictConfig) -> bool:
@@ -71,10 +86,18 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
 
 
 def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
-    """List the clips of the data set; for a network that takes optical flow, a clip is a frame with flow."""
+    """List the clips of the data set; for a network that takes optical flow, a clip is a frame with flow.
+
+    With the option ``until``, the order of the clips is random and depends only on the seed and the clips.
+    """
+    clips: ClipList
     if net.flow_directions:
-        return find_frames(cfg, net, styles, cfg.n_examples)
-    return list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+        clips = find_frames(cfg, net, styles, cfg.n_examples)
+    else:
+        clips = list_clips(cfg.dataset, styles, cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+    if cfg.until is None:
+        return clips
+    return replace(clips, clips=tuple(sorted(clips.clips, key=lambda c: digest(cfg.seed, c.id, "until"))))
 
 
 def find_frames(
@@ -106,11 +129,17 @@ def sampling_of(cfg: DictConfig) -> dict:
     }
 
 
-def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store) -> None:
-    """Compute the activations that the store lacks; write the computing time to ``timing.json``."""
-    to_do = len(store.to_do())
+def read_views(
+    cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store, end: int | None = None
+) -> None:
+    """Compute the activations that the store lacks; write the computing time to ``timing.json``.
+
+    Views from row number `end` on are left to do.
+    """
+    to_do = int((store.to_do() < (len(views) if end is None else end)).sum())
     if not to_do:
-        log.info("all %d views are on disk: %s", len(views), store.path)
+        if end is None:
+            log.info("all %d views are on disk: %s", len(views), store.path)
         return
     device = choose_device(cfg.device)
     begin = time.perf_counter()
@@ -124,6 +153,7 @@ def read_views(cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store
         num_workers=cfg.num_workers,
         **{key: cfg[key] for key in ("on_error", "nan", "clip_timeout", "tune")},
         precision=cfg.precision or "fp32",
+        end=end,
     )
     timing = {"views": to_do, "seconds": time.perf_counter() - begin, "device": str(device)}
     write_text(store.path / "timing.json", to_json(timing))

@@ -4,7 +4,7 @@
                             skipped inputs; created last, so a folder without manifest holds no run
     RUN/views.parquet       row number, clip, style, order and frame numbers of each view
     RUN/pairs.parquet       row numbers a, b of each pair, its factor, clip and cluster
-    RUN/status.npy          per view: 0 to do, 1 done, 2 skipped
+    RUN/status.npy          per view: 0 to do, 1 done, 2 skipped, 3 not needed (option ``until``)
     RUN/activations/*.npy   (views, units) float32; NaN until the view is done, so also for skipped views
                             (zero in runs that version 0.1.0 created)
     RUN/activations/logits.npy   (views, classes) float32: class scores, if the manifest has ``class_scores``
@@ -34,7 +34,7 @@ from numpy.typing import DTypeLike, NDArray
 from static_dynamic.errors import UserError
 from static_dynamic.files import DISK_FULL, atomic_path, name_in_disk_full_error, write_text
 
-TO_DO, DONE, SKIPPED = 0, 1, 2
+TO_DO, DONE, SKIPPED, NOT_NEEDED = 0, 1, 2, 3
 MANIFEST_NAME, STATUS_NAME, REPORT_NAME = "manifest.json", "status.npy", "report.html"
 # Value of ``identity.model.init`` in runs whose activations `import_activations` wrote.
 IMPORTED = "imported"
@@ -117,7 +117,7 @@ class Store:
 
     @property
     def finished(self) -> int:
-        """Number of views that are computed or skipped."""
+        """Number of views that are computed, skipped or not needed."""
         return int(self._finished.sum())
 
     def to_do(self) -> NDArray:
@@ -149,6 +149,12 @@ class Store:
         self.update_manifest(skipped_views=sorted([*others, entry], key=lambda e: e["views"]))
         self.status[own] = SKIPPED
         self._finished[own] = True
+        self.status.flush()
+
+    def leave_rest(self) -> None:
+        """Mark all views that are still to be computed as not needed."""
+        self.status[~self._finished] = NOT_NEEDED
+        self._finished[:] = True
         self.status.flush()
 
     def copy_shard(self, shard: Store) -> None:

@@ -1,10 +1,12 @@
 """Task ``profile``, the main task: measure how static and how dynamic the stages of a network are."""
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from static_dynamic.analysis.estimate.sequential import read_until
 from static_dynamic.analysis.outputs import conclude
 from static_dynamic.analysis.run.identity import identity_of, manifest_of, run_folder
 from static_dynamic.analysis.run.locks import writing
@@ -62,6 +64,8 @@ def run(cfg: DictConfig) -> Path:
 
     with writing(folder):
         store = Store.create_or_resume(folder, manifest, views, pairs)
+        if cfg.until is not None:
+            read_until(store, cfg.until, partial(read_views, cfg, net, clips, views, store))
         read_views(cfg, net, clips, views, store)
         conclude(cfg, folder, net)
     return folder
