@@ -154,7 +154,7 @@ def full_disks(results: dict[str, bytes]) -> list[tuple[int, str]]:
     tables = begun + 1 + pages("/layers.csv", "/units.parquet", "dim_est/")
     return [
         (5, r"activations/stage\d\.npy: free some space;"),
-        (read - 2, r"activations/stage\d\.npy \(\d+ MiB\): free some space and"),
+        (read - 2, r"activations/logits\.npy \(\d+ MiB\): free some space and"),
         (begun, "timing.json"),
         (tables + pages("profile.png") // 2, "profile.png"),
         (pages("") + 1 - pages("report.html") // 2, "report.html"),
