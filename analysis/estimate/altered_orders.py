@@ -113,8 +113,11 @@ def open_order(
 
 def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
     """Return the columns of the four parts, the test of motion, the kinds of units, and the bits."""
-    layer: dict = {"effective_units": found.effective_units}
+    layer: dict = {"effective_units": found.effective_units} if found.variance.any() else {}
     layer |= bounded(PARTS, found.layer.estimate, found.bounds(found.layer, level))
+    paired = found.layer_difference("motion", "appearance")
+    ends = found.bounds(paired, level)
+    layer |= with_bounds("motion_minus_appearance", paired.estimate, *ends)
     layer |= {"p_motion": found.p_layer}
     counts = count_kinds(found.kinds)
     layer |= bounded([f"kind_{kind}" for kind in COUNTED_KINDS], counts.astype(int), found.kind_bounds(level))
@@ -152,8 +155,16 @@ def empty_columns(units: int) -> tuple[dict, dict]:
     of_layer = Jackknife(np.zeros(len(PARTS)), np.zeros((0, len(PARTS))))
     of_bits = Jackknife(np.zeros(len(BITS)), np.zeros((0, len(BITS))))
     unknown = Decomposition(
-        nothing, nothing, of_layer, of_bits, nothing[0], np.nan, *nothing[:2], np.eye(3), nothing[None][:0], 1
+        nothing,
+        nothing,
+        of_layer,
+        of_bits,
+        np.zeros(units),
+        np.nan,
+        *nothing[:2],
+        np.eye(3),
+        nothing[None][:0],
+        1,
     )
     layer, unit = columns_of_parts(unknown, 0.95)
-    del layer["effective_units"]  # known from the paper's pairs
     return dict.fromkeys(layer, np.nan), dict.fromkeys(unit, np.nan) | {"kind": None}

@@ -191,6 +191,12 @@ class Decomposition:
         """Kind of each unit, as indices into `KINDS`."""
         return np.where(self.variance > 0, kind_of(self.units), KINDS.index("dead"))
 
+    def layer_difference(self, first: str, second: str) -> Jackknife:
+        """Return the paired difference of two parts of the layer, the first minus the second."""
+        j, k = PARTS.index(first), PARTS.index(second)
+        estimate, deviation = self.layer.estimate, self.layer.deviation
+        return Jackknife(estimate[j] - estimate[k], deviation[:, j] - deviation[:, k])
+
     def kind_bounds(self, level: float) -> tuple[NDArray, NDArray]:
         """Return lower and upper bounds of the numbers of units of each kind. Shapes: (5,)."""
         return count_bounds(self.units[:3], self.error, self.noise, self.videos, level)

@@ -3,7 +3,7 @@
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
 from static_dynamic.analysis.show import figures
-from static_dynamic.analysis.show.text import format_layers
+from static_dynamic.analysis.show.stage_text import format_layers
 
 
 @register("layers", order=10)

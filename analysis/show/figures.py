@@ -5,6 +5,7 @@ Colour-blind readers can tell the colours (Okabe and Ito) apart. No figure uses 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from static_dynamic.analysis.estimate.altered_orders import FURTHER_ORDERS
+from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
+from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS
+from static_dynamic.analysis.show.parts import LIMITS, OVERLAP, has_parts
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.files import atomic_path
 
@@ -34,6 +39,29 @@ COMPONENT_COLOURS = {
     "style:order": "#CC79A7",
     "video:style:order": "#999999",
 }
+# Colours of parts, further motion parts and kinds of units.
+PART_COLOURS = {
+    "content": "#009E73",
+    "motion": "#D55E00",
+    "appearance": "#0072B2",
+    "residual": "#999999",
+    "mixed": "#CC79A7",
+    "dead or unknown": "#DDDDDD",
+    "motion_reshuffled": "#E69F00",
+    "motion_direction": "#A0522D",
+    "motion_any": "#7A0019",
+}
+# Marker and line style of each part, which tell the curves apart in grey.
+PART_LINES = {
+    "content": ("D", "-"),
+    "motion": ("o", "-"),
+    "appearance": ("s", "--"),
+    "residual": ("^", ":"),
+    "mixed": ("v", "-."),
+    "motion_reshuffled": ("P", ":"),
+    "motion_direction": ("<", "-."),
+    "motion_any": ("*", "--"),
+}
 MARKERS = {"dynamic": "o", "static": "s", "joint": "D", "residual": "^", "dead": "x"}
 # None keeps matplotlib from writing dates and versions into files, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
@@ -44,31 +72,68 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw shares, scores and the percentage of units per unit class by stage, with 95 % intervals."""
-    figure, panels = new_panels(3, 3, (max(12.0, 3 + 0.8 * len(layers)), 4.2))
-    shares, scores, classes = panels
+    """Draw parts and kinds, then the paper's scores, shares and unit classes by stage, with 95 % intervals.
+
+    Runs without parts have one row of panels only, with the paper's numbers.
+    """
+    parts = has_parts(layers)
+    width = max(12.0, 3 + 0.8 * len(layers))
+    figure, panels = new_panels(6 if parts else 3, 3, (width, 8.4 if parts else 4.2))
+    if parts:
+        draw_parts(layers, panels[0], panels[1])
+        panels[2].axis("off")
+        panels[2].text(0, 1, fill(f"{OVERLAP} {LIMITS}", 48), va="top", fontsize=9, linespacing=1.4)
+    draw_paper(layers, panels[-3:])
+    for axes in panels:
+        if axes.axison:
+            axes.set_xticks(np.arange(len(layers)), layers["stage"], rotation=0 if len(layers) <= 4 else 45)
+    about = f"{layers['clips'].iloc[0]} clips; bands: 95 % intervals over videos"
+    figure.suptitle(f"{title} ({about})", fontsize=11)
+    save(figure, path)
+
+
+def draw_parts(layers: pd.DataFrame, parts: Axes, kinds: Axes) -> None:
+    """Draw the parts of the units' variance, and the percentage of units of each kind, by stage."""
+    x = np.arange(len(layers))
+    further = [c.name for c in FURTHER_ORDERS.values() if c.name in layers and layers[c.name].notna().all()]
+    for name in (*PARTS, *further):
+        draw_band(parts, x, value_and_bounds(layers, name, 100), label=name, **part_line(name))
+    parts.axhline(0, color="black", linewidth=0.6)
+    parts.set(title="parts of the units' variance", ylabel="part of the variance (%)")
+    parts.legend(frameon=False, fontsize=8)
+    for name in COUNTED_KINDS:
+        percent = value_and_bounds(layers, f"kind_{name}", 100) / layers["units"].to_numpy()
+        draw_band(kinds, x, percent, label=name, **part_line(name))
+    kinds.set(title="units by kind", ylabel="units (%)", ylim=(-2, 102))
+    kinds.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def part_line(name: str) -> dict:
+    """Return colour, marker and line style of the curve of a part or kind."""
+    marker, line = PART_LINES[name]
+    return {"color": PART_COLOURS[name], "marker": marker, "linestyle": line, "markersize": 5}
+
+
+def draw_paper(layers: pd.DataFrame, panels: Sequence[Axes]) -> None:
+    """Draw the paper's scores, shares and unit classes by stage."""
+    scores, shares, classes = panels
     x = np.arange(len(layers))
     for factor in FACTORS:
         style = {"color": COLOURS[factor], "marker": MARKERS[factor], "label": factor}
         draw_band(shares, x, value_and_bounds(layers, f"share_{factor}", 100), **style)
         if factor != "residual":
             draw_band(scores, x, value_and_bounds(layers, f"score_{factor}"), **style)
-    shares.set(title="share of dimensions", ylabel="share (%)", ylim=(0, None))
-    scores.set(title="score", ylabel="covariance of pairs / pooled variance")
+    shares.set(title="the paper's shares of dimensions", ylabel="share (%)", ylim=(0, None))
+    scores.set(title="the paper's scores", ylabel="covariance of pairs / pooled variance")
     scores.axhline(0, color="black", linewidth=0.6)
     scores.set_ylim(top=max(1.02, scores.get_ylim()[1]))
     shares.legend(frameon=False)
-
     for name in UNIT_CLASSES:
         percent = value_and_bounds(layers, f"units_{name}", 100) / layers["units"].to_numpy()
         draw_band(classes, x, percent, color=COLOURS[name], marker=MARKERS[name], label=name)
     classes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
-    classes.set(title=f"units (threshold {layers['threshold'].iloc[0]})", ylabel="units (%)", ylim=(-2, 102))
-    for axes in panels:
-        axes.set_xticks(x, layers["stage"], rotation=0 if len(layers) <= 4 else 45)
-    about = f"{layers['clips'].iloc[0]} clips; bands: 95 % intervals over videos"
-    figure.suptitle(f"{title} ({about})", fontsize=11)
-    save(figure, path)
+    threshold = layers["threshold"].iloc[0]
+    classes.set(title=f"the paper's unit classes (threshold {threshold})", ylabel="units (%)", ylim=(-2, 102))
 
 
 def draw_classes(row: pd.Series, path: Path, title: str) -> None:

@@ -1,7 +1,6 @@
 """Format tables of results as text for a terminal, and escape text for LaTeX."""
 
 import re
-from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -10,11 +9,6 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
 from static_dynamic.analysis.estimate.variance import COMPONENTS
 
-# The scores of a stage rest on few videos if there are fewer effective videos than this number, or than this
-# fraction of all videos.
-FEWEST_EFFECTIVE, LEAST_EFFECTIVE = 10, 0.5
-# Notes in a terminal are wrapped at this number of characters.
-NOTE_WIDTH = 100
 LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -24,61 +18,6 @@ LATEX = {
     "|": r"\textbar{}",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
-
-
-def format_layers(layers: pd.DataFrame, title: str) -> str:
-    """Return text tables of scores, shares and units per unit class by stage, with a heading."""
-    first = layers.iloc[0]
-    pairs = f"{first['pairs_dynamic']} dynamic and {first['pairs_static']} static pairs"
-    intervals = "no intervals: a bootstrap over videos needs at least two videos"
-    if first["clusters"] > 1:
-        intervals = f"95 % intervals: bootstrap over {first['clusters']} videos"
-    rows = [row for _, row in layers.iterrows()]
-    scores = align([layer_cells(row) for row in rows])
-    classes = align([class_cells(row) | effective_cells(row) for row in rows])
-    heading = f"units by class (threshold of the unit score: {first['threshold']})"
-    parts = [f"{title}: {first['clips']} clips, {pairs}\n{intervals}", scores, heading, classes]
-    return "\n\n".join([*parts, *(fill(note, NOTE_WIDTH) for note in stage_notes(layers))])
-
-
-def layer_cells(row: pd.Series) -> dict[str, object]:
-    """Return one stage's row of the table of results, with scores, shares (%) and intervals."""
-    cells = {"stage": row["stage"], "units": row["units"]}
-    cells |= {f"{f} score": with_interval(row, f"score_{f}", 1, 3) for f in FACTORS[:2]}
-    return cells | {f"{f} %": with_interval(row, f"share_{f}", 100, 1) for f in FACTORS}
-
-
-def class_cells(row: pd.Series) -> dict[str, object]:
-    """Return one stage's row of the table of unit classes, with the number of units per unit class."""
-    counts = {c: with_interval(row, f"units_{c}", 1, 0) for c in UNIT_CLASSES}
-    return {"stage": row["stage"], "units": row["units"]} | counts
-
-
-def effective_cells(row: pd.Series) -> dict[str, str]:
-    """Return the effective numbers of videos and units of one stage; no cells in runs of version 0.1.0."""
-    names = ("effective_videos", "effective_units")
-    return {name.replace("_", " "): f"{row[name]:.1f}" for name in names if name in row}
-
-
-def stage_notes(layers: pd.DataFrame) -> list[str]:
-    """Return sentences on stages whose scores rest on few videos, and on units without interval.
-
-    The list is empty if there are neither, if all clips are of one video, or in runs of version 0.1.0.
-    """
-    if "effective_videos" not in layers or layers["clusters"].iloc[0] < 2:
-        return []
-    videos = layers["clusters"].iloc[0]
-    few = layers[layers["effective_videos"] < max(FEWEST_EFFECTIVE, LEAST_EFFECTIVE * videos)]
-    unknown = layers[layers["units_few_videos"] > 0]
-    found = {
-        f"Stages whose scores rest on few of the {videos} videos (in brackets: effective videos)": [
-            f"{row['stage']} ({row['effective_videos']:.1f})" for _, row in few.iterrows()
-        ],
-        "Units without interval, because their variance rests on fewer than three videos": [
-            f"{row['units_few_videos']} of {row['units']} in {row['stage']}" for _, row in unknown.iterrows()
-        ],
-    }
-    return [f"{about}: {', '.join(stages)}." for about, stages in found.items() if stages]
 
 
 def format_information(layers: pd.DataFrame) -> str:

@@ -86,5 +86,7 @@ def forget_new_columns(folder):
     """Remove the columns that runs of version 0.1.0 lack from ``layers.csv``."""
     layers = pd.read_csv(folder / "layers.csv")
     bounds = layers.filter(regex="^units_.*_(low|high)$").columns
-    new = ["effective_videos", "effective_units", "units_few_videos", *bounds]
-    layers.drop(columns=new).to_csv(folder / "layers.csv", index=False)
+    parts = "^(content|motion|appearance|residual|kind_.*|bits_(content|motion|appearance))(_|$)"
+    new = ["effective_videos", "effective_units", "units_few_videos", "p_motion", "carries_motion", *bounds]
+    new += list(layers.filter(regex=parts).columns)
+    layers.drop(columns=new, errors="ignore").to_csv(folder / "layers.csv", index=False)

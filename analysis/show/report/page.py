@@ -11,23 +11,29 @@ import pandas as pd
 from markupsafe import Markup
 from omegaconf import ListConfig, OmegaConf
 
+from static_dynamic.analysis.estimate.altered_orders import FURTHER_ORDERS
 from static_dynamic.analysis.estimate.comparison import SWEEP, is_trained
+from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
+from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS
 from static_dynamic.analysis.estimate.tables import read_layers, read_units
 from static_dynamic.analysis.estimate.units import sweep_thresholds
 from static_dynamic.analysis.run.store import REPORT_NAME, read_manifest, to_json
 from static_dynamic.analysis.show.encoding import jpeg_data_uri
-from static_dynamic.analysis.show.figures import COLOURS, COMPONENT_COLOURS
+from static_dynamic.analysis.show.figures import COLOURS, COMPONENT_COLOURS, PART_COLOURS
+from static_dynamic.analysis.show.parts import (
+    ABSENT,
+    LIMITS,
+    OVERLAP,
+    has_parts,
+    headline,
+    kind_cells,
+    part_cells,
+)
 from static_dynamic.analysis.show.report import charts
 from static_dynamic.analysis.show.report.examples import find_examples
-from static_dynamic.analysis.show.text import (
-    class_cells,
-    effective_cells,
-    layer_cells,
-    stage_notes,
-    value_and_bounds,
-    with_interval,
-)
+from static_dynamic.analysis.show.stage_text import class_cells, effective_cells, layer_cells, stage_notes
+from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
@@ -48,7 +54,7 @@ def write_report(folder: Path) -> Path:
     units = read_units(folder)
     if not (folder / "views.parquet").exists():
         raise UserError(f"{folder} holds no views.parquet: give the folder of a finished run")
-    identity = manifest["identity"]
+    identity, parts = manifest["identity"], has_parts(layers)
     by_reading = group_by_reading(layers["stage"])
     shown = by_stage.loc[sum(by_reading.values(), [])].reset_index()
     breaks = list(np.cumsum([len(stages) for stages in by_reading.values()])[:-1])
@@ -60,7 +66,10 @@ def write_report(folder: Path) -> Path:
         "dataset": identity["dataset"]["name"],
         "manifest": manifest,
         "manifest_text": to_json(manifest),
-        "headlines": [headline(by_stage.loc[s]) for s in deepest],
+        "headlines": [headline(by_stage.loc[s]) for s in deepest] if parts else [ABSENT],
+        "about_parts": [OVERLAP, LIMITS] if parts else [],
+        "part_rows": [part_cells(row) for _, row in layers.iterrows()] if parts else [],
+        "kind_rows": [kind_cells(row) for _, row in layers.iterrows()] if parts else [],
         "videos": int(layers["clusters"].iloc[0]),
         "threshold": f"{layers['threshold'].iloc[0]:g}",
         "charts": [*stage_charts(folder, shown, breaks), *unit_charts(units, shown, deepest[-1])],
@@ -93,26 +102,6 @@ def render(page: dict) -> str:
     )
 
 
-def headline(stage: pd.Series) -> str:
-    """Return a sentence on which factor a stage encodes more, if the score intervals do not overlap."""
-    static, dynamic = (
-        f"{factor} score {with_interval(stage, f'score_{factor}', 1, 2, ', 95 % interval {} to {}')}"
-        for factor in FACTORS[1::-1]
-    )
-    if stage["score_static_low"] > stage["score_dynamic_high"]:
-        finding = f"encodes appearance ({static}) more than motion and order ({dynamic})."
-    elif stage["score_dynamic_low"] > stage["score_static_high"]:
-        finding = f"encodes motion and order ({dynamic}) more than appearance ({static})."
-    else:
-        finding = (
-            f"encodes appearance ({static}) and motion and order ({dynamic}); "
-            "these videos do not show which of the two more."
-        )
-    present = [name for name in UNIT_CLASSES if stage[f"units_{name}"]]
-    units = ", ".join(f"{percent(stage[f'units_{name}'] / stage['units'])} {name}" for name in present)
-    return f"{stage.name} {finding} Units: {units}."
-
-
 def report_cells(row: pd.Series) -> dict[str, object]:
     """Return one stage's row of the table of results, with the effective numbers beside the scores."""
     return {"stage": row["stage"], "units": row["units"]} | effective_cells(row) | layer_cells(row)
@@ -124,19 +113,22 @@ def percent(part: float) -> str:
 
 
 def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
-    """Draw scores, shares, units per unit class and, if there are any, sources of variance by stage."""
+    """Draw parts, kinds, the paper's scores, shares and unit classes, and sources of variance by stage."""
+    made = part_charts(layers, breaks) if has_parts(layers) else []
     scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
     shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
     about = "Covariance of the two members of a pair, divided by the pooled variance; bands: 95 % intervals."
-    made = [charts.stage_curves(layers, breaks, scores, "Scores", about)]
+    made.append(charts.stage_curves(layers, breaks, scores, "The paper's scores", about))
     about = "Shares of dimensions as in the paper: a softmax of the scores, in a narrow range."
-    made.append(charts.stage_curves(layers, breaks, shares, "Shares (%)", about, scale=100, digits=1))
+    made.append(
+        charts.stage_curves(layers, breaks, shares, "The paper's shares (%)", about, scale=100, digits=1)
+    )
     classes = pd.DataFrame(index=pd.Index(layers["stage"]))
     for name in UNIT_CLASSES:
         percents = value_and_bounds(layers, f"units_{name}", 100) / layers["units"].to_numpy()
         classes[[name, f"{name}_low", f"{name}_high"]] = percents.T
     about = f"A unit encodes a factor if its unit score exceeds {layers['threshold'].iloc[0]:g}."
-    made.append(charts.stacked_bars(classes, COLOURS, "Units by class (%)", about))
+    made.append(charts.stacked_bars(classes, COLOURS, "The paper's classes of units (%)", about))
     variance = folder / "variance_layers.csv"
     if variance.exists():
         parts = pd.read_csv(variance, dtype={"stage": str})
@@ -147,6 +139,27 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
     return made
 
 
+def part_charts(layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
+    """Draw the parts of the units' variance and the units of each kind by stage."""
+    curves = {part: (part, PART_COLOURS[part]) for part in PARTS}
+    for column in FURTHER_ORDERS.values():
+        if column.name in layers and layers[column.name].notna().all():
+            curves[column.name] = (column.name, PART_COLOURS[column.name])
+    about = "Mean over units of each part of the variance: content survives a new style and an altered frame "
+    about += "order, motion needs the order, appearance needs the style; bands: 95 % intervals."
+    made = [charts.stage_curves(layers, breaks, curves, "Parts (%)", about, scale=100, digits=1)]
+    kinds = pd.DataFrame(index=pd.Index(layers["stage"]))
+    for name in COUNTED_KINDS:
+        percents = value_and_bounds(layers, f"kind_{name}", 100) / layers["units"].to_numpy()
+        kinds[[name, f"{name}_low", f"{name}_high"]] = percents.T
+    kinds["dead or unknown"] = 100 - kinds[list(COUNTED_KINDS)].sum(axis=1)
+    about = (
+        "A unit has the kind of the part that is at least half of content, motion and appearance together."
+    )
+    colours = {name: PART_COLOURS[name] for name in (*COUNTED_KINDS, "dead or unknown")}
+    return [*made, charts.stacked_bars(kinds, colours, "Units by kind (%)", about)]
+
+
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
     """Draw a histogram of the units' scores at one stage, and units per unit class against the threshold."""
     of_stage = units[units["stage"] == stage]
@@ -154,9 +167,9 @@ def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[c
     counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
     sweep = 100 * counts / len(of_stage)
     about = "The classes of units depend on the threshold; the dashed line marks the threshold of this run."
-    title = f"Scores of units, {stage} (% of units)"
+    title = f"The paper's scores of units, {stage} (% of units)"
     histogram = charts.histogram(scores, COLOURS, title, "Distribution of unit scores (correlations).")
-    title = f"Classes over the threshold, {stage} (%)"
+    title = f"The paper's classes over the threshold, {stage} (%)"
     colours = {c: COLOURS[c] for c in UNIT_CLASSES[:4]}
     threshold = float(layers["threshold"].iloc[0])
     return [histogram, charts.threshold_curves(sweep, colours, title, about, threshold)]

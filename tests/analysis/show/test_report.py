@@ -7,13 +7,15 @@ import re
 import shutil
 from html.parser import HTMLParser
 
+import markupsafe
 import numpy as np
 import pandas as pd
 import pytest
 
+from static_dynamic.analysis.show.parts import LIMITS, OVERLAP, headline
 from static_dynamic.analysis.show.report import charts
-from static_dynamic.analysis.show.report.page import headline, spread, table_cells, write_report
-from static_dynamic.analysis.show.text import stage_notes
+from static_dynamic.analysis.show.report.page import spread, table_cells, write_report
+from static_dynamic.analysis.show.stage_text import stage_notes
 from static_dynamic.errors import UserError
 from tests.analysis.finished import finished_run, forget_new_columns
 from tests.browser import Browser
@@ -80,9 +82,13 @@ def test_it_says_what_the_run_found(run):
         percents = [100 * row[f"units_joint{end}"] / row["units"] for end in ("", "_low", "_high")]
         assert "{}: joint {:.1f} ({:.1f} to {:.1f}) %".format(row["stage"], *percents) in text
         assert f"<td>{row['effective_videos']:.1f}</td><td>{row['effective_units']:.1f}</td>" in text
+        cells = [f"{100 * row['motion']:.1f} [{100 * row['motion_low']:.1f}, {100 * row['motion_high']:.1f}]"]
+        cells += [f"{row['kind_motion']} [{row['kind_motion_low']:.0f}, {row['kind_motion_high']:.0f}]"]
+        assert all(f"<td>{cell}</td>" in text for cell in cells)
     for note in stage_notes(layers):
         assert f'<p class="warning">{note}</p>' in text
-    assert html.escape(headline(layers.set_index("stage").loc["stage2"])) in text
+    for line in (headline(layers.set_index("stage").loc["stage2"]), OVERLAP, LIMITS):
+        assert str(markupsafe.escape(line)) in text
     variance = 100 * pd.read_csv(run / "variance_layers.csv").set_index(["stage", "component"])["share"]
     assert f"stage1: video {variance['stage1', 'video']:.1f} %" in text
     assert "tiny on folder" in text and "8 clips of 8 videos, 2 styles" in text
@@ -92,7 +98,7 @@ def test_it_says_what_the_run_found(run):
     assert len(pictures) == 8 and all(p.startswith("data:image/jpeg;base64,") for p in pictures)
     for label in ("original", "style 1", "style 2", "style 1, shuffled"):
         assert f"<figcaption>{label} <" in text
-    assert len([tag for tag, a in page.tags if tag == "svg" and "viewBox" in a or "viewbox" in a]) == 6
+    assert len([tag for tag, a in page.tags if tag == "svg" and "viewBox" in a or "viewbox" in a]) == 8
 
 
 def test_it_asks_for_nothing_outside(run):
@@ -193,21 +199,6 @@ def test_a_long_table_becomes_wide():
     ]
 
 
-def test_headlines_say_no_more_than_the_intervals():
-    values = {f"units_{c}": 0 for c in ("dynamic", "static", "joint", "residual", "dead")} | {"units": 400}
-    values |= {"score_dynamic": 0.2, "score_dynamic_low": 0.1, "score_dynamic_high": 0.3, "units_joint": 1}
-    stage = pd.Series(
-        values | {"score_static": 0.4, "score_static_low": 0.35, "score_static_high": 0.45}, name="s"
-    )
-    assert "s encodes appearance (static score 0.40, 95 % interval 0.35 to 0.45) more" in headline(stage)
-    assert "Units: under 1\u00a0% joint." in headline(stage)
-    assert "do not show which" in headline(stage.replace(0.35, 0.25))
-    swapped = stage.rename(lambda c: c.translate(str.maketrans("", "")))
-    swapped[["score_dynamic", "score_dynamic_low", "score_dynamic_high"]] = [0.9, 0.8, 1.0]
-    assert "encodes motion and order (dynamic score 0.90" in headline(swapped)
-    assert "interval" not in headline(stage.where(~stage.index.str.endswith(("_low", "_high"))))
-
-
 def test_bars_stand_on_each_other():
     parts = pd.DataFrame({"x": [60.0, 110.0], "y": [40.0, -10.0]}, index=["a", "b"])
     shapes = charts.stacked_bars(parts, {"x": "red", "y": "blue"}, "", "").shapes
@@ -248,7 +239,7 @@ def test_a_browser_shows_it(browser, run, width):
     tip = browser.evaluate(
         "(() => { const t = document.getElementById('tip'); return t.hidden ? '' : t.innerText })()"
     )
-    assert re.fullmatch(r"stage1: dynamic -?\d\.\d{3} \(.* to .*\)", tip)
+    assert re.fullmatch(r"stage1: content -?\d+\.\d \(.* to .*\)", tip)
 
 
 def test_a_browser_runs_no_script_but_its_own(browser, run):

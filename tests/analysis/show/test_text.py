@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 from static_dynamic.analysis.estimate.tables import read_layers
-from static_dynamic.analysis.show.text import format_classes, format_layers, stage_notes
+from static_dynamic.analysis.show.stage_text import format_layers, stage_notes
+from static_dynamic.analysis.show.text import format_classes
 from tests.analysis.finished import finished_run, forget_new_columns
 
 
@@ -17,7 +18,8 @@ def test_numbers_of_units_have_intervals_and_effective_numbers(folder):
     layers = read_layers(folder).reset_index()
     text = format_layers(layers, "tiny on folder")
     blocks = text.split("\n\n")
-    for line, (_, row) in zip(blocks[3].splitlines()[1:], layers.iterrows(), strict=True):
+    assert blocks[7].startswith("the paper's classes of units (threshold of the unit score: 0.5)")
+    for line, (_, row) in zip(blocks[8].splitlines()[1:], layers.iterrows(), strict=True):
         for name in ("dynamic", "static", "joint", "residual"):
             bounds = f"{row[f'units_{name}_low']:.0f}, {row[f'units_{name}_high']:.0f}"
             assert f" {row[f'units_{name}']} [{bounds}]" in line
@@ -27,7 +29,7 @@ def test_numbers_of_units_have_intervals_and_effective_numbers(folder):
             f"{row['effective_units']:.1f}",
         ]
     widths = [max(map(len, block.splitlines())) for block in blocks]
-    assert widths[3] <= widths[1]  # not wider than the table of scores
+    assert widths[8] <= widths[6]  # not wider than the table of scores
     row = layers.iloc[1]
     bounds = f"[{row['units_joint_low']:.0f}, {row['units_joint_high']:.0f}]"
     assert f", joint {row['units_joint']} {bounds}, residual" in format_classes(row)
@@ -38,7 +40,8 @@ def test_a_run_of_an_older_version_is_printed_without_the_new_columns(folder, tm
     forget_new_columns(run)
     layers = read_layers(run).reset_index()
     text = format_layers(layers, "tiny on folder")
-    assert "effective" not in text and "[" not in text.split("\n\n")[3] and "nan" not in text
+    assert "effective" not in text and "[" not in text.split("\n\n")[4] and "nan" not in text
+    assert "content" not in text.split("There are no parts")[0] and "There are no parts" in text
     assert f", joint {layers['units_joint'][0]}, residual" in format_classes(layers.iloc[0])
 
 
@@ -67,4 +70,4 @@ def test_long_notes_are_wrapped(folder):
     )
     text = format_layers(layers, "tiny on folder")
     assert text.count("stage2 (2.0)") == 20
-    assert max(map(len, text.split("\n\n")[4].splitlines())) <= 100
+    assert max(map(len, text.split("\n\n")[11].splitlines())) <= 100

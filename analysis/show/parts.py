@@ -1,0 +1,90 @@
+"""Text about the identified parts of a stage: content, motion, appearance, residual, and kinds of units."""
+
+import pandas as pd
+
+from static_dynamic.analysis.estimate.altered_orders import FURTHER_ORDERS
+from static_dynamic.analysis.estimate.decomposition import PARTS
+from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS, KINDS
+from static_dynamic.analysis.show.text import with_interval
+
+OVERLAP = (
+    "The paper's two scores overlap: what survives both a new style and an altered frame order, such as "
+    "layout, edges and objects, counts as dynamic and as static. The parts count it once, as content: motion "
+    "is only what needs the frame order, and appearance is only what needs the style."
+)
+LIMITS = (
+    "Content still holds the motion that does not need the frame order, such as how much moves, and a style "
+    "that disturbs motion lowers the motion part. With few videos, intervals are too narrow for units that "
+    "are zero in most views, and if a few videos have much larger activations than the others."
+)
+ABSENT = (
+    "There are no parts (content, motion, appearance): they need clips with two styles in both frame orders, "
+    "as pairs=factorial and pairs=both have them, and a run that was estimated with version 0.2.0 or later."
+)
+
+
+def has_parts(layers: pd.DataFrame | pd.Series) -> bool:
+    """Return whether a table of stages, or one stage's row, holds the parts."""
+    return "content" in layers and bool(pd.notna(layers["content"]).all())
+
+
+def part_cells(row: pd.Series) -> dict[str, object]:
+    """Return one stage's row of the table of parts (%), with intervals and the p-value of motion."""
+    cells = {"stage": row["stage"], "units": row["units"]}
+    cells |= {f"{part} %": with_interval(row, part, 100, 1) for part in PARTS}
+    p = row.get("p_motion")
+    cells["p (motion)"] = "-" if pd.isna(p) else f"{p:.3f}"
+    for column in FURTHER_ORDERS.values():
+        if pd.notna(row.get(column.name)):
+            cells[f"{column.name} %"] = with_interval(row, column.name, 100, 1)
+    return cells
+
+
+def kind_cells(row: pd.Series) -> dict[str, object]:
+    """Return one stage's row of the table of kinds: numbers of units per kind, and of units with motion."""
+    cells = {"stage": row["stage"], "units": row["units"]}
+    cells |= {kind: with_interval(row, f"kind_{kind}", 1, 0) for kind in COUNTED_KINDS}
+    if row["kind_unknown"]:
+        cells["unknown"] = int(row["kind_unknown"])
+    cells["dead"] = int(row["units"] - sum(row[f"kind_{kind}"] for kind in KINDS[:-1]))
+    return cells | {"carry motion": int(row["carries_motion"])}
+
+
+def headline(stage: pd.Series) -> str:
+    """Return sentences on the parts of one stage, on the test of motion, and on motion against appearance.
+
+    Which of the two is larger rests on the interval of their paired difference.
+    """
+    parts = [f"{part} {percent_with_interval(stage, part)}" for part in PARTS]
+    text = f"{stage.name}: {', '.join(parts[:-1])} and {parts[-1]} of the units' variance."
+    return " ".join(filter(None, (text, motion_sentence(stage), comparison_sentence(stage))))
+
+
+def percent_with_interval(row: pd.Series, name: str) -> str:
+    """Return a part in whole percent with its interval, as in ``41 % (38 to 44)``."""
+    text = with_interval(row, name, 100, 0, " % ({} to {})")
+    return text if "%" in text else f"{text} %"
+
+
+def motion_sentence(stage: pd.Series) -> str:
+    """Return a sentence on the test of motion; empty without a p-value."""
+    p = stage.get("p_motion")
+    if pd.isna(p):
+        return ""
+    if p <= 0.05:
+        return f"The frame order matters (test of motion: p = {p:.3f})."
+    return f"The test of motion finds no dependence on the frame order (p = {p:.2f})."
+
+
+def comparison_sentence(stage: pd.Series) -> str:
+    """Return a sentence on whether motion or appearance is larger; empty without an interval."""
+    name = "motion_minus_appearance"
+    low, high = stage.get(f"{name}_low"), stage.get(f"{name}_high")
+    if pd.isna(low) or pd.isna(high):
+        return ""
+    difference = f"(motion minus appearance: {with_interval(stage, name, 100, 0, ' % [{}, {}]')})"
+    if low > 0:
+        return f"The stage follows motion more than appearance {difference}."
+    if high < 0:
+        return f"The stage follows appearance more than motion {difference}."
+    return f"These videos do not decide whether the stage follows motion or appearance more {difference}."
