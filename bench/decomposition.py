@@ -67,8 +67,8 @@ class Design:
             kept[rng.integers(clips), rng.integers(STYLES)] = False
         rows = np.arange(clips * STYLES * 2).reshape(clips, STYLES, 2)
         rows, enough = np.where(kept[..., None], rows, 0), kept.sum(1) >= 2
-        video = np.unique((np.arange(clips) // self.clips_per_video)[enough], return_inverse=True)[1]
-        return OrderTable(rows[enough], kept[enough], video, int(video.max()) + 1)
+        names, video = np.unique((np.arange(clips) // self.clips_per_video)[enough], return_inverse=True)
+        return OrderTable(rows[enough], kept[enough], video, names)
 
     def simulate(self, videos: int, rng: np.random.Generator, variances: NDArray) -> NDArray:
         """Simulate activations with the given variances (4, C) of the parts. Shape: (views, C)."""

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from bench.coverage import cells
 from bench.decomposition import DESIGNS, LEVEL, Design, estimate
-from static_dynamic.analysis.estimate.order_table import OrderTable
 from static_dynamic.analysis.estimate.sequential import check_sizes, half_width
 from static_dynamic.command import Options, command
 
@@ -27,8 +26,7 @@ def stopped(design: Design, width: float, run: int) -> tuple[int, bool, list[boo
     rng = np.random.default_rng([run, 5])
     y, whole = design.simulate(MOST_VIDEOS, rng, design.planted), design.table(MOST_VIDEOS, rng)
     for videos in [*check_sizes(MOST_VIDEOS), MOST_VIDEOS]:
-        first = whole.video < videos
-        found = estimate(y, OrderTable(whole.rows[first], whole.kept[first], whole.video[first], videos))
+        found = estimate(y, whole.of_videos(whole.names[:videos]))
         if half_width(found) <= width:
             break
     low, high = found.bounds(found.layer, LEVEL)

@@ -14,8 +14,10 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
 
+from .decomposition import PARTS
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
+from .paired_parts import PairedParts
 from .tables import read_layers, read_units, seed_half_widths
 from .unit_intervals import COUNTED
 from .units import counts_at, sweep_thresholds
@@ -78,7 +80,7 @@ def compare_runs(
     per_run = [read_layers(path) for path in paths]
     # Two videos of equal name count as one video only if both data sets have the same name and folder.
     data = [(identity["dataset"]["name"], identity["dataset"]["folder"]) for identity in identities]
-    boot = PairedBootstrap(stores, data, n_boot, seed)
+    boot, parts = PairedBootstrap(stores, data, n_boot, seed), PairedParts(stores, data)
     members_of = group_seeds(identities) if average_seeds else [[k] for k in range(len(paths))]
     if len(members_of) < 2:
         raise UserError(
@@ -89,13 +91,13 @@ def compare_runs(
 
     tables = []
     for label, members in groups.items():
-        table = mean_layers(members, per_run, boot)
+        table = mean_layers(members, per_run, boot).join(mean_parts(members, per_run, parts))
         for reading, stages in group_by_reading(table.index, fuse).items():
-            part = table.loc[stages].reset_index()
-            part.insert(0, "run", label)
-            part.insert(1, "reading", reading)
-            part["depth"] = np.arange(len(stages)) / max(1, len(stages) - 1)
-            tables.append(part.assign(shown=part["stage"] == shown_stage(stages, stage)))
+            own = table.loc[stages].reset_index()
+            own.insert(0, "run", label)
+            own.insert(1, "reading", reading)
+            own["depth"] = np.arange(len(stages)) / max(1, len(stages) - 1)
+            tables.append(own.assign(shown=own["stage"] == shown_stage(stages, stage)))
     layers = pd.concat(tables, ignore_index=True)
     several = layers.groupby("run")["reading"].transform("nunique") > 1
     layers.insert(1, "curve", layers["run"].where(~several, layers["run"] + " " + layers["reading"]))
@@ -112,7 +114,7 @@ def compare_runs(
     sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
     sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
     runs = describe(stores, groups, iterations)
-    return Comparison(runs, layers, differences(boot, groups, layers, progress), shown_units, sweep)
+    return Comparison(runs, layers, differences(boot, parts, groups, layers, progress), shown_units, sweep)
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
@@ -166,6 +168,19 @@ def mean_layers(
     return table
 
 
+def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: PairedParts) -> pd.DataFrame:
+    """Return the parts with intervals and the p-value of motion per stage; NaN for runs without parts.
+
+    Means over seeds have no p-value.
+    """
+    first = per_run[members[0]]
+    names = [f"{part}{end}" for part in PARTS for end in ("", "_low", "_high")]
+    if len(members) == 1:
+        return first.reindex(columns=[*names, "p_motion"])
+    means = {stage: parts.mean([(k, stage) for k in members]) for stage in first.index}
+    return pd.DataFrame(means, index=names).T.assign(p_motion=np.nan)
+
+
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
     """Return the stage that figures of one stage show: `wanted`, or else the deepest; None if not found."""
     if wanted is None:
@@ -211,9 +226,13 @@ def percent_bounds(
 
 
 def differences(
-    boot: PairedBootstrap, groups: Mapping[str, Sequence[int]], layers: pd.DataFrame, progress: bool = False
+    boot: PairedBootstrap,
+    parts: PairedParts,
+    groups: Mapping[str, Sequence[int]],
+    layers: pd.DataFrame,
+    progress: bool = False,
 ) -> pd.DataFrame:
-    """Estimate the differences in scores and shares between every two runs.
+    """Estimate the differences in parts, scores and shares between every two runs.
 
     Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
     the fifth block of one network does not correspond to the fifth stage of another.
@@ -227,10 +246,11 @@ def differences(
         contrasts += [(*runs, *pair) for pair in pairs]
     rows = []
     for run, minus, s, t in tqdm(contrasts, desc="compare", unit="stage", disable=None if progress else True):
-        found = boot.difference([(k, s) for k in groups[run]], [(k, t) for k in groups[minus]])
+        sides = [(k, s) for k in groups[run]], [(k, t) for k in groups[minus]]
+        found = boot.difference(*sides)
         names = {"run": run, "minus": minus, "stage": s, "minus_stage": t, "paired": found.paired}
         videos = dict(zip(("videos", "minus_videos"), found.videos, strict=True))
-        rows.append(names | videos | found.columns())
+        rows.append(names | videos | parts.difference(*sides) | found.columns())
     return pd.DataFrame(rows)
 
 

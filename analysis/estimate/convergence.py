@@ -1,8 +1,8 @@
-"""Scores estimated from increasing numbers of videos, to show whether scores converge (``task=convergence``).
+"""Parts and scores from increasing numbers of videos, to show whether they converge (``task=convergence``).
 
-Scores and their intervals are estimated from the first 4, 6, 8, 12 ... videos of one random order, so each
-sample contains the smaller ones. If a score still drifts out of its early intervals, there are too few videos
-or the videos are not alike.
+Parts, scores and their intervals are estimated from the first 4, 6, 8, 12 ... videos of one random order, so
+each sample contains the smaller ones. If a number still drifts out of its early intervals, there are too few
+videos or the videos are not alike.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ from static_dynamic.errors import UserError
 
 from .bootstrap import estimate_stage
 from .intervals import bootstrap_weights
+from .paired_parts import PairedParts
 from .pairs import open_finished, read_sums
 
 FEWEST = 4
@@ -29,8 +30,9 @@ def sample_sizes(clusters: int) -> list[int]:
 def estimate_convergence(
     run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
 ) -> pd.DataFrame:
-    """Estimate the scores of every stage, with intervals, from increasing numbers of videos.
+    """Estimate parts and scores of every stage, with intervals, from increasing numbers of videos.
 
+    There are no columns of parts if the run has no parts.
     Raises UserError if the folder holds no finished run, a run of fewer than four videos, or
     activations that are not finite.
     """
@@ -38,6 +40,7 @@ def estimate_convergence(
     names, cluster = np.unique(pairs["cluster"].to_numpy(), return_inverse=True)
     if len(names) < FEWEST:
         raise UserError(f"{store.path} has {len(names)} videos, but task=convergence needs at least {FEWEST}")
+    parts = PairedParts([store], [0])
     order = np.random.default_rng(seed).permutation(len(names))
     rows = []
     for stage in tqdm(store.stages, desc="convergence", unit="stage", disable=None if progress else True):
@@ -48,5 +51,6 @@ def estimate_convergence(
                 continue  # without dynamic or without static pairs, a score is undefined, so skip this sample
             layer, _ = estimate_stage(sample, bootstrap_weights(size, n_boot, seed), 0.5, level)
             scores = {k: v for k, v in layer.items() if k.startswith("score_")}
-            rows.append({"stage": stage, "clusters": size} | scores)
+            found = parts.mean([(0, stage)], level, among=names[order[:size]])
+            rows.append({"stage": stage, "clusters": size} | found | scores)
     return pd.DataFrame(rows)

@@ -21,7 +21,7 @@ class OrderTable:
     rows: NDArray  # (K, S, 2) row numbers; 0 where the view is not kept
     kept: NDArray  # (K, S) whether both orders are kept
     video: NDArray  # (K,) number of the clip's video, ascending
-    videos: int
+    names: NDArray  # (G,) names of the videos
 
     @classmethod
     def of_views(cls, views: pd.DataFrame, done: NDArray, altered: str) -> Self | None:
@@ -45,8 +45,20 @@ class OrderTable:
             return None
         rows, kept = rows[enough], kept[enough]
         rows = np.where(kept[..., None], rows, 0).astype(np.int64)
-        video = np.unique(wide.index.get_level_values("cluster")[enough], return_inverse=True)[1]
-        return cls(rows, kept, video, int(video.max()) + 1)
+        names, video = np.unique(wide.index.get_level_values("cluster")[enough], return_inverse=True)
+        return cls(rows, kept, video, names)
+
+    @property
+    def videos(self) -> int:
+        """Number of videos."""
+        return len(self.names)
+
+    def of_videos(self, names: NDArray) -> Self:
+        """Return the rows of some videos only; `names` are sorted, and all are in the table."""
+        chosen = np.isin(self.names, names)
+        own = chosen[self.video]
+        video = np.unique(self.video[own], return_inverse=True)[1]
+        return type(self)(self.rows[own], self.kept[own], video, self.names[chosen])
 
     @property
     def complete(self) -> bool:

@@ -45,17 +45,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from static_dynamic.analysis.run.store import DONE
+from static_dynamic.datasets.views import first_altered_order
 from static_dynamic.errors import UserError
 
 from .bootstrap import estimate_stage
+from .decomposition import BITS, decompose
 from .estimator import MEASURED
 from .intervals import bootstrap_weights
-from .jackknife import degrees_of_freedom, jackknife, student_quantile
+from .jackknife import Jackknife, degrees_of_freedom, jackknife, student_quantile
 from .moments import Moments, layer_score
+from .motion_test import draw_pair_signs
+from .order_table import OrderTable
 from .pairs import open_finished, read_sums
 
 # For each value of `pairs`, this is a function from the number of styles to the number of views per clip.
-VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 3, "paper": lambda styles: 2}
+VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 4, "paper": lambda styles: 2}
 # For each value of `pairs` in a pilot, the values of `pairs` for which this pilot can plan a study.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
 # A pilot run's options must have these values. Options that the pilot's manifest lacks are not checked.
@@ -79,7 +84,9 @@ def plan_study(
 ) -> pd.DataFrame:
     """Plan how many clips, views and hours a study needs so that intervals of scores have half-width `width`.
 
-    The table has one row per stage, score and way to make pairs. Columns ``clusters``, ``clips``, ``views``,
+    The table has one row per stage, score and way to make pairs, and one row per stage and part (content,
+    motion, appearance; with the pairs of the pilot) if the pilot has parts. The column ``score`` names score
+    or part. Columns ``clusters``, ``clips``, ``views``,
     ``hours`` are the planned size; ``expected_clusters`` and so on are the size that the pilot's variance
     itself gives, without assurance. ``between`` and ``within`` are the variance components of a cluster. The
     module docstring explains ``stretch``.
@@ -103,10 +110,18 @@ def plan_study(
         raise UserError(f"{store.path} has {len(names)} videos, but task=plan needs at least {FEWEST}")
     clips_per_cluster = pairs["clip"].nunique() / len(names)
     weights = bootstrap_weights(len(names), n_boot, seed)
+    orders = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
+    if orders is not None and orders.videos < FEWEST:
+        orders = None
+    if orders is not None:  # no replicates and no sign flips are needed
+        nothing = np.empty((0, orders.videos)), draw_pair_signs(orders, 0, (0,))
     tables = []
     for name in store.stages if stage is None else [stage]:
         sums = read_sums(store, name, pairs, cluster, len(names))
         table = plan_stage(sums, store.activations(name), pairs, identity["pairs"], width, weights)
+        if orders is not None:
+            parts = decompose(store.activations(name), orders, *nothing).layer
+            table = pd.concat([table, plan_parts(parts, identity["pairs"], width)])
         table.insert(0, "stage", name)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
@@ -138,6 +153,24 @@ def plan_stage(
             row |= {"stretch": stretch, "expected_clusters": clusters_for(width, found.half_width)}
             row["clusters"] = clusters_for(width, partial(found.assured_half_width, stretch=stretch))
             table.append(row)
+    return pd.DataFrame(table)
+
+
+def plan_parts(parts: Jackknife, pilot: str, width: float) -> pd.DataFrame:
+    """Plan the number of clusters for content, motion and appearance of one stage of a pilot.
+
+    The half-width of a part is t(K - 1) standard deviations of the pseudo-values / sqrt(K), so no bootstrap
+    and no stretch is needed.
+    """
+    clusters = len(parts.deviation)
+    table = []
+    for k, part in enumerate(BITS):
+        squared = parts.deviation[:, k] ** 2 * clusters * (clusters - 1)
+        found = VarianceComponents(squared, np.zeros(clusters))
+        row = {"score": part, "pairs": pilot, "between": found.between, "within": 0.0, "stretch": 1.0}
+        row["expected_clusters"] = clusters_for(width, found.half_width)
+        row["clusters"] = clusters_for(width, partial(found.assured_half_width, stretch=1.0))
+        table.append(row)
     return pd.DataFrame(table)
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.comparison import Comparison
+from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, draw_band, label_colour, new_panels
 from static_dynamic.analysis.show.text import value_and_bounds
@@ -33,25 +34,43 @@ def shared_places(layers: pd.DataFrame) -> list[str] | None:
     return list(found.pop()) if len(found) == 1 else None
 
 
+def parts(comparison: Comparison) -> Figure | None:
+    """Draw content, motion, appearance and residual by stage; return None if no run has parts."""
+    if comparison.layers["content"].isna().all():
+        return None
+    figure, panels = new_panels(len(PARTS), 2, (10.5, 7.4))
+    for axes, part in zip(panels, PARTS, strict=True):
+        draw_by_depth(axes, comparison.layers, part, 100)
+        axes.set(title=part, ylabel="part of the variance (%)")
+    add_legend(figure)
+    return figure
+
+
 def curves(comparison: Comparison) -> Figure:
     """Draw scores with interval bands by stage, or by relative depth if the runs have different stages."""
-    layers = comparison.layers
-    shared = shared_places(layers)
     figure, panels = new_panels(2, 2, (10.5, 4.2))
     for axes, factor in zip(panels, MEASURED, strict=True):
-        for curve, style in styles_of(layers["curve"]).items():
-            part = layers[layers["curve"] == curve]
-            x = np.arange(len(part)) if shared else part["depth"].to_numpy()
-            draw_band(axes, x, value_and_bounds(part, f"score_{factor}"), label=curve, markersize=5, **style)
-        if shared:
-            axes.set_xticks(range(len(shared)), shared, rotation=0 if len(shared) <= 6 else 45)
-        else:
-            axes.set_xlabel("relative depth")
-        axes.axhline(0, color="black", linewidth=0.6)
-        axes.set(title=f"{factor} score")
+        draw_by_depth(axes, comparison.layers, f"score_{factor}")
+        axes.set(title=f"the paper's {factor} score")
     panels[0].set_ylabel("covariance of pairs / pooled variance")
     add_legend(figure)
     return figure
+
+
+def draw_by_depth(axes: Axes, layers: pd.DataFrame, column: str, scale: float = 1) -> None:
+    """Draw a column of `layers` with interval bands by stage, or by relative depth if stages differ."""
+    shared = shared_places(layers)
+    for curve, style in styles_of(layers["curve"]).items():
+        part = layers[layers["curve"] == curve]
+        if part[column].isna().all():
+            continue  # this run has no parts
+        x = np.arange(len(part)) if shared else part["depth"].to_numpy()
+        draw_band(axes, x, value_and_bounds(part, column, scale), label=curve, markersize=5, **style)
+    if shared:
+        axes.set_xticks(range(len(shared)), shared, rotation=0 if len(shared) <= 6 else 45)
+    else:
+        axes.set_xlabel("relative depth")
+    axes.axhline(0, color="black", linewidth=0.6)
 
 
 def plane(comparison: Comparison) -> Figure:
@@ -67,8 +86,8 @@ def plane(comparison: Comparison) -> Figure:
             xerr, yerr = errors if np.isfinite(errors).all() else (None, None)
             axes.errorbar(x, y, yerr, xerr, linestyle="", label=curve, capsize=2, markersize=8, **style)
         axes.set(xlabel=f"static {kind}{unit}", ylabel=f"dynamic {kind}{unit}")
-    panels[0].set_title("shares of dimensions")
-    panels[1].set_title("scores")
+    panels[0].set_title("the paper's shares of dimensions")
+    panels[1].set_title("the paper's scores")
     add_legend(figure)
     return figure
 
@@ -109,7 +128,7 @@ def histograms(comparison: Comparison) -> Figure:
                 parts = 100 * np.histogram(scores.clip(-1, 1), SCORE_BINS)[0] / len(scores)
                 axes.stairs(parts, SCORE_BINS, color=style["color"], label=curve, linewidth=1.6)
         mark_threshold(axes, comparison)
-        axes.set(xlabel=f"{factor} score of a unit")
+        axes.set(xlabel=f"the paper's {factor} score of a unit")
     panels[0].set_ylabel("units (%)")
     add_legend(figure)
     return figure
@@ -145,13 +164,13 @@ def training(comparison: Comparison) -> Figure | None:
             part = shown[names == curve]
             x = part["iterations"].to_numpy(float)
             draw_band(axes, x, value_and_bounds(part, f"score_{factor}"), label=curve, **style)
-        axes.set(title=f"{factor} score", xlabel="training iterations")
+        axes.set(title=f"the paper's {factor} score", xlabel="training iterations")
     add_legend(figure)
     return figure
 
 
 FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
-    f.__name__: f for f in (curves, plane, classes, histograms, sweep, training)
+    f.__name__: f for f in (parts, curves, plane, classes, histograms, sweep, training)
 }
 
 

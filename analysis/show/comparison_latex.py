@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from static_dynamic.analysis.estimate.comparison import Comparison
+from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.show.comparison_figures import point_with_errors, shared_places, styles_of
 from static_dynamic.analysis.show.comparison_tables import Grid, grids
@@ -41,7 +42,8 @@ PREAMBLE = r"""\documentclass{article}
 def comparison_files(comparison: Comparison) -> dict[str, str]:
     """Return a dict: file name (``table_*.tex``, ``figure_*.tex``, ``comparison.tex``) -> LaTeX text."""
     files = {f"table_{grid.name}.tex": table(grid) for grid in grids(comparison)}
-    files |= {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
+    figures = {f"figure_{name}.tex": draw(comparison) for name, draw in FIGURES.items()}
+    files |= {name: text for name, text in figures.items() if text}
     body = "\n\n".join(f"\\input{{{name}}}" for name in files)
     files["comparison.tex"] = f"{PREAMBLE}\\begin{{document}}\n{body}\n\\end{{document}}\n"
     return files
@@ -98,9 +100,26 @@ def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
     return colours, options
 
 
+def parts(comparison: Comparison) -> str:
+    """Return the LaTeX figure of content, motion, appearance and residual by stage; empty without parts."""
+    if comparison.layers["content"].isna().all():
+        return ""
+    caption = "Parts of the units' variance over depth; bands: 95 % intervals over videos."
+    return by_depth(comparison.layers, "parts", {part: part for part in PARTS}, caption)
+
+
 def curves(comparison: Comparison) -> str:
-    """Return the LaTeX figure of scores by stage, with intervals as bands."""
-    layers = comparison.layers
+    """Return the LaTeX figure of the paper's scores by stage."""
+    columns = {f"the paper's {factor} score": f"score_{factor}" for factor in MEASURED}
+    caption = "The paper's scores over depth; bands: 95 % intervals over videos."
+    return by_depth(comparison.layers, "curves", columns, caption)
+
+
+def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: str) -> str:
+    """Return a LaTeX figure with one panel per column by stage, with intervals as bands.
+
+    `columns`: title of a panel -> column of `layers`.
+    """
     colours, options = styles(layers)
     shared = shared_places(layers)
     ticks = "xlabel={relative depth}"
@@ -108,27 +127,28 @@ def curves(comparison: Comparison) -> str:
         positions, names = ",".join(map(str, range(len(shared)))), ",".join(map(escape_latex, shared))
         ticks = f"xtick={{{positions}}}, xticklabels={{{names}}}, xticklabel style={{rotate=45, anchor=east}}"
     body = [
-        rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.5cm}}, {PANEL},",
-        f"  {ticks}]",
+        rf"\begin{{groupplot}}[group style={{group size=2 by {len(columns) // 2}, horizontal sep=1.5cm,",
+        rf"  vertical sep=2cm}}, {PANEL}, {ticks}]",
     ]
-    for factor in MEASURED:
-        body.append(rf"\nextgroupplot[title={{{factor} score}}, legend to name=legend{factor}, {LEGEND}]")
+    for panel, (title, column) in enumerate(columns.items()):
+        legend = f"legend{name}{'abcd'[panel]}"
+        body.append(rf"\nextgroupplot[title={{{title}}}, legend to name={legend}, {LEGEND}]")
         for k, (curve, option) in enumerate(options.items()):
             part = layers[layers["curve"] == curve]
             x = np.arange(len(part)) if shared else part["depth"]
-            name = f"{factor}{k}"
+            path = f"{name}{panel}{k}"
             colour = option.partition(",")[0]
             for end in ("low", "high"):
-                points = coordinates(x, part[f"score_{factor}_{end}"])
-                hidden = f"draw=none, forget plot, name path={name}{end}"
+                points = coordinates(x, part[f"{column}_{end}"])
+                hidden = f"draw=none, forget plot, name path={path}{end}"
                 body.append(rf"\addplot[{hidden}] coordinates {{{points}}};")
-            if part[f"score_{factor}_low"].notna().all():
-                between = f"fill between[of={name}low and {name}high]"
+            if part[f"{column}_low"].notna().all():
+                between = f"fill between[of={path}low and {path}high]"
                 body.append(rf"\addplot[{colour}, opacity=0.2, forget plot] {between};")
-            body.append(rf"\addplot[{option}] coordinates {{{coordinates(x, part[f'score_{factor}'])}}};")
+            body.append(rf"\addplot[{option}] coordinates {{{coordinates(x, part[column])}}};")
             body.append(rf"\addlegendentry{{{escape_latex(curve)}}}")
-    body += [r"\end{groupplot}", below(f"legend{MEASURED[0]}")]
-    return figure("curves", "Scores over depth; bands: 95 % intervals over videos.", body, colours)
+    body += [r"\end{groupplot}", below(f"legend{name}a", rows=len(columns) // 2)]
+    return figure(name, caption, body, colours)
 
 
 def plane(comparison: Comparison) -> str:
@@ -152,7 +172,7 @@ def plane(comparison: Comparison) -> str:
                 body.append(rf"\addlegendentry{{{escape_latex(curve)}}}")
     body += [r"\end{groupplot}", below("legendshare")]
     stages = ", ".join(dict.fromkeys(shown["stage"]))
-    caption = f"The static-dynamic plane ({stages}); bars: 95 % intervals over videos."
+    caption = f"The paper's static-dynamic plane ({stages}); bars: 95 % intervals over videos."
     return figure("plane", caption, body, colours)
 
 
@@ -176,11 +196,11 @@ def classes(comparison: Comparison) -> str:
         body.append(rf"\addlegendentry{{{name}}}")
     body.append(r"\end{axis}")
     colours = {f"unit{name}": COLOURS[name] for name in UNIT_CLASSES}
-    caption = f"Units by class (threshold {shown['threshold'].iloc[0]:g})."
+    caption = f"The paper's classes of units (threshold {shown['threshold'].iloc[0]:g})."
     return figure("classes", caption, body, colours)
 
 
-FIGURES = {f.__name__: f for f in (curves, plane, classes)}
+FIGURES = {f.__name__: f for f in (parts, curves, plane, classes)}
 PANEL = (
     r"width=0.48\textwidth, height=6cm, axis lines=left, enlarge y limits=0.08, "
     r"every axis plot/.append style={mark size=2pt}"
@@ -188,9 +208,9 @@ PANEL = (
 LEGEND = "legend style={draw=none, legend columns=2, /tikz/every even column/.append style={column sep=8pt}}"
 
 
-def below(name: str) -> str:
-    """Return a TikZ node that places the legend `name` below the two panels of a figure."""
-    middle = "$(group c1r1.outer south)!0.5!(group c2r1.outer south)$"
+def below(name: str, rows: int = 1) -> str:
+    """Return a TikZ node that places the legend `name` below the two panels of the last row of a figure."""
+    middle = f"$(group c1r{rows}.outer south)!0.5!(group c2r{rows}.outer south)$"
     return rf"\node[anchor=north] at ({middle}) {{\ref{{{name}}}}};"
 
 

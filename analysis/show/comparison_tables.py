@@ -1,16 +1,20 @@
 """Tables of a comparison of runs, as text for a terminal and as Markdown."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from static_dynamic.analysis.estimate.comparison import Comparison
+from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.unit_intervals import COUNTED
+from static_dynamic.analysis.show.parts import OVERLAP
 from static_dynamic.analysis.show.text import align, with_interval
 
 # Column of the results -> (table heading, multiplier of the values, number of decimals).
+SHOWN_PARTS = {part: (f"{part} %", 100, 1) for part in PARTS}
 SHOWN = {
     "score_dynamic": ("dynamic score", 1, 3),
     "score_static": ("static score", 1, 3),
@@ -31,8 +35,10 @@ class Grid:
 def grids(comparison: Comparison) -> list[Grid]:
     """Return a comparison's tables, with a table of differences if two runs have the requested stage."""
     layers, differences = comparison.layers, comparison.differences
-    tables = [grid_of_runs(comparison.runs), grid_of_scores(layers), grid_of_classes(layers)]
-    return tables + ([grid_of_differences(differences)] if len(differences) else [])
+    tables = [grid_of_runs(comparison.runs)]
+    tables += [grid_of_parts(layers)] if layers["content"].notna().any() else []
+    tables += [grid_of_scores(layers), grid_of_classes(layers)]
+    return tables + grids_of_differences(differences)
 
 
 def grid_of_runs(runs: pd.DataFrame) -> Grid:
@@ -44,23 +50,42 @@ def grid_of_runs(runs: pd.DataFrame) -> Grid:
     return Grid("runs", "The runs.", cells.to_dict("records"))
 
 
+def grid_of_parts(layers: pd.DataFrame) -> Grid:
+    """Return the table of parts with intervals and p-values of motion, one row per stage and run."""
+    rows = []
+    for _, row in by_stage(layers).iterrows():
+        p = "-" if pd.isna(row["p_motion"]) else f"{row['p_motion']:.3f}"
+        rows.append(
+            {"stage": row["stage"], "run": row["run"], **shown_cells(row, SHOWN_PARTS), "p (motion)": p}
+        )
+    caption = f"Parts of the units' variance (mean over units), with 95 % intervals over videos. {OVERLAP}"
+    return Grid("parts", caption, rows)
+
+
 def grid_of_scores(layers: pd.DataFrame) -> Grid:
     """Return the table of scores and shares with intervals, one row per stage and run."""
     rows = [
-        {"stage": row["stage"], "run": row["run"], **shown_cells(row)}
+        {"stage": row["stage"], "run": row["run"], **shown_cells(row, SHOWN)}
         for _, row in by_stage(layers).iterrows()
     ]
     averaged = " Values are means over the seeds of a run." if (layers["seeds"] > 1).any() else ""
     caption = (
-        "Scores (covariance of the activations of the two members of a pair, divided by the pooled variance) "
-        f"and shares of dimensions, with 95 % intervals from a bootstrap over videos.{averaged}"
+        "The paper's scores (covariance of the activations of the two members of a pair, divided by the "
+        "pooled variance) and shares of dimensions, with 95 % intervals from a bootstrap over "
+        f"videos.{averaged}"
     )
     return Grid("scores", caption, rows)
 
 
-def shown_cells(row: pd.Series) -> dict[str, str]:
-    """Return a dict: column heading -> text of a score or share with its interval, for one table row."""
-    return {heading: with_interval(row, m, scale, digits) for m, (heading, scale, digits) in SHOWN.items()}
+def shown_cells(row: pd.Series, shown: Mapping[str, tuple[str, float, int]]) -> dict[str, str]:
+    """Return a dict: column heading -> text of a value with its interval, for one table row.
+
+    `shown` is `SHOWN_PARTS` or `SHOWN`. Values that the run lacks are dashes.
+    """
+    return {
+        heading: "-" if pd.isna(row[name]) else with_interval(row, name, scale, digits)
+        for name, (heading, scale, digits) in shown.items()
+    }
 
 
 def grid_of_classes(layers: pd.DataFrame) -> Grid:
@@ -70,14 +95,29 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
         cells = {f"{name} %": with_interval(row, f"percent_{name}", 1, 1) for name in UNIT_CLASSES}
         rows.append({"stage": row["stage"], "run": row["run"], "units": str(row["units"]), **cells})
     threshold = layers["threshold"].iloc[0]
-    caption = f"Units by class: a unit encodes a factor if its unit score exceeds {threshold:g}."
+    caption = (
+        f"The paper's classes of units: a unit encodes a factor if its unit score exceeds {threshold:g}."
+    )
     bounds = layers[[f"percent_{name}_low" for name in COUNTED]]
     if bounds.notna().any(axis=None):
         caption += " In brackets: 95 % intervals over videos."
     return Grid("classes", caption, rows)
 
 
-def grid_of_differences(differences: pd.DataFrame) -> Grid:
+def grids_of_differences(differences: pd.DataFrame) -> list[Grid]:
+    """Return the tables of differences: of the parts, if runs have parts, and of the paper's scores."""
+    if not len(differences):
+        return []
+    tables = [grid_of_differences(differences, "differences", "the paper's scores and shares", SHOWN)]
+    known = differences[differences["content"].notna()] if "content" in differences else differences[:0]
+    if len(known):
+        tables.insert(0, grid_of_differences(known, "differences_of_parts", "parts", SHOWN_PARTS))
+    return tables
+
+
+def grid_of_differences(
+    differences: pd.DataFrame, name: str, about: str, columns: Mapping[str, tuple[str, float, int]]
+) -> Grid:
     """Return the table of the first run minus each other run; * marks intervals that exclude 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
@@ -85,25 +125,28 @@ def grid_of_differences(differences: pd.DataFrame) -> Grid:
     rows = []
     for _, row in shown.iterrows():
         stage = " - ".join(dict.fromkeys([row["stage"], row["minus_stage"]]))
-        cells = shown_cells(row)
-        for measure, (heading, *_) in SHOWN.items():
+        cells = shown_cells(row, columns)
+        for measure, (heading, *_) in columns.items():
             if row[f"{measure}_low"] > 0 or row[f"{measure}_high"] < 0:
                 cells[heading] += " *"
         videos = f"{row['videos']} same" if row["paired"] else f"{row['videos']}, {row['minus_videos']} other"
         minus = {"minus": row["minus"]} if len(others) > 1 else {}
         rows.append({"stage": stage, **minus, **cells, "videos": videos})
     title = f"{first} minus {others[0] if len(others) == 1 else '...'}"
-    return Grid("differences", f"{title}: {describe_pairing(shown)} *: the interval excludes 0.", rows)
+    caption = f"{title}, {about}: {describe_pairing(shown)} *: the interval excludes 0."
+    return Grid(name, caption, rows)
 
 
 def describe_pairing(differences: pd.DataFrame) -> str:
     """Return sentences that explain how the intervals of the differences were computed."""
     sentences = ["differences with 95 % intervals."]
     if differences["paired"].any():
-        sentences.append("Same: each bootstrap replicate draws the same videos for both runs.")
+        sentences.append(
+            "Same: both runs are estimated from the same videos, and errors of one video are paired."
+        )
     if not differences["paired"].all():
         sentences.append(
-            "Other: the runs have too few videos in common and are resampled independently; "
+            "Other: the runs have too few videos in common, so their errors count as independent; "
             "the difference is due to the videos as well as to the networks."
         )
     return " ".join(sentences)
@@ -115,18 +158,24 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return text tables: one per score or share, with a column per run, and one of the differences."""
-    scores = pd.DataFrame(grid_of_scores(comparison.layers).rows)
-    stages, runs = scores["stage"].unique(), comparison.runs["run"].tolist()
-    parts = []
-    for heading, *_ in SHOWN.values():
-        cells = scores.pivot(index="stage", columns="run", values=heading).reindex(stages, columns=runs)
-        rows = [{"stage": stage, **row} for stage, row in cells.fillna("-").iterrows()]
-        parts.append(f"{heading}\n\n{align(rows)}")
-    if len(comparison.differences):
-        grid = grid_of_differences(comparison.differences)
-        parts.append(f"{grid.caption}\n\n{align(grid.rows)}")
-    return "\n\n".join(parts)
+    """Return text tables: one per part, score or share, with a column per run, and the differences."""
+    runs = comparison.runs["run"].tolist()
+    blocks = []
+    for grid, columns, whose in (
+        (grid_of_parts(comparison.layers), SHOWN_PARTS, ""),
+        (grid_of_scores(comparison.layers), SHOWN, "the paper's "),
+    ):
+        table = pd.DataFrame(grid.rows)
+        stages = table["stage"].unique()
+        for heading, *_ in columns.values():
+            cells = table.pivot(index="stage", columns="run", values=heading).reindex(stages, columns=runs)
+            if (cells.fillna("-") == "-").all(axis=None):
+                continue  # no run has parts
+            rows = [{"stage": stage, **row} for stage, row in cells.fillna("-").iterrows()]
+            blocks.append(f"{whose}{heading}\n\n{align(rows)}")
+    for grid in grids_of_differences(comparison.differences):
+        blocks.append(f"{grid.caption}\n\n{align(grid.rows)}")
+    return "\n\n".join(blocks)
 
 
 def as_markdown(comparison: Comparison) -> str:

@@ -169,17 +169,35 @@ def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_convergence(table: pd.DataFrame, path: Path) -> None:
-    """Draw each stage's dynamic and static score against the number of videos, with 95 % intervals."""
-    figure, panels = stage_panels(table, sharey=True)
+    """Draw each stage's parts and the paper's scores against the number of videos, with 95 % intervals.
+
+    The first rows of panels show the parts, if `table` has any, and the last rows the scores.
+    """
+    groups = list(table.groupby("stage", sort=False))
+    columns = min(STAGE_COLUMNS, len(groups))
+    rows, blocks = -(-len(groups) // columns), 1 + has_parts(table)
+    size = (max(6.0, 2.5 * columns + 1.2), 0.9 + 2.3 * rows * blocks)
+    figure, panels = new_panels(rows * columns * blocks, columns, size, sharex=True, sharey=False)
+    scores = {f: ("score_" + f, 1, {"color": COLOURS[f], "marker": MARKERS[f]}) for f in MEASURED}
+    curves = {part: (part, 100, part_line(part)) for part in PARTS} if blocks == 2 else {}
     sizes = sorted(table["clusters"].unique())
-    for axes, stage, part in panels:
-        for factor in MEASURED:
-            style = {"color": COLOURS[factor], "marker": MARKERS[factor], "markersize": 4, "label": factor}
-            draw_band(axes, part["clusters"], value_and_bounds(part, f"score_{factor}"), **style)
-        axes.set(title=stage, xscale="log", ylim=(-1, 1.1))
-        axes.set_xticks(sizes[::2], [str(size) for size in sizes[::2]])
-        axes.minorticks_off()
-    label_panels(figure, "videos", "score", "Scores by number of videos (bands: 95 % intervals)")
+    for block, (shown, label) in enumerate([(curves, "part (%)"), (scores, "the paper's score")][-blocks:]):
+        own = panels[block * rows * columns : (block + 1) * rows * columns]
+        for axes in own[len(groups) :]:
+            axes.remove()
+        for axes, (stage, part) in zip(own, groups, strict=False):
+            for name, (column, scale, style) in shown.items():
+                style = style | {"markersize": 4, "label": name}
+                draw_band(axes, part["clusters"], value_and_bounds(part, column, scale), **style)
+            axes.set(title=stage, xscale="log", ylim=(-20, 110) if shown is curves else (-1, 1.1))
+            axes.set_xticks(sizes[::2], [str(size) for size in sizes[::2]])
+            axes.minorticks_off()
+        own[0].set_ylabel(label)
+        own[min(columns, len(groups)) - 1].legend(
+            frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8
+        )
+    figure.supxlabel("videos", fontsize=10)
+    figure.suptitle("Parts and scores by number of videos (bands: 95 % intervals)", fontsize=11)
     save(figure, path)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
+from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.estimate.variance import COMPONENTS
 
 LATEX = {
@@ -73,18 +73,28 @@ def format_behaviour(table: pd.DataFrame) -> str:
 
 
 def format_plan(table: pd.DataFrame) -> str:
-    """Return a text table of the videos, clips and hours that a study needs with each ``pairs`` option.
+    """Return text tables of the videos, clips and hours that a study needs with each ``pairs`` option.
 
-    Rows are sorted by hours. In brackets, each number is followed by the number expected from the pilot's
-    variance itself. The stage and score that need the largest number of videos decide.
+    The first table is for the paper's scores, the second one for the parts, if the pilot has parts. Rows are
+    sorted by hours. In brackets, each number is followed by the number expected from the pilot's
+    variance itself. The stage and score (or part) that need the largest number of videos decide.
     """
+    is_score = table["score"].isin(MEASURED)
+    blocks = [f"the paper's scores\n\n{plan_rows(table[is_score], ' score of ')}"]
+    if not is_score.all():
+        blocks.append(f"content, motion and appearance\n\n{plan_rows(table[~is_score], ' of ')}")
+    return "\n\n".join(blocks)
+
+
+def plan_rows(table: pd.DataFrame, of: str) -> str:
+    """Return one text table of `format_plan`; `of` stands between score and stage in the last column."""
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
     shown = widest[["pairs"]].copy()
     for name, column in (("videos", "clusters"), ("clips", "clips"), ("views", "views"), ("hours", "hours")):
         digits = 2 if name == "hours" else 0
         pairs = zip(widest[column], widest[f"expected_{column}"], strict=True)
         shown[name] = [f"{planned:.{digits}f} ({expected:.{digits}f})" for planned, expected in pairs]
-    shown["decided by"] = widest["score"] + " score of " + widest["stage"]
+    shown["decided by"] = widest["score"] + of + widest["stage"]
     return align(shown)
 
 

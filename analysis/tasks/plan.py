@@ -31,7 +31,7 @@ def run(cfg: DictConfig) -> None:
         seed=cfg.seed,
     )
     write_table(folder / "plan.csv", table)
-    print(f"for 95 % intervals of the scores of +- {task.width:g}; planned size: narrow enough intervals in")
+    print(f"for 95 % intervals of +- {task.width:g}; planned size: narrow enough intervals in")
     print("about 80 % of studies; in brackets: size by this run's variance itself, enough in about 40 %\n")
     print(format_plan(table))
     if (table["clusters"] > UNSURE * table["expected_clusters"]).any():

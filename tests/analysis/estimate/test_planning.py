@@ -91,10 +91,10 @@ def test_clusters_of_several_clips_count_as_one(tmp_path):
 
 def test_the_plan_says_clips_views_and_time(pilot):
     table = plan_study(pilot, 0.02, seconds_per_view=0.5).set_index(["pairs", "score"])
-    need = table["clusters"].unstack()
+    need = table["clusters"].unstack()[["dynamic", "static"]]
     assert (need.loc["factorial"] <= need.loc["both"]).all() and (need.loc["both"] <= need.loc["paper"]).all()
     row = table.loc[("both", "static")]
-    assert row["views"] == 3 * row["clips"] and row["hours"] == pytest.approx(row["views"] * 0.5 / 3600)
+    assert row["views"] == 4 * row["clips"] and row["hours"] == pytest.approx(row["views"] * 0.5 / 3600)
     clusters, variance = row["expected_clusters"], row["between"] + row["within"]
     assert half_width(variance, clusters) <= 0.02 < half_width(variance, clusters - 1)
     assert (table["clusters"] > table["expected_clusters"]).all() and (table["stretch"] >= 1).all()
@@ -181,6 +181,21 @@ def test_the_task_prints_both_sizes_and_advises_against_small_pilots(tmp_path, p
         assert ("plan again from a run of more videos" in out) == advice
 
 
+def test_the_plan_of_a_part_follows_from_the_spread_of_its_pseudo_values(pilot):
+    table = plan_study(pilot, 0.02, seconds_per_view=0.5)
+    parts = table[~table["score"].isin(["dynamic", "static"])].set_index("score")
+    assert list(parts.index) == ["content", "motion", "appearance"] and (parts["pairs"] == "factorial").all()
+    layer = estimate_run(pilot, n_boot=0).layers.iloc[0]
+    for part, row in parts.iterrows():
+        half = (layer[f"{part}_high"] - layer[f"{part}_low"]) / 2
+        error = half / student_t.ppf(0.975, 149)
+        assert row["between"] == pytest.approx(error**2 * 150) and row["within"] == 0
+        need = row["expected_clusters"]
+        deviation = np.sqrt(row["between"])
+        reach = [student_t.ppf(0.975, k - 1) * deviation / np.sqrt(k) for k in (need, need - 1)]
+        assert reach[0] <= 0.02 < reach[1] and row["clusters"] > need
+
+
 def test_convergence_ends_with_the_estimate_of_all(pilot, tmp_path):
     table = estimate_convergence(pilot, n_boot=50, seed=3)
     layer = estimate_run(pilot, n_boot=50, seed=3).layers.iloc[0]
@@ -190,6 +205,10 @@ def test_convergence_ends_with_the_estimate_of_all(pilot, tmp_path):
         layer[["score_dynamic", "score_static_low"]],
         check_names=False,
     )
+    names = ["motion", "content_low", "residual_high"]
+    np.testing.assert_allclose(table.iloc[-1][names].astype(float), layer[names].astype(float))
+    width = table["motion_high"] - table["motion_low"]
+    assert 0.1 < width.iloc[-1] / width.iloc[5] < 0.7
     width = table["score_static_high"] - table["score_static_low"]
     assert width.iloc[-1] < width.iloc[3] / 2
     with pytest.raises(UserError, match="convergence needs at least 4"):

@@ -1,0 +1,95 @@
+"""Means over runs, and differences between runs, of content, motion, appearance and residual of a stage.
+
+Two networks that see the same videos err in the same direction. Runs with common videos are therefore both
+decomposed on these videos alone, and the deviations of the jackknife (`decomposition.py`) are subtracted
+video by video. Runs without common videos have independent errors: their variances add up, and Student's t
+has the degrees of freedom of the run with fewer videos.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from static_dynamic.analysis.run.store import DONE, Store
+from static_dynamic.datasets.views import first_altered_order
+
+from .decomposition import PARTS, decompose
+from .intervals import with_bounds
+from .jackknife import Jackknife, student_quantile
+from .motion_test import draw_pair_signs
+from .order_table import OrderTable
+from .paired import LEAST_COMMON, Members
+
+
+class PairedParts:
+    """Parts of the stages of several runs; `data` has one entry per run, as for `PairedBootstrap`."""
+
+    def __init__(self, stores: Sequence[Store], data: Sequence):
+        self.stores, self.data = stores, data
+        self.tables = [
+            OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
+            for store in stores
+        ]
+        self._found: dict[tuple, Jackknife] = {}
+
+    def mean(self, members: Members, level: float = 0.95, among: NDArray | None = None) -> dict:
+        """Return table columns: the mean parts of the runs `members`, with bounds; none without parts.
+
+        Only the videos `among` (names; None: all) are used.
+        """
+        videos = self.common_videos(members)
+        videos = videos if among is None else np.intersect1d(videos, among)
+        if not len(videos):
+            return {}
+        return columns(self._mean(members, videos), len(videos), level)
+
+    def difference(self, left: Members, right: Members, level: float = 0.95) -> dict:
+        """Return table columns: mean parts of the runs `left` minus those of `right`; none without parts."""
+        sides = [self.common_videos(members) for members in (left, right)]
+        if not all(map(len, sides)):
+            return {}
+        common = self.common_videos([*left, *right])
+        paired = len(common) >= max(1, LEAST_COMMON * min(map(len, sides)))
+        videos = [common, common] if paired else sides
+        a, b = (self._mean(m, own) for m, own in zip((left, right), videos, strict=True))
+        if paired:
+            deviation = a.deviation - b.deviation
+        else:
+            deviation = np.concatenate([a.deviation, b.deviation])  # variances of other videos add up
+        found = Jackknife(a.estimate - b.estimate, deviation)
+        return columns(found, min(map(len, videos)), level)
+
+    def common_videos(self, members: Members) -> NDArray:
+        """Return the names of the videos with parts that all runs `members` have."""
+        first, *others = (run for run, _ in members)
+        tables = [self.tables[run] for run in (first, *others)]
+        if any(table is None for table in tables) or any(self.data[k] != self.data[first] for k in others):
+            return np.empty(0, object)
+        names = tables[0].names
+        for table in tables[1:]:
+            names = np.intersect1d(names, table.names)
+        return names
+
+    def _mean(self, members: Members, videos: NDArray) -> Jackknife:
+        """Return the mean over runs of the parts of one stage each, from the same `videos`."""
+        found = [self._parts(run, stage, videos) for run, stage in members]
+        estimate = np.mean([one.estimate for one in found], axis=0)
+        return Jackknife(estimate, np.mean([one.deviation for one in found], axis=0))
+
+    def _parts(self, run: int, stage: str, videos: NDArray) -> Jackknife:
+        """Return the parts of one stage of a run, from `videos`."""
+        key = run, stage, tuple(videos)
+        if key not in self._found:
+            table = self.tables[run].of_videos(videos)
+            nothing = np.empty((0, table.videos)), draw_pair_signs(table, 0, (0,))  # no replicates, no flips
+            self._found[key] = decompose(self.stores[run].activations(stage), table, *nothing).layer
+        return self._found[key]
+
+
+def columns(found: Jackknife, videos: int, level: float) -> dict:
+    """Return each part with the bounds of its interval, as table columns; bounds are NaN for one video."""
+    half = student_quantile(level, max(1, videos - 1)) * found.error if videos > 1 else np.nan
+    ends = found.estimate - half, found.estimate + half
+    parts = zip(PARTS, found.estimate, *ends, strict=True)
+    return {name: value for part in parts for name, value in with_bounds(*part).items()}
