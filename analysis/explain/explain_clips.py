@@ -1,5 +1,6 @@
 """Explain a network's predictions for clips (task=saliency and ``misc/class_feature_pyramids.py``)."""
 
+from collections import defaultdict
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ def explain_clips(cfg: DictConfig) -> Path:
     spec = explainer.net.input_spec
     pictures = len(clips) == 1 if cfg.task.pictures is None else cfg.task.pictures
     drawing = {"kernels": cfg.task.kernels, "video": cfg.task.video} if pictures else None
-    counts, done = [], []
+    counts, done = defaultdict(list), []
     bar = tqdm(clips, desc="explain", unit="clip", delay=2, disable=len(clips) == 1)
     for clip, folder in zip(bar, folders, strict=True):
         positions = clip.positions(spec, cfg.n_sample_frames, cfg.resample_fps)
@@ -39,13 +40,14 @@ def explain_clips(cfg: DictConfig) -> Path:
         files.write_explanation(folder, explainer, pyramid, frames, summary, drawing)
         if explainer.classes:
             about = {"clip": clip.clip.id, "cluster": clip.clip.cluster or clip.clip.id}
-            own = count_kernels(pyramid, explainer.classes)
-            counts.append(own.assign(**about, label=explainer.name(pyramid.label)))
+            for labels in explainer.classes.labels:
+                own = count_kernels(pyramid, explainer.classes, labels)
+                counts[labels].append(own.assign(**about, label=explainer.name(pyramid.label)))
         if len(clips) == 1:
             print(files.format_clip(pyramid, summary))
     require_clips(done, "task=saliency")
     if explainer.classes:
-        found = pd.concat(counts, ignore_index=True)
+        found = {labels: pd.concat(own, ignore_index=True) for labels, own in counts.items()}
         files.write_shares(root, found, explainer.classes, cfg.n_boot, cfg.seed)
     print(f"\nwritten to {done[0] if len(clips) == 1 else root}")
     return root

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -12,11 +12,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.explainer import Explainer
-from static_dynamic.analysis.explain.kernel_classes import KernelClasses, class_shares
+from static_dynamic.analysis.explain.kernel_classes import (
+    BY_CLASS,
+    BY_KIND,
+    KernelClasses,
+    Labels,
+    class_shares,
+)
 from static_dynamic.analysis.explain.pyramid_page import write_page
 from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
 from static_dynamic.analysis.run.store import to_json
@@ -178,26 +183,46 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
     return f"{page_title(summary)}\n{facts(summary)[0]}\n\n{align(rows)}"
 
 
-def write_shares(root: Path, counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int) -> None:
-    """Write the number of selected kernels per unit class (dynamic, ...); print each class's share."""
-    table = class_shares(counts, classes, n_boot, seed)
+# Labels of kernels -> what they are called, and the files of counts and of shares.
+SHARE_FILES = {
+    BY_KIND: ("kind", "kernel_kind_counts.csv", "kernel_kinds.csv"),
+    BY_CLASS: ("unit class of the paper", "kernel_counts.csv", "kernel_classes.csv"),
+}
+
+
+def write_shares(
+    root: Path, counts: Mapping[Labels, pd.DataFrame], classes: KernelClasses, n_boot: int, seed: int
+) -> None:
+    """Write the numbers of selected kernels per kind and per unit class; print the share of each.
+
+    `counts`: labels (kinds, unit classes) -> rows of `count_kernels` of every clip.
+    """
     first = ["clip", "cluster", "label"]
-    write_table(root / "kernel_counts.csv", counts[first + [c for c in counts if c not in first]])
-    write_table(root / "kernel_classes.csv", table)
-    print(f"\nselected kernels by unit class (%); unit classes of the run {classes.origin} (task=profile)")
-    print("in brackets: 95 % intervals over videos; after the slash: share among all kernels of the stage\n")
-    print(format_shares(table) if len(table) else "no selected kernel is a channel of a profiled stage")
-    unknown = counts["unknown"].sum()
+    for labels, own in counts.items():
+        called, count_file, share_file = SHARE_FILES[labels]
+        table = class_shares(own, classes, n_boot, seed, labels=labels)
+        write_table(root / count_file, own[first + [c for c in own if c not in first]])
+        write_table(root / share_file, table)
+        print(f"\nselected kernels by {called} (%), from the run {classes.origin} (task=profile)")
+        print(
+            "in brackets: 95 % intervals over videos; after the slash: share among all kernels of the stage\n"
+        )
+        print(
+            format_shares(table, labels)
+            if len(table)
+            else "no selected kernel is a channel of a profiled stage"
+        )
+    unknown = own[labels.other].sum()
     if unknown:
-        print(f"\n{unknown} of {counts['kernels'].sum()} selected kernels belong to no profiled stage")
+        print(f"\n{unknown} of {own['kernels'].sum()} selected kernels belong to no profiled stage")
 
 
-def format_shares(table: pd.DataFrame) -> str:
-    """Return a text table of the share of each unit class (dynamic, ...) among the selected kernels."""
+def format_shares(table: pd.DataFrame, labels: Labels) -> str:
+    """Return a text table of the share of each label (kind, unit class) among the selected kernels."""
     rows = []
     for _, row in table.iterrows():
         cells = {key: row[key] for key in ("label", "level", "stage", "clips", "kernels")}
-        for name in UNIT_CLASSES:
+        for name in labels.values:
             if row[f"stage_share_{name}"]:
                 share = with_interval(row, f"share_{name}", 100, 1)
                 cells[name] = f"{share} / {100 * row[f'stage_share_{name}']:.1f}"

@@ -1,9 +1,9 @@
-"""Unit classes (static, dynamic, joint, residual, dead) of a pyramid's kernels, from a task=profile run.
+"""Kinds (content, motion, ...) and classes (dynamic, static, ...) of a pyramid's kernels, from task=profile.
 
-A kernel has a unit class if its output channel is a unit of a profiled stage. This holds for the last
-convolution before the stage's output; with parallel branches, for the last convolution of each branch.
+A kernel has a kind and a unit class if its output channel is a unit of a profiled stage. This holds for the
+last convolution before the stage's output; with parallel branches, for the last convolution of each branch.
 If the stage adds a shortcut, the unit is the sum, which is what later layers read of the kernel. Other
-kernels, inside of blocks, were not measured and have no unit class.
+kernels, inside of blocks, were not measured and have neither.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interval
+from static_dynamic.analysis.estimate.kinds import KINDS
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.feature_path import FeaturePath, Segment
 from static_dynamic.analysis.run.store import read_manifest
@@ -27,15 +28,34 @@ SAME = ("family", "args", "num_classes", "init")
 
 
 @dataclass(frozen=True)
-class KernelClasses:
-    """Unit classes (dynamic, static, ...) of a network's kernels, from a run of ``task=profile``."""
+class Labels:
+    """A column of labels of units: its values, and the value of kernels that are no unit."""
 
-    units: pd.DataFrame  # `units` has one row per kernel: layer, channel, stage, unit, class
+    column: str
+    values: tuple[str, ...]
+    other: str
+
+
+BY_KIND = Labels("kind", KINDS, "not profiled")
+BY_CLASS = Labels("class", UNIT_CLASSES, "unknown")
+
+
+@dataclass(frozen=True)
+class KernelClasses:
+    """Kinds and unit classes of a network's kernels, from a run of ``task=profile``."""
+
+    # One row per kernel: layer, channel, stage, unit, class, and kind if the run has parts.
+    units: pd.DataFrame
     origin: str  # `origin` is the folder name of the ``task=profile`` run
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """Add columns ``stage`` and ``class`` to a table of kernels; both are NaN if a kernel is no unit."""
+        """Add columns ``stage``, ``class``, ``kind`` to a table of kernels; NaN if a kernel is no unit."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
+
+    @property
+    def labels(self) -> list[Labels]:
+        """The labels that the run has: kinds, if it has parts, and unit classes."""
+        return [BY_KIND, BY_CLASS] if "kind" in self.units else [BY_CLASS]
 
 
 def read_kernel_classes(
@@ -52,7 +72,9 @@ def read_kernel_classes(
     if not (folder / "units.parquet").exists():
         raise UserError(f"task.profile={folder} holds no units.parquet: finish that task=profile run first")
     kernels = stage_kernels(net, path)
-    profiled = pd.read_parquet(folder / "units.parquet", columns=["stage", "unit", "class"])
+    profiled = pd.read_parquet(folder / "units.parquet")
+    known = "kind" in profiled and profiled["kind"].notna().any()
+    profiled = profiled[["stage", "unit", "class", *(["kind"] if known else [])]]
     units = kernels.merge(profiled, on=["stage", "unit"])
     if units.empty:
         raise UserError(f"task.profile={folder}: none of the profiled units is a kernel of this network")
@@ -103,19 +125,25 @@ def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
     return outputs[index]
 
 
-def count_kernels(pyramid: Pyramid, classes: KernelClasses) -> pd.DataFrame:
-    """Count a pyramid's kernels per level, stage and unit class; kernels that are no unit have no stage."""
+def count_kernels(pyramid: Pyramid, classes: KernelClasses, labels: Labels = BY_CLASS) -> pd.DataFrame:
+    """Count a pyramid's kernels per level, stage and label; kernels that are no unit have no stage."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
-    nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{"class": nodes["class"].fillna("unknown")})
-    table = nodes.groupby(["level", "stage", "class"]).size().unstack(fill_value=0)
-    table = table.reindex(columns=[*UNIT_CLASSES, "unknown"], fill_value=0)
+    named = nodes[labels.column].fillna(labels.other)
+    nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{labels.column: named})
+    table = nodes.groupby(["level", "stage", labels.column]).size().unstack(fill_value=0)
+    table = table.reindex(columns=[*labels.values, labels.other], fill_value=0)
     return table.assign(kernels=table.sum(axis=1)).reset_index()
 
 
 def class_shares(
-    counts: pd.DataFrame, classes: KernelClasses, n_boot: int, seed: int, level: float = 0.95
+    counts: pd.DataFrame,
+    classes: KernelClasses,
+    n_boot: int,
+    seed: int,
+    level: float = 0.95,
+    labels: Labels = BY_CLASS,
 ) -> pd.DataFrame:
-    """Estimate the share of each unit class among the kernels in the pyramids of many clips.
+    """Estimate the share of each unit class (or kind) among the kernels in the pyramids of many clips.
 
     `counts`: rows of `count_kernels` of every clip, with the columns ``clip``, ``cluster`` and ``label``.
 
@@ -130,25 +158,27 @@ def class_shares(
         clusters, number = np.unique(own["cluster"], return_inverse=True)
         weights = bootstrap_weights(len(clusters), n_boot, seed)
         for (depth, stage), part in own.assign(_cluster=number).groupby(["level", "stage"]):
-            sums = np.zeros((len(clusters), len(UNIT_CLASSES)))
-            np.add.at(sums, part["_cluster"].to_numpy(), part[list(UNIT_CLASSES)].to_numpy(float))
+            sums = np.zeros((len(clusters), len(labels.values)))
+            np.add.at(sums, part["_cluster"].to_numpy(), part[list(labels.values)].to_numpy(float))
             about = {"label": label, "level": depth, "stage": stage, "clips": part["clip"].nunique()}
             about |= {"clusters": part["cluster"].nunique(), "kernels": int(sums.sum())}
-            of_stage = classes.units.loc[classes.units["stage"] == stage, "class"]
-            rows.append(about | shares_of(sums, weights, of_stage, level))
+            of_stage = classes.units.loc[classes.units["stage"] == stage, labels.column]
+            rows.append(about | shares_of(sums, weights, of_stage, level, labels))
     return pd.DataFrame(rows)
 
 
-def shares_of(sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float) -> dict[str, float]:
-    """Return each unit class's share among a stage's selected kernels and among all kernels of the stage."""
+def shares_of(
+    sums: NDArray, weights: NDArray, of_stage: pd.Series, level: float, labels: Labels
+) -> dict[str, float]:
+    """Return each label's share among a stage's selected kernels and among all kernels of the stage."""
     with np.errstate(invalid="ignore"):
-        point = sums.sum(0) / sums.sum()  # `sums` has shape (videos, unit classes)
+        point = sums.sum(0) / sums.sum()  # `sums` has shape (videos, labels)
         resampled = weights @ sums
         replicates = resampled / resampled.sum(axis=1, keepdims=True)
     low, high = interval(point, replicates, len(sums), level)
     low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
     row: dict[str, float] = {}
-    for k, name in enumerate(UNIT_CLASSES):
+    for k, name in enumerate(labels.values):
         row |= {f"share_{name}": point[k], f"share_{name}_low": low[k], f"share_{name}_high": high[k]}
         row[f"stage_share_{name}"] = (of_stage == name).mean()
     return row

@@ -21,10 +21,13 @@ import main
 from misc import class_feature_pyramids as original_flags
 from static_dynamic.analysis import class_feature_pyramid
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.kinds import KINDS
 from static_dynamic.analysis.explain.class_names import class_names, find_label
 from static_dynamic.analysis.explain.explained_files import clip_folders, replaced_folder, write_graphs
 from static_dynamic.analysis.explain.feature_path import trace_path
 from static_dynamic.analysis.explain.kernel_classes import (
+    BY_CLASS,
+    BY_KIND,
     KernelClasses,
     class_shares,
     count_kernels,
@@ -350,6 +353,7 @@ def planted(net):
     """Every second kernel dynamic, the others static."""
     units = stage_kernels(net, trace_path(net, clip_of(net)))
     units["class"] = np.where(units["unit"] % 2, "static", "dynamic")
+    units["kind"] = np.where(units["unit"] % 3, "content", "motion")
     return KernelClasses(units, "planted")
 
 
@@ -364,14 +368,37 @@ def test_kernels_are_counted_by_their_class():
         unit = row.channel + 5 * (row.layer == "joined.second")
         kind = ("static" if unit % 2 else "dynamic") if stage else "unknown"
         expected[row.level, stage, kind] = expected.get((row.level, stage, kind), 0) + 1
-    counts = count_kernels(pyramid, classes)
-    found = {
-        (row.level, row.stage, kind): row[kind]
-        for _, row in counts.iterrows()
-        for kind in (*UNIT_CLASSES, "unknown")
-        if row[kind]
-    }
+    found = counts_of(count_kernels(pyramid, classes), (*UNIT_CLASSES, "unknown"))
     assert found == expected and {"", "stage1", "stage2"} <= {stage for _, stage, _ in found}
+
+
+def counts_of(table, names):
+    return {
+        (row.level, row.stage, name): row[name] for _, row in table.iterrows() for name in names if row[name]
+    }
+
+
+def test_kernels_are_counted_by_their_kind():
+    net, classes = branches(), planted(branches())
+    pyramid = class_feature_pyramid(net, clip_of(net), 1, theta=0.4, depth=3)
+    assert classes.labels == [BY_KIND, BY_CLASS]
+    assert KernelClasses(classes.units.drop(columns="kind"), "old").labels == [BY_CLASS]
+    of_unit = classes.units.set_index(["layer", "channel"])
+    expected = {}
+    for row in pyramid.nodes.query("level > 0").itertuples():
+        profiled = (row.layer, row.channel) in of_unit.index
+        stage, kind = (
+            of_unit.loc[(row.layer, row.channel), ["stage", "kind"]] if profiled else ("", "not profiled")
+        )
+        expected[row.level, stage, kind] = expected.get((row.level, stage, kind), 0) + 1
+    counts = count_kernels(pyramid, classes, BY_KIND)
+    assert counts_of(counts, (*KINDS, "not profiled")) == expected
+    counts = counts.assign(clip="c", cluster="v", label="a")
+    table = class_shares(counts, classes, n_boot=10, seed=1, labels=BY_KIND)
+    of_all = table[table["label"] == "all"].iloc[0]
+    assert np.isclose(of_all[[f"share_{kind}" for kind in KINDS]].sum(), 1)
+    own = of_unit[of_unit["stage"] == of_all["stage"]]
+    assert of_all["stage_share_motion"] == (own["kind"] == "motion").mean()
 
 
 def test_shares_over_clips_with_intervals_over_videos():
@@ -414,7 +441,10 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(
     out = capsys.readouterr().out
     table = pd.read_csv(tmp_path / "many/kernel_classes.csv")
     counts = pd.read_csv(tmp_path / "many/kernel_counts.csv")
-    assert counts["clip"].nunique() == 4 and "selected kernels by unit class" in out
+    assert counts["clip"].nunique() == 4 and "selected kernels by unit class of the paper" in out
+    kinds = pd.read_csv(tmp_path / "many/kernel_kinds.csv")
+    assert "selected kernels by kind" in out and (kinds["kernels"] == table["kernels"]).all()
+    np.testing.assert_allclose(kinds[[f"share_{kind}" for kind in KINDS]].sum(axis=1), 1)
     shares = table[[f"share_{name}" for name in UNIT_CLASSES]].sum(axis=1)
     np.testing.assert_allclose(shares, 1)
     assert not list((tmp_path / "many").rglob("*.html"))
