@@ -8,11 +8,25 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from static_dynamic.analysis.estimate.decomposition import BITS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, label_panels, save, stage_panels
+from static_dynamic.analysis.show.figures import (
+    COLOURS,
+    PART_COLOURS,
+    SCORE_BINS,
+    label_panels,
+    part_line,
+    save,
+    stage_panels,
+)
 from static_dynamic.analysis.show.strips import side_by_side
 
 LINES = {"dynamic": "-", "static": "--", "joint": "-.", "residual": ":"}
+# Parts outside of this range are drawn at its ends. Edges of the histogram bins are in percent.
+PART_RANGE = (-0.2, 1.2)
+PART_BINS = [5 * k for k in range(-4, 25)]
+# Numbers beside a unit on the contact sheet: name -> column; a sheet is for unit classes or for kinds.
+NUMBERS = {"class": {f: f"score_{f}" for f in MEASURED}, "kind": {part: part for part in BITS}}
 # Width of a frame on the contact sheet in pixels.
 FRAME_WIDTH = 120
 # Pixels per inch of the contact sheet.
@@ -47,13 +61,33 @@ def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
     save(figure, path)
 
 
-def draw_sheet(top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str) -> None:
+def draw_parts(units: pd.DataFrame, path: Path) -> None:
+    """Draw histograms of the units' content, motion and appearance parts, one panel per stage."""
+    figure, panels = stage_panels(units)
+    for axes, stage, table in panels:
+        for part in BITS:
+            values = 100 * table[part].astype(float).clip(*PART_RANGE).dropna()
+            line = part_line(part)["linestyle"]
+            axes.hist(values, PART_BINS, color=PART_COLOURS[part], alpha=0.25)
+            axes.hist(
+                values, PART_BINS, histtype="step", color=PART_COLOURS[part], label=part, linestyle=line
+            )
+        axes.set(title=f"{stage} ({len(table)} units)", xlim=(PART_BINS[0], PART_BINS[-1]))
+    label_panels(figure, "part of the unit's variance (%)", "units", "Parts of units")
+    save(figure, path)
+
+
+def draw_sheet(
+    top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str, label: str = "class"
+) -> None:
     """Draw the contact sheet, with one row of pictures per unit: the clips that most affect the unit's score.
 
-    `top`: result of `top_units`; the column ``row`` is a row number in ``views.parquet``.
-    `strips`: row number in ``views.parquet`` -> some frames of this view, (n, H, W, 3) uint8.
+    `top`: result of `top_units` (`label` class) or `top_parts` (`label` kind); the column ``row`` is a row
+    number in ``views.parquet``. `strips`: row number in ``views.parquet`` -> some frames of this view, (n, H,
+    W, 3) uint8.
     """
-    groups = list(top.groupby(["class", "unit"], sort=False))
+    numbers = NUMBERS[label]
+    groups = list(top.groupby([label, "unit"], sort=False))
     columns = max(len(table) for _, table in groups)
     pictures = {row: side_by_side(frames, width=FRAME_WIDTH) for row, frames in strips.items()}
     height = max(p.shape[0] for p in pictures.values())
@@ -71,10 +105,12 @@ def draw_sheet(top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, tit
             heading = f"{short}  {100 * clip['part']:.0f} %  {clip['side']:+.1f} sd"
             axes.set_title(heading, fontsize=7, pad=2)
         first = table.iloc[0]
-        scores = "\n".join(f"{f} {first[f'score_{f}']:.2f}" for f in MEASURED)
+        values = "\n".join(f"{name} {first[column]:.2f}" for name, column in numbers.items())
         place = {"transform": line[0].transAxes, "ha": "right", "va": "center"}
-        label = f"{kind}\nunit {unit}\n{scores}"
-        line[0].text(-0.02, 0.5, label, fontsize=8, color=COLOURS[kind], **place)
-    legend = "the clip's part of the score (%); its activation minus the unit's mean (standard deviations)"
+        text = f"{kind}\nunit {unit}\n{values}"
+        line[0].text(-0.02, 0.5, text, fontsize=8, color=(COLOURS | PART_COLOURS)[kind], **place)
+    legend = "the clip's fraction (%); its activation minus the unit's mean (standard deviations)"
+    if label == "kind":
+        legend += "; motion: forward minus altered order"
     figure.suptitle(f"{title}\n{legend}", fontsize=9)
     save(figure, path)

@@ -1,10 +1,12 @@
-"""Task ``units``: count units per class and threshold; show the clips that contribute most to top scores."""
+"""Task ``units``: count units per kind and per class; show the clips that drive the units with top values."""
 
 import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from static_dynamic.analysis.estimate.tables import read_units, write_table
+from static_dynamic.analysis.estimate.top_parts import kinds_of, top_parts
 from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds, top_units
 from static_dynamic.analysis.run.progress import finished_runs
 from static_dynamic.analysis.run.store import Store
@@ -30,10 +32,22 @@ def run(cfg: DictConfig) -> None:
         top = top_units(store, units, stage, threshold, task.top, task.clips)
         write_table(folder / "top_units.csv", top)
         print(align(counts_at(units, threshold).reset_index().to_dict("records")))
-        strips = read_strips(store, top, task.data_root)
-        if strips:
-            title = f"{stage}: units with the highest scores, and the clips that drive them most"
+        parts = top_parts(store, units, stage, task.top, task.clips)
+        if len(parts):
+            write_table(folder / "top_parts.csv", parts)
+            unit_figures.draw_parts(units, folder / "parts.png")
+            print(f"\n{align(kinds_of(units))}")
+        strips = read_strips(store, pd.concat([top, parts]), task.data_root)
+        if strips and len(top):
+            title = f"{stage}: units with the highest scores of the paper, and the clips that drive them most"
             unit_figures.draw_sheet(top, strips, folder / "top_units.jpg", title)
-        print(f"\nwritten to {folder}: thresholds.csv, thresholds.png, histograms.png, top_units.csv", end="")
+        if strips and len(parts):
+            title = f"{stage}: units with the largest parts, and the clips that drive them most"
+            unit_figures.draw_sheet(parts, strips, folder / "top_parts.jpg", title, "kind")
+        written = ["thresholds.csv", "thresholds.png", "histograms.png", "top_units.csv"]
+        written += ["parts.png", "top_parts.csv"] if len(parts) else []
+        written += ["top_units.jpg"] if strips and len(top) else []
+        written += ["top_parts.jpg"] if strips and len(parts) else []
+        print(f"\nwritten to {folder}: {', '.join(written)}", end="")
         why = f"no unit of {stage} has a score above {threshold}" if top.empty else "imported without videos"
-        print(", top_units.jpg" if strips else f"; no top_units.jpg ({why})")
+        print("" if strips and len(top) else f"; no top_units.jpg ({why})")

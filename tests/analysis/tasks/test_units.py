@@ -9,9 +9,11 @@ from omegaconf import OmegaConf
 
 from static_dynamic.analysis import estimate_pairs, estimate_run
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.order_table import OrderTable
 from static_dynamic.analysis.estimate.tables import write_tables
+from static_dynamic.analysis.estimate.top_parts import fractions_of_clips, top_parts
 from static_dynamic.analysis.estimate.units import counts_at, parts_of_clips, sweep_thresholds, top_units
-from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.tasks import units
 from static_dynamic.errors import UserError
 from tests.analysis.simulated import write_run
@@ -96,6 +98,43 @@ def test_the_clip_that_makes_a_unit_comes_first(finished):
         top_units(Store.open(finished), table, "stage7", 0.5, 1, 1)
 
 
+def test_fractions_of_clips_are_those_of_loops(finished):
+    """Each clip's products of z = y - mean of the style and order, divided by the sum over clips."""
+    store = Store.open(finished)
+    views, y = store.views, store.activations("stage1")[:, 0].astype(float)
+    z = y - pd.Series(y).groupby([views["style"], views["order"]]).transform("mean").to_numpy()
+    cell = {(v.clip, v.style, v.order != "forward"): z[i] for i, v in enumerate(views.itertuples())}
+    table = OrderTable.of_views(views, store.status == DONE, "shuffled")
+    clips = sorted(views["clip"].unique())
+    d = np.array([sum(cell[c, 1, o] * cell[c, 2, o] for o in (False, True)) / 2 for c in clips])
+    t = np.array([sum(cell[c, s, False] * cell[c, s, True] for s in (1, 2)) / 2 for c in clips])
+    b = np.array([sum(cell[c, 1, o] * cell[c, 2, not o] for o in (False, True)) / 2 for c in clips])
+    difference = [np.mean([cell[c, s, False] - cell[c, s, True] for s in (1, 2)]) for c in clips]
+    mean = [np.mean([cell[c, s, o] for s in (1, 2) for o in (False, True)]) for c in clips]
+    for part, expected, side in (
+        ("content", b, mean),
+        ("motion", d - b, difference),
+        ("appearance", t - b, mean),
+    ):
+        found = fractions_of_clips(store.activations("stage1"), table, 0, part, views).set_index("clip")
+        np.testing.assert_allclose(found.loc[clips, "part"], expected / expected.sum(), rtol=1e-4)
+        np.testing.assert_allclose(found.loc[clips, "side"], np.array(side) / z.std(), rtol=1e-4)
+        assert (views["clip"].iloc[found.loc[clips, "row"]] == clips).all()
+
+
+def test_the_unit_with_the_largest_part_comes_first(finished):
+    table = pd.read_parquet(finished / "units.parquet")
+    top = top_parts(Store.open(finished), table, "stage1", count=1, clips=2)
+    assert len(top) == 2 * top["kind"].nunique() and set(top["kind"]) <= {"content", "motion", "appearance"}
+    for kind, own in top.groupby("kind"):
+        of_kind = table[table["kind"] == kind]
+        assert own["unit"].unique().tolist() == [of_kind.loc[of_kind[kind].idxmax(), "unit"]]
+        assert (own["part"].diff().dropna() <= 0).all()
+    assert top[top["kind"] == "appearance"]["unit"].iloc[0] == 1
+    assert top[top["kind"] == "content"]["unit"].iloc[0] in (2, 5)
+    assert len(top_parts(Store.open(finished), table.drop(columns="kind"), "stage1", 1, 1)) == 0
+
+
 def task(run, root=None):
     options = {"top": 2, "clips": 2, "data_root": root, "least": 0.0, "most": 1.0, "step": 0.25}
     return OmegaConf.create({"runs": [str(run)], "stg": None, "joint_encoding_thresh": 0.5, "task": options})
@@ -114,7 +153,9 @@ def test_the_task_draws_the_frames_that_the_network_saw(finished, tmp_path, caps
     units.run(task(finished, str(root)))
     assert "top_units.jpg" in capsys.readouterr().out
     assert (finished / "top_units.jpg").read_bytes().startswith(b"\xff\xd8")
-    for name in ("thresholds.png", "histograms.png"):
+    assert (finished / "top_parts.jpg").read_bytes().startswith(b"\xff\xd8")
+    assert set(pd.read_csv(finished / "top_parts.csv")["kind"]) >= {"content", "appearance"}
+    for name in ("thresholds.png", "histograms.png", "parts.png"):
         assert (finished / name).read_bytes().startswith(b"\x89PNG")
     sweep = pd.read_csv(finished / "thresholds.csv")
     assert sweep["threshold"].tolist() == [0, 0.25, 0.5, 0.75, 1]
