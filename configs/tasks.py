@@ -127,8 +127,9 @@ class Saliency(Task):
     )
     profile: str | None = option(
         None,
-        "folder of a finished task=profile run of this network, by which each kernel is marked as dynamic, "
-        "static, joint or residual; null: none",
+        "folder of a finished task=profile run of this network, which gives each kernel's kind (content, "
+        "motion, appearance, mixed, residual) and the paper's unit class (dynamic, static, joint, residual); "
+        "null: none",
     )
     kernels: int = option(16, "number of kernels drawn per layer, the most important first", least=1)
     video: str = option("mp4", "file format of the videos of saliency tubes", choices=("mp4", "gif", "none"))

@@ -25,6 +25,7 @@ from static_dynamic.analysis.explain.kernel_classes import (
 from static_dynamic.analysis.explain.pyramid_page import write_page
 from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
 from static_dynamic.analysis.run.store import to_json
+from static_dynamic.analysis.show.parts import ABSENT
 from static_dynamic.analysis.show.text import align, with_interval
 from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
@@ -156,7 +157,7 @@ def page_title(summary: dict) -> str:
 
 
 def facts(summary: dict) -> list[str]:
-    """Return sentences on the prediction, the frames, the options and the run that gave the unit classes."""
+    """Return sentences on the prediction, frames and options, and on the run that gave kinds and classes."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -165,8 +166,8 @@ def facts(summary: dict) -> list[str]:
     lines = [f"The network predicts {prediction}. Frames {first} to {last}, {options}."]
     if summary["profile"]:
         lines.append(
-            f"The unit classes come from the run {summary['profile']} of task=profile; a kernel whose "
-            "channel is no unit of a profiled stage has no unit class."
+            f"Kinds and classes of units come from the run {summary['profile']} of task=profile. A kernel "
+            "whose channel is no unit of a profiled stage has neither."
         )
     return lines
 
@@ -198,6 +199,8 @@ def write_shares(
     `counts`: labels (kinds, unit classes) -> rows of `count_kernels` of every clip.
     """
     first = ["clip", "cluster", "label"]
+    if BY_KIND not in counts:
+        print(f"\n{classes.origin}: {ABSENT}")
     for labels, own in counts.items():
         called, count_file, share_file = SHARE_FILES[labels]
         table = class_shares(own, classes, n_boot, seed, labels=labels)

@@ -18,14 +18,22 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.tubes import HEAT_COLOURS, scaled, tube_map
 from static_dynamic.analysis.show.encoding import jpeg_uri
-from static_dynamic.analysis.show.figures import COLOURS
+from static_dynamic.analysis.show.figures import COLOURS, MARKERS, PART_COLOURS, PART_LINES
 from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
 # Largest number of frames per saliency tube (FRAMES) and of cells per side of a heat map (CELLS).
 FRAMES, CELLS = 16, 28
-# Colours of layers for pages without unit classes; with more layers than colours, colours repeat.
+# Kinds of units that have one colour and marker in common.
+DEAD_OR_UNKNOWN = "dead or unknown"
+NOT_PROFILED = "not profiled"
+# Group of kernels -> colour, and marker in matplotlib's notation, which tells the groups apart in grey.
+KIND_MARKS = {kind: (PART_COLOURS[kind], marker) for kind, (marker, _) in PART_LINES.items()}
+KIND_MARKS |= {DEAD_OR_UNKNOWN: (PART_COLOURS[DEAD_OR_UNKNOWN], "x"), NOT_PROFILED: ("#FFFFFF", "o")}
+CLASS_MARKS = {name: (colour, MARKERS[name]) for name, colour in COLOURS.items()}
+CLASS_MARKS |= {NOT_PROFILED: ("#FFFFFF", "o")}
+# Colours of layers for pages without kinds and classes; with more layers than colours, colours repeat.
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
@@ -41,9 +49,10 @@ def write_page(
 ) -> None:
     """Write the HTML page of a pyramid; `blank` is the same pyramid with feature maps of a uniform clip.
 
-    `nodes`: table of all kernels, with the columns ``stage`` and ``class`` if there is a profile. `shown`:
-    rows of `nodes` to draw. `frames`: the clip, (T, H, W, 3). `facts`: lines below the title.
+    `nodes`: table of all kernels, with the columns ``stage``, ``class`` and ``kind`` if they are known.
+    `shown`: rows of `nodes` to draw. `frames`: the clip, (T, H, W, 3). `facts`: lines below the title.
     """
+    shown = shown.assign(group=groups_of(shown))
     chosen = evenly_spaced(FRAMES, len(frames))
     content = {
         "frames": [jpeg_uri(frames[t]) for t in chosen],
@@ -51,7 +60,7 @@ def write_page(
         "levels": level_heads(pyramid, nodes, shown),
         "nodes": [_node(pyramid, blank, row, chosen / len(frames)) for row in shown.to_dict("records")],
         "links": shown_links(pyramid, shown),
-        "colours": node_colours(shown),
+        "marks": group_marks(shown),
         "heat": (HEAT_COLOURS(np.linspace(0, 1, 64))[:, :3] * 255).round().astype(int).tolist(),
     }
     page = TEMPLATE.read_text(encoding="utf-8")
@@ -86,13 +95,31 @@ def shown_links(pyramid: Pyramid, shown: pd.DataFrame) -> list[list]:
     return links
 
 
-def node_colours(shown: pd.DataFrame) -> dict[str, str]:
-    """Return the legend: a dict from unit classes (from layers, if unit classes are unknown) to colours."""
+def groups_of(shown: pd.DataFrame) -> pd.Series:
+    """Return the group of each kernel: its kind if kinds are known, else its unit class, else its layer."""
+    if "kind" in shown:
+        kinds = shown["kind"].replace(dict.fromkeys(("dead", "unknown"), DEAD_OR_UNKNOWN))
+        return kinds.fillna(NOT_PROFILED)
+    return shown["class"].fillna(NOT_PROFILED) if "class" in shown else shown["layer"]
+
+
+def group_marks(shown: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Return the legend: group of kernels -> colour and marker."""
+    groups = list(dict.fromkeys(shown.loc[shown["level"] > 0, "group"]))
     if "class" in shown:
-        known = [name for name in COLOURS if (shown["class"] == name).any()]
-        return {name: COLOURS[name] for name in known} | {"not profiled": "#FFFFFF"}
-    layers = list(dict.fromkeys(shown.loc[shown["level"] > 0, "layer"]))
-    return {layer: LAYER_COLOURS[k % len(LAYER_COLOURS)] for k, layer in enumerate(layers)}
+        marks = KIND_MARKS if "kind" in shown else CLASS_MARKS
+        return {name: mark for name, mark in marks.items() if name in groups}
+    return {layer: (LAYER_COLOURS[k % len(LAYER_COLOURS)], "o") for k, layer in enumerate(groups)}
+
+
+def description(row: dict) -> str:
+    """Return a kernel's kind, unit class and stage as text; empty if there is no profile."""
+    if "class" not in row:
+        return ""
+    if pd.isna(row["class"]):
+        return NOT_PROFILED
+    kind = f"{row['kind']}; " if "kind" in row else ""
+    return f"{kind}the paper's class: {row['class']} ({row['stage']})"
 
 
 def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
@@ -105,15 +132,14 @@ def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
     )
     heat = heat[(times * len(heat)).astype(int)][:, rows][:, :, columns]
     last = level == len(pyramid.steps)
-    kind = row.get("class")
     return {
         "id": f"{level}:{unit}",
         "level": level,
         "layer": row["layer"],
         "channel": int(row["channel"]),
         "importance": round(float(row["importance"]), 4),
-        "group": ("not profiled" if pd.isna(kind) else kind) if "class" in row else row["layer"],
-        "stage": "" if pd.isna(row.get("stage", np.nan)) else row["stage"],
+        "group": row["group"],
+        "about": description(row),
         "shows": "own feature map" if last else f"sum of {len(pyramid.children(level, unit))} feature maps",
         "shape": heat.shape,
         "map": base64.b64encode((heat * 255).round().astype(np.uint8).tobytes()).decode(),

@@ -460,7 +460,7 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(
     )
     explain(*common, f"task.input={clips / 'clip0'}", "task.outdir=one")
     assert sum(name.startswith("level_3") for name in drawn) == 2  # all of it, and one kernel
-    assert '"stage": "stage5"' in (tmp_path / "one/clip0/pyramid.html").read_text()
+    assert "; the paper's class: " in (tmp_path / "one/clip0/pyramid.html").read_text()
     nodes = pd.DataFrame(read(tmp_path / "one/clip0")["nodes"])
     units = pd.read_parquet(profile / "units.parquet").set_index(["stage", "unit"])
     known = nodes.dropna(subset="stage")
@@ -758,6 +758,17 @@ def test_page_in_a_browser(browser, tmp_path):
     drawn = "context.getImageData(0, 0, canvas.width, canvas.height).data.some((v, i) => i % 4 < 3 && v > 0)"
     assert browser.evaluate(f"draw(), {drawn}") is True
 
+    # a profiled kernel: its kind and its class; kinds have markers of their own
+    legend = "[...document.querySelectorAll('#legend div')].map(e => e.textContent)"
+    assert browser.evaluate(legend) == ["content", "motion", "not profiled"]
+    for kind, shape in (("content", "polygon"), ("motion", "circle")):
+        own = nodes[nodes["kind"] == kind].iloc[0]
+        node = f"document.querySelector('[data-id=\"{own['level']}:{own['unit']}\"]')"
+        browser.evaluate(f"{node}.dispatchEvent(new PointerEvent('pointerenter'))")
+        text = browser.evaluate("document.getElementById('what').textContent")
+        assert f"{kind}; the paper's class: {own['class']} ({own['stage']})" in text
+        assert browser.evaluate(f"{node}.querySelector('.mark').tagName") == shape
+
     # click holds, Escape lets go; the slider thins the links out
     browser.evaluate(f"{element}.dispatchEvent(new MouseEvent('click', {{bubbles: true}}))")
     assert browser.evaluate("held.id") == f"2:{chosen['unit']}"
@@ -772,6 +783,18 @@ def test_page_in_a_browser(browser, tmp_path):
     assert not problems
     asked = {e["request"]["url"].split(":")[0] for e in browser.of("Network.requestWillBeSent")}
     assert asked <= {"file", "data"}
+
+
+def test_page_of_a_profile_without_kinds(browser, tmp_path):
+    net, classes = branches(), planted(branches())
+    classes = KernelClasses(classes.units.drop(columns="kind"), "old")
+    pyramid = class_feature_pyramid(net, clip_of(net), 1, theta=0.4, depth=2)
+    nodes, frames = classes.of(pyramid.nodes), np.zeros((4, 10, 10, 3), np.uint8)
+    write_page(tmp_path / "page.html", pyramid, pyramid, nodes, nodes, frames, "t", ["f"])
+    browser.open(tmp_path / "page.html", 400)
+    legend = "[...document.querySelectorAll('#legend div')].map(e => e.textContent)"
+    assert set(browser.evaluate(legend)) == {"dynamic", "static", "not profiled"}
+    assert not browser.of("Runtime.exceptionThrown", "Log.entryAdded")
 
 
 def test_page_without_a_profile_and_without_kernels(browser, tmp_path):
