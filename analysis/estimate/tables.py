@@ -14,6 +14,7 @@ from static_dynamic.analysis.run.store import Store, read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
 
+from .decomposition import PARTS
 from .estimator import FACTORS
 from .jackknife import student_quantile
 
@@ -93,7 +94,7 @@ def seed_half_widths(values: NDArray) -> SeedHalfWidths:
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Average ``layers.csv`` over runs that differ only in the seed; return means and half-widths.
 
-    For each score and share X, the columns are X (the mean), ``X_ci`` (1.96 standard errors, as in Kowal et
+    For each part, score and share X, the columns are X (the mean), ``X_ci`` (1.96 standard errors, as in Kowal et
     al.'s code) and ``X_ci_student`` (Student's 95 % interval), see `SeedHalfWidths`. Raises UserError if
     there are fewer than two runs, if a run has no results, or if runs differ in more than the seed or have
     the same seed.
@@ -105,7 +106,8 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     for folder, run in zip(folders, runs, strict=True):
         if list(run.index) != list(runs[0].index):
             raise UserError(f"{folder} has other stages than {folders[0]}: give runs of one network")
-    columns = [f"{kind}_{f}" for kind in ("score", "share") for f in FACTORS if f"{kind}_{f}" in runs[0]]
+    columns = [part for part in PARTS if all(part in run for run in runs)]
+    columns += [f"{kind}_{f}" for kind in ("score", "share") for f in FACTORS if f"{kind}_{f}" in runs[0]]
     values = np.stack([run[columns].to_numpy(float) for run in runs])  # (runs, stages, columns)
     half = seed_half_widths(values)
     table = pd.DataFrame({"stage": runs[0].index, "runs": len(runs)})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from static_dynamic.analysis import average_runs
-from static_dynamic.analysis.estimate.tables import seed_half_widths
+from static_dynamic.analysis.estimate.tables import read_layers, seed_half_widths
 from static_dynamic.errors import UserError
 from tests.analysis.finished import finished_run
 
@@ -30,6 +30,9 @@ def test_both_ranges_of_an_average(tmp_path):
     # sqrt(3 / 2): ratio of the two standard deviations; 4.30265: Student's t with 2 degrees of freedom
     ratio = row["share_static_ci_student"] / row["share_static_ci"]
     assert ratio == pytest.approx(4.30265 / 1.96 * np.sqrt(3 / 2), rel=1e-5) and row["runs"] == 3
+    motion = [read_layers(folder).loc["stage2", "motion"] for folder in folders]
+    assert row["motion"] == pytest.approx(np.mean(motion))
+    assert row["motion_ci_student"] == pytest.approx(4.30265 * np.std(motion, ddof=1) / np.sqrt(3), rel=1e-5)
 
 
 @pytest.mark.parametrize(
