@@ -27,7 +27,7 @@ class Task:
 
 # This dict maps the name of each task without options to the text in --help.
 WITHOUT_OPTIONS = {
-    "convergence": "Estimate the scores of finished runs (runs=[FOLDER]) from growing numbers of videos.",
+    "convergence": "Estimate parts and scores of finished runs (runs=[FOLDER]) from more and more videos.",
     "evaluate_vos": "Segment DAVIS and write region similarity J, boundary measure F, masks and overlays.",
     "merge": "Merge the shards (shards=N shard=K) of runs, either all below save_dir or runs=[FOLDER,...].",
     "report": "Write one HTML file with all results for each finished run in runs=[FOLDER,...].",
@@ -80,7 +80,7 @@ class Information(Task):
 class Plan(Task):
     """Estimate from a small finished run (runs=[FOLDER]) how many clips and hours a full study needs."""
 
-    width: Number = option(0.05, "required half-width of the 95 % intervals of the scores")
+    width: Number = option(0.05, "required half-width of the 95 % intervals of parts and scores")
     seconds_per_view: Number | None = option(
         None,
         "seconds per network input; null: the time measured in the small run (timing.json)",

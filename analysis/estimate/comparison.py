@@ -126,7 +126,7 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 def label_groups(
     identities: Sequence[dict], groups: Sequence[list[int]], iterations: Sequence[int] = ()
 ) -> dict[str, list[int]]:
-    """Label each group of runs by network and by properties in which groups differ; number equal labels."""
+    """Label each group of runs by network and differing properties; add a number to labels that are equal."""
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
     parts = pd.DataFrame(
@@ -171,12 +171,13 @@ def mean_layers(
 def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: PairedParts) -> pd.DataFrame:
     """Return the parts with intervals and the p-value of motion per stage; NaN for runs without parts.
 
-    Means over seeds have no p-value.
+    Means over seeds have no p-value, and neither have runs whose ``layers.csv`` lacks the parts because an
+    older version wrote it: their parts are estimated from their activations.
     """
     first = per_run[members[0]]
     names = [f"{part}{end}" for part in PARTS for end in ("", "_low", "_high")]
-    if len(members) == 1:
-        return first.reindex(columns=[*names, "p_motion"])
+    if len(members) == 1 and "content" in first:
+        return first[[*names, "p_motion"]]
     means = {stage: parts.mean([(k, stage) for k in members]) for stage in first.index}
     return pd.DataFrame(means, index=names).T.assign(p_motion=np.nan)
 

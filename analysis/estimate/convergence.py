@@ -47,8 +47,8 @@ def estimate_convergence(
         sums = read_sums(store, stage, pairs, cluster, len(names))
         for size in sample_sizes(len(names)):
             sample = sums.clusters(np.sort(order[:size]))
-            if (sample.count.sum(0) == 0).any():
-                continue  # without dynamic or without static pairs, a score is undefined, so skip this sample
+            if (sample.count.sum(0) == 0).any() or not sample.over_clusters().pooled_variance().any():
+                continue  # scores are undefined without pairs of both factors, and if no unit varies
             layer, _ = estimate_stage(sample, bootstrap_weights(size, n_boot, seed), 0.5, level)
             scores = {k: v for k, v in layer.items() if k.startswith("score_")}
             found = parts.mean([(0, stage)], level, among=names[order[:size]])

@@ -160,8 +160,10 @@ def plan_parts(parts: Jackknife, pilot: str, width: float) -> pd.DataFrame:
     """Plan the number of clusters for content, motion and appearance of one stage of a pilot.
 
     The half-width of a part is t(K - 1) standard deviations of the pseudo-values / sqrt(K), so no bootstrap
-    and no stretch is needed.
+    and no stretch is needed. There are no rows if the parts are NaN: all units vary in one video only.
     """
+    if np.isnan(parts.estimate).any():
+        return pd.DataFrame()
     clusters = len(parts.deviation)
     table = []
     for k, part in enumerate(BITS):

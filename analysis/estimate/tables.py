@@ -94,10 +94,10 @@ def seed_half_widths(values: NDArray) -> SeedHalfWidths:
 def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     """Average ``layers.csv`` over runs that differ only in the seed; return means and half-widths.
 
-    For each part, score and share X, the columns are X (the mean), ``X_ci`` (1.96 standard errors, as in Kowal et
-    al.'s code) and ``X_ci_student`` (Student's 95 % interval), see `SeedHalfWidths`. Raises UserError if
-    there are fewer than two runs, if a run has no results, or if runs differ in more than the seed or have
-    the same seed.
+    For each part, score and share X, the columns are X (the mean), ``X_ci`` (1.96 standard errors, as in
+    Kowal et al.'s code) and ``X_ci_student`` (Student's 95 % interval), see `SeedHalfWidths`. Raises
+    UserError if there are fewer than two runs, if a run has no results, or if runs differ in more than the
+    seed or have the same seed.
     """
     if len(folders) < 2:
         raise UserError(f"cannot average {len(folders)} run: give at least two run folders")

@@ -10,7 +10,7 @@ from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.unit_intervals import COUNTED
-from static_dynamic.analysis.show.parts import OVERLAP
+from static_dynamic.analysis.show.parts import NEEDED, OVERLAP
 from static_dynamic.analysis.show.text import align, with_interval
 
 # Column of the results -> (table heading, multiplier of the values, number of decimals).
@@ -59,7 +59,14 @@ def grid_of_parts(layers: pd.DataFrame) -> Grid:
             {"stage": row["stage"], "run": row["run"], **shown_cells(row, SHOWN_PARTS), "p (motion)": p}
         )
     caption = f"Parts of the units' variance (mean over units), with 95 % intervals over videos. {OVERLAP}"
-    return Grid("parts", caption, rows)
+    return Grid("parts", " ".join(filter(None, (caption, runs_without_parts(layers)))), rows)
+
+
+def runs_without_parts(layers: pd.DataFrame) -> str:
+    """Return a sentence that names the runs without parts and says why; empty if all runs have parts."""
+    known = layers["content"].notna().groupby(layers["run"], sort=False).any()
+    missing = ", ".join(known.index[~known])
+    return f"There are no parts of {missing}: {NEEDED}." if missing else ""
 
 
 def grid_of_scores(layers: pd.DataFrame) -> Grid:
@@ -173,6 +180,7 @@ def as_text(comparison: Comparison) -> str:
                 continue  # no run has parts
             rows = [{"stage": stage, **row} for stage, row in cells.fillna("-").iterrows()]
             blocks.append(f"{whose}{heading}\n\n{align(rows)}")
+    blocks += filter(None, [runs_without_parts(comparison.layers)])
     for grid in grids_of_differences(comparison.differences):
         blocks.append(f"{grid.caption}\n\n{align(grid.rows)}")
     return "\n\n".join(blocks)

@@ -183,13 +183,17 @@ def draw_convergence(table: pd.DataFrame, path: Path) -> None:
     sizes = sorted(table["clusters"].unique())
     for block, (shown, label) in enumerate([(curves, "part (%)"), (scores, "the paper's score")][-blocks:]):
         own = panels[block * rows * columns : (block + 1) * rows * columns]
+        # The axis limits include every estimate, but wide bands (few videos) may reach beyond the panel.
+        values = [scale * table[column] for column, scale, _ in shown.values()]
+        least, most = (-20, 110) if shown is curves else (-1, 1.1)
+        limits = min(least, 1.1 * np.nanmin(values)), max(most, 1.1 * np.nanmax(values))
         for axes in own[len(groups) :]:
             axes.remove()
         for axes, (stage, part) in zip(own, groups, strict=False):
             for name, (column, scale, style) in shown.items():
                 style = style | {"markersize": 4, "label": name}
                 draw_band(axes, part["clusters"], value_and_bounds(part, column, scale), **style)
-            axes.set(title=stage, xscale="log", ylim=(-20, 110) if shown is curves else (-1, 1.1))
+            axes.set(title=stage, xscale="log", ylim=limits)
             axes.set_xticks(sizes[::2], [str(size) for size in sizes[::2]])
             axes.minorticks_off()
         own[0].set_ylabel(label)
@@ -197,7 +201,8 @@ def draw_convergence(table: pd.DataFrame, path: Path) -> None:
             frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8
         )
     figure.supxlabel("videos", fontsize=10)
-    figure.suptitle("Parts and scores by number of videos (bands: 95 % intervals)", fontsize=11)
+    about = "Parts and scores" if blocks == 2 else "Scores"
+    figure.suptitle(f"{about} by number of videos (bands: 95 % intervals)", fontsize=11)
     save(figure, path)
 
 

@@ -1,5 +1,6 @@
 """Text about the identified parts of a stage: content, motion, appearance, residual, and kinds of units."""
 
+import numpy as np
 import pandas as pd
 
 from static_dynamic.analysis.estimate.altered_orders import FURTHER_ORDERS
@@ -17,26 +18,29 @@ LIMITS = (
     "that disturbs motion lowers the motion part. With few videos, intervals are too narrow for units that "
     "are zero in most views, and if a few videos have much larger activations than the others."
 )
-ABSENT = (
-    "There are no parts (content, motion, appearance): they need clips with two styles in both frame orders, "
-    "as pairs=factorial and pairs=both have them, and a run that was estimated with version 0.2.0 or later."
-)
+NEEDED = "they need clips with two styles in both frame orders, as pairs=factorial and pairs=both have them"
+# Why a run has no parts, if its views and activations were read.
+NO_PARTS = f"There are no parts (content, motion, appearance): {NEEDED}."
+# Why a run has no parts, if only its layers.csv was read.
+ABSENT = f"{NO_PARTS[:-1]}, and a run that was estimated with version 0.2.0 or later."
 
 
 def has_parts(layers: pd.DataFrame | pd.Series) -> bool:
-    """Return whether a table of stages, or one stage's row, holds the parts."""
-    return "content" in layers and bool(pd.notna(layers["content"]).all())
+    """Return whether a table of stages, or one stage's row, holds the parts of any stage.
+
+    A stage has no parts if all its units vary in the clips of one video only.
+    """
+    return "content" in layers and bool(np.any(pd.notna(layers["content"])))
 
 
 def part_cells(row: pd.Series) -> dict[str, object]:
     """Return one stage's row of the table of parts (%), with intervals and the p-value of motion."""
     cells = {"stage": row["stage"], "units": row["units"]}
-    cells |= {f"{part} %": with_interval(row, part, 100, 1) for part in PARTS}
+    cells |= {f"{part} %": with_interval(row, part, 100, 1) if has_parts(row) else "-" for part in PARTS}
     p = row.get("p_motion")
     cells["p (motion)"] = "-" if pd.isna(p) else f"{p:.3f}"
-    for column in FURTHER_ORDERS.values():
-        if pd.notna(row.get(column.name)):
-            cells[f"{column.name} %"] = with_interval(row, column.name, 100, 1)
+    for name in (column.name for column in FURTHER_ORDERS.values() if column.name in row):
+        cells[f"{name} %"] = "-" if pd.isna(row[name]) else with_interval(row, name, 100, 1)
     return cells
 
 
@@ -44,8 +48,7 @@ def kind_cells(row: pd.Series) -> dict[str, object]:
     """Return one stage's row of the table of kinds: numbers of units per kind, and of units with motion."""
     cells = {"stage": row["stage"], "units": row["units"]}
     cells |= {kind: with_interval(row, f"kind_{kind}", 1, 0) for kind in COUNTED_KINDS}
-    if row["kind_unknown"]:
-        cells["unknown"] = int(row["kind_unknown"])
+    cells["unknown"] = int(row["kind_unknown"])
     cells["dead"] = int(row["units"] - sum(row[f"kind_{kind}"] for kind in KINDS[:-1]))
     return cells | {"carry motion": int(row["carries_motion"])}
 
@@ -55,6 +58,8 @@ def headline(stage: pd.Series) -> str:
 
     Which of the two is larger rests on the interval of their paired difference.
     """
+    if not has_parts(stage):
+        return f"{stage.name}: no parts, because no unit varies in the clips of more than one video."
     parts = [f"{part} {percent_with_interval(stage, part)}" for part in PARTS]
     text = f"{stage.name}: {', '.join(parts[:-1])} and {parts[-1]} of the units' variance."
     return " ".join(filter(None, (text, motion_sentence(stage), comparison_sentence(stage))))

@@ -75,14 +75,14 @@ def format_behaviour(table: pd.DataFrame) -> str:
 def format_plan(table: pd.DataFrame) -> str:
     """Return text tables of the videos, clips and hours that a study needs with each ``pairs`` option.
 
-    The first table is for the paper's scores, the second one for the parts, if the pilot has parts. Rows are
-    sorted by hours. In brackets, each number is followed by the number expected from the pilot's
-    variance itself. The stage and score (or part) that need the largest number of videos decide.
+    The first table is for the parts, if the pilot has parts, and the last one for the paper's scores. Rows
+    are sorted by hours. In brackets, each number is followed by the number expected from the pilot's variance
+    itself. The stage and part (or score) that need the largest number of videos decide.
     """
     is_score = table["score"].isin(MEASURED)
     blocks = [f"the paper's scores\n\n{plan_rows(table[is_score], ' score of ')}"]
     if not is_score.all():
-        blocks.append(f"content, motion and appearance\n\n{plan_rows(table[~is_score], ' of ')}")
+        blocks.insert(0, f"content, motion and appearance\n\n{plan_rows(table[~is_score], ' of ')}")
     return "\n\n".join(blocks)
 
 

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.planning import plan_study
 from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.analysis.show.parts import NO_PARTS
 from static_dynamic.analysis.show.text import format_plan
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import find_stage
@@ -34,6 +36,8 @@ def run(cfg: DictConfig) -> None:
     print(f"for 95 % intervals of +- {task.width:g}; planned size: narrow enough intervals in")
     print("about 80 % of studies; in brackets: size by this run's variance itself, enough in about 40 %\n")
     print(format_plan(table))
+    if table["score"].isin(MEASURED).all():
+        print(f"\n{NO_PARTS}")
     if (table["clusters"] > UNSURE * table["expected_clusters"]).any():
         print(f"\nA planned size is more than {UNSURE} times the size in brackets, because this run has few")
         print("videos or a few videos decide the variance: plan again from a run of more videos")

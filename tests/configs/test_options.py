@@ -62,7 +62,7 @@ def test_help_lists_tables_and_options_and_tasks_list_their_own():
         text = help_text([f"task={name}"])
         assert all(f"  {o.name}=" in text for o in options_of(type(tasks()[name]), "task."))
         assert row("task", name).about in text and "common options" in text
-    assert "half-width of the 95 % intervals of the scores [number]" in help_text(["--task", "plan"])
+    assert "half-width of the 95 % intervals of parts and scores [number]" in help_text(["--task", "plan"])
     assert "alpha: 4" in help_text(["model=slowfast_r50_8x8"])
     with pytest.raises(UserError, match="nearest known: plan"):
         help_text(["task=plann"])

@@ -9,10 +9,11 @@ from omegaconf import OmegaConf
 from scipy.stats import t as student_t
 
 from bench import planning as bench
-from static_dynamic.analysis import estimate_run
+from static_dynamic.analysis import estimate_run, import_activations
 from static_dynamic.analysis.estimate.convergence import estimate_convergence, sample_sizes
 from static_dynamic.analysis.estimate.planning import (
     ASSURANCE,
+    MOST,
     VarianceComponents,
     clusters_for,
     half_width,
@@ -21,8 +22,11 @@ from static_dynamic.analysis.estimate.planning import (
     variance_components,
 )
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.show import figures
+from static_dynamic.analysis.show.parts import NO_PARTS
 from static_dynamic.analysis.tasks import plan
 from static_dynamic.errors import UserError
+from tests.analysis.run.imported import draw, views_of
 from tests.analysis.simulated import effects, write_run
 
 # a predicted half-width is right to within this part of the mean of those that studies reach
@@ -194,6 +198,60 @@ def test_the_plan_of_a_part_follows_from_the_spread_of_its_pseudo_values(pilot):
         deviation = np.sqrt(row["between"])
         reach = [student_t.ppf(0.975, k - 1) * deviation / np.sqrt(k) for k in (need, need - 1)]
         assert reach[0] <= 0.02 < reach[1] and row["clusters"] > need
+
+
+def test_stages_without_parts_have_no_plan_of_parts(tmp_path, capsys):
+    """The units of the second stage vary in one video only; a run with pairs=paper has no parts at all."""
+    views, rng = views_of(12, styles=(1, 2)), np.random.default_rng(0)
+    one_video = np.where((views["clip"] == "c3").to_numpy()[:, None], rng.standard_normal((48, 3)), 0.5)
+    rows = {"live": draw(views), "quiet": one_video.astype(np.float32)}
+    import_activations(tmp_path / "run", rows, views)
+    table = plan_study(tmp_path / "run", 0.2, seconds_per_view=1)
+    parts = table[~table["score"].isin(["dynamic", "static"])]
+    assert set(parts["stage"]) == {"live"} and set(table["stage"]) == {"live", "quiet"}
+    assert (table["expected_clusters"] < MOST).all()
+    for pairs, absent in (("paper", True), ("factorial", False)):
+        run = write_run(tmp_path / pairs, effects(0), 20, pairs)
+        options = {"width": 0.05, "seconds_per_view": 1}
+        plan.run(
+            OmegaConf.create({"runs": [str(run)], "stg": None, "n_boot": 20, "seed": 1, "task": options})
+        )
+        out = capsys.readouterr().out
+        assert (NO_PARTS in out) == absent
+        assert absent or out.index("content, motion and appearance") < out.index("the paper's scores")
+
+
+def test_samples_in_which_no_unit_varies_are_left_out(tmp_path):
+    views = views_of(12, styles=(1, 2))
+    quiet = ~views["clip"].isin(["c3", "c7", "c8"]).to_numpy()
+    rows = draw(views)
+    rows[quiet] = 0.5
+    import_activations(tmp_path / "run", {"stage": rows}, views)
+    found = {seed: estimate_convergence(tmp_path / "run", n_boot=10, seed=seed) for seed in range(12)}
+    sizes = {seed: table["clusters"].tolist() for seed, table in found.items()}
+    assert all(own[-1] == 12 for own in sizes.values())
+    assert any(own[0] > 4 for own in sizes.values())  # four quiet videos
+    assert all(table["motion"].notna().iloc[-1] for table in found.values())
+
+
+def test_every_estimate_is_inside_the_panels_of_convergence(monkeypatch):
+    kept = []
+    monkeypatch.setattr(figures, "save", lambda figure, path: kept.append(figure))
+    sizes = {"stage": "s", "clusters": [4, 8]}
+    values = {"content": [-1.2, -0.5], "motion": [2.2, 1.9], "appearance": [0.1, 0.1], "residual": 0.0}
+    values |= {"score_dynamic": [1.8, 1.1], "score_static": [0.2, 0.3]}
+    bounds = {f"{name}_{end}": 0.0 for name in values for end in ("low", "high")}
+    table = pd.DataFrame(sizes | values | bounds)
+    figures.draw_convergence(table, None)
+    figures.draw_convergence(table.drop(columns="content"), None)
+    for figure, panels in zip(kept, (2, 1), strict=True):
+        assert len(figure.axes) == panels
+        assert figure.get_suptitle().startswith("Parts" if panels == 2 else "Scores")
+        for axes in figure.axes:
+            low, high = axes.get_ylim()
+            assert axes.lines and all(
+                (low < line.get_ydata()).all() and (line.get_ydata() < high).all() for line in axes.lines
+            )
 
 
 def test_convergence_ends_with_the_estimate_of_all(pilot, tmp_path):

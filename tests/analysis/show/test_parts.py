@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.show.parts import has_parts, headline, kind_cells, part_cells
 
 
@@ -17,6 +18,7 @@ def stage(**changes):
 
 ENDS = {"low": -0.05, "high": 0.05}
 KINDS = {"content": 4, "motion": 2, "appearance": 1, "mixed": 2, "residual": 1}
+ZEROS = {f"kind_{kind}": 0 for kind in KINDS}
 
 
 def test_the_headline_gives_the_parts_and_what_follows_from_intervals():
@@ -49,9 +51,9 @@ def test_without_a_test_or_intervals_nothing_is_claimed():
 def test_cells():
     cells = part_cells(stage(motion_any=0.25, motion_direction=np.nan))
     assert cells["motion %"] == "20.0 [15.0, 25.0]" and cells["p (motion)"] == "0.001"
-    assert cells["motion_any %"] == "25.0" and "motion_direction %" not in cells
+    assert cells["motion_any %"] == "25.0" and cells["motion_direction %"] == "-"
+    assert "motion_reshuffled %" not in cells
     assert kind_cells(stage())["dead"] == 1 and kind_cells(stage())["unknown"] == 1
-    assert "unknown" not in kind_cells(stage(kind_unknown=0))
     assert part_cells(stage(p_motion=np.nan))["p (motion)"] == "-"
 
 
@@ -59,3 +61,14 @@ def test_runs_without_parts():
     table = pd.DataFrame([stage(), stage()])
     assert has_parts(table) and not has_parts(table.drop(columns="content"))
     assert not has_parts(table.assign(content=np.nan))
+
+
+def test_a_stage_without_parts_hides_no_other_stage():
+    """All units of the second stage vary in the clips of one video only."""
+    names = [f"{part}{end}" for part in PARTS for end in ("", "_low", "_high")]
+    empty = stage(**dict.fromkeys([*names, "p_motion"], np.nan), kind_unknown=12, **ZEROS)
+    assert has_parts(pd.DataFrame([stage(), empty])) and not has_parts(empty)
+    assert headline(empty) == "s: no parts, because no unit varies in the clips of more than one video."
+    assert set(part_cells(empty).values()) == {"s", 12, "-"}
+    assert list(part_cells(empty)) == list(part_cells(stage()))  # columns of one table
+    assert list(kind_cells(empty)) == list(kind_cells(stage()))
