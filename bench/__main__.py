@@ -48,7 +48,7 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
 BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# Each value is a target ratio: two of times (extraction/baseline), two of speeds (cached/bare, bf16/fp32).
+# Target ratios: the first two are of times (extraction/baseline), the last two of speeds.
 EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
 
 

@@ -45,7 +45,7 @@ class Design:
     """A layout of a simulated run, and the distribution of its activations."""
 
     name: str
-    kind: str = "normal"  # or "loudness varies", or a key of THRESHOLDS
+    kind: str = "normal"  # normal, loudness varies, or a key of THRESHOLDS
     units: int = 20
     clips_per_video: int = 1
     styles_per_clip: int = STYLES
@@ -53,7 +53,7 @@ class Design:
 
     @cached_property
     def planted(self) -> NDArray:
-        """Variances of content, motion, appearance and residual of each unit; they add up to 1. (4, C)."""
+        """Variances of content, motion, appearance and residual of each unit, which add up to 1. (4, C)."""
         sizes = np.random.default_rng(9).uniform(0.1, 1.0, (4, self.units))
         return sizes / sizes.sum(0)
 
@@ -151,7 +151,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def small_p_values(
     design: Design, videos: int, runs: int, motion: float, progress: bool = False
 ) -> list[float]:
-    """Return the fraction of p-values up to 0.05 of the layer, of units and of the smallest family-wise one.
+    """Return three fractions of p-values up to 0.05: of layers, of units, of smallest family-wise p-values.
 
     The variances of all other parts are scaled, so that motion is `motion` in every unit.
     """

@@ -81,7 +81,7 @@ def is_kept(clips: int, kind: str, f: int, width: float, rng: np.random.Generato
 
 
 def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[NDArray, NDArray]:
-    """Return the fraction of kept plans and the median size. Shapes: (2,) each, for expected and planned."""
+    """Return the fraction of kept plans and the median size, both for expected and planned sizes: (2,)."""
     kept, sizes = [], []
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="pilot", leave=False):
         rng = np.random.default_rng([2, clips, run])

@@ -19,11 +19,13 @@ from static_dynamic.analysis.estimate.variance import decompose_stage
 from static_dynamic.datasets import Clip, make_views
 
 STYLES, ORDERS, LEVEL, THRESHOLD = (1, 2, 3, 4), 2, 0.95, 0.5
-LARGE, LARGE_RUNS = 1000, 40  # clips and number of the runs from which true values are computed
-# Standard deviation of the random effects where all are present; a threshold of z standard deviations
-# rectifies 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
+# True values are means over LARGE_RUNS runs of LARGE clips.
+LARGE, LARGE_RUNS = 1000, 40
+# SPREAD is the standard deviation of an activation. A threshold of z standard deviations sets 70 % (z = 0.52)
+# or 90 % (z = 1.28) of the activations to zero.
 SPREAD, THRESHOLDS = 1.2, {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
-LOUD, LOUDNESS = 6.0, 0.8  # factor of one loud video; standard deviation of the logarithm of loudness
+# LOUD is the factor of one loud video, LOUDNESS the standard deviation of the logarithm of loudness.
+LOUD, LOUDNESS = 6.0, 0.8
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Design:
     """A layout of a simulated run: which views there are, and how activations are distributed."""
 
     name: str
-    kind: str = "normal"  # or "one loud video", "loudness varies", or a key of THRESHOLDS
+    kind: str = "normal"  # normal, one loud video, loudness varies, or a key of THRESHOLDS
     units: int = 20
     clips_per_video: int = 1
     skipped: int = 0  # number of views that are skipped, drawn at random

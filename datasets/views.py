@@ -110,7 +110,7 @@ def make_views(
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
-    wanted = defaultdict(set)  # maps a clip number to (style, alteration) of its views
+    wanted = defaultdict(set)  # clip number -> (style, alteration) of each view of the clip
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
@@ -329,7 +329,7 @@ def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> Pairs
 
 
 def both(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one dynamic and one static pair from three views in two random styles."""
+    """Make one dynamic and one static pair of a clip in two random styles."""
     s, t = (int(style) for style in rng.choice(styles, size=2, replace=False))
     return [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)), (STATIC, (s, UNALTERED), (s, ALTERED))]
 

@@ -354,7 +354,7 @@ class TwoPathways(PositionWise):
         return super().stage_name(f"{5 if stg is None else stg}/fuse{int(fuse)}/{path}")
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the names of stages 1 to 5 for ``path`` and ``fuse`` in `options`; see `stage_name`."""
+        """Return stages 1 to 5 of the pathway and fusion that the options ``path`` and ``fuse`` select."""
         return [self.stage_name(number, options) for number in range(1, 6)]
 
 

@@ -15,7 +15,7 @@ def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) 
     """
     if np.dtype(dtype) == np.float64:
         return np.linspace(0, length - 1, count).astype(np.int64)
-    # torch is imported only here, because it loads slowly. numpy's linspace rounds float32 differently.
+    # torch is imported here only, because it loads slowly; numpy's linspace rounds float32 otherwise.
     import torch
 
     # The positions are computed on the CPU, so that rounding selects the same frames on every device.

@@ -19,8 +19,8 @@ def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) ->
     about 330 bytes per pixel.
     """
     held: dict[int, Frame] = {}
-    to_past: dict[int, Flow] = {}  # to_past: frame number -> flow to the previous frame
-    to_next: dict[int, Flow] = {}  # to_next: frame number -> flow to the next frame
+    to_past: dict[int, Flow] = {}  # `to_past` maps a frame number to the flow to the previous frame
+    to_next: dict[int, Flow] = {}  # `to_next` maps a frame number to the flow to the next frame
     source, read, t = iter(frames), 0, 0
     while True:
         while read <= t + window and (frame := next(source, None)) is not None:

@@ -33,7 +33,7 @@ SIGNIFICANT = 0.05
 
 
 class MotionColumn(NamedTuple):
-    """Name of the column with the motion part of an altered order, and the factor of (d - b) / v."""
+    """Name of the table column with the motion part of an altered order, and the factor of (d - b) / v."""
 
     name: str
     factor: float = 1.0
@@ -42,7 +42,7 @@ class MotionColumn(NamedTuple):
 # Orders that may be added to the first altered order.
 FURTHER_ORDERS = {
     RESHUFFLED: MotionColumn("motion_reshuffled"),
-    # Reversal is its own inverse, so half of (d - b) / v is the odd part of the unit's answer.
+    # Reversing twice gives the clip back, so (d - b) / (2 v) is the part that changes its sign when reversed.
     REVERSED: MotionColumn("motion_direction", 0.5),
     FROZEN: MotionColumn("motion_any"),
 }
@@ -54,8 +54,8 @@ class AlteredOrder:
 
     name: str
     table: OrderTable
-    multipliers: NDArray  # (R, G)
-    signs: NDArray  # (G, flips, pairs of styles)
+    multipliers: NDArray  # random numbers for counts of kinds, (R, G)
+    signs: NDArray  # signs of the test of motion, (G, flips, pairs of styles)
 
     def decompose(self, activations: NDArray) -> Decomposition:
         """Decompose the variance of the units of one stage."""
@@ -102,7 +102,7 @@ class AlteredOrders:
 def open_order(
     store: Store, done: NDArray, name: str, n_boot: int, n_flips: int, seed: list[int]
 ) -> AlteredOrder | None:
-    """Find the views of one altered order and draw its random numbers; None if no clip has two styles."""
+    """Find the views of one altered order and draw its random numbers; None without two styles in both."""
     table = OrderTable.of_views(store.views, done, name)
     if table is None:
         return None
@@ -142,7 +142,7 @@ def motion_columns(found: Decomposition, column: MotionColumn, level: float) -> 
 
 
 def bounded(names, values: NDArray, ends: tuple[NDArray, NDArray]) -> dict:
-    """Return columns NAME, NAME_low and NAME_high for each of the names."""
+    """Return the table columns NAME, NAME_low and NAME_high for each NAME in `names`."""
     found = {}
     for name, value, low, high in zip(names, values, *ends, strict=True):
         found |= with_bounds(name, value, low, high)
@@ -150,7 +150,7 @@ def bounded(names, values: NDArray, ends: tuple[NDArray, NDArray]) -> dict:
 
 
 def empty_columns(units: int) -> tuple[dict, dict]:
-    """Return the columns of the first altered order for a run without such an order: all values are NaN."""
+    """Return the columns of the first altered order, filled with NaN, for a run without such an order."""
     nothing = np.full((len(PARTS), units), np.nan)
     of_layer = Jackknife(np.zeros(len(PARTS)), np.zeros((0, len(PARTS))))
     of_bits = Jackknife(np.zeros(len(BITS)), np.zeros((0, len(BITS))))

@@ -120,7 +120,7 @@ def counts_of(table: pd.DataFrame) -> dict:
 
 
 def divergences(scores: NDArray, a: NDArray, b: NDArray) -> NDArray:
-    """Return the Jensen-Shannon divergences in bits between the views of rows `a` and of rows `b`."""
+    """Return the Jensen-Shannon divergences in bits between the predictions for rows `a` and rows `b`."""
     bits = np.empty(len(a))
     for block in blocks(len(a), scores.shape[1]):
         p, q = (probabilities(scores[rows[block]]) for rows in (a, b))

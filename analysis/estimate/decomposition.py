@@ -40,7 +40,7 @@ CANCELLATION = 1e-12
 
 
 class Products(NamedTuple):
-    """Means of products of z, per unit: for pairs of views, and the variance of z."""
+    """Means over pairs of views of the products of z, and the variance of z, of each unit."""
 
     d: NDArray  # same order, other style
     t: NDArray  # same style, other order
@@ -66,7 +66,7 @@ def divide(numerator: NDArray, denominator: NDArray) -> NDArray:
 
 
 def excess(bits: NDArray, content: NDArray) -> NDArray:
-    """Return the bits beyond those of content; 0 where both are infinite."""
+    """Subtract the bits of content; return 0 where both are infinite."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(bits) & np.isinf(content), 0.0, bits - content)
 
@@ -75,7 +75,7 @@ def excess(bits: NDArray, content: NDArray) -> NDArray:
 class OrderSums:
     """Sums over clips from which `Products` are computed; leading axes are free (none, or videos)."""
 
-    pairs: NDArray  # (..., S, S) clips that keep both styles
+    pairs: NDArray  # number of clips that keep both styles, (..., S, S)
     linear: NDArray  # (..., S, 2, S or 1, C) sums of y[s, o] over the clips that also keep the other style
     product: NDArray  # (..., 4, C) sums of products of y for d, t, b, v; each pair of views counts twice
 
@@ -109,7 +109,7 @@ class OrderSums:
         return type(self)(self.pairs.sum(0), self.linear.sum(0), self.product.sum(0))
 
     def leave_one_out(self) -> Self:
-        """Return the sums without each video. Shapes: as of the sums of the videos."""
+        """Return, for each video, the sums over all other videos. Shapes: those of `self`."""
         whole = self.whole()
         return type(self)(whole.pairs - self.pairs, whole.linear - self.linear, whole.product - self.product)
 
@@ -117,17 +117,17 @@ class OrderSums:
         """Subtract the mean of each style and order, and return the means of products."""
         styles = self.pairs.shape[-1]
         own = np.arange(styles)
-        clips = self.pairs[..., own, own]  # (..., S) clips that keep the style
+        clips = self.pairs[..., own, own]  # number of clips that keep the style, (..., S)
         total = self.linear[..., own, :, own if self.linear.shape[-2] > 1 else 0, :]  # (S, ..., 2, C)
         total = np.moveaxis(total, 0, -3)  # (..., S, 2, C)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / clips[..., None, None]
         mean = np.where(clips[..., None, None] > 0, mean, 0.0)
         turned = mean[..., ::-1, :]
-        # Each product of z is a product of y, less mean times y twice, plus a product of means.
+        # A product of two z is the product of both y, minus each y times the other mean, plus both means.
         all_styles = np.stack([self._means(mean, mean), self._means(mean, turned)], axis=-2)  # (..., 2, C)
         one_style = np.stack([(mean * total).sum((-3, -2)), (turned * total).sum((-3, -2))], axis=-2)
-        one_style = -one_style  # -2 m t + n m m = -m t, since m = t / n, for equal and for turned orders
+        one_style = -one_style  # with the total t = n m, the change -2 m t + n m m is -m t
         correction = np.stack(
             [
                 all_styles[..., 0, :] - one_style[..., 0, :],
@@ -147,7 +147,7 @@ class OrderSums:
         return Products(d, t, b, v)
 
     def _means(self, first: NDArray, second: NDArray) -> NDArray:
-        """Return the correction of sums of products for all pairs of styles, the same style included.
+        """Return the change of the sums of products over all pairs of styles when means are subtracted.
 
         `first` (..., S, 2, C) are the means of the first members, `second` those of the second members.
         """
@@ -171,12 +171,12 @@ class Decomposition:
 
     units: NDArray  # (4, C) estimates of the parts
     errors: NDArray  # (4, C) standard errors
-    layer: Jackknife  # (4,), with deviations (G, 4)
-    bits: Jackknife  # (3,), with deviations (G, 3)
+    layer: Jackknife  # (4,) parts of the layer, with deviations (G, 4)
+    bits: Jackknife  # (3,) bits of the layer, with deviations (G, 3)
     variance: NDArray  # (C,) variance of z; 0 if the unit is dead
     p_layer: float  # p-values of the test of motion (`motion_test.py`)
-    p_units: NDArray  # (C,)
-    p_family: NDArray  # (C,) family-wise over the units of the stage
+    p_units: NDArray  # (C,) p-value of each unit
+    p_family: NDArray  # (C,) family-wise p-value of each unit
     error: NDArray  # (3, 3) covariance of the errors of content, motion and appearance, mean over units
     noise: NDArray  # (R, 3, C) errors of content, motion and appearance, drawn at random
     videos: int
@@ -260,7 +260,7 @@ class LayerTotals(NamedTuple):
         """Add the units of one block that `live` (C,) selects."""
         self.parts[:] += whole.parts()[:, live].sum(-1)
         self.parts_left_out[:] += left_out.parts()[..., live].sum(-1)
-        with np.errstate(invalid="ignore"):  # infinite bits of opposite signs
+        with np.errstate(invalid="ignore"):  # infinite bits of opposite signs add up to NaN
             self.bits[:] += whole.bits()[:, live].sum(-1)
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
 

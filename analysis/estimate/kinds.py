@@ -1,4 +1,4 @@
-"""Kinds of units (content, motion, appearance, mixed, residual), and intervals of the number of each kind.
+"""Kinds of units (content, motion, ...), with a confidence interval for the number of units of each kind.
 
 Errors of the parts spread the units: in a simulation of 1,000 units and 12 videos, more than twice as many
 units seem to be of kind content as are. The units are therefore counted a second time after a correction by

@@ -1,4 +1,4 @@
-"""Scores and shares of a stage: the sample's values, and all that their intervals are made from."""
+"""Scores and shares of a stage, with everything that their intervals are computed from."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,27 +21,27 @@ class LayerSample:
     """Scores and shares (the five `MEASURES`) of a stage, estimated from the clusters (videos) of a run."""
 
     value: NDArray  # (5,)
-    replicates: NDArray  # (R, 5), one row per bootstrap replicate
-    scalars: NDArray  # (K, J), the result of `cluster_scalars`
-    deviation: NDArray  # (K, 5), each cluster's deviation in the jackknife
-    smallest: NDArray  # (5,), the smallest possible values
-    largest: NDArray  # (5,), the largest possible values
+    replicates: NDArray  # values of each bootstrap replicate, (R, 5)
+    scalars: NDArray  # result of `cluster_scalars`, (K, J)
+    deviation: NDArray  # deviation of each cluster in the jackknife, (K, 5)
+    smallest: NDArray  # smallest possible values, (5,)
+    largest: NDArray  # largest possible values, (5,)
 
     @classmethod
     def of(cls, sums: Moments, weights: NDArray) -> Self:
-        """Compute the sample from sums per cluster and bootstrap weights (R, K)."""
+        """Compute scores and shares from the sums of K clusters and from bootstrap weights (R, K)."""
         return cls.of_parts(sums, total_parts(m.layer_parts() for _, m in sums.replicates(weights)))
 
     @classmethod
     def of_parts(cls, sums: Moments, replicates: LayerParts | None) -> Self:
-        """Compute the sample from sums per cluster, and from the parts of replicates; None: no replicates."""
+        """Compute scores and shares from sums per cluster and from the sums of replicates (None: none)."""
         clusters = len(sums.count)
         whole = sums.over_clusters()
         parts = whole.layer_parts()
         value = append_shares(parts.scores)
         blocks = (sums.units(block) for block in sums.unit_blocks(clusters))
         left_out = total_parts(block.leave_one_out().layer_parts() for block in blocks)
-        assert left_out is not None  # a stage has at least one unit
+        assert left_out is not None  # not None, because a stage has at least one unit
         deviation = jackknife(value, append_shares(left_out.scores)).deviation
         if replicates is None:
             replicates = sums.resample(np.empty((0, clusters))).layer_parts()

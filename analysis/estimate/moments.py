@@ -51,11 +51,11 @@ class WithinFactors(NamedTuple):
 
 
 class LayerParts(NamedTuple):
-    """Statistics of a layer per factor, summed over units; the sum of two objects is that of more units."""
+    """Statistics of a layer per factor, summed over units; adding two objects adds their units."""
 
-    covariance: NDArray  # (..., F) between pair members
-    variance: NDArray  # (..., F) of the members of the factor's pairs
-    pooled_variance: NDArray  # (..., 1) of the members of all pairs
+    covariance: NDArray  # covariance of the two members of pairs, (..., F)
+    variance: NDArray  # variance of the members of the factor's pairs, (..., F)
+    pooled_variance: NDArray  # variance of the members of all pairs, (..., 1)
 
     @property
     def scores(self) -> NDArray:
@@ -145,11 +145,11 @@ class Moments:
         return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
     def leave_one_out(self) -> Self:
-        """Return the sums without each cluster. Shape: (clusters, factors, units), as of the clusters."""
+        """Return, for each cluster, the sums over all other clusters. Shape: (clusters, factors, units)."""
         return self._each(lambda sums: sums.sum(0) - sums)
 
     def unit_blocks(self, samples: int) -> Iterator[slice]:
-        """Yield slices of units whose sums for `samples` samples (replicates, clusters) fit into memory."""
+        """Yield slices of units, so small that sums over `samples` replicates or clusters fit into memory."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, samples * factors)))
         yield from (slice(start, start + width) for start in range(0, units, width))

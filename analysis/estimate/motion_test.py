@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from .order_table import OrderTable
 from .sign_flips import p_value
 
-# A unit does not depend on the frame order if the mean square of D is below this fraction of the variance ...
+# If the mean square of D is below this fraction of the variance, the unit does not depend on the order.
 NEGLIGIBLE = 1e-8
-# ... or if D is below this fraction of the largest activation: float32 sums of frames depend on their order.
+# If D is below this fraction of the largest activation, D is rounding error of float32 sums over frames.
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 

@@ -54,7 +54,7 @@ class OrderTable:
         return len(self.names)
 
     def of_videos(self, names: NDArray) -> Self:
-        """Return the rows of some videos only; `names` are sorted, and all are in the table."""
+        """Return the table of the videos `names` only (sorted names of videos in this table)."""
         chosen = np.isin(self.names, names)
         own = chosen[self.video]
         video = np.unique(self.video[own], return_inverse=True)[1]

@@ -1,4 +1,4 @@
-"""Read no more clips than a wanted width of the intervals needs (option ``until``).
+"""Stop reading clips as soon as the intervals have a wanted width (option ``until``).
 
 Clips are read in a random order. At a few numbers of clips, content, motion, appearance and residual of every
 stage are estimated. Reading stops if no interval of any stage has a half-width above the wanted one, where
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 FIRST_CHECK, GROWTH = 24, 1.5
 # Standard errors from fewer videos are too uncertain to stop.
 FEWEST_VIDEOS = 24
-# The half-width is the upper limit of this level.
+# Half-widths are compared at their upper limit of this level.
 ASSURANCE = 0.8
 
 

@@ -41,7 +41,7 @@ def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: 
 def fractions_of_clips(
     values: NDArray, table: OrderTable, unit: int, part: str, views: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return each clip's fraction of a unit's part (content, motion or appearance), its side, and a row."""
+    """Return each clip's fraction of a unit's part, its mean activation, and the row of one of its views."""
     y = table.read(values, slice(unit, unit + 1))[0][..., 0]  # (K, S, 2)
     kept = table.kept[..., None]
     z = np.where(kept, y - y.sum(0, where=kept) / np.maximum(1, kept.sum(0)), 0)
@@ -49,7 +49,7 @@ def fractions_of_clips(
     d = ((z.sum(1) ** 2) - (z**2).sum(1)).sum(1) / 2
     b = z[..., 0].sum(1) * z[..., 1].sum(1) - own
     styles = table.kept.sum(1)
-    # d and b are sums over `pairs` pairs each, own is one over fewer pairs: one per clip and style.
+    # `d` and `b` are sums over `pairs` pairs. `own`, with one pair per clip and style, is scaled to as many.
     pairs = (styles * (styles - 1)).sum()
     t = own * pairs / styles.sum()
     fraction = {"content": b, "motion": d - b, "appearance": t - b}[part]

@@ -73,8 +73,8 @@ class UnitIntervals:
     z: NDArray  # (F, C) bias-corrected
     error: NDArray  # (F, C)
     df: NDArray  # (F, C)
-    effective_videos: NDArray  # (C,), the smaller number of both factors; NaN if the unit is dead
-    few_videos: NDArray  # (C,), whether a unit varies, but in fewer than three videos
+    effective_videos: NDArray  # effective videos of the factor that has fewer, (C,); NaN if dead
+    few_videos: NDArray  # whether a unit varies, but in fewer than three videos, (C,)
 
     @classmethod
     def of(cls, sums: Moments) -> Self:

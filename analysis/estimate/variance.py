@@ -41,7 +41,7 @@ from .unit_intervals import DF_PER_VIDEO, FEWEST_VIDEOS
 COMPONENTS = ("video", "style", "order", "video:style", "video:order", "style:order", "video:style:order")
 # To limit memory, this many units are decomposed at a time.
 UNITS_AT_A_TIME = 256
-# A mean square below this fraction of the largest is rounding error of an effect that the unit lacks.
+# If an effect's mean square is below this fraction of the largest mean square, the unit lacks the effect.
 CANCELLATION = 1e-12
 
 
@@ -124,7 +124,7 @@ def component_bounds(
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.
     """
-    cells = sums[:, 5:] / sums[:, :1].sum(0)  # adds up to the mean of each style and order
+    cells = sums[:, 5:] / sums[:, :1].sum(0)  # summed over clusters, this is the mean of each style and order
     spread = sums[:, 1] - 2 * (sums[:, 5:] * cells.sum(0)).sum(1) + sums[:, 0] * (cells.sum(0) ** 2).sum(0)
     videos = effective_number(np.maximum(spread, 0))  # (C,)
     # An effect that a unit lacks in all videos, like order in single frames, has a mean square of zero.
@@ -136,7 +136,10 @@ def component_bounds(
         correlation = np.einsum("kic,kjc->ijc", deviation, deviation) / (error[:, None] * error)
         correlation = np.where(absent[:, None] | absent, 0, correlation)
     reach = student_quantile(level, np.maximum(1, DF_PER_VIDEO * videos - 1)) * error
-    below, above = whole * -np.expm1(-reach), whole * np.expm1(reach)  # distances to the ends, (7, C)
+    below, above = (
+        whole * -np.expm1(-reach),
+        whole * np.expm1(reach),
+    )  # distances to the ends of the intervals, (7, C)
     weights = component_weights(sums[:, 0, 0].sum(), *levels)[..., None]  # (7, 7, 1)
     point = (weights * whole).sum(1)
     ends = []

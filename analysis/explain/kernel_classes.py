@@ -29,7 +29,7 @@ SAME = ("family", "args", "num_classes", "init")
 
 @dataclass(frozen=True)
 class Labels:
-    """A column of labels of units: its values, and the value of kernels that are no unit."""
+    """A table column that labels units: its name, its values, and the value for kernels that are no unit."""
 
     column: str
     values: tuple[str, ...]

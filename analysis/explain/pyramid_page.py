@@ -25,7 +25,7 @@ from static_dynamic.spacing import evenly_spaced
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
 # Largest number of frames per saliency tube (FRAMES) and of cells per side of a heat map (CELLS).
 FRAMES, CELLS = 16, 28
-# Kinds of units that have one colour and marker in common.
+# Name of the group of units of kind dead or unknown, which have one colour and marker.
 DEAD_OR_UNKNOWN = "dead or unknown"
 NOT_PROFILED = "not profiled"
 # Group of kernels -> colour, and marker in matplotlib's notation, which tells the groups apart in grey.

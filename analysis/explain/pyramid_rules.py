@@ -196,7 +196,7 @@ class Corrected:
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps of the kernels `children`, as kernel `unit` reads them; return (T, H, W)."""
+        """Sum those feature maps that the kernels `children` pass to kernel `unit`; return (T, H, W)."""
         if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)

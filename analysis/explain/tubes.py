@@ -52,7 +52,7 @@ def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Return the sum (t, h, w) of the maps of a level's kernels; a kernel with two parents counts twice."""
+    """Add up the maps of a level's kernels, (t, h, w); a kernel that two kernels link to counts twice."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)

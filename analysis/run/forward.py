@@ -240,7 +240,9 @@ class PendingRows:
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        table = torch.cat(list(rows.values()), dim=1)  # one table (views, units of all stages): one copy
+        table = torch.cat(
+            list(rows.values()), dim=1
+        )  # (views, units of all stages): one table needs one copy only
         self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)

@@ -49,11 +49,13 @@ def require_until(cfg: DictConfig) -> None:
     """Raise UserError if the option ``until`` does not fit the other options."""
     if cfg.pairs == "paper" or not cfg.app_shuffle or cfg.use_normal_app:
         raise UserError(
-            "until stops by the intervals of content, motion and appearance, which need two styles in both "
-            "orders: give pairs=factorial or pairs=both, app_shuffle=true and use_normal_app=false"
+            "until=WIDTH stops by the intervals of content, motion and appearance, which need two styles in "
+            "both orders: give pairs=factorial or pairs=both, app_shuffle=true and use_normal_app=false"
         )
     if cfg.shards > 1 or launched():
-        raise UserError("until needs all activations in one place: omit shards, and start without torchrun")
+        raise UserError(
+            "until=WIDTH needs all activations in one process: omit shards=N, and start without torchrun"
+        )
 
 
 def takes_flow(cfg: DictConfig) -> bool:

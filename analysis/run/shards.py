@@ -48,7 +48,7 @@ class Shard:
         return [replace(self, index=k).folder(run) for k in range(self.of)]
 
     def manifest(self, manifest: dict) -> dict:
-        """Return the run's manifest, with the range of views of this shard added to the identity."""
+        """Return the run's manifest, whose identity also holds the range of views of this shard."""
         n_views = manifest["counts"]["views"]
         batches = -(-n_views // self.batch_size)
         first, end = (

@@ -47,11 +47,11 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
     psi = digamma(np.arange(len(x) + 1))
     marginal = np.zeros(len(x))
     for values in (x, y):
-        # Values are sorted, because searchsorted is several times faster with almost ascending bounds.
+        # Sorted values have almost ascending bounds, for which searchsorted is several times faster.
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
-        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the sample itself is counted
+        inside -= np.searchsorted(ordered, ordered - reach, "left")  # this count includes the sample itself
         marginal[order] += psi[inside]
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 

@@ -49,7 +49,7 @@ class Fold:
 
     views: NDArray  # row numbers of views
     pairs: list[NDArray]  # positions in `FactorPairs` of this fold's pairs, one array per factor
-    clusters: int  # number of clusters with dynamic pairs or with static pairs; the smaller number
+    clusters: int  # number of clusters that have dynamic pairs, or static pairs if these are fewer
 
 
 def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:
