@@ -110,6 +110,7 @@ def list_davis(
     styles: Sequence[int],
     *,
     both_flows: bool = False,
+    reversed_flow: bool = False,
     frames_at_once: int = 1,
     limit: int | None = None,
     on_error: str = "error",
@@ -118,20 +119,22 @@ def list_davis(
 
     `dataset` is a row of ``configs/dataset`` with the layout ``davis``; `frames_at_once` is the number of
     frames of one video that the network sees together. With `both_flows` the network also sees the flow to
-    the previous frame; first frames have none and are left out. With ``on_error="skip"`` a sequence that
-    lacks a file is left out.
+    the previous frame; first frames have none and are left out. They are also left out with `reversed_flow`,
+    because the flow of the reversed video is the flow to the previous frame. With ``on_error="skip"`` a
+    sequence that lacks a file is left out.
 
     Raises UserError if a folder, a style or a file is missing, image and flow differ in shape, or no frame is
     left.
     """
-    clips = find_folders(dataset, styles, both_flows, frames_at_once)
+    both = both_flows or reversed_flow
+    clips = find_folders(dataset, styles, both, frames_at_once)
     videos, filtered = videos_of_split(dataset, clips)
     skipped: list[tuple[str, str]] = []
     found: list[FrameClip] = []
     names, sizes = {}, {}
     for (video, sequence), stems in videos.items():
         # The last frame has no flow to a next frame, and the first frame has no flow to a previous frame.
-        names[video] = stems if dataset.cinematograms else stems[int(both_flows) : -1]
+        names[video] = stems if dataset.cinematograms else stems[int(both) : -1]
         try:
             sizes[video] = require_files(replace(clips, names=names), video)
         except BadFrames as fault:
@@ -149,7 +152,8 @@ def list_davis(
             f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]))
+    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # those that the network sees
+    clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]), flows=flows)
     return replace(clips, skipped=tuple(skipped), filtered=tuple(filtered))
 
 

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .davis import DavisClips, require_shape, size_text
+from .davis import FLOW_FOLDERS, DavisClips, require_shape, size_text
 from .frames import BadFrames, read_image
 from .jitter import Jitter, apply_jitter
 from .loader import Decoded, Key, ViewBatches
 from .shared_memory import release
-from .views import DIRECTIONS
+from .views import DIRECTIONS, FROZEN, REVERSED
 
 IMAGE_CHANNELS = 3
+# Colour of flow images where nothing moves.
+NO_MOTION = (255, 255, 255)
 
 
 class FlowBatches(ViewBatches):
@@ -39,6 +41,7 @@ class FlowBatches(ViewBatches):
         self.shape = shape  # height and width
         chosen = views.iloc[rows]
         self.positions, self.jitter = chosen["frames_Image"].tolist(), chosen["jitter"].tolist()
+        self.orders = chosen["order"].tolist()
         self.cache: dict[Path, Image.Image] = {}  # decoded images of the current batch
 
     def groups(self, i: int) -> list[Sequence[int]]:
@@ -54,19 +57,28 @@ class FlowBatches(ViewBatches):
         return self.clips.image_folder(video, style)
 
     def decode(self, members: Sequence[int]) -> Decoded:
-        """Decode the frames and flow of one view; jitter flow colours if the view has jitter values."""
+        """Decode the frames and flow of one view; jitter flow colours if the view has jitter values.
+
+        In the order ``reversed`` the directions of the flow are swapped: the next frame of the reversed video
+        is the previous frame. In the order ``frozen`` there is no flow.
+        """
         clip, video, style = key = self.keys[members[0]]
         positions, rows = self.positions[members[0]], self.rows[members]
         jitter = np.reshape(self.jitter[members[0]], (-1, DIRECTIONS, len(Jitter._fields)))
         if key in self.given_up:
             return Decoded(clip, style, rows, [], None, self.given_up[key])
-        clips, size = self.clips, self.clips.sizes[video]
+        clips, size, order = self.clips, self.clips.sizes[video], self.orders[members[0]]
+        folders = FLOW_FOLDERS[::-1][: len(clips.flows)] if order == REVERSED else clips.flows
         try:
             images = [self._picture(clips.image_file(video, style, t), size, False) for t in positions]
-            flows = [
-                [self._picture(clips.flow_file(video, flow, t), size, True) for flow in clips.flows]
-                for t in positions
-            ]
+            if order == FROZEN:
+                still = Image.new("RGB", self.shape[::-1], NO_MOTION)
+                flows = [[still] * len(folders) for _ in positions]
+            else:
+                flows = [
+                    [self._picture(clips.flow_file(video, flow, t), size, True) for flow in folders]
+                    for t in positions
+                ]
         except BadFrames as error:
             # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))

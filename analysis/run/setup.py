@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_json
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
-from static_dynamic.datasets.views import FLOW, FORWARD, SHUFFLED
+from static_dynamic.datasets.views import FLOW, FORWARD, REVERSED, SHUFFLED
 from static_dynamic.device import choose_device, launched
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
@@ -110,6 +110,7 @@ def find_frames(
         cfg.dataset,
         styles,
         both_flows=net.flow_directions > 1,
+        reversed_flow=REVERSED in cfg.orders,
         frames_at_once=net.input_spec.pathways["Image"],
         limit=limit,
         on_error=cfg.on_error,

@@ -34,7 +34,7 @@ def row_of(root, name="StylizedDAVIS", **options):
 
 
 def listed(root, styles=(1, 2), **options):
-    keys = ("both_flows", "frames_at_once", "limit", "on_error")
+    keys = ("both_flows", "reversed_flow", "frames_at_once", "limit", "on_error")
     own = {key: options.pop(key) for key in keys if key in options}
     return list_davis(row_of(root, **options), styles, **own)
 
