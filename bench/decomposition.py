@@ -12,6 +12,9 @@ view (residual), and of fixed effects of styles and orders. Columns of the table
     p           fraction of p-values of motion up to 0.05 without motion: of the layer, of units, and of the
                 smallest family-wise p-value of the stage
     power       fraction of p-values up to 0.05 if motion is 0.20 in every unit: the same three
+    networks    coverage of the intervals of the differences of the layer's parts between two networks that
+                see the same videos and have equal parts (so that the true differences are 0)
+    others      the same, if the second network sees twice as many videos, all of them other videos
 """
 
 import sys
@@ -30,6 +33,7 @@ from static_dynamic.analysis.estimate.jackknife import Jackknife
 from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS, count_kinds, kind_of
 from static_dynamic.analysis.estimate.motion_test import draw_pair_signs
 from static_dynamic.analysis.estimate.order_table import OrderTable
+from static_dynamic.analysis.estimate.paired_parts import columns, subtract
 from static_dynamic.command import Options, command
 
 LEVEL, REPLICATES, FLIPS = 0.95, 200, 199
@@ -70,20 +74,29 @@ class Design:
         names, video = np.unique((np.arange(clips) // self.clips_per_video)[enough], return_inverse=True)
         return OrderTable(rows[enough], kept[enough], video, names)
 
-    def simulate(self, videos: int, rng: np.random.Generator, variances: NDArray) -> NDArray:
-        """Simulate activations with the given variances (4, C) of the parts. Shape: (views, C)."""
+    def simulate(
+        self,
+        videos: int,
+        rng: np.random.Generator,
+        variances: NDArray,
+        own: np.random.Generator | None = None,
+    ) -> NDArray:
+        """Simulate activations with the given variances (4, C) of the parts. Shape: (views, C).
+
+        With equal `rng`, networks share all effects but the residual, which is drawn from `own` if given.
+        """
         clips = videos * self.clips_per_video
         video = np.arange(clips) // self.clips_per_video
 
-        def effect(*shape: int) -> NDArray:
-            own = rng.standard_normal((clips, *shape, self.units))
+        def effect(*shape: int, rng: np.random.Generator = rng) -> NDArray:
+            of_clip = rng.standard_normal((clips, *shape, self.units))
             if self.clips_per_video == 1:
-                return own
-            return np.sqrt(0.5) * (own + rng.standard_normal((videos, *shape, self.units))[video])
+                return of_clip
+            return np.sqrt(0.5) * (of_clip + rng.standard_normal((videos, *shape, self.units))[video])
 
         content, motion, appearance, residual = np.sqrt(variances)
         y = content * effect(1, 1) + motion * effect(1, 2) + appearance * effect(STYLES, 1)
-        y = y + residual * effect(STYLES, 2)
+        y = y + residual * effect(STYLES, 2, rng=rng if own is None else own)
         if self.kind == "loudness varies":
             y *= np.exp(0.8 * rng.standard_normal(videos))[video][:, None, None, None]
         elif self.kind in THRESHOLDS:
@@ -148,6 +161,29 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
     return {name: np.mean(values, axis=0) for name, values in held.items()}
 
 
+def difference_coverage(
+    design: Design, videos: int, runs: int, progress: bool = False
+) -> tuple[NDArray, NDArray]:
+    """Return how often intervals of differences of the layer's parts between equal networks contain 0.
+
+    The first network sees `videos` videos. The second network sees the same videos, or twice as many other
+    videos. Shapes: (4,), (4,).
+    """
+    held = []
+    for run in tqdm(range(runs), f"{design.name}, {videos} videos", disable=None if progress else True):
+        seed, table = [run, videos, 8], design.table(videos, np.random.default_rng([run, videos]))
+        one, two = (
+            estimate(design.simulate(videos, np.random.default_rng(seed), design.planted, own), table).layer
+            for own in np.random.default_rng([*seed, 1]).spawn(2)
+        )
+        rng = np.random.default_rng([*seed, 2])
+        other = design.simulate(2 * videos, rng, design.planted), design.table(2 * videos, rng)
+        found = subtract(one, two, paired=True), subtract(one, estimate(*other).layer, paired=False)
+        rows = [columns(difference, videos, LEVEL) for difference in found]
+        held.append([[row[f"{part}_low"] <= 0 <= row[f"{part}_high"] for part in PARTS] for row in rows])
+    return tuple(np.mean(held, axis=0))
+
+
 def small_p_values(
     design: Design, videos: int, runs: int, motion: float, progress: bool = False
 ) -> list[float]:
@@ -184,9 +220,10 @@ def main() -> None:
             held = coverage(design, videos, runs, progress=True)
             row = [cells(held[name]) for name in ("layer", "units", "counts", "difference")]
             row += [cells(small_p_values(design, videos, runs, part, True)) for part in (0.0, 0.2)]
+            row += [cells(found) for found in difference_coverage(design, videos, runs, progress=True)]
             rows.append((design.name, videos, *row))
-    columns = ("layer " + " ".join(part[0] for part in PARTS), "units", "counts", "difference", "p", "power")
-    table = pd.DataFrame(rows, columns=["design", "videos", *columns])
+    names = ["design", "videos", "layer " + " ".join(part[0] for part in PARTS), "units", "counts"]
+    table = pd.DataFrame(rows, columns=[*names, "difference", "p", "power", "networks", "others"])
     print(f"kinds counted: {', '.join(COUNTED_KINDS)}\n\n{table.to_markdown(index=False)}")
 
 

@@ -1,6 +1,6 @@
 """Measure how often studies of the size that task=plan gives reach the required width of intervals.
 
-    python -m bench.planning [--runs 300]
+    python -m bench.planning [--runs 300 --numbers motion,content]
 
 For each simulated pilot (pairs=factorial, 12 or 24 clips), a new study of the planned size is simulated. The
 plan is kept if the half-width of the study's interval is at most the required half-width, which is the median
@@ -14,6 +14,7 @@ Studies have at most 1,000 clips; a larger plan is tested with 1,000 clips.
 """
 
 import sys
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -22,15 +23,21 @@ from tqdm import tqdm
 
 from bench.simulated import STYLES, sums_of, tables
 from static_dynamic.analysis.estimate.bootstrap import estimate_stage
+from static_dynamic.analysis.estimate.decomposition import BITS, PARTS, decompose
 from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
-from static_dynamic.analysis.estimate.planning import plan_stage
+from static_dynamic.analysis.estimate.jackknife import Jackknife, student_quantile
+from static_dynamic.analysis.estimate.motion_test import draw_pair_signs
+from static_dynamic.analysis.estimate.order_table import OrderTable
+from static_dynamic.analysis.estimate.planning import plan_parts, plan_stage
 from static_dynamic.command import Options, command
 
 UNITS, REPLICATES = 20, 300
 PILOTS, REFERENCE, MOST_CLIPS = (12, 24), 60, 1000
 KINDS = ("normal", "heavy tails", "loud videos")
 LOUDNESS = 0.8
+# Scores and parts for which studies are planned.
+NUMBERS = (*MEASURED, *BITS)
 
 
 def simulate(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
@@ -54,24 +61,38 @@ def pairs_of(clips: int) -> pd.DataFrame:
     return tables(clips, 1, "factorial")[1]
 
 
+def parts_of(rows: NDArray, clips: int) -> Jackknife:
+    """Return the parts of the layer, of simulated activations."""
+    order = np.arange(len(rows)).reshape(clips, len(STYLES), 2)
+    table = OrderTable(order, np.ones(order.shape[:2], bool), np.arange(clips), np.arange(clips))
+    return decompose(rows, table, np.empty((0, clips)), draw_pair_signs(table, 0, (0,))).layer
+
+
 def half_widths(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
-    """Return the half-widths of a simulated study's 95 % intervals: dynamic score, static score."""
-    sums = sums_of(simulate(clips, kind, rng), pairs_of(clips))
-    layer, _ = estimate_stage(sums, bootstrap_weights(clips, REPLICATES, 0), 0.5, 0.95)
-    return np.array([(layer[f"score_{f}_high"] - layer[f"score_{f}_low"]) / 2 for f in MEASURED])
+    """Return the half-widths of a simulated study's 95 % intervals, in the order of `NUMBERS`."""
+    rows = simulate(clips, kind, rng)
+    weights = bootstrap_weights(clips, REPLICATES, 0)
+    layer, _ = estimate_stage(sums_of(rows, pairs_of(clips)), weights, 0.5, 0.95)
+    scores = [(layer[f"score_{f}_high"] - layer[f"score_{f}_low"]) / 2 for f in MEASURED]
+    half = student_quantile(0.95, clips - 1) * parts_of(rows, clips).error
+    return np.array([*scores, *half[: len(BITS)]])
 
 
 def required_widths(kind: str) -> NDArray:
-    """Return the median half-width of studies of 60 clips, for the dynamic and the static score."""
+    """Return the median half-width of studies of 60 clips, in the order of `NUMBERS`."""
     rngs = [np.random.default_rng([1, i]) for i in range(100)]
     return np.median([half_widths(REFERENCE, kind, rng) for rng in rngs], axis=0)
 
 
 def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Plan a study of factor `f` from a simulated pilot; return expected and planned numbers of clips."""
+    """Plan a study of ``NUMBERS[f]`` from a simulated pilot; return expected and planned numbers of clips."""
     rows, weights = simulate(clips, kind, rng), bootstrap_weights(clips, REPLICATES, 0)
-    table = plan_stage(sums_of(rows, pairs_of(clips)), rows, pairs_of(clips), "factorial", width, weights)
-    row = table[(table["score"] == MEASURED[f]) & (table["pairs"] == "factorial")].iloc[0]
+    if NUMBERS[f] in PARTS:
+        table = plan_parts(parts_of(rows, clips), "factorial", width)
+    else:
+        sums = sums_of(rows, pairs_of(clips))
+        table = plan_stage(sums, rows, pairs_of(clips), "factorial", width, weights)
+    row = table[(table["score"] == NUMBERS[f]) & (table["pairs"] == "factorial")].iloc[0]
     return int(row["expected_clusters"]), int(row["clusters"])
 
 
@@ -92,17 +113,19 @@ def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[
 
 @command
 def main() -> None:
-    """Print the fraction of kept plans for each kind of activations, size of the pilot and score."""
+    """Print the fraction of kept plans for each kind of activations, size of the pilot, and score or part."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=300)
-    runs = parser.parse_args().runs
-    print("pilot clips  activations  score    kept: expected, planned   median clips: expected, planned")
+    parser.add_argument("--numbers", default=",".join(NUMBERS), help="scores and parts (comma-separated)")
+    given = parser.parse_args()
+    chosen = [NUMBERS.index(name) for name in given.numbers.split(",")]
+    print("pilot clips  activations  number      kept: expected, planned   median clips: expected, planned")
     for kind in KINDS:
-        for f, width in enumerate(required_widths(kind)):
-            for clips in PILOTS:
-                kept, sizes = kept_plans(clips, kind, f, width, runs)
-                cells = "{:14.3f}{:9.3f}{:24.0f}{:9.0f}".format(*kept, *sizes)
-                print(f"{clips:11d}  {kind:<11}  {MEASURED[f]:<7}{cells}", flush=True)
+        widths = required_widths(kind)
+        for f, clips in product(chosen, PILOTS):
+            kept, sizes = kept_plans(clips, kind, f, widths[f], given.runs)
+            cells = "{:14.3f}{:9.3f}{:24.0f}{:9.0f}".format(*kept, *sizes)
+            print(f"{clips:11d}  {kind:<11}  {NUMBERS[f]:<10}{cells}", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,12 @@ def test_intervals_of_the_parts_hold(design, videos):
     assert (held["counts"] > 0.9).all()
 
 
+@pytest.mark.parametrize(("design", "videos"), [("normal", 12), ("several clips per video", 24)])
+def test_intervals_of_differences_between_networks_hold(design, videos):
+    for held in decomposition.difference_coverage(DESIGNS[design], videos, 200):
+        assert (held > 0.9).all() and (held < 0.995).all()  # standard error .015
+
+
 def test_numbers_of_kinds_hold_with_many_units():
     """Point estimates alone count far too many units of a pure kind."""
     held = decomposition.coverage(DESIGNS["1000 units"], 12, 8)

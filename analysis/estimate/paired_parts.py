@@ -53,12 +53,7 @@ class PairedParts:
         paired = len(common) >= max(1, LEAST_COMMON * min(map(len, sides)))
         videos = [common, common] if paired else sides
         a, b = (self._mean(m, own) for m, own in zip((left, right), videos, strict=True))
-        if paired:
-            deviation = a.deviation - b.deviation
-        else:
-            deviation = np.concatenate([a.deviation, b.deviation])  # variances of other videos add up
-        found = Jackknife(a.estimate - b.estimate, deviation)
-        return columns(found, min(map(len, videos)), level)
+        return columns(subtract(a, b, paired), min(map(len, videos)), level)
 
     def common_videos(self, members: Members) -> NDArray:
         """Return the names of the videos with parts that all runs `members` have."""
@@ -85,6 +80,12 @@ class PairedParts:
             nothing = np.empty((0, table.videos)), draw_pair_signs(table, 0, (0,))  # no replicates, no flips
             self._found[key] = decompose(self.stores[run].activations(stage), table, *nothing).layer
         return self._found[key]
+
+
+def subtract(a: Jackknife, b: Jackknife, paired: bool) -> Jackknife:
+    """Return `a` minus `b`; `paired` if both are of the same videos, else their variances add up."""
+    deviation = a.deviation - b.deviation if paired else np.concatenate([a.deviation, b.deviation])
+    return Jackknife(a.estimate - b.estimate, deviation)
 
 
 def columns(found: Jackknife, videos: int, level: float) -> dict:
