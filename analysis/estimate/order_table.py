@@ -30,7 +30,10 @@ class OrderTable:
         `altered` names the altered order. For networks that see flow, the altered order is the jittered flow,
         and each frame of a view counts as a clip of its own.
         """
-        table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))[done]
+        table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))
+        if "frame" in views:  # number of the frame within its view; two frames of a view may be the same
+            table["frame"] = table.groupby(["clip", "style", "order", "flow"]).cumcount()
+        table = table[done]
         table = table[table["is_altered"] >= 0]
         keys = ["cluster", "clip", *(["frame"] if "frame" in views else [])]
         if table["is_altered"].nunique() < 2 or table.duplicated([*keys, "style", "is_altered"]).any():

@@ -427,3 +427,21 @@ def test_the_sweep_names_what_is_not_there(sweep, tmp_path):
         assert status == stopped and len(calls) == 2
     status, calls, err = sweep("model.init=random", ORIGINAL_DATA_ROOT=tmp_path / "nowhere")
     assert status == 2 and not calls and "nowhere does not exist" in err
+
+
+@pytest.mark.parametrize("name", ["matnet_davis", "rtnet_davis"])
+def test_motion_of_networks_that_see_flow(run, davis, tmp_path, tiny, undrawn, name):  # noqa: F811
+    """The image stream does not see the jittered, reversed or absent flow; the flow stream sees no style."""
+    undrawn()
+    orders = "orders=[forward,shuffled,reshuffled,reversed,frozen]"
+    status, _, err = run(*arguments_of(davis, name, "n_permutations=19", orders))
+    assert status == 0, err
+    (folder,) = run_folders(tmp_path)
+    layers = pd.read_csv(folder / "layers.csv").set_index("stage")
+    columns = ["motion", "motion_reshuffled", "motion_direction", "motion_any"]
+    image, flow = layers.loc["layer1,app_stream"], layers.loc["layer1,mot_stream"]
+    np.testing.assert_allclose(image[columns].astype(float), 0, atol=1e-6)
+    assert (image[[f"p_{column}" for column in columns]] == 1).all()
+    np.testing.assert_allclose(flow[["appearance", "residual"]].astype(float), 0, atol=1e-6)
+    np.testing.assert_allclose(flow["content"] + flow["motion"], 1)
+    assert flow["motion_any"] > 0.1
