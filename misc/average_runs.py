@@ -2,7 +2,7 @@
 
     python misc/average_runs.py dim_outputs/MODEL/DATASET/seed00*
 
-Prints, for every stage and every score and share X:
+Prints, for every stage and every part (content, motion, ...), score and share X:
 
     X              mean over the n runs
     X_ci           1.96 * std / sqrt(n) as in Kowal et al.'s code; mean -+ X_ci is no 95 % interval if n is

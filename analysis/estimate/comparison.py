@@ -171,15 +171,20 @@ def mean_layers(
 def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: PairedParts) -> pd.DataFrame:
     """Return the parts with intervals and the p-value of motion per stage; NaN for runs without parts.
 
-    Means over seeds have no p-value, and neither have runs whose ``layers.csv`` lacks the parts because an
-    older version wrote it: their parts are estimated from their activations.
+    Means over seeds also get `SeedHalfWidths`, and have no p-value. If ``layers.csv`` of a run lacks the
+    parts because an older version wrote it, they are estimated from the activations, also without a p-value.
     """
     first = per_run[members[0]]
     names = [f"{part}{end}" for part in PARTS for end in ("", "_low", "_high")]
     if len(members) == 1 and "content" in first:
         return first[[*names, "p_motion"]]
     means = {stage: parts.mean([(k, stage) for k in members]) for stage in first.index}
-    return pd.DataFrame(means, index=names).T.assign(p_motion=np.nan)
+    table = pd.DataFrame(means, index=names).T.assign(p_motion=np.nan)
+    if len(members) > 1:
+        values = [per_run[k].reindex(index=first.index, columns=list(PARTS)) for k in members]
+        for name, half in zip(("seeds", "seeds_student"), seed_half_widths(np.stack(values)), strict=True):
+            table[[f"{part}_{name}" for part in PARTS]] = half
+    return table
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:

@@ -106,7 +106,7 @@ def average_runs(folders: Sequence[str | Path]) -> pd.DataFrame:
     for folder, run in zip(folders, runs, strict=True):
         if list(run.index) != list(runs[0].index):
             raise UserError(f"{folder} has other stages than {folders[0]}: give runs of one network")
-    columns = [part for part in PARTS if all(part in run for run in runs)]
+    columns = [part for part in PARTS if all(part in run and run[part].notna().any() for run in runs)]
     columns += [f"{kind}_{f}" for kind in ("score", "share") for f in FACTORS if f"{kind}_{f}" in runs[0]]
     values = np.stack([run[columns].to_numpy(float) for run in runs])  # (runs, stages, columns)
     half = seed_half_widths(values)

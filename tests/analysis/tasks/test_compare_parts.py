@@ -5,7 +5,7 @@ import pytest
 
 from static_dynamic.analysis.estimate.comparison import compare_runs
 from static_dynamic.analysis.estimate.decomposition import PARTS
-from static_dynamic.analysis.estimate.tables import read_layers
+from static_dynamic.analysis.estimate.tables import average_runs, read_layers
 from static_dynamic.analysis.show import comparison_figures as figures
 from static_dynamic.analysis.show import comparison_latex as latex
 from static_dynamic.analysis.show import comparison_tables as tables
@@ -104,3 +104,17 @@ def test_parts_are_averaged_over_seeds(runs, tmp_path):
     expected = (read_layers(runs["one"])[list(PARTS)] + read_layers(twin)[list(PARTS)]) / 2
     np.testing.assert_allclose(layers[list(PARTS)].astype(float), expected, rtol=1e-6)
     assert layers["p_motion"].isna().all()
+    spread = np.stack([read_layers(folder)["motion"] for folder in (runs["one"], twin)]).std(0) / np.sqrt(2)
+    np.testing.assert_allclose(layers["motion_seeds"].astype(float), 1.96 * spread)
+    table = average_runs([runs["one"], twin]).set_index("stage")
+    np.testing.assert_allclose(table["motion_ci"], layers["motion_seeds"].astype(float))
+
+
+def test_averages_of_runs_without_parts_have_no_columns_of_parts(runs, tmp_path):
+    twin = finished_run(tmp_path / "twin", model="paper", pairs="paper", seed=2)
+    table = average_runs([runs["paper"], twin])
+    assert "score_dynamic" in table and not {"content", "motion_ci"} & set(table)
+    other = finished_run(tmp_path / "other", model="other")
+    layers = compare_runs([runs["paper"], twin, other], n_boot=10, average_seeds=True).layers
+    averaged = layers[layers["seeds"] == 2]
+    assert averaged[[*COLUMNS, "motion_seeds"]].isna().all(axis=None) and len(averaged) == 2
