@@ -105,7 +105,7 @@ def parts(comparison: Comparison) -> str:
     if comparison.layers["content"].isna().all():
         return ""
     caption = "Parts of the units' variance over depth; bands: 95 % intervals over videos."
-    return by_depth(comparison.layers, "parts", {part: part for part in PARTS}, caption)
+    return by_depth(comparison.layers, "parts", {rf"{part} (\%)": part for part in PARTS}, caption, 100)
 
 
 def curves(comparison: Comparison) -> str:
@@ -115,10 +115,10 @@ def curves(comparison: Comparison) -> str:
     return by_depth(comparison.layers, "curves", columns, caption)
 
 
-def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: str) -> str:
+def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: str, scale: float = 1) -> str:
     """Return a LaTeX figure with one panel per column by stage, with intervals as bands.
 
-    `columns`: title of a panel -> column of `layers`.
+    `columns`: title of a panel -> column of `layers`, whose values are multiplied by `scale`.
     """
     colours, options = styles(layers)
     shared = shared_places(layers)
@@ -135,17 +135,19 @@ def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: 
         body.append(rf"\nextgroupplot[title={{{title}}}, legend to name={legend}, {LEGEND}]")
         for k, (curve, option) in enumerate(options.items()):
             part = layers[layers["curve"] == curve]
+            if part[column].isna().all():
+                continue  # pgfplots has no legend entry for a curve without points
             x = np.arange(len(part)) if shared else part["depth"]
             path = f"{name}{panel}{k}"
             colour = option.partition(",")[0]
             for end in ("low", "high"):
-                points = coordinates(x, part[f"{column}_{end}"])
+                points = coordinates(x, scale * part[f"{column}_{end}"])
                 hidden = f"draw=none, forget plot, name path={path}{end}"
                 body.append(rf"\addplot[{hidden}] coordinates {{{points}}};")
             if part[f"{column}_low"].notna().all():
                 between = f"fill between[of={path}low and {path}high]"
                 body.append(rf"\addplot[{colour}, opacity=0.2, forget plot] {between};")
-            body.append(rf"\addplot[{option}] coordinates {{{coordinates(x, part[column])}}};")
+            body.append(rf"\addplot[{option}] coordinates {{{coordinates(x, scale * part[column])}}};")
             body.append(rf"\addlegendentry{{{escape_latex(curve)}}}")
     body += [r"\end{groupplot}", below(f"legend{name}a", rows=len(columns) // 2)]
     return figure(name, caption, body, colours)

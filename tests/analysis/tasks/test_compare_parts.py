@@ -1,5 +1,7 @@
 """Comparison of runs by content, motion, appearance and residual: tables, figures, and runs without parts."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from static_dynamic.analysis.show import comparison_figures as figures
 from static_dynamic.analysis.show import comparison_latex as latex
 from static_dynamic.analysis.show import comparison_tables as tables
 from static_dynamic.analysis.show.parts import NEEDED
+from static_dynamic.analysis.show.text import escape_latex
 from tests.analysis.finished import finished_run, forget_new_columns
 
 COLUMNS = [f"{part}{end}" for part in PARTS for end in ("", "_low", "_high")]
@@ -78,6 +81,17 @@ def test_the_figure_has_a_curve_and_a_band_per_run_with_parts(comparison):
             np.testing.assert_allclose(lines[label(layers, name)], 100 * own[axes.get_title()].astype(float))
         assert len(axes.collections) == 2
         assert all(np.isfinite(band.get_paths()[0].vertices).all() for band in axes.collections)
+
+
+def test_the_latex_figure_has_no_curve_of_a_run_without_parts(comparison):
+    """An empty curve would move the following names of the legend to other curves."""
+    layers = comparison.layers
+    text = latex.parts(comparison)
+    entries = re.findall(r"addlegendentry\{(.*)\}", text)
+    assert entries == [escape_latex(label(layers, name)) for name in ("one", "old")] * len(PARTS)
+    assert "coordinates {}" not in text
+    own = layers[layers["run"] == label(layers, "one")]
+    assert f"(0.0000,{100 * float(own['content'].iloc[0]):.5f})" in text
 
 
 def test_runs_without_any_parts_are_compared_as_before(runs, tmp_path):
