@@ -118,7 +118,8 @@ def write_text(path: Path, text: str) -> None:
 
 def file_name(name: str) -> str:
     """Turn a network's name, which may contain slashes, into one valid path component."""
-    return re.sub(r"[^\w.-]+", "--", name.strip("/"))
+    found = re.sub(r"[^\w.-]+", "--", name.strip("/"))
+    return found if found.strip(".") else "--"  # "." and ".." are folders
 
 
 def sha256(path: Path) -> str:

@@ -42,6 +42,9 @@ def read_training_config(name: str | Path) -> DictConfig:
         raise UserError(f"config={name} is neither a file nor one of {known}")
     try:
         given = OmegaConf.load(path)
+        # OmegaConf resolves ${...}, so a downloaded file could read environment variables.
+        if "${" in str(OmegaConf.to_container(given)):
+            raise ValueError("it contains ${...}: write the value itself")
         reference = OmegaConf.load(CONFIG_DIR / "stylizer" / "reference_P.yaml")
         config = OmegaConf.merge(reference, given)
         if not isinstance(config, DictConfig):

@@ -6,24 +6,23 @@ To add a measure or a figure, add a module; the modules are imported automatical
 
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from static_dynamic.analysis.estimate.bootstrap import estimate_run
-from static_dynamic.analysis.outputs.registry import FinishedRun, write_outputs
+from static_dynamic.analysis.outputs.registry import FinishedRun, Options, write_outputs
 from static_dynamic.analysis.run.store import read_manifest
-from static_dynamic.models import VideoNetwork
 
 
-def conclude(cfg: DictConfig, folder: Path, net: VideoNetwork) -> None:
-    """Estimate all scores of a run whose activations are on disk, and write tables, figures and report."""
-    stage = net.stage_name(cfg.stg, cfg)
+def conclude(options: Options, folder: Path, stage: str, shown: list[str]) -> None:
+    """Estimate all scores of a run whose activations are on disk, and write tables, figures and report.
+
+    `stage` is the stage that files of one stage describe, `shown` are the stages of tables and curves.
+    """
     estimate = estimate_run(
         folder,
-        cfg.n_boot,
-        cfg.seed,
-        threshold=cfg.joint_encoding_thresh,
-        n_permutations=cfg.n_permutations,
+        options.n_boot,
+        options.seed,
+        threshold=options.joint_encoding_thresh,
+        n_permutations=options.n_permutations,
         progress=True,
     )
-    write_outputs(FinishedRun(folder, cfg, read_manifest(folder), stage, net.shown_stages(cfg), estimate))
+    write_outputs(FinishedRun(folder, options, read_manifest(folder), stage, shown, estimate))
     print(f"\nwritten to {folder}: report.html, layers.csv, units.parquet, profile.png, ...")

@@ -5,12 +5,27 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.tables import RunEstimate
 from static_dynamic.datasets.views import FLOW
+
+
+class PlainOptions(dict):
+    """Options as a dict of plain values, read like ``options.model.name``; texts are never interpolated."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+        return PlainOptions(value) if isinstance(value, dict) else value
+
+
+Options = DictConfig | PlainOptions
 
 
 @dataclass(frozen=True)
@@ -22,7 +37,7 @@ class FinishedRun:
     """
 
     folder: Path
-    options: DictConfig
+    options: Options
     manifest: dict
     stage: str
     shown: list[str]

@@ -73,6 +73,9 @@ def manifest_of(
         "stages": {
             name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()
         },
+        # task=merge reads these two entries, because it never builds the network that a manifest names.
+        "deepest_stage": net.stage_name(None, cfg),
+        "shown_stages": net.shown_stages(cfg),
         "class_scores": class_scores_of(cfg, net, clips, identity["weights_sha256"] is not None),
         "input": asdict(net.input_spec),
         "root": str(clips.root),

@@ -7,13 +7,18 @@ from typing import cast
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.analysis.outputs import conclude
+from static_dynamic.analysis.outputs.registry import PlainOptions
 from static_dynamic.analysis.run.locks import locked
 from static_dynamic.analysis.run.shards import find_shards, group_shards, merge_shards
 from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.errors import UserError
-from static_dynamic.models import build_from_row
+from static_dynamic.files import file_name
+from static_dynamic.models.stage_names import find_stage
 
 log = logging.getLogger(__name__)
+
+# Options that the manifest of a run decides -> their type.
+OF_RUN = {"pairs": str, "seed": int, "app_shuffle": bool, "use_normal_app": bool, "m_same": bool}
 
 
 def run(cfg: DictConfig) -> None:
@@ -30,11 +35,16 @@ def run(cfg: DictConfig) -> None:
     for folder, shards in groups.items():
         try:
             merge_shards(folder, shards)
-            options = _options_of_run(cfg, folder)
-            # No weights are loaded, because the network object only supplies the names of stages.
-            net = build_from_row(options.model, checkpoint=None)
+            manifest = read_manifest(folder)
+            options = _options_of_run(cfg, manifest)
+            names = list(manifest["stages"])
+            shown = [name for name in manifest.get("shown_stages", ()) if name in names] or names
+            deepest = manifest.get("deepest_stage")
+            stage = deepest if deepest in names else names[-1]
+            if cfg.stg is not None:
+                stage = find_stage(cfg.stg, names, cfg)
             with locked(folder):
-                conclude(options, folder, net)
+                conclude(options, folder, stage, shown)
         except UserError as error:
             log.warning("not merged: %s", error)
             errors.append(str(error))
@@ -42,13 +52,17 @@ def run(cfg: DictConfig) -> None:
         raise UserError(f"{len(errors)} of {len(groups)} runs were not merged; the first error: {errors[0]}")
 
 
-def _options_of_run(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Return the options in a run's manifest; options that are not in the manifest are taken from `cfg`."""
-    manifest = read_manifest(folder)
+def _options_of_run(cfg: DictConfig, manifest: dict) -> PlainOptions:
+    """Return the options of this command, with those of the run (`OF_RUN`) from the run's manifest.
+
+    A manifest is data of unknown origin: only values of the expected type are taken, texts are never
+    interpolated, and neither a network nor an output folder is chosen by the manifest.
+    """
     identity = manifest["identity"]
-    options = cast(dict, OmegaConf.to_container(cfg, resolve=False))
-    options |= {key: value for key, value in identity.items() if key in options}
-    options["dataset"] = {"name": identity["dataset"]["name"]}
-    names = {"original_name": manifest.get("original_name") or identity["model"]["name"]}
-    options["model"] = names | identity["model"]
-    return OmegaConf.create(options)
+    options = cast(dict, OmegaConf.to_container(cfg, resolve=True))
+    options |= {key: identity[key] for key, kind in OF_RUN.items() if type(identity.get(key)) is kind}
+    model = {key: str(identity["model"].get(key)) for key in ("name", "init")}
+    original_name = manifest.get("original_name") or model["name"]
+    options["dataset"] = {"name": str(identity["dataset"]["name"])}
+    options["model"] = model | {"original_name": file_name(str(original_name))}
+    return PlainOptions(options)

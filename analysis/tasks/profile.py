@@ -67,5 +67,5 @@ def run(cfg: DictConfig) -> Path:
         if cfg.until is not None:
             read_until(store, cfg.until, partial(read_views, cfg, net, clips, views, store))
         read_views(cfg, net, clips, views, store)
-        conclude(cfg, folder, net)
+        conclude(cfg, folder, net.stage_name(cfg.stg, cfg), net.shown_stages(cfg))
     return folder

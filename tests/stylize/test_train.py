@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 
@@ -190,6 +191,10 @@ def test_what_cannot_be_read_is_said(root, config, tmp_path):
     config.write_text(text.replace("resnet_blocks", "resnet_block"))
     with pytest.raises(UserError, match="generator.args.resnet_block is not supported.*resnet_blocks"):
         read_training_config(config)
+    config.write_text("trainer: {epochs: '${oc.env:HOME}'}")
+    with pytest.raises(UserError, match=r"it contains \$\{\.\.\.\}: write the value itself") as refused:
+        read_training_config(config)
+    assert os.environ["HOME"] not in str(refused.value).replace(str(config), "")
     config.write_text("a: [")
     with pytest.raises(UserError, match="is not a YAML file with a training configuration"):
         read_training_config(config)

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -60,12 +62,14 @@ def write_report(folder: Path) -> Path:
     breaks = list(np.cumsum([len(stages) for stages in by_reading.values()])[:-1])
     deepest = [stages[-1] for stages in by_reading.values()]
     listed = OmegaConf.load(CONFIG_DIR / "report.yaml")
+    root = str(manifest.get("root", ""))
+    shareable = without_folders(manifest, root)
     page = {
         "model": identity["model"]["name"],
         "trained": is_trained(identity),
         "dataset": identity["dataset"]["name"],
-        "manifest": manifest,
-        "manifest_text": to_json(manifest),
+        "manifest": shareable,
+        "manifest_text": to_json(shareable),
         "headlines": [headline(by_stage.loc[s]) for s in deepest] if parts else [ABSENT],
         "about_parts": [OVERLAP, LIMITS] if parts else [],
         "part_rows": [part_cells(row) for _, row in layers.iterrows()] if parts else [],
@@ -78,12 +82,30 @@ def write_report(folder: Path) -> Path:
         "class_rows": [class_cells(row) for _, row in layers.iterrows()],
         "other_tables": other_tables(folder, listed.tables),
         "pictures": pictures(folder, listed.pictures),
-        "left_out": left_out(manifest),
-        "examples": find_examples(manifest, pd.read_parquet(folder / "views.parquet")),
+        "left_out": left_out(shareable),
+        "examples": [
+            replace(example, missing=without_folders(example.missing, root))
+            for example in find_examples(manifest, pd.read_parquet(folder / "views.parquet"))
+        ],
     }
     path = folder / REPORT_NAME
     write_text(path, render(page))
     return path
+
+
+def without_folders(value: Any, root: str) -> Any:
+    """Return a manifest whose texts name the data folder `root` and the home folder in short.
+
+    A report is meant to be shared, and absolute paths hold names of users and machines.
+    """
+    if isinstance(value, dict):
+        return {key: without_folders(own, root) for key, own in value.items()}
+    if isinstance(value, list):
+        return [without_folders(own, root) for own in value]
+    if not isinstance(value, str):
+        return value
+    short = value.replace(root, Path(root).name) if Path(root).is_absolute() else value
+    return short.replace(str(Path.home()), "~") if Path.home().name else short
 
 
 def render(page: dict) -> str:

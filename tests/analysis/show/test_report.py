@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import markupsafe
 import numpy as np
@@ -93,12 +94,22 @@ def test_it_says_what_the_run_found(run):
     assert f"stage1: video {variance['stage1', 'video']:.1f} %" in text
     assert "tiny on folder" in text and "8 clips of 8 videos, 2 styles" in text
     shown = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", text, re.S)[1]))
-    assert shown == json.loads((run / "manifest.json").read_text())
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert shown == manifest | {"root": Path(manifest["root"]).name}
     pictures = [a["src"] for tag, a in page.tags if tag == "img"]
     assert len(pictures) == 8 and all(p.startswith("data:image/jpeg;base64,") for p in pictures)
     for label in ("original", "style 1", "style 2", "style 1, shuffled"):
         assert f"<figcaption>{label} <" in text
     assert len([tag for tag, a in page.tags if tag == "svg" and "viewBox" in a or "viewbox" in a]) == 8
+
+
+def test_it_shows_no_absolute_path(tmp_path):
+    root = tmp_path / "user name" / "videos"
+    reason = f"{root}/style_1/cat.mp4 is damaged; see {Path.home()}/notes"
+    more = {"skipped_clips": [{"clip": "cat", "reason": reason}]}
+    text = write_report(finished_run(tmp_path / "run", root=root, more=more)).read_text()
+    assert "user name" not in text and str(tmp_path) not in text and f"{Path.home()}/" not in text
+    assert "videos/style_1/cat.mp4 is damaged; see ~/notes" in text
 
 
 def test_it_asks_for_nothing_outside(run):

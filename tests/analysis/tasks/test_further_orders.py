@@ -1,5 +1,6 @@
 """Main job with all frame orders: shards, motion columns, and networks that cannot see the order."""
 
+import json
 import sys
 
 import numpy as np
@@ -64,6 +65,32 @@ def test_shards_with_all_orders_are_the_run(job, tmp_path, monkeypatch, capsys):
     assert len(Store.open(whole).finished_pairs()) == 8 * (1 + 2)
     assert "motion_direction %" in capsys.readouterr().out
     assert "motion_any" in (whole / "report.html").read_text()
+
+
+def test_a_merged_run_is_data(job, tmp_path, monkeypatch, capsys):
+    """A manifest names code, a secret and an output folder; task=merge uses none of the three."""
+    monkeypatch.setenv("SD_TEST_SECRET", "hunter2")
+    for shard in (0, 1):
+        folder = job("parts", "shards=2", f"shard={shard}").parent / f"parts.{shard}-of-2"
+        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest["identity"]["model"] = {
+            "name": "../${oc.env:SD_TEST_SECRET}",
+            "family": "custom",
+            "target": "os.system",
+            "options": {"command": f"touch {tmp_path}/canary"},
+            "init": "${oc.env:SD_TEST_SECRET}",
+        }
+        manifest["identity"] |= {"save_dir": str(tmp_path / "elsewhere"), "pairs": {"x": 1}, "n_boot": 10**9}
+        manifest |= {"original_name": "..", "shown_stages": ["no such stage"], "deepest_stage": "second"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+    capsys.readouterr()
+    merged = job("parts", "task=merge", f"runs=[{tmp_path}/parts.0-of-2,{tmp_path}/parts.1-of-2]")
+    captured = capsys.readouterr()
+    written = [path for path in tmp_path.rglob("*") if path.suffix in (".csv", ".html", ".txt", ".json")]
+    texts = [captured.out, captured.err, *(path.read_text() for path in written)]
+    assert not any("hunter2" in text for text in texts)
+    assert not (tmp_path / "canary").exists() and not (tmp_path / "elsewhere").exists()
+    assert (merged / "report.html").exists() and "${oc.env:SD_TEST_SECRET}" in captured.out
 
 
 def test_a_network_of_single_frames_sees_no_order_but_frozen_frames(job):
