@@ -29,6 +29,9 @@ planned size larger than the expected size:
 2. Half-widths are multiplied by the stretch, which is the half-width of the pilot's own studentised interval
    divided by the half-width that the variance components give for the pilot, but at least 1.
 
+Content, motion and appearance (`decomposition.py`) are planned for the pairs of the pilot. Their variance is
+that of the jackknife's pseudo-values, and their intervals need no bootstrap and thus no stretch.
+
 bench/planning.py measures how often planned studies keep the required width. The plan assumes that further
 clips are like the pilot's clips, and have the same styles.
 """

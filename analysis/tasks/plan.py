@@ -34,7 +34,8 @@ def run(cfg: DictConfig) -> None:
     )
     write_table(folder / "plan.csv", table)
     print(f"for 95 % intervals of +- {task.width:g}; planned size: narrow enough intervals in")
-    print("about 80 % of studies; in brackets: size by this run's variance itself, enough in about 40 %\n")
+    print("about 80 % of studies; in brackets: size by this run's variance itself, enough in about 40 %")
+    print("(scores) and 60 % (parts) of studies\n")
     print(format_plan(table))
     if table["score"].isin(MEASURED).all():
         print(f"\n{NO_PARTS}")
