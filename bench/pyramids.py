@@ -64,7 +64,7 @@ def print_row(cells) -> None:
 
 
 def measure(name: str, wiring, rounds: int, features: int) -> tuple[float, ...]:
-    """Return a tuple: GFLOPs, theta, number of kernels, times forward (s), backward (ms), recursion (ms)."""
+    """Return GFLOPs, theta, number of kernels, forward time (s), backward time and recursion time (ms)."""
     net = build_model(name)
     net.load_state_dict(keyed_state_dict(name, net.state_dict()))
     clip = keyed_video(f"{name}|bench", SHAPE)

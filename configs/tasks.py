@@ -138,7 +138,7 @@ class Saliency(Task):
 
 @dataclass
 class Stylize(Task):
-    """Stylize task.input=VIDEOS into task.outdir=DIR, in one style (checkpoint=FILE) or more (style=NAME)."""
+    """Stylize task.input=VIDEOS to task.outdir=DIR, in one style (checkpoint=FILE) or a set (style=NAME)."""
 
     input: str | None = option(
         None,

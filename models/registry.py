@@ -22,7 +22,7 @@ FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
 
 def register(name: str):
-    """Return a decorator that registers a class or function as the ``family`` called `name`."""
+    """Return a decorator that registers a network class, or function, for the config key ``family: NAME``."""
 
     def add(build):
         FAMILIES[name] = build

@@ -188,7 +188,7 @@ def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: P
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage that figures of one stage show: `wanted`, or else the deepest; None if not found."""
+    """Return the stage for figures of one stage: `wanted` (None if it is missing), else the deepest stage."""
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)

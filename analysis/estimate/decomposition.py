@@ -249,7 +249,7 @@ def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, sig
 
 
 class LayerTotals(NamedTuple):
-    """Parts and bits summed over live units: of the sample, and without each video."""
+    """Sums of parts and bits over units that vary: for all videos, and with each video left out in turn."""
 
     parts: NDArray  # (4,)
     parts_left_out: NDArray  # (G, 4)

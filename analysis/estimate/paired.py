@@ -31,7 +31,7 @@ class PairedEstimate:
     value: NDArray  # (5,)
     low: NDArray  # (5,)
     high: NDArray  # (5,)
-    videos: tuple[int, int]  # number of videos of the added runs, and of the subtracted runs
+    videos: tuple[int, int]  # number of videos of the runs that are added, and of those that are subtracted
     paired: bool  # True if added and subtracted runs are estimated from the same videos
 
     def columns(self) -> dict:

@@ -1,4 +1,4 @@
-"""Means over runs, and differences between runs, of content, motion, appearance and residual of a stage.
+"""Parts of a stage (content, motion, appearance, residual): means over runs, and differences between runs.
 
 Two networks that see the same videos err in the same direction. Runs with common videos are therefore both
 decomposed on these videos alone, and the deviations of the jackknife (`decomposition.py`) are subtracted
