@@ -127,7 +127,14 @@ def list_davis(
     left.
     """
     both = both_flows or reversed_flow
-    clips = find_folders(dataset, styles, both, frames_at_once)
+    clips = find_folders(dataset, styles, both_flows, frames_at_once)
+    if reversed_flow and not both_flows:
+        clips = replace(clips, flows=FLOW_FOLDERS)
+        backward = clips.original_root / FLOW_FOLDERS[1]
+        if not backward.is_dir():
+            raise UserError(
+                f"the order reversed needs {backward}, which does not exist: {PREPARE}, or omit it"
+            )
     videos, filtered = videos_of_split(dataset, clips)
     skipped: list[tuple[str, str]] = []
     found: list[FrameClip] = []

@@ -142,7 +142,8 @@ def read_units(folder: str | Path) -> pd.DataFrame:
 
 def read_layers(folder: str | Path) -> pd.DataFrame:
     """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the file is missing."""
-    return pd.read_csv(existing_file(folder, "layers.csv"), dtype={"stage": str}).set_index("stage")
+    layers = pd.read_csv(existing_file(folder, "layers.csv"), dtype={"stage": str}).set_index("stage")
+    return layers.copy()  # one block in memory: pandas warns of frames with more than 100 blocks
 
 
 def existing_file(folder: str | Path, name: str) -> Path:

@@ -10,7 +10,14 @@ from omegaconf import DictConfig
 from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_json
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
-from static_dynamic.datasets.views import FLOW, FORWARD, REVERSED, SHUFFLED
+from static_dynamic.datasets.views import (
+    ALTERED_ORDERS,
+    FLOW,
+    FORWARD,
+    REVERSED,
+    SHUFFLED,
+    further_alterations,
+)
 from static_dynamic.device import choose_device, launched
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
@@ -28,6 +35,7 @@ NO_CHECKPOINT = "imgnet"
 
 def require_fit(cfg: DictConfig) -> None:
     """Raise UserError if options do not fit each other, or the data set lacks the network's kind of input."""
+    further_alterations(cfg.orders, cfg.pairs)
     if cfg.until is not None:
         require_until(cfg)
     if cfg.precision == "fp16":
@@ -121,7 +129,7 @@ def sampling_of(cfg: DictConfig) -> dict:
     """Return the options of `make_views` that decide how views and pairs of views are sampled."""
     rules = cfg.dataset.get("window") or {}
     repeats = {"repeats": cfg.dataset.nreps} if "nreps" in cfg.dataset else {}
-    orders = list(cfg.orders)
+    orders = [order for order in (FORWARD, *ALTERED_ORDERS) if order in cfg.orders]
     return {
         **repeats,
         # Default orders are left out, so runs made before the option existed keep the same identity.
@@ -166,8 +174,12 @@ def batch_size_of(cfg: DictConfig, folder: Path) -> int:
     """Return the number of views per batch; if batch_size=auto, a resumed run keeps the first number.
 
     Otherwise a run that resumes on another device would use other batches, and the last digits could differ.
+    With further orders, the number is a multiple of the number of orders (unless batch_size is smaller), so
+    that all orders of a clip and style are in one batch and each frame is decoded once.
     """
+    together = len(set(cfg.orders)) if set(cfg.orders) != {FORWARD, SHUFFLED} else 1
     if cfg.batch_size != "auto":
-        return cfg.batch_size
+        return cfg.batch_size // together * together or cfg.batch_size
     begun = read_manifest(folder) if has_run(folder) else {}
-    return begun.get("batch_size") or AUTO_BATCH[choose_device(cfg.device).type]
+    auto = max(together, AUTO_BATCH[choose_device(cfg.device).type])
+    return begun.get("batch_size") or auto // together * together

@@ -214,6 +214,40 @@ def test_fp16_is_for_the_stylizer():
         require_fit(composed(["precision=fp16"]))
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["orders=[forward,shuffled,revers]"], "unknown orders=revers; nearest known: reversed"),
+        (["orders=[forward,frozen]"], "forward and shuffled are always needed"),
+        (["pairs=paper", "orders=[forward,shuffled,frozen]"], "pairs=paper shows no clip in two styles"),
+    ],
+)
+def test_unusable_orders_are_refused_before_anything_is_built(options, says):
+    with pytest.raises(UserError, match=says):
+        require_fit(composed(options))
+
+
+def test_views_that_changed_have_another_identity(stylized):
+    """Runs of version 0.1 hold fewer views (pairs=both) or other jitter (flow), and must not be resumed."""
+
+    def identity(*options):
+        data = ["dataset=folder", f"stylized_data_dir={stylized}", "styles='1,2'"]
+        cfg = composed([*SMALL, *data, *options])
+        clips = list_clips(cfg.dataset, (1, 2), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
+        return identity_of(cfg, clips, None, 48)
+
+    assert "views" not in identity() and "views" not in identity("pairs=paper")
+    assert identity("pairs=both")["views"] == "0.2.0"
+    # Networks that see flow have new jitter, except with pairs=paper.
+    flow = "+model.input.pathways.Flow=1"
+    assert identity(flow)["views"] == identity(flow, "pairs=both")["views"] == "0.2.0"
+    assert "views" not in identity(flow, "pairs=paper")
+    # Orders are a set: the sequence in the option does not matter, and the default is as good as none.
+    assert identity("orders=[shuffled,forward]") == identity() and "orders" not in identity()
+    frozen = identity("orders=[frozen,forward,shuffled]")
+    assert frozen == identity("orders=[forward,shuffled,frozen]") and frozen != identity()
+
+
 def test_the_stage_of_a_finished_run():
     slowfast = [f"stage{k}/fuse{fuse}/{path}" for k in (4, 5) for fuse in (0, 1) for path in ("slow", "fast")]
     options = {"path": "slow", "fuse": False}

@@ -76,6 +76,8 @@ def test_cinematograms(tmp_path):
                 write_picture(tmp_path / "JPEGImages" / style / "goat" / frame / f"{t:05d}.jpg", rng, SIZE)
             if t < 3 or frame == "00003":
                 write_picture(tmp_path / "FlowImages_gap1/goat" / frame / f"{t:05d}.png", rng, SIZE)
+            if t > 0:
+                write_picture(tmp_path / "FlowImages_gap-1/goat" / frame / f"{t:05d}.png", rng, SIZE)
     (tmp_path / "ImageSets/480p").mkdir(parents=True)
     (tmp_path / "ImageSets/480p/val.txt").write_text("\n".join(lines))
     clips = list_davis(row_of(tmp_path, "StylizedDAVISCinematograms"), (1, 2)).clips
@@ -84,6 +86,11 @@ def test_cinematograms(tmp_path):
         *(f"goat/00003/{t:05d}" for t in range(4)),
     ]
     assert {c.cluster for c in clips} == {"goat"} and {c.video for c in clips} == {"goat/00000", "goat/00003"}
+    row = row_of(tmp_path, "StylizedDAVISCinematograms")
+    assert [c.id for c in list_davis(row, (1, 2), reversed_flow=True).clips] == [
+        *(f"goat/00000/{t:05d}" for t in (1, 2)),
+        *(f"goat/00003/{t:05d}" for t in (1, 2, 3)),
+    ]
 
 
 def test_factorial_pairs_share_what_they_should(davis):
@@ -274,6 +281,11 @@ def break_image(root):
             lambda root: shutil.rmtree(root / "FlowImages_gap-1"),
             {"both_flows": True},
             "FlowImages_gap-1 does not exist: python misc/prepare_davis.py",
+        ),
+        (
+            lambda root: shutil.rmtree(root / "FlowImages_gap-1"),
+            {"reversed_flow": True},
+            "the order reversed needs .*FlowImages_gap-1, which does not exist: .*prepare_davis.py",
         ),
         (lambda root: shutil.rmtree(root / "FlowImages_gap1/goat"), {}, "gap1/goat/00000.png does not exist"),
         (lambda root: None, {"split": "train"}, "train.txt cannot be read: .*original_data_root=DIR"),

@@ -1,15 +1,21 @@
 """Frame orders of views: reshuffled, reversed and frozen frames, and the flow of such videos."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
-from static_dynamic.datasets import Clip, flow_inputs, make_views
+from static_dynamic.analysis.run.setup import batch_size_of
+from static_dynamic.datasets import flow_inputs, make_views
 from static_dynamic.datasets.loader import ViewBatches
+from static_dynamic.datasets.views import shuffle
 from static_dynamic.errors import UserError
+from static_dynamic.rng import generator
+from static_dynamic.stylize.flow import colour_flow
 from tests.datasets.davis_trees import SIZE, write_davis
 from tests.datasets.test_davis import SPEC, TWO, batches_of, listed
 from tests.datasets.test_davis import views_of as flow_views
@@ -93,13 +99,43 @@ def test_repeats_of_the_paper_have_orders_of_their_own():
     assert several and all(not np.array_equal(one, other) for one, other, *_ in several)
 
 
-def test_one_decode_serves_all_orders():
-    views, _ = views_of([Clip("c", "c", 0, 40, cluster="v")])
-    batches = ViewBatches(None, views, np.arange(len(views)), len(views))
-    groups = batches.groups(0)
-    assert len(groups) == len(STYLES)  # views of a clip and style share their frames
-    needed = {frame for k in groups[0] for pathway in PATHWAYS for frame in views[f"frames_{pathway}"][k]}
-    assert len(needed) == 16
+@pytest.mark.parametrize("batch_size", [8, 12, "auto"])
+@pytest.mark.parametrize("orders", [ORDERS, ("forward", "shuffled", "frozen"), ("forward", "shuffled")])
+def test_one_decode_serves_all_orders(tmp_path, batch_size, orders):
+    decoded: list[tuple[str, int, int]] = []
+
+    def frames_of(video, style):
+        def read(wanted, allocate):
+            decoded.extend((video, style, frame) for frame in wanted)
+            allocate((len(wanted), 2, 2, 3), np.uint8)
+
+        return SimpleNamespace(read=read)
+
+    cfg = OmegaConf.create({"batch_size": batch_size, "orders": orders, "device": "cpu"})
+    views, _ = views_of(orders=orders)
+    rows = np.arange(len(views))
+    batches = ViewBatches(SimpleNamespace(frames_of=frames_of), views, rows, batch_size_of(cfg, tmp_path))
+    shown = [one for i in range(len(batches)) for one in batches[i]]
+    needed = {
+        (view["video"], view["style"], frame)
+        for _, view in views.iterrows()
+        for pathway in PATHWAYS
+        for frame in view[f"frames_{pathway}"]
+    }
+    assert sorted(decoded) == sorted(needed)  # the union of the frames of all orders, each frame once
+    assert sum(len(one.rows) for one in shown) == len(views)
+    assert len(shown) == len(CLIPS) * len(STYLES)
+
+
+def test_random_streams_of_the_shuffled_orders():
+    """Each pathway has a stream; the second order is drawn from a stream of its own."""
+    views, _ = views_of(seed=5)
+    for clip in CLIPS:
+        for pathway in PATHWAYS:
+            frames = frames_by_order(views, clip.id, 2, pathway)
+            for order, purpose in (("shuffled", "order"), ("reshuffled", "second order")):
+                rng = generator(5, clip.id, f"{purpose} {pathway}")
+                assert frames[order] == shuffle(np.array(frames["forward"]), rng).tolist()
 
 
 def test_flow_of_reversed_and_frozen_videos(tmp_path):
@@ -151,3 +187,13 @@ def test_two_frames_and_both_flows_are_reversed_too(tmp_path):
     assert inputs.shape[1:3] == (2, 6)
     assert torch.equal(inputs[back][:, :3], inputs[forward][:, 3:])
     assert torch.equal(inputs[back][:, 3:], inputs[forward][:, :3])
+
+
+def test_both_flows_of_a_frozen_video_are_white_as_flow_images_without_motion(tmp_path):
+    clips = listed(write_davis(tmp_path / "davis"), both_flows=True)
+    views, _ = flow_views(clips, orders=("forward", "shuffled", "frozen"))
+    white = colour_flow(np.zeros((20, 32, 2), np.float32))
+    for decoded in batches_of(clips, views)[0]:
+        own = views.iloc[decoded.rows[0]]
+        flows = decoded.frames[0, ..., 3:].numpy()
+        assert (own["order"] == "frozen") == np.array_equal(flows, np.concatenate([white, white], axis=-1))
