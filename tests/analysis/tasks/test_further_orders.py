@@ -33,7 +33,7 @@ def job(data, tmp_path, monkeypatch):
     """Run the main job, or another task, on the clips; return the run folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(name: str, *options: str, temporal: bool = True):
+    def run(name: str, *options: str, temporal: bool = True, status: int = 0):
         arguments = [
             *("model=custom", "model.target=tests.test_motion_truth.build", "model.init=random"),
             *(f"+model.options.temporal={temporal}", "model.input.frames=8", "model.input.size=24"),
@@ -41,7 +41,7 @@ def job(data, tmp_path, monkeypatch):
             *("num_workers=0", "n_boot=20", "n_permutations=39", "batch_size=6", f"save_dir={tmp_path}"),
         ]
         monkeypatch.setattr(sys, "argv", ["main.py", *arguments, f"run_dir={tmp_path / name}", *options])
-        assert main.main() == 0
+        assert main.main() == status
         return tmp_path / name
 
     return run
@@ -65,6 +65,31 @@ def test_shards_with_all_orders_are_the_run(job, tmp_path, monkeypatch, capsys):
     assert len(Store.open(whole).finished_pairs()) == 8 * (1 + 2)
     assert "motion_direction %" in capsys.readouterr().out
     assert "motion_any" in (whole / "report.html").read_text()
+
+
+@pytest.mark.filterwarnings("error::pandas.errors.PerformanceWarning")
+def test_a_killed_run_with_all_orders_goes_on_to_the_same_bytes(job, tmp_path, monkeypatch, capsys):
+    whole = job("whole")
+    write, calls = Store.write, []
+
+    def killed(self, rows, activations):
+        calls.append(rows)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        write(self, rows, activations)
+
+    monkeypatch.setattr(Store, "write", killed)
+    parts = job("parts", status=130)
+    capsys.readouterr()
+    job("any", "task=status")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("parts"))
+    assert line.split() == ["parts", "stopped", "80", "10", "0", "70"]  # batches of five orders
+    job("parts", "orders=[frozen,reversed,reshuffled,shuffled,forward]")
+    assert len(calls) == 3 + 14  # the two batches of before are not computed again
+    for name in ("views.parquet", "pairs.parquet", "layers.csv", "units.parquet", "report.html"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes()
+    for file in (whole / "activations").iterdir():
+        assert file.read_bytes() == (parts / "activations" / file.name).read_bytes()
 
 
 def test_a_merged_run_is_data(job, tmp_path, monkeypatch, capsys):

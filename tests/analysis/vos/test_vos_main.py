@@ -194,7 +194,7 @@ def test_a_frame_that_was_skipped_moves_no_other_into_its_place(run, davis, tmp_
 
 def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, undrawn, monkeypatch):  # noqa: F811
     undrawn()
-    arguments = arguments_of(davis, "rtnet_davis")
+    arguments = arguments_of(davis, "rtnet_davis", "orders=[forward,shuffled,reversed]")
     assert run(*arguments, "--save_dir", tmp_path / "whole", "num_workers=1")[0] == 0
     write, calls = Store.write, []
 
@@ -209,7 +209,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, undr
     assert status == 130 and "the same command resumes" in err
     assert not list((tmp_path / "parts").rglob("*_final_*"))
     assert run(*arguments, "--save_dir", tmp_path / "parts")[0] == 0
-    batches = 28 // 3 + 1  # looks, three a batch
+    batches = 28 * 3 // 2 // 3  # views in three orders, three per batch
     assert len(calls) == 4 + batches - 3
     whole, parts = (
         {
@@ -352,11 +352,16 @@ def test_the_command_line_wins_over_the_file(tmp_path):
 
 def test_merged_shards_write_the_originals_files(run, davis, tmp_path, tiny, undrawn):  # noqa: F811
     undrawn()
+    arguments = arguments_of(davis, "matnet_davis", "orders=[forward,shuffled,reshuffled,reversed,frozen]")
     for shard in (0, 1):
-        status, _, err = run(*arguments_of(davis, "matnet_davis", "shards=2", f"shard={shard}"))
+        status, _, err = run(*arguments, "shards=2", f"shard={shard}")
         assert status == 0, err
     status, out, err = run("task=merge", "n_boot=20")
     assert status == 0 and "result file in the format of Kowal et al.'s code" in out, err
+    (merged,) = (folder for folder in run_folders(tmp_path / "dim_outputs") if "-of-" not in folder.name)
+    assert run(*arguments, f"run_dir={tmp_path / 'whole'}")[0] == 0
+    for file in ("views.parquet", "layers.csv", "units.parquet", "activations/layer1,mot_stream.npy"):
+        assert (merged / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
     name = "matnet_fusion_type_gated"  # as without shards
     assert (tmp_path / f"dim_outputs/vos_models/final/{name}/{name}_final_001.txt").exists()
 
