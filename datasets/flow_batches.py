@@ -17,8 +17,8 @@ from .davis import FLOW_FOLDERS, DavisClips, require_shape, size_text
 from .frames import BadFrames, read_image
 from .jitter import Jitter, apply_jitter
 from .loader import Decoded, Key, ViewBatches
+from .orders import DIRECTIONS, FROZEN, REVERSED
 from .shared_memory import release
-from .views import DIRECTIONS, FROZEN, REVERSED
 
 IMAGE_CHANNELS = 3
 # Colour of flow images where nothing moves.

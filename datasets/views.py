@@ -10,38 +10,33 @@ Views and pairs depend on the clips, the options and the seed alone. Each clip h
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.rng import digest, generator
-from static_dynamic.spacing import subsample_positions
 
 from .clips import Clip
-from .davis import FrameClip
-from .jitter import draw_jitter
+from .orders import (
+    ALTERED,
+    FLOW,
+    FORWARD,
+    SHUFFLED,
+    UNALTERED,
+    WINDOWS,
+    Variant,
+    flow_rows,
+    further_alterations,
+    ordered_rows,
+)
 
 log = logging.getLogger(__name__)
 
 DYNAMIC, STATIC = 0, 1  # numbers of the two factors
-# UNALTERED: frames or flow as recorded. ALTERED: shuffled frames, or jittered flow if the network sees flow.
-UNALTERED, ALTERED = 0, 1
-# Orders of the frames that a network sees.
-FORWARD, SHUFFLED, RESHUFFLED, REVERSED, FROZEN = "forward", "shuffled", "reshuffled", "reversed", "frozen"
-ALTERED_ORDERS = (SHUFFLED, RESHUFFLED, REVERSED, FROZEN)
-# Numbers of alterations that may be added to a run; positive numbers are shuffled frames or flow jitters.
-FURTHER_ALTERATIONS = {RESHUFFLED: -1, REVERSED: -2, FROZEN: -3}
-# Name of the altered order of networks that see flow: forward frames with jittered flow colours.
-JITTERED = "jittered"
-FLOW = "Flow"  # name of the pathway that sees optical flow
-DIRECTIONS = 2  # number of flow directions: to the next frame and to the previous frame
-# Range [low, high) of the random offset of the second frame, for networks that see two frames and flow.
-SECOND_FRAME_OFFSETS = (-10, 10)
 
 
 def make_views(
@@ -134,110 +129,6 @@ def make_views(
         for row_a, row_b in zip(row_range[a], row_range[b], strict=True)
     ]
     return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
-
-
-def first_altered_order(views: pd.DataFrame) -> str:
-    """Return the altered order of a run's static pairs: shuffled frames, or jittered flow.
-
-    An imported run without shuffled frames has one altered order, of any name.
-    """
-    if "flow" in views:
-        return JITTERED
-    altered = [order for order in views["order"].unique() if order != FORWARD]
-    return SHUFFLED if SHUFFLED in altered or not altered else altered[0]
-
-
-def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
-    """Return the numbers of the orders beyond forward and shuffled; raise UserError for unusable orders."""
-    known = (FORWARD, *ALTERED_ORDERS)
-    for order in orders:
-        if order not in known:
-            raise UserError(f"unknown orders={order}{nearest(str(order), known)} (known: {', '.join(known)})")
-    if not {FORWARD, SHUFFLED} <= set(orders):
-        raise UserError(
-            f"orders={','.join(orders)}: {FORWARD} and {SHUFFLED} are always needed, "
-            f"give for example orders=[{FORWARD},{SHUFFLED},{REVERSED}]"
-        )
-    further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
-    if further and pairs == "paper":
-        raise UserError(
-            "pairs=paper shows no clip in two styles and both orders: omit orders, or give pairs=both"
-        )
-    return further
-
-
-# (style, alteration) of a view; the alteration is 0 (none), k (k-th), or one of `FURTHER_ALTERATIONS`.
-Variant = tuple[int, int]
-
-
-def ordered_rows(
-    pathways: Mapping[str, int],
-    seed: int,
-    n_sample_frames: int,
-    window: str,
-    resample_fps: float | None,
-    clip: Clip,
-    variants: Sequence[Variant],
-) -> Iterator[list[dict]]:
-    """Yield the table row of each view of a clip: the order, and the frame numbers that each pathway sees."""
-    names = {UNALTERED: FORWARD} | {number: order for order, number in FURTHER_ALTERATIONS.items()}
-    shown = {alteration for _, alteration in variants}
-    columns: dict[int, dict] = {number: {"order": names.get(number, SHUFFLED)} for number in shown}
-    if variants:
-        rng = generator(seed, clip.id, "window")
-        frames = window_frames(clip, n_sample_frames, rng, window, resample_fps)
-        seen = {
-            name: frames[subsample_positions(n_sample_frames, count, np.float64)]
-            for name, count in pathways.items()
-        }
-        fewest = min(seen.values(), key=len)
-        still = fewest[len(fewest) // 2]  # all pathways repeat the same frame
-        for alteration, (name, forward) in product(shown, seen.items()):
-            shown_frames = forward
-            if alteration == FURTHER_ALTERATIONS[REVERSED]:
-                shown_frames = forward[::-1]
-            elif alteration == FURTHER_ALTERATIONS[FROZEN]:
-                shown_frames = np.full_like(forward, still)
-            elif alteration != UNALTERED:
-                shown_frames = shuffle(
-                    forward, generator(seed, clip.id, f"{shuffle_purpose(alteration)} {name}")
-                )
-            columns[alteration][f"frames_{name}"] = shown_frames
-    for _, alteration in variants:
-        yield [columns[alteration]]
-
-
-def shuffle_purpose(alteration: int) -> str:
-    """Return the name of the random stream of a shuffled order: the k-th repeat's, or the second order's."""
-    if alteration == FURTHER_ALTERATIONS[RESHUFFLED]:
-        return "second order"
-    return "order" if alteration == ALTERED else f"order {alteration}"
-
-
-def flow_rows(
-    pathways: Mapping[str, int], seed: int, paper: bool, clip: FrameClip, variants: Iterable[Variant]
-) -> Iterator[list[dict]]:
-    """Yield the table rows of each view of a clip, one row per frame, for a network that sees flow.
-
-    With `paper` (``pairs=paper``) every style of a clip has a flow jitter of its own; else all styles share
-    the jitter, as the decomposition needs it. A reshuffled view has a second jitter.
-
-    Frames after the first are drawn once per clip, from positions that wrap around the ends of the video.
-    """
-    frames = [clip.first]
-    for k in range(1, pathways[FLOW]):
-        offset = int(generator(seed, clip.id, f"other frame {k}").integers(*SECOND_FRAME_OFFSETS))
-        frames.append((clip.first + offset) % clip.video_length)
-    columns = {f"frames_{name}": np.array(frames) for name in pathways}
-    for style, alteration in variants:
-        further = {number: order for order, number in FURTHER_ALTERATIONS.items()}.get(alteration)
-        jittered = alteration > UNALTERED or further == RESHUFFLED
-        purpose = f"flow {style} {alteration}" if paper else f"flow {alteration}"
-        rng = generator(seed, clip.id, purpose)
-        flow_images = len(frames) * DIRECTIONS if jittered else 0
-        jitter = np.array([draw_jitter(rng) for _ in range(flow_images)]).ravel()
-        common = {"order": further or FORWARD, "flow": max(0, alteration), "jitter": jitter}
-        yield [{**common, "frame": frame, **columns} for frame in frames]
 
 
 Member = tuple[int, int, int]  # one view of a pair: (clip number, style, alteration)
@@ -340,49 +231,3 @@ def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCl
 
 
 SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
-
-# In the rule drawn_short, the window of a short clip starts at least SHORT frames before the clip's end.
-SHORT = 8
-# Each rule returns the number of possible first frames of a window; one of these is drawn uniformly.
-# drawn_short is the rule of the paper's code for SSv2 and Diving48.
-WINDOWS: dict[str, Callable[[int, int], int]] = {
-    "first": lambda clip, window: 1,
-    "drawn": lambda clip, window: max(0, clip - window) + 1,
-    "drawn_short": lambda clip, window: max(0, clip - (window if clip > window else SHORT)) + 1,
-}
-
-
-def window_frames(
-    clip: Clip,
-    length: int,
-    rng: np.random.Generator | None,
-    window: str = "drawn",
-    resample_fps: float | None = None,
-) -> NDArray[np.int64]:
-    """Choose the window of a clip: `length` consecutive frame numbers, wrapped around at the end of the clip.
-
-    `rng` draws the start of the window (None: the first frame) by the rule `window`, a key of `WINDOWS`.
-    The clip is first resampled to the frame rate `resample_fps` (None: it is not resampled).
-    """
-    stride = 1.0
-    if resample_fps is not None:
-        if not clip.fps:
-            raise UserError(
-                f"resample_fps={resample_fps:g}: the frame rate of clip {clip.id!r} is unknown: "
-                "give dataset.fps=FRAMES_PER_SECOND"
-            )
-        stride = clip.fps / resample_fps
-    count = max(1, int(clip.length / stride))
-    start = 0 if rng is None else int(rng.integers(WINDOWS[window](count, length)))
-    wanted = start + np.arange(length) % min(count - start, length)
-    return clip.first + np.minimum((wanted * stride).astype(np.int64), clip.length - 1)
-
-
-def shuffle(frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Permute frame numbers at random until the order differs from the given order."""
-    if len(set(frames.tolist())) < 2:
-        raise UserError(f"all frame numbers are equal ({frames.tolist()}): there is no order to shuffle")
-    while True:
-        shuffled = rng.permutation(frames)
-        if not np.array_equal(shuffled, frames):
-            return shuffled

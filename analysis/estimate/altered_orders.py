@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.views import FROZEN, RESHUFFLED, REVERSED, first_altered_order
+from static_dynamic.datasets.orders import FROZEN, RESHUFFLED, REVERSED, first_altered_order
 
 from .decomposition import BITS, PARTS, Decomposition, decompose
 from .intervals import with_bounds

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.special import rel_entr
 
 from static_dynamic.analysis.run.store import DONE, LOGITS, Store
-from static_dynamic.datasets.views import ALTERED_ORDERS, FORWARD
+from static_dynamic.datasets.orders import ALTERED_ORDERS, FORWARD
 from static_dynamic.errors import UserError
 
 from .intervals import with_bounds

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.datasets.views import FORWARD, JITTERED
+from static_dynamic.datasets.orders import FORWARD, JITTERED
 
 # At most this many float64 numbers are held in memory in one array with an entry per clip or per video.
 NUMBERS = 4e6

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.views import first_altered_order
+from static_dynamic.datasets.orders import first_altered_order
 
 from .decomposition import PARTS, decompose
 from .intervals import with_bounds

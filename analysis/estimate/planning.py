@@ -49,7 +49,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from static_dynamic.analysis.run.store import DONE
-from static_dynamic.datasets.views import first_altered_order
+from static_dynamic.datasets.orders import first_altered_order
 from static_dynamic.errors import UserError
 
 from .bootstrap import estimate_stage

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.special import chdtri
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.views import first_altered_order
+from static_dynamic.datasets.orders import first_altered_order
 
 from .decomposition import Decomposition, decompose
 from .jackknife import degrees_of_freedom, student_quantile

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.views import first_altered_order
+from static_dynamic.datasets.orders import first_altered_order
 
 from .decomposition import BITS
 from .kinds import KINDS

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.views import FORWARD, first_altered_order
+from static_dynamic.datasets.orders import FORWARD, first_altered_order
 from static_dynamic.errors import UserError
 
 from .intervals import with_bounds

@@ -14,7 +14,7 @@ from torch import Tensor
 from static_dynamic.datasets import Clip, list_clips, preprocess
 from static_dynamic.datasets.discovery import find_video, list_videos
 from static_dynamic.datasets.frames import VIDEO_SUFFIXES, BadFrames, Frames, open_frames
-from static_dynamic.datasets.views import window_frames
+from static_dynamic.datasets.orders import window_frames
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import subsample_positions
 

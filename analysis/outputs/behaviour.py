@@ -15,7 +15,7 @@ from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
 from static_dynamic.analysis.run.store import LOGITS, Store
 from static_dynamic.analysis.show.text import format_behaviour
-from static_dynamic.datasets.views import SHUFFLED
+from static_dynamic.datasets.orders import SHUFFLED
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.tables import RunEstimate
-from static_dynamic.datasets.views import FLOW
+from static_dynamic.datasets.orders import FLOW
 
 
 class PlainOptions(dict):

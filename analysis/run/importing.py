@@ -28,18 +28,15 @@ from static_dynamic.analysis.run.store import (
     to_json,
 )
 from static_dynamic.assets import versions
-from static_dynamic.datasets.views import (
+from static_dynamic.datasets.orders import (
     ALTERED,
     ALTERED_ORDERS,
-    DYNAMIC,
     FORWARD,
-    SCHEMES,
     SHUFFLED,
-    STATIC,
     UNALTERED,
-    factorial,
     first_altered_order,
 )
+from static_dynamic.datasets.views import DYNAMIC, SCHEMES, STATIC, factorial
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import PART, json_sha256, temporary_folder, write_text
 

@@ -12,7 +12,7 @@ from PIL import Image
 from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.datasets import flow_inputs, make_views
 from static_dynamic.datasets.loader import ViewBatches
-from static_dynamic.datasets.views import shuffle
+from static_dynamic.datasets.orders import shuffle
 from static_dynamic.errors import UserError
 from static_dynamic.rng import generator
 from static_dynamic.stylize.flow import colour_flow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from static_dynamic.datasets import Clip, make_views
-from static_dynamic.datasets.views import window_frames
+from static_dynamic.datasets.orders import window_frames
 from static_dynamic.errors import UserError
 from static_dynamic.rng import generator
 

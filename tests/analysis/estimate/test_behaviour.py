@@ -12,7 +12,7 @@ from static_dynamic.analysis.estimate import behaviour
 from static_dynamic.analysis.estimate.behaviour import estimate_behaviour, share_and_bounds
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
-from static_dynamic.datasets.views import ALTERED_ORDERS
+from static_dynamic.datasets.orders import ALTERED_ORDERS
 from static_dynamic.errors import UserError
 
 ORDERS = ("forward", *ALTERED_ORDERS)

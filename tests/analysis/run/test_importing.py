@@ -236,7 +236,7 @@ def test_tasks_of_finished_runs_work_on_imported_runs(in_process, tmp_path):
         status, out, err = in_process(main, f"task={task}", "n_boot=20", *options)
         assert status == 0, err
         if task == "units":
-            assert "top_units.csv; no top_units.jpg (imported without videos)" in out
+            assert "top_units.csv, parts.png, top_parts.csv; no top_units.jpg (imported without" in out
             assert len(pd.read_csv(folders[0] / "top_units.csv"))
     report = (folders[0] / "report.html").read_text()
     assert "<h1>a on imported</h1>" in report and "8 clips of 8 videos, 2 styles" in report
