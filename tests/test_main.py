@@ -129,7 +129,7 @@ def test_runs_side_by_side(run, stylized, tmp_path):
     assert status == 0
     (compared,) = (tmp_path / "dim_outputs" / "compare").iterdir()
     figures = {path.stem for path in compared.glob("*.png")}
-    assert figures == {"curves", "plane", "classes", "histograms", "sweep"}
+    assert figures == {"parts", "curves", "plane", "classes", "histograms", "sweep"}
     expected = pd.read_csv(folders[1] / "layers.csv").set_index("stage").loc["stage3", "score_static"]
     assert "x3d_xs seed 1" in out and "x3d_xs seed 2" in out and f"{expected:.3f} [" in out
     status, _, err = run("task=compare", f"runs=[{folders[0]}]")
