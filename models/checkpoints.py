@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,37 +11,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from static_dynamic.assets import asset_row, cache_dir, fetch
-from static_dynamic.errors import RefusedFile, UserError, checkpoint_errors
+from static_dynamic.errors import MAX_NAME, UserError, checkpoint_errors, one_line, reason
 from static_dynamic.files import atomic_path, sha256, write_text
 from static_dynamic.models.stages import VideoNetwork
+from static_dynamic.pickled import read_pickled
+from static_dynamic.weights import check_numbers, hash_lines
 
 log = logging.getLogger(__name__)
 
-# The only functions and classes that a pickle of numpy arrays may call, as old and new numpy name them.
-ALLOWED_GLOBALS = {
-    *(("numpy", name) for name in ("ndarray", "dtype")),
-    *(
-        (f"numpy.{core}.multiarray", name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    ),
-    *((f"numpy.{core}.numeric", "_frombuffer") for core in ("core", "_core")),
-    ("_codecs", "encode"),
-    ("collections", "OrderedDict"),
-}
 # In ``configs/model``, ``pretrained: package`` means that the network's own package loads the weights.
 PACKAGE = "package"
 # Keys under which known code bases store the state dict in a checkpoint.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
-# Torch's old checkpoint format starts with this pickled number.
-TORCH_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-
-
-class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if (module, name) not in ALLOWED_GLOBALS:
-            raise RefusedFile(f"{module}.{name}")
-        return super().find_class(module, name)
 
 
 def read_checkpoint(path: Path) -> Mapping:
@@ -53,21 +33,16 @@ def read_checkpoint(path: Path) -> Mapping:
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
-    with path.open("rb") as file:
-        head = file.read(64)
     with checkpoint_errors(path, allowed="plain tensors and arrays"):
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if head.startswith(b"PK") or TORCH_LEGACY_MAGIC in head:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        if head.startswith(b"\x80"):
-            with path.open("rb") as file:
-                # caffe2 checkpoints were pickled by Python 2, whose byte strings need latin1
-                return _ArraysOnly(file, encoding="latin1").load()
-    raise UserError(
-        f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (first bytes: "
-        f"{head[:12]!r}): check that the file is not a saved web page"
-    )
+        with path.open("rb") as file:
+            head = file.read(12)
+        content = load_file(path) if path.suffix == ".safetensors" else read_pickled(path)
+    if content is None:
+        raise UserError(
+            f"checkpoint {path} is neither safetensors nor torch nor a pickle of arrays (first bytes: "
+            f"{head!r}): check that the file is not a saved web page"
+        )
+    return content
 
 
 def state_dict_of(content: Mapping, path: Path) -> dict:
@@ -78,7 +53,9 @@ def state_dict_of(content: Mapping, path: Path) -> dict:
         if isinstance(content.get(name), Mapping):
             content = content[name]
             break
-    if content and all(isinstance(key, str) and key.startswith("module.") for key in content):
+    if not all(isinstance(key, str) for key in content):
+        raise UserError(f"checkpoint {path} holds a dict with numbers as keys, but must hold a state dict")
+    if content and all(key.startswith("module.") for key in content):
         content = {key.removeprefix("module."): value for key, value in content.items()}
     return dict(content)
 
@@ -95,10 +72,22 @@ def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = Fal
     """
     if isinstance(source, Path):
         content = net.read_folder(source) if source.is_dir() else read_checkpoint(source)
-        load_state(net, net.convert(state_dict_of(content, source)), source, drop_head=drop_head)
+        state = converted(net, state_dict_of(content, source), source)
+        load_state(net, state, source, drop_head=drop_head)
         return
     stored = asset_weights(net, source)
     load_state(net, read_checkpoint(stored), stored)
+
+
+def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
+    """Translate a state dict to the keys of `net`; raise UserError if the state dict cannot be translated."""
+    try:
+        return net.convert(state)
+    except UserError:
+        raise
+    except Exception as error:  # a translation expects certain shapes and names, and a file can hold any
+        name = type(net).__name__
+        raise UserError(f"checkpoint {source} does not fit {name}: {reason(error)}") from error
 
 
 def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bool = False) -> None:
@@ -134,11 +123,12 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
     }
     if any(problems.values()):
         found = "; ".join(
-            f"{len(keys)} {kind} ({keys[0]}{', ...' if len(keys) > 1 else ''})"
+            f"{len(keys)} {kind} ({one_line(keys[0], MAX_NAME)}{', ...' if len(keys) > 1 else ''})"
             for kind, keys in problems.items()
             if keys
         )
         raise UserError(f"checkpoint {source} does not fit {type(net).__name__}: {found}")
+    check_numbers(own, state, source)
     net.load_state_dict(dict(state))
 
 
@@ -161,7 +151,7 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     digest = path.with_suffix(".sha256")
     if not (path.exists() and digest.exists()):
         original = fetch(name)
-        state = net.convert(state_dict_of(read_checkpoint(original), original))
+        state = converted(net, state_dict_of(read_checkpoint(original), original), original)
         load_state(net, state, original)  # raises UserError if the weights do not fit `net`
         with atomic_path(path) as temporary:
             tensors = {k: v.contiguous() for k, v in state.items()}
@@ -190,12 +180,7 @@ def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: s
 
 def tensor_hashes(net: VideoNetwork) -> Path:
     """Write the hash of every tensor of `net` to a file in the cache; return the file's path."""
-    lines = []
-    for key, tensor in net.state_dict().items():
-        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest = hashlib.sha256(memoryview(data.numpy())).hexdigest()
-        lines.append(f"{digest} {tensor.dtype} {tuple(tensor.shape)} {key}\n")
-    text = "".join(lines)
+    text = hash_lines(net.state_dict())
     path = cache_dir() / "weights" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.tensors.txt"
     write_text(path, text)
     return path

@@ -4,7 +4,8 @@ Key names are those of the common PyTorch port (``Mixed_3b.b1a.conv3d.weight``);
 "same".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -156,9 +157,17 @@ class InceptionI3D(VideoNetwork):
         return converted
 
 
-def _leaves(tree: Mapping, path: tuple[str, ...] = ()):
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, (*path, key))
-        else:
-            yield (*path, key), value
+def _leaves(root: Mapping) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield (path, array) of nested dicts; raise ValueError if one dict is in several, or in itself."""
+    waiting: list[tuple[tuple[str, ...], Mapping]] = [((), root)]
+    visited: set[int] = set()
+    while waiting:
+        path, tree = waiting.pop()
+        if id(tree) in visited:
+            raise ValueError("a dict in it occurs twice")
+        visited.add(id(tree))
+        for key, value in tree.items():
+            if isinstance(value, Mapping):
+                waiting.append(((*path, key), value))
+            else:
+                yield (*path, key), value

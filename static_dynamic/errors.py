@@ -1,30 +1,40 @@
 """Error classes of the program, and functions that turn exceptions and misspelt names into messages."""
 
 import difflib
-import pickle
-import re
-import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
+MAX_MESSAGE = 4000  # MAX_MESSAGE: largest number of characters of an error message
+MAX_NAME = 100  # MAX_NAME: largest number of characters of a name from a file in a message
+
+
+def quoted(name: object) -> str:
+    """Quote a name that comes from a file: escape control characters, and cut the middle of a long name."""
+    return repr(_cut(str(name), MAX_NAME))
+
+
+def one_line(text: object, limit: int = MAX_MESSAGE) -> str:
+    """Escape line feeds and control characters in a text, and cut its middle beyond `limit` characters."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _cut(str(text), limit))
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit // 2]}...{text[-limit // 2 :]}"
 
 
 class UserError(Exception):
     """Error that the user can correct; the program prints the error as one line and exits with status 2.
 
-    The text names the file or the option and says what to do.
+    The text names the file or the option and says what to do. Control characters in the text are escaped.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(message))
 
 
 class RefusedFile(Exception):
-    """Error for a pickle that refers to a Python class or function that the reader does not allow."""
-
-
-_FORMAT = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError)
-DAMAGED = (*_FORMAT, RuntimeError, ValueError, KeyError, IndexError, AttributeError, TypeError)
-"""Exceptions that the readers of torch, pickle and safetensors raise for damaged files."""
+    """Error for a file that asks for a class, a function or a kind of tensor that is not allowed."""
 
 
 @contextmanager
@@ -35,27 +45,30 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     """
     try:
         yield
-    except PermissionError:
+    except (UserError, PermissionError):
         raise  # a file without read permission is not damaged; `as_user_error` reports this error
-    except (RefusedFile, *DAMAGED, OSError) as error:
-        # The error of torch.load(weights_only=True) names the refused Python class after the word GLOBAL.
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        refused = str(error) if isinstance(error, RefusedFile) else asked and asked[1]
-        if refused:
-            raise UserError(
-                f"checkpoint {path} was refused: the file contains {refused}, but only {allowed} are allowed"
-            ) from error
-        line = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise UserError(f"checkpoint {path} is damaged ({line}): download the file again") from error
+    except RefusedFile as error:
+        asked = one_line(error, 2 * MAX_NAME)
+        raise UserError(
+            f"checkpoint {path} was refused: the file contains {asked}, but only {allowed} are allowed"
+        ) from error
+    except Exception as error:  # a damaged file can cause any exception in any reader
+        raise UserError(f"checkpoint {path} is damaged ({reason(error)}): download the file again") from error
+
+
+def reason(error: BaseException) -> str:
+    """Return the first line of an exception's message, or the name of its class if there is no message."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0], 2 * MAX_NAME) if lines else type(error).__name__
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest known: X" for an error message, where X is the known name most similar to `name`."""
-    known = list(known)
+    known, name = list(known), name[:MAX_NAME]  # comparing long names takes quadratic time
     # If no name is similar, a name that contains `name` (slowfast_r50 for slowfast) is the best suggestion.
     close = (
         difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         or [k for k in known if name and name in k]
         or difflib.get_close_matches(name, known, n=1, cutoff=0.0)
     )
-    return f"; nearest known: {close[0]}" if close else ""
+    return f"; nearest known: {one_line(close[0], MAX_NAME)}" if close else ""

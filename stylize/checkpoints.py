@@ -1,31 +1,30 @@
 """Read and save the weights of stylization generators.
 
 Files are read as data; no code in a file is run. Three formats are accepted: safetensors, state dicts, and
-whole-module pickles of Texler et al.'s code, in which `_StandIn` objects replace the modules.
+whole-module pickles of Texler et al.'s code, in which `StandIn` objects replace the modules.
 """
 
 import json
-import pickle
 import re
-import warnings
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch._utils import _rebuild_parameter, _rebuild_tensor, _rebuild_tensor_v2
 
-from static_dynamic.errors import RefusedFile, UserError, checkpoint_errors
+from static_dynamic.errors import MAX_NAME, UserError, checkpoint_errors, one_line, reason
 from static_dynamic.files import atomic_path
+from static_dynamic.pickled import read_pickled
 from static_dynamic.stylize.networks import Generator, build_generator
+from static_dynamic.unpickler import StandIn
+from static_dynamic.weights import check_numbers, digest
 
 ROOT_CLASS = "GeneratorJ"
+DIGEST = "sha256"  # DIGEST: name of the tensors' digest in a safetensors file, which has no checksum
+MAX_VISITS = 10_000  # MAX_VISITS: a module can occur in several modules of a file, or in itself
 # Texler et al.'s pickles name these Python classes. No class is imported; only pickled states are read.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
@@ -35,42 +34,6 @@ STAND_INS = {
     "torch.nn.modules.conv": {"Conv2d"},
     "torch.nn.modules.upsampling": {"Upsample"},
 }
-# A pickle may call only these functions and Python classes, which build containers and tensors.
-PLAIN = {
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor_v2,
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("__builtin__", "set"): set,
-}
-MAX_DEPTH = 16  # MAX_DEPTH: largest accepted nesting depth of modules; a generator has 4 levels
-
-
-class _StandIn:
-    """Class without methods that replaces the class of a pickled module and holds the module's state."""
-
-    dump_patches = False  # torch reads `dump_patches` if an old file contains source code of Python classes
-    _parameters: dict[str, Tensor | None]
-    _buffers: dict[str, Tensor | None]
-    _modules: dict[str, Any]
-
-
-class _GeneratorUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str):
-        if (module, name) in PLAIN:
-            return PLAIN[module, name]
-        if name in STAND_INS.get(module, ()):
-            return type(name, (_StandIn,), {})
-        raise RefusedFile(f"{module}.{name}")
-
-
-# This substitute for module `pickle` in torch.load refuses every class outside STAND_INS and PLAIN.
-_RESTRICTED = SimpleNamespace(
-    __name__="restricted_pickle",
-    Unpickler=_GeneratorUnpickler,
-    load=lambda file, **options: _GeneratorUnpickler(file, **options).load(),
-)
 
 
 def load_generator(path: str | Path) -> Generator:
@@ -83,16 +46,26 @@ def load_generator(path: str | Path) -> Generator:
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
     with checkpoint_errors(path, allowed="the modules of a stylizer's generator"):
-        state, config = _read(path)
+        state, stated = _read(path)
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
-        net = build_generator(**{**infer_config(state), **config})
-        net.load_state_dict({key: value.float() for key, value in state.items()})
+        config = {**stated, **infer_config(state)}
+        with torch.device("meta"):  # tensors without memory: a damaged file can state any number of channels
+            expected = {key: value.shape for key, value in build_generator(**config).state_dict().items()}
+        shapes = {key: value.shape for key, value in state.items()}
+        if shapes != expected:
+            raise ValueError(_difference(expected, shapes))
+        net = build_generator(**config)
     except KeyError as error:
-        raise UserError(f"checkpoint {path} holds no stylization generator: {error} is missing") from error
-    except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise UserError(f"checkpoint {path} does not fit the stylization generator: {line}") from error
+        raise UserError(
+            f"checkpoint {path} holds no stylization generator: {reason(error)} is missing"
+        ) from error
+    except Exception as error:  # constructors can raise anything for the shapes in a damaged file
+        raise UserError(
+            f"checkpoint {path} does not fit the stylization generator: {reason(error)}"
+        ) from error
+    check_numbers(net.state_dict(), state, path)
+    net.load_state_dict(state)
     return net.eval()
 
 
@@ -117,7 +90,9 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.is_floating_point() else value
     with atomic_path(path) as temporary:
-        save_file(state, temporary, metadata={"generator": json.dumps(net.config)})
+        # The digest is in the same text as the arguments: the order of two texts in a file is random.
+        text = json.dumps({**net.config, DIGEST: digest(state)})
+        save_file(state, temporary, metadata={"generator": text})
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
@@ -125,16 +100,13 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     if path.suffix == ".safetensors":
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("generator", "{}"))
-            return {k: file.get_tensor(k) for k in file.keys()}, config  # noqa: SIM118 (safe_open has no __iter__)
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            # torch.load does not refuse a TorchScript program, so the program is refused here.
-            if any(name.endswith("constants.pkl") for name in archive.namelist()):
-                raise RefusedFile("a TorchScript program")
-    with warnings.catch_warnings():
-        # Ignore torch's warning that it cannot compare the source code of the classes in an old file.
-        warnings.simplefilter("ignore", UserWarning)
-        content = torch.load(path, map_location="cpu", weights_only=False, pickle_module=_RESTRICTED)
+            state = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (safe_open has no __iter__)
+        if config.pop(DIGEST, None) not in (None, digest(state)):
+            raise ValueError("wrong SHA-256 of the tensors")
+        return state, config
+    content = read_pickled(path, STAND_INS)
+    if content is None:
+        raise ValueError("it is not a file of torch")
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)
         if not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
@@ -145,12 +117,22 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
     return dict(_tensors(content)), {"tanh": len(content._modules["conv_12"]._modules) > 1}
 
 
-def _tensors(module: _StandIn, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield the (key, tensor) items of the state dict of a module that was read as `_StandIn` objects."""
-    if depth > MAX_DEPTH:
-        raise ValueError(f"its modules are nested deeper than {MAX_DEPTH} levels")
-    for table in (module._parameters, module._buffers):
-        yield from ((prefix + name, value) for name, value in table.items() if isinstance(value, Tensor))
-    for name, child in module._modules.items():
-        if isinstance(child, _StandIn):
-            yield from _tensors(child, f"{prefix}{name}.", depth + 1)
+def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the (key, tensor) items of the state dict of a module that was read as `StandIn` objects."""
+    waiting, visits = [("", root)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        visits += 1
+        if visits > MAX_VISITS:
+            raise ValueError(f"it holds more than {MAX_VISITS} modules")
+        for table in (module._parameters, module._buffers):
+            yield from ((prefix + name, value) for name, value in table.items() if isinstance(value, Tensor))
+        children = [(f"{prefix}{name}.", child) for name, child in module._modules.items()]
+        waiting += [item for item in children if isinstance(item[1], StandIn)]
+
+
+def _difference(expected: Mapping[str, torch.Size], state: Mapping[str, torch.Size]) -> str:
+    """Name the first tensor that is missing, unexpected, or has another shape than the network's."""
+    key = next(k for k in {**expected, **state} if expected.get(k) != state.get(k))
+    ours, theirs = (str(tuple(shapes[key])) if key in shapes else "missing" for shapes in (expected, state))
+    return f"{one_line(key, MAX_NAME)} has the shape {theirs}, but the network's is {ours}"

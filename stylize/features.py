@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from static_dynamic.errors import DAMAGED, UserError
+from static_dynamic.errors import UserError, reason
+from static_dynamic.pickled import read_pickled
+from static_dynamic.weights import check_numbers
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +35,12 @@ def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None
         return NeighbourDifferences()
     features = VGGFeatures(layers)
     try:
-        state = torch.load(found, map_location="cpu", weights_only=True)
+        state = read_pickled(found)
         features.load_state_dict({key: state[key] for key in features.state_dict()})
-    except (*DAMAGED, OSError) as error:
-        reason = f"{type(error).__name__} {(str(error).splitlines() or [''])[0]}"
-        raise UserError(f"vgg={found} holds no VGG19 weights (features.0.weight, ...): {reason}") from error
+    except Exception as error:  # a damaged file can cause any exception in any reader
+        why = f"{type(error).__name__} {reason(error)}"
+        raise UserError(f"vgg={found} holds no VGG19 weights (features.0.weight, ...): {why}") from error
+    check_numbers(features.state_dict(), {key: state[key] for key in features.state_dict()}, found)
     return features
 
 

@@ -26,8 +26,9 @@ from tqdm import tqdm
 from static_dynamic.command import Options, command
 from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.device import DEVICES, choose_device
-from static_dynamic.errors import DAMAGED, UserError
+from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path, write_text
+from static_dynamic.pickled import read_pickled
 from static_dynamic.spacing import evenly_spaced
 from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.features import build_features
@@ -144,11 +145,12 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # Load to the CPU, where Adam keeps step counters. Reading counters on a GPU blocks every step.
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except DAMAGED as error:
+            # Tensors are read to the CPU, where Adam keeps step counters: counters on a GPU block every step.
+            state = read_pickled(path)
+            identity = _essential(state["identity"])
+        except Exception as error:  # a damaged file can cause any exception in the reader
             raise UserError(f"{path} is damaged: delete this file to restart the training") from error
-        if _essential(state["identity"]) != _essential(self.identity):
+        if identity != _essential(self.identity):
             raise UserError(
                 f"{self.plan.log_folder} holds a training with other frames or settings: "
                 "give another --log_folder (task.outdir)"

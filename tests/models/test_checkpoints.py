@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -98,6 +99,82 @@ def test_a_head_of_other_classes_is_named_and_left_out_only_when_asked_for(tmp_p
         torch.load(path)["model_state"]["s1.pathway0_stem.conv.weight"],
     )
     assert "the classifier of 7 classes" in caplog.text
+
+
+def test_a_flipped_bit_in_a_zip_archive_is_noticed(tmp_path, net):
+    path = tmp_path / "w.pt"
+    torch.save(net.state_dict(), path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            if not info.filename.endswith(("/data.pkl", "/data/0", "/data/7")):
+                continue
+            start = info.header_offset + 30 + int.from_bytes(whole[info.header_offset + 26 :][:2], "little")
+            start += int.from_bytes(whole[info.header_offset + 28 :][:2], "little")
+            flipped = bytearray(whole)
+            flipped[start + info.file_size // 2] ^= 4
+            (tmp_path / "flipped.pt").write_bytes(flipped)
+            with pytest.raises(UserError, match=r"flipped.pt is damaged \(Bad CRC-32 for file"):
+                load_weights(net, tmp_path / "flipped.pt")
+
+
+NUMBERS = {
+    "complex": (torch.complex64, "holds complex numbers .torch.complex64., but the network needs floating"),
+    "integers": (torch.int64, "holds integer numbers"),
+    "booleans": (torch.bool, "holds boolean numbers"),
+    "nan": (float("nan"), "values of .* are NaN or infinite"),
+    "infinite": (-float("inf"), "values of .* are NaN or infinite"),
+    "large": (1e300, "values of .* are NaN or infinite"),  # float64, which is infinite in float32
+}
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("case", NUMBERS)
+def test_numbers_that_are_no_weights_are_refused_by_the_tensors_name(tmp_path, net, case, suffix):
+    value, message = NUMBERS[case]
+    for key in ("s1.pathway0_stem.conv.weight", "s1.pathway0_stem.bn.running_var"):
+        wrong = net.state_dict()[key].double()
+        wrong = (
+            wrong.to(value) if isinstance(value, torch.dtype) else wrong.index_fill(0, torch.tensor(1), value)
+        )
+        state = {**net.state_dict(), key: wrong}
+        path = tmp_path / f"w.{suffix}"
+        save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+        before = net.state_dict()[key].clone()
+        with pytest.raises(UserError, match=f"{message}") as error:
+            load_weights(net, path)
+        assert key in str(error.value) and torch.equal(net.state_dict()[key], before)
+
+
+def test_half_and_double_weights_and_integer_counters_load(tmp_path, net):
+    for kind in (torch.float16, torch.bfloat16, torch.float64):
+        state = {k: v.to(kind) if v.is_floating_point() else v.int() for k, v in net.state_dict().items()}
+        torch.save(state, tmp_path / "w.pt")
+        load_weights(build_model(NAME), tmp_path / "w.pt")
+
+
+def test_a_tensor_without_dense_numbers_is_refused(tmp_path):
+    tensors = {
+        "_rebuild_sparse_tensor": torch.eye(3).to_sparse(),
+        "_rebuild_meta_tensor_no_storage": torch.empty(3, device="meta"),
+        "_rebuild_qtensor": torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8),
+        "_rebuild_nested_tensor": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)]),
+        "conjugate": torch.ones(2, dtype=torch.complex64).conj(),
+    }
+    for name, tensor in tensors.items():
+        torch.save({"w": tensor}, tmp_path / "w.pt")
+        with pytest.raises(UserError, match=f"w.pt was refused: the file contains .*{name}.*plain tensors"):
+            read_checkpoint(tmp_path / "w.pt")
+
+
+def test_names_in_a_file_are_escaped_and_cut(tmp_path, net):
+    for name in ("\x1b[31m\nred", "x" * 10_000_000):
+        save_file({name: torch.ones(1)}, tmp_path / "w.safetensors")
+        torch.save({name: torch.ones(1)}, tmp_path / "w.pt")
+        for path in (tmp_path / "w.safetensors", tmp_path / "w.pt"):
+            with pytest.raises(UserError, match="does not fit") as error:
+                load_weights(net, path)
+            assert str(error.value).isprintable() and len(str(error.value)) < 1000
 
 
 def _saved(folder, net):

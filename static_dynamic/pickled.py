@@ -1,0 +1,123 @@
+"""Read torch checkpoints (zip archives and legacy files) and pickles of numpy arrays, without running code.
+
+The unpickler builds data only. Reading takes little more memory than the size of the file, whatever sizes the
+file states. The CRC of each record of a zip archive is checked.
+"""
+
+import struct
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from static_dynamic.errors import RefusedFile, quoted
+from static_dynamic.unpickler import Unpickler
+
+CHUNK = 2**24  # CHUNK: number of bytes that are read at once from a zip record
+ZIP_MAGIC = b"PK"
+PICKLE_MAGIC = b"\x80"
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # legacy files of torch begin with the pickles of these two numbers
+LEGACY_PROTOCOL = 1001
+
+
+def read_pickled(path: Path, classes: Mapping[str, set[str]] | None = None) -> Any:
+    """Read a file that torch.save wrote, or a pickle of numpy arrays; return None for any other file.
+
+    `classes` (module name -> class names) are classes whose objects become `StandIn` objects. Raises
+    RefusedFile if the file asks for what is not allowed, and various exceptions if the file is damaged.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(2)
+        file.seek(0)
+        if head == ZIP_MAGIC:
+            return _read_zip(file, size, classes or {})
+        if head[:1] == PICKLE_MAGIC:
+            content = Unpickler(file, size, classes or {}).load()
+            legacy = isinstance(content, int) and content == LEGACY_MAGIC
+            return _read_legacy(file, size, classes or {}) if legacy else content
+    return None
+
+
+def _read_zip(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> Any:
+    """Read a zip archive: the records `data.pkl` and `data/KEY`, where KEY is the name of a storage."""
+    with zipfile.ZipFile(file) as archive:
+        records = {info.filename: info for info in archive.infolist()}
+        if any(name.endswith("constants.pkl") for name in records):
+            raise RefusedFile("a TorchScript program")
+        if len(records) < len(archive.infolist()) or sum(r.file_size for r in records.values()) > size:
+            raise ValueError("the records of the zip archive are larger than the file")
+        (root,) = [name.removesuffix("data.pkl") for name in records if name.split("/")[1:] == ["data.pkl"]]
+        storages: dict[str, Tensor] = {}
+
+        def storage(saved: tuple) -> Tensor:
+            kind, dtype, key, _, count = saved
+            if kind != "storage" or not isinstance(key, str):
+                raise RefusedFile("a reference to another object")
+            if key not in storages:
+                storages[key] = _record(archive, records[f"{root}data/{key}"])
+            if count * dtype.itemsize != len(storages[key]):
+                raise ValueError(f"record {quoted(key)} has another size than its tensors")
+            return storages[key].view(dtype)
+
+        order = records.get(f"{root}byteorder")  # older versions of torch do not write this record
+        if order is not None and _record(archive, order).numpy().tobytes() != b"little":
+            raise ValueError("the numbers are big-endian")
+        data = BytesIO(_record(archive, records[f"{root}data.pkl"]).numpy().tobytes())
+        return Unpickler(data, size, classes, storage).load()
+
+
+def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
+    """Read a record into a uint8 tensor; raise BadZipFile if the CRC is wrong."""
+    if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
+        raise RefusedFile(f"the compressed record {quoted(info.filename)}")
+    data, start = torch.empty(info.file_size, dtype=torch.uint8), 0
+    with archive.open(info) as record:
+        while chunk := record.read(CHUNK):  # the last read checks the CRC
+            data.numpy()[start : start + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
+            start += len(chunk)
+    if start < len(data):
+        raise EOFError(f"record {quoted(info.filename)} is cut off")
+    return data
+
+
+def _read_legacy(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> Any:
+    """Read the rest of a legacy file: two headers, the content, the names of storages, and their numbers."""
+    storages: dict[str, Tensor] = {}
+    left = size
+
+    def load() -> Any:
+        return Unpickler(file, size, classes, storage).load()
+
+    def storage(saved: tuple) -> Any:
+        if saved[0] == "module":  # a class with its source code, which is ignored
+            return saved[1]
+        nonlocal left
+        _, dtype, key, _, count, view = saved
+        if not isinstance(key, str):
+            raise RefusedFile("a reference to another object")
+        if key not in storages:
+            left -= count * dtype.itemsize
+            if left < 0:
+                raise ValueError("the tensors are larger than the file")
+            storages[key] = torch.empty(count * dtype.itemsize, dtype=torch.uint8).view(dtype)
+        found = storages[key].view(dtype)
+        return found if view is None else found[view[1] : view[1] + view[2]]
+
+    if load() != LEGACY_PROTOCOL or not load()["little_endian"]:
+        raise ValueError("the numbers are big-endian, or the version is unknown")
+    content = load()
+    keys = load()
+    if not all(isinstance(key, str) for key in keys) or set(keys) != set(storages):
+        raise ValueError("tensors without numbers")
+    for key in keys:
+        data = storages[key]
+        count = struct.unpack("<q", file.read(8))[0]
+        if count != len(data) or file.readinto(data.view(torch.uint8).numpy()) != data.nbytes:  # type: ignore[attr-defined]
+            raise EOFError("the file is cut off")
+    return content
