@@ -38,8 +38,8 @@ def read_video(folders: dict[int, Path], video_and_style: tuple[str, int]) -> Vi
             faults.append(f"{path}: {info.fault}")
         frames = open_frames(path)
         if isinstance(frames, VideoFile):
-            for _, frame in frames.frames():
-                sizes[frame.width, frame.height] += 1
+            for frame in frames.frames():
+                sizes[frame.shape[1::-1]] += 1
                 decoded += 1
         for i in range(0 if isinstance(frames, VideoFile) else len(frames)):
             try:

@@ -5,39 +5,25 @@ import io
 import os
 import re
 import sqlite3
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import cached_property
-from itertools import chain, islice
 from pathlib import Path
 from urllib.parse import quote
 
-import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from static_dynamic.errors import UserError
+from .pixels import MAX_FRAMES, Allocate, BadFrames, read_image, stack
+from .videos import VideoFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
-# An image of more than MAX_PIXELS pixels, or a video of more than MAX_FRAMES frames, raises BadFrames.
-MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
 # A folder that holds a file of this name is a frame store, an SQLite database of images.
 STORE_NAME = "frames.db"
-# A frame before this index is reached by decoding from the start, which is cheaper than a seek.
-SEEK_FROM = 32
 # Matches the last number of a file name; letters and the suffix may follow the number.
 NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
-
-# A function of this type allocates an output array from a shape and a dtype, as np.empty does.
-Allocate = Callable[[tuple[int, ...], type], NDArray]
-
-
-class BadFrames(UserError):
-    """Exception for a video that cannot be read. A run may skip the video and go on with the next one."""
 
 
 class ImageSequence(ABC):
@@ -69,7 +55,7 @@ class ImageSequence(ABC):
         """Decode the frames at `indices` (0-based positions) to an RGB array (n, H, W, 3)."""
         if max(indices) >= len(self):
             raise BadFrames(f"{self.path} has {len(self)} frames, {max(indices) + 1} are needed")
-        return _stack(list(self._decoded(indices)), self.path, allocate)
+        return stack(list(self._decoded(indices)), self.path, allocate)
 
 
 class FrameFolder(ImageSequence):
@@ -128,56 +114,6 @@ class FrameStore(ImageSequence):
                 yield f"{file}: {name}", data
 
 
-class VideoFile:
-    """A video file, decoded by one thread from the key frame before the first requested frame."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    @cached_property
-    def _header(self) -> tuple[int, float | None]:
-        with _open_container(self.path) as container:
-            stream = container.streams.video[0]
-            # The frame count in an AVI header includes empty placeholder packets, so packets are counted.
-            header = 0 if container.format.name == "avi" else stream.frames
-            packets = filter(_holds_frame, container.demux(stream))
-            count = header or sum(1 for _ in islice(packets, MAX_FRAMES + 1))
-            if stream.width * stream.height > MAX_PIXELS or count > MAX_FRAMES:
-                size = f"{stream.width}x{stream.height}"
-                raise BadFrames(f"{self.path} claims {count} frames of {size}: too large")
-            return count, float(stream.average_rate) if stream.average_rate else None
-
-    @property
-    def fps(self) -> float | None:
-        """Frames per second as stored in the file; None if the file stores no frame rate."""
-        return self._header[1]
-
-    def __len__(self) -> int:
-        return self._header[0]
-
-    def read(self, indices: Sequence[int], allocate: Allocate = np.empty) -> NDArray[np.uint8]:
-        """Decode the frames at `indices` (0-based, in display order) to an RGB array (n, H, W, 3)."""
-        wanted, found, last = set(indices), {}, -1
-        for last, frame in self.frames(min(wanted)):
-            if last in wanted:
-                found[last] = frame.to_ndarray(format="rgb24")
-            if last >= max(wanted):
-                break
-        if len(found) < len(wanted):
-            raise BadFrames(
-                f"{self.path} ends after {last + 1} frames, but {max(wanted) + 1} are needed "
-                "(is the file truncated?)"
-            )
-        return _stack([found[i] for i in indices], self.path, allocate)
-
-    def frames(self, start: int = 0) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Yield (index, decoded frame) one by one; begin with a key frame at or before index `start`."""
-        with _open_container(self.path) as container:
-            stream = container.streams.video[0]
-            stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
-            yield from _frames_from(container, stream, start)
-
-
 Frames = FrameFolder | FrameStore | VideoFile
 
 
@@ -206,64 +142,3 @@ def in_order(names: list[str], path: Path) -> list[str]:
     if len(names) > MAX_FRAMES:
         raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: too large")
     return sorted(names, key=lambda name: (number(name), name))
-
-
-def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
-    """Decode one image to an RGB array (H, W, 3); `name` stands for the image in error messages.
-
-    Raises BadFrames if the data is not an image, or has more than `MAX_PIXELS` pixels.
-    """
-    name = name or str(source)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BadFrames(f"{name} claims {image.width}x{image.height} pixels: too large")
-                return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadFrames(f"{name} is not a readable image ({error})") from error
-
-
-def _stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.uint8]:
-    if len({frame.shape for frame in frames}) > 1:
-        raise BadFrames(f"{path} holds frames of different sizes: {sorted({f.shape[1::-1] for f in frames})}")
-    return np.stack(frames, out=allocate((len(frames), *frames[0].shape), np.uint8))
-
-
-@contextmanager
-def _open_container(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a video file in a ``with`` block; an error while opening or decoding becomes BadFrames."""
-    try:
-        container = av.open(str(path), metadata_errors="ignore")
-    except (av.FFmpegError, OSError) as error:
-        raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
-    with container:
-        if not container.streams.video:
-            raise BadFrames(f"{path} holds no video stream")
-        try:
-            yield container
-        except av.FFmpegError as error:
-            reason = f"{error.strerror or error}; is the file truncated?"
-            raise BadFrames(f"{path} cannot be decoded ({reason})") from error
-
-
-def _holds_frame(packet: av.Packet) -> bool:
-    # Videos with packed B-frames (Xvid) contain one-byte placeholder packets, which hold no frame.
-    return packet.size > 1
-
-
-def _frames_from(container, stream, index: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield (index, frame) in display order; begin with a key frame at or before frame `index`."""
-    times = []
-    if index >= SEEK_FROM:
-        times = sorted(p.pts for p in container.demux(stream) if _holds_frame(p) and p.pts is not None)
-        if index < len(times):
-            container.seek(times[index], stream=stream, backward=True)
-            frames = container.decode(stream)
-            first = next(frames, None)
-            if first is not None and first.pts in times and times.index(first.pts) <= index:
-                yield from enumerate(chain([first], frames), start=times.index(first.pts))
-                return
-        container.seek(0)
-    yield from enumerate(container.decode(stream))

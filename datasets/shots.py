@@ -18,8 +18,8 @@ SHOTS_VERSION = "3f7fb23814215f250c423546086821907e2d7c658bfddc70c71352f7992fa9d
 
 def find_shots(path: Path) -> list[tuple[int, int]]:
     """Find the shots of a video; return a list of (first frame, frame after the last frame)."""
-    frames = (frame.to_ndarray(format="rgb24") for _, frame in VideoFile(path).frames())
-    return shots_of(np.stack([cv2.resize(frame, (32, 18), interpolation=cv2.INTER_AREA) for frame in frames]))
+    small = [cv2.resize(f, (32, 18), interpolation=cv2.INTER_AREA) for f in VideoFile(path).frames()]
+    return shots_of(np.stack(small))
 
 
 def shots_of(thumbnails: NDArray) -> list[tuple[int, int]]:

@@ -122,4 +122,4 @@ def encoded(frames: Frames) -> Iterator[bytes]:
     elif isinstance(frames, FrameStore):
         yield from (data for _, data in frames.encoded(range(len(frames))))
     else:
-        yield from (encode(frame.to_ndarray(format="rgb24"), ".png") for _, frame in frames.frames())
+        yield from (encode(frame, ".png") for frame in frames.frames())

@@ -143,7 +143,7 @@ class Chunk:
 def _sequential(video: VideoFile) -> Reader:
     """Make a reader that decodes a video file once, in order, even if threads ask for chunks out of order."""
     condition = threading.Condition()
-    source = video.frames()
+    source = enumerate(video.frames())
     next_index = count = 0
     failure: BadFrames | None = None
 
@@ -156,7 +156,7 @@ def _sequential(video: VideoFile) -> Reader:
             try:
                 for i, frame in islice(source, len(indices)):  # iterator `source` ends after a decoding error
                     if wanted:
-                        found[i] = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                        found[i] = frame
                     count = i + 1
                 if count <= indices[-1]:
                     raise BadFrames(f"{video.path} ends after {count} of {len(video)} frames (truncated?)")

@@ -1,0 +1,109 @@
+"""Every frame of a video file is the frame that a player shows, however it is asked for."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from static_dynamic.datasets.frames import BadFrames, open_frames
+from static_dynamic.datasets.write import write_store
+from tests.conftest import moving_square
+from tests.datasets.test_frames import write_video
+
+CASES = Path(__file__).parents[1] / "golden" / "video"
+SHOWN = json.loads((CASES / "truth.json").read_text())
+# Files whose packets announce wrong frames.
+BY_DECODING = {"starts_without_key_frame.mkv", "xvid_b_frames.avi"}
+
+
+def number_of(frame):
+    """Number shown in a frame (H, W, 3): ten blocks in a row, white for 1, the lowest bit first."""
+    block = frame.shape[1] // 10
+    rows = frame[frame.shape[0] // 3 : 2 * frame.shape[0] // 3].astype(float).mean((0, 2))
+    middles = [rows[b * block + block // 4 : b * block + 3 * block // 4].mean() for b in range(10)]
+    return sum(int(middle > 127) << bit for bit, middle in enumerate(middles))
+
+
+def numbers(frames):
+    """Numbers shown in frames (n, H, W, 3); upright frames of `rotated.mp4` are turned back to be read."""
+    return [number_of(np.rot90(f, -1) if f.shape[0] > f.shape[1] else f) for f in frames]
+
+
+@cache
+def decoded(path):
+    """Frames of a file decoded in order, the reference for all other ways of asking."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_way_of_asking_gives_what_a_player_shows(name, tmp_path):
+    shown, path = SHOWN[name], CASES / name
+    assert len(open_frames(path)) == len(shown)
+    assert open_frames(path).header.trusted == (name not in BY_DECODING)
+    alone = [numbers(open_frames(path).read([i]))[0] for i in range(len(shown))]
+    assert alone == shown
+    assert numbers(open_frames(path).frames()) == shown
+    rng = np.random.default_rng(0)
+    for wanted in (rng.integers(0, len(shown), n).tolist() for n in range(1, 9)):
+        assert numbers(open_frames(path).read(wanted)) == [shown[i] for i in wanted]
+    assert write_store(path, tmp_path / "store") == len(shown)
+    with pytest.raises(BadFrames, match=f"ends after {len(shown)} frames"):
+        open_frames(path).read([len(shown)])
+
+
+def test_frames_are_upright():
+    assert open_frames(CASES / "rotated.mp4").read([0, 40]).shape == (2, 160, 96, 3)
+
+
+def test_a_sound_file_is_opened_without_decoding_all_of_it(monkeypatch):
+    monkeypatch.setattr("static_dynamic.datasets.videos.VideoFile._decodable", None)
+    for name in SHOWN.keys() - BY_DECODING:
+        assert len(open_frames(CASES / name)) == len(SHOWN[name])
+
+
+def test_open_groups_of_pictures(tmp_path):
+    """A cut at a key frame whose first pictures need the frames before: a player does not show them."""
+    frames = moving_square(0, n=120)
+    whole = write_video(tmp_path / "whole.mkv", frames, codec="mpeg2video", g="15", bf="2")
+    cut = tmp_path / "cut.mkv"
+    with av.open(str(whole)) as source, av.open(str(cut), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        keys = 0
+        for packet in source.demux(video=0):
+            keys += packet.is_keyframe
+            if keys > 2 and packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    for path in (whole, cut):
+        reference = decoded(path)
+        assert len(open_frames(path)) == len(reference)
+        for i in range(len(reference)):
+            np.testing.assert_array_equal(open_frames(path).read([i])[0], reference[i])
+    assert 80 < len(decoded(cut)) < 120
+
+
+def test_frames_that_the_decoder_repairs_are_unreadable(tmp_path):
+    """Damage lasts until the next key frame, whether decoding begins before or after the damage."""
+    data = bytearray((CASES / "whole.mp4").read_bytes())
+    with av.open(str(CASES / "whole.mp4")) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+    struck = next(p for p in packets[62:] if p.size > 60)  # in the group of pictures 60..89
+    for at in range(struck.pos + 20, struck.pos + struck.size, 3):
+        data[at] ^= 0xFF
+    path = tmp_path / "struck.mp4"
+    path.write_bytes(data)
+    unreadable = []
+    for i in range(150):
+        try:
+            assert numbers(open_frames(path).read([i])) == [i]
+        except BadFrames as error:
+            assert "struck.mp4" in str(error)
+            unreadable.append(i)
+    assert unreadable and unreadable == list(range(unreadable[0], 90))
+    with pytest.raises(BadFrames, match="struck.mp4: frame .* is damaged"):
+        list(open_frames(path).frames())
+    assert numbers(open_frames(path).read([5, 149])) == [5, 149]
