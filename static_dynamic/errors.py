@@ -1,8 +1,10 @@
 """Error classes of the program, and functions that turn exceptions and misspelt names into messages."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 MAX_MESSAGE = 4000  # MAX_MESSAGE: largest number of characters of an error message
@@ -11,7 +13,10 @@ MAX_NAME = 100  # MAX_NAME: largest number of characters of a name from a file i
 
 def quoted(name: object) -> str:
     """Quote a name that comes from a file: escape control characters, and cut the middle of a long name."""
-    return repr(_cut(str(name), MAX_NAME))
+    text = (
+        str(name) if isinstance(name, str | PathLike) else reprlib.repr(name)
+    )  # nested tuples can be endless
+    return repr(_cut(text, MAX_NAME))
 
 
 def one_line(text: object, limit: int = MAX_MESSAGE) -> str:
