@@ -11,7 +11,7 @@ from typing import Any, cast
 import yaml
 from omegaconf import OmegaConf
 
-from static_dynamic.errors import UserError, nearest
+from static_dynamic.errors import UserError, nearest, quoted, reason
 
 from . import CONFIG_DIR, row, rows
 from .grammar import format_value, unquote
@@ -86,7 +86,7 @@ def read_cfg_file(name: str | Path) -> dict:
         known = [str(p.relative_to(CONFIG_DIR.parent)) for p in CONFIG_DIR.glob("**/*.json")]
         raise UserError(f"cfg_file={name} does not exist{nearest(str(name), known)}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"cfg_file={name} is not a json file ({error})") from error
+        raise UserError(f"cfg_file={name} is not a json file ({reason(error)})") from error
     if not isinstance(content, dict) or "model" not in content:
         raise UserError(f"cfg_file={name} has no key model: a dict with model, crop_size, ... is expected")
     # Refuse ${...}, because OmegaConf resolves it: a downloaded file could read environment variables.
@@ -103,7 +103,7 @@ def to_overrides(content: dict, source: str) -> dict:
     name = content["model"]
     if not isinstance(name, str) or name not in TABLE["models"]:
         near, known = nearest(str(name), TABLE["models"]), ", ".join(TABLE["models"])
-        raise UserError(f"{source}: unknown model {name!r}{near} (known: {known})")
+        raise UserError(f"{source}: unknown model {quoted(name)}{near} (known: {known})")
     model = TABLE["models"][name]
     targets = TABLE["keys"] | model.get("keys", {})
     only = TABLE["only"] | model.get("only", {})
@@ -111,22 +111,26 @@ def to_overrides(content: dict, source: str) -> dict:
     found = {"model": model["row"]}
     for key, value in content.items():
         if key not in KEYS:
-            raise UserError(f"{source}: unknown key {key!r}{nearest(key, KEYS)}")
+            raise UserError(f"{source}: unknown key {quoted(key)}{nearest(key, KEYS)}")
         size = isinstance(value, list) and [type(side) for side in value] == [int, int] and min(value) > 0
         if key == "crop_size" and not size:
-            raise UserError(f"{source}: crop_size={value!r}: height and width are expected, as in [480,854]")
+            raise UserError(
+                f"{source}: crop_size={quoted(value)}: height and width are expected, as in [480,854]"
+            )
         if key in only and value != only[key]:
-            raise UserError(f"{source}: {key}={value!r} is invalid: {name} accepts only {key}={only[key]}")
+            raise UserError(
+                f"{source}: {key}={quoted(value)} is invalid: {name} accepts only {key}={only[key]}"
+            )
         for target in targets.get(key, ()):
             require_type(f"{source}: {key}", value, OmegaConf.select(OmegaConf.create(defaults), target))
             found[target] = value
     extra = content.get("extra_args") or {}
     if not isinstance(extra, dict):
-        raise UserError(f"{source}: extra_args={extra!r}: a dict of the network's options is expected")
+        raise UserError(f"{source}: extra_args={quoted(extra)}: a dict of the network's options is expected")
     for key, value in extra.items():
         if key not in model.get("extra_args", ()):
             near = nearest(key, model.get("extra_args", ()))
-            raise UserError(f"{source}: extra_args: model {name} has no option {key!r}{near}")
+            raise UserError(f"{source}: extra_args: model {name} has no option {quoted(key)}{near}")
         require_type(f"{source}: extra_args: {key}", value, defaults["model"].args[key])
         found[f"model.args.{key}"] = value
     if extra:
@@ -139,7 +143,7 @@ def require_type(name: str, value: Any, default: Any) -> None:
     """Raise UserError if the value of the key `name` differs in type from the key's default value."""
     expected, accepts = ACCEPTED.get(type(default), ("any value", lambda value: True))
     if not accepts(value):
-        raise UserError(f"{name}={value!r}: {expected} is expected")
+        raise UserError(f"{name}={quoted(value)}: {expected} is expected")
 
 
 def parse_value(value: str) -> Any:
@@ -148,4 +152,4 @@ def parse_value(value: str) -> Any:
     try:
         return yaml.safe_load(f"[{value}]" if "," in value and not value.startswith("[") else value)
     except yaml.YAMLError as error:
-        raise UserError(f"{value!r} cannot be parsed as a yaml value") from error
+        raise UserError(f"{quoted(value)} cannot be parsed as a yaml value") from error

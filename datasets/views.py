@@ -17,7 +17,7 @@ from itertools import combinations, product
 import numpy as np
 import pandas as pd
 
-from static_dynamic.errors import UserError, nearest
+from static_dynamic.errors import UserError, nearest, quoted
 from static_dynamic.rng import digest, generator
 
 from .clips import Clip
@@ -205,7 +205,8 @@ def _by_class(clips: Sequence[Clip], why: str) -> dict[int, list[int]]:
     if -1 in members:
         unlabelled = clips[members[-1][0]].id
         raise UserError(
-            f"{why}, but clip {unlabelled!r} has no class: use a data set with annotations, or class folders"
+            f"{why}, but clip {quoted(unlabelled)} has no class: use a data set with annotations, or folders "
+            "of classes"
         )
     return members
 

@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from static_dynamic.errors import UserError, nearest
+from static_dynamic.errors import UserError, nearest, reason
 from static_dynamic.models.registry import register
 from static_dynamic.models.stage_discovery import choose, declare, default_stages, find_candidates
 from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
@@ -156,7 +156,7 @@ def adapt(
     except Exception as error:  # another package's code can raise any exception
         size = " x ".join(map(str, (spec.frames, *spec.shape)))
         raise UserError(
-            f"{label} does not run on a clip of {size} ({first_line(error)}): change model.input (clip size) "
+            f"{label} does not run on a clip of {size} ({reason(error)}): change model.input (clip size) "
             "or model.feed (order of the axes)"
         ) from error
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
@@ -202,11 +202,6 @@ def input_spec(
     return spec
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an exception's message, at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
 def load_package(family: str, module: str) -> ModuleType:
     """Import a package that only one family of networks needs.
 
@@ -220,7 +215,7 @@ def load_package(family: str, module: str) -> ModuleType:
             raise UserError(f"model={family} needs the package {missing}: pip install {missing}") from error
         raise UserError(
             f"model={family}: {module} cannot be imported with torch {torch.__version__} "
-            f"({first_line(error)}): install the version of {module.partition('.')[0]} for this torch"
+            f"({reason(error)}): install the version of {module.partition('.')[0]} for this torch"
         ) from error
 
 
@@ -230,7 +225,7 @@ def package_errors(family: str, network: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, LookupError, AttributeError) as error:
-        raise UserError(f"model={family} ({network}): {first_line(error)}") from error
+        raise UserError(f"model={family} ({network}): {reason(error)}") from error
 
 
 def check_known(family: str, network: str, known: Sequence[str]) -> None:
@@ -361,7 +356,7 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
     try:
         builder = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"model.target={network} cannot be imported: {first_line(error)}") from error
+        raise UserError(f"model.target={network} cannot be imported: {reason(error)}") from error
     return Loaded(builder(**with_classes("num_classes", num_classes), **options))
 
 

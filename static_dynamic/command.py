@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any, NoReturn
 
-from static_dynamic.errors import UserError
+from static_dynamic.errors import UserError, one_line
 from static_dynamic.files import DISK_FULL
 
 # Error codes of an unusable path: no permission, a file instead of a folder, or a folder instead of a file.
@@ -112,7 +112,16 @@ def report(error: UserError) -> int:
 
 def start_logging() -> None:
     """Send log messages to stderr, so that stdout holds results only."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+class _OneLine(logging.Formatter):
+    """Formatter that escapes line feeds and control characters, since messages name what files contain."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
 
 
 def _terminate(*_) -> None:

@@ -12,11 +12,10 @@ MAX_NAME = 100  # MAX_NAME: largest number of characters of a name from a file i
 
 
 def quoted(name: object) -> str:
-    """Quote a name that comes from a file: escape control characters, and cut the middle of a long name."""
-    text = (
-        str(name) if isinstance(name, str | PathLike) else reprlib.repr(name)
-    )  # nested tuples can be endless
-    return repr(_cut(text, MAX_NAME))
+    """Quote a name or value from a file: escape control characters, and cut the middle of a long text."""
+    if isinstance(name, str | PathLike):
+        return repr(_cut(str(name), MAX_NAME))
+    return _cut(reprlib.repr(name), MAX_NAME)  # the whole text of nested tuples can be endless
 
 
 def one_line(text: object, limit: int = MAX_MESSAGE) -> str:

@@ -129,8 +129,19 @@ class Unpickler(_Base):
 
     def load_reduce(self) -> None:
         """Call a function."""
-        super().load_reduce()
+        arguments, function = self.stack.pop(), self.stack[-1]
+        # Python writes what cannot be called into its error message, which can be endless for nested tuples.
+        if not callable(function) or not isinstance(arguments, tuple):
+            raise TypeError("a call of what is no function")
+        self.stack[-1] = function(*arguments)
         self._take(sys.getsizeof(self.stack[-1]))
+
+    def load_newobj(self) -> None:
+        """Make an object of a class."""
+        arguments, kind = self.stack.pop(), self.stack.pop()
+        if not (isinstance(kind, type) and issubclass(kind, StandIn)) or arguments != ():
+            raise TypeError("a new object of what is no class")
+        self.append(kind())
 
     def _take(self, count: int) -> None:
         """Count the bytes of new objects; raise RefusedFile if their sum is far beyond the file's size."""
@@ -161,7 +172,15 @@ class Unpickler(_Base):
         """Read a bytearray."""
         self.append(bytearray(self.read(struct.unpack("<Q", self.read(8))[0])))
 
-    for work in (load_setitem, load_setitems, load_reduce, load_build, load_frame, load_bytearray8):
+    for work in (
+        load_reduce,
+        load_newobj,
+        load_setitem,
+        load_setitems,
+        load_build,
+        load_frame,
+        load_bytearray8,
+    ):
         dispatch[getattr(pickle, work.__name__.removeprefix("load_").upper())[0]] = work
     del work
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from static_dynamic.datasets.frames import FrameFolder, read_image
-from static_dynamic.errors import UserError
+from static_dynamic.errors import UserError, quoted
 from static_dynamic.stylize.pictures import to_tensor
 
 MASK_ON = 128  # MASK_ON: brightness above which a mask pixel is on
@@ -91,10 +91,13 @@ class PatchSampler:
         self.valid = [np.argwhere(rules.valid(frame.mask[0].numpy() > 0)) for frame in frames]  # (n, 2): y, x
         for frame, valid in zip(frames, self.valid, strict=True):
             if not len(valid):
-                raise UserError(f"mask of key frame {frame.name!r}: no pixel can be the midpoint of a patch")
+                raise UserError(
+                    f"mask of key frame {quoted(frame.name)}: no pixel can be the midpoint of a patch"
+                )
             if min(frame.mask.shape[1:]) < size:
                 raise UserError(
-                    f"key frame {frame.name!r} is smaller than patch_size={size}: give a smaller patch_size"
+                    f"key frame {quoted(frame.name)} is smaller than patch_size={size}: "
+                    "give a smaller patch_size"
                 )
         self._order = lru_cache(maxsize=2 * len(frames))(self._shuffled)
 
@@ -175,7 +178,7 @@ def load_key_frames(
             images[part] = read_image(files[stem])
         sizes = {part: image.shape[1::-1] for part, image in images.items()}
         if len(set(sizes.values())) > 1:
-            raise UserError(f"the images of key frame {stem!r} differ in size: {sizes}")
+            raise UserError(f"the images of key frame {quoted(stem)} differ in size: {sizes}")
         height, width = (side - side % multiple for side in images["style"].shape[:2])
         images = {part: image[:height, :width] for part, image in images.items()}
         on = images["mask"][..., 0] > MASK_ON if mask is not None else np.ones((height, width), bool)

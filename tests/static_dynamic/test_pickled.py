@@ -103,6 +103,9 @@ REFUSED = {
     + b"q\x00"
     + call("_codecs", "encode", b"h\x00" + text("latin1")) * 100,
     "copies of lists": b"](" + b"N" * 10**6 + b"eq\x00" + call("builtins", "set", b"h\x00") * 100,
+    "call of nested tuples": NESTED + b"NR",
+    "new object of nested tuples": NESTED + b")\x81",
+    "encoding of nested tuples": call("_codecs", "encode", text("x") + NESTED),
     "many operations": b"]" * 3_500_000,
     "set": b"\x8f(K\x01\x90",
     "key": b"}" + NESTED + b"Ns",
