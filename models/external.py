@@ -25,6 +25,7 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stage_discovery import choose, declare, default_stages, find_candidates
 from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
+from static_dynamic.weights import check_no_nan
 
 # Files that describe the preprocessing of a Hugging Face model.
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
@@ -149,6 +150,8 @@ def adapt(
         )
     label = f"model={family} ({network})"
     loaded = load(network, num_classes, pretrained, options or {})
+    if pretrained:
+        check_no_nan(loaded.net.state_dict(), label)
     spec = input_spec(label, input, loaded.input, known_inputs, (network, type(loaded.net).__name__))
     net = AdaptedNetwork(loaded, feed, spec).eval()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from static_dynamic.errors import UserError
+from static_dynamic.errors import UserError, quoted
 
 
 def hash_lines(state: Mapping[str, Tensor]) -> str:
@@ -45,6 +45,13 @@ def check_numbers(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source
                 f"checkpoint {source}: {bad} of {found.numel()} values of {key} are NaN or infinite: "
                 "take a checkpoint from before the training diverged, or download the file again"
             )
+
+
+def check_no_nan(state: Mapping[str, Tensor], source: str) -> None:
+    """Raise UserError if weights that another package has loaded contain a NaN."""
+    for key, value in state.items():
+        if value.is_floating_point() and value.isnan().any():
+            raise UserError(f"{source}: the weights {quoted(key)} contain NaN: give other weights")
 
 
 def _kind(tensor: Tensor) -> str:

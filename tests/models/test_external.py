@@ -320,6 +320,19 @@ def test_weights_are_those_of_the_wrapped_network(tmp_path):
     assert not any(p.requires_grad for p in net.parameters()) and not net.training
 
 
+class Diverged(CNN):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stem.weight.data[0] = torch.nan
+
+
+def test_nan_in_a_package_s_own_weights_is_refused():
+    with pytest.raises(
+        UserError, match=r"Diverged\): the weights 'stem.weight' contain NaN: give other weights"
+    ):
+        custom(Diverged, checkpoint="pretrained")
+
+
 def test_a_package_s_own_weights_have_a_file_that_names_them(tmp_path, monkeypatch):
     monkeypatch.setenv("SD_CACHE", str(tmp_path))
     first, second = custom(CNN, checkpoint="pretrained"), custom(CNN, checkpoint="pretrained", seed=1)

@@ -1,5 +1,6 @@
 """The stylizer's networks against golden outputs of the original's, and their files."""
 
+import json
 import os
 import sys
 import types
@@ -178,6 +179,39 @@ def test_files_that_are_no_generator_are_said(tmp_path):
             load_generator(tmp_path / name)
     with pytest.raises(UserError, match="does not exist"):
         load_generator(tmp_path / "none.pth")
+
+
+def test_damage_and_wrong_numbers_of_a_generator_are_noticed(tmp_path):
+    path = tmp_path / "g.safetensors"
+    save_generator(build_generator((4, 8, 8, 8, 8, 6), 1), path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])  # the last digits of one weight
+    with pytest.raises(UserError, match="g.safetensors is damaged .wrong SHA-256 of the tensors"):
+        load_generator(path)
+    state = build_generator((4, 8, 8, 8, 8, 6), 1).state_dict()
+    save_file(
+        state, path, metadata={"generator": json.dumps({"filters": [10**9] * 6, "resnet_blocks": 10**9})}
+    )
+    assert load_generator(path).config["resnet_blocks"] == 1  # the shapes decide
+    for value, message in (
+        (torch.nan, "4 of 4 values of conv0.conv.bias are NaN"),
+        (1j, "conv0.conv.bias holds complex"),
+    ):
+        torch.save({**state, "conv0.conv.bias": torch.full((4,), value)}, tmp_path / "g.pth")
+        with pytest.raises(UserError, match=f"g.pth: {message}"):
+            load_generator(tmp_path / "g.pth")
+    for shape in ((10**9, 0, 7, 7), (4, 10**9, 0, 7)):
+        torch.save({**state, "conv0.conv.weight": torch.zeros(shape)}, tmp_path / "g.pth")
+        with pytest.raises(UserError, match="g.pth does not fit the stylization generator"):
+            load_generator(tmp_path / "g.pth")
+
+
+def test_a_module_that_holds_itself_is_refused(tmp_path, old_module):
+    whole = old_module.GeneratorJ()
+    whole._modules["again"] = whole
+    torch.save(whole, tmp_path / "endless.pth")
+    with pytest.raises(UserError, match="endless.pth is damaged .it holds more than 10000 modules"):
+        load_generator(tmp_path / "endless.pth")
 
 
 def test_vgg_is_used_where_its_weights_are(tmp_path, monkeypatch, caplog):
