@@ -1,11 +1,11 @@
 from .clips import Clip as Clip
 from .clips import ClipList as ClipList
-from .clips import list_clips as list_clips
 from .clips import parse_styles as parse_styles
 from .davis import DavisClips as DavisClips
 from .davis import list_davis as list_davis
 from .flow_batches import FlowBatches as FlowBatches
 from .flow_batches import flow_inputs as flow_inputs
+from .listing import list_clips as list_clips
 from .loader import ViewBatches as ViewBatches
 from .loader import preprocess as preprocess
 from .loader import to_inputs as to_inputs

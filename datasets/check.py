@@ -12,6 +12,7 @@ from tqdm import tqdm
 from .clips import RATE_TOLERANCE
 from .discovery import find_video, list_videos, video_info
 from .frames import BadFrames, VideoFile, open_frames
+from .rates import equal_rates
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class VideoReport:
     fps: float | None = None
     size: tuple[int, int] | None = None  # (width, height) of the first frame
     faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # see `VideoFile.notes`
 
 
 def read_video(folders: dict[int, Path], video_and_style: tuple[str, int]) -> VideoReport:
@@ -53,11 +55,17 @@ def read_video(folders: dict[int, Path], video_and_style: tuple[str, int]) -> Vi
         faults.append(f"{path} should have {info.length} frames, but {decoded} decode")
     if len(sizes) > 1:
         faults.append(f"{path} holds frames of different sizes: {sorted(sizes)}")
-    return VideoReport(video, style, info.length, info.fps, next(iter(sizes), None), tuple(faults))
+    size = next(iter(sizes), None)
+    return VideoReport(video, style, info.length, info.fps, size, tuple(faults), info.notes)
 
 
-def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[list[str], int, int]:
-    """Decode every video in every style; return (list of faults, number of videos, number of frames)."""
+def check_videos(
+    folders: dict[int, Path], workers: int | None = None
+) -> tuple[list[str], list[str], int, int]:
+    """Decode every video in every style.
+
+    Returns (list of faults, list of notes about sound videos, number of videos, number of frames).
+    """
     names = {style: dict.fromkeys(list_videos(folder)) for style, folder in folders.items()}
     videos = sorted({video for known in names.values() for video in known})
     wanted = [(video, style) for video in videos for style in folders if video in names[style]]
@@ -66,7 +74,10 @@ def check_videos(folders: dict[int, Path], workers: int | None = None) -> tuple[
         done = pool.map(partial(read_video, folders), wanted)
         reports = list(tqdm(done, total=len(wanted), desc="check", unit="video"))
     faults = missing + [fault for report in reports for fault in report.faults]
-    return faults + list(outliers(reports)), len(videos), sum(report.length for report in reports)
+    notes = Counter(note for report in reports for note in report.notes)
+    first = {note: report.video for report in reversed(reports) for note in report.notes}
+    lines = [f"note: {count} video files, first {first[note]}: {note}" for note, count in notes.items()]
+    return faults + list(outliers(reports)), lines, len(videos), sum(report.length for report in reports)
 
 
 def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
@@ -78,7 +89,9 @@ def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
     for video, styles in by_video.items():
         for what in ("length", "size", "fps"):
             values = {f"style_{report.style}": getattr(report, what) for report in styles}
-            if len(set(values.values())) > 1:
+            rates = [value for value in values.values() if value is not None]  # images store no frame rate
+            equal = equal_rates(rates) if what == "fps" else len(set(values.values())) < 2
+            if not equal:
                 counts = ", ".join(f"{style} {value}" for style, value in values.items())
                 yield f"{video}: its styles differ in {NAMES[what]} ({counts})"
     first = [styles[0] for styles in by_video.values()]

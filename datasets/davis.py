@@ -18,7 +18,7 @@ import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -83,7 +83,7 @@ class DavisClips(ClipList):
     def listing_sha256(self) -> str:
         """SHA-256 of styles, style folders, flow folders and clips, one of the values that identify a run."""
         styles = [self.style_folders[style] for style in self.styles]
-        listing = [self.styles, styles, self.flows, self.names, *map(astuple, self.clips)]
+        listing = [self.styles, styles, self.flows, self.names, *(clip.identity for clip in self.clips)]
         return hashlib.sha256(repr(listing).encode()).hexdigest()
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:

@@ -22,6 +22,8 @@ class VideoInfo:
     fps: float | None  # frames per second; None if the file does not store the frame rate
     offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if the differences are 0, 1, 2 ...
     first: int = 0  # number of the first image
+    times: tuple[float, ...] | None = None  # time of each frame in seconds; None at a constant frame rate
+    notes: tuple[str, ...] = ()  # what the program had to decide about the file
 
     @property
     def fault(self) -> str | None:
@@ -93,13 +95,16 @@ def links_to_parent(folder: Path, name: str) -> bool:
 
 
 def video_info(path: Path) -> VideoInfo:
-    """Read the length, frame rate and frame numbers of one video without decoding frames.
+    """Read the length, frame rate and frame numbers of one video; frames are decoded only if this is needed.
 
     Raises BadFrames if the video cannot be opened.
     """
     frames = open_frames(path)
     length, fps = len(frames), frames.fps
-    if isinstance(frames, VideoFile) or not length:
+    if isinstance(frames, VideoFile):
+        times = None if frames.times is None else tuple(frames.times.tolist())
+        return VideoInfo(length, fps, times=times, notes=frames.notes)
+    if not length:
         return VideoInfo(length, fps)
     first = frames.numbers[0]
     offsets = tuple(n - first for n in frames.numbers)

@@ -30,6 +30,8 @@ class ImageSequence(ABC):
     """Encoded images of one video, ordered by the frame number in each image name."""
 
     fps = None
+    times = None
+    notes = ()
 
     def __init__(self, path: Path):
         self.path = path

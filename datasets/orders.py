@@ -18,6 +18,7 @@ from static_dynamic.spacing import subsample_positions
 from .clips import Clip
 from .davis import FrameClip
 from .jitter import draw_jitter
+from .rates import resample
 
 # UNALTERED: frames or flow as recorded. ALTERED: shuffled frames, or jittered flow if the network sees flow.
 UNALTERED, ALTERED = 0, 1
@@ -170,8 +171,14 @@ def window_frames(
             )
         stride = clip.fps / resample_fps
     count = max(1, int(clip.length / stride))
+    shown = None  # frame shown at each step, if the frame rate varies
+    if resample_fps is not None and clip.times is not None:
+        shown = resample(clip.length, clip.fps, resample_fps, clip.times)
+        count = len(shown)
     start = 0 if rng is None else int(rng.integers(WINDOWS[window](count, length)))
     wanted = start + np.arange(length) % min(count - start, length)
+    if shown is not None:
+        return clip.first + shown[wanted]
     return clip.first + np.minimum((wanted * stride).astype(np.int64), clip.length - 1)
 
 

@@ -34,11 +34,6 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
             raise
 
 
-def resample(count: int, fps: float, to_fps: float) -> NDArray[np.int64]:
-    """Return the frame indices that resample `count` frames from rate `fps` to rate `to_fps`."""
-    return (np.arange(max(1, int(count * to_fps / fps))) * (fps / to_fps)).astype(np.int64)
-
-
 def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames at `indices` one by one; `CHUNK` frames are decoded at a time to limit memory."""
     indices = [int(i) for i in indices]

@@ -29,7 +29,8 @@ def main() -> int:
     given = parser.parse_args()
     styles = chosen_styles(given.root, given.styles)
     folders = {style: style_folder(given.root, style) for style in styles}
-    faults, videos, frames = check_videos(folders, given.workers)
+    faults, notes, videos, frames = check_videos(folders, given.workers)
+    print(*notes, sep="\n", end="\n" if notes else "")
     if given.dataset:
         row = configs.row("dataset", given.dataset)
         row.root = str(given.root)

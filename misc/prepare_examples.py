@@ -23,7 +23,8 @@ from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.annotations import LAYOUTS, Annotated
 from static_dynamic.datasets.discovery import find_video, require_videos
 from static_dynamic.datasets.frames import open_frames
-from static_dynamic.datasets.write import fit, in_threads, read_in_parts, resample, write_folder
+from static_dynamic.datasets.rates import resample
+from static_dynamic.datasets.write import fit, in_threads, read_in_parts, write_folder
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.exemplars import render
 
@@ -86,7 +87,9 @@ def jobs_of(name: str, given: argparse.Namespace) -> list[partial[None]]:
     plans = []
     for path in videos[: given.number]:
         frames = open_frames(path)
-        shown = resample(len(frames), frames.fps or row.fps, row.fps) if row.fps else np.arange(len(frames))
+        shown = np.arange(len(frames))
+        if row.fps:
+            shown = resample(len(frames), frames.fps or row.fps, row.fps, frames.times)
         plans.append((path, shown[: given.frames]))
     jobs = []
     styles = configs.row("style", "builtin").styles

@@ -19,7 +19,8 @@ from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.discovery import find_video, require_videos
 from static_dynamic.datasets.frames import BadFrames, open_frames
-from static_dynamic.datasets.write import fit, frame_name, in_threads, read_in_parts, resample, write_folder
+from static_dynamic.datasets.rates import resample
+from static_dynamic.datasets.write import fit, frame_name, in_threads, read_in_parts, write_folder
 from static_dynamic.errors import UserError
 
 
@@ -36,7 +37,7 @@ def extract(given: argparse.Namespace, name: str) -> str | None:
         if given.fps is not None:
             if not fps:
                 return f"{name}: the frame rate is unknown: give --from_fps"
-            indices = resample(len(frames), fps, given.fps)
+            indices = resample(len(frames), fps, given.fps, frames.times)
         shown = (fit(frame, given.short_side) for frame in read_in_parts(frames, indices))
         write_folder(shown, target, given.names, given.first, given.quality)
     except BadFrames as error:

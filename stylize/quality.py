@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 
-from static_dynamic.datasets.clips import Clip, ClipList, list_clips, parse_styles
+from static_dynamic.datasets.clips import Clip, ClipList, parse_styles
 from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.datasets.listing import list_clips
 from static_dynamic.datasets.write import in_threads
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced

@@ -111,5 +111,6 @@ def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownCl
         )
     if last > count:
         raise UserError(f"task.start={start}, task.end={end}: {frames.path} has only {count} frames")
-    clip = Clip(name, name, start, last - start, cluster=name, fps=frames.fps)
+    times = None if frames.times is None else tuple(frames.times[start:last] - frames.times[start])
+    clip = Clip(name, name, start, last - start, cluster=name, fps=frames.fps, times=times)
     return ShownClip(clip, frames, exact=end is not None)

@@ -87,6 +87,7 @@ def manifest_of(
             "pairs_static": int((pairs["factor"] == 1).sum()),
         },
         "frame_rates": {str(fps): count for fps, count in clips.frame_rates.items()},
+        "video_notes": clips.videos_by_note,
         "skipped_clips": [{"clip": clip, "reason": reason} for clip, reason in clips.skipped],
         "filtered_clips": clips.filtered_by_reason,
         "skipped_views": [],

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from static_dynamic import configs
 from static_dynamic.datasets import list_clips
 from static_dynamic.datasets.annotations import LAYOUTS
-from static_dynamic.datasets.clips import common_info
 from static_dynamic.datasets.discovery import VideoInfo
 from static_dynamic.datasets.frames import BadFrames
+from static_dynamic.datasets.listing import common_info
 from static_dynamic.errors import UserError
 from tests.datasets.test_frames import write_video
 

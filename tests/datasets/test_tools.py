@@ -12,7 +12,7 @@ from PIL import Image
 
 from static_dynamic.datasets import list_clips
 from static_dynamic.datasets.frames import open_frames
-from static_dynamic.datasets.write import resample
+from static_dynamic.datasets.rates import resample
 from tests.conftest import moving_square, write_frames
 from tests.datasets.test_annotations import row_of
 from tests.datasets.test_frames import write_video

@@ -1,6 +1,7 @@
 """Every frame of a video file is the frame that a player shows, however it is asked for."""
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -8,9 +9,16 @@ import av
 import numpy as np
 import pytest
 
+from static_dynamic.datasets import list_clips
+from static_dynamic.datasets.clips import Clip
+from static_dynamic.datasets.discovery import VideoInfo
 from static_dynamic.datasets.frames import BadFrames, open_frames
+from static_dynamic.datasets.listing import common_info
+from static_dynamic.datasets.orders import window_frames
+from static_dynamic.datasets.rates import resample, span
 from static_dynamic.datasets.write import write_store
 from tests.conftest import moving_square
+from tests.datasets.test_annotations import row_of
 from tests.datasets.test_frames import write_video
 
 CASES = Path(__file__).parents[1] / "golden" / "video"
@@ -60,7 +68,7 @@ def test_frames_are_upright():
 
 
 def test_a_sound_file_is_opened_without_decoding_all_of_it(monkeypatch):
-    monkeypatch.setattr("static_dynamic.datasets.videos.VideoFile._decodable", None)
+    monkeypatch.setattr("static_dynamic.datasets.videos.VideoFile._decoded_seconds", None)
     for name in SHOWN.keys() - BY_DECODING:
         assert len(open_frames(CASES / name)) == len(SHOWN[name])
 
@@ -107,3 +115,60 @@ def test_frames_that_the_decoder_repairs_are_unreadable(tmp_path):
     with pytest.raises(BadFrames, match="struck.mp4: frame .* is damaged"):
         list(open_frames(path).frames())
     assert numbers(open_frames(path).read([5, 149])) == [5, 149]
+
+
+def test_seconds_become_frames_by_the_times_of_the_frames():
+    """Frames 0 to 74 last 1/60 s, frames 75 to 149 last 1/15 s."""
+    video = open_frames(CASES / "variable_rate.mkv")
+    assert video.fps == pytest.approx(149 / (75 / 60 + 74 / 15), rel=1e-3)
+    assert span((2.5, 5.5), video.fps, video.times) == (94, 139)
+    assert span((0.0, 1.0), video.fps, video.times) == (0, 60)
+    assert resample(150, video.fps, 15, video.times).tolist() == [*range(0, 75, 4), *range(75, 149)]
+    clip = Clip("c", "v", 10, 140, fps=video.fps, times=tuple(video.times[10:] - video.times[10]))
+    assert window_frames(clip, 40, None, resample_fps=30.0).tolist()[:35:2] == [*range(10, 75, 4), 75]
+    for name in ("whole.mp4", "edit_list.mp4", "fragmented.mp4", "xvid_b_frames.avi"):
+        assert open_frames(CASES / name).times is None
+
+
+def test_prepare_frames_uses_the_times_of_the_frames(tmp_path, call):
+    (tmp_path / "in").mkdir()
+    shutil.copy(CASES / "variable_rate.mkv", tmp_path / "in")
+    status, _, _ = call("prepare_frames.py", tmp_path / "in", tmp_path / "out", "--fps", 15)
+    extracted = open_frames(tmp_path / "out" / "variable_rate")
+    assert status == 0 and numbers(extracted.read([0, 15, 18, 19])) == [0, 60, 72, 75]
+
+
+def test_decisions_about_files_are_noted(tmp_path, call):
+    (tmp_path / "style_1").mkdir()
+    for name in SHOWN:
+        shutil.copy(CASES / name, tmp_path / "style_1")
+    status, out, _ = call("check_dataset.py", tmp_path)
+    assert status == 1  # one video has another frame rate than the others
+    assert "note: 1 video files, first rotated: frames are turned upright" in out
+    assert "note: 1 video files, first variable_rate: the frame rate varies" in out
+    assert "note: 2 video files, first starts_without_key_frame: the file announces wrong frames" in out
+    clips = list_clips(row_of("folder", tmp_path), (1,))
+    assert len(clips.videos_by_note) == 3
+    assert "1 videos, first rotated: frames are turned upright, as the file says" in clips.remarks(30, None)
+
+
+def test_frame_rates_that_differ_by_rounding_are_equal():
+    rates = {0: VideoInfo(40, 30000 / 1001), 1: VideoInfo(40, 29.97), 2: VideoInfo(40, None)}
+    assert common_info(rates).fps == 30000 / 1001
+    with pytest.raises(BadFrames, match="frame rate"):
+        common_info({**rates, 3: VideoInfo(40, 25.0)})
+
+
+def test_a_still_before_the_video_is_passed_over(tmp_path):
+    path = tmp_path / "cover.mkv"
+    with av.open(str(CASES / "whole.mp4")) as source, av.open(str(path), "w") as target:
+        cover = target.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 64, "yuvj420p"
+        stream = target.add_stream_from_template(source.streams.video[0])
+        target.mux(cover.encode(av.VideoFrame.from_ndarray(moving_square(0, n=1)[0], format="rgb24")))
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    assert open_frames(path).read([0]).shape == (1, 96, 160, 3)
+    assert numbers(open_frames(path).frames()) == list(range(150))

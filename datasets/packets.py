@@ -1,0 +1,161 @@
+"""Decode a video file packet by packet, and check the frames against what the packets announce.
+
+The packets of a file announce the number and the times of its frames. `survey` decides whether these
+announcements can be trusted. `decoded` checks that each frame has the earliest time of the announced frames
+that are not yet decoded.
+"""
+
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from itertools import islice
+from pathlib import Path
+
+import av
+from av.video.frame import PictureType
+
+from .pixels import MAX_FRAMES, BadFrames
+
+# The first boxes of an mp4 file; a fragmented file has a box `moof` among them.
+FIRST_BOXES = 16
+# Number of frames in a row that are held back at most, see `examined`.
+MAX_B_FRAMES = 16
+# A time before all frames.
+BEGINNING = -(1 << 63)
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a video file in a ``with`` block; an error while opening or decoding becomes BadFrames."""
+    try:
+        container = av.open(str(path), metadata_errors="ignore")
+    except (av.FFmpegError, OSError) as error:
+        raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
+    with container:
+        # The best stream is chosen, because the first one may be a still, such as the cover of a film.
+        stream = container.streams.best("video")
+        if stream is None:
+            raise BadFrames(f"{path} holds no video stream")
+        stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
+        try:
+            yield container, stream
+        except av.FFmpegError as error:
+            reason = f"{error.strerror or error}; is the file truncated?"
+            raise BadFrames(f"{path} cannot be decoded ({reason})") from error
+
+
+def index_is_complete(container, path: Path) -> bool:
+    """Return whether the container lists all its packets in its header: an mp4 that is not fragmented."""
+    if not container.format.name.startswith("mov"):
+        return False
+    with path.open("rb") as file:
+        for _ in range(FIRST_BOXES):
+            box = file.read(16)
+            size, kind = int.from_bytes(box[:4], "big"), box[4:8]
+            if kind == b"moof":
+                return False
+            if size == 1:
+                size = int.from_bytes(box[8:], "big")
+            if size < 8 or len(box) < 16:
+                break
+            file.seek(size - len(box), 1)
+    return True
+
+
+def is_shown(packet: av.Packet) -> bool:
+    """Return whether the packet holds a frame that is shown."""
+    # Edit lists mark packets that are decoded but not shown. Videos with packed B-frames (Xvid) contain
+    # one-byte placeholder packets, which hold no frame.
+    return packet.size > 1 and not packet.is_discard
+
+
+def survey(
+    container, stream, to_end: bool
+) -> tuple[list[tuple[int | None, bool, bool]], bool, av.VideoFrame | None]:
+    """Decode the first frame, and read the packets (``to_end``: all of them).
+
+    Returns one tuple (time, whether a key frame, whether shown) per packet, whether to trust the packets, and
+    the first frame. Packets are not trusted if times are missing or equal, or if the first packets do not
+    decode. They are not trusted either if times may be guesses: avi files store no times, and copies of Xvid
+    videos keep guesses.
+    """
+    packets = []
+
+    def recorded() -> Iterator[av.Packet]:
+        for packet in islice(container.demux(stream), MAX_FRAMES + 1):
+            if packet.size:
+                packets.append((packet.pts, packet.is_keyframe, is_shown(packet)))
+            yield packet
+
+    source = recorded()
+    _, first, agrees = next(decoded(source), (0, None, False))
+    if to_end:
+        deque(source, maxlen=0)
+    times = [time for time, _, shown in packets if shown]
+    guessed = container.format.name == "avi" or stream.codec_context.name == "mpeg4"
+    trusted = agrees and packets[0][1] and len(times) == len(set(times)) and None not in times
+    return packets, trusted and not (guessed and stream.codec_context.has_b_frames), first
+
+
+def seek(container, stream, start: int) -> list[int]:
+    """Go to the last key frame shown no later than frame `start`; return the times of all frames, sorted.
+
+    Returns an empty list, at the end of the file, if the packets are not trusted.
+    """
+    packets, trusted, _ = survey(container, stream, to_end=True)
+    times = sorted(time for time, _, shown in packets if shown) if trusted else []
+    if times:
+        wanted = times[min(start, len(times) - 1)]
+        keys = (time for time, is_key, _ in packets if is_key and time is not None)
+        container.seek(max(time for time in keys if time <= wanted), stream=stream)
+    return times
+
+
+def decoded(
+    packets: Iterable[av.Packet], times: Sequence[int] = ()
+) -> Iterator[tuple[int, av.VideoFrame, bool]]:
+    """Decode from the next key frame on; yield (index, frame, agrees) in display order.
+
+    `times` are the presentation times of all frames after a seek, and empty at the start of the file.
+    ``agrees`` is False if the frame is not the next one that the packets announce.
+    """
+    waiting: list[int] = []  # presentation times of packets whose frames are not yet decoded
+    key, index = None, 0
+    for packet in packets:
+        if key is None:
+            if not packet.is_keyframe:
+                continue  # nothing decodes before the first key frame
+            key = packet.pts if times else BEGINNING
+            index = bisect_left(times, key)
+        if is_shown(packet) and packet.pts is not None and packet.pts >= key:
+            heappush(waiting, packet.pts)
+        for frame in packet.decode():
+            if times and (frame.pts is None or frame.pts < key):
+                continue  # shown before the key frame, and therefore decoded without its reference frames
+            yield index, frame, bool(waiting) and heappop(waiting) == frame.pts
+            index += 1
+
+
+def examined(
+    decoded: Iterable[tuple[int, av.VideoFrame, bool]],
+) -> Iterator[tuple[int, av.VideoFrame, bool, bool]]:
+    """Append to each (index, frame, agrees) whether the frame is damaged, according to the decoder.
+
+    Damage lasts until the next key frame. B-frames may refer to the next frame that is not a B-frame, so they
+    are held back until the decoder has reported on this frame.
+    """
+    held: list[tuple[int, av.VideoFrame, bool]] = []
+    damaged = False
+    for item in decoded:
+        held.append(item)
+        frame = item[1]
+        damaged = damaged or frame.is_corrupt
+        if frame.pict_type == PictureType.B and len(held) < MAX_B_FRAMES:
+            continue
+        yield from ((*earlier, damaged) for earlier in held[:-1])
+        damaged = frame.is_corrupt if frame.key_frame else damaged
+        yield (*item, damaged)
+        held.clear()
+    yield from ((*item, damaged) for item in held)
