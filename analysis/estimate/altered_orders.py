@@ -143,7 +143,7 @@ def motion_columns(found: Decomposition, column: MotionColumn, level: float) -> 
 
 def bounded(names, values: NDArray, ends: tuple[NDArray, NDArray]) -> dict:
     """Return the table columns NAME, NAME_low and NAME_high for each NAME in `names`."""
-    found = {}
+    found: dict = {}
     for name, value, low, high in zip(names, values, *ends, strict=True):
         found |= with_bounds(name, value, low, high)
     return found
@@ -161,7 +161,8 @@ def empty_columns(units: int) -> tuple[dict, dict]:
         of_bits,
         np.zeros(units),
         np.nan,
-        *nothing[:2],
+        nothing[0],
+        nothing[1],
         np.eye(3),
         nothing[None][:0],
         1,

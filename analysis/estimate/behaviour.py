@@ -174,7 +174,7 @@ def mean_over_clips(table: pd.DataFrame, values: NDArray, level: float) -> tuple
     whole = float(np.clip(total.sum() / count.sum(), 0, 1))
     if len(videos) < 2:
         return whole, np.nan, np.nan, 1
-    found = jackknife(whole, (total.sum() - total) / (count.sum() - count))
+    found = jackknife(np.asarray(whole), (total.sum() - total) / (count.sum() - count))
     error = float(found.error)
     df = degrees_of_freedom(found.deviation) if error > ROUNDING else len(videos) - 1
     return whole, error, float(student_quantile(level, df)), len(videos)

@@ -58,13 +58,13 @@ class PairedParts:
     def common_videos(self, members: Members) -> NDArray:
         """Return the names of the videos with parts that all runs `members` have."""
         first, *others = (run for run, _ in members)
-        tables = [self.tables[run] for run in (first, *others)]
-        if any(table is None for table in tables) or any(self.data[k] != self.data[first] for k in others):
-            return np.empty(0, object)
-        names = tables[0].names
-        for table in tables[1:]:
-            names = np.intersect1d(names, table.names)
-        return names
+        names = None
+        for run in (first, *others):
+            table = self.tables[run]
+            if table is None or self.data[run] != self.data[first]:
+                return np.empty(0, object)
+            names = table.names if names is None else np.intersect1d(names, table.names)
+        return np.asarray(names)
 
     def _mean(self, members: Members, videos: NDArray) -> Jackknife:
         """Return the mean over runs of the parts of one stage each, from the same `videos`."""
@@ -76,7 +76,9 @@ class PairedParts:
         """Return the parts of one stage of a run, from `videos`."""
         key = run, stage, tuple(videos)
         if key not in self._found:
-            table = self.tables[run].of_videos(videos)
+            whole = self.tables[run]
+            assert whole is not None  # `common_videos` found the videos of this run
+            table = whole.of_videos(videos)
             nothing = np.empty((0, table.videos)), draw_pair_signs(table, 0, (0,))  # no replicates, no flips
             self._found[key] = decompose(self.stores[run].activations(stage), table, *nothing).layer
         return self._found[key]

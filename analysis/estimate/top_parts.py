@@ -29,7 +29,9 @@ def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: 
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
     rows = []
     chosen = units[units["stage"] == stage].set_index("unit")
-    for kind in BITS if table is not None and "kind" in units else ():
+    if table is None or "kind" not in units:
+        return pd.DataFrame(columns=COLUMNS).astype({"row": int})
+    for kind in BITS:
         members = chosen[chosen["kind"] == kind]
         for rank, unit in enumerate(members[kind].astype(float).nlargest(count).index, start=1):
             found = fractions_of_clips(values, table, int(unit), kind, store.views)

@@ -39,8 +39,8 @@ def run(cfg: DictConfig) -> None:
             options = _options_of_run(cfg, manifest)
             names = list(manifest["stages"])
             shown = [name for name in manifest.get("shown_stages", ()) if name in names] or names
-            deepest = manifest.get("deepest_stage")
-            stage = deepest if deepest in names else names[-1]
+            stage = manifest.get("deepest_stage", names[-1])
+            stage = stage if stage in names else names[-1]
             if cfg.stg is not None:
                 stage = find_stage(cfg.stg, names, cfg)
             with locked(folder):
