@@ -33,6 +33,7 @@ from static_dynamic.analysis.show.encoding import video_writer
 from static_dynamic.analysis.vos import segmentation
 from static_dynamic.datasets.davis import RESOLUTION, DavisClips
 from static_dynamic.datasets.frames import BadFrames, read_image
+from static_dynamic.datasets.orders import FORWARD
 from static_dynamic.datasets.workers import loader
 from static_dynamic.errors import UserError
 from static_dynamic.models import VideoNetwork
@@ -142,7 +143,7 @@ def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
     for first in range(0, count, frames_per_view):
         start = max(0, min(first, count - frames_per_view))
         frames = np.arange(start, start + frames_per_view).clip(max=count - 1)
-        view = {"clip": f"{sequence}/{first}", "video": sequence, "style": 0}
+        view = {"clip": f"{sequence}/{first}", "video": sequence, "style": 0, "order": FORWARD}
         rows += [{**view, "frames_Image": frames, "jitter": (), "frame": t} for t in frames]
     return pd.DataFrame(rows)
 
