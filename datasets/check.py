@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from .clips import RATE_TOLERANCE
-from .discovery import find_video, list_videos, video_info
+from .discovery import find_video, list_videos, unknown_files, video_info
 from .frames import BadFrames, VideoFile, open_frames
 from .rates import equal_rates
 
@@ -76,7 +76,9 @@ def check_videos(
     faults = missing + [fault for report in reports for fault in report.faults]
     notes = Counter(note for report in reports for note in report.notes)
     first = {note: report.video for report in reversed(reports) for note in report.notes}
-    lines = [f"note: {count} video files, first {first[note]}: {note}" for note, count in notes.items()]
+    unknown = [f"style_{k}/{name}" for k, folder in folders.items() for name in unknown_files(folder)]
+    lines = [f"note: {len(unknown)} files are not videos, first {unknown[0]}"] if unknown else []
+    lines += [f"note: {count} video files, first {first[note]}: {note}" for note, count in notes.items()]
     return faults + list(outliers(reports)), lines, len(videos), sum(report.length for report in reports)
 
 

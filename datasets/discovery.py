@@ -8,7 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from static_dynamic.errors import UserError
 
-from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, is_image, open_frames
+from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, is_image, number, open_frames
+
+# Folders that network drives and archives make.
+NOT_VIDEOS = {"@eaDir", "#recycle", "__MACOSX"}
+# A folder with at least this number of images is a video, whatever else the folder holds.
+ENOUGH_IMAGES = 16
+# Files of these kinds belong into a folder of videos.
+KNOWN_FILES = {".csv", ".json", ".md", ".txt", ".xz", ".yaml", ".yml", ".zip"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class VideoInfo:
 def list_videos(folder: Path) -> Iterator[str]:
     """List the names of the videos below `folder`, sorted: ``VIDEO``, or ``CLASS/VIDEO`` in a class folder.
 
-    A folder that holds folders or video files, but no image, is a class folder.
+    A folder that holds folders or video files, but no frames, is a class folder. Raises UserError if a name
+    is not valid UTF-8, because no result could be written under this name.
     """
     for entry in _entries(folder):
         name = _video_name(entry)
@@ -74,12 +82,32 @@ def find_video(folder: Path, name: str) -> Path:
         raise BadFrames(f"{path} is a link to a folder that contains the link")
     if path.is_dir():
         return path
-    for suffix in sorted(VIDEO_SUFFIXES):
+    suffixes = sorted(VIDEO_SUFFIXES)
+    for suffix in (*suffixes, *map(str.upper, suffixes)):
         file = folder / f"{name}{suffix}"
         if file.is_file():
             return file
+    if path.parent.is_dir():  # the suffix may be in mixed case
+        for entry in _entries(path.parent):
+            if _stem(entry.name) == path.name != entry.name and entry.is_file():
+                return Path(entry.path)
     broken = " (broken link)" if path.is_symlink() else ""
     raise BadFrames(f"{path} does not exist{broken} (neither as a folder of frames nor as a video file)")
+
+
+def unknown_files(folder: Path) -> Iterator[str]:
+    """List the files below `folder`, a folder of videos, that `list_videos` passes over."""
+    for entry in _entries(folder):
+        if _is_folder(entry):
+            if (
+                _video_name(entry)
+                and not _holds_frames(entry.path)
+                and not links_to_parent(folder, entry.name)
+            ):
+                members = [e for e in _entries(Path(entry.path)) if not _is_folder(e)]
+                yield from (f"{entry.name}/{e.name}" for e in members if _is_unknown(e.name))
+        elif _is_unknown(entry.name):
+            yield entry.name
 
 
 def points_outside(name: str) -> bool:
@@ -115,18 +143,35 @@ def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             # A folder of frames sorts before a video file of the same stem and therefore takes precedence.
-            return sorted(entries, key=lambda e: (_stem(e.name), e.name))
+            found = sorted(entries, key=lambda e: (_stem(e.name), e.name))
     except OSError as error:
         raise BadFrames(f"{folder} cannot be listed ({error.strerror})") from error
+    for entry in found:
+        try:
+            entry.name.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{entry.path}: the name is not valid UTF-8: rename this file or folder"
+            ) from error
+    return found
 
 
 def _holds_frames(folder: str) -> bool:
-    # The search stops at the first image, because a data set has tens of thousands of folders.
+    # A class folder of video files may hold a few images too, such as covers, which are not numbered from 0
+    # or 1. The search stops at ENOUGH_IMAGES images, because a data set has tens of thousands of folders.
+    images, videos = [], False
     try:
         with os.scandir(folder) as entries:
-            return any(is_image(entry.name) or entry.name == STORE_NAME for entry in entries)
+            for entry in entries:
+                if is_image(entry.name):
+                    images.append(number(entry.name))
+                if entry.name == STORE_NAME or len(images) == ENOUGH_IMAGES:
+                    return True
+                videos = videos or (_stem(entry.name) != entry.name and not entry.name.startswith("."))
     except OSError:
         return True  # no error here, because opening the folder later raises an error that names the folder
+    numbered = any(sorted(images) == list(range(i, i + len(images))) for i in (0, 1))
+    return bool(images) and (numbered or not videos)
 
 
 def _stem(name: str) -> str:
@@ -135,12 +180,17 @@ def _stem(name: str) -> str:
 
 
 def _video_name(entry: os.DirEntry) -> str | None:
-    if entry.name.startswith("."):
+    if entry.name.startswith(".") or entry.name in NOT_VIDEOS:
         return None
     stem = _stem(entry.name)
     # A broken link is listed too, so that opening the link raises an error that names the link.
     broken = entry.is_symlink() and not os.path.exists(entry.path)
     return stem if stem != entry.name or _is_folder(entry) or broken else None
+
+
+def _is_unknown(name: str) -> bool:
+    suffix = os.path.splitext(name)[1].lower()
+    return not name.startswith(".") and suffix not in VIDEO_SUFFIXES | KNOWN_FILES
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

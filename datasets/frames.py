@@ -19,7 +19,9 @@ from .pixels import MAX_FRAMES, Allocate, BadFrames, read_image, stack
 from .videos import VideoFile
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-VIDEO_SUFFIXES = {".mp4", ".avi", ".mkv", ".webm", ".mov", ".m4v", ".mpg", ".mpeg"}
+VIDEO_SUFFIXES = set(
+    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+)
 # A folder that holds a file of this name is a frame store, an SQLite database of images.
 STORE_NAME = "frames.db"
 # Matches the last number of a file name; letters and the suffix may follow the number.

@@ -30,7 +30,8 @@ BEGINNING = -(1 << 63)
 def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
     """Open a video file in a ``with`` block; an error while opening or decoding becomes BadFrames."""
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        # The path is absolute, because FFmpeg reads a relative path with a colon as a network address.
+        container = av.open(str(path.absolute()), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
     with container:
