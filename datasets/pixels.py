@@ -35,7 +35,8 @@ def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
             with Image.open(source) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadFrames(f"{name} claims {image.width}x{image.height} pixels: too large")
-                return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+                ImageOps.exif_transpose(image, in_place=True)  # a copy would cost time
+                return _to_rgb(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise BadFrames(f"{name} is not a readable image ({error})") from error
 
@@ -49,7 +50,7 @@ def stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.u
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if not image.mode.startswith("I"):
-        return np.asarray(image.convert("RGB"))
+        return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     # A grey image of 16 bits keeps its high byte. Pillow would clip the values at 255.
     grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)

@@ -210,7 +210,7 @@ def _dtype(code: str, *_: Any) -> np.dtype:
 
 
 def _scalar(dtype: np.dtype, data: str | bytes) -> np.generic:
-    return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype)[0]
+    return _array(data.encode("latin1") if isinstance(data, str) else data, dtype, (1,), "C")[0]
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -220,6 +220,8 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _array(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    if not isinstance(dtype, np.dtype):  # numpy would build a type from nested tuples
+        raise TypeError("the type of an array is no type")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 

@@ -41,6 +41,11 @@ def escape(folder):
     raise error
 
 
+def too_much_memory(folder):
+    runner.MAX_MIB = runner.peak_mib() + 128  # in the forked process only
+    return str(len(np.ones(2**25)))  # 256 MiB
+
+
 def wrong(folder):
     assert not folder, "the numbers differ"
 
@@ -49,7 +54,7 @@ TRIALS = {
     "traceback: ValueError": lambda folder: int("x"),
     "it takes longer than": lambda folder: time.sleep(9),
     "the process died": lambda folder: os._exit(3),
-    "MiB": lambda folder: str(len(np.ones(2**25))),  # 256 MiB
+    "MiB": too_much_memory,
     "it acted: os.system": lambda folder: str(os.system("true")),
     "it acted: subprocess.Popen": lambda folder: str(subprocess.run(["true"])),
     "it acted: socket": lambda folder: str(socket.socket().connect_ex(("127.0.0.1", 9))),
@@ -66,9 +71,8 @@ def test_faults_are_noticed(monkeypatch, fault):
         return "change: file", lambda: TRIALS[fault](folder)
 
     monkeypatch.setitem(KINDS, "broken", make)
-    runner.reset_peak()
     monkeypatch.setattr(runner, "MAX_SECONDS", 0.5 if "longer" in fault else 10.0)
-    monkeypatch.setattr(runner, "MAX_MIB", runner.peak_mib() + 128 if fault == "MiB" else 10_000)
+    monkeypatch.setattr(runner, "MAX_MIB", 10_000)
     results = list(run("broken", range(2)))
     assert [result.case for result in results] == [0, 1]
     assert all(fault in result.fault and bool(result.fault) == bool(fault) for result in results), results

@@ -103,6 +103,7 @@ REFUSED = {
     + b"q\x00"
     + call("_codecs", "encode", b"h\x00" + text("latin1")) * 100,
     "copies of lists": b"](" + b"N" * 10**6 + b"eq\x00" + call("builtins", "set", b"h\x00") * 100,
+    "type of nested tuples": call("numpy.core.multiarray", "scalar", NESTED + b"C\x01x"),
     "call of nested tuples": NESTED + b"NR",
     "new object of nested tuples": NESTED + b")\x81",
     "encoding of nested tuples": call("_codecs", "encode", text("x") + NESTED),
