@@ -1,8 +1,9 @@
 # `make demo` and `make test` do all set-up themselves: a virtual environment in .venv, requirements, weights and video.
 PYTHON ?= python3
 BIN := .venv/bin
-# Test files are divided between processes, one per core; each process computes with one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile
+# Test files are divided between processes, one per core, in the order of tests/conftest.py (slow files first); each
+# process computes with one thread.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test check lint types fast coverage package bench clean
 

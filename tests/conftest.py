@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -14,13 +15,19 @@ from tests.slow import SECONDS, SLOW, unknown
 
 
 def pytest_collection_modifyitems(items):
-    """Mark the tests that tests/slow.py lists."""
+    """Mark the tests that tests/slow.py lists, and run the files that hold them first.
+
+    Files are divided between processes: a slow file that begins last would keep one process busy alone.
+    """
     if unknown():
         raise pytest.UsageError(f"tests/slow.py lists tests that do not exist: {', '.join(unknown())}")
     for item in items:
         file = item.path.relative_to(ROOT / "tests").as_posix()
         if file in SLOW or f"{file}::{item.originalname}" in SLOW:
             item.add_marker(pytest.mark.slow)
+    slow = Counter(item.path for item in items if "slow" in item.keywords)
+    whole = {ROOT / "tests" / entry for entry in SLOW}
+    items.sort(key=lambda item: (item.path not in whole, -slow[item.path]))
 
 
 def pytest_terminal_summary(terminalreporter):
