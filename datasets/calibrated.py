@@ -1,0 +1,134 @@
+"""Make ``dataset=calibrated``: videos whose static and dynamic content is known, because it is rendered.
+
+Each video is a scene of one family, shown in several styles. A style gives each video a new texture, contrast
+and colours; motion, shape and place stay. ``truth.parquet`` beside the videos has one row per video and style.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from static_dynamic.assets import cache_dir
+from static_dynamic.errors import UserError, nearest
+from static_dynamic.files import atomic_path, json_sha256, temporary_folder, write_text
+from static_dynamic.rng import generator
+
+from .scenes import FAMILIES, PATTERNS, SHAPES, Look, Scene, render
+from .write import in_threads
+
+TRUTH = "truth.parquet"
+STYLES = (1, 2, 3, 4)
+# VERSION is part of the folder's name: raise it if the pixels of a scene change.
+VERSION = 1
+DIRECTIONS = tuple(range(0, 360, 45))
+SPEEDS = (1 / 128, 1 / 64, 3 / 128)  # fractions of the frame's side per frame
+COHERENCES = (0.25, 0.5, 1.0)
+PLACES = (0.3, 0.5, 0.7)
+# Mean wavelength and mean contrast of the texture in each style.
+WAVELENGTHS = {1: 0.14, 2: 0.17, 3: 0.20, 4: 0.24}
+CONTRASTS = {1: 0.20, 2: 0.17, 3: 0.14, 4: 0.11}
+
+
+def prepare(dataset: DictConfig, style: DictConfig) -> Path:
+    """Return the folder of the calibrated data set; render it first if it is missing.
+
+    `style` is not used: the looks of the styles belong to the data set.
+    """
+    settings = cast(dict, OmegaConf.to_container(dataset.render, resolve=True))
+    for family in settings["families"]:
+        if family not in FAMILIES:
+            raise UserError(
+                f"dataset.render.families: unknown family {family!r}{nearest(str(family), FAMILIES)} "
+                f"(known: {', '.join(FAMILIES)})"
+            )
+    identity = {"settings": settings, "version": VERSION}
+    root = cache_dir() / "datasets" / f"calibrated-{json_sha256(identity)[:12]}"
+    if not (root / "complete.json").exists():
+        write_all(root, **settings)
+        write_text(root / "complete.json", json.dumps(identity, indent=2) + "\n")
+    return root
+
+
+def write_all(root: Path, families: list[str], videos: int, size: int, frames: int, seed: int) -> None:
+    """Render `videos` videos of each family in all styles; write the videos and the truth to `root`."""
+    scenes = {
+        f"{family}_{i:03d}": scene
+        for family in families
+        for i, scene in enumerate(draw_scenes(family, videos, seed))
+    }
+    looks = {(name, style): draw_look(name, style, seed) for name in scenes for style in STYLES}
+    work = partial(write_video, root, scenes, looks, size, frames, seed)
+    in_threads(work, list(looks), None, "render calibrated videos", "video")
+    rows = [
+        {"video": name, "style": style, **asdict(scenes[name]), **asdict(look)}
+        for (name, style), look in looks.items()
+    ]
+    with atomic_path(root / TRUTH) as temporary:
+        pd.DataFrame(rows).to_parquet(temporary, index=False)
+
+
+def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
+    """Yield the scenes of a family: each factor takes all its values equally often, in random order."""
+    rng = generator(seed, family, "scenes")
+
+    def balanced(values: tuple) -> list:
+        return [values[i % len(values)] for i in rng.permutation(videos)]
+
+    factors = (DIRECTIONS, SPEEDS, tuple(PATTERNS), COHERENCES, tuple(SHAPES), PLACES, PLACES)
+    for direction, *others in zip(*map(balanced, factors), strict=True):
+        yield Scene(family, float(direction), *others)
+
+
+def draw_look(name: str, style: int, seed: int) -> Look:
+    """Draw texture and colours of a video in one style; half of the videos are dark on light."""
+    rng = generator(seed, name, f"look {style}")
+    wavelength = WAVELENGTHS[style] * 2 ** rng.uniform(-0.25, 0.25)
+    contrast = CONTRASTS[style] * 2 ** rng.uniform(-0.25, 0.25)
+    dark, light = rng.uniform((0, 155), (100, 255), (3, 2)).round().astype(int).T.tolist()
+    if rng.random() < 0.5:
+        dark, light = light, dark
+    return Look(float(wavelength), float(contrast), tuple(dark), tuple(light))
+
+
+def write_video(
+    root: Path,
+    scenes: dict[str, Scene],
+    looks: dict[tuple[str, int], Look],
+    size: int,
+    frames: int,
+    seed: int,
+    view: tuple[str, int],
+) -> None:
+    """Render one video in one style to a folder of png files, unless the folder exists."""
+    name, style = view
+    folder = root / f"style_{style}" / name
+    if folder.exists():
+        return
+    rng = generator(seed, name, f"texture {style}")
+    brightness, palette = render(scenes[name], looks[view], rng, size, frames)
+    with temporary_folder(folder) as temporary:
+        (temporary / "new").mkdir()
+        for t, frame in enumerate(brightness, start=1):
+            save_png(frame, palette, temporary / "new" / f"{t:06d}.png")
+        (temporary / "new").rename(folder)
+
+
+def save_png(frame: NDArray[np.uint8], palette: NDArray[np.uint8], path: Path) -> None:
+    """Write a frame (H, W) of indices into a palette (n, 3) as a png file."""
+    image = Image.fromarray(frame)
+    image.putpalette(palette.tobytes())
+    image.save(path)
+
+
+def read_truth(root: Path) -> pd.DataFrame:
+    """Read the truth of a calibrated data set: one row per video and style."""
+    return pd.read_parquet(root / TRUTH)

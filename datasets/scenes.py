@@ -1,0 +1,168 @@
+"""Render scenes whose motion, layout and look are known: the videos of ``dataset=calibrated``.
+
+A scene is a field of brightness (T, H, W) on a torus: what leaves the frame on one side enters on the other
+side. Textures are noise in a narrow band of spatial frequencies. They move by phase shifts of their Fourier
+coefficients, so that displacements by fractions of a pixel are exact.
+
+Letters in shapes: T frames, H and W pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Relative speed over the clip: a function of the time, which runs from 0 to 1.
+PATTERNS: dict[str, Callable[[NDArray], NDArray]] = {
+    "steady": lambda time: np.ones_like(time),
+    "turning": lambda time: np.where(time < 0.5, 1.0, -1.0),
+    "speeding": lambda time: 0.25 + 1.5 * time,
+    "slowing": lambda time: 1.75 - 1.5 * time,
+}
+# Shapes, as functions of the horizontal and vertical distance to the centre, both in units of the radius: the
+# result is below 1 inside the shape.
+SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
+    "disc": lambda x, y: np.hypot(x, y),
+    "square": lambda x, y: np.maximum(abs(x), abs(y)) / 0.89,
+    "bar": lambda x, y: np.maximum(abs(x) / 0.45, abs(y) / 1.6),
+    "beam": lambda x, y: np.maximum(abs(x) / 1.6, abs(y) / 0.45),
+}
+RADIUS = 0.22  # radius of a disc; all shapes have about the same area
+DOTS = 80  # number of dots of a random-dot kinematogram
+LIFETIME = 8  # number of frames after which a dot begins anew elsewhere
+LEVELS = 64  # number of levels of brightness
+DIM = 0.25  # contrast outside of a shape that contrast defines, relative to the contrast inside
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a video shows in every look. Lengths are fractions of the frame's side."""
+
+    family: str
+    direction: float  # degrees; 0 is to the right, 90 is down
+    speed: float  # per frame, where the pattern's relative speed is 1
+    pattern: str  # key of `PATTERNS`
+    coherence: float  # fraction of dots that move in the direction; other dots move in random directions
+    shape: str  # key of `SHAPES`
+    x: float  # centre of the shape in the first frame
+    y: float
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a video is shown: texture and colours."""
+
+    wavelength: float  # of the texture, as a fraction of the frame's side
+    contrast: float  # standard deviation of the brightness, as a fraction of the range between both colours
+    dark: tuple[int, int, int]  # colour at brightness 0, in 0..255
+    light: tuple[int, int, int]  # colour at brightness 1
+
+
+def travelled(scene: Scene, frames: int) -> NDArray[np.float64]:
+    """Return the signed distance (T,) since the first frame, in the scene's direction."""
+    time = np.arange(1, frames) / max(1, frames - 1)
+    return scene.speed * np.concatenate([[0.0], np.cumsum(PATTERNS[scene.pattern](time))])
+
+
+def heading(angle: NDArray | float) -> NDArray[np.float64]:
+    """Return the horizontal and vertical components (..., 2) of directions in degrees."""
+    radians = np.deg2rad(angle)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=-1)
+
+
+def path(scene: Scene, frames: int) -> NDArray[np.float64]:
+    """Return the displacement (T, 2) since the first frame, horizontally and vertically."""
+    return travelled(scene, frames)[:, None] * heading(scene.direction)
+
+
+def offsets(centres: NDArray, size: int) -> NDArray[np.float64]:
+    """Return the distances (..., size) of all pixels to `centres` (...,) on a torus, between -0.5 and 0.5."""
+    return ((np.arange(size) + 0.5) / size - centres[..., None] + 0.5) % 1 - 0.5
+
+
+def texture(rng: np.random.Generator, size: int, wavelength: float, steps: NDArray) -> NDArray[np.float64]:
+    """Render noise (T, H, W) that is displaced by `steps` (T, 2), with mean 0 and standard deviation 1."""
+    fy, fx = np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)
+    frequency = np.hypot(fx, fy)
+    octaves = np.log2(np.maximum(frequency, 0.5) * wavelength)
+    envelope = np.exp(-(octaves**2) / (2 * 0.8**2)) * (frequency > 0)
+    spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * envelope
+    spectrum /= np.fft.irfft2(spectrum, (size, size)).std()
+    phase = np.exp(-2j * np.pi * (fx * steps[:, 0, None, None] + fy * steps[:, 1, None, None]))
+    return np.fft.irfft2(spectrum * phase, (size, size))
+
+
+def mask(scene: Scene, size: int, steps: NDArray, edge: float = 0.0) -> NDArray[np.float64]:
+    """Render the scene's shape, displaced by `steps` (T, 2): 1 inside, 0 outside.
+
+    `edge` is a quarter of the width of the transition, as a fraction of the frame's side; at least half a
+    pixel.
+    """
+    x, y = offsets(scene.x + steps[:, 0], size), offsets(scene.y + steps[:, 1], size)
+    distance = SHAPES[scene.shape](x[:, None, :] / RADIUS, y[:, :, None] / RADIUS)
+    return 1 / (1 + np.exp((distance - 1) * RADIUS / max(edge, 0.5 / size)))
+
+
+def flow(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
+    """One moving texture fills the frame; no single frame tells the motion."""
+    return texture(rng, size, look.wavelength, path(scene, frames))
+
+
+def dots(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
+    """Random-dot kinematogram: coherent dots move together, the other dots move in random directions."""
+    coherent = np.arange(DOTS) < round(scene.coherence * DOTS)
+    headings = heading(np.where(coherent, scene.direction, rng.uniform(0, 360, DOTS)))
+    steps = np.diff(travelled(scene, frames), prepend=0)
+    place, age = rng.uniform(0, 1, (DOTS, 2)), rng.integers(0, LIFETIME, DOTS)
+    field = np.empty((frames, size, size))
+    for t, step in enumerate(steps):
+        place, age = place + step * headings, age + 1
+        old = age > LIFETIME
+        place[old], age[old] = rng.uniform(0, 1, (int(old.sum()), 2)), 1
+        x, y = (np.exp(-((offsets(place[:, axis], size) / look.wavelength) ** 2) * 12) for axis in (0, 1))
+        field[t] = y.T @ x
+    return (field - field.mean()) / field.std()
+
+
+def layout(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
+    """A shape of high contrast at one place, in a texture that is new in every frame: nothing moves."""
+    still = np.zeros((1, 2))
+    noise = np.concatenate([texture(rng, size, look.wavelength, still) for _ in range(frames)])
+    return noise * (DIM + (1 - DIM) * mask(scene, size, still))
+
+
+def sprites(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
+    """A shape with a texture of high contrast moves over a dim texture that stands still."""
+    steps = path(scene, frames)
+    inside = mask(scene, size, steps)
+    background = texture(rng, size, look.wavelength, np.zeros((1, 2)))
+    return inside * texture(rng, size, look.wavelength, steps) + (1 - inside) * DIM * background
+
+
+def figures(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
+    """A shape that only motion shows: inside it the texture moves, outside it moves the opposite way."""
+    steps = path(scene, frames)
+    inside = mask(scene, size, np.zeros((1, 2)), look.wavelength / 5)  # a sharp edge would be seen
+    figure, ground = (texture(rng, size, look.wavelength, sign * steps) for sign in (1, -1))
+    # The variance is the same everywhere, also on the edge of the shape.
+    return (inside * figure + (1 - inside) * ground) / np.hypot(inside, 1 - inside)
+
+
+FAMILIES: dict[str, Callable[[Scene, Look, np.random.Generator, int, int], NDArray]] = {
+    "flow": flow,
+    "dots": dots,
+    "layout": layout,
+    "sprites": sprites,
+    "figures": figures,
+}
+
+
+def render(
+    scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Render a scene in a look: brightness (T, H, W) as indices of a palette, and the palette (LEVELS, 3)."""
+    field = FAMILIES[scene.family](scene, look, rng, size, frames)
+    brightness = np.clip(0.5 + look.contrast * field, 0, 1) * (LEVELS - 1)
+    palette = np.linspace(look.dark, look.light, LEVELS)
+    return np.rint(brightness).astype(np.uint8), np.rint(palette).astype(np.uint8)
