@@ -27,6 +27,7 @@ class Task:
 
 # This dict maps the name of each task without options to the text in --help.
 WITHOUT_OPTIONS = {
+    "calibrate": "Check the estimates on rendered videos whose motion is known; status 1 if one is wrong.",
     "convergence": "Estimate parts and scores of finished runs (runs=[FOLDER]) from more and more videos.",
     "evaluate_vos": "Segment DAVIS and write region similarity J, boundary measure F, masks and overlays.",
     "merge": "Merge the shards (shards=N shard=K) of runs, either all below save_dir or runs=[FOLDER,...].",

@@ -1,7 +1,7 @@
 """Make ``dataset=calibrated``: videos whose static and dynamic content is known, because it is rendered.
 
 Each video is a scene of one family, shown in several styles. A style gives each video a new texture, contrast
-and colours; motion, shape and place stay. ``truth.parquet`` beside the videos has one row per video and style.
+and colours, but the same motion, shape and place. ``truth.parquet`` has one row per video and style.
 """
 
 import json
@@ -22,7 +22,7 @@ from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import atomic_path, json_sha256, temporary_folder, write_text
 from static_dynamic.rng import generator
 
-from .scenes import FAMILIES, PATTERNS, SHAPES, Look, Scene, render
+from .scenes import FAMILIES, PATTERNS, SHAPES, Look, Scene, path, render
 from .write import in_threads
 
 TRUTH = "truth.parquet"
@@ -68,10 +68,11 @@ def write_all(root: Path, families: list[str], videos: int, size: int, frames: i
     looks = {(name, style): draw_look(name, style, seed) for name in scenes for style in STYLES}
     work = partial(write_video, root, scenes, looks, size, frames, seed)
     in_threads(work, list(looks), None, "render calibrated videos", "video")
-    rows = [
-        {"video": name, "style": style, **asdict(scenes[name]), **asdict(look)}
-        for (name, style), look in looks.items()
-    ]
+    rows = []
+    for (name, style), look in looks.items():
+        across, down = path(scenes[name], frames)[-1] / max(1, frames - 1)
+        mean = {"velocity_x": across, "velocity_y": down}  # fractions of the frame's side per frame
+        rows.append({"video": name, "style": style, **asdict(scenes[name]), **mean, **asdict(look)})
     with atomic_path(root / TRUTH) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
 
@@ -84,8 +85,8 @@ def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
         return [values[i % len(values)] for i in rng.permutation(videos)]
 
     factors = (DIRECTIONS, SPEEDS, tuple(PATTERNS), COHERENCES, tuple(SHAPES), PLACES, PLACES)
-    for direction, *others in zip(*map(balanced, factors), strict=True):
-        yield Scene(family, float(direction), *others)
+    for direction, speed, *others in zip(*map(balanced, factors), strict=True):
+        yield Scene(family, float(direction), 0.0 if family == "layout" else speed, *others)
 
 
 def draw_look(name: str, style: int, seed: int) -> Look:
@@ -129,6 +130,6 @@ def save_png(frame: NDArray[np.uint8], palette: NDArray[np.uint8], path: Path) -
     image.save(path)
 
 
-def read_truth(root: Path) -> pd.DataFrame:
-    """Read the truth of a calibrated data set: one row per video and style."""
-    return pd.read_parquet(root / TRUTH)
+def read_scenes(root: Path) -> pd.DataFrame:
+    """Read the truth of a calibrated data set about its scenes: one row per video."""
+    return pd.read_parquet(root / TRUTH).drop_duplicates("video")

@@ -61,7 +61,7 @@ class Look:
 
 def travelled(scene: Scene, frames: int) -> NDArray[np.float64]:
     """Return the signed distance (T,) since the first frame, in the scene's direction."""
-    time = np.arange(1, frames) / max(1, frames - 1)
+    time = (np.arange(1, frames) - 0.5) / max(1, frames - 1)  # half-way between two frames
     return scene.speed * np.concatenate([[0.0], np.cumsum(PATTERNS[scene.pattern](time))])
 
 

@@ -8,50 +8,22 @@ from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.sequential import read_until
 from static_dynamic.analysis.outputs import conclude
-from static_dynamic.analysis.run.identity import identity_of, manifest_of, run_folder
 from static_dynamic.analysis.run.locks import writing
-from static_dynamic.analysis.run.setup import (
-    batch_size_of,
-    build_network,
-    find_clips,
-    read_views,
-    require_fit,
-    sampling_of,
-)
+from static_dynamic.analysis.run.planned import PlannedRun
 from static_dynamic.analysis.run.shards import is_complete, merge_shards, shard_of, wait_for_all
-from static_dynamic.analysis.run.store import Store
-from static_dynamic.datasets import make_views, parse_styles
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> Path:
     """Compute and analyse the activations of ``cfg.model`` on ``cfg.dataset``; return the run folder."""
-    require_fit(cfg)
-    net, weights = build_network(cfg)
-    # This call raises UserError for an unknown stage, before any video is read.
-    net.stage_name(cfg.stg, cfg)
-    styles = parse_styles(cfg.styles)
-    listed = (*styles, 0) if cfg.use_normal_app and 0 not in styles else styles
-    clips = find_clips(cfg, net, listed)
-    spec = net.input_spec
-    window = cfg.n_sample_frames or spec.frames * spec.sampling_rate
-    for line in clips.remarks(spec.fps, cfg.resample_fps, window):
-        log.warning(line)
-    views, pairs = make_views(
-        clips.clips, styles, spec.pathways, n_sample_frames=window, seed=cfg.seed, **sampling_of(cfg)
-    )
-
-    identity = identity_of(cfg, clips, weights, window)
-    folder = run_folder(cfg, identity, f"seed{cfg.seed:03d}")
-    batch_size = batch_size_of(cfg, folder)
-    manifest = manifest_of(cfg, net, clips, identity, views, pairs, batch_size)
-    shard = shard_of(cfg, batch_size * clips.rows_per_view)
+    planned = PlannedRun.of(cfg)
+    net, folder, manifest = planned.net, planned.folder, planned.manifest
+    shard = shard_of(cfg, planned.batch_size * planned.clips.rows_per_view)
     if shard and not is_complete(folder):
         own = shard.folder(folder)
         with writing(own):
-            store = Store.create_or_resume(own, shard.manifest(manifest), views, pairs)
-            read_views(cfg, net, clips, views, store)
+            planned.read(planned.open(own, shard.manifest(manifest)))
         if not shard.torchrun:
             log.info("shard %s is finished; once all shards are finished, run task=merge", own)
             return own
@@ -63,9 +35,9 @@ def run(cfg: DictConfig) -> Path:
         return folder
 
     with writing(folder):
-        store = Store.create_or_resume(folder, manifest, views, pairs)
+        store = planned.open(folder, manifest)
         if cfg.until is not None:
-            read_until(store, cfg.until, partial(read_views, cfg, net, clips, views, store))
-        read_views(cfg, net, clips, views, store)
+            read_until(store, cfg.until, partial(planned.read, store))
+        planned.read(store)
         conclude(cfg, folder, net.stage_name(cfg.stg, cfg), net.shown_stages(cfg))
     return folder

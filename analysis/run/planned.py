@@ -1,0 +1,69 @@
+"""Plan a run from the options: network, clips, views, pairs, batch size, folder and manifest."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import pandas as pd
+from omegaconf import DictConfig
+
+from static_dynamic.analysis.run.identity import identity_of, manifest_of, run_folder
+from static_dynamic.analysis.run.setup import (
+    batch_size_of,
+    build_network,
+    find_clips,
+    read_views,
+    require_fit,
+    sampling_of,
+)
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.datasets import ClipList, make_views, parse_styles
+from static_dynamic.models import VideoNetwork
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run whose views are chosen; their activations are not computed yet, or are in ``folder`` already."""
+
+    cfg: DictConfig
+    net: VideoNetwork
+    clips: ClipList
+    views: pd.DataFrame
+    pairs: pd.DataFrame
+    folder: Path
+    manifest: dict
+    batch_size: int
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Self:
+        """Build the network, list the clips and choose the views that the options ask for."""
+        require_fit(cfg)
+        net, weights = build_network(cfg)
+        # This call raises UserError for an unknown stage, before any video is read.
+        net.stage_name(cfg.stg, cfg)
+        styles = parse_styles(cfg.styles)
+        listed = (*styles, 0) if cfg.use_normal_app and 0 not in styles else styles
+        clips = find_clips(cfg, net, listed)
+        spec = net.input_spec
+        window = cfg.n_sample_frames or spec.frames * spec.sampling_rate
+        for line in clips.remarks(spec.fps, cfg.resample_fps, window):
+            log.warning(line)
+        views, pairs = make_views(
+            clips.clips, styles, spec.pathways, n_sample_frames=window, seed=cfg.seed, **sampling_of(cfg)
+        )
+        identity = identity_of(cfg, clips, weights, window)
+        folder = run_folder(cfg, identity, f"seed{cfg.seed:03d}")
+        batch_size = batch_size_of(cfg, folder)
+        manifest = manifest_of(cfg, net, clips, identity, views, pairs, batch_size)
+        return cls(cfg, net, clips, views, pairs, folder, manifest, batch_size)
+
+    def open(self, folder: Path, manifest: dict) -> Store:
+        """Create the store of the run, or of one of its shards, in `folder`, or resume it."""
+        return Store.create_or_resume(folder, manifest, self.views, self.pairs)
+
+    def read(self, store: Store, end: int | None = None) -> None:
+        """Compute the activations that the store lacks; views from row number `end` on are left to do."""
+        read_views(self.cfg, self.net, self.clips, self.views, store, end)

@@ -1,0 +1,97 @@
+"""Figure and text of a calibration: the yardsticks' parts on known scenes, and motion of mixed units."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from static_dynamic.analysis.estimate.calibration import MIXED_FAMILY
+from static_dynamic.analysis.estimate.decomposition import PARTS
+from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
+from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS
+from static_dynamic.analysis.show.figures import PART_COLOURS, new_panels, save
+from static_dynamic.analysis.show.parts import part_cells
+from static_dynamic.analysis.show.text import align
+
+# What is the same in all styles of a video, per family of scenes.
+SHARED = {
+    "flow": "velocity of the whole frame",
+    "dots": "velocity and coherence of dots",
+    "layout": "place and kind of a still shape",
+    "sprites": "path, velocity and kind of a shape",
+    "figures": "velocity; shape that only motion shows",
+}
+HATCHES = {"content": "", "motion": "//", "appearance": "..", "residual": ""}
+CURVES = {
+    "planted": ("planted units", "o", "-", "black"),
+    MIXED_FAMILY: ("velocity and layout, mixed", "s", "--", "#D55E00"),
+}
+
+
+def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> None:
+    """Draw the parts of each yardstick as stacked bars, one panel per family, and the mixing curves."""
+    families = list(dict.fromkeys(table["family"]))
+    figure, panels = new_panels(len(families) + 1, 3, (11.5, 6.6))
+    for axes, family in zip(panels, families, strict=False):
+        rows = table[table["family"] == family].iloc[::-1]
+        y = np.arange(len(rows))
+        ends = np.zeros((2, len(rows)))  # where the bars below and above 0 end
+        for part in PARTS:
+            values = 100 * rows[part].to_numpy()
+            left = np.where(values < 0, *ends)
+            axes.barh(
+                *(y, values),
+                left=left,
+                color=PART_COLOURS[part],
+                hatch=HATCHES[part],
+                edgecolor="white",
+                label=part,
+            )
+            ends += np.stack([np.minimum(values, 0), np.maximum(values, 0)])
+        axes.set_yticks(y, rows["stage"])
+        axes.axvline(0, color="black", linewidth=0.6)
+        axes.set(title=f"{family}\n{SHARED[family]}", xlabel="part of the variance (%)")
+        axes.title.set_fontsize(10)
+    limits = np.array([axes.get_xlim() for axes in panels[:-1]])
+    for axes in panels[:-1]:
+        axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
+    for name, curve in curves.groupby("mixture"):
+        label, marker, line, colour = CURVES[str(name)]
+        low, high = curve["motion_low"], curve["motion_high"]
+        panels[-1].fill_between(curve["weight"], low, high, color=colour, alpha=0.15, linewidth=0)
+        panels[-1].plot(
+            curve["weight"], curve["motion"], marker + line, color=colour, label=label, markersize=4
+        )
+    panels[-1].plot([0, 1], [0, 1], ":", color="#777777", label="truth")
+    panels[-1].set(title="units that mix motion and content", xlabel="weight of motion", ylabel="motion part")
+    panels[-1].title.set_fontsize(10)
+    panels[-1].legend(frameon=False, fontsize=8, loc="upper left")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False)
+    save(figure, path)
+
+
+def format_calibration(table: pd.DataFrame, checked: pd.DataFrame) -> str:
+    """Return the parts, kinds and classes of each yardstick as text, and the bounds that do not hold."""
+    parts, kinds = [], []
+    for _, row in table.iterrows():
+        parts.append({"scenes": row["family"], **part_cells(row)})
+        numbers = {name: int(row[f"kind_{name}"]) for name in COUNTED_KINDS}
+        classes = {f"paper: {name}": int(row[f"units_{name}"]) for name in UNIT_CLASSES if name != "dead"}
+        kinds.append(
+            {"scenes": row["family"], "stage": row["stage"], "units": row["units"], **numbers, **classes}
+        )
+    lines = [
+        "parts of the yardsticks' variance on scenes whose motion is known",
+        *("", align(parts), ""),
+        "numbers of units by kind, and by the paper's classes (the paper's scores count content twice: units",
+        "of layout that see single frames are joint)",
+        *("", align(kinds), ""),
+        f"{checked['holds'].sum()} of {len(checked)} bounds hold",
+    ]
+    for bound in checked[~checked["holds"]].itertuples():
+        lines.append(
+            f"BROKEN: {bound.number} of {bound.stage} on {bound.family} is {bound.estimate:.3f}, not between "
+            f"{bound.least:g} and {bound.most:g} ({bound.reason})"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,44 @@
+"""Task ``calibrate``: compare estimates with the truth of the calibrated data set."""
+
+import sys
+
+from omegaconf import DictConfig, open_dict
+
+from static_dynamic.analysis.estimate.calibration import calibrate, check, mixing_curves
+from static_dynamic.analysis.estimate.tables import write_table
+from static_dynamic.analysis.run.locks import writing
+from static_dynamic.analysis.run.planned import PlannedRun
+from static_dynamic.analysis.show.calibration import draw_calibration, format_calibration
+from static_dynamic.configs import row
+from static_dynamic.datasets.calibrated import prepare, read_scenes
+
+# Options that the calibration needs, whatever the command line says.
+NEEDED = {"pairs": "factorial", "styles": "1,2,3,4", "stg": None, "until": None, "n_examples": 1_000_000}
+
+
+def run(cfg: DictConfig) -> None:
+    """Run ``model=yardstick`` on ``dataset=calibrated``; write tables and a figure into the run's folder.
+
+    Exits with status 1 if an estimate is outside the bounds that follow from the truth.
+    """
+    with open_dict(cfg):
+        cfg.model = row("model", "yardstick")
+        if cfg.dataset.name != "calibrated":  # its options can be given together with dataset=calibrated
+            cfg.dataset = row("dataset", "calibrated")
+        cfg.merge_with(NEEDED)
+        cfg.dataset.root = str(prepare(cfg.dataset, cfg.style))
+    planned = PlannedRun.of(cfg)
+    with writing(planned.folder):
+        store = planned.open(planned.folder, planned.manifest)
+        planned.read(store)
+        scenes = read_scenes(planned.clips.root)
+        table = calibrate(store, scenes, cfg.n_permutations, cfg.seed)
+        curves = mixing_curves(store, scenes)
+        checked = check(table, curves)
+        for name, written in {"calibration": table, "mixtures": curves, "bounds": checked}.items():
+            write_table(planned.folder / f"{name}.csv", written)
+        draw_calibration(table, curves, planned.folder / "calibration.png")
+    print(format_calibration(table, checked))
+    print(f"\nwritten to {planned.folder}: calibration.csv, mixtures.csv, bounds.csv, calibration.png")
+    if not checked["holds"].all():
+        sys.exit(1)
