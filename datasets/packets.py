@@ -1,4 +1,4 @@
-"""Decode a video file packet by packet, and check the frames against what the packets announce.
+"""Decode a video file packet by packet, and check the frames against the time stamps of the packets.
 
 The packets of a file announce the number and the times of its frames. `survey` decides whether these
 announcements can be trusted. `decoded` checks that each frame has the earliest time of the announced frames

@@ -11,7 +11,10 @@ from static_dynamic.errors import UserError, nearest
 
 
 def split_stage(name: str) -> tuple[str, str]:
-    """Split a stage name into position and reading: ``stage3/fuse1/cat`` -> (``stage3``, ``fuse1/cat``)."""
+    """Split a stage name into position and reading (which stream is read there, and how).
+
+    ``stage3/fuse1/cat`` gives (``stage3``, ``fuse1/cat``).
+    """
     position, *reading = re.split("[/,]", name, maxsplit=1)
     return position, reading[0] if reading else ""
 

@@ -35,7 +35,8 @@ from .order_table import OrderTable
 
 PARTS = ("content", "motion", "appearance", "residual")
 BITS = PARTS[:3]
-# A variance below this fraction of the mean square is rounding error of a unit that only varies with style.
+# Rounding gives a unit that only varies with style a small variance. A variance v below this fraction of the
+# unit's mean square counts as 0.
 CANCELLATION = 1e-12
 
 

@@ -267,7 +267,7 @@ def as_matrix(stage: str, values: ArrayLike, n_views: int) -> NDArray:
 
 
 def require_finite(stage: str, rows: NDArray) -> None:
-    """Raise UserError, with row and unit, if activations are NaN or infinite, in float32 too."""
+    """Raise UserError, naming row and unit, if an activation is NaN, infinite or too large for float32."""
     for block in blocks(rows):
         with np.errstate(over="ignore"):
             stored = rows[block].astype(np.float32)

@@ -158,7 +158,10 @@ def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
 
 
 def correlation(za: NDArray, zb: NDArray) -> NDArray:
-    """Return each unit's correlation of pair members, with one mean for both members; 0 if constant."""
+    """Return the correlation of each unit between first and second pair members; 0 for a constant unit.
+
+    Both members have one common mean.
+    """
     shift = za[0]  # subtracting the first row makes constant units exactly zero
     za, zb = za - shift, zb - shift
     mean = (za.mean(0) + zb.mean(0)) / 2
