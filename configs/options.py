@@ -31,8 +31,8 @@ HYDRA_FLAGS = {
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
 }
 FLAGS = cast(dict[str, str], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml")))
-# Values of model.init: load trained weights, or keep random initial weights.
-INITS = ("checkpoint", "random")
+# Values of model.init: load trained weights, keep random initial weights, or the network has no weights.
+INITS = ("checkpoint", "random", "none")
 HELP = f"{PROGRAM} --help lists them"
 COMMON = {option.name: option for option in options_of(Common)}
 TOP_LEVEL = [*GROUPS, *dict.fromkeys(name.partition(".")[0] for name in COMMON)]

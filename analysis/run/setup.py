@@ -76,7 +76,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
     if cfg.checkpoint == NO_CHECKPOINT:
         log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
-    if cfg.model.init == "random":
+    if cfg.model.init != "checkpoint":  # random weights, or a network without weights
         checkpoint = None
     else:
         checkpoint = cfg.checkpoint or cfg.model.checkpoint

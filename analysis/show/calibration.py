@@ -11,7 +11,9 @@ from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS
 from static_dynamic.analysis.show.figures import PART_COLOURS, new_panels, save
 from static_dynamic.analysis.show.parts import part_cells
+from static_dynamic.analysis.show.strips import read_frames
 from static_dynamic.analysis.show.text import align
+from static_dynamic.datasets.calibrated import STYLES
 
 # What is the same in all styles of a video, per family of scenes.
 SHARED = {
@@ -68,6 +70,23 @@ def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> N
     panels[-1].legend(frameon=False, fontsize=8, loc="upper left")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False)
+    save(figure, path)
+
+
+def draw_scenes(root: Path, scenes: pd.DataFrame, path: Path) -> None:
+    """Draw two frames of one video per family in each style of the calibrated data set in `root`."""
+    chosen = scenes.groupby("family", sort=False).nth(1)
+    frames = len(list((root / f"style_{STYLES[0]}" / chosen["video"].iloc[0]).iterdir()))
+    figure, panels = new_panels(len(chosen), 1, (8, 1.15 * len(chosen) + 0.4))
+    for axes, (_, scene) in zip(panels, chosen.iterrows(), strict=True):
+        strips = [read_frames(root, style, scene["video"], [0, frames // 2]) for style in STYLES]
+        gap = np.full((strips[0].shape[1], 3, 3), 255, np.uint8)
+        pictures = [part for strip in strips for part in (*strip, gap)]
+        axes.imshow(np.concatenate(pictures[:-1], axis=1), interpolation="nearest")
+        axes.set_ylabel(scene["family"], rotation=0, ha="right", va="center")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+    panels[0].set_title(f"first and middle frame in styles {', '.join(map(str, STYLES))}", fontsize=10)
     save(figure, path)
 
 

@@ -8,7 +8,7 @@ from static_dynamic.analysis.estimate.calibration import calibrate, check, mixin
 from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.run.locks import writing
 from static_dynamic.analysis.run.planned import PlannedRun
-from static_dynamic.analysis.show.calibration import draw_calibration, format_calibration
+from static_dynamic.analysis.show.calibration import draw_calibration, draw_scenes, format_calibration
 from static_dynamic.configs import row
 from static_dynamic.datasets.calibrated import prepare, read_scenes
 
@@ -35,10 +35,12 @@ def run(cfg: DictConfig) -> None:
         table = calibrate(store, scenes, cfg.n_permutations, cfg.seed)
         curves = mixing_curves(store, scenes)
         checked = check(table, curves)
-        for name, written in {"calibration": table, "mixtures": curves, "bounds": checked}.items():
-            write_table(planned.folder / f"{name}.csv", written)
+        for name, numbers in {"calibration": table, "mixtures": curves, "bounds": checked}.items():
+            write_table(planned.folder / f"{name}.csv", numbers)
         draw_calibration(table, curves, planned.folder / "calibration.png")
+        draw_scenes(planned.clips.root, scenes, planned.folder / "scenes.png")
     print(format_calibration(table, checked))
-    print(f"\nwritten to {planned.folder}: calibration.csv, mixtures.csv, bounds.csv, calibration.png")
+    written = "calibration.csv, mixtures.csv, bounds.csv, calibration.png, scenes.png"
+    print(f"\nwritten to {planned.folder}: {written}")
     if not checked["holds"].all():
         sys.exit(1)

@@ -113,16 +113,25 @@ def stage_curves(
     *,
     scale: float = 1,
     digits: int = 3,
+    lines: Sequence[tuple[str, float, str]] = (),
 ) -> Chart:
     """Draw curves with interval bands by stage; curves are interrupted before the stage numbers `breaks`.
 
-    `columns`: name of a curve -> column of `layers` with the curve's values, colour of the curve.
+    `columns`: name of a curve -> column of `layers` with the curve's values, colour of the curve. `lines`:
+    labels, scaled values and colours of horizontal dotted lines.
     """
     values = np.array([value_and_bounds(layers, column, scale) for column, _ in columns.values()])
-    low, high = min(0.0, np.nanmin(values)), np.nanmax(values)
+    seen = [*values.ravel(), *(value for _, value, _ in lines)]
+    low, high = min(0.0, np.nanmin(seen)), np.nanmax(seen)
     pad = 0.04 * (high - low or 1)
     chart = Chart(title, about, (low - pad * (low < 0), high + pad), labels=list(layers["stage"]))
     spans = list(zip([0, *breaks], [*breaks, len(layers)], strict=True))
+    for k, (label, value, colour) in enumerate(lines):
+        y = chart.y(value)
+        right = WIDTH - RIGHT - k * (WIDTH - LEFT - RIGHT) / len(lines)  # labels of near lines stand apart
+        tip = f"{label}: {value:.{digits}f}"
+        chart.add("line", tip=tip, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, stroke=colour, class_="reference")
+        chart.add("text", label, x=right, y=y - 3, class_="end small")
     for name, (column, colour) in columns.items():
         for start, end in spans:
             value, lower, upper = value_and_bounds(layers.iloc[start:end], column, scale)

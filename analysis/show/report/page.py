@@ -34,6 +34,7 @@ from static_dynamic.analysis.show.parts import (
 )
 from static_dynamic.analysis.show.report import charts
 from static_dynamic.analysis.show.report.examples import find_examples
+from static_dynamic.analysis.show.report.yardsticks import Reference, references
 from static_dynamic.analysis.show.stage_text import class_cells, effective_cells, layer_cells, stage_notes
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.configs import CONFIG_DIR
@@ -76,7 +77,10 @@ def write_report(folder: Path) -> Path:
         "kind_rows": [kind_cells(row) for _, row in layers.iterrows()] if parts else [],
         "videos": int(layers["clusters"].iloc[0]),
         "threshold": f"{layers['threshold'].iloc[0]:g}",
-        "charts": [*stage_charts(folder, shown, breaks), *unit_charts(units, shown, deepest[-1])],
+        "charts": [
+            *stage_charts(folder, shown, breaks, references(folder, manifest)),
+            *unit_charts(units, shown, deepest[-1]),
+        ],
         "notes": stage_notes(layers),
         "layer_rows": [report_cells(row) for _, row in layers.iterrows()],
         "class_rows": [class_cells(row) for _, row in layers.iterrows()],
@@ -134,9 +138,11 @@ def percent(part: float) -> str:
     return "under 1\u00a0%" if 0 < part < 0.005 else f"{100 * part:.0f}\u00a0%"
 
 
-def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
+def stage_charts(
+    folder: Path, layers: pd.DataFrame, breaks: Sequence[int], yardsticks: Sequence[Reference]
+) -> list[charts.Chart]:
     """Draw parts, kinds, the paper's scores, shares and unit classes, and sources of variance by stage."""
-    made = part_charts(layers, breaks) if has_parts(layers) else []
+    made = part_charts(layers, breaks, yardsticks) if has_parts(layers) else []
     scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
     shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
     about = "Covariance of the two members of a pair, divided by the pooled variance; bands: 95 % intervals."
@@ -161,7 +167,9 @@ def stage_charts(folder: Path, layers: pd.DataFrame, breaks: Sequence[int]) -> l
     return made
 
 
-def part_charts(layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Chart]:
+def part_charts(
+    layers: pd.DataFrame, breaks: Sequence[int], yardsticks: Sequence[Reference]
+) -> list[charts.Chart]:
     """Draw the parts of the units' variance and the units of each kind by stage."""
     curves = {part: (part, PART_COLOURS[part]) for part in PARTS}
     for column in FURTHER_ORDERS.values():
@@ -169,7 +177,11 @@ def part_charts(layers: pd.DataFrame, breaks: Sequence[int]) -> list[charts.Char
             curves[column.name] = (column.name, PART_COLOURS[column.name])
     about = "Mean over units of each part of the variance: content survives a new style and an altered frame "
     about += "order, motion needs the order, appearance needs the style; bands: 95 % intervals."
-    made = [charts.stage_curves(layers, breaks, curves, "Parts (%)", about, scale=100, digits=1)]
+    if yardsticks:
+        about += " Dotted lines: hand-made encoders on the same videos; the motion part of velocity says how "
+        about += "much of a known motion signal the styles let through."
+    options: dict = {"scale": 100, "digits": 1, "lines": yardsticks}
+    made = [charts.stage_curves(layers, breaks, curves, "Parts (%)", about, **options)]
     kinds = pd.DataFrame(index=pd.Index(layers["stage"]))
     for name in COUNTED_KINDS:
         percents = value_and_bounds(layers, f"kind_{name}", 100) / layers["units"].to_numpy()

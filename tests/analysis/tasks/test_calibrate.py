@@ -20,7 +20,7 @@ def test_all_bounds_hold_and_a_broken_bound_ends_with_status_1(in_process, tmp_p
     bounds = pd.read_csv(folder / "bounds.csv")
     assert bounds["holds"].all() and len(bounds) == len(calibration.BOUNDS)
     assert f"{len(bounds)} of {len(bounds)} bounds hold" in out
-    assert (folder / "calibration.png").stat().st_size > 10_000
+    assert all((folder / name).stat().st_size > 10_000 for name in ("calibration.png", "scenes.png"))
     table = pd.read_csv(folder / "calibration.csv").set_index(["family", "stage"])
     # The paper's classes call layout, which sees single frames, joint.
     assert table.loc[("layout", "layout"), "units_joint"] == 16

@@ -1,0 +1,50 @@
+"""Parts of the yardsticks on the videos of a run, which are reference values in the run's report."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from static_dynamic.analysis.estimate.tables import read_layers
+from static_dynamic.analysis.run.store import STATUS_NAME, has_run, read_manifest
+from static_dynamic.analysis.show.figures import PART_COLOURS
+from static_dynamic.analysis.show.parts import has_parts
+from static_dynamic.errors import UserError
+
+YARDSTICK = "yardstick"
+# Stage of the yardstick network, and the part that the stage shows in a report.
+REFERENCES = (("velocity", "motion"), ("layout", "content"), ("colour", "appearance"))
+
+
+class Reference(NamedTuple):
+    """A horizontal line in a chart."""
+
+    label: str
+    value: float
+    colour: str
+
+
+def references(folder: Path, manifest: dict) -> list[Reference]:
+    """Return the yardsticks' parts (%) if a finished run of ``model=yardstick`` used the same videos.
+
+    Such a run is searched for where the program puts it by default: in
+    ``save_dir/yardstick/DATASET``, if `folder` is ``save_dir/MODEL/DATASET/RUN``.
+    """
+    identity, (of_dataset, _, save_dir, *_) = manifest["identity"], (*folder.resolve().parents, *[Path()] * 3)
+    if identity["model"]["name"] == YARDSTICK:
+        return []
+    for other in sorted((save_dir / YARDSTICK / of_dataset.name).glob("*")):
+        try:
+            if not has_run(other) or not (other / STATUS_NAME).exists():
+                continue
+            theirs = read_manifest(other)["identity"]
+            if any(theirs.get(key) != identity.get(key) for key in ("dataset", "styles")):
+                continue
+            layers = read_layers(other)
+        except UserError:  # a run that is not finished, or damaged, gives no reference
+            continue
+        if has_parts(layers):
+            return [
+                Reference(f"{stage} (yardstick)", 100 * float(layers.loc[stage, part]), PART_COLOURS[part])
+                for stage, part in REFERENCES
+                if stage in layers.index
+            ]
+    return []
