@@ -164,5 +164,6 @@ def render(
     """Render a scene in a look: brightness (T, H, W) as indices of a palette, and the palette (LEVELS, 3)."""
     field = FAMILIES[scene.family](scene, look, rng, size, frames)
     brightness = np.clip(0.5 + look.contrast * field, 0, 1) * (LEVELS - 1)
-    palette = np.linspace(look.dark, look.light, LEVELS)
+    light = np.arange(LEVELS)[:, None] / (LEVELS - 1)
+    palette = (1 - light) * look.dark + light * look.light
     return np.rint(brightness).astype(np.uint8), np.rint(palette).astype(np.uint8)

@@ -184,7 +184,7 @@ class Drift(nn.Module):
         """Encode a video (B, 3, T, H, W)."""
         layout = self.layout(video)
         frames = layout.shape[2]
-        time = torch.linspace(-0.5, 0.5, frames, device=layout.device)
+        time = torch.arange(frames, device=layout.device) / max(1, frames - 1) - 0.5
         return layout * (time / (time**2).mean().clamp(min=SMALL))[:, None, None]
 
 
@@ -210,5 +210,10 @@ class Yardstick(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(name),)) for name, (_, units) in ENCODERS.items()}
 
     def forward(self, x):
-        """Return the maps of each encoder."""
-        return {name: self.get_submodule(name)(x) for name in ENCODERS}
+        """Return the units of all stages, concatenated (B, units)."""
+        maps = [self.get_submodule(name)(x) for name in ENCODERS]
+        return torch.cat([encoded.mean(dim=(2, 3, 4)) for encoded in maps], dim=1)
+
+    def count_classes(self, output):
+        """Return None, because units are no class scores."""
+        return None

@@ -119,7 +119,7 @@ def write_text(path: Path, text: str) -> None:
 def file_name(name: str) -> str:
     """Turn a network's name, which may contain slashes, into one valid path component."""
     found = re.sub(r"[^\w.-]+", "--", name.strip("/"))
-    return found if found.strip(".") else "--"  # "." and ".." are folders
+    return found if found.strip(".") else "unnamed"  # "." and ".." are folders
 
 
 def sha256(path: Path) -> str:

@@ -46,8 +46,6 @@ def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
     folders: dict[Path, None] = {}
     for clip in clips:
         name = file_name(clip)
-        if not name.strip("."):  # A clip named ".." is renamed, so that its files stay inside `root`.
-            name = "clip"
         choices = (root / (f"{name}--{k}" if k > 1 else name) for k in count(1))
         folders[next(folder for folder in choices if folder not in folders)] = None
     for folder in (root, *folders):

@@ -590,7 +590,7 @@ def test_a_folder_of_something_else_is_not_replaced(explain, tmp_path, name):
 
 def test_every_clip_has_a_folder_of_its_own_below_the_root(tmp_path):
     names = ["a/b", "a--b", "..", "clip", "a b", "."]
-    expected = ["a--b", "a--b--2", "clip", "clip--2", "a--b--3", "clip--3"]
+    expected = ["a--b", "a--b--2", "unnamed", "clip", "a--b--3", "unnamed--2"]
     assert [folder.name for folder in clip_folders(tmp_path, names)] == expected
     assert {folder.parent for folder in clip_folders(tmp_path, names)} == {tmp_path}
 
