@@ -14,6 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, list_clips
 from static_dynamic.datasets.write import write_folder
 from static_dynamic.models import VideoNetwork
+from tests.analysis.manifests import small_manifest
 
 STYLES, FRAMES = (1, 2, 3, 4), 64
 
@@ -85,5 +86,5 @@ def new_store(
     folder: str | Path, stages: Mapping[str, dict], views: pd.DataFrame, pairs: pd.DataFrame, **noted
 ) -> Store:
     """Create a run folder without activations; `noted` holds additional keys of manifest.json."""
-    manifest = {"identity": {}, "stages": stages, "skipped_views": [], **noted}
+    manifest = small_manifest(stages, views, **noted)
     return Store.create_or_resume(Path(folder), manifest, views, pairs)

@@ -74,6 +74,10 @@ class ClipList:
         """Open the frames of one video in one style."""
         return open_frames(find_video(style_folder(self.root, style, self.normal_root), video))
 
+    def paths_of(self, video: str, style: int) -> list[Path]:
+        """Return the files and folders that hold the frames of one video in one style."""
+        return [find_video(style_folder(self.root, style, self.normal_root), video)]
+
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> ViewBatches:
         """Return a `ViewBatches`: the views at the row numbers `rows`, in batches of `batch_rows` views.
 

@@ -67,6 +67,10 @@ class DavisClips(ClipList):
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # per video: frame names without suffix
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height of frames
 
+    def paths_of(self, video: str, style: int) -> list[Path]:
+        """Return the folders that hold the frames of one video in one style, and its optical flow."""
+        return [self.image_folder(video, style), *(self.original_root / flow / video for flow in self.flows)]
+
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
         """Return a `FlowBatches`: the views at the row numbers `rows`, in batches of `batch_rows` rows."""
         from .flow_batches import FlowBatches  # imported here, because flow_batches.py imports davis.py

@@ -16,7 +16,7 @@ from torch import Tensor
 from .davis import FLOW_FOLDERS, DavisClips, require_shape, size_text
 from .frames import BadFrames, read_image
 from .jitter import Jitter, apply_jitter
-from .loader import Decoded, Key, ViewBatches
+from .loader import Decoded, Key, ViewBatches, crc32
 from .orders import DIRECTIONS, FROZEN, REVERSED
 from .shared_memory import release
 
@@ -92,7 +92,8 @@ class FlowBatches(ViewBatches):
         pixels = self.allocate((len(stacked), *self.shape, IMAGE_CHANNELS * len(stacked[0])))
         for t, pictures in enumerate(stacked):
             np.concatenate([np.asarray(p) for p in pictures], axis=-1, out=pixels[t].numpy())
-        return Decoded(clip, style, rows, [], pixels)
+        digests = np.array([crc32(frame) for frame in pixels], np.uint32)
+        return Decoded(clip, style, rows, [], pixels, digests=digests)
 
     def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
         """Read a frame or flow file, scaled to the input size; `size` is the (width, height) of frames."""

@@ -3,6 +3,7 @@
 Worker processes decode frames; the device (CPU or GPU) scales, crops and orders the frames.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ class Decoded:
     positions: list[list[NDArray]]
     frames: Tensor | None  # (n, H, W, 3) uint8; None if the video could not be read
     error: str = ""  # why the video could not be read; empty if it was read
+    digests: NDArray | None = None  # per row: CRC-32 of the frames, see `view_digests`
 
 
 class ViewBatches(Dataset):
@@ -92,7 +94,7 @@ class ViewBatches(Dataset):
         except BadFrames as error:
             # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, positions, None, str(error))
-        return Decoded(clip, style, rows, positions, pixels[0])
+        return Decoded(clip, style, rows, positions, pixels[0], digests=view_digests(pixels[0], positions))
 
     def allocate(self, shape: tuple[int, ...]) -> Tensor:
         """Allocate a uint8 tensor for frames; a worker process takes shared memory if possible."""
@@ -100,6 +102,18 @@ class ViewBatches(Dataset):
         if worker is None or self.shared is None:
             return torch.empty(shape, dtype=torch.uint8)
         return self.shared.allocate(shape, worker.id)
+
+
+def crc32(frame: Tensor) -> int:
+    """Return the CRC-32 of a uint8 tensor; 0, which stands for "none", becomes 1."""
+    return zlib.crc32(frame.numpy().data) or 1
+
+
+def view_digests(frames: Tensor, positions: list[list[NDArray]]) -> NDArray:
+    """Return a CRC-32 per view of the decoded frames that the view shows, in temporal order."""
+    sums = np.array([crc32(frame) for frame in frames], np.uint32)
+    shown = [sums[np.unique(np.concatenate(pathways))] for pathways in positions]
+    return np.array([zlib.crc32(own) or 1 for own in shown], np.uint32)
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:

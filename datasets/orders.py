@@ -172,7 +172,7 @@ def window_frames(
         stride = clip.fps / resample_fps
     count = max(1, int(clip.length / stride))
     shown = None  # frame shown at each step, if the frame rate varies
-    if resample_fps is not None and clip.times is not None:
+    if resample_fps is not None and clip.fps and clip.times is not None:
         shown = resample(clip.length, clip.fps, resample_fps, clip.times)
         count = len(shown)
     start = 0 if rng is None else int(rng.integers(WINDOWS[window](count, length)))

@@ -25,6 +25,9 @@ MAX_B_FRAMES = 16
 # A time before all frames.
 BEGINNING = -(1 << 63)
 
+# Presentation time of a packet, whether it is a key frame, and whether it is shown.
+Packet = tuple[int | None, bool, bool]
+
 
 @contextmanager
 def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
@@ -37,7 +40,7 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
     with container:
         # The best stream is chosen, because the first one may be a still, such as the cover of a film.
         stream = container.streams.best("video")
-        if stream is None:
+        if not isinstance(stream, av.VideoStream):
             raise BadFrames(f"{path} holds no video stream")
         stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
         try:
@@ -72,12 +75,15 @@ def is_shown(packet: av.Packet) -> bool:
     return packet.size > 1 and not packet.is_discard
 
 
-def survey(
-    container, stream, to_end: bool
-) -> tuple[list[tuple[int | None, bool, bool]], bool, av.VideoFrame | None]:
+def shown_times(packets: Iterable[Packet]) -> list[int]:
+    """Return the known presentation times of all packets that are shown."""
+    return [time for time, _, shown in packets if shown and time is not None]
+
+
+def survey(container, stream, to_end: bool) -> tuple[list[Packet], bool, av.VideoFrame | None]:
     """Decode the first frame, and read the packets (``to_end``: all of them).
 
-    Returns one tuple (time, whether a key frame, whether shown) per packet, whether to trust the packets, and
+    Returns one `Packet` tuple per packet, whether to trust the packets, and
     the first frame. Packets are not trusted if times are missing or equal, or if the first packets do not
     decode. They are not trusted either if times may be guesses: avi files store no times, and copies of Xvid
     videos keep guesses.
@@ -94,9 +100,9 @@ def survey(
     _, first, agrees = next(decoded(source), (0, None, False))
     if to_end:
         deque(source, maxlen=0)
-    times = [time for time, _, shown in packets if shown]
+    times = shown_times(packets)
     guessed = container.format.name == "avi" or stream.codec_context.name == "mpeg4"
-    trusted = agrees and packets[0][1] and len(times) == len(set(times)) and None not in times
+    trusted = agrees and packets[0][1] and len(set(times)) == sum(shown for _, _, shown in packets)
     return packets, trusted and not (guessed and stream.codec_context.has_b_frames), first
 
 
@@ -106,11 +112,11 @@ def seek(container, stream, start: int) -> list[int]:
     Returns an empty list, at the end of the file, if the packets are not trusted.
     """
     packets, trusted, _ = survey(container, stream, to_end=True)
-    times = sorted(time for time, _, shown in packets if shown) if trusted else []
+    times = sorted(shown_times(packets)) if trusted else []
     if times:
         wanted = times[min(start, len(times) - 1)]
-        keys = (time for time, is_key, _ in packets if is_key and time is not None)
-        container.seek(max(time for time in keys if time <= wanted), stream=stream)
+        keys = (time for time, is_key, _ in packets if is_key and time is not None and time <= wanted)
+        container.seek(max(keys), stream=stream)
     return times
 
 
@@ -123,12 +129,13 @@ def decoded(
     ``agrees`` is False if the frame is not the next one that the packets announce.
     """
     waiting: list[int] = []  # presentation times of packets whose frames are not yet decoded
-    key, index = None, 0
+    key: int | None = None
+    index = 0
     for packet in packets:
         if key is None:
             if not packet.is_keyframe:
                 continue  # nothing decodes before the first key frame
-            key = packet.pts if times else BEGINNING
+            key = packet.pts if times and packet.pts is not None else BEGINNING
             index = bisect_left(times, key)
         if is_shown(packet) and packet.pts is not None and packet.pts >= key:
             heappush(waiting, packet.pts)

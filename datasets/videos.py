@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -132,7 +133,7 @@ class VideoFile:
         """Convert a frame to RGB, and turn it upright as the file says; raise BadFrames if it is damaged."""
         if damaged:
             raise BadFrames(f"{self.path}: frame {index} is damaged (the decoder reports errors in its data)")
-        pixels = to_rgb.reformat(frame, format="rgb24").to_ndarray()
+        pixels: NDArray[Any] = to_rgb.reformat(frame, format="rgb24").to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)) if frame.rotation else pixels
 
     def _frames(self, start: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:

@@ -232,3 +232,8 @@ def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCl
 
 
 SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
+
+
+def frame_columns(views: pd.DataFrame) -> list[str]:
+    """Return the columns with frame numbers of a table of views; none if activations were imported."""
+    return [name for name in views if name.startswith("frames_")]

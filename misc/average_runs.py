@@ -13,7 +13,8 @@ Prints, for every stage and every part (content, motion, ...), score and share X
 import sys
 from pathlib import Path
 
-from static_dynamic.analysis.estimate.tables import SEED_NOTE, average_runs, write_table
+from static_dynamic.analysis.estimate.tables import SEED_NOTE, average_runs
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.command import Options, command
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from static_dynamic.analysis.estimate.estimator import FACTORS
-from static_dynamic.analysis.estimate.tables import write_table
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.vos.original_reader import average_seeds, format_average
 from static_dynamic.command import Options, command
 

@@ -37,12 +37,13 @@ def grey(video: Tensor) -> Tensor:
 
     Shifted copies are added, because convolutions may round the frames of one batch differently.
     """
-    image = sum(weight * video[:, channel] for channel, weight in enumerate(LUMA))
+    image = sum((weight * video[:, k] for k, weight in enumerate(LUMA)), start=video.new_zeros(()))
     for axis in (-1, -2):
         length = image.shape[axis]
         padded = F.pad(image, (2, 2, 0, 0) if axis == -1 else (0, 0, 2, 2), mode="replicate")
         weights = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-        image = sum(w * padded.narrow(axis, k, length) for k, w in enumerate(weights))
+        shifted = (w * padded.narrow(axis, k, length) for k, w in enumerate(weights))
+        image = sum(shifted, start=video.new_zeros(()))
     return image
 
 
@@ -111,6 +112,7 @@ class MotionEnergy(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.filters: Tensor
         self.register_buffer("filters", gabor_filters(), persistent=False)
 
     def forward(self, video):
@@ -126,7 +128,8 @@ class MotionEnergy(nn.Module):
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the filters."""
-        return tuple(self.filters.shape[-2:])
+        height, width = self.filters.shape[-2:]
+        return height, width
 
 
 def gabor_filters(frames: int = 7) -> Tensor:

@@ -37,6 +37,10 @@ class UserError(Exception):
         super().__init__(one_line(message))
 
 
+class DamagedRun(UserError):
+    """Error for a file of a run folder that is damaged, or was changed after it was written."""
+
+
 class RefusedFile(Exception):
     """Error for a file that asks for a class, a function or a kind of tensor that is not allowed."""
 

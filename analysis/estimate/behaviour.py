@@ -26,7 +26,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import rel_entr
 
-from static_dynamic.analysis.run.store import DONE, LOGITS, Store
+from static_dynamic.analysis.run.manifest import LOGITS
+from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.datasets.orders import ALTERED_ORDERS, FORWARD
 from static_dynamic.errors import UserError
 

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.run.store import Store, read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.run.tables import read_table, write_table
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path
 
 from .decomposition import PARTS
-from .estimator import FACTORS
+from .estimator import FACTORS, MEASURED
 from .jackknife import student_quantile
 
 
@@ -39,13 +41,6 @@ class RunEstimate:
         """Write the tables to ``<prefix>layers.csv`` and ``<prefix>units.parquet``."""
         write_table(Path(folder) / f"{prefix}layers.csv", self.layers)
         write_table(Path(folder) / f"{prefix}units.parquet", self.units)
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without the index, as Parquet if `path` ends in .parquet, else as csv."""
-    write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
-    with atomic_path(path) as temporary:
-        write(temporary, index=False)
 
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
@@ -137,12 +132,14 @@ def require_seeds(folders: Sequence[str | Path]) -> None:
 
 def read_units(folder: str | Path) -> pd.DataFrame:
     """Read ``units.parquet`` of a finished run; raise UserError if the folder lacks this file."""
-    return pd.read_parquet(existing_file(folder, "units.parquet"))
+    columns = ("stage", "unit", *(f"score_{f}" for f in MEASURED))
+    return read_table(existing_file(folder, "units.parquet"), columns)
 
 
 def read_layers(folder: str | Path) -> pd.DataFrame:
     """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the file is missing."""
-    layers = pd.read_csv(existing_file(folder, "layers.csv"), dtype={"stage": str}).set_index("stage")
+    columns = ("stage", "units", "threshold", *(f"score_{f}" for f in MEASURED))
+    layers = read_table(existing_file(folder, "layers.csv"), columns, text=("stage",)).set_index("stage")
     return layers.copy()  # one block in memory: pandas warns of frames with more than 100 blocks
 
 

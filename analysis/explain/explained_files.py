@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.explainer import Explainer
 from static_dynamic.analysis.explain.kernel_classes import (
@@ -24,7 +23,8 @@ from static_dynamic.analysis.explain.kernel_classes import (
 )
 from static_dynamic.analysis.explain.pyramid_page import write_page
 from static_dynamic.analysis.explain.tubes import draw_tube, level_map, tube_map
-from static_dynamic.analysis.run.store import to_json
+from static_dynamic.analysis.run.manifest import to_json
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.parts import ABSENT
 from static_dynamic.analysis.show.text import align, with_interval
 from static_dynamic.errors import UserError

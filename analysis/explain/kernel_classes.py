@@ -19,7 +19,8 @@ from static_dynamic.analysis.estimate.intervals import bootstrap_weights, interv
 from static_dynamic.analysis.estimate.kinds import KINDS
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.feature_path import FeaturePath, Segment
-from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
+from static_dynamic.analysis.run.tables import read_table
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import Tap, VideoNetwork
 
@@ -72,7 +73,7 @@ def read_kernel_classes(
     if not (folder / "units.parquet").exists():
         raise UserError(f"task.profile={folder} holds no units.parquet: finish that task=profile run first")
     kernels = stage_kernels(net, path)
-    profiled = pd.read_parquet(folder / "units.parquet")
+    profiled = read_table(folder / "units.parquet", ("stage", "unit", "class"))
     known = "kind" in profiled and profiled["kind"].notna().any()
     profiled = profiled[["stage", "unit", "class", *(["kind"] if known else [])]]
     units = kernels.merge(profiled, on=["stage", "unit"])
@@ -86,9 +87,9 @@ def read_kernel_classes(
 def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
     """Raise UserError if the run of ``task=profile`` measured another network or other weights."""
     differing = [key for key in SAME if profiled["model"].get(key) != explained["model"].get(key)]
-    if profiled["weights_sha256"] != explained["weights_sha256"]:
+    if profiled.get("weights_sha256") != explained["weights_sha256"]:
         differing.append("weights")
-    elif explained["weights_sha256"] is None and profiled["seed"] != explained["seed"]:
+    elif explained["weights_sha256"] is None and profiled.get("seed") != explained["seed"]:
         differing.append("seed of the random weights")
     if differing:
         raise UserError(

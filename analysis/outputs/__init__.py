@@ -8,7 +8,7 @@ from pathlib import Path
 
 from static_dynamic.analysis.estimate.bootstrap import estimate_run
 from static_dynamic.analysis.outputs.registry import FinishedRun, Options, write_outputs
-from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
 
 
 def conclude(options: Options, folder: Path, stage: str, shown: list[str]) -> None:

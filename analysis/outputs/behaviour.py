@@ -11,9 +11,10 @@ import pandas as pd
 
 from static_dynamic.analysis.estimate.altered_orders import FURTHER_ORDERS
 from static_dynamic.analysis.estimate.behaviour import NEW_STYLE, estimate_behaviour, why_no_scores
-from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.outputs.registry import FinishedRun, register
-from static_dynamic.analysis.run.store import LOGITS, Store
+from static_dynamic.analysis.run.manifest import LOGITS
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.text import format_behaviour
 from static_dynamic.datasets.orders import SHUFFLED
 

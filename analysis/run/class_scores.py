@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from static_dynamic.analysis.run.store import LOGITS
+from static_dynamic.analysis.run.manifest import LOGITS
 from static_dynamic.datasets import ClipList
 from static_dynamic.models import VideoNetwork
 from static_dynamic.models.cost import operations_after_stages

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.analysis.run.forward import Inputs, PendingRows, Reader
+from static_dynamic.analysis.run.resume import require_same_files, require_unchanged
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, on_device
 from static_dynamic.datasets.loader import Decoded
@@ -93,25 +94,31 @@ def extract(
             tune,
         )
     batch_rows = batch_size * clips.rows_per_view
+    if store.fresh:
+        require_same_files(clips, views, store, net.input_spec, clip_timeout, num_workers)
+    if store.fresh and len(store.done()):
+        require_unchanged(reader, clips, views, store, inputs_of, batch_rows, clip_timeout, num_workers)
+    store.fresh = False
     to_do = store.to_do()
     rows = unfinished_batches(len(views), to_do if end is None else to_do[to_do < end], batch_rows)
     batches = on_device(
         loader(clips.batches(views, rows, batch_rows, net.input_spec), num_workers, clip_timeout), device
     )
     bar = tqdm(total=len(store.status), initial=store.finished, desc="extract", unit="view", smoothing=0.1)
-    pending: deque[tuple[NDArray, PendingRows]] = deque()
+    pending: deque[tuple[NDArray, NDArray, PendingRows]] = deque()
     lag = 1 if device.type == "cuda" else 0  # write one batch to disk while the GPU computes the next batch
 
     def write_pending(remaining: int) -> None:
         while len(pending) > remaining:
-            numbers, activations = pending.popleft()
-            write_finite(store, views, numbers, activations.arrays(), nan)
+            numbers, pixels, activations = pending.popleft()
+            write_finite(store, views, numbers, pixels, activations.arrays(), nan)
         bar.update(store.finished - bar.n)
 
     try:
         for batch in decoded_only(batches, store, on_error):
             numbers = np.concatenate([decoded.rows for decoded in batch])
-            pending.append((numbers, PendingRows(reader.read(inputs_of(batch)))))
+            pixels = np.concatenate([decoded.digests for decoded in batch])
+            pending.append((numbers, pixels, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
     except torch.OutOfMemoryError as error:  # frames alone fill the memory; smaller passes do not help
@@ -151,9 +158,16 @@ def unfinished_batches(n_views: int, to_do: NDArray, batch_size: int) -> NDArray
 
 
 def write_finite(
-    store: Store, views: pd.DataFrame, numbers: NDArray, activations: dict[str, NDArray], nan: str
+    store: Store,
+    views: pd.DataFrame,
+    numbers: NDArray,
+    pixels: NDArray,
+    activations: dict[str, NDArray],
+    nan: str,
 ) -> None:
-    """Write activations to the store; skip a view with NaN or infinity if ``nan=skip``, else raise UserError.
+    """Write activations and the checksums of the frames `pixels` to the store.
+
+    A view with NaN or infinity is skipped if ``nan=skip``, else UserError is raised.
 
     The message names the shallowest stage with such a value. Class scores may be infinite.
     """
@@ -172,7 +186,8 @@ def write_finite(
                     f"{reason}: check the checkpoint and the input, or give nan=skip to leave such views out"
                 )
             store.skip(numbers[i : i + 1], view["clip"], reason)
-    store.write(numbers[finite], {stage: rows[finite] for stage, rows in activations.items()})
+    finite_rows = {stage: rows[finite] for stage, rows in activations.items()}
+    store.write(numbers[finite], finite_rows, pixels[finite])
 
 
 def decode_sample(

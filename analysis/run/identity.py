@@ -15,6 +15,7 @@ from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
+from static_dynamic.models.source_code import source_hashes
 
 # Entries of configs/model/NAME.yaml that do not change activations, so a run's identity leaves them out.
 NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
@@ -92,6 +93,7 @@ def manifest_of(
         "filtered_clips": clips.filtered_by_reason,
         "skipped_views": [],
         "code": code_version(),
+        "network_code": source_hashes(net),
         "versions": versions(),
         # A run that is resumed on another device keeps the batch size.
         **({"batch_size": batch_size} if cfg.batch_size == "auto" else {}),

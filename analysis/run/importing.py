@@ -14,19 +14,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from static_dynamic.analysis.run.identity import code_version
-from static_dynamic.analysis.run.locks import LOCK_NAME, locked
-from static_dynamic.analysis.run.store import (
-    DONE,
-    IMPORTED,
-    MANIFEST_NAME,
+from static_dynamic.analysis.run.arrays import (
+    CHECKSUMS_NAME,
     NUMBERS_AT_A_TIME,
     STATUS_NAME,
     activation_file,
+    checksums_of,
     create_files,
-    has_run,
-    to_json,
 )
+from static_dynamic.analysis.run.identity import code_version
+from static_dynamic.analysis.run.locks import LOCK_NAME, locked
+from static_dynamic.analysis.run.manifest import IMPORTED, has_run, write_manifest
+from static_dynamic.analysis.run.store import DONE
 from static_dynamic.assets import versions
 from static_dynamic.datasets.orders import (
     ALTERED,
@@ -38,7 +37,7 @@ from static_dynamic.datasets.orders import (
 )
 from static_dynamic.datasets.views import DYNAMIC, SCHEMES, STATIC, factorial
 from static_dynamic.errors import UserError, nearest
-from static_dynamic.files import PART, json_sha256, temporary_folder, write_text
+from static_dynamic.files import PART, json_sha256, temporary_folder
 
 COLUMNS, OPTIONAL_COLUMNS = ("video", "clip", "style", "order"), ("label",)
 # Characters that file names cannot have on every system, and dots or spaces at the start or end of a name.
@@ -124,13 +123,19 @@ def import_activations(
         require_free(path)  # another process may have written here since the first check
         with temporary_folder(path / "import") as temporary:
             new = temporary / "run"
-            create_files(new, manifest, table, pair_table)
+            manifest = create_files(new, manifest, table, pair_table)
             for name, rows in stages.items():
                 fill(activation_file(new, name), rows)
+            sums = np.load(new / CHECKSUMS_NAME, mmap_mode="r+")
+            for k, name in enumerate(stages):
+                stored = np.load(activation_file(new, name), mmap_mode="r")
+                for block in blocks(stored):
+                    sums[block, k] = checksums_of(stored[block])
+            sums.flush()
             fill(new / STATUS_NAME, np.full(len(table), DONE))
             for file in list(new.iterdir()):
                 file.rename(path / file.name)
-            write_text(path / MANIFEST_NAME, to_json(manifest))
+            write_manifest(path, manifest)
     return path
 
 

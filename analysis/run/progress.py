@@ -3,20 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from static_dynamic.analysis.run.arrays import STATUS_NAME, open_array
 from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
-from static_dynamic.analysis.run.store import (
-    DONE,
-    IMPORTED,
-    REPORT_NAME,
-    SKIPPED,
-    STATUS_NAME,
-    TO_DO,
-    has_run,
-    read_manifest,
-)
-from static_dynamic.errors import UserError
+from static_dynamic.analysis.run.manifest import IMPORTED, has_run, read_manifest
+from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, TO_DO
+from static_dynamic.errors import DamagedRun, UserError, one_line
 
 # The table of task=status shows this many characters of an error message.
 REASON_WIDTH = 100
@@ -37,20 +31,24 @@ def find_runs(folder: Path) -> list[Path]:
 
 
 def progress_of(folder: Path) -> dict:
-    """Return a run's state (running, failed, done, ...), numbers of views, and error message if any."""
+    """Return a run's state (running, failed, damaged, done, ...), numbers of views, and error message."""
     status = np.zeros(0, np.uint8)
-    shard, imported = None, False
-    if has_run(folder) and (folder / STATUS_NAME).exists():
-        status = np.load(folder / STATUS_NAME, mmap_mode="r")
-        identity = read_manifest(folder)["identity"]
-        shard, imported = identity.get("shard"), identity.get("model", {}).get("init") == IMPORTED
+    shard, imported, reason = None, False, ""
+    if has_run(folder):
+        try:
+            status, identity = _status_of(folder)
+            shard, imported = identity.get("shard"), identity["model"]["init"] == IMPORTED
+        except DamagedRun as error:
+            reason = one_line(error, REASON_WIDTH)
     done, skipped = (int((status == value).sum()) for value in (DONE, SKIPPED))
     left = int((status == TO_DO).sum())
-    reason = ""
-    if is_locked(folder):
+    if reason:
+        state = "damaged"
+    elif is_locked(folder):
         state = "running"
     elif (folder / ERROR_NAME).exists():
-        state, reason = "failed", (folder / ERROR_NAME).read_text().strip()[:REASON_WIDTH]
+        text = (folder / ERROR_NAME).read_text(encoding="utf-8", errors="replace").strip()
+        state, reason = "failed", one_line(text, REASON_WIDTH)
     elif left:
         state = "stopped"
     elif shard:
@@ -59,3 +57,14 @@ def progress_of(folder: Path) -> dict:
         state = "done" if imported or any((folder / name).exists() for name in LAST_FILES) else "stopped"
     counts = {"views": len(status), "done": done, "skipped": skipped, "left": left}
     return {"state": state, **counts, "why": reason}
+
+
+def _status_of(folder: Path) -> tuple[NDArray, dict]:
+    """Return the status of the views of a run (empty if it has no views), and the run's identity."""
+    manifest = read_manifest(folder)
+    identity = manifest["identity"]
+    if "stages" not in manifest:
+        return np.zeros(0, np.uint8), identity
+    shard = identity.get("shard")
+    rows = shard["end"] - shard["first"] if shard else manifest["counts"]["views"]
+    return open_array(folder / STATUS_NAME, np.uint8, (rows,), "r"), identity

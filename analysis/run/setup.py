@@ -8,7 +8,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.extraction import extract
-from static_dynamic.analysis.run.store import Store, has_run, read_manifest, to_json
+from static_dynamic.analysis.run.manifest import has_run, read_manifest, to_json
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
 from static_dynamic.datasets.orders import (
     ALTERED_ORDERS,

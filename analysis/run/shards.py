@@ -14,18 +14,26 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-import pandas as pd
+import numpy as np
 import torch
 import torch.distributed
 from omegaconf import DictConfig
 from tqdm import tqdm
 
 from static_dynamic.analysis.run.locks import locked
-from static_dynamic.analysis.run.store import MANIFEST_NAME, Store, differences, has_run
+from static_dynamic.analysis.run.manifest import MANIFEST_NAME, differences, has_run
+from static_dynamic.analysis.run.resume import INPUTS_NAME
+from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.run.tables import read_table, write_table
+from static_dynamic.datasets.views import frame_columns
 from static_dynamic.device import launched
 from static_dynamic.errors import UserError
 
 FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
+# Entries of the manifest, beside the identity, that are equal in all shards of a run.
+COMPARED = ("stages", "computed_with", "batch_size", "code", "versions")
+# The same, but earlier versions of this program did not write these entries.
+COMPARED_IF_THERE = ("network_code", "files_sha256")
 # torchrun's barrier must not time out while another process still computes a shard.
 BARRIER_TIMEOUT = timedelta(days=365)
 
@@ -122,25 +130,65 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
     require_all(run, shards)
     manifest = shards[0].manifest
     for shard in shards[1:]:
-        changed = differences(comparable(manifest), comparable(shard.manifest))
+        there = [key for key in COMPARED_IF_THERE if key in manifest and key in shard.manifest]
+        changed = differences(comparable(manifest, there), comparable(shard.manifest, there))
         if changed:
             raise UserError(
                 f"{shards[0].path} and {shard.path} are not of one run ({'; '.join(changed)}): "
                 "compute one of these shards again, with the options of the other"
             )
+    require_same_data(shards)
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
     if any("class_scores" not in shard.manifest for shard in shards):
         whole.pop("class_scores", None)  # an earlier version, without class scores, began one of the shards
-    views, pairs = (pd.read_parquet(shards[0].path / f"{name}.parquet") for name in ("views", "pairs"))
+    views, pairs = shards[0].views, shards[0].pairs
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)
         store.update_manifest(skipped_views=skipped)
         for shard in tqdm(shards, desc="merge", unit="shard"):
             store.copy_shard(shard)
+        if (shards[0].path / INPUTS_NAME).exists():
+            write_table(run / INPUTS_NAME, read_table(shards[0].path / INPUTS_NAME))
     if remove:
         for folder in folders:
             shutil.rmtree(folder)
+
+
+def require_same_data(shards: Sequence[Store]) -> None:
+    """Raise UserError if two shards read files of different sizes, or different pixels of one video."""
+    listed = {shard.path: shard.path / INPUTS_NAME for shard in shards}
+    sizes = {path: read_table(file).drop(columns="time") for path, file in listed.items() if file.exists()}
+    for path, table in sizes.items():
+        first, other = next(iter(sizes.items()))
+        if not table.equals(other):
+            both = table.merge(other, how="outer", indicator=True)
+            video = both.loc[both["_merge"] != "both", "video"].iloc[0]
+            raise UserError(
+                f"{first} and {path} read different files of video {video}: compute one of these shards "
+                "again, on the data of the other"
+            )
+    views = shards[0].views
+    if "jitter" in views:
+        return  # views with optical flow do not share pixels
+    frames = [views[name].tolist() for name in frame_columns(views)]
+    keys = [
+        (video, style, np.unique(np.concatenate(shown)).tobytes())
+        for video, style, *shown in zip(views["video"], views["style"], *frames, strict=True)
+    ]
+    seen: dict[tuple, tuple[int, Path]] = {}
+    for shard in shards:
+        if shard.pixels is None:
+            continue
+        for row in shard.done():
+            digest = int(shard.pixels[row - shard.first])
+            before, path = seen.setdefault(keys[row], (digest, shard.path))
+            if digest != before:
+                video, style, _ = keys[row]
+                raise UserError(
+                    f"{path} and {shard.path} read different pixels of video {video}, style {style}: "
+                    "compute one of these shards again, on the data of the other"
+                )
 
 
 def require_all(run: Path, shards: Sequence[Store]) -> None:
@@ -168,7 +216,7 @@ def identity_of_run(manifest: dict) -> dict:
     return {key: value for key, value in manifest["identity"].items() if key != "shard"}
 
 
-def comparable(manifest: dict) -> dict:
-    """Return the entries of a shard's manifest that must be equal in all shards of a run."""
-    computed = {key: manifest.get(key) for key in ("stages", "computed_with", "batch_size")}
+def comparable(manifest: dict, further: Sequence[str] = ()) -> dict:
+    """Return the identity and the other entries of a manifest that must be equal in all shards of a run."""
+    computed = {key: manifest.get(key) for key in (*COMPARED, *further)}
     return identity_of_run(manifest) | computed

@@ -1,26 +1,27 @@
 """Activations on disk: one memory-mapped ``.npy`` file per stage, with one row per view (network input).
 
     RUN/manifest.json       options that decide the activations (``identity``), stages, versions, counts,
-                            skipped inputs; created last, so a folder without manifest holds no run
+                            skipped inputs, hashes of the two tables; created last
     RUN/views.parquet       row number, clip, style, order and frame numbers of each view
     RUN/pairs.parquet       row numbers a, b of each pair, its factor, clip and cluster
     RUN/status.npy          per view: 0 to do, 1 done, 2 skipped, 3 not needed (option ``until``)
     RUN/activations/*.npy   (views, units) float32; NaN until the view is done, so also for skipped views
                             (zero in runs that version 0.1.0 created)
     RUN/activations/logits.npy   (views, classes) float32: class scores, if the manifest has ``class_scores``
+    RUN/checksums.npy       (views, files) uint32: CRC-32 of each row of each file of activations
+    RUN/pixels.npy          per view: CRC-32 of the decoded frames; 0 until done
+    RUN/SHA256SUMS          hashes of the tables of results
     RUN/.lock               held by the process that writes here
     RUN/error.txt           why the run stopped; removed when it resumes
     RUN/report.html         written last of all tables and figures
 
-Rows are flushed before their status, so a resumed run knows exactly which rows are on disk. A shard has the
-tables of the whole run, but only its own rows of status and activations (``identity.shard``).
+Rows and checksums are flushed before their status, so a resumed run knows exactly which rows are on disk. A
+shard has the tables of the whole run, but only its own rows of the arrays (``identity.shard``). Runs of
+earlier versions have no checksums and no ``pixels.npy``; their rows are read unchecked.
 """
 
 from __future__ import annotations
 
-import errno
-import json
-import os
 import time
 from functools import cached_property
 from pathlib import Path
@@ -28,21 +29,35 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from numpy.lib.format import open_memmap
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from static_dynamic.errors import UserError
-from static_dynamic.files import DISK_FULL, atomic_path, name_in_disk_full_error, write_text
+from static_dynamic.analysis.run.arrays import (
+    CHECKSUMS_NAME,
+    PIXELS_NAME,
+    STATUS_NAME,
+    activation_file,
+    checksums_of,
+    create_files,
+    fill_with_nan,
+    first_damaged,
+    open_array,
+    reserve_space,
+)
+from static_dynamic.analysis.run.manifest import (
+    columns_of,
+    has_run,
+    read_manifest,
+    require_same_run,
+    write_manifest,
+)
+from static_dynamic.analysis.run.tables import TABLES, read_table
+from static_dynamic.errors import DamagedRun, UserError
 
 TO_DO, DONE, SKIPPED, NOT_NEEDED = 0, 1, 2, 3
-MANIFEST_NAME, STATUS_NAME, REPORT_NAME = "manifest.json", "status.npy", "report.html"
-# Value of ``identity.model.init`` in runs whose activations `import_activations` wrote.
-IMPORTED = "imported"
-# Name of the class scores in `Store.activations` and in `VideoNetwork.read`.
-LOGITS = "logits"
+REPORT_NAME = "report.html"
 COMMIT_SECONDS = 5.0
-# Whole files of activations are written in blocks of this many numbers, to limit memory.
-NUMBERS_AT_A_TIME = 2**22
+VIEW_COLUMNS = ("clip", "video", "cluster", "label", "style", "order")
+PAIR_COLUMNS = ("a", "b", "factor", "clip", "cluster")
 
 
 class Store:
@@ -56,30 +71,29 @@ class Store:
         self.stages: dict[str, dict] = self.manifest["stages"]
         self.shard: dict | None = self.manifest["identity"].get("shard")
         self.first: int = self.shard["first"] if self.shard else 0
-        self.pairs = pd.read_parquet(path / "pairs.parquet")
-        try:
-            self.status = np.load(path / STATUS_NAME, mmap_mode=mode)
-            self._rows = {
-                name: np.load(activation_file(path, name), mmap_mode=mode)
-                for name in columns_of(self.manifest)
-            }
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"the activations in {path} are damaged ({error}): remove this folder and run again"
-            ) from error
-        for name, columns in columns_of(self.manifest).items():
-            if self._rows[name].shape != (len(self.status), columns):
-                raise UserError(
-                    f"in {path}, the activations of {name} have another shape than manifest.json says: "
-                    "remove this folder and run again"
-                )
+        end = self.shard["end"] if self.shard else self.manifest["counts"]["views"]
+        columns, rows = columns_of(self.manifest), end - self.first
+        self.pairs = self._table(TABLES[1], PAIR_COLUMNS)
+        self.status = open_array(path / STATUS_NAME, np.uint8, (rows,), mode)
+        self._rows = {
+            name: open_array(activation_file(path, name), np.float32, (rows, count), mode)
+            for name, count in columns.items()
+        }
+        self._checksums: np.memmap | None = None
+        self._pixels: np.memmap | None = None
+        if (path / CHECKSUMS_NAME).exists():  # a run of an earlier version has neither of the two files
+            self._checksums = open_array(path / CHECKSUMS_NAME, np.uint32, (rows, len(columns)), mode)
+            self._pixels = open_array(path / PIXELS_NAME, np.uint32, (rows,), mode)
+        self._require_consistent()
+        self.fresh = True  # `extract` sets it to False, once it has checked that the run can go on
+        self._checked: set[str] = set()  # stages whose rows were compared with their checksums
         self._finished = self.status != TO_DO  # `_finished` includes views not yet on disk
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """Open a run folder for reading; raise UserError if the folder holds no run, or a damaged run."""
+        """Open a run folder for reading; raise UserError if it holds no run, DamagedRun if it is damaged."""
         return cls(Path(path), "r")
 
     @classmethod
@@ -91,10 +105,10 @@ class Store:
         if has_run(path):
             require_same_run(path, manifest["identity"])
         else:
-            create_files(path, manifest, views, pairs)
+            manifest = create_files(path, manifest, views, pairs)
             for name in columns_of(manifest):
                 fill_with_nan(activation_file(path, name))
-            write_text(path / MANIFEST_NAME, to_json(manifest))
+            write_manifest(path, manifest)
         store = cls(path, "r+")
         reserve_space([path / STATUS_NAME, *(activation_file(path, name) for name in store.names)])
         return store
@@ -102,18 +116,41 @@ class Store:
     @cached_property
     def views(self) -> pd.DataFrame:
         """Table of views; row i describes row i of the activations of the whole run."""
-        return pd.read_parquet(self.path / "views.parquet")
+        views = self._table(TABLES[0], VIEW_COLUMNS)
+        if len(views) != self.manifest["counts"]["views"]:
+            raise self._damaged(f"{TABLES[0]} has {len(views)} rows")
+        return views
 
     def activations(self, stage: str) -> NDArray:
-        """Return the memory-mapped float32 activations of one stage. Shape: (views, units)."""
+        """Return the memory-mapped float32 activations of one stage. Shape: (views, units).
+
+        Raises UserError for an unknown stage, DamagedRun for a row that does not have its checksum.
+        """
         if stage not in self._rows:
             raise UserError(f"{self.path} has no stage {stage!r} (stages: {', '.join(self.stages)})")
+        if stage not in self._checked and self._checksums is not None:
+            sums = self._checksums[:, list(self._rows).index(stage)]
+            wrong = first_damaged(self._rows[stage], np.flatnonzero(self.status == DONE), sums)
+            if wrong is not None:
+                raise self._damaged(f"the activations of {stage} differ from their checksum in row {wrong}")
+            self._checked.add(stage)
         return self._rows[stage]
+
+    def verify(self) -> None:
+        """Read every table and every row of a run; raise DamagedRun if one of them is damaged."""
+        assert len(self.views)
+        for name in self.names:
+            self.activations(name)
 
     @property
     def names(self) -> list[str]:
         """Names of all stages, and ``"logits"`` if the run has class scores."""
         return list(self._rows)
+
+    @property
+    def pixels(self) -> NDArray | None:
+        """CRC-32 of the decoded frames of each view, 0 where unknown; None in runs of earlier versions."""
+        return self._pixels
 
     @property
     def finished(self) -> int:
@@ -124,16 +161,25 @@ class Store:
         """Return the row numbers of the views whose activations are still to be computed."""
         return np.flatnonzero(~self._finished) + self.first
 
-    def write(self, rows: NDArray, activations: dict[str, NDArray]) -> None:
+    def done(self) -> NDArray:
+        """Return the row numbers of the views whose activations are on disk."""
+        return np.flatnonzero(self.status == DONE) + self.first
+
+    def write(self, rows: NDArray, activations: dict[str, NDArray], pixels: NDArray | None = None) -> None:
         """Write activations to the rows `rows` (one row per view); flush the files to disk every few seconds.
 
-        Views that were skipped before stay skipped, even if their files can be read now.
+        `pixels` (views,) has the CRC-32 of the decoded frames. Views that were skipped before stay skipped,
+        even if their files can be read now.
         """
         rows = rows - self.first
         kept = self.status[rows] != SKIPPED
         rows = rows[kept]
-        for stage, values in activations.items():
-            self._rows[stage][rows] = values[kept]
+        for k, (stage, stored) in enumerate(self._rows.items()):
+            stored[rows] = activations[stage][kept]
+            if self._checksums is not None:
+                self._checksums[rows, k] = checksums_of(stored[rows])
+        if self._pixels is not None and pixels is not None:
+            self._pixels[rows] = pixels[kept]
         self._uncommitted.append(rows)
         self._finished[rows] = True
         if time.monotonic() - self._committed > COMMIT_SECONDS:
@@ -147,15 +193,11 @@ class Store:
         entry = {"clip": clip, "views": rows.tolist(), "reason": reason}
         others = [e for e in self.manifest["skipped_views"] if e["views"] != entry["views"]]
         self.update_manifest(skipped_views=sorted([*others, entry], key=lambda e: e["views"]))
-        self.status[own] = SKIPPED
-        self._finished[own] = True
-        self.status.flush()
+        self._leave_out(own, SKIPPED)
 
     def leave_rest(self) -> None:
         """Mark all views that are still to be computed as not needed."""
-        self.status[~self._finished] = NOT_NEEDED
-        self._finished[:] = True
-        self.status.flush()
+        self._leave_out(np.flatnonzero(~self._finished), NOT_NEEDED)
 
     def copy_shard(self, shard: Store) -> None:
         """Copy the activations and the status of a finished shard into this run."""
@@ -163,6 +205,12 @@ class Store:
         for stage, rows in self._rows.items():
             rows[own] = shard.activations(stage)
             rows.flush()
+        if self._checksums is not None and self._pixels is not None:
+            done = shard.status == DONE
+            for k, rows in enumerate(self._rows.values()):
+                self._checksums[own, k][done] = checksums_of(rows[own][done])
+            self._pixels[own] = 0 if shard.pixels is None else shard.pixels
+            self._flush_checksums()
         self.status[own] = shard.status
         self.status.flush()
         self._finished[own] = True
@@ -170,13 +218,14 @@ class Store:
     def update_manifest(self, **entries) -> None:
         """Set entries of the manifest, in memory and on disk."""
         self.manifest.update(entries)
-        write_text(self.path / MANIFEST_NAME, to_json(self.manifest))
+        write_manifest(self.path, self.manifest)
 
     def commit(self) -> None:
         """Flush activations to disk, then mark the views as done, so every view marked as done is on disk."""
         if self._uncommitted:
             for rows in self._rows.values():
                 rows.flush()
+            self._flush_checksums()
             self.status[np.concatenate(self._uncommitted)] = DONE
             self.status.flush()
         self._uncommitted, self._committed = [], time.monotonic()
@@ -201,114 +250,43 @@ class Store:
         both = done[self.pairs["a"].to_numpy()] & done[self.pairs["b"].to_numpy()]
         return self.pairs[both].reset_index(drop=True)
 
+    def _leave_out(self, own: NDArray, status: int) -> None:
+        """Set the status of rows (numbered as in this store) that hold no activations."""
+        for sums in (self._checksums, self._pixels):
+            if sums is not None:
+                sums[own] = 0
+        self._flush_checksums()
+        self.status[own] = status
+        self._finished[own] = True
+        self.status.flush()
 
-def activation_file(path: Path, stage: str) -> Path:
-    """Return the path of the file with the activations of one stage of the run in folder `path`."""
-    return path / "activations" / f"{stage.replace('/', '--')}.npy"
+    def _flush_checksums(self) -> None:
+        for sums in (self._checksums, self._pixels):
+            if sums is not None:
+                sums.flush()
 
+    def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+        """Read one of the tables that the run was created with."""
+        return read_table(self.path / name, columns, self.manifest.get("files_sha256", {}).get(name))
 
-def columns_of(manifest: dict) -> dict[str, int]:
-    """Return the number of columns of each file of activations: units per stage, and classes of "logits"."""
-    classes = manifest.get("class_scores", {}).get("classes")
-    units = {stage: about["units"] for stage, about in manifest["stages"].items()}
-    return units | ({LOGITS: classes} if classes else {})
+    def _damaged(self, wrong: str) -> DamagedRun:
+        return DamagedRun(f"{self.path} is damaged ({wrong}): remove this folder and run again")
 
-
-def create_files(path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> None:
-    """Write all files of a new run but the manifest; status and activations are full of zeros.
-
-    Raises UserError if the disk is too small.
-    """
-    shard = manifest["identity"].get("shard")
-    rows = shard["end"] - shard["first"] if shard else len(views)
-    (path / "activations").mkdir(parents=True, exist_ok=True)
-    files = {activation_file(path, name): columns for name, columns in columns_of(manifest).items()}
-    for file, columns in files.items():
-        create_zeros(file, np.float32, (rows, columns))
-    for name, table in (("views", views), ("pairs", pairs)):
-        with atomic_path(path / f"{name}.parquet") as temporary:
-            table.to_parquet(temporary, index=False)
-    create_zeros(path / STATUS_NAME, np.uint8, (rows,))
-    reserve_space([path / STATUS_NAME, *files])
-
-
-def create_zeros(file: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    """Create a ``.npy`` file of zeros that can be memory-mapped; overwrite an existing file."""
-    with name_in_disk_full_error(file):
-        open_memmap(file, "w+", dtype, shape).flush()
-
-
-def fill_with_nan(file: Path) -> None:
-    """Set all numbers of a float32 ``.npy`` file to NaN."""
-    stored = np.load(file, mmap_mode="r")
-    block = np.full(min(stored.size, NUMBERS_AT_A_TIME), np.nan, np.float32)
-    with name_in_disk_full_error(file), file.open("r+b") as opened:
-        opened.seek(stored.offset)
-        for start in range(0, stored.size, NUMBERS_AT_A_TIME):
-            opened.write(block.data[: stored.size - start])
-
-
-def reserve_space(files: list[Path]) -> None:
-    """Allocate disk space now, because writing a memory-mapped file on a full disk kills the process."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    for file in files:
-        with file.open("r+b") as opened:
-            size = os.fstat(opened.fileno()).st_size
-            try:
-                os.posix_fallocate(opened.fileno(), 0, size)
-            except OSError as error:
-                if error.errno not in (*DISK_FULL, errno.EFBIG):
-                    return  # this file system cannot allocate space in advance, so go on without
-                raise UserError(
-                    f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some space and "
-                    "give the same command again, or give another save_dir"
-                ) from error
-
-
-def has_run(path: Path) -> bool:
-    """Return whether a folder holds a run; ``manifest.json`` is the last file created in a new run folder."""
-    return (path / MANIFEST_NAME).exists()
-
-
-def read_manifest(path: Path) -> dict:
-    """Read ``manifest.json`` of a run folder; raise UserError if the file is missing or damaged."""
-    file = path / MANIFEST_NAME
-    if not has_run(path):
-        raise UserError(f"{path} is not a run folder (there is no {MANIFEST_NAME})")
-    try:
-        manifest = json.loads(file.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(f"{file} is damaged ({error}): remove the run folder and run again") from error
-    if not isinstance(manifest, dict) or "identity" not in manifest:
-        raise UserError(f"{path} is not a run folder (another program wrote {MANIFEST_NAME})")
-    return manifest
-
-
-def require_same_run(path: Path, identity: dict) -> None:
-    """Raise UserError if a folder holds a run with other options or inputs than `identity`."""
-    if not has_run(path):
-        return
-    changed = differences(read_manifest(path)["identity"], identity)
-    if changed:
-        raise UserError(
-            f"{path} holds a run with other options ({'; '.join(changed)}): "
-            "give another save_dir, or remove this folder"
-        )
-
-
-def to_json(content: dict) -> str:
-    """Return a dict as the text of a json file; equal dicts give equal texts."""
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Return the entries in which two nested dicts differ, as texts like ``seed: 1 there, 2 now``."""
-    found = []
-    for key in dict.fromkeys([*old, *new]):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append(f"{prefix}{key}: {a} there, {b} now")
-    return found
+    def _require_consistent(self) -> None:
+        """Raise DamagedRun if pairs name rows that do not exist, or the status contradicts other files."""
+        members = self.pairs[["a", "b"]].to_numpy()
+        if members.dtype.kind != "i" or ((members < 0) | (members >= self.manifest["counts"]["views"])).any():
+            raise self._damaged(f"{TABLES[1]} names views that do not exist")
+        if self.status.max(initial=0) > NOT_NEEDED:
+            raise self._damaged(f"{STATUS_NAME} holds {self.status.max()}")
+        if self._checksums is None:
+            return
+        listed = np.zeros(len(self.status), bool)
+        for entry in self.manifest["skipped_views"]:
+            own = np.array(entry["views"], int) - self.first
+            listed[own[(own >= 0) & (own < len(listed))]] = True
+        if (listed < (self.status == SKIPPED)).any():
+            raise self._damaged(f"{STATUS_NAME} marks views as skipped that the manifest does not list")
+        summed = self._checksums.all(axis=1)
+        if (summed < (self.status == DONE)).any() or (summed & (self.status == NOT_NEEDED)).any():
+            raise self._damaged(f"{STATUS_NAME} does not fit {CHECKSUMS_NAME}")

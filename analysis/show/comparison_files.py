@@ -5,7 +5,7 @@ from itertools import product
 from pathlib import Path
 
 from static_dynamic.analysis.estimate.comparison import Comparison
-from static_dynamic.analysis.estimate.tables import write_table
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.comparison_figures import FIGURES
 from static_dynamic.analysis.show.comparison_latex import comparison_files
 from static_dynamic.analysis.show.comparison_tables import as_markdown

@@ -12,6 +12,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets.clips import style_folder
 from static_dynamic.datasets.discovery import find_video
 from static_dynamic.datasets.frames import BadFrames, open_frames
+from static_dynamic.datasets.views import frame_columns
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 
@@ -44,11 +45,6 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
                 "task.data_root=FOLDER, the folder that now holds style_1, style_2 ..."
             ) from error
     return strips
-
-
-def frame_columns(views: pd.DataFrame) -> list[str]:
-    """Return the columns with frame numbers of a table of views; none if activations were imported."""
-    return [name for name in views if name.startswith("frames_")]
 
 
 def read_frames(root: Path, style: int, video: str, positions: list[int]) -> NDArray[np.uint8]:

@@ -5,9 +5,9 @@ import sys
 from omegaconf import DictConfig, open_dict
 
 from static_dynamic.analysis.estimate.calibration import calibrate, check, mixing_curves
-from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.run.locks import writing
 from static_dynamic.analysis.run.planned import PlannedRun
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.calibration import draw_calibration, draw_scenes, format_calibration
 from static_dynamic.configs import row
 from static_dynamic.datasets.calibrated import prepare, read_scenes

@@ -5,7 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.comparison import compare_runs
-from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.show.comparison_files import write_comparison
 from static_dynamic.analysis.show.comparison_tables import as_text
 from static_dynamic.files import json_sha256

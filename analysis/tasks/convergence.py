@@ -3,8 +3,8 @@
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.convergence import estimate_convergence
-from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.run.progress import finished_runs
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.figures import draw_convergence
 from static_dynamic.analysis.show.parts import NO_PARTS, has_parts
 

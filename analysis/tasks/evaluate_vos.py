@@ -6,17 +6,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.tables import write_table
 from static_dynamic.analysis.run.identity import code_version, run_folder
 from static_dynamic.analysis.run.locks import locked
+from static_dynamic.analysis.run.manifest import require_same_run, write_manifest
 from static_dynamic.analysis.run.setup import build_network, find_frames, require_fit
-from static_dynamic.analysis.run.store import MANIFEST_NAME, require_same_run, to_json
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.vos.evaluation import evaluate_sequence, evaluation_identity, sequence_table
 from static_dynamic.assets import versions
 from static_dynamic.datasets.frames import BadFrames
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
-from static_dynamic.files import write_text
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ def run(cfg: DictConfig) -> Path:
     manifest = {"identity": identity, "skipped": skipped, "code": code_version(), "versions": versions()}
     with locked(folder), tqdm(total=len(frames.clips), unit="frame") as bar:
         require_same_run(folder, identity)
-        write_text(folder / MANIFEST_NAME, to_json(manifest))
+        write_manifest(folder, manifest)
         for sequence in frames.names:
             try:
                 evaluate_sequence(net, frames, sequence, folder / sequence, cfg, device, bar)
@@ -50,7 +49,7 @@ def run(cfg: DictConfig) -> Path:
                     raise
                 log.warning("left out: %s (%s)", sequence, error)
                 skipped[sequence] = str(error)
-                write_text(folder / MANIFEST_NAME, to_json(manifest))
+                write_manifest(folder, manifest)
 
     done = [sequence for sequence in frames.names if sequence not in skipped]
     if not done:

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from static_dynamic.analysis.outputs import conclude
 from static_dynamic.analysis.outputs.registry import PlainOptions
 from static_dynamic.analysis.run.locks import locked
+from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.run.shards import find_shards, group_shards, merge_shards
-from static_dynamic.analysis.run.store import read_manifest
 from static_dynamic.errors import UserError
 from static_dynamic.files import file_name
 from static_dynamic.models.stage_names import find_stage

@@ -6,8 +6,8 @@ from omegaconf import DictConfig
 
 from static_dynamic.analysis.estimate.estimator import MEASURED
 from static_dynamic.analysis.estimate.planning import plan_study
-from static_dynamic.analysis.estimate.tables import write_table
-from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.parts import NO_PARTS
 from static_dynamic.analysis.show.text import format_plan
 from static_dynamic.errors import UserError

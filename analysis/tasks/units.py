@@ -5,11 +5,12 @@ import pandas as pd
 from omegaconf import DictConfig
 from tqdm import tqdm
 
-from static_dynamic.analysis.estimate.tables import read_units, write_table
+from static_dynamic.analysis.estimate.tables import read_units
 from static_dynamic.analysis.estimate.top_parts import kinds_of, top_parts
 from static_dynamic.analysis.estimate.units import counts_at, sweep_thresholds, top_units
 from static_dynamic.analysis.run.progress import finished_runs
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show import unit_figures
 from static_dynamic.analysis.show.strips import read_strips
 from static_dynamic.analysis.show.text import align

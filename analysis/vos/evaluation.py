@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from static_dynamic.analysis.run.identity import subject_of
 from static_dynamic.analysis.run.setup import batch_size_of
+from static_dynamic.analysis.run.tables import read_table
 from static_dynamic.analysis.show.encoding import video_writer
 from static_dynamic.analysis.vos import segmentation
 from static_dynamic.datasets.davis import RESOLUTION, DavisClips
@@ -152,7 +153,7 @@ def sequence_table(folder: Path, sequences: list[str]) -> pd.DataFrame:
     """Return mean, recall and decay of J and F of each sequence; the last row is the mean over sequences."""
     rows = []
     for sequence in sequences:
-        frames = pd.read_csv(folder / sequence / "frames.csv", dtype={"frame": str})
+        frames = read_table(folder / sequence / "frames.csv", ("frame", *MEASURES), text=("frame",))
         row = {"sequence": sequence, "frames": len(frames)}
         for name in MEASURES:
             statistics = segmentation.summarize(frames[name])

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS
 from static_dynamic.analysis.estimate.moments import Moments
-from static_dynamic.analysis.estimate.tables import RunEstimate, write_table
+from static_dynamic.analysis.estimate.tables import RunEstimate
 from static_dynamic.analysis.run.store import DONE, Store
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.text import dimensions_of
 from static_dynamic.files import atomic_path, write_text
 

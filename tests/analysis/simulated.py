@@ -9,6 +9,7 @@ from scipy.stats import t
 from static_dynamic.analysis.estimate.pairs import pairs_of_factor
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
+from tests.analysis.manifests import small_manifest
 
 STYLES = (1, 2, 3, 4)
 
@@ -22,11 +23,7 @@ def write_run(
     ]
     views, table = make_views(listed, styles, {"rgb": 4}, n_sample_frames=16, pairs=pairs)
     rows = draw(views).astype(np.float32)
-    manifest = {
-        "identity": {"pairs": pairs, "dataset": {"name": "folder"}},
-        "stages": {"stage1": {"units": rows.shape[1], "stream": "rgb"}},
-        "skipped_views": [],
-    }
+    manifest = small_manifest({"stage1": {"units": rows.shape[1], "stream": "rgb"}}, views, {"pairs": pairs})
     store = Store.create_or_resume(path, manifest, views, table)
     store.write(np.arange(len(rows)), {"stage1": rows})
     store.commit()

@@ -8,7 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.show.encoding import jpeg_uri
-from static_dynamic.analysis.show.strips import frame_columns, pick_frames, read_frames, side_by_side
+from static_dynamic.analysis.show.strips import pick_frames, read_frames, side_by_side
+from static_dynamic.datasets.views import frame_columns
 from static_dynamic.errors import UserError
 from static_dynamic.spacing import evenly_spaced
 

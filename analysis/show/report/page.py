@@ -20,7 +20,9 @@ from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_C
 from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS
 from static_dynamic.analysis.estimate.tables import read_layers, read_units
 from static_dynamic.analysis.estimate.units import sweep_thresholds
-from static_dynamic.analysis.run.store import REPORT_NAME, read_manifest, to_json
+from static_dynamic.analysis.run.manifest import read_manifest, to_json
+from static_dynamic.analysis.run.store import REPORT_NAME, Store
+from static_dynamic.analysis.run.tables import read_table
 from static_dynamic.analysis.show.encoding import jpeg_data_uri
 from static_dynamic.analysis.show.figures import COLOURS, COMPONENT_COLOURS, PART_COLOURS
 from static_dynamic.analysis.show.parts import (
@@ -38,7 +40,6 @@ from static_dynamic.analysis.show.report.yardsticks import Reference, references
 from static_dynamic.analysis.show.stage_text import class_cells, effective_cells, layer_cells, stage_notes
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.configs import CONFIG_DIR
-from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.models.stage_names import group_by_reading
 
@@ -55,8 +56,7 @@ def write_report(folder: Path) -> Path:
     by_stage = read_layers(folder)
     layers = by_stage.reset_index()
     units = read_units(folder)
-    if not (folder / "views.parquet").exists():
-        raise UserError(f"{folder} holds no views.parquet: give the folder of a finished run")
+    views = Store.open(folder).views
     identity, parts = manifest["identity"], has_parts(layers)
     by_reading = group_by_reading(layers["stage"])
     shown = by_stage.loc[sum(by_reading.values(), [])].reset_index()
@@ -89,7 +89,7 @@ def write_report(folder: Path) -> Path:
         "left_out": left_out(shareable),
         "examples": [
             replace(example, missing=without_folders(example.missing, root))
-            for example in find_examples(manifest, pd.read_parquet(folder / "views.parquet"))
+            for example in find_examples(manifest, views)
         ],
     }
     path = folder / REPORT_NAME
@@ -159,7 +159,7 @@ def stage_charts(
     made.append(charts.stacked_bars(classes, COLOURS, "The paper's classes of units (%)", about))
     variance = folder / "variance_layers.csv"
     if variance.exists():
-        parts = pd.read_csv(variance, dtype={"stage": str})
+        parts = read_table(variance, ("stage", "component", "share"), text=("stage",))
         table = 100 * parts.pivot(index="stage", columns="component", values="share")
         table = table.loc[[s for s in layers["stage"] if s in table.index]]
         about = "The part of the units' variance that each source explains; no threshold is needed."
@@ -215,7 +215,7 @@ def other_tables(folder: Path, listed: ListConfig) -> list[dict]:
     for about in listed:
         file = folder / about.file
         if file.exists():
-            table = pd.read_csv(file).rename(columns=dict(about.get("rename") or {}))
+            table = read_table(file).rename(columns=dict(about.get("rename") or {}))
             if "spread" in about:
                 table = spread(table, **about.spread)
             table = table[[c for c in table if c not in (about.get("hide") or ())]]

@@ -14,6 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
 from static_dynamic.datasets.orders import ALTERED_ORDERS
 from static_dynamic.errors import UserError
+from tests.analysis.manifests import small_manifest
 
 ORDERS = ("forward", *ALTERED_ORDERS)
 
@@ -23,12 +24,9 @@ def run_with_scores(path, draw, *, clips=12, clips_a_video=2, styles=(1, 2, 3), 
     listed = [Clip(f"c{k}", f"c{k}", 0, 16, k % 3, f"v{k // clips_a_video}") for k in range(clips)]
     views, pairs = make_views(listed, styles, {"rgb": 4}, n_sample_frames=16, **{"orders": ORDERS} | options)
     scores = np.asarray(draw(views), np.float32)
-    manifest = {
-        "identity": {"pairs": "factorial", "dataset": {"name": "folder"}},
-        "stages": {"stage1": {"units": 1, "stream": "rgb"}},
-        "class_scores": {"classes": scores.shape[1], "labelled": labelled},
-        "skipped_views": [],
-    }
+    stages = {"stage1": {"units": 1, "stream": "rgb"}}
+    entry = {"classes": scores.shape[1], "labelled": labelled}
+    manifest = small_manifest(stages, views, {"pairs": "factorial"}, class_scores=entry)
     store = Store.create_or_resume(path, manifest, views, pairs)
     rows = np.arange(len(views))
     store.write(rows, {"stage1": np.zeros((len(rows), 1), np.float32), "logits": scores})

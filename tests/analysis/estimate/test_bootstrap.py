@@ -9,16 +9,14 @@ from static_dynamic.analysis import estimate_pairs, estimate_run
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
+from tests.analysis.manifests import small_manifest
 from tests.analysis.simulated import jackknife_half
 
 
 def write_run(path, rows, pairs, done=True):
-    views = pd.DataFrame({"clip": "x", "style": 1, "order": "forward"}, index=range(len(rows)))
-    manifest = {
-        "identity": {"seed": 1},
-        "stages": {"stage1": {"units": rows.shape[1], "stream": "rgb"}},
-        "skipped_views": [],
-    }
+    columns = {"clip": "x", "video": "x", "cluster": "x", "label": -1, "style": 1, "order": "forward"}
+    views = pd.DataFrame(columns, index=range(len(rows)))
+    manifest = small_manifest({"stage1": {"units": rows.shape[1], "stream": "rgb"}}, views)
     store = Store.create_or_resume(path, manifest, views, pairs)
     if done:
         store.write(np.arange(len(rows)), {"stage1": rows})

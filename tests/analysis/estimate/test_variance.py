@@ -21,6 +21,7 @@ from static_dynamic.analysis.estimate.variance import (
 )
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
+from tests.analysis.manifests import small_manifest
 
 ORDERS = ("forward", "shuffled", "reversed")
 
@@ -72,9 +73,10 @@ def write_run(path, y):
     K, S, P, C = y.shape
     cells = list(product(range(K), range(1, S + 1), ORDERS[:P]))
     views = pd.DataFrame(cells, columns=["clip", "style", "order"]).astype({"clip": str})
-    views = views.assign(cluster=views["clip"])
-    manifest = {"identity": {}, "stages": {"stage1": {"units": C, "stream": "rgb"}}, "skipped_views": []}
-    store = Store.create_or_resume(path, manifest, views, pd.DataFrame({"factor": [], "a": [], "b": []}))
+    views = views.assign(video=views["clip"], cluster=views["clip"], label=-1)
+    manifest = small_manifest({"stage1": {"units": C, "stream": "rgb"}}, views)
+    none = pd.DataFrame({"factor": [], "a": [], "b": [], "clip": [], "cluster": []}, dtype=int)
+    store = Store.create_or_resume(path, manifest, views, none)
     store.write(np.arange(len(views)), {"stage1": y.reshape(-1, C).astype(np.float32)})
     store.commit()
     return path

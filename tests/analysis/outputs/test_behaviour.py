@@ -9,7 +9,8 @@ import pytest
 from static_dynamic.analysis import estimate_run
 from static_dynamic.analysis.outputs.behaviour import write_behaviour
 from static_dynamic.analysis.outputs.registry import FinishedRun
-from static_dynamic.analysis.run.store import Store, read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show.report.page import write_report
 from tests.analysis.finished import finished_run
 

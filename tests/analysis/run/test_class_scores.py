@@ -1,6 +1,5 @@
 """Class scores are read with the stages: rows, resumed and older runs, shards, labels, reasons for none."""
 
-import json
 import shutil
 from types import SimpleNamespace
 
@@ -18,6 +17,7 @@ from static_dynamic.configs import row
 from static_dynamic.datasets import list_clips, make_views
 from static_dynamic.models import build_model
 from static_dynamic.models.cost import operations_after_stages
+from tests.analysis.manifests import edit_manifest, forget_checks, small_manifest
 from tests.analysis.run.test_extraction import OrderBlind, T, contents, planted_clips
 from tests.analysis.run.test_shards import asked, bytes_of, undrawn
 from tests.datasets.test_loader import dataset
@@ -36,9 +36,8 @@ def whole(stylized, tmp_path, monkeypatch):
 
 def forget_class_scores(folder, *, done):
     """Make a run one of an earlier version, without class scores; only the first `done` views are done."""
-    manifest = json.loads((folder / "manifest.json").read_text())
-    del manifest["class_scores"]
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    forget_checks(folder)
+    edit_manifest(folder, class_scores=None)
     for name in ("activations/logits.npy", "behaviour.csv", "layers.csv"):
         (folder / name).unlink(missing_ok=True)
     store = Store(folder, "r+")
@@ -91,7 +90,7 @@ def read(net, root, folder, entry, **options):
     clips = list_clips(dataset(root), (1, 2))
     views, pairs = make_views(clips.clips, (1, 2), net.input_spec.pathways, n_sample_frames=T, seed=1)
     stages = {name: {"units": s.units, "stream": s.stream} for name, s in net.stages.items()}
-    manifest = {"identity": {"seed": 1}, "stages": stages, "class_scores": entry, "skipped_views": []}
+    manifest = small_manifest(stages, views, {"seed": 1}, class_scores=entry)
     store = Store.create_or_resume(folder, manifest, views, pairs)
     options = {"device": torch.device("cpu"), "batch_size": 6, "num_workers": 0} | options
     extract(net.eval(), clips, views, store, **options)
@@ -138,8 +137,16 @@ def test_a_run_that_an_earlier_version_began_goes_on_without_class_scores(whole,
         "began the run"
     ]
     ours, theirs = bytes_of(folder), bytes_of(old)
-    assert set(ours) - set(theirs) == {"activations/logits.npy", "behaviour.csv"}
-    assert all(ours[name] == data for name, data in theirs.items() if name != "manifest.json")
+    assert set(ours) - set(theirs) == {
+        "activations/logits.npy",
+        "behaviour.csv",
+        "checksums.npy",
+        "pixels.npy",
+        "inputs.parquet",
+    }
+    assert all(
+        ours[name] == data for name, data in theirs.items() if name not in ("manifest.json", "SHA256SUMS")
+    )
 
 
 def test_a_shard_that_an_earlier_version_began_is_merged_without_class_scores(whole, tmp_path):

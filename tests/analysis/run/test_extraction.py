@@ -19,6 +19,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import list_clips, make_views
 from static_dynamic.errors import UserError
 from static_dynamic.models import InputSpec, Stage, Tap, VideoNetwork
+from tests.analysis.manifests import small_manifest
 from tests.conftest import write_frames
 from tests.datasets.test_loader import dataset
 
@@ -90,7 +91,7 @@ def run(net, root, folder, *, styles=(1, 2, 3), batch_size=7, num_workers=0, on_
     clips = list_clips(dataset(root), styles)
     views, pairs = make_views(clips.clips, styles, net.input_spec.pathways, n_sample_frames=T, seed=1)
     stages = {name: {"units": s.units, "stream": s.stream} for name, s in net.stages.items()}
-    manifest = {"identity": {"seed": 1}, "stages": stages, "skipped_views": []}
+    manifest = small_manifest(stages, views, {"seed": 1})
     store = Store.create_or_resume(folder, manifest, views, pairs)
     extract(
         net.eval(),
@@ -210,7 +211,8 @@ def test_nan_activations_are_named(planted, tmp_path):
 def test_a_folder_of_another_run_is_refused(planted, tmp_path):
     run(OrderBlind(), planted, tmp_path / "run")
     views, pairs = (pd.read_parquet(tmp_path / "run" / f"{n}.parquet") for n in ("views", "pairs"))
-    manifest = Store.open(tmp_path / "run").manifest | {"identity": {"seed": 2}}
+    manifest = Store.open(tmp_path / "run").manifest
+    manifest["identity"]["seed"] = 2
     with pytest.raises(UserError, match="seed: 1 there, 2 now"):
         Store.create_or_resume(tmp_path / "run", manifest, views, pairs)
     (tmp_path / "run" / "activations" / "stage1.npy").write_bytes(b"x")

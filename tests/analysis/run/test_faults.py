@@ -27,6 +27,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, list_clips, make_views
 from static_dynamic.errors import UserError
 from static_dynamic.files import atomic_path, write_text
+from tests.analysis.manifests import small_manifest
 from tests.analysis.run.test_extraction import OrderBlind, T, contents, planted_clips, run
 from tests.datasets.test_loader import dataset
 
@@ -220,7 +221,7 @@ def read(root, folder, kind=ClipList, **options):
     net = OrderBlind().eval()
     views, pairs = make_views(clips.clips, (1, 2), net.input_spec.pathways, n_sample_frames=T, seed=1)
     stages = {name: {"units": s.units, "stream": s.stream} for name, s in net.stages.items()}
-    manifest = {"identity": {"seed": 1}, "stages": stages, "skipped_views": []}
+    manifest = small_manifest(stages, views, {"seed": 1})
     store = Store.create_or_resume(folder, manifest, views, pairs)
     options = {"device": torch.device("cpu"), "batch_size": 2, "num_workers": 2} | options
     extract(net, clips, views, store, **options)

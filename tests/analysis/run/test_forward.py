@@ -13,6 +13,7 @@ from static_dynamic.analysis.run import forward
 from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.forward import Reader, relative_error
 from static_dynamic.analysis.run.identity import identity_of
+from static_dynamic.analysis.run.manifest import write_manifest
 from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, list_clips, make_views
@@ -20,6 +21,7 @@ from static_dynamic.datasets.prefetch import ahead
 from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.models import Stage, Tap, VideoNetwork
+from tests.analysis.manifests import IDENTITY, small_manifest
 from tests.analysis.run.test_extraction import OrderBlind, T, contents, planted_clips
 from tests.analysis.run.test_shards import asked
 from tests.datasets.test_loader import dataset
@@ -36,7 +38,7 @@ def read(net, root, folder, **options):
     clips = list_clips(dataset(root), (1, 2))
     views, pairs = make_views(clips.clips, (1, 2), net.input_spec.pathways, n_sample_frames=T, seed=1)
     stages = {name: {"units": s.units, "stream": s.stream} for name, s in net.stages.items()}
-    manifest = {"identity": {"seed": 1}, "stages": stages, "skipped_views": []}
+    manifest = small_manifest(stages, views, {"seed": 1})
     store = Store.create_or_resume(folder, manifest, views, pairs)
     options = {"device": CPU, "batch_size": 8, "num_workers": 0} | options
     extract(net.eval(), clips, views, store, **options)
@@ -265,7 +267,7 @@ def test_fp32_means_fp32():
 def test_the_automatic_batch_size_is_that_of_the_beginning(tmp_path):
     assert batch_size_of(asked("batch_size=5"), tmp_path) == 5
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 2
-    (tmp_path / "manifest.json").write_text('{"identity": {}, "batch_size": 64}')  # the run began on a GPU
+    write_manifest(tmp_path, {"identity": IDENTITY, "batch_size": 64})  # the run began on a GPU
     assert batch_size_of(asked("batch_size=auto"), tmp_path) == 64
 
 

@@ -19,6 +19,7 @@ from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.features import NeighbourDifferences
 from static_dynamic.stylize.trainer import StyleTrainer
 from static_dynamic.stylize.training_config import read_training_config
+from tests.analysis.manifests import small_manifest
 from tests.analysis.run.test_extraction import SPEC, OrderBlind, T, contents, planted_clips
 from tests.datasets.test_loader import dataset
 
@@ -42,7 +43,7 @@ def read(net, root, folder, device, **options):
     clips = list_clips(dataset(root), (1, 2))
     views, pairs = make_views(clips.clips, (1, 2), net.input_spec.pathways, n_sample_frames=T, seed=1)
     stages = {name: {"units": s.units, "stream": s.stream} for name, s in net.stages.items()}
-    manifest = {"identity": {"seed": 1}, "stages": stages, "skipped_views": []}
+    manifest = small_manifest(stages, views, {"seed": 1})
     store = Store.create_or_resume(folder, manifest, views, pairs)
     options = {"batch_size": 8, "num_workers": 0} | options
     extract(net.eval(), clips, views, store, device=device, **options)

@@ -22,8 +22,9 @@ from static_dynamic.analysis import (
 )
 from static_dynamic.analysis.estimate.comparison import compare_runs
 from static_dynamic.analysis.run import importing
+from static_dynamic.analysis.run.manifest import has_run
 from static_dynamic.analysis.run.progress import progress_of
-from static_dynamic.analysis.run.store import DONE, Store, has_run
+from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.errors import UserError
 from tests.analysis.run.imported import COLUMNS, draw, views_of
 from tests.analysis.simulated import effects, write_run
@@ -196,7 +197,7 @@ def _killed(folder, stop_at):
     import_activations(folder, {"a": draw(views_of())}, views_of())
 
 
-@pytest.mark.parametrize("stop_at", ["create_files", "fill", "write_text"])
+@pytest.mark.parametrize("stop_at", ["create_files", "fill", "write_manifest"])
 def test_a_killed_import_leaves_no_run(tmp_path, stop_at):
     victim = get_context("forkserver").Process(target=_killed, args=(tmp_path / "run", stop_at))
     victim.start()
@@ -205,7 +206,7 @@ def test_a_killed_import_leaves_no_run(tmp_path, stop_at):
     assert (tmp_path / "run").is_dir() and not has_run(tmp_path / "run")
     with pytest.raises(UserError, match="is not a run folder"):
         estimate_run(tmp_path / "run")
-    if stop_at == "write_text":  # everything but the manifest is in place, and could be somebody's files
+    if stop_at == "write_manifest":  # everything but the manifest is in place, and could be somebody's files
         with pytest.raises(UserError, match="holds other files"):
             import_activations(tmp_path / "run", {"a": draw(views_of())}, views_of())
     else:

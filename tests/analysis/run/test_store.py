@@ -1,7 +1,5 @@
 """Activations on disk: rows without values are NaN, and no statistic reads such rows."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,11 +14,14 @@ from static_dynamic.analysis import (
 from static_dynamic.analysis.estimate.paired import PairedBootstrap
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.estimate.units import top_units
+from static_dynamic.analysis.run import arrays
 from static_dynamic.analysis.run import store as module
+from static_dynamic.analysis.run.manifest import has_run, read_manifest
 from static_dynamic.analysis.run.shards import merge_shards
-from static_dynamic.analysis.run.store import DONE, MANIFEST_NAME, SKIPPED, Store, has_run
+from static_dynamic.analysis.run.store import DONE, SKIPPED, Store
 from static_dynamic.analysis.vos.original_writer import correlations
 from static_dynamic.datasets import Clip, make_views
+from tests.analysis.manifests import small_manifest
 from tests.analysis.simulated import effects, write_run
 
 STAGES = {"stage1": {"units": 3, "stream": "rgb"}, "deep/two": {"units": 2, "stream": "rgb"}}
@@ -35,8 +36,8 @@ def tables(clips=3):
 def create(path, shard=None):
     """Create a run, or a shard of a run, in which nothing is computed yet."""
     identity = {"seed": 1} | ({"shard": shard} if shard else {})
-    manifest = {"identity": identity, "stages": STAGES, "skipped_views": []}
-    return Store.create_or_resume(path, manifest, *tables())
+    views, pairs = tables()
+    return Store.create_or_resume(path, small_manifest(STAGES, views, identity), views, pairs)
 
 
 def values(rows):
@@ -46,7 +47,7 @@ def values(rows):
 
 @pytest.mark.parametrize("block", [1, 7, 2**22])
 def test_rows_are_nan_until_the_view_is_done(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(module, "NUMBERS_AT_A_TIME", block)
+    monkeypatch.setattr(arrays, "NUMBERS_AT_A_TIME", block)
     store = create(tmp_path)
     assert not store.status.any()
     assert all(np.isnan(store.activations(stage)).all() for stage in STAGES)
@@ -162,6 +163,6 @@ def test_no_statistic_reads_a_row_that_is_not_done(tmp_path, reader):
 
 def create_again(folder):
     """Open a finished run for writing."""
-    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    manifest = read_manifest(folder)
     pairs, views = (pd.read_parquet(folder / f"{name}.parquet") for name in ("pairs", "views"))
     return Store.create_or_resume(folder, manifest, views, pairs)

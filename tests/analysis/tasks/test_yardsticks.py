@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import main
-from static_dynamic.analysis.run.store import read_manifest
+from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.show.report.yardsticks import references
 from tests.conftest import moving_square, write_frames
 
