@@ -19,6 +19,7 @@ import numpy as np
 
 from bench.inputs import STYLES, new_store
 from static_dynamic.analysis import estimate_information, estimate_run
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
@@ -45,6 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         make_run(Path(folder), given.clips, units)
         options = {"n_boot": given.replicates, "n_permutations": given.permutations, "progress": True}
+        measure("checksums of all rows, which every task verifies first", Store.open(folder).verify)
         measure("scores, intervals, p-values (bounds 180 s, 6 GiB)", lambda: estimate_run(folder, **options))
         if given.information:
             measure("measures of task=information", lambda: estimate_information(folder, **options))

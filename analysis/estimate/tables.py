@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.run.tables import read_table, write_table
-from static_dynamic.errors import UserError
+from static_dynamic.errors import DamagedRun, UserError
 from static_dynamic.files import atomic_path
 
 from .decomposition import PARTS
@@ -140,6 +140,10 @@ def read_layers(folder: str | Path) -> pd.DataFrame:
     """Read ``layers.csv`` of a finished run, indexed by stage; raise UserError if the file is missing."""
     columns = ("stage", "units", "threshold", *(f"score_{f}" for f in MEASURED))
     layers = read_table(existing_file(folder, "layers.csv"), columns, text=("stage",)).set_index("stage")
+    if not layers.index.is_unique or not len(layers):
+        raise DamagedRun(
+            f"{folder}/layers.csv names no stage, or one twice: give the command of the run again"
+        )
     return layers.copy()  # one block in memory: pandas warns of frames with more than 100 blocks
 
 

@@ -89,7 +89,7 @@ def open_array(file: Path, dtype: DTypeLike, shape: tuple[int, ...], mode: Liter
         array = np.load(file, mmap_mode=mode)
         if array.dtype != dtype or array.shape != shape:
             wrong = f"{array.dtype} {array.shape} where the manifest says {np.dtype(dtype)} {shape}"
-    except (OSError, ValueError, EOFError, OverflowError) as error:
+    except Exception as error:  # a damaged header can cause any exception in the reader of numpy
         wrong = reason(error)
     if wrong:
         raise DamagedRun(f"{file} is damaged ({wrong}): remove this folder and run again")

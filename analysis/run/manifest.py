@@ -46,9 +46,10 @@ MANIFEST = {
 }
 # Further entries of runs that hold activations.
 OF_ACTIVATIONS = {
+    "identity": IDENTITY | {"styles": [int], "pairs": str, "seed": int},
     "stages": {...: {"units": int, "stream": str}},
-    "counts": {"views": int, "clips": int, "clusters": int},
-    "input": {"pathways": {...: int}},
+    "counts": dict.fromkeys(("views", "clips", "clusters", "pairs_dynamic", "pairs_static"), int),
+    "input": {"pathways": {...: int}, "size?": ANY, "crop?": ANY},
     "skipped_views": [{"clip": str, "views": [int], "reason": str}],
     "skipped_clips?": [{"clip": str, "reason": str}],
     "filtered_clips?": {...: [str]},

@@ -1,5 +1,7 @@
 """Find run folders on disk, and report the progress of each run."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,10 @@ from omegaconf import DictConfig
 from static_dynamic.analysis.run.arrays import STATUS_NAME, open_array
 from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
 from static_dynamic.analysis.run.manifest import IMPORTED, has_run, read_manifest
-from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, TO_DO
+from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, TO_DO, Store
 from static_dynamic.errors import DamagedRun, UserError, one_line
+
+log = logging.getLogger(__name__)
 
 # The table of task=status shows this many characters of an error message.
 REASON_WIDTH = 100
@@ -23,6 +27,19 @@ def finished_runs(cfg: DictConfig, task: str) -> list[Path]:
     if not cfg.runs:
         raise UserError(f"task={task} needs the folder of a finished run: give runs=[FOLDER]")
     return [Path(folder) for folder in cfg.runs]
+
+
+def undamaged(folders: Sequence[Path]) -> tuple[list[Path], list[DamagedRun]]:
+    """Read whole run folders; return those that are not damaged, and the errors of the others."""
+    whole, errors = [], []
+    for folder in folders:
+        try:
+            Store.open(folder).verify()
+            whole.append(folder)
+        except DamagedRun as error:
+            log.warning("left out: %s", error)
+            errors.append(error)
+    return whole, errors
 
 
 def find_runs(folder: Path) -> list[Path]:

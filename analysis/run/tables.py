@@ -45,6 +45,8 @@ def read_table(
     `text` of a csv are read as texts.
     """
     expected = expected or _read_sums(file.parent).get(file.name)
+    if not file.is_file():
+        raise DamagedRun(f"{file} is missing: give the command that wrote it again")
     if expected is not None and sha256(file) != expected:
         raise DamagedRun(
             f"{file} is damaged or was changed after the program wrote it: restore the file, or give the "

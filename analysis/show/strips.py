@@ -32,7 +32,7 @@ def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, 
     columns = frame_columns(views)
     if not columns:
         return {}
-    folder = Path(root or store.manifest["root"])
+    folder = Path(root or store.manifest.get("root", ""))
     strips = {}
     for row in tqdm(sorted(set(top["row"])), desc="frames", unit="clip", delay=2):
         view = views.iloc[row]

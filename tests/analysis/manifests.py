@@ -10,6 +10,9 @@ from static_dynamic.analysis.run.tables import SUMS_NAME
 IDENTITY = {
     "model": {"name": "tiny", "init": "random"},
     "dataset": {"name": "folder", "folder": "videos"},
+    "styles": [1, 2],
+    "pairs": "factorial",
+    "seed": 1,
 }
 
 
@@ -23,6 +26,8 @@ def small_manifest(stages, views: pd.DataFrame, identity=None, **more):
             "clips": int(views["clip"].nunique()),
             "clusters": int(views["cluster"].nunique()),
             "views": len(views),
+            "pairs_dynamic": 0,
+            "pairs_static": 0,
         },
         "skipped_views": [],
         **more,

@@ -43,7 +43,7 @@ def find_examples(manifest: dict, views: pd.DataFrame, count: int = 2) -> list[E
     Each clip is shown in every style, then once with its frames shuffled. The original video comes first if
     the data folder has it. Networks that read optical flow have no examples, nor have imported activations.
     """
-    if "Flow" in manifest["input"]["pathways"] or not frame_columns(views):
+    if "Flow" in manifest["input"]["pathways"] or "root" not in manifest or not frame_columns(views):
         return []
     clips = list(dict.fromkeys(views["clip"]))
     chosen = [clips[k] for k in evenly_spaced(count, len(clips), np.trunc)]
@@ -78,8 +78,8 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
 
 def crop_fraction(spec: dict) -> float | None:
     """Return the side of the centre crop as a fraction of a frame's short side; None if there is no crop."""
-    size, crop = spec["size"], spec["crop"]
-    return crop / size if isinstance(size, int) and isinstance(crop, int) else None
+    size, crop = spec.get("size"), spec.get("crop")
+    return crop / size if isinstance(size, int) and isinstance(crop, int) and 0 < crop <= size else None
 
 
 def make_strip(label: str, frames: NDArray[np.uint8], numbers: list[int], crop: float | None) -> Strip:
