@@ -32,10 +32,13 @@ class Execution:
         "a GPU, else 2",
         choices=("auto",),
         least=1,
+        most=1_000_000,
     )
-    num_workers: int = option(2, "number of processes that decode video", least=0)
+    num_workers: int = option(2, "number of processes that decode video", least=0, most=1024)
     clip_timeout: Number = option(
-        300, "seconds that decoding one clip may take; a clip that takes longer twice is unreadable"
+        300,
+        "seconds that decoding one clip may take; a clip that takes longer twice is unreadable",
+        least=0.1,
     )
     precision: str | None = option(
         None,
@@ -49,6 +52,7 @@ class Execution:
         "number of runs that share the work: views (network inputs) of task=profile, which task=merge joins "
         "afterwards, or videos of task=stylize",
         least=1,
+        most=1_000_000,
     )
     shard: int = option(0, "which of the shards this run computes, counted from 0", least=0)
     device: int | str | None = option(None, "cpu, cuda, or the number of a GPU; null: a GPU if there is one")
@@ -72,8 +76,12 @@ class Pyramid:
     theta: Number = option(
         0.65,
         "minimum strength of a selected kernel relative to the strongest kernel; published: 0.55 to 0.65",
+        least=0,
+        most=1,
     )
-    depth: int = option(3, "number of layers of kernels; 1: only the features that the classifier reads")
+    depth: int = option(
+        3, "number of layers of kernels; 1: only the features that the classifier reads", least=1
+    )
     select: str = option(
         "all",
         "all, or topK_inL, e.g. top5_in2: for each kernel of level L (level 1 feeds the classifier), follow "
@@ -105,10 +113,16 @@ class Sampling:
         least=0,
     )
     n_sample_frames: int | None = option(
-        None, "frames of the window cut from a clip; null: frames x sampling rate of the network", least=1
+        None,
+        "frames of the window cut from a clip; null: frames x sampling rate of the network",
+        least=1,
+        most=1_000_000,
     )
     resample_fps: Number | None = option(
-        None, "frame rate at which the frames of the window are counted; null: every stored frame counts"
+        None,
+        "frame rate at which the frames of the window are counted; null: every stored frame counts",
+        least=0.01,
+        most=100_000,
     )
     app_shuffle: bool = option(
         True, "static pair: a clip and the same clip with shuffled frames; false: two classes in one style"
@@ -118,7 +132,9 @@ class Sampling:
         None, "folder of the unstylized videos (DAVIS: with optical flow); null: stylized_data_dir/style_0"
     )
     m_same: bool = option(True, "dynamic pair: one video in two styles; false: two videos of one class")
-    seed: int = option(1, "seed of all random choices; --random_seed in Kowal et al.'s code")
+    seed: int = option(
+        1, "seed of all random choices; --random_seed in Kowal et al.'s code", least=0, most=2**63 - 1
+    )
 
 
 @dataclass
@@ -126,11 +142,12 @@ class Statistics:
     """Options for the bootstrap, for p-values and for tasks that read finished runs."""
 
     runs: list[str] = option([], "folders of finished runs, for tasks such as report, compare and units")
-    n_boot: int = option(1000, "number of bootstrap replicates for the intervals", least=0)
+    n_boot: int = option(1000, "number of bootstrap replicates for the intervals", least=0, most=1_000_000)
     n_permutations: int = option(
         200,
         "number of random sign flips (CKA, neighbours: permutations) for p-values; 0: no p-values",
         least=0,
+        most=1_000_000,
     )
 
 

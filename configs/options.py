@@ -1,10 +1,12 @@
 """Translation of command-line flags (``--stg 5``) to Hydra overrides (``stg=5``), and checks of overrides."""
 
 import logging
-import math
+import types
+import typing
 from collections.abc import Iterable, Sequence
+from dataclasses import MISSING
 from itertools import islice, takewhile
-from typing import cast
+from typing import Any, cast
 
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -14,12 +16,13 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from static_dynamic import PROGRAM
-from static_dynamic.errors import UserError, nearest
+from static_dynamic.errors import UserError, nearest, reason
 
 from . import CONFIG_DIR, GROUPS, row
 from .cfg_file import OPTIONS, expand
 from .common import Common
 from .grammar import quote
+from .row_options import DatasetRow, ModelRow
 from .schema import Option, options_of
 from .tasks import tasks
 
@@ -31,10 +34,13 @@ HYDRA_FLAGS = {
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
 }
 FLAGS = cast(dict[str, str], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml")))
-# Values of model.init: load trained weights, keep random initial weights, or the network has no weights.
-INITS = ("checkpoint", "random", "none")
 HELP = f"{PROGRAM} --help lists them"
 COMMON = {option.name: option for option in options_of(Common)}
+ROWS = [*options_of(ModelRow, "model."), *options_of(DatasetRow, "dataset.")]
+DECLARED = {option.name for option in ROWS}
+GROUPS_OF_ROWS = ("model", "dataset", "style")
+# Largest size of a number whose option has no bounds of its own.
+LARGEST = 10**12
 TOP_LEVEL = [*GROUPS, *dict.fromkeys(name.partition(".")[0] for name in COMMON)]
 
 
@@ -74,7 +80,15 @@ def check(arguments: Sequence[str]) -> None:
             )
     of_hydra = [str(o.input_line) for o in overrides if o.key_or_group.startswith("hydra")]
     for combination in combinations_to_check(overrides):
-        check_values(composed(combination))
+        config = composed(combination)
+        try:
+            check_values(config)
+        except OmegaConfBaseException as error:  # an interpolation that names no option
+            raise UserError(_one_line(error)) from error
+        rows = composed([line for line in combination if line.partition("=")[0] in GROUPS])
+        for group in GROUPS_OF_ROWS:
+            given, usual = (OmegaConf.to_container(one[group], resolve=False) for one in (config, rows))
+            check_kinds(given, usual, group)
     composed(of_hydra, return_hydra_config=True)
     for override in overrides:
         option = COMMON.get(override.key_or_group)
@@ -93,6 +107,8 @@ def parse(arguments: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(words)
     except HydraException as error:
         raise UserError(_one_line(error)) from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise UserError(f"an option has too long a number: {reason(error)}") from error
 
 
 def check_name(override: Override) -> None:
@@ -183,28 +199,73 @@ def combinations_to_check(overrides: Iterable[Override]) -> list[list[str]]:
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise UserError if an option has a value that is not among the choices, too small or too large."""
+    """Raise UserError if an option has a value of the wrong type, not among the choices, or out of range."""
     for option in options_in([f"task={config.task.name}"]).values():
-        value = OmegaConf.select(config, option.name)
-        for one in value if isinstance(value, ListConfig) else [value]:
-            if option.choices and type(one) is type(option.choices[0]) and one not in option.choices:
-                near = nearest(str(one), map(str, option.choices))
-                raise UserError(
-                    f"unknown value {option.name}={one}{near} (known: {', '.join(map(str, option.choices))})"
-                )
-        least, most = option.least, math.inf if option.most is None else option.most
-        # "not" refuses NaN, too, which is neither below nor above a bound.
-        if least is not None and isinstance(value, int | float) and not least <= value <= most:
-            expected = f"from {least} on" if option.most is None else f"between {least} and {most}"
-            raise UserError(f"{option.name}={value}: a number {expected} is expected")
-    init = config.model.get("init")
-    if init not in INITS:
-        raise UserError(f"unknown value model.init={init}{nearest(str(init), INITS)}")
+        check_value(option, OmegaConf.select(config, option.name))
+    for option in ROWS:
+        value = OmegaConf.select(config, option.name, default=MISSING)
+        if value is not MISSING:
+            if not fits(value, option.type):
+                raise UserError(f"invalid value {option.name}={value} (expected: {option.values})")
+            check_value(option, value)
     if config.stylized_data_dir is not None and config.dataset.get("prepare"):
         raise UserError(
             f"stylized_data_dir={config.stylized_data_dir} is not used by dataset={config.dataset.name}: "
             "choose the kind of data set that the folder holds, e.g. --dataset folder"
         )
+
+
+def check_value(option: Option, value: Any) -> None:
+    """Raise UserError for a value that is not among an option's choices, or for a number out of range."""
+    for one in value if isinstance(value, ListConfig) else [value]:
+        if option.choices and type(one) is type(option.choices[0]) and one not in option.choices:
+            near = nearest(str(one), map(str, option.choices))
+            raise UserError(
+                f"unknown value {option.name}={one}{near} (known: {', '.join(map(str, option.choices))})"
+            )
+        least = -LARGEST if option.least is None else option.least
+        most = LARGEST if option.most is None else option.most
+        # "not" refuses NaN, too, which is neither below nor above a bound.
+        if isinstance(one, int | float) and not isinstance(one, bool) and not least <= one <= most:
+            from_least = option.most is None and option.least is not None
+            expected = f"from {least} on" if from_least else f"between {least} and {most}"
+            raise UserError(f"{option.name}={one}: a number {expected} is expected")
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Return whether a value has the type of an option, e.g. ``int | list[int] | None``."""
+    if isinstance(annotation, types.UnionType):
+        return any(fits(value, kind) for kind in typing.get_args(annotation))
+    if typing.get_origin(annotation) is list:
+        (kind,) = typing.get_args(annotation)
+        return isinstance(value, ListConfig) and len(value) > 0 and all(fits(one, kind) for one in value)
+    if typing.get_origin(annotation) is dict:
+        kind = typing.get_args(annotation)[1]
+        return isinstance(value, DictConfig) and all(fits(one, kind) for one in value.values())
+    if annotation in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, annotation)
+
+
+def check_kinds(given: Any, usual: Any, name: str) -> None:
+    """Raise UserError if a value of a network's or data set's yaml was replaced by another kind of value.
+
+    `usual` is the value in the yaml. Options that ``row_options.py`` declares may have several kinds.
+    """
+    if name in DECLARED or usual is None or given == usual:
+        return
+    if isinstance(usual, dict) and isinstance(given, dict):
+        for key, value in usual.items():
+            check_kinds(given.get(key), value, f"{name}.{key}")
+    elif isinstance(usual, list) and isinstance(given, list):
+        for one in given if usual else ():
+            check_kinds(one, usual[0], name)
+    elif not (_is_number(usual) and _is_number(given)) and type(usual) is not type(given):
+        raise UserError(f"invalid value {name}={given} (expected: a value like {usual})")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _one_line(error: Exception) -> str:

@@ -63,6 +63,7 @@ class Option:
                 words += [str(choice) for choice in self.choices if type(choice) is kind] or [word]
         if any(typing.get_origin(kind) is list for kind in kinds):
             words.append("list of " + ", ".join(self.choices) if self.choices else "list")
+        words += ["mapping"] * any(typing.get_origin(kind) is dict for kind in kinds)
         words += ["null"] * (types.NoneType in kinds)
         return " or ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 

@@ -81,10 +81,11 @@ class Information(Task):
 class Plan(Task):
     """Estimate from a small finished run (runs=[FOLDER]) how many clips and hours a full study needs."""
 
-    width: Number = option(0.05, "required half-width of the 95 % intervals of parts and scores")
+    width: Number = option(0.05, "required half-width of the 95 % intervals of parts and scores", least=1e-6)
     seconds_per_view: Number | None = option(
         None,
         "seconds per network input; null: the time measured in the small run (timing.json)",
+        least=1e-9,
     )
 
 
@@ -120,7 +121,7 @@ class Saliency(Task):
         "names of the action classes: a file (one name per line, or json), or kinetics400_names; null: the "
         "names that belong to the pretrained weights",
     )
-    start: int = option(0, "first frame of task.input to read, counted from 0")
+    start: int = option(0, "first frame of task.input to read, counted from 0", least=0)
     end: int | None = option(
         None,
         "frame of task.input at which the clip ends (exclusive); the network's frames are spread evenly over "
@@ -155,7 +156,9 @@ class Stylize(Task):
         "file names of the frames, e.g. frame_%05d.jpg (or .png); same: the names of the input frames; "
         "null: the names that dataset expects, else %06d.jpg",
     )
-    first: int | None = option(None, "first frame number; null: the number that dataset expects, else 1")
+    first: int | None = option(
+        None, "first frame number; null: the number that dataset expects, else 1", least=0
+    )
     guides: list[str] = option(
         [], "folders of guide images, one per guide of the generator, with the same layout as task.input"
     )
@@ -173,7 +176,7 @@ class TrainStyle(Task):
     )
     log_interval: int = option(1000, "steps between checkpoints and validation frames", least=1)
     steps: int | None = option(None, "number of training steps; null: task.minutes decides", least=1)
-    minutes: Number | None = option(20, "training time in minutes; null: task.steps decides")
+    minutes: Number | None = option(20, "training time in minutes; null: task.steps decides", least=0)
     rules: str = option(
         "corrected",
         "treatment of masks and image borders; original: exactly as in Texler et al.'s code",
@@ -209,8 +212,12 @@ class StyleQuality(Task):
     needs_data: bool = True
     clips: int = option(48, "number of clips to measure, evenly spread over the data set's list", least=1)
     frame_pairs: int = option(4, "pairs of consecutive frames per clip, evenly spread over the clip", least=1)
-    min_motion: Number = option(1.0, "smallest displacement of a moving pixel between two frames, in pixels")
-    min_moving: Number = option(0.02, "fraction of moving pixels from which two frames count for motion")
+    min_motion: Number = option(
+        1.0, "smallest displacement of a moving pixel between two frames, in pixels", least=0
+    )
+    min_moving: Number = option(
+        0.02, "fraction of moving pixels from which two frames count for motion", least=0, most=1
+    )
     sheet_rows: int = option(6, "number of clips on the contact sheet", least=1)
     limits: dict[str, Any] = option(
         LIMITS, "limits of a good style, with a text for styles beyond each limit"

@@ -44,8 +44,9 @@ def run() -> None:
     # Ask for full errors: by default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if CHECKOUT:  # processes that a Hydra launcher starts find this package through PYTHONPATH
-        paths = [os.environ.get("PYTHONPATH"), str(CHECKOUT)]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+        if str(CHECKOUT) not in paths:
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, str(CHECKOUT)]))
     if asks_for_help():
         print(help_text([word for word in sys.argv[1:] if word not in ("--help", "-h")]))
         return

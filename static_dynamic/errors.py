@@ -72,7 +72,7 @@ def reason(error: BaseException) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest known: X" for an error message, where X is the known name most similar to `name`."""
-    known, name = list(known), name[:MAX_NAME]  # comparing long names takes quadratic time
+    known, name = list(map(str, known)), str(name)[:MAX_NAME]  # comparing long names takes quadratic time
     # If no name is similar, a name that contains `name` (slowfast_r50 for slowfast) is the best suggestion.
     close = (
         difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -24,7 +24,7 @@ from static_dynamic.analysis.run.forward import (
 )
 from static_dynamic.analysis.run.manifest import differences
 from static_dynamic.analysis.run.store import Store
-from static_dynamic.analysis.run.tables import read_table, write_table
+from static_dynamic.analysis.run.tables import read_table, write_unlisted
 from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
 from static_dynamic.datasets.loader import Decoded
@@ -174,11 +174,9 @@ def require_same_files(
             )
             for batch in tqdm(batches, desc="compare frames", total=-(-len(rows) // 8), unit="batch"):
                 require_same_pixels(batch, store)
-        if before.equals(now):
-            return
     elif len(store.done()):
         return  # a run of an earlier version
-    write_table(file, now)
+    write_unlisted(file, now)
 
 
 def changed_rows(before: pd.DataFrame, now: pd.DataFrame, views: pd.DataFrame, done: NDArray) -> NDArray:

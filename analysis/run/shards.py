@@ -24,7 +24,7 @@ from static_dynamic.analysis.run.locks import locked
 from static_dynamic.analysis.run.manifest import MANIFEST_NAME, differences, has_run
 from static_dynamic.analysis.run.resume import INPUTS_NAME
 from static_dynamic.analysis.run.store import Store
-from static_dynamic.analysis.run.tables import read_table, write_table
+from static_dynamic.analysis.run.tables import read_table, write_unlisted
 from static_dynamic.datasets.views import frame_columns
 from static_dynamic.device import launched
 from static_dynamic.errors import UserError
@@ -149,7 +149,7 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
         for shard in tqdm(shards, desc="merge", unit="shard"):
             store.copy_shard(shard)
         if (shards[0].path / INPUTS_NAME).exists():
-            write_table(run / INPUTS_NAME, read_table(shards[0].path / INPUTS_NAME))
+            write_unlisted(run / INPUTS_NAME, read_table(shards[0].path / INPUTS_NAME))
     if remove:
         for folder in folders:
             shutil.rmtree(folder)

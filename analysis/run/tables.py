@@ -29,11 +29,16 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     sums = _read_sums(path.parent) if recorded else {}
     if sums.pop(path.name, None):
         _write_sums(path.parent, sums)
+    write_unlisted(path, table)
+    if recorded:
+        _write_sums(path.parent, sums | {path.name: sha256(path)})
+
+
+def write_unlisted(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as `write_table` does, but no hash of it."""
     write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
     with atomic_path(path) as temporary:
         write(temporary, index=False)
-    if recorded:
-        _write_sums(path.parent, sums | {path.name: sha256(path)})
 
 
 def read_table(

@@ -6,6 +6,7 @@ import pandas as pd
 from static_dynamic.analysis import estimate_run, estimate_variance
 from static_dynamic.analysis.estimate.tables import write_tables
 from static_dynamic.analysis.run.store import Store
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.datasets import Clip, make_views
 
 
@@ -74,6 +75,8 @@ def finished_run(
         values += noise * np.random.default_rng(depth).standard_normal(values.shape)
         values[:, 0] = 0.3  # dead
         rows[stage] = values.astype(np.float32)
+    if "logits" in store.names:
+        rows["logits"] = np.full_like(store.activations("logits"), np.nan)
     store.write(np.arange(len(views)), rows)
     store.commit()
     write_tables(path, estimate_run(path, n_boot))
@@ -89,4 +92,4 @@ def forget_new_columns(folder):
     parts = "^(content|motion|appearance|residual|kind_.*|bits_(content|motion|appearance))(_|$)"
     new = ["effective_videos", "effective_units", "units_few_videos", "p_motion", "carries_motion", *bounds]
     new += list(layers.filter(regex=parts).columns)
-    layers.drop(columns=new, errors="ignore").to_csv(folder / "layers.csv", index=False)
+    write_table(folder / "layers.csv", layers.drop(columns=new, errors="ignore"))

@@ -9,5 +9,5 @@ from static_dynamic.errors import UserError
 @pytest.mark.parametrize("init", ["randm", "null", "[]"])
 def test_an_unknown_model_init_is_refused(init):
     # otherwise a mistyped model.init=random would load trained weights
-    with pytest.raises(UserError, match=r"unknown value model\.init=.*; nearest known: "):
+    with pytest.raises(UserError, match=r"(unknown|invalid) value model\.init=.*(nearest known|expected): "):
         check(["model=x3d_xs", f"model.init={init}"])

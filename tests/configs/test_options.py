@@ -127,7 +127,7 @@ def test_options_need_neither_torch_nor_a_second():
             "task=compare task.formats=[png,jpg]",
             "task.formats=jpg; nearest known: png (known: png, pdf, svg)",
         ),
-        ("shards=0", "shards=0: a number from 1 on is expected"),
+        ("shards=0", "shards=0: a number between 1 and 1000000 is expected"),
         ("joint_encoding_thresh=2", "joint_encoding_thresh=2: a number between -1 and 1 is expected"),
         ("joint_encoding_thresh=nan", "joint_encoding_thresh=nan: a number between -1 and 1 is expected"),
     ],

@@ -14,7 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
 from static_dynamic.datasets.orders import ALTERED_ORDERS
 from static_dynamic.errors import UserError
-from tests.analysis.manifests import small_manifest
+from tests.analysis.manifests import forget_checks, small_manifest
 
 ORDERS = ("forward", *ALTERED_ORDERS)
 
@@ -169,6 +169,7 @@ def test_it_equals_the_slow_oracle(tmp_path, monkeypatch, pairs, clips_a_video):
 def test_views_that_were_skipped_or_have_no_scores_are_left_out(tmp_path):
     store = run_with_scores(tmp_path, random_scores(), clips=10)
     store.skip(np.array([0, 7, 16, 17, 18]), "several", "broken")
+    forget_checks(tmp_path)
     store.activations("logits")[[0, 7, 16, 17, 18]] = 1e30
     store.activations("logits")[40, 2] = np.nan
     store.activations("logits")[41] = -np.inf
@@ -236,13 +237,16 @@ def test_accuracy_needs_labels_that_are_the_networks(tmp_path):
     assert "none" not in set(table["change"]) and table["accuracy"].isna().all()
     store = run_with_scores(tmp_path / "some", scores_of_labels)
     views = store.views.assign(label=store.views["label"].where(store.views["clip"] != "c1", -1))
+    forget_checks(tmp_path / "some")
     views.to_parquet(tmp_path / "some" / "views.parquet")
     table = estimate_behaviour(tmp_path / "some").set_index("change")
     assert table.loc["none", "labelled_clips"] == 11 and table.loc["none", "accuracy"] == 1
 
 
 def test_a_run_without_class_scores_is_refused(tmp_path):
-    store = run_with_scores(tmp_path, random_scores())
+    run_with_scores(tmp_path, random_scores())
+    forget_checks(tmp_path)
+    store = Store(tmp_path, "r+")
     for entry, reason in (
         ({"reason": "the network has no class scores"}, "the network has no class scores"),
         (None, "an earlier version of this program began the run"),

@@ -1,5 +1,7 @@
 """The cluster bootstrap: matrix products over per-cluster sums against drawing the rows themselves."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from static_dynamic.analysis import estimate_pairs, estimate_run
 from static_dynamic.analysis.estimate.intervals import bootstrap_weights
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
-from tests.analysis.manifests import small_manifest
+from tests.analysis.manifests import IDENTITY, small_manifest
 from tests.analysis.simulated import jackknife_half
 
 
@@ -169,7 +171,8 @@ def test_what_cannot_be_estimated_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("manifest", "says"),
     [
-        ('{"identity": {"task": "evaluate_vos"}, "skipped": {}}', "holds no activations"),
+        (json.dumps({"identity": IDENTITY | {"task": "evaluate_vos"}}), "holds no activations"),
+        ('{"identity": {"task": "evaluate_vos"}}', "identity.model is missing"),
         ('{"name": "a web application"}', "another program wrote manifest.json"),
         ("[1]", "another program wrote manifest.json"),
         ("{", "manifest.json is damaged"),

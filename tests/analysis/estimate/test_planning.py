@@ -1,7 +1,5 @@
 """Planning and convergence: what a pilot predicts against what studies of that size reach."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,11 +19,13 @@ from static_dynamic.analysis.estimate.planning import (
     plan_study,
     variance_components,
 )
+from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show import figures
 from static_dynamic.analysis.show.parts import NO_PARTS
 from static_dynamic.analysis.tasks import plan
 from static_dynamic.errors import UserError
+from tests.analysis.manifests import edit_manifest
 from tests.analysis.run.imported import draw, views_of
 from tests.analysis.simulated import effects, write_run
 
@@ -162,10 +162,8 @@ def test_a_plan_that_cannot_be_made(pilot, tmp_path):
         plan_study(pilot, 5, seconds_per_view=1)
     with pytest.raises(UserError, match="task=plan needs at least 4"):
         plan_study(write_run(tmp_path / "run", effects(0), 3), 0.05, seconds_per_view=1)
-    manifest = json.loads((pilot / "manifest.json").read_text())
-    manifest["identity"]["m_same"] = False
     other = write_run(tmp_path / "other", effects(0), 10)
-    (other / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(other, identity=read_manifest(other)["identity"] | {"m_same": False})
     with pytest.raises(UserError, match="this run has m_same=False"):
         plan_study(other, 0.05, seconds_per_view=1)
     both = plan_study(write_run(tmp_path / "both", effects(0), 30, "both"), 0.05, seconds_per_view=1)

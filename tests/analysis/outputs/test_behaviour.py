@@ -13,12 +13,14 @@ from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.analysis.show.report.page import write_report
 from tests.analysis.finished import finished_run
+from tests.analysis.manifests import forget_checks
 
 
 def finished(path, **options):
     """A finished run with random class scores; the second of its two stages is the last."""
     entry = {"classes": 4, "labelled": False}
     finished_run(path, more={"class_scores": entry}, **options)
+    forget_checks(path)
     scores = Store(path, "r+").activations("logits")
     scores[:] = np.random.default_rng(0).standard_normal(scores.shape)
     return FinishedRun(

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.show.parts import LIMITS, OVERLAP, headline
 from static_dynamic.analysis.show.report import charts
 from static_dynamic.analysis.show.report.page import spread, table_cells, write_report
 from static_dynamic.analysis.show.stage_text import stage_notes
 from static_dynamic.errors import UserError
 from tests.analysis.finished import finished_run, forget_new_columns
+from tests.analysis.manifests import edit_manifest
 from tests.browser import Browser
 from tests.conftest import moving_square, write_frames
 
@@ -94,7 +96,7 @@ def test_it_says_what_the_run_found(run):
     assert f"stage1: video {variance['stage1', 'video']:.1f} %" in text
     assert "tiny on folder" in text and "8 clips of 8 videos, 2 styles" in text
     shown = json.loads(html.unescape(re.search(r"<pre>(.*?)</pre>", text, re.S)[1]))
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = read_manifest(run)
     assert shown == manifest | {"root": Path(manifest["root"]).name}
     pictures = [a["src"] for tag, a in page.tags if tag == "img"]
     assert len(pictures) == 8 and all(p.startswith("data:image/jpeg;base64,") for p in pictures)
@@ -177,7 +179,7 @@ def test_one_video_has_no_intervals(tmp_path):
 @pytest.mark.parametrize("name", ["layers.csv", "units.parquet", "views.parquet", "manifest.json"])
 def test_an_unfinished_run_is_refused(run, name):
     (run / name).unlink()
-    with pytest.raises(UserError, match="manifest.json" if name == "manifest.json" else f"holds no {name}"):
+    with pytest.raises(UserError, match=rf"no {name}|{name} is missing"):
         write_report(run)
 
 
@@ -222,10 +224,8 @@ def test_bars_stand_on_each_other():
 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_a_browser_shows_it(browser, run, width):
-    manifest = json.loads((run / "manifest.json").read_text())
     long = "no_place_to_break_" * 12
-    manifest["filtered_clips"] = {long: [long] * 3}
-    (run / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(run, filtered_clips={long: [long] * 3})
     browser.open(write_report(run), width)
     assert browser.of("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded") == []
     asked = [event["request"]["url"].split(":")[0] for event in browser.of("Network.requestWillBeSent")]

@@ -1,6 +1,5 @@
 """Main job with all frame orders: shards, motion columns, and networks that cannot see the order."""
 
-import json
 import sys
 
 import numpy as np
@@ -8,6 +7,7 @@ import pandas as pd
 import pytest
 
 import main
+from static_dynamic.analysis.run.manifest import read_manifest, write_manifest
 from static_dynamic.analysis.run.store import Store
 from tests.conftest import moving_square, write_frames
 
@@ -72,11 +72,11 @@ def test_a_killed_run_with_all_orders_goes_on_to_the_same_bytes(job, tmp_path, m
     whole = job("whole")
     write, calls = Store.write, []
 
-    def killed(self, rows, activations):
+    def killed(self, rows, *values):
         calls.append(rows)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        write(self, rows, activations)
+        write(self, rows, *values)
 
     monkeypatch.setattr(Store, "write", killed)
     parts = job("parts", status=130)
@@ -97,7 +97,7 @@ def test_a_merged_run_is_data(job, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SD_TEST_SECRET", "hunter2")
     for shard in (0, 1):
         folder = job("parts", "shards=2", f"shard={shard}").parent / f"parts.{shard}-of-2"
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_manifest(folder)
         manifest["identity"]["model"] = {
             "name": "../${oc.env:SD_TEST_SECRET}",
             "family": "custom",
@@ -105,9 +105,13 @@ def test_a_merged_run_is_data(job, tmp_path, monkeypatch, capsys):
             "options": {"command": f"touch {tmp_path}/canary"},
             "init": "${oc.env:SD_TEST_SECRET}",
         }
-        manifest["identity"] |= {"save_dir": str(tmp_path / "elsewhere"), "pairs": {"x": 1}, "n_boot": 10**9}
+        manifest["identity"] |= {
+            "save_dir": str(tmp_path / "elsewhere"),
+            "pairs": "${oc.env:SD_TEST_SECRET}",
+            "n_boot": 10**9,
+        }
         manifest |= {"original_name": "..", "shown_stages": ["no such stage"], "deepest_stage": "second"}
-        (folder / "manifest.json").write_text(json.dumps(manifest))
+        write_manifest(folder, manifest)
     capsys.readouterr()
     merged = job("parts", "task=merge", f"runs=[{tmp_path}/parts.0-of-2,{tmp_path}/parts.1-of-2]")
     captured = capsys.readouterr()

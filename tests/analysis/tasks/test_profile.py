@@ -149,13 +149,15 @@ def full_disks(results: dict[str, bytes]) -> list[tuple[int, str]]:
         found = [data for file, data in results.items() if any(name in file for name in names)]
         return sum(-(-len(data) // PAGE) for data in found)
 
-    read = pages("activations/", "status.npy", "views.parquet", "pairs.parquet")
+    arrays = ("activations/", "status.npy", "checksums.npy", "pixels.npy")
+    read = pages(*arrays, "views.parquet", "pairs.parquet")
     begun = read + pages("manifest.json")
-    tables = begun + 1 + pages("/layers.csv", "/units.parquet", "dim_est/")
+    tables = begun + 1 + pages("inputs.parquet", "SHA256SUMS", "/layers.csv", "/units.parquet", "dim_est/")
     return [
         (5, r"activations/stage\d\.npy: free some space;"),
         (read - 2, r"activations/logits\.npy \(\d+ MiB\): free some space and"),
-        (begun, "timing.json"),
+        (begun, "inputs.parquet"),
+        (begun + pages("inputs.parquet"), "timing.json"),
         (tables + pages("profile.png") // 2, "profile.png"),
         (pages("") + 1 - pages("report.html") // 2, "report.html"),
     ]
@@ -171,7 +173,7 @@ def test_a_disk_that_is_full_stops_the_run_in_one_line_and_nothing_is_lost(undis
         said = errors.read_text()
         assert re.search(rf"\nerror: no space on the disk for .*{file}.*\n$", said), said
         assert said.count("rror") == 1 and "Traceback" not in said
-        assert ("views are on disk" in said) == was_read and all_read(save) == (k >= 2)
+        assert ("views are on disk" in said) == was_read and all_read(save) == (k >= 3)
         undisturbed.require_whole(save)
         assert [p.name for p in save.rglob(".*")] == [".lock"]
     save = disk(2 * disks[-1][0]) / "runs"

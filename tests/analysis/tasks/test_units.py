@@ -1,7 +1,5 @@
 """Classes at any threshold, the clips that drive units, and the task as a user calls it."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +14,7 @@ from static_dynamic.analysis.estimate.units import counts_at, parts_of_clips, sw
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.tasks import units
 from static_dynamic.errors import UserError
+from tests.analysis.manifests import edit_manifest
 from tests.analysis.simulated import write_run
 from tests.conftest import moving_square, write_frames
 
@@ -145,9 +144,7 @@ def test_the_task_draws_the_frames_that_the_network_saw(finished, tmp_path, caps
     for clip in range(12):
         for style in (1, 2):
             write_frames(root / f"style_{style}" / f"c{clip:04d}", moving_square(clip, n=16, side=24))
-    manifest = json.loads((finished / "manifest.json").read_text())
-    manifest["root"] = str(tmp_path / "moved")
-    (finished / "manifest.json").write_text(json.dumps(manifest))
+    edit_manifest(finished, root=str(tmp_path / "moved"))
     with pytest.raises(UserError, match="are no longer in .*moved .*: give task.data_root=FOLDER"):
         units.run(task(finished))
     units.run(task(finished, str(root)))

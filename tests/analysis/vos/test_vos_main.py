@@ -198,11 +198,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, undr
     assert run(*arguments, "--save_dir", tmp_path / "whole", "num_workers=1")[0] == 0
     write, calls = Store.write, []
 
-    def killed(self, rows, activations):
+    def killed(self, rows, *values):
         calls.append(rows)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        write(self, rows, activations)
+        write(self, rows, *values)
 
     monkeypatch.setattr(Store, "write", killed)
     status, _, err = run(*arguments, "--save_dir", tmp_path / "parts")

@@ -1,0 +1,66 @@
+"""Options of single networks and data sets that the user may set: ``model.X`` and ``dataset.X``.
+
+The values themselves are in ``configs/model/NAME.yaml`` and ``configs/dataset/NAME.yaml``. A row of these
+tables need not have every option.
+"""
+
+from dataclasses import dataclass, field
+
+from .schema import Number, option
+
+# Values of model.init: load trained weights, keep random initial weights, or the network has no weights.
+INITS = ("checkpoint", "random", "none")
+
+
+@dataclass
+class Input:
+    """Input of a network."""
+
+    frames: int | None = option(None, "frames of one network input", least=1, most=4096)
+    sampling_rate: int | None = option(None, "distance between two of these frames", least=1, most=1000)
+    size: int | list[int] | None = option(
+        None, "pixels of the short side after scaling, or height and width", least=1, most=8192
+    )
+    crop: int | list[int] | None = option(
+        None, "pixels of the square cut from the centre, or height and width", least=1, most=8192
+    )
+    pathways: dict[str, int] | None = option(None, "frames of each pathway, e.g. {slow: 8, fast: 32}")
+    mean: list[Number] | None = option(None, "mean of the red, green and blue values, 0 to 1", least=-1000)
+    std: list[Number] | None = option(None, "standard deviation of these values", least=1e-6)
+    fps: Number | None = option(None, "frames per second of the training videos", least=0.01, most=100_000)
+
+
+@dataclass
+class ModelRow:
+    """Options of a network."""
+
+    init: str = option("checkpoint", "weights: trained, random, or none", choices=INITS)
+    num_classes: int | None = option(None, "number of classes", least=1, most=1_000_000)
+    checkpoint: str | None = option(None, "file of weights")
+    target: str | None = option(None, "package.module.function that builds the network")
+    layout: str | None = option(None, "axes of the outputs of stages: maps, channels_last or tokens")
+    leading_tokens: int | None = option(None, "number of tokens before the patches", least=0, most=10_000)
+    input: Input = field(default_factory=Input)
+
+
+@dataclass
+class Render:
+    """Options of a rendered data set."""
+
+    videos: int = option(24, "videos per family", least=1, most=100_000)
+    frames: int = option(24, "frames per video", least=2, most=10_000)
+    size: int = option(64, "height and width in pixels", least=16, most=4096)
+    seed: int = option(1, "seed of the videos", least=0, most=2**63 - 1)
+
+
+@dataclass
+class DatasetRow:
+    """Options of a data set."""
+
+    root: str | None = option(None, "folder of the videos")
+    fps: Number | None = option(None, "frames per second of frame folders", least=0.01, most=100_000)
+    num_classes: int | None = option(None, "number of classes", least=1, most=1_000_000)
+    nreps: int = option(1, "repetitions of each pair", least=1, most=10_000)
+    annotations_dir: str | None = option(None, "folder of the annotation files")
+    original_data_root: str | None = option(None, "folder of the unstylized videos")
+    render: Render = field(default_factory=Render)
