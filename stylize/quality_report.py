@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.assets import versions
+from static_dynamic.csv_files import write_csv
 from static_dynamic.datasets import ClipList
 from static_dynamic.files import atomic_path, json_sha256, write_text
 from static_dynamic.stylize.flow import Frame
@@ -44,8 +45,7 @@ def write_report(folder: Path, quality: Quality, listing: ClipList, task: DictCo
         "clips": pd.DataFrame([row for one in quality.measured for row in one.rows]),
     }
     for name, table in tables.items():
-        with atomic_path(folder / f"{name}.csv") as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(folder / f"{name}.csv", table)
     shown = spread(quality.measured, task.sheet_rows)
     draw_sheet(folder / "contact_sheet.png", quality.styles, [one.pictures for one in shown])
     manifest = {

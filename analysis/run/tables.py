@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from static_dynamic.analysis.run.manifest import has_run
+from static_dynamic.csv_files import write_csv
 from static_dynamic.errors import DamagedRun, quoted, reason
 from static_dynamic.files import atomic_path, sha256, write_text
 
@@ -36,9 +37,11 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def write_unlisted(path: Path, table: pd.DataFrame) -> None:
     """Write a table as `write_table` does, but no hash of it."""
-    write = table.to_parquet if path.suffix == ".parquet" else table.to_csv
+    if path.suffix != ".parquet":
+        write_csv(path, table)
+        return
     with atomic_path(path) as temporary:
-        write(temporary, index=False)
+        table.to_parquet(temporary, index=False)
 
 
 def read_table(

@@ -1,5 +1,6 @@
 """Tables of a comparison of runs, as text for a terminal and as Markdown."""
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.unit_intervals import COUNTED
 from static_dynamic.analysis.show.parts import NEEDED, OVERLAP
 from static_dynamic.analysis.show.text import align, with_interval
+from static_dynamic.errors import one_line
 
 # Column of the results -> (table heading, multiplier of the values, number of decimals).
 SHOWN_PARTS = {part: (f"{part} %", 100, 1) for part in PARTS}
@@ -195,7 +197,12 @@ def markdown(rows: list[dict[str, str]]) -> str:
     """Return a Markdown table of `rows`, which are dicts whose keys are the column headings."""
 
     def line(cells) -> str:
-        return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+        # Markdown passes HTML through, so names from files are escaped.
+        return (
+            "| "
+            + " | ".join(html.escape(one_line(cell), quote=False).replace("|", "\\|") for cell in cells)
+            + " |"
+        )
 
     head = list(rows[0])
     return "\n".join([line(head), line(["---"] * len(head)), *(line(row.values()) for row in rows)])

@@ -32,6 +32,7 @@ from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.run.tables import read_table
 from static_dynamic.analysis.show.encoding import video_writer
 from static_dynamic.analysis.vos import segmentation
+from static_dynamic.csv_files import write_csv
 from static_dynamic.datasets.davis import RESOLUTION, DavisClips
 from static_dynamic.datasets.frames import BadFrames, read_image
 from static_dynamic.datasets.orders import FORWARD
@@ -87,7 +88,7 @@ def evaluate_sequence(
     if len(clips.flows) == 1:  # drop the first frame, which DAVIS does not measure
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
-    pd.DataFrame(rows).to_csv(unfinished / "frames.csv", index=False)
+    write_csv(unfinished / "frames.csv", pd.DataFrame(rows))
     unfinished.rename(folder)
 
 
