@@ -265,7 +265,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
-    """Return the sorted names, without suffix, of the frames of a video for which every flow image exists."""
+    """Return the sorted names (without suffix) of those frames of a video that have all their flow images."""
     stems = stems_in(clips.image_folder(video, clips.styles[0]), ".jpg")
     for flow in clips.flows:
         stems &= stems_in(clips.original_root / flow / video, ".png")

@@ -105,7 +105,7 @@ class PytorchVideoSlowFast(TwoPathways):
         return {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that ``--stg`` and ``--path`` select; ``--fuse`` is ignored."""
+        """Return the name of the stage that the options ``stg`` and ``path`` select, whatever ``fuse`` is."""
         return super().stage_name(stg, {"path": options.get("path", "fast")})
 
     def convert(self, state: Mapping) -> Mapping:

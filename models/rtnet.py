@@ -37,7 +37,9 @@ def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def scattering_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Return attention that sums over query, not key, positions; all tensors are (B, heads, C, N).
+    """Return the output of an attention that sums over query positions instead of key positions.
+
+    All tensors are (B, heads, C, N).
 
     The weights of query i are a softmax over the key positions j, as usual. Output j is the sum of the values
     i with weights (i, j), so that the weights of one output do not sum to one. Query positions are processed

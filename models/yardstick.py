@@ -55,7 +55,7 @@ def gradients(image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cells(image: Tensor, grid: int) -> Tensor:
-    """Average an image (B, T, H, W) over the cells of a grid. Shape: (B, T, grid * grid)."""
+    """Average frames (B, T, H, W) in each cell of a grid; return (B, T, grid * grid)."""
     return F.adaptive_avg_pool2d(image, grid).flatten(2)
 
 

@@ -195,7 +195,7 @@ def _table(items: Any = ()) -> dict:
 
 
 def _tensor(storage: Tensor, start: int, shape: tuple, strides: tuple, *settings: Any) -> Tensor:
-    """Return a view of a storage; of torch's further `settings` only the third one changes the numbers."""
+    """Return a tensor of a storage; refuse conjugate and negative views (`settings` beyond two)."""
     if any(settings[2:]):
         raise RefusedFile("a conjugate or negative view of a tensor")
     if len(shape) > MAX_AXES or math.prod(shape) > max(len(storage), MAX_EXPANDED):

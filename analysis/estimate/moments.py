@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# A variance below this fraction of the squared mean is rounding error of a constant unit in float64.
-CANCELLATION = 1e-12
+from .constant import without_rounding
+
 # This many bytes of activations are read into memory at a time.
 ROW_BYTES = 64e6
 # At most this many sums (replicates x factors x units) of bootstrap replicates are held in memory.
@@ -167,7 +167,8 @@ class Moments:
             mean = self.total / (2 * count)
             covariance = self.product / count - mean**2
             variance = self.square / (2 * count) - mean**2
-            variance = np.where(variance <= CANCELLATION * mean**2, 0.0, variance)
+            variance = without_rounding(without_rounding(variance, mean), mean + self.shift)
+            covariance = np.where(variance == 0, 0.0, covariance)
         return WithinFactors(covariance, variance, mean + self.shift)
 
     def pooled_variance(self) -> NDArray:
@@ -177,7 +178,8 @@ class Moments:
         # A factor without pairs has weight 0, so 0 replaces the factor's NaN mean and variance.
         mean, variance = np.where(weight > 0, mean, 0.0), np.where(weight > 0, variance, 0.0)
         grand = (weight * mean).sum(-2, keepdims=True)
-        return (weight * (variance + (mean - grand) ** 2)).sum(-2)
+        pooled = (weight * (variance + (mean - grand) ** 2)).sum(-2)
+        return without_rounding(pooled, grand.squeeze(-2))
 
     def layer_parts(self) -> LayerParts:
         """Return the sums over units from which layer scores are computed."""

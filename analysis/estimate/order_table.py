@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from static_dynamic.datasets.orders import FORWARD, JITTERED
 
+from .constant import settle
+
 # At most this many float64 numbers are held in memory in one array with an entry per clip or per video.
 NUMBERS = 4e6
 
@@ -77,6 +79,7 @@ class OrderTable:
         if not self.complete:
             y[~self.kept] = y[0, int(np.argmax(self.kept[0])), 0]
         largest = np.abs(y).max((0, 1, 2))
+        settle(y)
         y -= y[0, int(np.argmax(self.kept[0])), 0].copy()
         return y, largest
 

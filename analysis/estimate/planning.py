@@ -231,7 +231,7 @@ class VarianceComponents:
         return half_width(self.variance, clusters)
 
     def assured_half_width(self, clusters: int, stretch: float) -> float:
-        """Return the half-width that 80 % of studies with `clusters` clusters should keep."""
+        """Return the half-width that 80 % of studies with `clusters` clusters do not exceed."""
         return stretch * half_width(self.upper_limit(clusters), clusters)
 
     def upper_limit(self, clusters: int, level: float = ASSURANCE) -> float:

@@ -32,6 +32,7 @@ from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.datasets.orders import FORWARD, first_altered_order
 from static_dynamic.errors import UserError
 
+from .constant import settle
 from .intervals import with_bounds
 from .jackknife import effective_number, jackknife, student_quantile
 from .pairs import not_finite
@@ -90,7 +91,8 @@ def decompose_stage(
     total, left_out = np.zeros(len(COMPONENTS)), np.zeros((n_clusters, len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (clips, S, O, block)
-        block -= block[0, 0, 0]  # subtracting one cell's values avoids rounding error in sums of squares
+        settle(block)
+        block -= block[0, 0, 0].copy()  # avoids rounding error in sums of squares
         terms = table_sums(block)
         sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms of `table_sums`, block)
         np.add.at(sums, clusters, terms)

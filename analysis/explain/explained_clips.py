@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +14,10 @@ from torch import Tensor
 
 from static_dynamic.datasets import Clip, list_clips, preprocess
 from static_dynamic.datasets.discovery import find_video, list_videos
-from static_dynamic.datasets.frames import VIDEO_SUFFIXES, BadFrames, Frames, open_frames
+from static_dynamic.datasets.frames import VIDEO_SUFFIXES, BadFrames, Frames, FrameStore, open_frames
 from static_dynamic.datasets.orders import window_frames
 from static_dynamic.errors import UserError
+from static_dynamic.models import InputSpec
 from static_dynamic.spacing import subsample_positions
 
 log = logging.getLogger(__name__)
@@ -41,9 +43,18 @@ class ShownClip:
         shown = window_frames(self.clip, window, None, "first", resample_fps)
         return shown[subsample_positions(window, spec.frames, np.float64)]
 
-    def read(self, positions: NDArray[np.int64], spec) -> Tensor:
-        """Read the frames at `positions`; return them as cropped, normalised network input (3, T, h, w)."""
-        return preprocess(torch.from_numpy(self.frames.read(positions.tolist())), spec)
+    def read(self, positions: NDArray[np.int64], spec: InputSpec, rules: str = "corrected") -> Tensor:
+        """Read the frames at `positions`; return them as cropped, normalised network input (3, T, h, w).
+
+        With ``rules="original"`` frames are squashed to a square, as in Stergiou et al.'s code: images before
+        the centre crop, images of a ``frames.db`` to the size of the input, without a crop.
+        """
+        frames = self.frames.read(positions.tolist())
+        if rules == "original":
+            if isinstance(self.frames, FrameStore):
+                spec = replace(spec, size=spec.crop)
+            frames = np.stack([cv2.resize(frame, (spec.size, spec.size)) for frame in frames])
+        return preprocess(torch.from_numpy(frames), spec)
 
 
 def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:

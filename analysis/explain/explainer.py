@@ -38,7 +38,7 @@ class Explainer:
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
         """Explain a clip; return its pyramid, its cropped frames (T, h, w, 3) and a summary as a dict."""
         spec = self.net.input_spec
-        video = clip.read(positions, spec)
+        video = clip.read(positions, spec, self.options["rules"])
         inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
         pyramid = class_feature_pyramid(self.net, inputs, self.label, path=self.path, **self.options)
         logits = pyramid.clip.logits

@@ -332,7 +332,7 @@ class Original:
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the maps `children` of the layer before the correct layer, as Stergiou et al.'s code does."""
+        """Sum the maps `children` of a layer. As in Stergiou et al.'s code, the layer is one too early."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

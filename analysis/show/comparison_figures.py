@@ -93,7 +93,10 @@ def plane(comparison: Comparison) -> Figure:
 
 
 def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[float], NDArray]:
-    """Return a row's [static, dynamic] values, and error bars as an array (2 values, 2 bounds, 1)."""
+    """Return the static and the dynamic value of a row, and their error bars for ``xerr`` and ``yerr``.
+
+    The shape of the error bars is (2 values, 2 distances: below and above, 1 point).
+    """
     values = np.array([value_and_bounds(row, f"{kind}_{factor}", scale) for factor in ("static", "dynamic")])
     value, low, high = values.T
     return value.tolist(), np.maximum(0.0, np.stack([value - low, high - value], axis=1))[..., None]

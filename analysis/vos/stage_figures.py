@@ -147,7 +147,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
 def draw_histograms(
     shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = MEASURED
 ) -> None:
-    """Draw histograms of the units' shares, with one panel per stage and one row of panels per stream."""
+    """Draw histograms of the static and dynamic shares of units: a panel per stage, a row per stream."""
     streams: dict[str, list[str]] = {}
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)

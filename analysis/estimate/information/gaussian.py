@@ -40,6 +40,7 @@ from static_dynamic.analysis.estimate.bits import (
     gaussian_bits,
     stage_bits,
 )
+from static_dynamic.analysis.estimate.constant import settle
 from static_dynamic.analysis.estimate.intervals import interval
 from static_dynamic.analysis.estimate.moments import Moments
 from static_dynamic.analysis.estimate.pairs import FactorPairs
@@ -98,6 +99,7 @@ def unit_information(
     influence = np.zeros((1 + len(weights), pairs.clusters))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
         values = rows[:, start : start + UNITS_AT_A_TIME].astype(np.float64)
+        settle(values, np.union1d(pairs.a, pairs.b))
         za, zb = (transformed(values, member, transform) for member in (pairs.a, pairs.b))
         sums = cluster_sums(za, zb, pairs)
         resampled = [sums.over_clusters().one_replicate(), sums.resample(weights)]

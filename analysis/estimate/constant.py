@@ -1,0 +1,25 @@
+"""The rule for units that do not vary: what differs by rounding only is constant, in every estimator.
+
+Activations are stored as float32, which resolves 6e-8 of a number. Sums over space and time round in another
+order in another batch, so a constant unit can differ by a few times this.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# A unit is constant if its standard deviation is at most this fraction of its mean.
+ROUNDING = 1e-6
+
+
+def without_rounding(variance: NDArray, mean: NDArray) -> NDArray:
+    """Return the variance, 0 where it is rounding of activations whose mean is `mean`."""
+    return np.where(variance <= (ROUNDING * mean) ** 2, 0.0, variance)
+
+
+def settle(y: NDArray, rows: NDArray | None = None) -> None:
+    """Replace constant units by exact constants, in place; `y` is (..., C); only `rows` count."""
+    used = y if rows is None else y[rows]
+    reference = used.reshape(-1, y.shape[-1])[0].copy()
+    deviation = np.abs(used - reference).max(tuple(range(y.ndim - 1)))
+    constant = deviation <= ROUNDING * np.abs(reference)
+    y[..., constant] = reference[constant]
