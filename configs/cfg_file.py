@@ -27,7 +27,7 @@ OPTIONS: dict[str, str] = {
     **dict.fromkeys(TABLE["only"], "accepted only with the value that the network was trained with"),
     **dict.fromkeys(TABLE["without_effect"], "no effect"),
 }
-KEYS = ["model", "extra_args", "dataset", *OPTIONS]
+KEYS = ["model", "extra_args", "dataset", *TABLE["common"], *OPTIONS]
 # Values that a key accepts, by the type of the key's default value: (description, test function).
 ACCEPTED = {
     bool: ("true or false", lambda value: type(value) is bool),
@@ -101,6 +101,8 @@ def to_overrides(content: dict, source: str) -> dict:
     Raises UserError if a key or the model is unknown or a value is invalid. The message begins with `source`.
     """
     name = content["model"]
+    if isinstance(name, str) and name in TABLE["absent"]:
+        raise UserError(f"{source}: the network {name} is not part of this program: {TABLE['absent'][name]}")
     if not isinstance(name, str) or name not in TABLE["models"]:
         near, known = nearest(str(name), TABLE["models"]), ", ".join(TABLE["models"])
         raise UserError(f"{source}: unknown model {quoted(name)}{near} (known: {known})")
@@ -121,6 +123,9 @@ def to_overrides(content: dict, source: str) -> dict:
             raise UserError(
                 f"{source}: {key}={quoted(value)} is invalid: {name} accepts only {key}={only[key]}"
             )
+        if key in TABLE["common"]:
+            require_type(f"{source}: {key}", value, "")
+            found[key] = value
         for target in targets.get(key, ()):
             require_type(f"{source}: {key}", value, OmegaConf.select(OmegaConf.create(defaults), target))
             found[target] = value
