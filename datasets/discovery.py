@@ -36,11 +36,14 @@ class VideoInfo:
     def fault(self) -> str | None:
         """Message about missing or duplicate frames; None if frame numbers are consecutive from 0 or 1."""
         if self.offsets:
-            missing = sorted(set(range(self.offsets[-1])) - set(self.offsets))
+            present = sorted(set(self.offsets))
+            missing = self.offsets[-1] + 1 - len(present)
             if not missing:
                 return "two files have the same frame number"
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            return f"frame {self.first + missing[0]}{more} of {self.offsets[-1] + 1} is missing"
+            # A stray file can have a huge number, so the numbers in between are never listed.
+            gap = next(k for k, offset in enumerate(present) if offset != k)
+            more = f" and {missing - 1} more" if missing > 1 else ""
+            return f"frame {self.first + gap}{more} of {self.offsets[-1] + 1} is missing"
         return None if self.first in (0, 1) else f"its first frame has the number {self.first}, not 0 or 1"
 
 

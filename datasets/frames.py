@@ -24,6 +24,10 @@ VIDEO_SUFFIXES = set(
 )
 # A folder that holds a file of this name is a frame store, an SQLite database of images.
 STORE_NAME = "frames.db"
+# Largest encoded image in a frame store, in bytes.
+MAX_BYTES = 2**28
+# Matches the definition of a table whose content is computed when it is read.
+COMPUTED = re.compile(r"\bVIRTUAL\b|\bGENERATED\b|\bAS\s*\(", re.IGNORECASE)
 # Matches the last number of a file name; letters and the suffix may follow the number.
 NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
 
@@ -91,6 +95,14 @@ class FrameStore(ImageSequence):
         try:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 connection.execute("PRAGMA trusted_schema = OFF")
+                connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
+                # A view or a virtual table can compute for ever, and a column can be computed.
+                query = (
+                    "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'Images' COLLATE NOCASE"
+                )
+                found = connection.execute(query).fetchone()
+                if not found or COMPUTED.search(str(found[0])):
+                    raise BadFrames(f"{file} has no plain table Images: make it with misc/make_frames_db.py")
                 yield connection
         except sqlite3.Error as error:
             raise BadFrames(f"{file} is not a readable frame store ({error})") from error
