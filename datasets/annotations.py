@@ -60,7 +60,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
     """Read ActivityNet 1.3 (the official json, or BMN's json and csv): a clip is a video's first segment."""
     file = find_annotation(row, root, "list")
     videos = read_json(file, dict)
-    if "database" in videos:
+    if isinstance(videos.get("database"), dict):
         videos = {f"v_{key}": video for key, video in videos["database"].items()}
     else:
         info = find_annotation(row, root, "info")

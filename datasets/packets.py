@@ -42,6 +42,10 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
         stream = container.streams.best("video")
         if not isinstance(stream, av.VideoStream):
             raise BadFrames(f"{path} holds no video stream")
+        if stream.codec_context is None:
+            raise BadFrames(f"{path} is encoded in a way that cannot be decoded (unknown codec)")
+        if stream.codec_context is None:
+            raise BadFrames(f"{path} has a video codec that FFmpeg does not know")
         stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
         try:
             yield container, stream
@@ -62,7 +66,7 @@ def index_is_complete(container, path: Path) -> bool:
                 return False
             if size == 1:
                 size = int.from_bytes(box[8:], "big")
-            if size < 8 or len(box) < 16:
+            if not 8 <= size < 1 << 62 or len(box) < 16:
                 break
             file.seek(size - len(box), 1)
     return True
@@ -86,7 +90,7 @@ def survey(container, stream, to_end: bool) -> tuple[list[Packet], bool, av.Vide
     Returns one `Packet` tuple per packet, whether to trust the packets, and
     the first frame. Packets are not trusted if times are missing or equal, or if the first packets do not
     decode. They are not trusted either if times may be guesses: avi files store no times, and copies of Xvid
-    videos keep guesses.
+    videos keep guesses. A seek in an avi file uses its index, which must list the same packets.
     """
     packets = []
 
@@ -101,7 +105,10 @@ def survey(container, stream, to_end: bool) -> tuple[list[Packet], bool, av.Vide
     if to_end:
         deque(source, maxlen=0)
     times = shown_times(packets)
-    guessed = container.format.name == "avi" or stream.codec_context.name == "mpeg4"
+    is_avi = container.format.name == "avi"
+    if is_avi and sum(entry.size > 0 for entry in stream.index_entries) != len(packets):
+        agrees = False
+    guessed = is_avi or stream.codec_context.name == "mpeg4"
     trusted = agrees and packets[0][1] and len(set(times)) == sum(shown for _, _, shown in packets)
     return packets, trusted and not (guessed and stream.codec_context.has_b_frames), first
 

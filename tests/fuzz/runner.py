@@ -5,6 +5,7 @@ longer than 10 s, a process that dies or takes more than 4 GB, an action (a comm
 written or removed elsewhere), and numbers that differ without a word.
 """
 
+import ctypes
 import logging
 import multiprocessing
 import os
@@ -43,6 +44,10 @@ CHANGES = (
     "os.chmod",
     "os.truncate",
 )
+# Cython makes an empty code object for each line of its tracebacks.
+_empty_code = ctypes.pythonapi.PyCode_NewEmpty
+_empty_code.restype = ctypes.py_object
+EMPTY_CODE = _empty_code(b"", b"", 1).co_code
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -68,6 +73,11 @@ class Watch:
 
     def __call__(self, event: str, arguments: tuple) -> None:
         if self.folder is None:
+            return
+        # PyAV, a compiled package, makes code objects when it raises an exception.
+        if event == "code.__new__" and str(arguments[1]).startswith("av/"):
+            return
+        if event == "code.__new__" and arguments[0] == EMPTY_CODE:
             return
         if event in ACTIONS:
             self.seen.append(f"{event} {arguments!r}"[:200])

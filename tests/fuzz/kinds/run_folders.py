@@ -75,6 +75,7 @@ def trial(run: Path, reader: Reader, whole: str, checked: bool) -> str:
 def numbers(run: Path) -> str:
     """Return all numbers and names of a run as text."""
     store = Store.open(run)
+    store.require_finished()
     store.verify()
     done = store.status == DONE
     rows = [store.activations(name)[done].tobytes().hex() for name in store.names]
