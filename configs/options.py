@@ -82,6 +82,7 @@ def check(arguments: Sequence[str]) -> None:
     for combination in combinations_to_check(overrides):
         config = composed(combination)
         try:
+            OmegaConf.to_container(config, resolve=True)
             check_values(config)
         except OmegaConfBaseException as error:  # an interpolation that names no option
             raise UserError(_one_line(error)) from error

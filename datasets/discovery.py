@@ -4,11 +4,13 @@ folder of the style, or in a class folder below it."""
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from static_dynamic.errors import UserError
 
-from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, is_image, number, open_frames
+from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, open_frames
+from .numbering import frame_numbers, is_image
 
 # Folders that network drives and archives make.
 NOT_VIDEOS = {"@eaDir", "#recycle", "__MACOSX"}
@@ -33,16 +35,24 @@ class VideoInfo:
     notes: tuple[str, ...] = ()  # what the program had to decide about the file
 
     @property
+    def repeated(self) -> int | None:
+        """The first frame number that two files have; None if there is none."""
+        return next((self.first + a for a, b in pairwise(self.offsets) if a == b), None)
+
+    @property
+    def missing(self) -> int:
+        """Number of frame numbers that are missing between the first and the last frame."""
+        return self.offsets[-1] + 1 - len(set(self.offsets)) if self.offsets else 0
+
+    @property
     def fault(self) -> str | None:
         """Message about missing or duplicate frames; None if frame numbers are consecutive from 0 or 1."""
-        if self.offsets:
-            present = sorted(set(self.offsets))
-            missing = self.offsets[-1] + 1 - len(present)
-            if not missing:
-                return "two files have the same frame number"
+        if self.repeated is not None:
+            return f"two files have the frame number {self.repeated}"
+        if self.missing:
             # A stray file can have a huge number, so the numbers in between are never listed.
-            gap = next(k for k, offset in enumerate(present) if offset != k)
-            more = f" and {missing - 1} more" if missing > 1 else ""
+            gap = next(k for k, offset in enumerate(self.offsets) if offset != k)
+            more = f" and {self.missing - 1} more" if self.missing > 1 else ""
             return f"frame {self.first + gap}{more} of {self.offsets[-1] + 1} is missing"
         return None if self.first in (0, 1) else f"its first frame has the number {self.first}, not 0 or 1"
 
@@ -160,21 +170,33 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _holds_frames(folder: str) -> bool:
-    # A class folder of video files may hold a few images too, such as covers, which are not numbered from 0
-    # or 1. The search stops at ENOUGH_IMAGES images, because a data set has tens of thousands of folders.
-    images, videos = [], False
+    # A class folder of video files may hold images too: some covers, which are not numbered from 0 or 1, or a
+    # thumbnail per video. A folder without videos is searched until ENOUGH_IMAGES images are found, because a
+    # data set has tens of thousands of folders.
+    images, videos = [], set()
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if is_image(entry.name):
-                    images.append(number(entry.name))
-                if entry.name == STORE_NAME or len(images) == ENOUGH_IMAGES:
+                    images.append(entry.name)
+                elif _stem(entry.name) != entry.name and not entry.name.startswith("."):
+                    videos.add(_stem(entry.name))
+                if entry.name == STORE_NAME or (len(images) == ENOUGH_IMAGES and not videos):
                     return True
-                videos = videos or (_stem(entry.name) != entry.name and not entry.name.startswith("."))
     except OSError:
         return True  # no error here, because opening the folder later raises an error that names the folder
-    numbered = any(sorted(images) == list(range(i, i + len(images))) for i in (0, 1))
-    return bool(images) and (numbered or not videos)
+    if not images or videos >= {os.path.splitext(name)[0] for name in images}:
+        return False
+    return not videos or len(images) >= ENOUGH_IMAGES or _are_numbered(images)
+
+
+def _are_numbered(images: list[str]) -> bool:
+    """Return whether images are numbered from 0 or 1 on without gaps."""
+    try:
+        numbers = sorted(frame_numbers(images, Path()))
+    except BadFrames:
+        return False
+    return any(numbers == list(range(first, first + len(images))) for first in (0, 1))
 
 
 def _stem(name: str) -> str:

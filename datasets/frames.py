@@ -15,10 +15,10 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from .numbering import frame_numbers, is_image
 from .pixels import MAX_FRAMES, Allocate, BadFrames, read_image, stack
 from .videos import VideoFile
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 VIDEO_SUFFIXES = set(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
 )
@@ -28,8 +28,6 @@ STORE_NAME = "frames.db"
 MAX_BYTES = 2**28
 # Matches the definition of a table whose content is computed when it is read.
 COMPUTED = re.compile(r"\bVIRTUAL\b|\bGENERATED\b|\bAS\s*\(", re.IGNORECASE)
-# Matches the last number of a file name; letters and the suffix may follow the number.
-NUMBER = re.compile(r"(\d+)\D*(?:\.[^.]*)?$")
 
 
 class ImageSequence(ABC):
@@ -54,7 +52,7 @@ class ImageSequence(ABC):
     @cached_property
     def numbers(self) -> list[int]:
         """Frame numbers in the image names, in ascending order."""
-        return [number(name) for name in self.names]
+        return frame_numbers(self.names, self.path)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -124,7 +122,8 @@ class FrameStore(ImageSequence):
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
                 query = "SELECT frames FROM Images WHERE ObjId = ?"
-                (data,) = connection.execute(query, (name,)).fetchone()
+                # A damaged index of the table can hide a row that a scan of the table finds.
+                (data,) = connection.execute(query, (name,)).fetchone() or (None,)
                 if not isinstance(data, bytes):
                     raise BadFrames(f"{file}: {name} holds {type(data).__name__}, not bytes")
                 yield f"{file}: {name}", data
@@ -142,19 +141,8 @@ def open_frames(path: Path) -> Frames:
     raise BadFrames(f"{path} does not exist")
 
 
-def is_image(name: str) -> bool:
-    """Return whether a file name has a known image suffix and is not hidden."""
-    return name[-5:].lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
-
-
-def number(name: str) -> int:
-    """Return the last number in a file name without suffix (``frame_00012.jpg``: 12), -1 if there is none."""
-    found = NUMBER.search(name)
-    return int(found[1]) if found else -1
-
-
 def in_order(names: list[str], path: Path) -> list[str]:
     """Sort frame names by frame number; raise BadFrames for more than `MAX_FRAMES` names."""
     if len(names) > MAX_FRAMES:
         raise BadFrames(f"{path} holds more than {MAX_FRAMES} frames: too large")
-    return sorted(names, key=lambda name: (number(name), name))
+    return [name for _, name in sorted(zip(frame_numbers(names, path), names, strict=True))]

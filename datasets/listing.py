@@ -23,6 +23,7 @@ from .rates import equal_rates, span
 THREADS, CHUNK = 4, 256
 # A video may be shorter than its annotation says by at most this number of seconds.
 SLACK_SECONDS = 1.0
+GAPS = "the frame numbers have gaps: the frames are used as if no frame were missing"
 
 
 class Filtered(Exception):
@@ -148,15 +149,16 @@ def make_clip(
     if name is None:
         raise Filtered("not on disk")
     info = common_info({k: video_info(find_video(folder, name)) for k, folder in folders.items()})
-    if dataset.get("frames") and info.fault:
+    if info.fault and (dataset.get("frames") or info.repeated is not None):
         raise BadFrames(info.fault)
+    notes = (*info.notes, *([GAPS] if info.missing else []))
     fps = info.fps or dataset.get("fps")
     first, length = frame_range(entry, info.length, fps, info.times)
     least = (dataset.get("filters") or {}).get("min_frames", 2)
     if entry.seconds is None and length < least:
         raise Filtered(f"fewer than {least} frames")
     shown = info.times and tuple(t - info.times[first] for t in info.times[first : first + length])
-    return Clip(entry.id, name, first, length, entry.label, entry.cluster, fps, times=shown, notes=info.notes)
+    return Clip(entry.id, name, first, length, entry.label, entry.cluster, fps, times=shown, notes=notes)
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
@@ -173,6 +175,10 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
     if len({info.offsets for info in by_style.values()}) > 1:
         faults = "; ".join(f"style_{k}: {info.fault}" for k, info in by_style.items() if info.offsets)
         raise BadFrames(f"the styles of the video have different frames ({faults})")
+    first = {k: info.first for k, info in by_style.items() if info.fps is None}
+    if len(set(first.values())) > 1 and not set(first.values()) <= {0, 1}:
+        counts = ", ".join(f"style_{k} begins with {number}" for k, number in first.items())
+        raise BadFrames(f"the styles of the video begin with different frame numbers: {counts}")
     common = next(iter(by_style.values()))
     if common.fps is None:  # images store no frame rate, but the video file of another style may store one
         stored = next((info for info in by_style.values() if info.fps), common)

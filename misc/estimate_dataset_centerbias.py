@@ -15,7 +15,7 @@ from tqdm import tqdm
 from static_dynamic.analysis.vos.segmentation import read_mask, resize_mask
 from static_dynamic.analysis.vos.stage_figures import draw_prior
 from static_dynamic.command import Options, command
-from static_dynamic.datasets.frames import is_image
+from static_dynamic.datasets.numbering import is_image
 from static_dynamic.errors import UserError
 
 SIZE = (480, 854)  # height and width to which all masks are resized

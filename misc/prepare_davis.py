@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
 from static_dynamic.datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
-from static_dynamic.datasets.frames import FrameFolder, is_image, read_image
+from static_dynamic.datasets.frames import FrameFolder, read_image
+from static_dynamic.datasets.numbering import is_image
 from static_dynamic.datasets.write import encode, fit, in_threads
 from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.errors import UserError, nearest

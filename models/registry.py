@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic import configs
-from static_dynamic.errors import UserError
+from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.checkpoints import load_weights
 from static_dynamic.models.stages import InputSpec, VideoNetwork, check_stages
 
@@ -88,6 +88,8 @@ def build_from_row(
 ) -> VideoNetwork:
     """Build a network from the config `row`, a file of ``configs/model`` or a config composed by Hydra."""
     _import_families()
+    if row.family not in FAMILIES:
+        raise UserError(f"unknown model.family={row.family}{nearest(str(row.family), FAMILIES)}")
     arguments = {**_plain(row.get("args")), **options}
     if row.get("adapter") and checkpoint == "pretrained":  # the network's package loads the weights
         arguments["pretrained"], checkpoint = True, None

@@ -15,8 +15,8 @@ from static_dynamic.files import DISK_FULL
 
 # Error codes of an unusable path: no permission, a file instead of a folder, a folder
 # instead of a file, a name that is too long, or links in a circle.
-WRONG_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
-WRONG_PLACE += (errno.ENAMETOOLONG, errno.ELOOP)
+WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+WRONG_PLACE |= {errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class Terminated(BaseException):

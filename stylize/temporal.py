@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from static_dynamic.command import Options, command, positive
-from static_dynamic.datasets.frames import FrameFolder, number
+from static_dynamic.datasets.frames import FrameFolder
+from static_dynamic.datasets.numbering import frame_numbers
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.stylize.bilateral import bilateral
@@ -134,13 +135,14 @@ def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]
     frames = FrameFolder(folder)
     if not folder.is_dir() or not frames.names:
         raise UserError(f"--masks {folder} holds no images: add a mask per key frame, named as the frame")
-    positions = {number(stem): t for t, stem in enumerate(stems)}
+    numbers = frame_numbers([*stems, *frames.names], folder)
+    positions = {number: t for t, number in enumerate(numbers[: len(stems)])}
     masks = {}
-    for i, name in enumerate(frames.names):
-        if number(name) not in positions:
+    for i, (name, number) in enumerate(zip(frames.names, numbers[len(stems) :], strict=True)):
+        if number not in positions:
             raise UserError(f"no frame has the number of mask {folder / name}: name the mask like a frame")
         # Masks may be coloured, so the brightest channel is used.
-        masks[positions[number(name)]] = frames.read([i])[0].max(-1)
+        masks[positions[number]] = frames.read([i])[0].max(-1)
     return masks
 
 

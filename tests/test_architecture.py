@@ -175,7 +175,7 @@ def test_a_task_is_one_function(file):
         ("evenly_spaced", "static_dynamic.spacing"),
         ("layer_score", "analysis.estimate.moments"),
         ("unit_score", "analysis.estimate.moments"),
-        ("require_same_run", "analysis.run.store"),
+        ("require_same_run", "analysis.run.manifest"),
         ("json_sha256", "static_dynamic.files"),
     ],
 )

@@ -53,7 +53,8 @@ class ShownClip:
         if rules == "original":
             if isinstance(self.frames, FrameStore):
                 spec = replace(spec, size=spec.crop)
-            frames = np.stack([cv2.resize(frame, (spec.size, spec.size)) for frame in frames])
+            size = (spec.size, spec.size) if isinstance(spec.size, int) else spec.size[::-1]
+            frames = np.stack([np.asarray(cv2.resize(frame, size), np.uint8) for frame in frames])
         return preprocess(torch.from_numpy(frames), spec)
 
 

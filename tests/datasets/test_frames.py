@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from static_dynamic.datasets.frames import MAX_FRAMES, BadFrames, number, open_frames
+from static_dynamic.datasets.frames import MAX_FRAMES, BadFrames, open_frames
 from static_dynamic.datasets.shots import find_shots
 from static_dynamic.datasets.write import write_store
 from tests.conftest import moving_square, write_frames
@@ -65,14 +65,6 @@ def test_broken_stores_are_named(tmp_path):
     file.write_bytes(b"SQLite format 3\0" + b"x" * 500)
     with pytest.raises(BadFrames, match="frames.db is not a readable frame store"):
         len(open_frames(file.parent))
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("000012.jpg", 12), ("frame_7.png", 7), ("img2_frame10.jpg", 10), ("v_5/frame_00003", 3), ("x.jpg", -1)],
-)
-def test_the_number_of_a_name(name, expected):
-    assert number(name) == expected
 
 
 def test_numbers_order_frames_whatever_their_padding(tmp_path):

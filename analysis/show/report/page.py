@@ -40,6 +40,7 @@ from static_dynamic.analysis.show.report.yardsticks import Reference, references
 from static_dynamic.analysis.show.stage_text import class_cells, effective_cells, layer_cells, stage_notes
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.configs import CONFIG_DIR
+from static_dynamic.errors import DamagedRun
 from static_dynamic.files import write_text
 from static_dynamic.models.stage_names import group_by_reading
 
@@ -160,6 +161,9 @@ def stage_charts(
     variance = folder / "variance_layers.csv"
     if variance.exists():
         parts = read_table(variance, ("stage", "component", "share"), text=("stage",))
+        cells = parts[["stage", "component"]]
+        if cells.duplicated().any() or set(parts["component"]) != set(COMPONENT_COLOURS):
+            raise DamagedRun(f"{variance} is damaged: give the command of the run again")
         table = 100 * parts.pivot(index="stage", columns="component", values="share")
         table = table.loc[[s for s in layers["stage"] if s in table.index]]
         about = "The part of the units' variance that each source explains; no threshold is needed."
