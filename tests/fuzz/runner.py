@@ -93,33 +93,37 @@ class Watch:
 def run(kind: str, cases: Iterable[int], seed: int = 0) -> Iterator[Result]:
     """Yield the result of each case of a kind, in processes that are killed if they take too long."""
     waiting = list(cases)
-    while waiting:
-        batch, waiting = waiting[:PER_PROCESS], waiting[PER_PROCESS:]
-        receive, send = multiprocessing.Pipe(duplex=False)
-        process = multiprocessing.get_context("fork").Process(target=_work, args=(kind, batch, seed, send))
-        process.start()
-        send.close()
-        done, what, patience = 0, "", 60.0  # the first message comes after the originals are made
-        while done < len(batch):
-            fault = "" if receive.poll(patience) else f"it takes longer than {MAX_SECONDS:.0f} s"
-            try:
-                message = fault or receive.recv()
-            except EOFError:
-                fault = "the process died"
-            if fault:
-                process.kill()
-                yield Result(batch[done], what, fault=fault, seconds=patience)
-                waiting = batch[done + 1 :] + waiting
-                break
-            if isinstance(message, str):  # the description of the case that begins
-                what, patience = message, 1.5 * MAX_SECONDS
-            else:
-                done, what = done + 1, ""
-                yield message
-        process.join()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        while waiting:
+            batch, waiting = waiting[:PER_PROCESS], waiting[PER_PROCESS:]
+            receive, send = multiprocessing.Pipe(duplex=False)
+            process = multiprocessing.get_context("fork").Process(
+                target=_work, args=(kind, batch, seed, folder, send)
+            )
+            process.start()
+            send.close()
+            done, what, patience = 0, "", 60.0  # the first message comes after the originals are made
+            while done < len(batch):
+                fault = "" if receive.poll(patience) else f"it takes longer than {MAX_SECONDS:.0f} s"
+                try:
+                    message = fault or receive.recv()
+                except EOFError:
+                    fault = "the process died"
+                if fault:
+                    process.kill()
+                    yield Result(batch[done], what, fault=fault, seconds=patience)
+                    waiting = batch[done + 1 :] + waiting
+                    break
+                if isinstance(message, str):  # the description of the case that begins
+                    what, patience = message, 1.5 * MAX_SECONDS
+                else:
+                    done, what = done + 1, ""
+                    yield message
+            process.join()
 
 
-def _work(kind: str, cases: list[int], seed: int, send) -> None:
+def _work(kind: str, cases: list[int], seed: int, folder: str, send) -> None:
+    tempfile.tempdir = folder  # mutants and originals are written here
     resource.setrlimit(resource.RLIMIT_AS, (16 * 2**30, 16 * 2**30))
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
