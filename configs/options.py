@@ -34,6 +34,11 @@ HYDRA_FLAGS = {
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
 }
 FLAGS = cast(dict[str, str], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml")))
+# Flags of Stergiou et al.'s program, which a script takes.
+OF_SCRIPTS = dict.fromkeys(
+    ("model_weights", "model_name", "frame_dir", "backprop_depth", "base_output_dir", "only_dep_graph"),
+    "run misc/class_feature_pyramids.py",
+)
 HELP = f"{PROGRAM} --help lists them"
 COMMON = {option.name: option for option in options_of(Common)}
 ROWS = [*options_of(ModelRow, "model."), *options_of(DatasetRow, "dataset.")]
@@ -56,6 +61,8 @@ def translate(arguments: Sequence[str]) -> list[str]:
             translated += [word, *islice(words, HYDRA_FLAGS.get(word, 0))]
             continue
         name, equals, value = word.removeprefix("--").partition("=")
+        if name in OF_SCRIPTS:
+            raise UserError(f"--{name} is a flag of another program: {OF_SCRIPTS[name]}")
         if name.partition(".")[0] not in known:
             raise UserError(f"unknown option --{name}{nearest(name, known)} ({HELP})")
         if not equals and (value := next(words, "--")).startswith("--"):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 from PIL import Image
 
-from static_dynamic.errors import UserError
+from static_dynamic.errors import UserError, nearest, quoted
 
 from .clips import Clip, ClipList
 from .discovery import points_outside
@@ -246,9 +246,12 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
+        lists = sorted(path.stem for path in file.parent.glob("*.txt"))
+        if lists and split not in lists:
+            known = f"{nearest(split, lists)} (lists in {file.parent}: {', '.join(lists)})"
+            raise UserError(f"there is no split {quoted(split)}{known}") from error
         raise UserError(
-            f"{file} cannot be read: give the folder of the DAVIS download with original_data_root=DIR, "
-            "and the name of a list with dataset.split=val"
+            f"{file} cannot be read: name the folder that holds ImageSets/{RESOLUTION} of DAVIS"
         ) from error
     frames = []
     for n, line in enumerate(lines, start=1):

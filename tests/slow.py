@@ -35,6 +35,7 @@ SLOW = (
     "analysis/tasks/test_profile.py",
     "analysis/tasks/test_saliency.py",
     "analysis/vos/test_vos_main.py",
+    "configs/test_original_json.py::test_the_cost_of_a_network_of_a_published_file",
     "datasets/test_annotations.py::test_real_files_have_the_known_counts",
     "datasets/test_frames.py::test_real_videos_seek_exactly",
     "datasets/test_runs.py",

@@ -80,3 +80,10 @@ def test_the_cost_of_a_network_of_a_published_file(tmp_path, in_process):
 def test_a_wrong_value_of_a_common_key_is_refused(tmp_path):
     with pytest.raises(UserError, match="trained_on=.*a word is expected"):
         translate(["--cfg_file", str(written(tmp_path, TWO_STREAM | {"trained_on": [1]}))])
+
+
+def test_flags_of_the_other_original_program_name_its_script():
+    with pytest.raises(
+        UserError, match="--model_weights is a flag of another program: run misc/class_feature"
+    ):
+        translate(["--model_weights", "mfnet.pth"])

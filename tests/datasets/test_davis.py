@@ -288,7 +288,7 @@ def break_image(root):
             "the order reversed needs .*FlowImages_gap-1, which does not exist: .*prepare_davis.py",
         ),
         (lambda root: shutil.rmtree(root / "FlowImages_gap1/goat"), {}, "gap1/goat/00000.png does not exist"),
-        (lambda root: None, {"split": "train"}, "train.txt cannot be read: .*original_data_root=DIR"),
+        (lambda root: None, {"split": "vall"}, "no split 'vall'; nearest known: val .lists in "),
         (lambda root: None, {"styles": (1, 7)}, "dataset.style_folders has no entry for this style"),
         (lambda root: None, {"sequences": ["gaot"]}, "has no sequence 'gaot'"),
         (lambda root: shutil.rmtree(root), {}, "stylized_data_dir=.* does not exist"),
