@@ -1,49 +1,23 @@
-"""Read the annotation files of data sets, with one function per file format.
+"""Read the annotation files of the paper's data sets, and of folders without annotations.
 
 Each function takes a row of ``configs/dataset``, the data root and the names of the videos on disk. The
 function yields one `Annotated` per annotation entry, in file order. An unusable entry is yielded too, with
 the reason, so that the run can report every clip that is left out.
 """
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
 
 from static_dynamic.errors import UserError, nearest
 
-
-@dataclass(frozen=True)
-class Annotated:
-    """The annotation of one clip.
-
-    A clip is the first ``frames`` frames of a video, or the range ``seconds`` (start, end) of the video. If
-    ``frames`` and ``seconds`` are None, the clip is the whole video.
-    """
-
-    id: str
-    names: tuple[str, ...] = ()  # possible names of the video on disk
-    label: int = -1
-    cluster: str = ""
-    frames: int | None = None
-    seconds: tuple[float, float] | None = None
-    filtered: str = ""  # why the rules of the data set exclude this clip; empty if no rule excludes it
-    broken: str = ""  # why the annotation entry cannot be parsed; empty if it was parsed
-
-
-# Parsing an annotation entry of unexpected form raises one of these exceptions.
-MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
-Layout = Callable[[DictConfig, Path, list[str]], Iterable[Annotated]]
-LAYOUTS: dict[str, Layout] = {}
-
-
-def layout(function: Layout) -> Layout:
-    """Register an annotation reader; the key ``layout`` of ``configs/dataset/NAME.yaml`` names the reader."""
-    LAYOUTS[function.__name__] = function
-    return function
+from . import lists as lists  # registers further layouts
+from .annotation_files import find_annotation, read_csv, read_json, shorten
+from .layouts import LAYOUTS as LAYOUTS
+from .layouts import MALFORMED, Annotated, entries_of, layout
 
 
 @layout
@@ -78,7 +52,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
             classes.update(str(segment["label"]) for segment in video["annotations"])
             clips.append(_first_segment(key, video, row.subset, row.filters))
         except MALFORMED as error:
-            broken = f"its entry {_shorten(video)} is malformed ({type(error).__name__}: {_shorten(error)})"
+            broken = f"its entry {shorten(video)} is malformed ({type(error).__name__}: {shorten(error)})"
             clips.append((Annotated(key, broken=broken), None))
     number = {label: i for i, label in enumerate(sorted(classes))}
     yield from (replace(clip, label=-1 if label is None else number[label]) for clip, label in clips)
@@ -91,7 +65,7 @@ def _first_segment(
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     duration = video.get("duration_second", video.get("duration"))
-    count = int(video["num_frames"]) if "num_frames" in video else int(limits.fps * duration)
+    count = int(float(video["num_frames"]) if "num_frames" in video else limits.fps * float(duration))
     if count < limits.min_frames:
         return Annotated(key, filtered=f"fewer than {limits.min_frames} frames at {limits.fps} fps"), None
     segments = [(float(s["segment"][0]), float(s["segment"][1])) for s in video["annotations"]]
@@ -118,7 +92,7 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
         name, template = str(entry["id"]), entry["template"].replace("[", "").replace("]", "")
         return Annotated(name, (name,), int(labels[template]), cluster=name)
 
-    return _entries(file, parse)
+    return entries_of(file, parse)
 
 
 @layout
@@ -137,23 +111,13 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
         # NAME_00012 is the twelfth dive of the broadcast NAME. All dives of one broadcast form a cluster.
         return Annotated(name, (name,), label, name.rpartition("_")[0] or name, frames, filtered=short)
 
-    return _entries(file, parse)
-
-
-def _entries(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
-    """Yield one `Annotated` per entry of a json list; its ``broken`` says why an entry cannot be parsed."""
-    for n, entry in enumerate(read_json(file, list), start=1):
-        try:
-            yield parse(entry)
-        except MALFORMED as error:
-            reason = f"{_shorten(entry)} is malformed ({_shorten(error)})"
-            yield Annotated(f"{file.name} entry {n}", broken=reason)
+    return entries_of(file, parse)
 
 
 @layout
 def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
     """Read a Kinetics csv list: the clips of all classes, or of the 32 classes that ``row.subset`` names."""
-    wanted = None
+    wanted, on_disk = None, set(names)
     if row.subset is not None:
         if row.subset not in row.subsets:
             raise UserError(
@@ -164,71 +128,47 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
     file = find_annotation(row, root, "list")
     lines = list(read_csv(file, ("label", "youtube_id", "time_start", "time_end")))
     classes = {c: i for i, c in enumerate(sorted({line["label"] for _, line in lines if line}))}
+    clips_per_file = Counter(file for _, line in lines if line for file in _files_without_times(line))
     for n, line in lines:
-        try:
-            if line is None:
-                raise ValueError
-            label, youtube = line["label"], line["youtube_id"]
-            name = f"{youtube}_{int(line['time_start']):06d}_{int(line['time_end']):06d}"
-        except ValueError:
+        if line is None:
             yield Annotated(f"{file.name} line {n}", broken="its fields differ from the header's")
             continue
+        label, youtube = line["label"], line["youtube_id"]
+        try:
+            times = [whole_seconds(line[key]) for key in ("time_start", "time_end")]
+        except ValueError as error:
+            yield Annotated(f"{file.name} line {n}", broken=str(error))
+            continue
+        name = f"{youtube}_{times[0]:06d}_{times[1]:06d}"
         if wanted is not None and label not in wanted:
             yield Annotated(name, (), classes[label], filtered=f"not a class of subset {row.subset}")
             continue
-        stems = (name, youtube)
-        paths = (*stems, *(f"{c}/{s}" for c in (label, label.replace(" ", "_")) for s in stems))
-        yield Annotated(name, paths, classes[label], cluster=youtube)
+        without = _files_without_times(line)
+        paths = (name, *(f"{c}/{name}" for c in (label, label.replace(" ", "_"))), *without)
+        # A file named after the video alone holds one of the video's clips, and its name does not say which.
+        unclear = {path for path in without if clips_per_file[path] > 1}
+        known = next((path for path in paths if path in on_disk), None)
+        if known in unclear:
+            broken = f"{file.name} lists several clips of {youtube!r}: name the file of each clip like {name}"
+            yield Annotated(name, broken=broken)
+        else:
+            yield Annotated(
+                name, tuple(p for p in paths if p not in unclear), classes[label], cluster=youtube
+            )
 
 
-def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """Return the first file of ``row.annotations[kind]`` that exists; `kind` is "list", "info" or "labels".
-
-    Raises UserError if no such file exists.
-    """
-    folder = Path(row.get("annotations_dir") or root).expanduser()
-    for name in row.annotations[kind]:
-        if (folder / name).is_file():
-            return folder / name
-    raise UserError(
-        f"dataset={row.name} needs annotation files: {folder} has no {' or '.join(row.annotations[kind])} "
-        "(if the files are in another folder, give dataset.annotations_dir=DIR)"
-    )
+def _files_without_times(line: dict[str, str]) -> tuple[str, ...]:
+    """Return the names of a clip's video that hold the id of the video, but not the times of the clip."""
+    label, youtube = line["label"], line["youtube_id"]
+    return (youtube, *dict.fromkeys(f"{c}/{youtube}" for c in (label, label.replace(" ", "_"))))
 
 
-def read_json(file: Path, kind: type | tuple[type, ...]):
-    """Read a json file; raise UserError if the file is damaged or its top-level value is not a `kind`."""
+def whole_seconds(text: str) -> int:
+    """Parse a number of seconds such as ``10`` or ``10.0``; raise ValueError if it is no whole number."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not readable json ({_shorten(error)})") from error
-    if not isinstance(content, kind):
-        known = kind if isinstance(kind, tuple) else (kind,)
-        expected = " or ".join(each.__name__ for each in known)
-        raise UserError(f"{file} holds a {type(content).__name__}, but a {expected} is expected")
-    return content
-
-
-def read_csv(file: Path, needed: Iterable[str]) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Yield (line number, fields by column name) per csv line; the fields of a broken line are None.
-
-    Raises UserError if the header lacks a needed column, or the file is not csv.
-    """
-    with file.open(encoding="utf-8", errors="replace", newline="") as stream:
-        reader = csv.reader(stream)
-        try:
-            header = next(reader, [])
-            missing = [name for name in needed if name not in header]
-            if missing:
-                raise UserError(f"{file}: the header has no column {', '.join(missing)}")
-            for fields in reader:
-                if fields:
-                    whole = len(fields) == len(header) and all(map(str.isprintable, fields))
-                    yield reader.line_num, dict(zip(header, fields, strict=True)) if whole else None
-        except csv.Error as error:
-            raise UserError(f"{file} line {reader.line_num} is not csv ({error})") from error
-
-
-def _shorten(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
+        seconds = float(text)
+        if seconds == int(seconds) >= 0:
+            return int(seconds)
+    except (ValueError, OverflowError):
+        pass
+    raise ValueError(f"the time {text[:20]!r} is not a whole number of seconds")

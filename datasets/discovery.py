@@ -13,7 +13,7 @@ from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, open_frame
 from .numbering import frame_numbers, is_image
 
 # Folders that network drives and archives make.
-NOT_VIDEOS = {"@eaDir", "#recycle", "__MACOSX"}
+NOT_VIDEOS = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found"}
 # A folder with at least this number of images is a video, whatever else the folder holds.
 ENOUGH_IMAGES = 16
 # Files of these kinds belong into a folder of videos.
@@ -146,6 +146,12 @@ def video_info(path: Path) -> VideoInfo:
         times = None if frames.times is None else tuple(frames.times.tolist())
         return VideoInfo(length, fps, times=times, notes=frames.notes)
     if not length:
+        folders = [entry.name for entry in _entries(path) if _is_folder(entry)]
+        if folders:
+            raise BadFrames(
+                f"{path} holds no images, but folders such as {folders[0]!r}: move the videos into the folder "
+                "of the style, or into class folders there"
+            )
         return VideoInfo(length, fps)
     first = frames.numbers[0]
     offsets = tuple(n - first for n in frames.numbers)

@@ -60,11 +60,15 @@ def list_clips(
     annotated = list(LAYOUTS[dataset.layout](dataset, root, list(names[styles[0]])))
     clips: list[Clip] = []
     filtered, skipped = [], []
-    listed = set()
+    classes_of: dict[tuple[str, int], int] = {}
     for entry, found in _find_clips(dataset, annotated, folders, names):
-        if entry.id in listed:
-            found = Filtered("listed a second time")
-        listed.add(entry.id)
+        if isinstance(found, Clip):
+            place = (found.video, found.first)
+            if place in classes_of and classes_of[place] != entry.label:
+                found = BadFrames(f"{found.video} is listed a second time, with another class")
+            elif place in classes_of:
+                found = Filtered("listed a second time")
+            classes_of.setdefault(place, entry.label)
         if isinstance(found, Filtered):
             filtered.append((entry.id, str(found)))
         elif isinstance(found, BadFrames):
@@ -145,7 +149,7 @@ def make_clip(
         raise Filtered(entry.filtered)
     if any(map(points_outside, entry.names)):
         raise BadFrames("the video name points outside the data set")
-    name = next((n for n in entry.names for known in names.values() if n in known), None)
+    name = next((n for n in entry.names if any(on_disk(n, folders[k], names[k]) for k in names)), None)
     if name is None:
         raise Filtered("not on disk")
     info = common_info({k: video_info(find_video(folder, name)) for k, folder in folders.items()})
@@ -153,12 +157,25 @@ def make_clip(
         raise BadFrames(info.fault)
     notes = (*info.notes, *([GAPS] if info.missing else []))
     fps = info.fps or dataset.get("fps")
-    first, length = frame_range(entry, info.length, fps, info.times)
+    if entry.images and info.fps is None:
+        first, length = image_range(entry.images, info.length)
+    else:
+        first, length = frame_range(entry, info.length, fps, info.times)
     least = (dataset.get("filters") or {}).get("min_frames", 2)
     if entry.seconds is None and length < least:
         raise Filtered(f"fewer than {least} frames")
     shown = info.times and tuple(t - info.times[first] for t in info.times[first : first + length])
     return Clip(entry.id, name, first, length, entry.label, entry.cluster, fps, times=shown, notes=notes)
+
+
+def on_disk(name: str, folder: Path, known: dict[str, None]) -> bool:
+    """Return whether a style has a video; `known` holds the videos in its folder and its class folders."""
+    if name in known or name.count("/") < 2:
+        return name in known
+    try:
+        return find_video(folder, name) is not None
+    except BadFrames:
+        return False
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
@@ -187,6 +204,17 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
     if common.length < 2:
         raise BadFrames(f"the video has {common.length} frames, but a shuffled order needs at least two")
     return common
+
+
+def image_range(images: tuple[int, int], available: int) -> tuple[int, int]:
+    """Return a tuple (first frame, number of frames) of a clip whose video is a folder of `available` images.
+
+    Raises BadFrames if the folder has fewer images than the annotation needs.
+    """
+    first, end = images
+    if not 0 <= first < end - 1 or end > available:
+        raise BadFrames(f"the video has {available} frames, but its annotation says frames {first} to {end}")
+    return first, end - first
 
 
 def frame_range(

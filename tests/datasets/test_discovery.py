@@ -44,6 +44,8 @@ def test_unfinished_and_empty_files_are_named(tmp_path, call):
     (tmp_path / "style_1" / "empty.mp4").touch()
     (tmp_path / "style_1" / "@eaDir").mkdir()
     (tmp_path / "style_1" / "__MACOSX").mkdir()
+    (tmp_path / "style_1" / "wave" / ".AppleDouble").mkdir()
+    (tmp_path / "style_1" / "wave" / "._a.mp4").write_bytes(b"properties")
     (tmp_path / "style_1" / "labels.txt").touch()
     assert list(unknown_files(tmp_path / "style_1")) == ["wave/b.mp4.part"]
     assert list(list_videos(tmp_path / "style_1")) == ["empty", "wave/a"]

@@ -1,4 +1,4 @@
-"""Mutants of annotation files: json and csv of ActivityNet, Something-Something, Diving48 and Kinetics."""
+"""Mutants of the annotation files of all data sets."""
 
 import csv
 import io
@@ -15,13 +15,15 @@ from tests.fuzz.kinds.run_folders import VALUES, entries
 from tests.fuzz.mutations import MUTATIONS
 from tests.fuzz.registry import Trial, fuzzer
 
+ENCODINGS = ("utf-8", "utf-8", "utf-8-sig", "utf-16")
+
 
 @fuzzer
 def annotations(rng: np.random.Generator, folder: Path) -> tuple[str, Trial]:
     """Change bytes of an annotation file, or replace one of its values by a senseless one."""
     dataset = list(files())[rng.integers(len(files()))]
     for name, content in files()[dataset].items():
-        (folder / name).write_text(content, encoding="utf-8")
+        (folder / name).write_bytes(content.encode(ENCODINGS[rng.integers(len(ENCODINGS))]))
     name = list(files()[dataset])[rng.integers(len(files()[dataset]))]
     path = folder / name
     if rng.integers(3) == 0 and name.endswith(".json"):
@@ -52,7 +54,7 @@ def trial(dataset: str, folder: Path) -> str:
 
 @cache
 def files() -> dict[str, dict[str, str]]:
-    """Return the annotation files of four data sets, with five videos each."""
+    """Return the annotation files of each data set, with five videos each."""
     names = [f"video_{k:05d}" for k in range(5)]
     anet = {
         name: {
@@ -83,4 +85,23 @@ def files() -> dict[str, dict[str, str]]:
             "Diving48_vocab.json": json.dumps([["Back", "15som"]]),
         },
         "Kinetics": {"val.csv": stream.getvalue()},
+        "MMAction2": {"val_list.txt": "".join(f"a/{n} 40 {k}\nb/{n}.mp4 {k}\n" for k, n in enumerate(names))},
+        "UCF101": {
+            "testlist01.txt": "".join(f"Archery/v_Archery_g0{k}_c01.avi\n" for k in range(5)),
+            "classInd.txt": "1 Archery\n2 Bowling\n",
+        },
+        "HMDB51": {"wave_test_split1.txt": "".join(f"x_wave_{k}.avi {k % 3} \n" for k in range(5))},
+        "Jester": {
+            "jester-v1-validation.csv": "".join(f"{k};Swiping Left\n" for k in range(5)),
+            "jester-v1-labels.csv": "Swiping Left\nDoing other things\n",
+        },
+        "Charades": {
+            "Charades_v1_test.csv": "id,actions,length\n"
+            + "".join(f"V{k},c092 0.5 1.5;c147 0.25 0.75,30\n" for k in range(5))
+        },
+        "EPICKitchens": {
+            "EPIC_100_validation.csv": "narration_id,video_id,start_timestamp,stop_timestamp,start_frame,"
+            "stop_frame,verb_class,noun_class\n"
+            + "".join(f"P01_01_{k},P01_01,00:00:01.5,00:01:02.{k},{90 + k},3720,3,7\n" for k in range(5))
+        },
     }

@@ -1,0 +1,51 @@
+"""Annotations of clips, and the registry of the functions that read annotation files."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from .annotation_files import read_json, shorten
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The annotation of one clip.
+
+    A clip is the first ``frames`` frames of a video, or the range ``seconds`` (start, end) of the video. If
+    ``frames`` and ``seconds`` are None, the clip is the whole video. ``images`` is the range (first position,
+    position after the last) of the clip in folders of images, and takes precedence there.
+    """
+
+    id: str
+    names: tuple[str, ...] = ()  # possible names of the video on disk
+    label: int = -1
+    cluster: str = ""
+    frames: int | None = None
+    seconds: tuple[float, float] | None = None
+    images: tuple[int, int] | None = None
+    filtered: str = ""  # why the rules of the data set exclude this clip; empty if no rule excludes it
+    broken: str = ""  # why the annotation entry cannot be parsed; empty if it was parsed
+
+
+# Parsing an annotation entry of unexpected form raises one of these exceptions.
+MALFORMED = (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError)
+Layout = Callable[[DictConfig, Path, list[str]], Iterable[Annotated]]
+LAYOUTS: dict[str, Layout] = {}
+
+
+def layout(function: Layout) -> Layout:
+    """Register an annotation reader; the key ``layout`` of ``configs/dataset/NAME.yaml`` names the reader."""
+    LAYOUTS[function.__name__] = function
+    return function
+
+
+def entries_of(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
+    """Yield one `Annotated` per entry of a json list; its ``broken`` says why an entry cannot be parsed."""
+    for n, entry in enumerate(read_json(file, list), start=1):
+        try:
+            yield parse(entry)
+        except MALFORMED as error:
+            reason = f"{shorten(entry)} is malformed ({shorten(error)})"
+            yield Annotated(f"{file.name} entry {n}", broken=reason)
