@@ -149,8 +149,8 @@ def video_info(path: Path) -> VideoInfo:
         folders = [entry.name for entry in _entries(path) if _is_folder(entry)]
         if folders:
             raise BadFrames(
-                f"{path} holds no images, but folders such as {folders[0]!r}: move the videos into the folder "
-                "of the style, or into class folders there"
+                f"{path} holds no images, but folders such as {folders[0]!r}: move the videos into the "
+                "folder of the style, or into class folders there"
             )
         return VideoInfo(length, fps)
     first = frames.numbers[0]
