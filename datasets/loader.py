@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, get_worker_info
 
+from static_dynamic.errors import UserError
+
 from .clips import ClipList, style_folder
 from .frames import BadFrames
 from .shared_memory import SharedFrames, release
@@ -122,13 +124,13 @@ def view_digests(frames: Tensor, positions: list[list[NDArray]]) -> NDArray:
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
     """Make the inputs of the network's pathways from the decoded frames of a batch; free the frames.
 
-    Returns a list of one tensor (B, 3, T, crop, crop) float32 per pathway, on `device`, with the views in the
+    Returns a list of one tensor (B, 3, T, height, width) float32 per pathway, on `device`, with the views in the
     order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.
     """
     views = []
     for decoded in batch:
         assert decoded.frames is not None
-        frames = preprocess(decoded.frames.to(device), spec)  # (3, n, crop, crop)
+        frames = preprocess(decoded.frames.to(device), spec)  # (3, n, height, width)
         release(decoded.frames)
         for pathways in decoded.positions:
             # Copies are non-blocking, so that the CPU does not wait for GPU kernels launched before.
@@ -138,22 +140,31 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
 
 
 def preprocess(frames: Tensor, spec) -> Tensor:
-    """Normalise, scale and centre-crop uint8 frames (n, H, W, 3); return float32 (3, n, crop, crop)."""
+    """Normalise, scale and centre-crop uint8 frames (n, H, W, 3); return float32 (3, n, height, width)."""
     x = frames.permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
     values = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
     mean, std = (v.to(x.device, non_blocking=True) for v in values)
-    x = scale_short_side((x - mean) / std, spec.size)
-    top, left = (round((side - spec.crop) / 2) for side in x.shape[2:])
-    return x[:, :, top : top + spec.crop, left : left + spec.crop].transpose(0, 1).contiguous()
+    x = scale((x - mean) / std, spec.size)
+    height, width = (spec.crop, spec.crop) if isinstance(spec.crop, int) else spec.crop
+    top, left = round((x.shape[2] - height) / 2), round((x.shape[3] - width) / 2)
+    if top < 0 or left < 0:
+        raise UserError(
+            f"frames of {x.shape[2]}x{x.shape[3]} (height, width) are smaller than model.input.crop="
+            f"{height}x{width}: give a larger model.input.size"
+        )
+    return x[:, :, top : top + height, left : left + width].transpose(0, 1).contiguous()
 
 
-def scale_short_side(x: Tensor, size: int) -> Tensor:
-    """Scale images (n, C, H, W) bilinearly, without antialiasing, so that the short side has `size` pixels.
+def scale(x: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Scale images (n, C, H, W) bilinearly, without antialiasing, to `size` (height, width).
 
-    The length of the long side is rounded down.
+    If `size` is one number, the short side has `size` pixels and the long side keeps the aspect ratio; its
+    length is rounded down.
     """
     height, width = x.shape[2:]
-    if width < height:
+    if not isinstance(size, int):
+        shape = tuple(size)
+    elif width < height:
         shape = (int(height / width * size), size)
     else:
         shape = (size, int(width / height * size))

@@ -38,8 +38,10 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
     except (av.FFmpegError, OSError) as error:
         raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
     with container:
-        # The best stream is chosen, because the first one may be a still, such as the cover of a film.
+        # The first stream may be a still, such as the cover of a film.
         stream = container.streams.best("video")
+        if isinstance(stream, av.VideoStream) and stream.frames == 1:
+            stream = max(container.streams.video, key=lambda other: other.frames)
         if not isinstance(stream, av.VideoStream):
             raise BadFrames(f"{path} holds no video stream")
         if stream.codec_context is None:

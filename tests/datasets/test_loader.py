@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from torch.nn import functional as F
 
 from static_dynamic.datasets import ViewBatches, list_clips, make_views, preprocess, to_inputs
 from static_dynamic.datasets.loader import Decoded
@@ -173,3 +174,27 @@ def test_frames_that_are_kept_are_not_overwritten(stylized):
     kept = [decoded for batch in loader(source, 2) for decoded in batch]
     for decoded, alone in zip(kept, (d for i in range(len(source)) for d in source[i]), strict=True):
         assert torch.equal(decoded.frames, alone.frames)
+
+
+@pytest.mark.parametrize("size", [32, (32, 57), (40, 40)])
+@pytest.mark.parametrize("crop", [24, (32, 40), (20, 30)])
+def test_rectangular_inputs(size, crop):
+    frames = np.random.default_rng(0).integers(0, 256, (3, 50, 90, 3)).astype(np.uint8)
+    spec = SimpleNamespace(size=size, crop=crop, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    found = preprocess(torch.from_numpy(frames), spec)
+    height, width = (size, size * 90 // 50) if isinstance(size, int) else size
+    crop_height, crop_width = (crop, crop) if isinstance(crop, int) else crop
+    slow = torch.empty(3, 3, crop_height, crop_width)
+    for c in range(3):
+        for t in range(3):
+            plane = (torch.from_numpy(frames[t, ..., c]).float() / 255 - spec.mean[c]) / spec.std[c]
+            plane = F.interpolate(plane[None, None], (height, width), mode="bilinear")[0, 0]
+            top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+            slow[c, t] = plane[top : top + crop_height, left : left + crop_width]
+    torch.testing.assert_close(found, slow)
+
+
+def test_frames_smaller_than_the_crop_are_refused():
+    spec = SimpleNamespace(size=(32, 30), crop=(20, 40), mean=(0.5,) * 3, std=(0.5,) * 3)
+    with pytest.raises(UserError, match="32x30 .height, width. are smaller than model.input.crop=20x40"):
+        preprocess(torch.zeros(1, 50, 90, 3, dtype=torch.uint8), spec)

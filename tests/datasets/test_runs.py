@@ -146,3 +146,12 @@ def test_a_zero_byte_jpg_stops_the_run_or_is_skipped(run, ssv2):
     assert status == 2 and "style_2/3/" in message and "is not a readable image" in message
     status, message, manifest = run(*arguments, "on_error=skip")
     assert status == 0 and {v["clip"] for v in manifest["skipped_views"]} == {"3"}
+
+
+def test_rectangular_inputs_run_to_the_end(run, tmp_path, monkeypatch):
+    root = make_frames(tmp_path / "data", ["a", "b", "c"], styles=(1, 2), count=12)
+    small = [word for word in SMALL if "input" not in word]
+    monkeypatch.setitem(globals(), "SMALL", small)
+    data = ("--dataset", "folder", "--stylized_data_dir", root, "model=x3d_xs")
+    status, _, manifest = run(*data, "model.input.size=[40,71]", "model.input.crop=[32,64]")
+    assert status == 0 and manifest["config"]["model"]["input"]["size"] == [40, 71]

@@ -172,3 +172,22 @@ def test_a_still_before_the_video_is_passed_over(tmp_path):
                 target.mux(packet)
     assert open_frames(path).read([0]).shape == (1, 96, 160, 3)
     assert numbers(open_frames(path).frames()) == list(range(150))
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4", ".mov"])
+@pytest.mark.parametrize("side", [32, 256])
+def test_a_still_beside_the_video_is_passed_over(tmp_path, suffix, side):
+    path = tmp_path / f"v{suffix}"
+    with av.open(str(path), "w") as container:
+        still, video = container.add_stream("mjpeg", rate=1), container.add_stream("libx264", rate=25)
+        still.width = still.height = side
+        video.width = video.height = 64
+        still.pix_fmt, video.pix_fmt = "yuvj420p", "yuv420p"
+        for stream, values in ((still, [250]), (video, range(0, 200, 5))):
+            for value in values:
+                frame = np.full((stream.height, stream.width, 3), value, np.uint8)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode())
+    frames = open_frames(path)
+    assert len(frames) == 40 and frames.fps == 25
+    assert [round(float(f.mean()) / 5) for f in frames.read([3, 20, 39])] == [3, 20, 39]
