@@ -124,8 +124,8 @@ def view_digests(frames: Tensor, positions: list[list[NDArray]]) -> NDArray:
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
     """Make the inputs of the network's pathways from the decoded frames of a batch; free the frames.
 
-    Returns a list of one tensor (B, 3, T, height, width) float32 per pathway, on `device`, with the views in the
-    order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.
+    Returns a list of one tensor (B, 3, T, height, width) float32 per pathway, on `device`, with the views in
+    the order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.
     """
     views = []
     for decoded in batch:

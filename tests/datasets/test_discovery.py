@@ -2,7 +2,9 @@
 
 import os
 import shutil
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -88,3 +90,21 @@ def test_grey_pictures_of_16_bits_keep_their_high_byte(tmp_path):
     grey = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
     Image.fromarray(grey).save(tmp_path / "1.png")
     np.testing.assert_array_equal(read_image(tmp_path / "1.png")[..., 1], grey >> 8)
+
+
+@pytest.mark.parametrize("rate", ["30", "30000/1001"])
+def test_videos_beside_the_frames_that_were_made_of_them(tmp_path, rate):
+    for style in (1, 2):
+        write_frames(tmp_path / f"style_{style}" / "a", moving_square(style, n=9, side=64))
+    (tmp_path / "originals").mkdir()
+    with av.open(str(tmp_path / "originals" / "a.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(rate))
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv420p"
+        for frame in moving_square(0, n=9, side=64):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    for fps in (None, 29.97, 30):
+        row = row_of("folder", tmp_path, fps=fps)
+        (clip,) = list_clips(row, (0, 1, 2), normal_root=tmp_path / "originals").clips
+        assert clip.length == 9 and clip.fps == float(Fraction(rate))

@@ -154,4 +154,4 @@ def test_rectangular_inputs_run_to_the_end(run, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "SMALL", small)
     data = ("--dataset", "folder", "--stylized_data_dir", root, "model=x3d_xs")
     status, _, manifest = run(*data, "model.input.size=[40,71]", "model.input.crop=[32,64]")
-    assert status == 0 and manifest["config"]["model"]["input"]["size"] == [40, 71]
+    assert status == 0 and manifest["identity"]["model"]["input"]["size"] == [40, 71]
