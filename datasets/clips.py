@@ -67,7 +67,7 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
-    classes: int = 0  # number of classes that the annotations number, from 0 on; 0: none
+    classes: int = 0  # number of classes in the annotations, whose labels begin at 0; 0 without annotations
     rows_per_view: int = 1  # rows of activations per view: for networks that see flow, one per frame
 
     def frames_of(self, video: str, style: int) -> Frames:

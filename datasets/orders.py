@@ -36,7 +36,7 @@ SECOND_FRAME_OFFSETS = (-10, 10)
 
 
 def first_altered_order(views: pd.DataFrame) -> str:
-    """Return the altered order of a run's static pairs: shuffled frames, or jittered flow.
+    """Return the name of the alteration in a run's static pairs: shuffled frames, or jittered flow.
 
     An imported run without shuffled frames has one altered order, of any name.
     """

@@ -36,7 +36,10 @@ def draw(path: Path, out: Path) -> None:
     """Draw the bar chart of one table to the file MODEL_STREAM_PLACE_SEED.png."""
     name = SEED_OF_TABLE.fullmatch(path.stem)
     if not name:
-        raise UserError(f"{path}: the name must be PLACE,STREAM_SEED.csv, such as layer1,app_stream_1.csv")
+        raise UserError(
+            f"{path}: the name must have the form PLACE,STREAM_SEED.csv; for example, "
+            "layer1,app_stream_1.csv has the place layer1, the stream app_stream and the seed 1"
+        )
     place, stream, seed = name.groups()
     model = path.parent.name
     own = "static" if stream == "app_stream" else "dynamic"

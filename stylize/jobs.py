@@ -151,7 +151,7 @@ def _sequential(video: VideoFile) -> Reader:
         nonlocal next_index, count, failure
         found: dict[int, Result] = {}
         with condition:
-            # Chunks are submitted in order, so a running thread reads the previous chunk and the wait ends.
+            # This cannot deadlock: chunks begin in order, so another thread already reads the previous chunk.
             condition.wait_for(lambda: next_index == indices.start)
             try:
                 for i, frame in islice(source, len(indices)):  # iterator `source` ends after a decoding error

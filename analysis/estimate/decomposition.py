@@ -258,7 +258,7 @@ class LayerTotals(NamedTuple):
     bits_left_out: NDArray  # (G, 3)
 
     def add(self, whole: Products, left_out: Products, live: NDArray) -> None:
-        """Add the units of one block that `live` (C,) selects."""
+        """Add to the totals those units of a block for which the mask `live` (C,) is true."""
         self.parts[:] += whole.parts()[:, live].sum(-1)
         self.parts_left_out[:] += left_out.parts()[..., live].sum(-1)
         with np.errstate(invalid="ignore"):  # infinite bits of opposite signs add up to NaN

@@ -64,7 +64,7 @@ from .pairs import open_finished, read_sums
 
 # For each value of `pairs`, this is a function from the number of styles to the number of views per clip.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 4, "paper": lambda styles: 2}
-# For each value of `pairs` in a pilot, the values of `pairs` for which this pilot can plan a study.
+# Option `pairs` of a pilot run -> options `pairs` of the studies that this pilot can plan.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
 # A pilot run's options must have these values. Options that the pilot's manifest lacks are not checked.
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}

@@ -73,7 +73,7 @@ class Pyramid:
         return int(counts.sum())
 
     def children(self, level: int, unit: int) -> NDArray:
-        """Return, in ascending order, the numbers of a kernel's children in the next level."""
+        """Return the indices of a kernel's children in the next level, in ascending order."""
         parent, child, _ = self.steps[level]
         return np.unique(child[parent == unit])
 

@@ -85,7 +85,7 @@ class Store:
             self._checksums = open_array(path / CHECKSUMS_NAME, np.uint32, (rows, len(columns)), mode)
             self._pixels = open_array(path / PIXELS_NAME, np.uint32, (rows,), mode)
         self._require_consistent()
-        self.fresh = True  # `extract` sets it to False, once it has checked that the run can go on
+        self.fresh = True  # until `extract` has checked that the run can be resumed
         self._checked: set[str] = set()  # stages whose rows were compared with their checksums
         self._finished = self.status != TO_DO  # `_finished` includes views not yet on disk
         self._uncommitted: list[NDArray] = []

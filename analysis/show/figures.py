@@ -72,9 +72,10 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw parts and kinds, then the paper's scores, shares and unit classes by stage, with 95 % intervals.
+    """Draw a panel per quantity over the stages, with 95 % intervals.
 
-    Runs without parts have one row of panels only, with the paper's numbers.
+    The upper row has the parts of the variance and the kinds of units, the lower row the paper's scores,
+    shares and unit classes. Runs without parts have one row of panels only, with the paper's numbers.
     """
     parts = has_parts(layers)
     width = max(12.0, 3 + 0.8 * len(layers))

@@ -48,7 +48,7 @@ class Fold:
     """One of the two folds of the cross-fitting, with half of the clusters (videos)."""
 
     views: NDArray  # row numbers of views
-    pairs: list[NDArray]  # positions in `FactorPairs` of this fold's pairs, one array per factor
+    pairs: list[NDArray]  # indices of this fold's pairs into `FactorPairs`, one array per factor
     clusters: int  # number of clusters that have dynamic pairs, or static pairs if these are fewer
 
 
