@@ -338,7 +338,7 @@ def test_statistics_tables(call, tree, tmp_path):
         assert status == 2 and message in err
     table.rename(table.with_name("layer1.csv"))
     status, _, err = call("plot_stats_fromtable.py", "--in_dir", tree / "stats_tables", "--out_dir", out)
-    assert status == 2 and "must be PLACE,STREAM_SEED.csv" in err
+    assert status == 2 and "must have the form PLACE,STREAM_SEED.csv" in err
 
 
 def test_bars_of_conditions_are_the_right_columns(monkeypatch, tmp_path):
