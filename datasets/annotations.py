@@ -64,8 +64,12 @@ def _first_segment(
     """Return (clip, class name) of a video's first segment; the class name is None for an excluded clip."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
-    duration = video.get("duration_second", video.get("duration"))
-    count = int(float(video["num_frames"]) if "num_frames" in video else limits.fps * float(duration))
+    if "num_frames" in video:
+        count = int(float(video["num_frames"]))
+    else:
+        count = int(
+            limits.fps * float(video["duration_second" if "duration_second" in video else "duration"])
+        )
     if count < limits.min_frames:
         return Annotated(key, filtered=f"fewer than {limits.min_frames} frames at {limits.fps} fps"), None
     segments = [(float(s["segment"][0]), float(s["segment"][1])) for s in video["annotations"]]

@@ -215,7 +215,8 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
     if wanted is not None and not isinstance(wanted, int):
         missing = [name for name in wanted if name not in listed]
         if missing:
-            raise UserError(f"dataset.sequences: split {dataset.split} has no sequence {missing[0]!r}")
+            hint = other_split(clips.original_root, missing[0], "dataset.split=")
+            raise UserError(f"dataset.sequences: split {dataset.split} has no sequence {missing[0]!r}{hint}")
         listed = {name: listed[name] for name in wanted}
     videos: Videos = {}
     filtered = []
@@ -265,6 +266,17 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
             )
         frames.append((path.parent.name, path.stem))
     return frames
+
+
+def other_split(root: Path, sequence: str, option: str) -> str:
+    """Return a hint with the first split that has a sequence, to be appended to a message; "" if none has."""
+    for file in sorted((root / "ImageSets" / RESOLUTION).glob("*.txt")):
+        try:
+            if any(name == sequence for name, _ in read_split(root, file.stem)):
+                return f": it is in split {file.stem}, give {option}{file.stem}"
+        except UserError:  # a list of another form
+            continue
+    return ""
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from static_dynamic import configs
 from static_dynamic.command import Options, command, positive
-from static_dynamic.datasets.davis import FLOW_FOLDERS, RESOLUTION, read_split
+from static_dynamic.datasets.davis import FLOW_FOLDERS, RESOLUTION, other_split, read_split
 from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.datasets.numbering import is_image
 from static_dynamic.datasets.write import encode, fit, in_threads
@@ -112,7 +112,9 @@ def sequences_of(root: Path, split: str, wanted: list[str] | None) -> list[str]:
     listed = dict.fromkeys(sequence for sequence, _ in read_split(root, split))
     for name in wanted or ():
         if name not in listed:
-            raise UserError(f"--sequences {name}{nearest(name, listed)}: not in split {split}")
+            hint = other_split(root, name, "--split ")
+            close = "" if hint else nearest(name, listed)
+            raise UserError(f"--sequences {name}{close}: not in split {split}{hint}")
     names = [name for name in wanted or listed if (root / FRAMES / name).is_dir()]
     if not names or len(names) < len(wanted or ()):
         raise UserError(

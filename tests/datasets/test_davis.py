@@ -15,7 +15,7 @@ from static_dynamic.datasets import FlowBatches, flow_inputs, list_clips, list_d
 from static_dynamic.datasets.jitter import HUE_RANGE, SATURATION_RANGE, Jitter, apply_jitter, draw_jitter
 from static_dynamic.errors import UserError
 from static_dynamic.stylize.flow import colour_flow, dense_flow
-from tests.datasets.davis_trees import SIZE, write_davis, write_picture
+from tests.datasets.davis_trees import SEQUENCES, SIZE, write_davis, write_picture
 
 ONE, TWO = {"Image": 1, "Flow": 1}, {"Image": 2, "Flow": 2}
 SPEC = SimpleNamespace(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -375,3 +375,38 @@ def test_davis_as_downloaded_becomes_all_that_is_needed(call, tmp_path):
     assert call("prepare_davis.py", tmp_path)[0] == 2
     status, _, err = call("prepare_davis.py", source, "--workers", 0)
     assert status == 2 and "--workers: a number from 1 on is expected, not 0" in err
+
+
+def test_check_dataset_checks_frames_masks_and_flow(davis, call):
+    arguments = ("check_dataset.py", davis, "--dataset", "StylizedDAVIS", "--workers", 1)
+    status, out, _ = call(*arguments)
+    assert status == 0 and "2 videos in 3 styles, 51 images, 0 faults" in out
+    assert "note: " in out and "Annotations/480p does not exist" in out
+    for name, count in SEQUENCES.items():
+        for t in range(count):
+            write_picture(davis / f"Annotations/480p/{name}/{t:05d}.png", np.random.default_rng(t), SIZE)
+    (davis / "Annotations/480p/goat/00003.png").unlink()
+    (davis / "JPEGImages/Lynx/goat/00001.jpg").unlink()
+    write_picture(davis / "JPEGImages/Maruska640/goat/00002.jpg", np.random.default_rng(0), (40, 40))
+    write_picture(davis / "FlowImages_gap1/kite/00001.png", np.random.default_rng(0), (40, 40))
+    (davis / "FlowImages_gap-1/kite/00004.png").write_bytes(b"no picture")
+    status, out, _ = call(*arguments)
+    assert status == 1 and "2 videos in 3 styles, 59 images, 5 faults" in out
+    for fault in (
+        "Annotations/480p/goat: 1 of 6 images are missing, first 00003.png",
+        "JPEGImages/Lynx/goat: 1 of 6 images are missing, first 00001.jpg",
+        "Maruska640/goat/00002.jpg has 40x40 pixels, but the first frame has 64x40",
+        "FlowImages_gap1/kite/00001.png has 40x40 pixels, but its frame has 64x40, another shape",
+        "FlowImages_gap-1/kite/00004.png is not a readable image",
+    ):
+        assert fault in out
+    status, out, _ = call(*arguments, "--styles", "1")
+    assert status == 1 and "in 1 styles" in out
+
+
+def test_a_sequence_of_another_split_is_named_with_its_split(davis, call):
+    (davis / "ImageSets/480p/train.txt").write_text("/JPEGImages/480p/goats/00000.jpg /x\n")
+    with pytest.raises(UserError, match="no sequence .goats.: it is in split train, give dataset.spl"):
+        listed(davis, sequences=["goats"])
+    status, _, error = call("prepare_davis.py", davis, "--sequences", "goats")
+    assert status == 2 and "not in split val: it is in split train, give --split train" in error
