@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from static_dynamic.datasets import list_clips
+from static_dynamic.datasets import list_clips, numbering
 from static_dynamic.datasets.discovery import list_videos
 from static_dynamic.datasets.frames import BadFrames, open_frames
 from static_dynamic.datasets.numbering import frame_numbers
@@ -36,6 +36,14 @@ def test_the_number_that_counts_the_frames_is_found(tmp_path, kind, count):
     shuffled = list(np.random.default_rng(count).permutation(names))
     numbers = frame_numbers(shuffled, tmp_path)
     assert [shuffled[i] for i in np.argsort(numbers)] == names
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_the_fast_way_gives_the_same_numbers(tmp_path, monkeypatch, kind):
+    names = [NAMES[kind](n) for n in (*range(1, 40), 7)]
+    fast = frame_numbers(names, tmp_path)
+    monkeypatch.setattr(numbering, "_only_number", lambda names: [])
+    assert frame_numbers(names, tmp_path) == fast
 
 
 REFUSED = {
