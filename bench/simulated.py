@@ -36,7 +36,7 @@ class Design:
     kind: str = "normal"  # normal, one loud video, loudness varies, or a key of THRESHOLDS
     units: int = 20
     clips_per_video: int = 1
-    skipped: int = 0  # number of views that are skipped, drawn at random
+    skipped: int = 0  # how many randomly chosen views are skipped
     pairs: str = "factorial"
     network: int = 9  # seed of the fixed properties of the units
 

@@ -158,7 +158,7 @@ class InceptionI3D(VideoNetwork):
 
 
 def _leaves(root: Mapping) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Yield (path, array) of nested dicts; raise ValueError if one dict is in several, or in itself."""
+    """Yield (path, array) for each array in nested dicts; raise ValueError if a dict occurs in two places."""
     waiting: list[tuple[tuple[str, ...], Mapping]] = [((), root)]
     visited: set[int] = set()
     while waiting:

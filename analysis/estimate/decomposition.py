@@ -43,9 +43,9 @@ CANCELLATION = 1e-12
 class Products(NamedTuple):
     """Means over pairs of views of the products of z, and the variance of z, of each unit."""
 
-    d: NDArray  # same order, other style
-    t: NDArray  # same style, other order
-    b: NDArray  # other style, other order
+    d: NDArray  # pairs of views of one clip in the same order and another style
+    t: NDArray  # pairs in the same style and another order
+    b: NDArray  # pairs in another style and another order
     v: NDArray  # variance; 0 if z is zero up to rounding
 
     def parts(self) -> NDArray:

@@ -23,7 +23,7 @@ KINDS = ("content", "motion", "appearance", "mixed", "residual", "unknown", "dea
 COUNTED_KINDS = KINDS[:5]
 # A unit is of kind residual if content, motion and appearance are less than this fraction of its variance.
 LEAST_IDENTIFIED = 0.1
-# The part that names the kind is at least this fraction of content, motion and appearance together.
+# A unit has the kind of a part that is at least this fraction of content, motion and appearance together.
 MAJORITY = 0.5
 # At most this many replicates are drawn for the intervals of the numbers of units.
 REPLICATES = 200

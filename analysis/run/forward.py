@@ -166,7 +166,7 @@ def channels_last(x: Tensor) -> Tensor:
 
 
 def use_compile(reader: Reader) -> None:
-    """Compile the largest modules of the network that contain no smaller module whose output is read."""
+    """Compile the largest modules of the network that contain no stage."""
     read = [reader.net.stages[name] for name in reader.stages if name in reader.net.stages]
     taps = {tap.module for stage in read for tap in stage.taps}
     # torch limits compilations per Python class; modules beyond the limit would silently run uncompiled.

@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     """
     with open_dict(cfg):
         cfg.model = row("model", "yardstick")
-        if cfg.dataset.name != "calibrated":  # its options can be given together with dataset=calibrated
+        if cfg.dataset.name != "calibrated":  # else options such as dataset.render.seed=2 may be given
             cfg.dataset = row("dataset", "calibrated")
         cfg.merge_with(NEEDED)
         cfg.dataset.root = str(prepare(cfg.dataset, cfg.style))

@@ -24,7 +24,7 @@ class Reference(NamedTuple):
 
 
 def references(folder: Path, manifest: dict) -> list[Reference]:
-    """Return the yardsticks' parts (%) if a finished run of ``model=yardstick`` used the same videos.
+    """Return parts (%) of the hand-made encoders, from a ``model=yardstick`` run on the same videos.
 
     Such a run is searched for where the program puts it by default: in
     ``save_dir/yardstick/DATASET``, if `folder` is ``save_dir/MODEL/DATASET/RUN``.
