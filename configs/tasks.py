@@ -187,6 +187,45 @@ class TrainStyle(Task):
     )
 
 
+@dataclass
+class TrainCalibrated(Task):
+    """Train small networks on rendered scenes for velocity, layout or texture, and profile them meanwhile."""
+
+    networks: list[str] = option(
+        ["small_cnn", "small_transformer"],
+        "networks to train",
+        choices=("small_cnn", "small_transformer"),
+    )
+    conditions: list[str] = option(
+        ["velocity", "layout", "texture", "shortcut", "static_dropout"],
+        "what is trained: one of three targets; or velocity from videos in which the place of the shape "
+        "tells the direction (shortcut), and the same with StaticDropout (static_dropout)",
+        choices=("velocity", "layout", "texture", "shortcut", "static_dropout"),
+    )
+    seeds: int = option(5, "number of seeds, counted from the option seed", least=1, most=1000)
+    steps: int = option(300, "training steps", least=1, most=10_000_000)
+    checkpoints: int = option(
+        3, "number of checkpoints with a profile, besides the untrained network", least=1, most=1000
+    )
+    batch_size: int = option(32, "videos per training step", least=2, most=100_000)
+    learning_rate: Number = option(0.005, "largest learning rate of AdamW", least=1e-9, most=10)
+    train_videos: int = option(
+        256, "number of scenes to train on, each in four styles", least=1, most=100_000
+    )
+    test_videos: int = option(32, "number of other scenes for profile and accuracy", least=3, most=100_000)
+    shortcut: Number = option(
+        0.9, "fraction of the scenes with the shortcut in which place tells direction", least=0, most=1
+    )
+    static_dropout: Number = option(
+        0.8,
+        "StaticDropout: probability to drop a unit of the last stage, times its content plus appearance as "
+        "measured at the last checkpoint",
+        least=0,
+        most=0.99,
+    )
+    outdir: str | None = option(None, "folder of the results; null: save_dir/train_calibrated/HASH")
+
+
 # A style fails if a measure's median over the clips is above a limit `most` or below a limit `least`.
 LIMITS = {
     # `motion` is the relative error of a stylized video's optical flow against the original video's flow.

@@ -34,6 +34,7 @@ SLOW = (
     "analysis/tasks/test_further_orders.py::test_shards_with_all_orders_are_the_run",
     "analysis/tasks/test_profile.py",
     "analysis/tasks/test_saliency.py",
+    "analysis/tasks/test_train_calibrated.py::test_the_task_writes_its_results_and_resumes",
     "analysis/vos/test_vos_main.py",
     "configs/test_original_json.py::test_the_cost_of_a_network_of_a_published_file",
     "datasets/test_annotations.py::test_real_files_have_the_known_counts",

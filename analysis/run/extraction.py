@@ -104,7 +104,14 @@ def extract(
     batches = on_device(
         loader(clips.batches(views, rows, batch_rows, net.input_spec), num_workers, clip_timeout), device
     )
-    bar = tqdm(total=len(store.status), initial=store.finished, desc="extract", unit="view", smoothing=0.1)
+    bar = tqdm(
+        total=len(store.status),
+        initial=store.finished,
+        desc="extract",
+        unit="view",
+        smoothing=0.1,
+        leave=None,  # a bar below the bar of a task with several runs is removed at the end
+    )
     pending: deque[tuple[NDArray, NDArray, PendingRows]] = deque()
     lag = 1 if device.type == "cuda" else 0  # write one batch to disk while the GPU computes the next batch
 
