@@ -102,7 +102,7 @@ class FrameStore(ImageSequence):
                 if not found or COMPUTED.search(str(found[0])):
                     raise BadFrames(f"{file} has no plain table Images: make it with misc/make_frames_db.py")
                 yield connection
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # names that are not UTF-8, too
             raise BadFrames(f"{file} is not a readable frame store ({error})") from error
 
     @cached_property
