@@ -46,9 +46,11 @@ def test_generator_is_the_original(name):
     assert keys(net) == stored["keys"]
     assert sum(p.numel() for p in net.parameters()) == stored["n_params"]
     for case in stored["cases"]:
-        net.train(case["tag"] == "train_forward")
+        training = case["tag"] == "train_forward"
+        net.train(training)
+        # Statistics of one batch magnify rounding: float32 is 6e-6 from float64 then, and two instruction sets differ by 9e-6
         with torch.no_grad():
-            assert torch.allclose(net(image(case)), case["output"], atol=1e-6)
+            assert torch.allclose(net(image(case)), case["output"], atol=3e-5 if training else 1e-6)
         # in training conv2's running statistics move twice
         for key, value in case.get("buffers_after", {}).items():
             assert torch.allclose(net.state_dict()[key], value, atol=1e-6), key
