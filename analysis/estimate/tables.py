@@ -131,9 +131,21 @@ def require_seeds(folders: Sequence[str | Path]) -> None:
 
 
 def read_units(folder: str | Path) -> pd.DataFrame:
-    """Read ``units.parquet`` of a finished run; raise UserError if the folder lacks this file."""
+    """Read ``units.parquet`` of a finished run.
+
+    Raises UserError if the folder lacks this file, and DamagedRun if the stages or their numbers of units
+    differ from ``layers.csv``.
+    """
     columns = ("stage", "unit", *(f"score_{f}" for f in MEASURED))
-    return read_table(existing_file(folder, "units.parquet"), columns)
+    units = read_table(existing_file(folder, "units.parquet"), columns)
+    layers = read_layers(folder)["units"]
+    counts = units["stage"].value_counts()
+    if counts.to_dict() != layers.to_dict():
+        raise DamagedRun(
+            f"{folder}/units.parquet and layers.csv differ in their stages or numbers of units: "
+            "give the command of the run again"
+        )
+    return units
 
 
 def read_layers(folder: str | Path) -> pd.DataFrame:

@@ -1,11 +1,11 @@
-"""Averages over runs that differ only in the seed."""
+"""Result tables of finished runs: averages over seeds, and tables that do not fit together."""
 
 import numpy as np
 import pytest
 
 from static_dynamic.analysis import average_runs
-from static_dynamic.analysis.estimate.tables import read_layers, seed_half_widths
-from static_dynamic.errors import UserError
+from static_dynamic.analysis.estimate.tables import read_layers, read_units, seed_half_widths
+from static_dynamic.errors import DamagedRun, UserError
 from tests.analysis.finished import finished_run
 
 
@@ -50,3 +50,15 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path, optio
     b = finished_run(tmp_path / "b", **{"seed": 2, "n_boot": 10, **options})
     with pytest.raises(UserError, match=f"^{b} and {a} {says}"):
         average_runs([a, b])
+
+
+@pytest.mark.parametrize(
+    "change", [lambda units: units.iloc[1:], lambda units: units.assign(stage="stage9")], ids=["unit", "stage"]
+)
+def test_units_that_do_not_fit_the_layers_are_refused(tmp_path, change):
+    """Runs of earlier versions have no list of hashes that would tell that a table was exchanged."""
+    folder = finished_run(tmp_path / "a", n_boot=10)
+    change(read_units(folder)).to_parquet(folder / "units.parquet")
+    (folder / "SHA256SUMS").unlink(missing_ok=True)
+    with pytest.raises(DamagedRun, match="differ in their stages or numbers of units"):
+        read_units(folder)
