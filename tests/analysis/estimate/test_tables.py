@@ -53,7 +53,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path, optio
 
 
 @pytest.mark.parametrize(
-    "change", [lambda units: units.iloc[1:], lambda units: units.assign(stage="stage9")], ids=["unit", "stage"]
+    "change",
+    [lambda units: units.iloc[1:], lambda units: units.assign(stage="stage9")],
+    ids=["unit", "stage"],
 )
 def test_units_that_do_not_fit_the_layers_are_refused(tmp_path, change):
     """Runs of earlier versions have no list of hashes that would tell that a table was exchanged."""
