@@ -48,7 +48,7 @@ def test_generator_is_the_original(name):
     for case in stored["cases"]:
         training = case["tag"] == "train_forward"
         net.train(training)
-        # Statistics of one batch magnify rounding: float32 is 6e-6 from float64 then, and two instruction sets differ by 9e-6
+        # Statistics of one batch magnify rounding: instruction sets differ by 9e-6 in training
         with torch.no_grad():
             assert torch.allclose(net(image(case)), case["output"], atol=3e-5 if training else 1e-6)
         # in training conv2's running statistics move twice
