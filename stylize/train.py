@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ COUNTERS = ("step", "seconds", "rows", "sums", "counted")
 class Plan:
     """Settings of one training run.
 
-    The training ends after `steps`, `minutes` or the configured epochs, whichever is first.
+    The training ends after `steps`, `minutes` or the configured epochs, whichever is first. `minutes` include
+    the time for reading key frames, for checkpoints and for the contact sheet.
     """
 
     config: DictConfig
@@ -76,6 +78,7 @@ def train(plan: Plan) -> Generator:
 
     Raises UserError if folders or images do not fit together, or the log folder holds another training.
     """
+    begun = time.monotonic()
     rules, config, settings = RULES[plan.rules], plan.config, plan.config.trainer
     whole = config.training_dataset.type == "DatasetFullImages"
     frames = read_key_frames(config, plan.data_root, multiple=MULTIPLE if whole else 1)
@@ -85,16 +88,15 @@ def train(plan: Plan) -> Generator:
         raise UserError("key frames of different sizes cannot form a batch: set trainer.batch_size to 1")
     features = build_features(config.perception_loss.perception_model.args.feature_layers, plan.vgg)
     trainer = StyleTrainer(config, features, rules.mask_weights, plan.device, plan.seed)
-    run = _Run(plan, trainer, frames)
+    run = _Run(plan, trainer, frames, begun)
     run.resume()
     last = plan.steps or settings.epochs * sampler.items // settings.batch_size
     progress = run.progress(last)
     with tqdm(total=last, initial=run.step, desc="train style", unit="step") as bar:
         while progress < 1:
-            begin = time.perf_counter()
             rate = min(1.0, (1 - progress) / COOLDOWN) if rules.mask_weights else 1.0
             losses = trainer.step(**sampler.batch(run.step, settings.batch_size), rate=rate)
-            run.count(losses, time.perf_counter() - begin)
+            run.count(losses)
             progress = run.progress(last)
             # Estimate the total number of steps, which depends on the speed if `minutes` limits the training.
             bar.total = max(run.step, round(run.step / progress))
@@ -110,9 +112,9 @@ def train(plan: Plan) -> Generator:
 class _Run:
     """State of a running training (step, time, losses), and the files in the log folder."""
 
-    def __init__(self, plan: Plan, trainer: StyleTrainer, frames: list[KeyFrame]):
+    def __init__(self, plan: Plan, trainer: StyleTrainer, frames: list[KeyFrame], begun: float):
         self.plan, self.trainer, self.frames = plan, trainer, frames
-        self.step, self.seconds, self.saved = 0, 0.0, time.monotonic()
+        self.step, self.seconds, self.begun, self.saved = 0, 0.0, begun, begun
         self.rows: list[list[float]] = []
         self.sums, self.counted = torch.zeros(len(LOSSES), dtype=torch.float64), 0
         identity = {
@@ -128,13 +130,22 @@ class _Run:
 
     def progress(self, last: int) -> float:
         """Return the fraction of the allowed steps or minutes that is used up; 1 ends the training."""
-        spent = self.seconds / (60 * self.plan.minutes) if self.plan.minutes else 0.0
-        return max(self.step / last, spent)
+        if not self.plan.minutes:
+            return self.step / last
+        seconds = self.seconds + time.monotonic() - self.begun + self.seconds_at_end
+        return max(self.step / last, seconds / (60 * self.plan.minutes))
 
-    def count(self, losses: dict[str, torch.Tensor], seconds: float) -> None:
-        """Add the losses and the duration of one training step to the counters."""
+    @cached_property
+    def seconds_at_end(self) -> float:
+        """Estimate how long the last checkpoint and the contact sheet take, from the time of one frame."""
+        begin = time.monotonic()
+        largest = max(self.frames, key=lambda frame: frame.mask.numel())
+        run_once(self.trainer.generator, largest.pre)
+        return 2 * VALIDATION_FRAMES * (time.monotonic() - begin)
+
+    def count(self, losses: dict[str, torch.Tensor]) -> None:
+        """Add the losses of one training step to the counters."""
         self.step += 1
-        self.seconds += seconds
         self.counted += 1
         self.sums += torch.stack([losses[name] for name in LOSSES]).double().cpu()
 
@@ -162,6 +173,8 @@ class _Run:
 
     def save(self) -> None:
         """Save in ``state.pt`` the state that a resumed training needs."""
+        now = time.monotonic()
+        self.seconds, self.begun = self.seconds + now - self.begun, now
         state = {name: getattr(self, name) for name in COUNTERS}
         state |= {"identity": self.identity, "trainer": self.trainer.state_dict()}
         with atomic_path(self.plan.log_folder / "state.pt") as temporary:
@@ -170,6 +183,7 @@ class _Run:
 
     def log(self) -> dict[str, str]:
         """Write the mean losses since the last call, the generator, the validation frames and the state."""
+        begin = time.monotonic()
         means = (self.sums / max(self.counted, 1)).tolist()
         if self.counted:
             self.rows.append([self.step, *means])
@@ -181,6 +195,7 @@ class _Run:
         for name, x in validation_inputs(self.plan.config, self.plan.data_root).items():
             write_image(folder / f"{name}.png", run_once(self.trainer.generator, x))
         self.save()
+        self.seconds_at_end = 2 * (time.monotonic() - begin)  # the contact sheet has as many frames
         return {name: f"{mean:.3f}" for name, mean in zip(LOSSES, means, strict=True)}
 
     def finish(self) -> Generator:

@@ -18,6 +18,7 @@ from static_dynamic.device import choose_device
 from static_dynamic.errors import UserError
 from static_dynamic.stylize import load_generator
 from static_dynamic.stylize import train as train_module
+from static_dynamic.stylize.checkpoints import save_generator
 from static_dynamic.stylize.pictures import run_once, to_tensor
 from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.trainer import StyleTrainer
@@ -133,6 +134,25 @@ def test_a_stopped_training_goes_on_to_the_same_result(root, config, tmp_path, m
 def test_minutes_end_a_training(root, config, tmp_path):
     train(plan(root, config, tmp_path / "log", minutes=0.01))
     assert (tmp_path / "log" / "model.safetensors").exists()
+
+
+def test_minutes_count_the_time_of_checkpoints(root, config, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("static_dynamic.stylize.train.time.monotonic", lambda: clock[0])
+    step, save = StyleTrainer.step, save_generator
+
+    def step_of_a_second(self, *args, **kwargs):
+        clock[0] += 1
+        return step(self, *args, **kwargs)
+
+    def save_in_20_seconds(*args):
+        clock[0] += 20
+        save(*args)
+
+    monkeypatch.setattr(StyleTrainer, "step", step_of_a_second)
+    monkeypatch.setattr("static_dynamic.stylize.train.save_generator", save_in_20_seconds)
+    train(plan(root, config, tmp_path / "log", minutes=1, log_interval=1))
+    assert clock[0] == 62  # two steps with checkpoints, and the final generator
 
 
 def test_another_training_in_the_same_folder_is_refused(root, config, tmp_path):
