@@ -1,9 +1,12 @@
-"""Read the result files of Kowal et al.'s code for video object segmentation, and average over seeds.
+"""Read result files in the layout of Kowal et al.'s code for video object segmentation; average over seeds.
 
     final/MODEL/MODEL_final_SEED.txt     one line per stage: dimensions and percentages
     idv_scores/MODEL/STAGE.npy           (C, 3) shares of each unit
     joint_encoding/MODEL/STAGE.parquet   scores and class of each unit
     stats_tables/MODEL/STAGE_SEED.csv    correlation of each unit for each kind of pair
+
+Kowal et al.'s own files of unit scores are pickles of NumPy arrays, and are read as well: (C, 3) shares in
+``idv_scores/MODEL/STAGE.pkl``, and scores (3, C) in ``joint_encoding/MODEL/raw_STAGE.pkl``.
 
 A stage is ``place,stream``, as in ``layer1,app_stream``. If a file or folder is missing, unreadable or
 malformed, every function raises UserError with the path.
@@ -17,13 +20,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES, classify
+from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES, classify
 from static_dynamic.analysis.estimate.tables import SEED_NOTE, seed_half_widths
-from static_dynamic.errors import UserError
+from static_dynamic.errors import UserError, reason
+from static_dynamic.pickled import read_pickled
 
 FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")
 STAGE_LINE = re.compile(r"Stage:\s*(\w+),(\w+)\s*,\s*Dimensions:\s*\[([^\]]*)\]\s*\[([^\]]*)\]")
+RAW_SCORES = "raw_"  # first characters of the names of Kowal et al.'s pickles of unit scores
 SEED_OF_TABLE = re.compile(r"(\w+),(\w+)_(\d+)")
 # Columns of unit correlations, named after the factors that the two members of a pair share.
 CONDITIONS = ("dynamic", "static", "neither", "both")
@@ -140,31 +145,56 @@ def read_iterations(folder: Path) -> pd.DataFrame:
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
     """Read the units' shares; return a dict: stage -> array (units, 3 factors), NaN for dead units."""
     shares = {}
-    for file in files_in(folder, ".npy", "unit scores"):
-        try:
-            shares[file.stem] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} is not a readable NumPy array ({error})") from error
-        shape, kind = shares[file.stem].shape, shares[file.stem].dtype.kind
-        if len(shape) != 2 or shape[1] != len(FACTORS) or kind != "f":
-            raise UserError(f"{file} has shape {shape}, type {kind!r}: expected floats of shape (units, 3)")
+    for file in files_in(folder, (".npy", ".pkl"), "unit scores"):
+        shares[file.stem] = read_numbers(file, f"(units, {len(FACTORS)})")
+        if shares[file.stem].shape[1] != len(FACTORS):
+            raise UserError(
+                f"{file} has {shares[file.stem].shape[1]} columns: {', '.join(FACTORS)} are expected"
+            )
     return by_depth(shares, folder)
 
 
 def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
     """Return the number of units per unit class (dynamic, static, ...) at `threshold`, one row per stage."""
     rows = {}
-    for file in files_in(folder, ".parquet", "joint encoding"):
-        try:
-            scores = pd.read_parquet(file, columns=["dynamic", "static"]).to_numpy(float)
-        except (OSError, ValueError, KeyError) as error:  # pyarrow's errors inherit from these three types
-            line = str(error).partition("\n")[0]
-            raise UserError(f"{file} lacks the columns dynamic and static of unit scores ({line})") from error
+    for file in files_in(folder, (".parquet", ".pkl"), "joint encoding", RAW_SCORES):
+        scores = read_unit_scores(file)
         if not len(scores):
             raise UserError(f"{file} holds no units: one row per unit is expected")
         classes = classify(scores[:, 0], scores[:, 1], threshold)
-        rows[file.stem] = np.bincount(classes, minlength=len(UNIT_CLASSES))
+        rows[file.stem.removeprefix(RAW_SCORES)] = np.bincount(classes, minlength=len(UNIT_CLASSES))
     return pd.DataFrame.from_dict(by_depth(rows, folder), orient="index", columns=list(UNIT_CLASSES))
+
+
+def read_unit_scores(file: Path) -> NDArray[np.float64]:
+    """Read the dynamic and static scores (units, 2) of a stage from a Parquet file or a pickled array."""
+    if file.suffix == ".pkl":
+        scores = read_numbers(
+            file, "(factors, units)"
+        )  # Kowal et al.: the first row is dynamic, the second static
+        if len(scores) < len(MEASURED):
+            raise UserError(
+                f"{file} has {len(scores)} row: a row of dynamic and a row of static scores are expected"
+            )
+        return scores[: len(MEASURED)].T
+    try:
+        return pd.read_parquet(file, columns=list(MEASURED)).to_numpy(float)
+    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors inherit from these three types
+        raise UserError(
+            f"{file} lacks the columns dynamic and static of unit scores ({reason(error)})"
+        ) from error
+
+
+def read_numbers(file: Path, shape: str) -> NDArray[np.float64]:
+    """Read a two-dimensional array of floats from a ``.npy`` file or a pickle, without running code."""
+    try:
+        values = np.load(file, allow_pickle=False) if file.suffix == ".npy" else read_pickled(file)
+    except Exception as error:  # a damaged file can cause any exception in the reader
+        raise UserError(f"{file} is not a readable NumPy array ({reason(error)})") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
+        found = f"an array {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else "no array"
+        raise UserError(f"{file} holds {found}: an array {shape} of floats is expected")
+    return values.astype(float)
 
 
 def read_statistics(path: Path) -> pd.DataFrame:
@@ -178,13 +208,22 @@ def read_statistics(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["unit", *CONDITIONS])
 
 
-def files_in(folder: Path, suffix: str, what: str) -> list[Path]:
-    """Return the sorted files with `suffix` in `folder`; hidden files, which are incomplete, are left out."""
+def files_in(folder: Path, suffixes: str | tuple[str, ...], what: str, pickled: str = "") -> list[Path]:
+    """Return the sorted files in `folder` whose names end in one of `suffixes`, without hidden files.
+
+    Hidden files are incomplete. A pickle counts only if its name begins with `pickled`. Raises UserError if
+    there is no file, or if the files have different suffixes: results of two programs are mixed.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder with the result files of one network")
-    files = sorted(p for p in folder.iterdir() if p.suffix == suffix and not p.name.startswith("."))
+    files = sorted(p for p in folder.iterdir() if p.name.endswith(suffixes) and not p.name.startswith("."))
+    files = [p for p in files if p.suffix != ".pkl" or p.name.startswith(pickled)]
+    found = sorted({p.suffix for p in files})
     if not files:
-        raise UserError(f"{folder} holds no {what} (*{suffix}): give the result folder of one network")
+        shown = " or ".join(f"*{suffix}" for suffix in np.atleast_1d(suffixes))
+        raise UserError(f"{folder} holds no {what} ({shown}): give the result folder of one network")
+    if len(found) > 1:
+        raise UserError(f"{folder} holds {' and '.join(found)} files: keep the files of one program only")
     return files
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import pickle
 import re
 import runpy
 import shutil
@@ -16,6 +17,8 @@ import pytest
 from PIL import Image
 from torch import nn
 
+from static_dynamic.analysis.vos.original_reader import read_joint_encoding, read_unit_shares
+from static_dynamic.errors import UserError
 from static_dynamic.models.registry import FAMILIES
 from static_dynamic.models.stages import Tap
 from static_dynamic.models.twostream import TwoStreamNetwork, declare
@@ -313,10 +316,44 @@ def test_histograms(call, tree):
     assert colours(plots / "stages.png")
     np.save(tree / "idv_scores/net_a/layer4,sensor_fusion.npy", np.zeros((5, 4)))
     status, _, err = call("plot_histogram.py", tree / "idv_scores/net_a")
-    assert status == 2 and "shape (5, 4)" in err
+    assert status == 2 and "has 4 columns" in err
     np.save(tree / "idv_scores/net_a/layer4,sensor_fusion.npy", np.array([{}]), allow_pickle=True)
     status, _, err = call("plot_histogram.py", tree / "idv_scores/net_a")
     assert status == 2 and "is not a readable NumPy array" in err
+
+
+class Spy:
+    """Object whose pickle calls a function when an ordinary reader reads it."""
+
+    def __reduce__(self):
+        return (Path("ran").touch, ())
+
+
+def test_pickles_of_the_original_are_read_and_run_no_code(call, tree, tmp_path, monkeypatch):
+    """The same numbers as arrays and tables give the same results (SPEC.md: raw_*.pkl have a row of ones)."""
+    monkeypatch.chdir(tmp_path)
+    joint, shares = tree / "joint_encoding/net_a", tree / "idv_scores/net_a"
+    own = read_joint_encoding(joint, 0.5), read_unit_shares(shares)
+    for file in sorted(joint.iterdir()):
+        scores = pd.read_parquet(file)[["dynamic", "static"]].to_numpy().T
+        raw = np.vstack([scores, np.ones(scores.shape[1])])
+        (joint / f"raw_{file.stem}.pkl").write_bytes(pickle.dumps(raw))
+        (joint / f"{file.stem}.pkl").write_bytes(pickle.dumps({"0": [1], "1": [], "2": [], "3": []}))
+        with pytest.raises(UserError, match=r"holds \.parquet and \.pkl files"):
+            read_joint_encoding(joint, 0.5)
+    for file in [*joint.glob("*.parquet"), *shares.glob("*.npy")]:
+        if file.suffix == ".npy":
+            file.with_suffix(".pkl").write_bytes(pickle.dumps(np.load(file)))
+        file.unlink()
+    original = read_joint_encoding(joint, 0.5), read_unit_shares(shares)
+    assert original[0].equals(own[0]) and original[1].keys() == own[1].keys()
+    assert all(np.array_equal(original[1][k], own[1][k], equal_nan=True) for k in own[1])
+    assert call("plot_jointencoding.py", joint)[0] == 0
+    for content in (Spy(), np.zeros((1, 3)), np.zeros(3), {"0": [1]}):
+        (joint / "raw_layer1,app_stream.pkl").write_bytes(pickle.dumps(content))
+        status, _, err = call("plot_jointencoding.py", joint)
+        assert status == 2 and "raw_layer1,app_stream.pkl" in err and err.count("\n") == 1
+    assert not Path("ran").exists()
 
 
 def test_statistics_tables(call, tree, tmp_path):
