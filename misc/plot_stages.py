@@ -8,6 +8,7 @@ error bars of 1.96 * std / sqrt(n), as in Kowal et al.'s code. With few seeds, t
 intervals. With %s in --out_plot one file per stream is written.
 """
 
+import logging
 import sys
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from static_dynamic.analysis.vos.stage_figures import draw_stages, stages_as_tik
 from static_dynamic.command import Options, command
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
+
+log = logging.getLogger(__name__)
 
 
 @command
@@ -47,6 +50,9 @@ def streams_of(source: Path, names: list[str]) -> dict:
     if not found:
         present = ", ".join(table["stream"].unique())
         raise UserError(f"{source} has no stage of the streams {','.join(names)}, but the streams {present}")
+    for name in names:
+        if name not in found:
+            log.warning("%s has no stage of stream %s: the figure has no panel for it", source, name)
     return found
 
 

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import COLOURS, SCORE_BINS, draw_band, label_colour, new_panels
+from static_dynamic.analysis.show.figures import (
+    COLOURS,
+    SCORE_BINS,
+    bar_style,
+    draw_band,
+    label_bars,
+    new_panels,
+)
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.models.stage_names import split_stage
 
@@ -110,9 +117,9 @@ def classes(comparison: Comparison) -> Figure:
     left = np.zeros(len(shown))
     for name in UNIT_CLASSES:
         width = shown[f"percent_{name}"].to_numpy()
-        bars = axes.barh(names, width, left=left, color=COLOURS[name], label=name, height=0.7)
-        labels = [f"{w:.0f}" if w >= 4 else "" for w in width]
-        axes.bar_label(bars, labels, label_type="center", color=label_colour(name))
+        style = bar_style(name, COLOURS[name])
+        bars = axes.barh(names, width, left=left, label=name, height=0.7, **style)
+        label_bars(axes, bars, [f"{w:.0f}" if w >= 4 else "" for w in width], name, COLOURS[name])
         left += width
     axes.invert_yaxis()
     axes.set(xlabel=f"units (%), threshold {shown['threshold'].iloc[0]:g}", xlim=(0, 100))

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
@@ -63,6 +64,19 @@ PART_LINES = {
     "motion_any": ("*", "--"),
 }
 MARKERS = {"dynamic": "o", "static": "s", "joint": "D", "residual": "^", "dead": "x"}
+# Hatch of the bars of each unit class and source of variance, which tells the bars apart in grey.
+HATCHES = {
+    "dynamic": "///",
+    "static": "\\\\\\",
+    "joint": "xxx",
+    "dead": "...",
+    "video": "xxx",
+    "style": "\\\\\\",
+    "order": "///",
+    "video:style": "ooo",
+    "video:order": "---",
+    "style:order": "|||",
+}
 # None keeps matplotlib from writing dates and versions into files, so that equal figures have equal bytes.
 NO_DATE = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
 # Edges of the histogram bins of unit scores, which are correlations.
@@ -228,17 +242,26 @@ def draw_stacked_bars(
     for name, values in heights.items():
         height = np.asarray(values, float)
         bottom = np.where(height >= 0, above, below)
-        bars = axes.bar(x, height, bottom=bottom, color=colours[name], label=name, width=0.75)
-        labels = [f"{h:.0f}" if h >= 6 else "" for h in height]
-        axes.bar_label(bars, labels, label_type="center", color=label_colour(name), fontsize=8)
+        style = bar_style(name, colours[name])
+        bars = axes.bar(x, height, bottom=bottom, label=name, width=0.75, **style)
+        label_bars(axes, bars, [f"{h:.0f}" if h >= 6 else "" for h in height], name, colours[name])
         above += np.maximum(height, 0)
         below += np.minimum(height, 0)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
-def label_colour(name: str) -> str:
-    """Return the colour of a label on a bar: black on the light bars of dead units, white elsewhere."""
-    return "black" if name == "dead" else "white"
+def bar_style(name: str, colour: str) -> dict:
+    """Return fill colour and hatch of the bars of `name`, a unit class or a source of variance."""
+    return {"facecolor": colour, "edgecolor": "white", "linewidth": 0, "hatch": HATCHES.get(name, "")}
+
+
+def label_bars(axes: Axes, bars: BarContainer, labels: Sequence[str], name: str, colour: str) -> None:
+    """Write a label into the middle of each bar: black on the light bars of dead units, white elsewhere."""
+    box = {"boxstyle": "round,pad=0.15", "facecolor": colour, "edgecolor": "none"}
+    text = "black" if name == "dead" else "white"
+    for written in axes.bar_label(bars, labels, label_type="center", color=text, fontsize=8):
+        if written.get_text():
+            written.set_bbox(box)
 
 
 def new_panels(count: int, columns: int, size: tuple[float, float], **shared) -> tuple[Figure, list[Axes]]:

@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import COLOURS, MARKERS, draw_stacked_bars, new_panels, save
+from static_dynamic.analysis.show.figures import (
+    COLOURS,
+    MARKERS,
+    bar_style,
+    draw_stacked_bars,
+    new_panels,
+    save,
+)
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 
@@ -51,7 +58,9 @@ def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> 
         for factor in MEASURED:
             error = table.get(f"{factor}_ci")
             axes.errorbar(x, table[factor], error, label=factor, capsize=3, **_line(factor))
-        axes.set(title=STREAM_TITLES.get(stream, stream), xlim=(0.5, 5.5), xlabel="stage")
+        absent = absent_places(table)
+        label = f"stage (no results: {absent})" if absent else "stage"
+        axes.set(title=STREAM_TITLES.get(stream, stream), xlim=(0.5, 5.5), xlabel=label)
         axes.set_xticks(list(PLACES.values()), list(PLACES))
 
     _draw_shares(streams, draw, path, title)
@@ -63,7 +72,9 @@ def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) 
     def draw(axes: Axes, stage: str, table: pd.DataFrame) -> None:
         for factor in MEASURED:
             axes.plot(table["iteration"], table[factor], label=factor, **_line(factor))
-        axes.set(title=stage, xlabel="training iteration")
+        stream, _, place = stage.rpartition("_")
+        title = f"{STREAM_TITLES.get(stream, stream)}, {place}"
+        axes.set(title=title, xlabel="training iteration", xlim=(0, 1.05 * table["iteration"].max()))
 
     _draw_shares(stages, draw, path, title)
 
@@ -74,11 +85,11 @@ def _draw_shares(
     path: Path,
     title: str,
 ) -> None:
-    """Draw one panel per table with `draw`, add axis limits and a legend, and write the figure."""
-    figure, panels = new_panels(len(tables), len(tables), (4.2 * len(tables), 3.6))
+    """Draw one panel per table with `draw`, all with the same y axis; add a legend, and write the figure."""
+    figure, panels = new_panels(len(tables), len(tables), (4.2 * len(tables), 3.6), sharey=True)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         draw(axes, name, table)
-        axes.set_ylim(_range(table))
+        axes.set_ylim(_range(tables))
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("share (%)")
     panels[0].legend(frameon=False)
@@ -95,7 +106,14 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
     """Return the figure of `draw_stages` as TikZ: one pgfplots axis per stream and one common legend."""
     colours = [f"\\definecolor{{{factor}}}{{HTML}}{{{COLOURS[factor][1:]}}}" for factor in MEASURED]
     # The first axis defines the legend, and LaTeX's ``\ref`` places it below all axes.
-    pictures = [_tikz_axis(stream, table, k == 0) for k, (stream, table) in enumerate(streams.items())]
+    limits = _range(streams)
+    pictures = [_tikz_axis(name, table, limits, k == 0) for k, (name, table) in enumerate(streams.items())]
+    absent = [
+        f" No results: {STREAM_TITLES.get(name, name)}, {places}."
+        for name, table in streams.items()
+        if (places := absent_places(table))
+    ]
+    caption = f"{title}: dynamic and static shares of the dimensions by stage.{''.join(absent)}"
     return "\n".join(
         [
             "% needs \\usepackage{pgfplots}\\pgfplotsset{compat=newest}; compile twice for the legend",
@@ -104,15 +122,15 @@ def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
             *colours,
             "\\hfill\n".join(pictures) + "\\\\",
             "\\ref{target_legend3}",
-            f"\\caption{{{escape_latex(title)}: dynamic and static shares of the dimensions by stage.}}",
+            f"\\caption{{{escape_latex(caption)}}}",
             "\\end{figure}\n",
         ]
     )
 
 
-def _tikz_axis(stream: str, table: pd.DataFrame, legend: bool) -> str:
+def _tikz_axis(stream: str, table: pd.DataFrame, limits: tuple[float, float], legend: bool) -> str:
     """Return one pgfplots axis; ``legend=True`` adds the entries of the legend that all axes share."""
-    low, high = _range(table)
+    low, high = limits
     ticks = ", ".join(str(y) for y in range(int(low), int(high) + 1, TICK))
     bars = "error bars/.cd, y dir=both, y explicit"
     plots = []
@@ -198,15 +216,15 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
-        colour = COLOURS[other] if condition == "shared" else COLOURS["residual"]
+        style = bar_style(other, COLOURS[other]) if condition == "shared" else {"color": COLOURS["residual"]}
         x = np.arange(2) + 0.36 * (k - 0.5)
         label = f"{CONDITION_TITLES[other]} {condition}"
-        axes.bar(x, part.mean(), 0.34, yerr=part.std(ddof=0), capsize=3, color=colour, label=label)
+        axes.bar(x, part.mean(), 0.34, yerr=part.std(ddof=0), capsize=3, label=label, **style)
     axes.set_xticks([0, 1], [f"{CONDITION_TITLES[own]} {shared}" for shared in ("not shared", "shared")])
     axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_ylabel("correlation: mean and SD over units")
+    axes.set_ylabel("correlation of a unit over pairs:\nmean and SD over units")
     figure.legend(frameon=False, loc="outside lower center", ncols=2)
-    _save(figure, path, title)
+    _save(figure, path, f"{title}: {len(statistics)} units")
 
 
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
@@ -224,9 +242,19 @@ def _line(factor: str) -> dict:
     return {"color": COLOURS[factor], "marker": MARKERS[factor]}
 
 
-def _range(table: pd.DataFrame) -> tuple[float, float]:
-    """Return the limits of the percentage axis: 10 and 50, or wider limits that include all error bars."""
+def absent_places(table: pd.DataFrame) -> str:
+    """Return the names of the stages (`PLACES`) that have no row in `table`."""
+    return ", ".join(place for place in PLACES if place not in set(table["place"]))
+
+
+def _range(tables: Mapping[str, pd.DataFrame]) -> tuple[float, float]:
+    """Return the limits of the percentage axis: 10 and 50, or wider limits within 0 to 100.
+
+    Wider limits include all values, and all error bars as far as shares can reach.
+    """
+    table = pd.concat(tables.values())
     values = table[list(MEASURED)].to_numpy(float)
     bars = np.nan_to_num(table.reindex(columns=[f"{f}_ci" for f in MEASURED]).to_numpy(float))
-    low, high = np.floor((values - bars).min() / TICK) * TICK, np.ceil((values + bars).max() / TICK) * TICK
+    low = np.floor(max(0.0, (values - bars).min()) / TICK) * TICK
+    high = np.ceil(min(100.0, (values + bars).max()) / TICK) * TICK
     return min(LOWEST, float(low)), max(HIGHEST, float(high))

@@ -228,6 +228,22 @@ def test_stages_as_tikz(call, tree, tmp_path):
     assert "\\input" not in out.read_text(), "a name is text, not TeX"
 
 
+def test_panels_share_one_axis_and_name_what_is_missing(call, tmp_path, caplog):
+    """Error bars of 1.96 SD / sqrt(n) from 1 and 99 % reach beyond 0 and 100 %: the axis does not."""
+    for seed, (low, high) in enumerate([(1.0, 98.0), (9.0, 90.0), (1.0, 99.0)], start=1):
+        rows = line("layer1,app_stream", low, high, round(100 - low - high, 1))
+        rows += line("conv1,mot_stream", 40.0, 30.0, 30.0)
+        (tmp_path / f"net_final_{seed:03d}.txt").write_text(rows)
+    streams = "app_stream,mot_stream,sensor_fusion"
+    out = tmp_path / "out.tex"
+    assert call("plot_stages.py", "--in_file", tmp_path, "--out_plot", out, "--streams", streams)[0] == 0
+    assert "no stage of stream sensor_fusion: the figure has no panel for it" in caplog.text
+    text = out.read_text()
+    assert text.count("ymin=0, ymax=100,") == 2
+    assert "No results: appearance stream, conv1, layer2, layer3, layer4." in text
+    assert "No results: motion stream, layer1, layer2, layer3, layer4." in text
+
+
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs LaTeX with pgfplots (apt: texlive-pictures)")
 def test_the_tikz_figure_compiles(call, tree, tmp_path):
     assert call("plot_stages.py", "--in_file", tree / "final/net_a", "--out_plot", tmp_path / "s.tex")[0] == 0
