@@ -1,4 +1,4 @@
-"""The options of the command line, and the config files (``model/*.yaml``, ...) that a user chooses from.
+"""Command-line options, and the config files (``model/*.yaml``, ...) from which the user chooses.
 
 Importing this package registers the dataclasses of the options with Hydra.
 """

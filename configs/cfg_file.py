@@ -20,19 +20,19 @@ TABLE = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / 
 _TARGETS = TABLE["keys"] | {
     k: v for model in TABLE["models"].values() for k, v in model.get("keys", {}).items()
 }
-# This dict maps each json key that is also a command-line option to an explanation in --help.
-# The key `dataset` is left out, because --help explains data sets in a section of their own.
+# OPTIONS maps each json key that is also a command-line option to its explanation in --help.
+# OPTIONS has no key `dataset`, because --help explains data sets in a separate section.
 OPTIONS: dict[str, str] = {
     **{key: f"sets {', '.join(names)}" for key, names in _TARGETS.items() if key != "dataset"},
     **dict.fromkeys(TABLE["only"], "accepted only with the value that the network was trained with"),
     **dict.fromkeys(TABLE["without_effect"], "no effect"),
 }
 KEYS = ["model", "extra_args", "dataset", *TABLE["common"], *OPTIONS]
-# Values that a key accepts, by the type of the key's default value: (description, test function).
+# ACCEPTED maps the type of a key's default value to (description, test function) of the allowed values.
 ACCEPTED = {
     bool: ("true or false", lambda value: type(value) is bool),
     int: ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
-    # An int is accepted as well, because some DAVIS splits are named by a year.
+    # A key with a text as default value also accepts an int, because some DAVIS splits are named by a year.
     str: ("a word", lambda value: type(value) in (str, int)),
     type(None): ("a word or a number", lambda value: value is None or type(value) in (str, int)),
 }
@@ -64,7 +64,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         found = to_overrides({"model": names[model]} | keys, "the command line")
         # The override model=... is already one of the arguments, so it must not be added again.
         del found["model"]
-    # Drop options that the data set lacks; a later check then reports that the data set has no optical flow.
+    # Drop options that the data set lacks, so that the user sees the later error about missing optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)

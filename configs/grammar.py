@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-# This pattern matches the values that Hydra reads correctly without quotes.
+# PLAIN_VALUE matches the values that Hydra parses correctly without quotes.
 PLAIN_VALUE = re.compile(r"-?[\w./+:@-]+")
 
 

@@ -28,13 +28,13 @@ from .tasks import tasks
 
 log = logging.getLogger(__name__)
 
-# This dict maps each command-line flag of Hydra to the number of values that follow the flag.
+# HYDRA_FLAGS maps each command-line flag of Hydra to the number of values that follow the flag.
 HYDRA_FLAGS = {
     **dict.fromkeys(("-m", "--multirun", "--hydra-help", "--version", "--resolve", "--info"), 0),
     **dict.fromkeys(("-c", "--cfg", "-p", "--package", "-cn", "--config-name", "-cd", "--config-dir"), 1),
 }
 FLAGS = cast(dict[str, str], OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "flags.yaml")))
-# Flags of Stergiou et al.'s program, which a script takes.
+# OF_SCRIPTS maps flags of Stergiou et al.'s program to the script that accepts these flags.
 OF_SCRIPTS = dict.fromkeys(
     ("model_weights", "model_name", "frame_dir", "backprop_depth", "base_output_dir", "only_dep_graph"),
     "run misc/class_feature_pyramids.py",
@@ -44,7 +44,7 @@ COMMON = {option.name: option for option in options_of(Common)}
 ROWS = [*options_of(ModelRow, "model."), *options_of(DatasetRow, "dataset.")]
 DECLARED = {option.name for option in ROWS}
 GROUPS_OF_ROWS = ("model", "dataset", "style")
-# Largest size of a number whose option has no bounds of its own.
+# LARGEST: largest absolute value of a number if the option declares no bounds.
 LARGEST = 10**12
 TOP_LEVEL = [*GROUPS, *dict.fromkeys(name.partition(".")[0] for name in COMMON)]
 
@@ -91,7 +91,7 @@ def check(arguments: Sequence[str]) -> None:
         try:
             OmegaConf.to_container(config, resolve=True)
             check_values(config)
-        except OmegaConfBaseException as error:  # an interpolation that names no option
+        except OmegaConfBaseException as error:  # an interpolation ${...} refers to an unknown option
             raise UserError(_one_line(error)) from error
         rows = composed([line for line in combination if line.partition("=")[0] in GROUPS])
         for group in GROUPS_OF_ROWS:
@@ -115,8 +115,8 @@ def parse(arguments: Sequence[str]) -> list[Override]:
         return OverridesParser.create().parse_overrides(words)
     except HydraException as error:
         raise UserError(_one_line(error)) from error
-    except ValueError as error:  # an integer of more digits than Python converts
-        raise UserError(f"an option has too long a number: {reason(error)}") from error
+    except ValueError as error:  # Python refuses to parse integers with thousands of digits
+        raise UserError(f"the number given for an option has too many digits: {reason(error)}") from error
 
 
 def check_name(override: Override) -> None:
@@ -154,13 +154,13 @@ def composed(overrides: Sequence[str], return_hydra_config: bool = False) -> Dic
 
 
 def options_in(overrides: Sequence[str]) -> dict[str, Option]:
-    """Return a dict {name: option} of the common options and the options of the task in the overrides."""
+    """Return a dict {name: option} of the common options and of the options of the task that is chosen."""
     task = {"task": "profile", **dict(line.partition("=")[::2] for line in overrides)}["task"]
     return COMMON | {option.name: option for option in options_of(type(tasks()[task]), "task.")}
 
 
 def siblings(config: DictConfig, name: str) -> dict[str, str]:
-    """Return options with the same prefix (``task.``) as the unknown option `name`: {last part: full name}.
+    """Return a dict {last part: full name} of the options with the prefix of the unknown option `name`.
 
     For an option of a task, the common options and the flags in ``flags.yaml`` are included.
     """
@@ -180,7 +180,7 @@ def suggested(names: Iterable[str]) -> list[str]:
 
 
 def unknown(name: str, known: dict[str, str]) -> str:
-    """Return the message for an unknown option; `known` maps the last part of each name to the full name."""
+    """Return the error message for an unknown option; `known` maps last parts of names to full names."""
     close = nearest(name.rpartition(".")[2], known).rpartition(": ")[2]
     group = name.partition(".")[0]
     where = f"{PROGRAM} {group}=NAME --help lists them" if group in GROUPS else HELP
@@ -207,7 +207,7 @@ def combinations_to_check(overrides: Iterable[Override]) -> list[list[str]]:
 
 
 def check_values(config: DictConfig) -> None:
-    """Raise UserError if an option has a value of the wrong type, not among the choices, or out of range."""
+    """Raise UserError if a value has the wrong type, is not one of an option's choices or is out of range."""
     for option in options_in([f"task={config.task.name}"]).values():
         check_value(option, OmegaConf.select(config, option.name))
     for option in ROWS:
@@ -224,7 +224,7 @@ def check_values(config: DictConfig) -> None:
 
 
 def check_value(option: Option, value: Any) -> None:
-    """Raise UserError for a value that is not among an option's choices, or for a number out of range."""
+    """Raise UserError if a value is not one of the option's choices, or a number is out of range."""
     for one in value if isinstance(value, ListConfig) else [value]:
         if option.choices and type(one) is type(option.choices[0]) and one not in option.choices:
             near = nearest(str(one), map(str, option.choices))
@@ -233,7 +233,7 @@ def check_value(option: Option, value: Any) -> None:
             )
         least = -LARGEST if option.least is None else option.least
         most = LARGEST if option.most is None else option.most
-        # "not" refuses NaN, too, which is neither below nor above a bound.
+        # `not least <= one <= most` is also true for NaN, because every comparison with NaN is false.
         if isinstance(one, int | float) and not isinstance(one, bool) and not least <= one <= most:
             from_least = option.most is None and option.least is not None
             expected = f"from {least} on" if from_least else f"between {least} and {most}"
@@ -256,7 +256,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def check_kinds(given: Any, usual: Any, name: str) -> None:
-    """Raise UserError if a value of a network's or data set's yaml was replaced by another kind of value.
+    """Raise UserError if an override changes the type of a value in a network's or data set's yaml file.
 
     `usual` is the value in the yaml. Options that ``row_options.py`` declares may have several kinds.
     """

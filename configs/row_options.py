@@ -1,4 +1,4 @@
-"""Options of single networks and data sets that the user may set: ``model.X`` and ``dataset.X``.
+"""Declarations of the options ``model.X`` of a network and ``dataset.X`` of a data set.
 
 The values themselves are in ``configs/model/NAME.yaml`` and ``configs/dataset/NAME.yaml``. A row of these
 tables need not have every option.
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 from .schema import Number, option
 
-# Values of model.init: load trained weights, keep random initial weights, or the network has no weights.
+# Values of model.init: load trained weights, keep random initial weights, or no weights exist (none).
 INITS = ("checkpoint", "random", "none")
 
 
 @dataclass
 class Input:
-    """Input of a network."""
+    """Options of a network's input: frames, size and normalization."""
 
     frames: int | None = option(None, "frames of one network input", least=1, most=4096)
     sampling_rate: int | None = option(None, "distance between two of these frames", least=1, most=1000)
@@ -32,7 +32,7 @@ class Input:
 
 @dataclass
 class ModelRow:
-    """Options of a network."""
+    """Options of a network (``model.X``)."""
 
     init: str = option("checkpoint", "weights: trained, random, or none", choices=INITS)
     num_classes: int | None = option(None, "number of classes", least=1, most=1_000_000)
@@ -45,7 +45,7 @@ class ModelRow:
 
 @dataclass
 class Render:
-    """Options of a rendered data set."""
+    """Options of a rendered data set (``dataset.render.X``)."""
 
     videos: int = option(24, "videos per family", least=1, most=100_000)
     frames: int = option(24, "frames per video", least=2, most=10_000)
@@ -55,7 +55,7 @@ class Render:
 
 @dataclass
 class DatasetRow:
-    """Options of a data set."""
+    """Options of a data set (``dataset.X``)."""
 
     root: str | None = option(None, "folder of the videos")
     fps: Number | None = option(None, "frames per second of frame folders", least=0.01, most=100_000)

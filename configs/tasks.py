@@ -21,11 +21,11 @@ class Task:
     about: str = MISSING
     # `run` is the dotted path of the function that runs the task.
     run: str = MISSING
-    # If True, the task reads `dataset`: the built-in data set is made first unless task.input is given.
+    # If `needs_data` is True, a built-in data set is created before the task, unless task.input is given.
     needs_data: bool = False
 
 
-# This dict maps the name of each task without options to the text in --help.
+# WITHOUT_OPTIONS maps the name of each task without own options to its text in --help.
 WITHOUT_OPTIONS = {
     "calibrate": "Check the estimates on rendered videos whose motion is known; status 1 if one is wrong.",
     "convergence": "Estimate parts and scores of finished runs (runs=[FOLDER]) from more and more videos.",
@@ -56,7 +56,7 @@ class Profile(Task):
 
 @dataclass
 class Compare(Task):
-    """Compare finished runs (runs=[FOLDER,FOLDER,...]): write tables of differences, LaTeX and figures."""
+    """Compare finished runs (runs=[FOLDER,FOLDER,...]): write tables of differences, and figures."""
 
     outdir: str | None = option(None, "folder of the results; null: save_dir/compare/HASH")
     average_seeds: bool = option(False, "average over runs that differ only in the seed")
@@ -189,7 +189,7 @@ class TrainStyle(Task):
 
 @dataclass
 class TrainCalibrated(Task):
-    """Train small networks on rendered scenes for velocity, layout or texture, and profile them meanwhile."""
+    """Train small networks to classify velocity, layout or texture of rendered scenes; profile them."""
 
     networks: list[str] = option(
         ["small_cnn", "small_transformer"],
@@ -226,21 +226,21 @@ class TrainCalibrated(Task):
     outdir: str | None = option(None, "folder of the results; null: save_dir/train_calibrated/HASH")
 
 
-# A style fails if a measure's median over the clips is above a limit `most` or below a limit `least`.
+# A style fails if the median of a measure over the clips is above `most` or below `least`.
 LIMITS = {
     # `motion` is the relative error of a stylized video's optical flow against the original video's flow.
-    # `motion` is 0.07 to 0.11 for built-in styles, 0.3 for noise of 40 grey levels, 1.0 for frozen frames.
+    # `motion` is 0.07 to 0.11 for built-in styles, 0.3 with noise of 40 grey levels, 1.0 for frozen frames.
     "motion": {"most": 0.4, "says": "motion is not kept"},
     # `flicker` is the warping error of a stylized video, relative to the original video's warping error.
-    # `flicker` is 1.16 to 1.45 for built-in styles, 2.5 for noise of 5 grey levels, 5 for jitter of 3 pixels.
+    # `flicker` is 1.16 to 1.45 for built-in styles, 2.5 with noise of 5 grey levels, 5 with 3-pixel jitter.
     "flicker": {"most": 2.0, "says": "it flickers"},
     # `contrast` is the stylized video's range of lightness, relative to the original video's range.
-    # `contrast` is 0.78 to 1.17 for built-in styles, 0.34 for a style mixed half and half with white.
+    # `contrast` is 0.78 to 1.17 for built-in styles, 0.34 for a style blended equally with white.
     "contrast": {"least": 0.4, "says": "it is washed out"},
 }
-# Two styles look alike if the distances in colour (CIELAB) and texture (octaves) are both below ALIKE.
-# The two most similar built-in styles differ by 16 in colour and 0.24 octaves in texture.
-# A style and the same style with shuffled frames differ by only 1.6 in colour and 0.03 in texture.
+# ALIKE holds the distances in colour (CIELAB) and texture (octaves) below which two styles look alike.
+# The two most similar built-in styles differ by 16 CIELAB units in colour and 0.24 octaves in texture.
+# A style and the same style with shuffled frames differ by 1.6 CIELAB units and 0.03 octaves of texture.
 ALIKE = {"colour": 8.0, "texture": 0.35}
 
 
