@@ -27,7 +27,7 @@ class Style(Protocol):
     identity: str  # styles with equal `identity` strings produce equal frames
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch; return a function that waits and returns the frames (B, H, W, 3)."""
+        """Start to stylize a batch; return a function that waits for the stylized frames (B, H, W, 3)."""
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
@@ -70,14 +70,14 @@ class TrainedStyle:
         # The permuted tensor (B, C, H, W) is in channels-last memory format, so no copy is needed.
         x = (source.permute(0, 3, 1, 2).float() / 127.5 - 1).to(self.dtype)
         y = stylize_any_size(self.net, x).float()
-        # Values are truncated to integers, not rounded, as in Texler et al.'s code.
+        # Pixel values are truncated to integers, not rounded, as in Texler et al.'s code.
         y = ((y.clamp(-1, 1) + 1) * 127.5).byte().permute(0, 2, 3, 1).contiguous()
         if self.device.type != "cuda":
             return y.numpy
         host = torch.empty(y.shape, dtype=y.dtype, pin_memory=True)
         host.copy_(y, non_blocking=True)
         done = torch.cuda.Event()
-        # Record on the stream of this style's GPU, because torch's current device may be another GPU.
+        # Record the event on the stream of this style's GPU: torch's current device may be another GPU.
         done.record(torch.cuda.current_stream(self.device))
 
         def wait() -> Frames:

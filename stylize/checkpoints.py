@@ -23,9 +23,9 @@ from static_dynamic.unpickler import StandIn
 from static_dynamic.weights import check_numbers, digest
 
 ROOT_CLASS = "GeneratorJ"
-DIGEST = "sha256"  # DIGEST: name of the tensors' digest in a safetensors file, which has no checksum
-MAX_VISITS = 10_000  # MAX_VISITS: a module can occur in several modules of a file, or in itself
-# Texler et al.'s pickles name these Python classes. No class is imported; only pickled states are read.
+DIGEST = "sha256"  # DIGEST: key of the tensors' hash in a safetensors file (the format has no checksum)
+MAX_VISITS = 10_000  # MAX_VISITS limits the modules read from a pickle: a module may contain itself
+# STAND_INS: Python classes named in Texler et al.'s pickles. The classes are replaced, never imported.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
     "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},
@@ -50,7 +50,8 @@ def load_generator(path: str | Path) -> Generator:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         config = {**stated, **infer_config(state)}
-        with torch.device("meta"):  # tensors without memory: a damaged file can state any number of channels
+        # Tensors on the device `meta` take no memory, whatever number of channels a damaged file states.
+        with torch.device("meta"):
             expected = {key: value.shape for key, value in build_generator(**config).state_dict().items()}
         shapes = {key: value.shape for key, value in state.items()}
         if shapes != expected:
@@ -60,7 +61,7 @@ def load_generator(path: str | Path) -> Generator:
         raise UserError(
             f"checkpoint {path} holds no stylization generator: {reason(error)} is missing"
         ) from error
-    except Exception as error:  # constructors can raise anything for the shapes in a damaged file
+    except Exception as error:  # shapes in a damaged file can cause any exception in torch's constructors
         raise UserError(
             f"checkpoint {path} does not fit the stylization generator: {reason(error)}"
         ) from error
@@ -90,7 +91,7 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.is_floating_point() else value
     with atomic_path(path) as temporary:
-        # The digest is in the same text as the arguments: the order of two texts in a file is random.
+        # Arguments and digest share one entry, because safetensors writes several entries in random order.
         text = json.dumps({**net.config, DIGEST: digest(state)})
         save_file(state, temporary, metadata={"generator": text})
 
@@ -118,7 +119,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the (key, tensor) items of the state dict of a module that was read as `StandIn` objects."""
+    """Yield the state dict items (key, tensor) of a pickled module that was read as `StandIn` objects."""
     waiting, visits = [("", root)], 0
     while waiting:
         prefix, module = waiting.pop()
@@ -132,7 +133,7 @@ def _tensors(root: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _difference(expected: Mapping[str, torch.Size], state: Mapping[str, torch.Size]) -> str:
-    """Name the first tensor that is missing, unexpected, or has another shape than the network's."""
+    """Describe the first tensor that is missing, unexpected or of a wrong shape."""
     key = next(k for k in {**expected, **state} if expected.get(k) != state.get(k))
     ours, theirs = (str(tuple(shapes[key])) if key in shapes else "missing" for shapes in (expected, state))
     return f"{one_line(key, MAX_NAME)} has the shape {theirs}, but the network's is {ours}"

@@ -1,4 +1,4 @@
-"""Make the built-in data set (``dataset=embedded``): shots of real video, unstylized and in every style."""
+"""Make the built-in data set (``dataset=embedded``): real video shots, unstylized and in every style."""
 
 import json
 from functools import partial
@@ -25,7 +25,7 @@ from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
 TRAINED_BATCH = 8  # TRAINED_BATCH: number of frames per forward pass of a trained style
-# Texts of version 0.1's config files; kept, because the hash in the data folder's name is computed from them.
+# Texts of version 0.1's config files, from which the hash in the data folder's name is still computed.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
     "prepare": "stylize.embedded.prepare",
@@ -37,7 +37,7 @@ OLD_STYLE_TEXTS = {
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Return the folder of the built-in data set, stylized as `style` says; make the data set if missing.
+    """Return the folder of the built-in data set in the styles of `style`; make the data set if missing.
 
     After an interruption the next call resumes. A clip in one style is written as a whole or not at all.
     """
@@ -59,7 +59,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
-    """Return a dict of settings that determine the data set's pixels; the folder name holds the dict's hash.
+    """Return a dict of the settings that determine the data set's pixels; its hash is in the folder's name.
 
     The settings are in the form of version 0.1, so that folders of version 0.1 and runs on them are found.
     """
@@ -96,7 +96,7 @@ def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
 def render_clip(
     root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write a clip in each style whose folder lacks the clip; style None means unstylized."""
+    """Write a clip to the folder of each style that lacks the clip; style None is the unstylized video."""
     asset, path, first = clip
     targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
     missing = [k for k, target in targets.items() if not target.exists()]
@@ -113,7 +113,7 @@ def render_clip(
         except (UserError, OSError):
             if not targets[k].exists():
                 raise
-            # The error is ignored if another process has written the same folder in the meantime.
+            # Ignore the error if another process has written the same folder in the meantime.
 
 
 def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:

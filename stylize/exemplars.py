@@ -15,8 +15,8 @@ from static_dynamic.stylize.flow import Frame
 
 RENDERINGS: dict[str, Callable[..., Frame]] = {}
 
-# Frames in the cache are reused while this value is the same. Change this value if a filter's output changes.
-# The value is the SHA-256 of this file in version 0.1, so that frames cached by version 0.1 stay valid.
+# Cached frames are reused while RENDERING_VERSION is unchanged: change it if a filter's output changes.
+# RENDERING_VERSION is the SHA-256 of this file in version 0.1, so that version 0.1's frames stay valid.
 RENDERING_VERSION = "9578ea805b8a724097c1fff1b1c2f4e4dc7323bbf2bb2691e5992bfb8d8e0036"
 
 
@@ -38,12 +38,12 @@ def render(frame: Frame, style: Mapping) -> Frame:
 
 @rendering
 def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Frame:
-    """Watercolour: flat bright areas, saturated colours, soft dark outlines."""
+    """Render a frame as a watercolour: flat bright areas, saturated colours, soft dark outlines."""
     flat: NDArray = frame
     for _ in range(2):
         flat = cv2.bilateralFilter(flat, d=7, sigmaColor=smooth, sigmaSpace=5)
     lab = cv2.cvtColor(flat.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # raise the lightness, as if white paper shone through the paint
+    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # raise the lightness L to at least 30, like paint on white paper
     lab[..., 1:] = saturation * lab[..., 1:]
     colour = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
     return _to_uint8(colour * (1 - outline * edges(flat))[..., None])
@@ -51,7 +51,7 @@ def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Fram
 
 @rendering
 def charcoal(frame: Frame, radius: float, ink: float, paper: tuple[float, float, float]) -> Frame:
-    """Charcoal on tinted paper: no colour, strokes where a pixel is darker than the surroundings."""
+    """Render a frame in charcoal on tinted paper: strokes where pixels are darker than the surroundings."""
     grey = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     around = cv2.GaussianBlur(grey, (0, 0), radius)
     strokes = np.clip(1 + ink * (grey - around) / (around + 0.1), 0, 1)
@@ -61,11 +61,11 @@ def charcoal(frame: Frame, radius: float, ink: float, paper: tuple[float, float,
 
 @rendering
 def glow(frame: Frame, gain: float, spread: float) -> Frame:
-    """Neon: luminous contours on a dark background; the direction of a contour determines the hue."""
+    """Render a frame as neon: bright contours on a dark background; a contour's direction sets the hue."""
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 1.0)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.clip(gain * np.hypot(dx, dy), 0, 1)
-    # The angle is doubled, so opposite gradients get equal hues.
+    # The gradient's angle is doubled, so opposite gradients get equal hues.
     hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360
     line = cv2.cvtColor(cv2.merge([hue, np.full_like(hue, 0.85), strength]), cv2.COLOR_HSV2RGB)
     halo = cv2.GaussianBlur(line, (0, 0), spread)
@@ -77,7 +77,7 @@ def glow(frame: Frame, gain: float, spread: float) -> Frame:
 def screenprint(
     frame: Frame, palette: list[tuple[float, float, float]], smooth: int, outline: float
 ) -> Frame:
-    """Screen print: a few flat colours chosen by brightness, embossed fine structure, dark outlines."""
+    """Render a frame as a screen print: few flat colours chosen by brightness, embossing, dark outlines."""
     flat: NDArray = cv2.medianBlur(frame, smooth)
     grey = cv2.cvtColor(flat, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     inks = np.asarray(palette, np.float32)

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
 HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: file of torchvision's VGG19 weights in torch's hub cache
 SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
-GAIN = 3.0  # GAIN scales `NeighbourDifferences`, so that the loss weight chosen for VGG19 fits as well
+GAIN = 3.0  # GAIN scales `NeighbourDifferences` to suit the loss weight chosen for VGG19
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:
@@ -37,7 +37,7 @@ def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None
     try:
         state = read_pickled(found)
         features.load_state_dict({key: state[key] for key in features.state_dict()})
-    except Exception as error:  # a damaged file can cause any exception in any reader
+    except Exception as error:  # a damaged weights file can cause any exception
         why = f"{type(error).__name__} {reason(error)}"
         raise UserError(f"vgg={found} holds no VGG19 weights (features.0.weight, ...): {why}") from error
     check_numbers(features.state_dict(), {key: state[key] for key in features.state_dict()}, found)

@@ -46,7 +46,7 @@ def grid(height: int, width: int) -> NDArray[np.float32]:
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
     """Sample an image bilinearly at `positions` (x, y), shape (h, w, 2); clamp positions to the border."""
-    none: Any = None  # the second map is empty, because `positions` holds both x and y
+    none: Any = None  # cv2.remap's second map is empty, because `positions` holds both x and y
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

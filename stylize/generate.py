@@ -39,11 +39,11 @@ from static_dynamic.stylize.training_config import GUIDES
 
 log = logging.getLogger(__name__)
 
-SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE, beside a video's frames, lists the frames that were left out
-IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made a style's frames
+SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE lists the frames of a video that were left out
+IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options of a style's frames
 DEFAULT_NAMING = "%06d.jpg"
 BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
-# OLD_PRECISIONS: value of `--precision` in version 0.1 -> present value of the option
+# OLD_PRECISIONS maps values of `--precision` in version 0.1 to the present values.
 OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}
 
 Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
@@ -51,7 +51,7 @@ Task = tuple[Chunk | Job, Callable[[], dict[int, Result]]]
 
 
 def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2) -> list[Skipped]:
-    """Stylize the videos of the unfinished jobs; return a list of the frames left out because of errors.
+    """Stylize the videos of the unfinished jobs; return a list of the frames skipped because of errors.
 
     Raises UserError if a frame cannot be written. Files that were written before are complete, and the same
     call resumes.
@@ -81,7 +81,7 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
             file, reason = error.filename or "a frame", error.strerror
             raise UserError(f"cannot write {file} ({reason}); the same command resumes") from error
         finally:
-            # Cancel the tasks that have not started; running tasks complete the files that they write.
+            # Cancel the tasks that have not started; running tasks finish the files that they are writing.
             decoders.shutdown(cancel_futures=True)
             encoders.shutdown(cancel_futures=True)
     return skipped
@@ -150,18 +150,18 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # delete an earlier run's list, because no frame is left out now
-    # If no frame of a video is readable, the video's job stays unfinished and the next run tries again.
+        note.unlink(missing_ok=True)  # an earlier run may have left a list of skipped frames
+    # If no frame of a video is readable, the video's job stays unfinished and the next run repeats the job.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return
-    if job.target.exists():  # another process stylized the same video first, with the same result
+    if job.target.exists():  # another process has already written the same result
         shutil.rmtree(job.folder)
     else:
         job.folder.rename(job.target)
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record a style's weights and options in `folder`; raise UserError if `folder` records others."""
+    """Record a style's weights and options in `folder`; raise UserError if the recorded values differ."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():

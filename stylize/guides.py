@@ -17,10 +17,10 @@ TRIES = 30  # TRIES: number of candidates that Bridson's method tries around one
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
     """Return Poisson-disk samples of a rectangle: dense points at least `radius` apart (Bridson, 2007)."""
-    cell = radius / np.sqrt(2)  # `cell`: side of a grid cell; at this size a cell holds at most one point
+    cell = radius / np.sqrt(2)  # `cell`: side of a grid cell, chosen so that a cell holds at most one point
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
-    # `taken` holds the point of each grid cell; far-away coordinates mark an empty cell.
-    # A margin of two cells on every side gives each cell a full 5x5 neighbourhood.
+    # `taken` holds the point in each grid cell; an empty cell holds the far-away point (-1e9, -1e9).
+    # The grid has a margin of two empty cells on every side, so that every cell has a 5x5 neighbourhood.
     taken = np.full((rows + 4, columns + 4, 2), -1e9)
     limit = np.array([width, height])
 

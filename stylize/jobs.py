@@ -68,7 +68,7 @@ class Job:
         return [pattern % i for i in range(self.first, self.first + len(self.frames))]
 
     def chunks(self, size: int) -> Iterator[Chunk]:
-        """Yield the chunks of `size` frames that must still be read, in order.
+        """Yield, in order, the chunks of `size` frames that must still be read.
 
         The boundaries of chunks do not depend on what has been written. A frame is therefore always computed
         in the same batch, and an interrupted run gives the same bytes.
@@ -80,7 +80,7 @@ class Job:
         for first in range(0, len(self.names), size):
             indices = range(first, min(first + size, len(self.names)))
             written = all((self.folder / self.names[i]).exists() for i in indices)
-            # A video file is decoded from the start, so chunks that are already stylized are decoded as well.
+            # A video file is decoded from the start, so chunks that are already stylized are decoded, too.
             if not written or video is not None:
                 yield Chunk(self, indices, read, written)
 
@@ -93,7 +93,7 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
-        """One tuple per guide: the guide's images, and each video frame's index into these images (or None).
+        """List of one tuple per guide: the guide's images, and each video frame's image index (or None).
 
         Images are matched by file stem if video and guide are image files, else by position.
         """
@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Read the chunk; return {frame index: frame with guide images}, or {} if stylized frames exist."""
+        """Read the chunk; return {frame index: frame with guide images}, or {} if already stylized."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:
@@ -151,10 +151,10 @@ def _sequential(video: VideoFile) -> Reader:
         nonlocal next_index, count, failure
         found: dict[int, Result] = {}
         with condition:
-            # This cannot deadlock: chunks begin in order, so another thread already reads the previous chunk.
+            # Waiting cannot deadlock: chunks begin in order, so a thread already reads the previous chunk.
             condition.wait_for(lambda: next_index == indices.start)
             try:
-                for i, frame in islice(source, len(indices)):  # iterator `source` ends after a decoding error
+                for i, frame in islice(source, len(indices)):  # `source` ends after a decoding error
                     if wanted:
                         found[i] = frame
                     count = i + 1
@@ -184,7 +184,7 @@ def make_jobs(
     in_place: bool = False,
     videos: frozenset[str] | None = None,
 ) -> list[Job]:
-    """List the jobs of one shard (part) of the videos; a job writes a video's frames to ``target/VIDEO``.
+    """List the jobs for one shard (part) of the videos; each job writes frames to ``target/VIDEO``.
 
     Raises UserError if there is no video at `source`, or an option has an impossible value.
 

@@ -28,8 +28,10 @@ class Motion:
 
     forward: Flow  # `forward`: flow from the first frame to the second
     backward: Flow  # `backward`: flow from the second frame to the first
-    forward_valid: NDArray[np.bool_]  # (H, W), True where the first frame's pixel is visible in the second
-    backward_valid: NDArray[np.bool_]  # (H, W), True where the second frame's pixel is visible in the first
+    # `forward_valid` (H, W) is True where the first frame's pixel is visible in the second frame.
+    forward_valid: NDArray[np.bool_]
+    # `backward_valid` (H, W) is True where the second frame's pixel is visible in the first frame.
+    backward_valid: NDArray[np.bool_]
 
     @classmethod
     def between(cls, first: Frame, second: Frame) -> Motion:
@@ -43,7 +45,7 @@ class Motion:
 
 
 def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
-    """Return the median of |flow - reference| / |reference| in mask `where`; reference is `motion.forward`.
+    """Return the median of |flow - reference| / |reference| in a mask; the reference is `motion.forward`.
 
     0 means equal motion; 1 is as wrong as no motion at all.
     """
@@ -53,7 +55,7 @@ def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
 
 
 def residual_motion(motion: Motion, first: Frame, second: Frame) -> float:
-    """Warp frame `first` along `motion`; return the displacement in pixels that remains relative to `second`.
+    """Return the displacement in pixels between frame `second` and frame `first` warped along `motion`.
 
     The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
     gradient of the second frame in grey levels per pixel. The division makes styles of fine and of soft
@@ -74,7 +76,7 @@ def to_lab(frame: Frame) -> NDArray[np.float32]:
 
 
 def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return one texture strength per Laplacian pyramid level: log2 of the mean magnitude of the level."""
+    """Return the texture strength of each Laplacian pyramid level: log2 of the level's mean magnitude."""
     level: NDArray = np.ascontiguousarray(lab[..., 0])
     energies = []
     for _ in range(SCALES):
@@ -115,9 +117,9 @@ class Appearance:
         return float(np.linalg.norm(np.abs(self.colours - other.colours).mean(-1)))
 
     def texture_distance(self, other: Appearance) -> float:
-        """Return the mean over scales of the absolute difference in log2 texture strength (1: factor 2)."""
+        """Return the absolute difference in log2 texture strength (1: factor 2), averaged over scales."""
         return float(np.abs(self.textures - other.textures).mean())
 
     def distances(self, other: Appearance) -> dict[str, float]:
-        """Return the colour distance and the texture distance to `other` as a dict."""
+        """Return a dict of the colour distance and the texture distance to the appearance `other`."""
         return {"colour": self.colour_distance(other), "texture": self.texture_distance(other)}

@@ -41,7 +41,7 @@ def build_generator(
 
 
 def stylize_any_size(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Run a generator on images of any size: pad the sides by reflection, and crop the output."""
+    """Run a generator on images of any size: pad the images by reflection, and crop the output."""
     height, width = images.shape[-2:]
     below, right = -height % MULTIPLE, -width % MULTIPLE
     # Reflection padding needs an image larger than the padding, so tiny images get replicated borders.
@@ -95,7 +95,7 @@ class Generator(nn.Module):
         raw = convolution(half)  # (B, f2, H/4, W/4)
         quarter = relu(normalization(raw))
         if self.training:
-            # Texler et al.'s code evaluates conv2 twice, so the running statistics are updated twice.
+            # Texler et al.'s code runs conv2 twice, so the batch norm's running statistics are updated twice.
             with torch.no_grad():
                 normalization(raw)
         deep = quarter
@@ -149,7 +149,7 @@ def _down(inputs: int, outputs: int, size: int, stride: int, use_bias: bool) -> 
 
 
 def _named(**layers: nn.Module) -> nn.Sequential:
-    """Make a sequential module of layers with the given names, which begin the keys of its state dict."""
+    """Make a sequential module of named layers; the names become prefixes of state dict keys."""
     return nn.Sequential(OrderedDict(layers))
 
 

@@ -23,7 +23,7 @@ from static_dynamic.stylize.pictures import to_tensor
 
 MASK_ON = 128  # MASK_ON: brightness above which a mask pixel is on
 EROSION = 7  # EROSION: side in pixels of the square that erodes masks under the rules ``original``
-EPOCH = 5  # EPOCH: number of times that an epoch uses each midpoint of a patch
+EPOCH = 5  # EPOCH: number of times that each patch midpoint is used per epoch
 
 Point = tuple[int, int]  # y, x
 
@@ -35,7 +35,7 @@ class KeyFrame:
     name: str
     pre: Tensor  # `pre`: frame and guide images in [-1, 1], (3 + 3 per guide, H, W)
     post: Tensor  # `post`: stylized frame in [-1, 1], (3, H, W)
-    mask: Tensor  # (1, H, W) of 0 and 1
+    mask: Tensor  # `mask`: zeros and ones, (1, H, W)
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,14 @@ class PatchSampler:
 
     @property
     def items(self) -> int:
-        """Number of patches in an epoch, which uses every midpoint five times."""
+        """Number of patches per epoch; an epoch uses every patch midpoint five times."""
         return EPOCH * sum(map(len, self.valid))
 
     def _shuffled(self, frame: int, turn: int) -> NDArray[np.int64]:
         return np.random.default_rng((self.seed, 1, frame, turn)).permutation(len(self.valid[frame]))
 
     def midpoints(self, item: int) -> tuple[int, Point, Point]:
-        """Return an item's key frame index, patch midpoint, and midpoint of the discriminator's example."""
+        """Return the key frame index, the patch midpoint, and the midpoint of the discriminator's example."""
         number, frame = divmod(item, len(self.frames))
         valid = self.valid[frame]
         turn, position = divmod(number, len(valid))
@@ -143,7 +143,7 @@ class FrameSampler(PatchSampler):
 
     @property
     def items(self) -> int:
-        """Number of key frames in an epoch, which uses every key frame once."""
+        """Number of key frames per epoch; an epoch uses every key frame once."""
         return len(self.frames)
 
     def item(self, item: int) -> dict[str, Tensor]:

@@ -39,7 +39,7 @@ class ClipQuality:
 
     clip: str
     rows: list[dict]  # `rows`: one dict per style, with the keys clip, style and MEASURES
-    distances: list[dict]  # `distances`: one dict per two styles a and b: clip, a, b, colour, texture
+    distances: list[dict]  # `distances`: one dict (clip, a, b, colour, texture) per pair of styles a, b
     pictures: dict[int, Frame]  # `pictures`: style id -> thumbnail of one frame
 
 
@@ -68,7 +68,7 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
             f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos: give "
             "normal_data_root=DIR, a folder where these videos have the names of the stylized videos"
         )
-    # The first style of `wanted` determines the list, so videos that exist only unstylized are not listed.
+    # Clips are listed from the first style of `wanted`, so videos that exist only unstylized are not listed.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
     return list_clips(cfg.dataset, wanted, cfg.n_examples, cfg.on_error, originals)
 
@@ -90,7 +90,7 @@ def assess(listing: ClipList, task: DictConfig, workers: int, on_error: str) -> 
 def measure_all(
     listing: ClipList, clips: list[Clip], task: DictConfig, workers: int, on_error: str
 ) -> tuple[list[ClipQuality], list[list[str]]]:
-    """Measure clips in parallel threads; return the results, and [clip, reason] of each unreadable clip."""
+    """Measure clips in parallel threads; return the results, and [clip, error] of each unreadable clip."""
     skipped: list[list[str]] = []
 
     def measure(clip: Clip) -> ClipQuality | None:
@@ -115,7 +115,7 @@ def measure_all(
 def measure_clip(
     listing: ClipList, clip: Clip, frame_pairs: int, min_motion: float, min_moving: float
 ) -> ClipQuality:
-    """Measure one clip in every style, on consecutive frames at evenly spaced positions of the clip."""
+    """Measure one clip in every style on evenly spaced pairs of consecutive frames."""
     starts = (clip.first + evenly_spaced(frame_pairs, max(clip.length - 1, 1))).tolist()
     needed = sorted({*starts, *(t + 1 for t in starts)})
     frames = {

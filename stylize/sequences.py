@@ -18,7 +18,7 @@ CHUNK = 16  # CHUNK: number of frames that are decoded together
 
 @dataclass(frozen=True)
 class Video:
-    """Input video: frames, and a name, which is '' if the input path is the video itself."""
+    """Input video: its frames and its name ('' if the input path is the video itself)."""
 
     name: str
     frames: Frames

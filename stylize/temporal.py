@@ -31,7 +31,7 @@ from static_dynamic.stylize.guides import draw_disks, sample_points, track
 from static_dynamic.stylize.sequences import Video, find_videos, write_image
 
 SUFFIXES = {"flo": ".flo", "colour": ".png"}
-# Flow direction -> (step, output folder per file format); a flow leads from frame t to frame t + step.
+# DIRECTIONS: flow direction -> (step, folder per file format); a flow leads from frame t to t + step.
 # Folders of .flo files are named as in Texler et al.'s tool, folders of colour images as in VOS data sets.
 # The flow to the previous frame is named "forward", because this flow warps the previous frame forward.
 DIRECTIONS = {
@@ -66,7 +66,7 @@ def run_flow(args: argparse.Namespace) -> None:
             step, folder_names = DIRECTIONS[name]
             folders = {form: args.output / folder_names[form] / video.name for form in args.forms}
             first = 0 if step > 0 else len(stems) - 1
-            missing = {}  # `missing`: index of a frame -> {file format: path of a missing file}
+            missing = {}  # `missing`: frame index -> {file format: path of the missing file}
             for t in range(first, len(stems) - 1 - first, step):
                 files = {form: folders[form] / f"{stems[t]}{SUFFIXES[form]}" for form in args.forms}
                 missing[t] = {form: path for form, path in files.items() if not path.exists()}
@@ -79,7 +79,7 @@ def run_flow(args: argparse.Namespace) -> None:
 
 
 def run_bilateral(args: argparse.Namespace) -> None:
-    """Filter the input's frames along time, and write each filtered frame as a PNG file of the same name."""
+    """Filter videos along time with a bilateral filter; write each frame as a PNG file of the same name."""
     keep_settings(args.output, "bilateral", {"window": args.window, "divisor": args.divisor})
     for video in find_videos(args.input):
         targets = [args.output / video.name / f"{stem}.png" for stem in video.stems]
@@ -120,7 +120,7 @@ def run_guide(args: argparse.Namespace) -> None:
             keys[key] = sample_points(mask, args.radius, rng)
             colours[key] = rng.uniform(size=(len(keys[key]), 3)).astype(np.float32)
         tracks = track_all(video, keys)
-        order = sorted(keys, reverse=True)  # the points of the first key frame are drawn last, i.e. on top
+        order = sorted(keys, reverse=True)  # points of the first key frame are drawn last, on top
         all_colours = np.concatenate([colours[key] for key in order])
         for t, sigma, path in progress(todo, "guides", video, len(files), len(todo)):
             points = np.concatenate([tracks[key][t] for key in order])
@@ -147,7 +147,7 @@ def key_masks(folder: Path, stems: Sequence[str]) -> dict[int, NDArray[np.uint8]
 
 
 def keep_settings(output: Path, command: str, settings: dict) -> None:
-    """Record the settings of a command in `output`; raise UserError if other settings are recorded there."""
+    """Record a command's settings in the folder `output`; raise UserError if other settings are recorded."""
     path = output / f"{command}.json"
     if path.exists() and (known := json.loads(path.read_text())) != settings:
         raise UserError(f"{output} was made with {known}, not {settings}: give another --output")

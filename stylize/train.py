@@ -42,11 +42,11 @@ from static_dynamic.stylize.training_config import guides_of, read_training_conf
 
 log = logging.getLogger(__name__)
 
-OLD_RULES = {"mended": "corrected"}  # OLD_RULES: value of ``--rules`` in version 0.1 -> present value
+OLD_RULES = {"mended": "corrected"}  # OLD_RULES maps values of version 0.1's ``--rules`` to present values
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# The learning rate falls linearly to 0 in this last fraction of the training (``--rules corrected``).
+# COOLDOWN: last fraction of the training, in which the learning rate falls to 0 (``--rules corrected``).
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
 # COUNTERS: attributes of `_Run` that are saved in state.pt
@@ -101,7 +101,7 @@ def train(plan: Plan) -> Generator:
             # Estimate the total number of steps, which depends on the speed if `minutes` limits the training.
             bar.total = max(run.step, round(run.step / progress))
             bar.update()
-            # Save the state only between steps, because a step updates one network before the other.
+            # Save the state only between steps, because a step updates the two networks one after the other.
             if run.step % plan.log_interval == 0 or progress >= 1:
                 bar.set_postfix(run.log())
             elif time.monotonic() - run.saved > SAVE_EVERY_S:
@@ -144,22 +144,22 @@ class _Run:
         return 2 * VALIDATION_FRAMES * (time.monotonic() - begin)
 
     def count(self, losses: dict[str, torch.Tensor]) -> None:
-        """Add the losses of one training step to the counters."""
+        """Count a training step, and add its losses to the sums since the last log."""
         self.step += 1
         self.counted += 1
         self.sums += torch.stack([losses[name] for name in LOSSES]).double().cpu()
 
     def resume(self) -> None:
-        """Load the state that an interrupted run saved, if there is one."""
+        """Load the state that an interrupted training saved, if there is one."""
         path = self.plan.log_folder / "state.pt"
         if not path.exists():
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # Tensors are read to the CPU, where Adam keeps step counters: counters on a GPU block every step.
+            # Read tensors to the CPU, where Adam keeps step counters: counters on a GPU would stall every step.
             state = read_pickled(path)
             identity = _essential(state["identity"])
-        except Exception as error:  # a damaged file can cause any exception in the reader
+        except Exception as error:  # a damaged file can cause any exception while it is read
             raise UserError(f"{path} is damaged: delete this file to restart the training") from error
         if identity != _essential(self.identity):
             raise UserError(
@@ -182,7 +182,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def log(self) -> dict[str, str]:
-        """Write the mean losses since the last call, the generator, the validation frames and the state."""
+        """Write the mean losses since the last log, the generator, the validation frames and the state."""
         begin = time.monotonic()
         means = (self.sums / max(self.counted, 1)).tolist()
         if self.counted:
@@ -195,7 +195,8 @@ class _Run:
         for name, x in validation_inputs(self.plan.config, self.plan.data_root).items():
             write_image(folder / f"{name}.png", run_once(self.trainer.generator, x))
         self.save()
-        self.seconds_at_end = 2 * (time.monotonic() - begin)  # the contact sheet has as many frames
+        # Factor 2: the last checkpoint and the contact sheet stylize equally many frames.
+        self.seconds_at_end = 2 * (time.monotonic() - begin)
         return {name: f"{mean:.3f}" for name, mean in zip(LOSSES, means, strict=True)}
 
     def finish(self) -> Generator:

@@ -27,11 +27,11 @@ from static_dynamic.stylize.train import Plan, train
 from static_dynamic.stylize.training_config import read_training_config
 
 FOLDER = Path(__file__).parent / "styles"
-# Trained style -> style id, in configs/style/builtin.yaml, of the image filter that the generator imitates.
+# STYLES: trained style -> id of the image filter (configs/style/builtin.yaml) that the generator imitates.
 STYLES = {"watercolour": 1, "charcoal": 2, "neon": 3, "screenprint": 4}
-# Film -> number of key frames.
+# SOURCES: film -> number of key frames.
 SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}
-# Film -> number of frames on the contact sheet. The licence of this film allows publication.
+# UNSEEN: film -> number of frames on the contact sheet; the film's licence allows publication.
 UNSEEN = {"bigbuckbunny": 4}
 STEPS, SEED = 3000, 1
 

@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError, nearest
 
 MAX_GUIDES = 9
 GUIDES = [f"dir_x{i}" for i in range(1, MAX_GUIDES + 1)]
-# Section of the configuration -> the only value that the section's key ``type`` may have.
+# CLASSES: section of the configuration -> the only allowed value of the section's key ``type``.
 CLASSES = {
     "generator": "GeneratorJ",
     "discriminator": "DiscriminatorN_IN",
@@ -19,7 +19,7 @@ CLASSES = {
     "opt_discriminator": "Adam",
     "perception_loss.perception_model": "PerceptualVGG19",
 }
-# Key of the configuration -> the values that are supported.
+# SUPPORTED: key of the configuration -> supported values of the key.
 SUPPORTED: dict[str, tuple] = {
     **{f"{section}.type": (name,) for section, name in CLASSES.items()},
     "trainer.reconstruction_criterion": ("L1Loss", "MSELoss"),
@@ -42,7 +42,7 @@ def read_training_config(name: str | Path) -> DictConfig:
         raise UserError(f"config={name} is neither a file nor one of {known}")
     try:
         given = OmegaConf.load(path)
-        # OmegaConf resolves ${...}, so a downloaded file could read environment variables.
+        # Refuse ${...}, because OmegaConf resolves it: a downloaded file could read environment variables.
         if "${" in str(OmegaConf.to_container(given)):
             raise ValueError("it contains ${...}: write the value itself")
         reference = OmegaConf.load(CONFIG_DIR / "stylizer" / "reference_P.yaml")
