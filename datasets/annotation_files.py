@@ -1,4 +1,4 @@
-"""Find and read annotation files: json, csv and lists, in the encodings that spreadsheets write."""
+"""Find and read annotation files (json, csv, text lists), also in the encodings that spreadsheets write."""
 
 import csv
 import io
@@ -12,15 +12,15 @@ from static_dynamic.errors import UserError
 
 # Characters that separate the fields of csv files.
 SEPARATORS = ",;\t"
-# This character replaces bytes that are not valid in the encoding of a file.
+# Unicode replacement character: it replaces bytes that are not valid in the encoding of a file.
 INVALID = "\ufffd"
 
 
 def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
-    """Return the first file of ``row.annotations[kind]`` that exists; `kind` is "list", "info" or "labels".
+    """Find an annotation file of a data set: the first name in ``row.annotations[kind]`` that exists on disk.
 
-    SPLIT and SUBSET in the name of a file stand for ``row.split`` and ``row.subset``. Raises UserError if no
-    such file exists.
+    `kind` is "list" (of clips), "info" (about videos) or "labels" (names of the classes). SPLIT and SUBSET in
+    the name of a file stand for ``row.split`` and ``row.subset``. Raises UserError if no such file exists.
     """
     folder = Path(row.get("annotations_dir") or root).expanduser()
     names = [str(name) for name in row.annotations[kind]]
@@ -36,7 +36,7 @@ def find_annotation(row: DictConfig, root: Path, kind: str) -> Path:
 
 
 def read_json(file: Path, kind: type | tuple[type, ...]):
-    """Read a json file; raise UserError if the file is damaged or its top-level value is not a `kind`."""
+    """Read a json file; raise UserError if it is damaged or its top-level value is not of type `kind`."""
     try:
         content = json.loads(file.read_bytes())  # finds the encoding
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -44,12 +44,12 @@ def read_json(file: Path, kind: type | tuple[type, ...]):
     if not isinstance(content, kind):
         known = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(each.__name__ for each in known)
-        raise UserError(f"{file} holds a {type(content).__name__}, but a {expected} is expected")
+        raise UserError(f"{file} holds a json {type(content).__name__}, but a {expected} is expected")
     return content
 
 
 def read_lines(file: Path) -> list[str]:
-    """Read the lines of a text file in UTF-8, UTF-16 or UTF-32; `INVALID` stands for invalid bytes."""
+    """Read the lines of a text file in UTF-8, UTF-16 or UTF-32; replace invalid bytes by `INVALID`."""
     content = file.read_bytes()
     text = content.decode(json.detect_encoding(content), errors="replace")
     return list(io.StringIO(text, newline=""))
@@ -58,7 +58,7 @@ def read_lines(file: Path) -> list[str]:
 def read_csv(
     file: Path, needed: Iterable[str] = (), header: list[str] | None = None, separators: str = SEPARATORS
 ) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Yield (line number, fields by column name) per csv line; the fields of a broken line are None.
+    """Yield (line number, dict of fields by column name) per csv line; the dict is None for a broken line.
 
     The fields are separated by that one of `separators` which is most frequent in the first line; blanks
     around fields are removed. `header` holds the names of the columns if the file does not. Raises UserError

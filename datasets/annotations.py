@@ -1,4 +1,4 @@
-"""Read the annotation files of the paper's data sets, and of folders without annotations.
+"""List the clips of data sets: read annotation files, or make one clip per video of a plain folder.
 
 Each function takes a row of ``configs/dataset``, the data root and the names of the videos on disk. The
 function yields one `Annotated` per annotation entry, in file order. An unusable entry is yielded too, with
@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from static_dynamic.errors import UserError, nearest
 
-from . import lists as lists  # registers further layouts
+from . import lists as lists  # importing lists.py registers its annotation readers
 from .annotation_files import find_annotation, read_csv, read_json, shorten
 from .layouts import LAYOUTS as LAYOUTS
 from .layouts import MALFORMED, Annotated, entries_of, layout
@@ -22,7 +22,7 @@ from .layouts import MALFORMED, Annotated, entries_of, layout
 
 @layout
 def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Make one clip per video on disk, without annotations; the class is the name of the video's folder."""
+    """Make one clip per video on disk; if the video is in a class folder, the folder's name is the class."""
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
     for name in names:
         label = classes.index(name.split("/")[0]) if "/" in name else -1
@@ -31,7 +31,7 @@ def folder(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
 
 @layout
 def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read ActivityNet 1.3 (the official json, or BMN's json and csv): a clip is a video's first segment."""
+    """Read ActivityNet 1.3 from the official json or BMN's files; each clip is a video's first segment."""
     file = find_annotation(row, root, "list")
     videos = read_json(file, dict)
     if isinstance(videos.get("database"), dict):
@@ -61,7 +61,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
 def _first_segment(
     key: str, video: dict, subset: str | None, limits: DictConfig
 ) -> tuple[Annotated, str | None]:
-    """Return (clip, class name) of a video's first segment; the class name is None for an excluded clip."""
+    """Return (clip, class name) of a video's first segment; the class name of an excluded clip is None."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     if "num_frames" in video:
@@ -88,7 +88,7 @@ def _first_segment(
 
 @layout
 def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Something-Something v2: a clip is a video; its class is the ``template`` without brackets."""
+    """Read Something-Something v2: each video is one clip; the class is ``template`` without brackets."""
     file = find_annotation(row, root, "list")
     labels = read_json(find_annotation(row, root, "labels"), dict)
 
@@ -101,7 +101,7 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
 
 @layout
 def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Diving48: a clip is the first ``end_frame - start_frame`` frames of the video of a dive."""
+    """Read Diving48: each clip is the first ``end_frame - start_frame`` frames of the video of one dive."""
     file = find_annotation(row, root, "list")
     vocabulary = read_json(find_annotation(row, root, "labels"), list)
     least = row.filters.min_frames
@@ -120,7 +120,7 @@ def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 @layout
 def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read a Kinetics csv list: the clips of all classes, or of the 32 classes that ``row.subset`` names."""
+    """Read a Kinetics csv list: the clips of all classes, or of the 32 classes of subset ``row.subset``."""
     wanted, on_disk = None, set(names)
     if row.subset is not None:
         if row.subset not in row.subsets:
@@ -149,7 +149,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
             continue
         without = _files_without_times(line)
         paths = (name, *(f"{c}/{name}" for c in (label, label.replace(" ", "_"))), *without)
-        # A file named after the video alone holds one of the video's clips, and its name does not say which.
+        # A file name with only the YouTube id is ambiguous if several clips were cut from this video.
         unclear = {path for path in without if clips_per_file[path] > 1}
         known = next((path for path in paths if path in on_disk), None)
         if known in unclear:
@@ -162,13 +162,13 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 
 def _files_without_times(line: dict[str, str]) -> tuple[str, ...]:
-    """Return the names of a clip's video that hold the id of the video, but not the times of the clip."""
+    """Return possible file names of a clip that contain its YouTube id, but not its start and end time."""
     label, youtube = line["label"], line["youtube_id"]
     return (youtube, *dict.fromkeys(f"{c}/{youtube}" for c in (label, label.replace(" ", "_"))))
 
 
 def whole_seconds(text: str) -> int:
-    """Parse a number of seconds such as ``10`` or ``10.0``; raise ValueError if it is no whole number."""
+    """Parse a number of seconds such as ``10`` or ``10.0``; raise ValueError for any other text."""
     try:
         seconds = float(text)
         if seconds == int(seconds) >= 0:

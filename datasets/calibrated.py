@@ -1,4 +1,4 @@
-"""Make ``dataset=calibrated``: videos whose static and dynamic content is known, because it is rendered.
+"""Render the videos of ``dataset=calibrated``, whose static and dynamic content is known exactly.
 
 Each video is a scene of one family, shown in several styles. A style gives each video a new texture, contrast
 and colours, but the same motion, shape and place. ``truth.parquet`` has one row per video and style.
@@ -27,19 +27,21 @@ from .write import in_threads
 
 TRUTH = "truth.parquet"
 STYLES = (1, 2, 3, 4)
-# VERSION is part of the folder's name: raise it if the pixels of a scene change.
+# VERSION determines the name of the data set's folder: increase VERSION if the pixels of a scene change.
 VERSION = 1
 DIRECTIONS = tuple(range(0, 360, 45))
-SPEEDS = (1 / 128, 1 / 64, 3 / 128)  # fractions of the frame's side per frame
+# Speeds of the motion, as fractions of the frame's side per frame.
+SPEEDS = (1 / 128, 1 / 64, 3 / 128)
 COHERENCES = (0.25, 0.5, 1.0)
 PLACES = (0.3, 0.5, 0.7)
-# Mean wavelength and mean contrast of the texture in each style.
+# Mean wavelength of the texture in each style, as a fraction of the frame's side.
 WAVELENGTHS = {1: 0.14, 2: 0.17, 3: 0.20, 4: 0.24}
+# Mean contrast of the texture in each style: the standard deviation of the brightness.
 CONTRASTS = {1: 0.20, 2: 0.17, 3: 0.14, 4: 0.11}
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Return the folder of the calibrated data set; render it first if it is missing.
+    """Return the folder of the calibrated data set; render the data set if the folder is incomplete.
 
     `style` is not used: the looks of the styles belong to the data set.
     """
@@ -59,7 +61,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def write_all(root: Path, families: list[str], videos: int, size: int, frames: int, seed: int) -> None:
-    """Render `videos` videos of each family in all styles; write the videos and the truth to `root`."""
+    """Render `videos` videos per scene family in all styles; write videos and ground truth to `root`."""
     scenes = {
         f"{family}_{i:03d}": scene
         for family in families
@@ -71,14 +73,14 @@ def write_all(root: Path, families: list[str], videos: int, size: int, frames: i
     rows = []
     for (name, style), look in looks.items():
         across, down = path(scenes[name], frames)[-1] / max(1, frames - 1)
-        mean = {"velocity_x": across, "velocity_y": down}  # fractions of the frame's side per frame
+        mean = {"velocity_x": across, "velocity_y": down}  # mean velocity in frame sides per frame
         rows.append({"video": name, "style": style, **asdict(scenes[name]), **mean, **asdict(look)})
     with atomic_path(root / TRUTH) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
 
 
 def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
-    """Yield the scenes of a family: each factor takes all its values equally often, in random order."""
+    """Yield random scenes of a family, in which each direction, speed, shape ... occurs equally often."""
     rng = generator(seed, family, "scenes")
 
     def balanced(values: tuple) -> list:
@@ -90,7 +92,7 @@ def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
 
 
 def draw_look(name: str, style: int, seed: int) -> Look:
-    """Draw texture and colours of a video in one style; half of the videos are dark on light."""
+    """Draw a video's texture and colours in one style; dark and light are exchanged with probability 1/2."""
     rng = generator(seed, name, f"look {style}")
     wavelength = WAVELENGTHS[style] * 2 ** rng.uniform(-0.25, 0.25)
     contrast = CONTRASTS[style] * 2 ** rng.uniform(-0.25, 0.25)
@@ -109,7 +111,7 @@ def write_video(
     seed: int,
     view: tuple[str, int],
 ) -> None:
-    """Render one video in one style to a folder of png files, unless the folder exists."""
+    """Render one video in one style to a folder of png files; do nothing if the folder exists."""
     name, style = view
     folder = root / f"style_{style}" / name
     if folder.exists():
@@ -124,12 +126,12 @@ def write_video(
 
 
 def save_png(frame: NDArray[np.uint8], palette: NDArray[np.uint8], path: Path) -> None:
-    """Write a frame (H, W) of indices into a palette (n, 3) as a png file."""
+    """Write a frame as a png file; `frame` (H, W) holds indices into the RGB colours `palette` (n, 3)."""
     image = Image.fromarray(frame)
     image.putpalette(palette.tobytes())
     image.save(path)
 
 
 def read_scenes(root: Path) -> pd.DataFrame:
-    """Read the truth of a calibrated data set about its scenes: one row per video."""
+    """Read the ground truth of a calibrated data set: a table with one row per video."""
     return pd.read_parquet(root / TRUTH).drop_duplicates("video")

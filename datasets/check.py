@@ -23,7 +23,7 @@ class VideoReport:
     style: int
     length: int = 0
     fps: float | None = None
-    size: tuple[int, int] | None = None  # (width, height) of the first frame
+    size: tuple[int, int] | None = None  # (width, height) of the video's first frame
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # see `VideoFile.notes`
 
@@ -62,7 +62,7 @@ def read_video(folders: dict[int, Path], video_and_style: tuple[str, int]) -> Vi
 def check_videos(
     folders: dict[int, Path], workers: int | None = None
 ) -> tuple[list[str], list[str], int, int]:
-    """Decode every video in every style.
+    """Decode every video in every style and collect the faults.
 
     Returns (list of faults, list of notes about sound videos, number of videos, number of frames).
     """
@@ -91,7 +91,7 @@ def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
     for video, styles in by_video.items():
         for what in ("length", "size", "fps"):
             values = {f"style_{report.style}": getattr(report, what) for report in styles}
-            known = [value for value in values.values() if value is not None]  # images store no frame rate
+            known = [value for value in values.values() if value is not None]  # None: unknown frame rate
             equal = equal_rates(known) if what == "fps" else len(set(values.values())) < 2
             if not equal:
                 counts = ", ".join(f"{style} {value}" for style, value in values.items())

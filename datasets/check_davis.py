@@ -22,7 +22,7 @@ from .frames import BadFrames, read_image
 
 
 def styles_on_disk(dataset: DictConfig) -> tuple[int, ...]:
-    """Return the ids of the styles whose folders exist; style 0 is in the folder of the DAVIS download."""
+    """Return the ids of the styles whose folders exist; style 0 (unstylized) is in the DAVIS download."""
     root = Path(dataset.root)
     original = Path(dataset.original_data_root or root)
     folders = [(original if k == 0 else root) / "JPEGImages" / f for k, f in enumerate(dataset.style_folders)]
@@ -32,7 +32,7 @@ def styles_on_disk(dataset: DictConfig) -> tuple[int, ...]:
 def check_davis(
     dataset: DictConfig, styles: Sequence[int], workers: int | None = None
 ) -> tuple[list[str], list[str], int, int]:
-    """Check the frames in every style, the masks and the flow of a split of DAVIS.
+    """Check the frames in every style, the masks and the flow images of a split of DAVIS.
 
     Returns (list of faults, list of notes, number of videos, number of decoded images).
     """

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from .loader import Decoded, ViewBatches
 
-# Frame rates count as equal if their relative difference is at most this value (29.97 and 30 are equal).
+# Two frame rates count as equal if their relative difference is at most this value.
 RATE_TOLERANCE = 0.05
 
 
@@ -40,20 +40,20 @@ class Clip:
     label: int = -1
     cluster: str = ""
     fps: float | None = None
-    # Times of the clip's frames in seconds, from 0 on; None at a constant frame rate.
+    # Times of the clip's frames in seconds, beginning at 0; None if the frame rate is constant.
     times: tuple[float, ...] | None = field(default=None, kw_only=True, repr=False)
     notes: tuple[str, ...] = field(default=(), kw_only=True, repr=False)  # see `VideoFile.notes`
 
     @property
     def identity(self) -> tuple:
-        """All values that decide which frames of the clip are read."""
+        """Tuple of the values that determine which frames of the clip are read."""
         values = (getattr(self, f.name) for f in fields(self) if f.name not in ("times", "notes"))
         return (*values, *([self.times] if self.times else []))
 
 
 @dataclass(frozen=True)
 class ClipList:
-    """The clips of a data set, and the clips that were left out, with the reasons.
+    """The usable clips of a data set, and its left-out clips with the reason for each.
 
     ``filtered`` clips are excluded by the rules of the data set, or missing on disk in every style.
     ``skipped`` clips are broken. The frames of a clip in style k are in ``root/style_<k>/<video>``: a folder
@@ -67,8 +67,8 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
-    classes: int = 0  # number of classes in the annotations, whose labels begin at 0; 0 without annotations
-    rows_per_view: int = 1  # rows of activations per view: for networks that see flow, one per frame
+    classes: int = 0  # number of classes in the annotations; 0 if there are no annotations
+    rows_per_view: int = 1  # activation rows per view; networks that see flow give one row per frame
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
@@ -79,11 +79,11 @@ class ClipList:
         return [find_video(style_folder(self.root, style, self.normal_root), video)]
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> ViewBatches:
-        """Return a `ViewBatches`: the views at the row numbers `rows`, in batches of `batch_rows` views.
+        """Return a `ViewBatches`: the rows `rows` of the table `views`, in batches of `batch_rows` views.
 
         `spec` is the input spec of the network.
         """
-        from .loader import ViewBatches  # imported here, because loader.py imports clips.py
+        from .loader import ViewBatches  # loader.py imports clips.py: avoid a circular import
 
         return ViewBatches(self, views, rows, batch_rows)
 
@@ -116,12 +116,12 @@ class ClipList:
 
     @property
     def frame_rates(self) -> dict[float | None, int]:
-        """Map each frame rate to its number of clips, most frequent first."""
+        """Map each frame rate to the number of clips that have this rate, most frequent rate first."""
         return dict(Counter(clip.fps for clip in self.clips).most_common())
 
     @property
     def videos_by_note(self) -> dict[str, list[str]]:
-        """Map each note about video files (see `VideoFile.notes`) to the videos that it is about."""
+        """Map each note of `VideoFile.notes` to the names of the videos that have this note."""
         notes: dict[str, dict[str, None]] = {}
         for clip in self.clips:
             for note in clip.notes:
@@ -129,7 +129,7 @@ class ClipList:
         return {note: list(videos) for note, videos in notes.items()}
 
     def left_out(self) -> list[str]:
-        """Return messages: one for all skipped (broken) clips, and one per reason for the filtered clips."""
+        """Return messages about left-out clips: one about all broken clips, and one per filter reason."""
         lines = []
         if self.skipped:
             clip, reason = self.skipped[0]
@@ -139,7 +139,7 @@ class ClipList:
         return lines
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """Return a list of messages about left-out clips, unexpected frame rates and too short clips.
+        """Return messages about clips that were left out, have an unexpected frame rate or are too short.
 
         `assumed_fps` is the frame rate that the network expects.
         """
@@ -171,7 +171,7 @@ class ClipList:
 
 
 def parse_styles(styles: str | int) -> tuple[int, ...]:
-    """Return the style ids in the value of ``--styles``, a comma-separated list."""
+    """Parse the value of the option ``styles``, a comma-separated list of style ids."""
     try:
         return tuple(int(style) for style in str(styles).strip("[]").split(","))
     except ValueError as error:

@@ -40,40 +40,42 @@ if TYPE_CHECKING:
     from .flow_batches import FlowBatches
     from .loader import Decoded
 
-RESOLUTION = "480p"  # name of the folders that hold unstylized frames, masks or split lists
-FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")  # folders of flow to the next and previous frame
-PREPARE = "python misc/prepare_davis.py makes it"
+# Name of the DAVIS folders that hold unstylized frames, masks and split lists.
+RESOLUTION = "480p"
+# Folder of the flow to the next frame, and folder of the flow to the previous frame.
+FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")
+PREPARE = "python misc/prepare_davis.py"
 # Largest allowed relative difference between the aspect ratios of a frame and its flow image.
 SHAPE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
 class FrameClip(Clip):
-    """One frame of a video; ``first`` is the index of the frame among the `video_length` frames with flow."""
+    """A clip of one frame; ``first`` is its index among the video's `video_length` frames that have flow."""
 
     video_length: int = 0
 
 
 @dataclass(frozen=True)
 class DavisClips(ClipList):
-    """A list of clips: one clip per frame of DAVIS that has every flow image that the network needs.
+    """A `ClipList` with one clip per DAVIS frame; the frame must have all flow images that the network needs.
 
     ``root`` holds the frames in all styles, ``rows_per_view`` is the number of frames that the network sees.
     """
 
-    original_root: Path = Path()  # folder of the split lists, the unstylized frames and the flow
-    style_folders: tuple[str, ...] = ()  # name of the folder of each style; the index is the style id
+    original_root: Path = Path()  # folder with the split lists, unstylized frames and flow images
+    style_folders: tuple[str, ...] = ()  # folder name of each style; the index is the style id
     flows: tuple[str, ...] = FLOW_FOLDERS[:1]  # folders of the flow images that the network sees
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # per video: frame names without suffix
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # per video: width and height of frames
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # frame names by video, without suffix
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # frame (width, height) by video
 
     def paths_of(self, video: str, style: int) -> list[Path]:
-        """Return the folders that hold the frames of one video in one style, and its optical flow."""
+        """Return the folder of a video's frames in one style, and the folders of the video's flow images."""
         return [self.image_folder(video, style), *(self.original_root / flow / video for flow in self.flows)]
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
-        """Return a `FlowBatches`: the views at the row numbers `rows`, in batches of `batch_rows` rows."""
-        from .flow_batches import FlowBatches  # imported here, because flow_batches.py imports davis.py
+        """Return a `FlowBatches`: the rows `rows` of the table `views`, in batches of `batch_rows` rows."""
+        from .flow_batches import FlowBatches  # flow_batches.py imports davis.py: avoid a circular import
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
@@ -91,7 +93,7 @@ class DavisClips(ClipList):
         return hashlib.sha256(repr(listing).encode()).hexdigest()
 
     def remarks(self, assumed_fps: float, resample_fps: float | None, window: int = 1) -> list[str]:
-        """Return messages about left-out videos, and one if ``resample_fps`` is set, which has no effect."""
+        """Return messages about left-out videos, and about ``resample_fps`` if it is set without effect."""
         unused = "resample_fps has no effect, because this network sees single frames"
         return [*self.left_out(), *([unused] if resample_fps else [])]
 
@@ -137,7 +139,8 @@ def list_davis(
         backward = clips.original_root / FLOW_FOLDERS[1]
         if not backward.is_dir():
             raise UserError(
-                f"the order reversed needs {backward}, which does not exist: {PREPARE}, or omit it"
+                f"orders=reversed needs {backward}, which does not exist: create it with {PREPARE}, "
+                "or omit this order"
             )
     videos, filtered = videos_of_split(dataset, clips)
     skipped: list[tuple[str, str]] = []
@@ -150,7 +153,7 @@ def list_davis(
             sizes[video] = require_files(replace(clips, names=names), video)
         except BadFrames as fault:
             if on_error != "skip":
-                raise UserError(f"{fault}; or give on_error=skip to leave {video} out") from fault
+                raise UserError(f"{fault} (on_error=skip leaves out the video {video})") from fault
             skipped.append((video, str(fault)))
             del names[video]
             continue
@@ -163,7 +166,7 @@ def list_davis(
             f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # those that the network sees
+    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # flow that the network sees
     clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]), flows=flows)
     return replace(clips, skipped=tuple(skipped), filtered=tuple(filtered))
 
@@ -171,7 +174,7 @@ def list_davis(
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """Return a `DavisClips` with folders but no clips yet; raise UserError if a folder is missing."""
+    """Return a `DavisClips` that has its folders, but no clips; raise UserError if a folder is missing."""
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
@@ -188,18 +191,18 @@ def find_folders(
             known = ", ".join(f"{k} {name}" for k, name in enumerate(folders))
             raise UserError(
                 f"styles={style}: dataset.style_folders has no entry for this style (known: {known}): "
-                "add the name of a folder"
+                "add the name of its folder"
             )
         folder = clips.image_folder("", style)
         if not folder.is_dir():
             present = ", ".join(sorted(p.name for p in folder.parent.glob("*") if p.is_dir())) or "nothing"
             raise UserError(
-                f"{folder} does not exist ({folder.parent} has {present}): {PREPARE}, "
+                f"{folder} does not exist ({folder.parent} has {present}): create it with {PREPARE}, "
                 "or give other folders with dataset.style_folders=[...]"
             )
     for flow in flows:
         if not (original / flow).is_dir():
-            raise UserError(f"{original / flow} does not exist: {PREPARE}")
+            raise UserError(f"{original / flow} does not exist: create it with {PREPARE}")
     return clips
 
 
@@ -207,7 +210,7 @@ Videos = dict[tuple[str, str], tuple[str, ...]]  # maps (video, sequence) to fra
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:
-    """Return a dict (video: its frame names) of a split, and a list (video, reason) of left-out videos."""
+    """Return the videos of a split with their frame names, and a list of (left-out video, reason)."""
     listed: dict[str, list[str]] = defaultdict(list)
     for sequence, stem in read_split(clips.original_root, dataset.split):
         listed[sequence].append(stem)
@@ -239,7 +242,7 @@ def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, lis
 
 
 def read_split(root: Path, split: str) -> list[tuple[str, str]]:
-    """Read a split's list file; return a list of one (sequence, frame name without suffix) per line.
+    """Read the list file of a split; return one tuple (sequence, frame name without suffix) per line.
 
     Raises UserError if there is no such list, or a line does not name a frame of the data set.
     """
@@ -252,7 +255,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
             known = f"{nearest(split, lists)} (lists in {file.parent}: {', '.join(lists)})"
             raise UserError(f"there is no split {quoted(split)}{known}") from error
         raise UserError(
-            f"{file} cannot be read: name the folder that holds ImageSets/{RESOLUTION} of DAVIS"
+            f"{file} cannot be read: give the DAVIS folder, which holds ImageSets/{RESOLUTION}"
         ) from error
     frames = []
     for n, line in enumerate(lines, start=1):
@@ -269,7 +272,7 @@ def read_split(root: Path, split: str) -> list[tuple[str, str]]:
 
 
 def other_split(root: Path, sequence: str, option: str) -> str:
-    """Return a hint with the first split that has a sequence, to be appended to a message; "" if none has."""
+    """Return a text for error messages that names the first split with `sequence`; "" if no split has it."""
     for file in sorted((root / "ImageSets" / RESOLUTION).glob("*.txt")):
         try:
             if any(name == sequence for name, _ in read_split(root, file.stem)):
@@ -280,7 +283,7 @@ def other_split(root: Path, sequence: str, option: str) -> str:
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
-    """Return the sorted names (without suffix) of those frames of a video that have all their flow images."""
+    """Return the names of the frames of a video that have all flow images, sorted and without suffix."""
     stems = stems_in(clips.image_folder(video, clips.styles[0]), ".jpg")
     for flow in clips.flows:
         stems &= stems_in(clips.original_root / flow / video, ".png")
@@ -288,7 +291,7 @@ def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
 
 
 def stems_in(folder: Path, suffix: str) -> set[str]:
-    """Return the set of a folder's file names that end in `suffix`, with this suffix removed.
+    """Return the names of the files in `folder` that end in `suffix`, with the suffix removed.
 
     The set is empty if the folder is missing.
     """
@@ -299,7 +302,7 @@ def stems_in(folder: Path, suffix: str) -> set[str]:
 
 
 def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
-    """Check the image and flow files of a video; return the width and height of the images.
+    """Check that a video has all its image and flow files; return the width and height of the frames.
 
     Raises BadFrames if a frame is missing in a style or lacks flow, or if the first frame and the first flow
     image differ in shape.
@@ -313,14 +316,14 @@ def require_files(clips: DavisClips, video: str) -> tuple[int, int]:
         present = stems_in(folder, suffix)
         for name in names:
             if name not in present:
-                raise BadFrames(f"{folder / name}{suffix} does not exist: {PREPARE}")
+                raise BadFrames(f"{folder / name}{suffix} does not exist: create it with {PREPARE}")
     first, *others = (clips.image_file(video, style, 0) for style in clips.styles)
     size = image_size(first)
     for file in others:
         if image_size(file) != size:
             raise BadFrames(
                 f"{file} has {size_text(image_size(file))} pixels, but {first} has {size_text(size)}: "
-                f"delete the wrong file, then {PREPARE} again"
+                f"delete the wrong file and run {PREPARE} again"
             )
     for flow in clips.flows:
         file = clips.flow_file(video, flow, 0)
@@ -332,8 +335,8 @@ def require_shape(file: Path, size: tuple[int, int], image: tuple[int, int]) -> 
     """Raise BadFrames if the aspect ratios of a flow image and its frame differ."""
     if abs(size[0] * image[1] / (size[1] * image[0]) - 1) > SHAPE_TOLERANCE:
         raise BadFrames(
-            f"{file} has {size_text(size)} pixels, but its frame has {size_text(image)}, another shape: "
-            f"delete the flow image, then {PREPARE} again"
+            f"{file} has {size_text(size)} pixels, but its frame has {size_text(image)} and thus another "
+            f"aspect ratio: delete the flow image and run {PREPARE} again"
         )
 
 

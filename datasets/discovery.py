@@ -12,11 +12,11 @@ from static_dynamic.errors import UserError
 from .frames import STORE_NAME, VIDEO_SUFFIXES, BadFrames, VideoFile, open_frames
 from .numbering import frame_numbers, is_image
 
-# Folders that network drives and archives make.
+# Folders that network drives and archive programs create; they hold no videos.
 NOT_VIDEOS = {"@eaDir", "#recycle", "$RECYCLE.BIN", "__MACOSX", "lost+found"}
-# A folder with at least this number of images is a video, whatever else the folder holds.
+# A folder with at least this number of images is a video, even if it also holds some video files.
 ENOUGH_IMAGES = 16
-# Files of these kinds belong into a folder of videos.
+# Files with these suffixes may lie beside the videos of a data set, so they are not reported as unknown.
 KNOWN_FILES = {".csv", ".json", ".md", ".txt", ".xz", ".yaml", ".yml", ".zip"}
 
 
@@ -29,19 +29,19 @@ class VideoInfo:
 
     length: int
     fps: float | None  # frames per second; None if the file does not store the frame rate
-    offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if the differences are 0, 1, 2 ...
-    first: int = 0  # number of the first image
-    times: tuple[float, ...] | None = None  # time of each frame in seconds; None at a constant frame rate
-    notes: tuple[str, ...] = ()  # what the program had to decide about the file
+    offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if frame numbers are consecutive
+    first: int = 0  # frame number in the name of the first image
+    times: tuple[float, ...] | None = None  # frame times in seconds; None if the frame rate is constant
+    notes: tuple[str, ...] = ()  # messages about unusual properties of the file, see `VideoFile.notes`
 
     @property
     def repeated(self) -> int | None:
-        """The first frame number that two files have; None if there is none."""
+        """First frame number that occurs in two file names; None if all frame numbers differ."""
         return next((self.first + a for a, b in pairwise(self.offsets) if a == b), None)
 
     @property
     def missing(self) -> int:
-        """Number of frame numbers that are missing between the first and the last frame."""
+        """Number of frames that are missing between the first and the last frame."""
         return self.offsets[-1] + 1 - len(set(self.offsets)) if self.offsets else 0
 
     @property
@@ -50,7 +50,7 @@ class VideoInfo:
         if self.repeated is not None:
             return f"two files have the frame number {self.repeated}"
         if self.missing:
-            # A stray file can have a huge number, so the numbers in between are never listed.
+            # The missing numbers are not listed, because one misnamed file can make the gap huge.
             gap = next(k for k, offset in enumerate(self.offsets) if offset != k)
             more = f" and {self.missing - 1} more" if self.missing > 1 else ""
             return f"frame {self.first + gap}{more} of {self.offsets[-1] + 1} is missing"
@@ -75,7 +75,7 @@ def list_videos(folder: Path) -> Iterator[str]:
 
 
 def require_videos(folder: Path) -> list[str]:
-    """List the names of the videos below `folder`, each once; raise UserError if there is no video."""
+    """List the distinct names of the videos below `folder`; raise UserError if there is no video."""
     names = list(dict.fromkeys(list_videos(folder)))
     if not names:
         raise UserError(f"{folder} holds no videos")
@@ -100,7 +100,7 @@ def find_video(folder: Path, name: str) -> Path:
         file = folder / f"{name}{suffix}"
         if file.is_file():
             return file
-    if path.parent.is_dir():  # the suffix may be in mixed case
+    if path.parent.is_dir():  # find suffixes in mixed case, such as .Mp4
         for entry in _entries(path.parent):
             if _stem(entry.name) == path.name != entry.name and entry.is_file():
                 return Path(entry.path)
@@ -109,7 +109,7 @@ def find_video(folder: Path, name: str) -> Path:
 
 
 def unknown_files(folder: Path) -> Iterator[str]:
-    """List the files below `folder`, a folder of videos, that `list_videos` passes over."""
+    """List the files below `folder` that are neither videos nor of a kind in `KNOWN_FILES`."""
     for entry in _entries(folder):
         if _is_folder(entry):
             if (
@@ -130,13 +130,13 @@ def points_outside(name: str) -> bool:
 
 
 def links_to_parent(folder: Path, name: str) -> bool:
-    """Return whether a video or class folder is a link to `folder` itself or to one of its parents."""
+    """Return whether the entry `name` of `folder` is a symbolic link to `folder` or to a parent of it."""
     path = folder / name
     return path.is_symlink() and path.exists() and folder.resolve().is_relative_to(path.resolve())
 
 
 def video_info(path: Path) -> VideoInfo:
-    """Read the length, frame rate and frame numbers of one video; frames are decoded only if this is needed.
+    """Read the length, frame rate and frame numbers of one video, if possible without decoding frames.
 
     Raises BadFrames if the video cannot be opened.
     """
@@ -176,9 +176,12 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def _holds_frames(folder: str) -> bool:
-    # A class folder of video files may hold images too: some covers, which are not numbered from 0 or 1, or a
-    # thumbnail per video. A folder without videos is searched until ENOUGH_IMAGES images are found, because a
-    # data set has tens of thousands of folders.
+    """Return whether the images in a folder are the frames of one video, or the folder is a frame store.
+
+    A class folder of video files may hold images too: some covers, which are not numbered from 0 or 1, or a
+    thumbnail per video. The search ends after `ENOUGH_IMAGES` images if there is no video file, because a
+    data set has tens of thousands of folders.
+    """
     images, videos = [], set()
     try:
         with os.scandir(folder) as entries:
@@ -190,14 +193,14 @@ def _holds_frames(folder: str) -> bool:
                 if entry.name == STORE_NAME or (len(images) == ENOUGH_IMAGES and not videos):
                     return True
     except OSError:
-        return True  # no error here, because opening the folder later raises an error that names the folder
+        return True  # opening the folder later raises an error that names the folder
     if not images or videos >= {os.path.splitext(name)[0] for name in images}:
         return False
     return not videos or len(images) >= ENOUGH_IMAGES or _are_numbered(images)
 
 
 def _are_numbered(images: list[str]) -> bool:
-    """Return whether images are numbered from 0 or 1 on without gaps."""
+    """Return whether the image names are numbered 0, 1, 2 ... or 1, 2, 3 ..., without gaps."""
     try:
         numbers = sorted(frame_numbers(images, Path()))
     except BadFrames:
@@ -227,5 +230,5 @@ def _is_unknown(name: str) -> bool:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # raised by a link that points to itself
+    except OSError:  # a symbolic link to itself raises OSError
         return False

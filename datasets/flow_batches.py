@@ -21,7 +21,7 @@ from .orders import DIRECTIONS, FROZEN, REVERSED
 from .shared_memory import release
 
 IMAGE_CHANNELS = 3
-# Colour of flow images where nothing moves.
+# RGB colour of flow images where nothing moves.
 NO_MOTION = (255, 255, 255)
 
 
@@ -42,10 +42,10 @@ class FlowBatches(ViewBatches):
         chosen = views.iloc[rows]
         self.positions, self.jitter = chosen["frames_Image"].tolist(), chosen["jitter"].tolist()
         self.orders = chosen["order"].tolist()
-        self.cache: dict[Path, Image.Image] = {}  # decoded images of the current batch
+        self.cache: dict[Path, Image.Image] = {}  # decoded and resized images of the current batch
 
     def groups(self, i: int) -> list[Sequence[int]]:
-        """Group the rows of batch `i` by view (a view with flow has one row per frame)."""
+        """Group the rows of batch `i` by view; each view has one row per frame."""
         self.cache = {}
         step = self.clips.rows_per_view
         last = min((i + 1) * self.batch_size, len(self.rows))
@@ -83,7 +83,7 @@ class FlowBatches(ViewBatches):
             # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
         if len(jitter):
-            # Jitter is drawn for two flow directions; zip drops the second if the network sees one direction.
+            # Jitter has values for two flow directions; if the network sees only one, zip drops the second.
             flows = [
                 [apply_jitter(p, Jitter(*j)) for p, j in zip(pictures, of_frame, strict=False)]
                 for pictures, of_frame in zip(flows, jitter, strict=True)
@@ -96,15 +96,17 @@ class FlowBatches(ViewBatches):
         return Decoded(clip, style, rows, [], pixels, digests=digests)
 
     def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
-        """Read a frame or flow file, scaled to the input size; `size` is the (width, height) of frames."""
+        """Read a frame or flow image, resized to the input size; `size` is (width, height) of the video."""
         if file not in self.cache:
             picture = Image.fromarray(read_image(file))
             if is_flow:
                 require_shape(file, picture.size, size)
             if picture.size != size and not is_flow:
-                sizes = f"{size_text(picture.size)} pixels, but the video's first frame has {size_text(size)}"
-                raise BadFrames(f"{file} has {sizes}")
-            if picture.size != size:  # flow is first scaled to the frame's size, as in the paper's code
+                raise BadFrames(
+                    f"{file} has {size_text(picture.size)} pixels, "
+                    f"but the video's first frame has {size_text(size)}"
+                )
+            if picture.size != size:  # the paper's code resizes flow images to the frame's size first
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
             # Pillow's bilinear filter avoids aliasing, because Pillow widens the filter when scaling down.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
@@ -112,7 +114,7 @@ class FlowBatches(ViewBatches):
 
 
 def flow_inputs(batch: Sequence[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
-    """Make network inputs from a batch's decoded images and flow; release the memory of the images.
+    """Make network inputs from the decoded frames and flow images of a batch; free the memory of both.
 
     Returns a dict ``Image``, ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1
     frames. Views that could not be read are left out. ``mean`` and ``std`` of the network's input spec `spec`

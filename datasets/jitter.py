@@ -8,21 +8,25 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageEnhance
 
-# The limit of the hue change is drawn uniformly from HUE_RANGE.
-# The limit of the saturation change is drawn uniformly from SATURATION_RANGE.
-HUE_RANGE, SATURATION_RANGE = (0.1, 0.5), (0.1, 1.0)
+# The largest possible hue shift is drawn uniformly from this range.
+HUE_RANGE = (0.1, 0.5)
+# The largest possible change of the saturation factor is drawn uniformly from this range.
+SATURATION_RANGE = (0.1, 1.0)
 
 
 class Jitter(NamedTuple):
-    """Change of hue and saturation of an image. The order of both matters, because each rounds to 8 bits."""
+    """Random change of the hue and saturation of an image; the order of the two changes matters.
+
+    Each change rounds to 8 bits.
+    """
 
     hue: float  # hue shift, as a fraction of a full turn of the colour circle
-    saturation: float  # number by which the saturation is multiplied
-    hue_first: float  # 1 if hue changes before saturation, 0 if after
+    saturation: float  # factor by which the saturation is multiplied
+    hue_first: float  # 1 if the hue is changed before the saturation, else 0
 
 
 def draw_jitter(rng: np.random.Generator) -> Jitter:
-    """Draw a random change of hue and saturation: first draw a limit, then a change within this limit.
+    """Draw a random change of hue and saturation: for each, first draw a limit, then a change within it.
 
     The paper's code draws in the same way. Only here, a hue shift of zero is drawn again, because zero might
     leave the flow image unchanged.
@@ -36,7 +40,7 @@ def draw_jitter(rng: np.random.Generator) -> Jitter:
 
 
 def hue_steps(hue: float) -> int:
-    """Convert a hue shift (fraction of a turn) to steps of an 8-bit hue (256 steps per turn)."""
+    """Convert a hue shift (fraction of a full turn) to steps of an 8-bit hue, which has 256 values."""
     return int(hue * 255) % 256
 
 

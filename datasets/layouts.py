@@ -1,4 +1,4 @@
-"""Annotations of clips, and the registry of the functions that read annotation files."""
+"""The annotation of a clip, and the registry of the functions that read annotation files."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Annotated:
     frames: int | None = None
     seconds: tuple[float, float] | None = None
     images: tuple[int, int] | None = None
-    filtered: str = ""  # why the rules of the data set exclude this clip; empty if no rule excludes it
-    broken: str = ""  # why the annotation entry cannot be parsed; empty if it was parsed
+    filtered: str = ""  # why the data set's rules exclude this clip; empty if they do not
+    broken: str = ""  # why the annotation entry cannot be parsed; empty if it can be parsed
 
 
 # Parsing an annotation entry of unexpected form raises one of these exceptions.
@@ -36,13 +36,13 @@ LAYOUTS: dict[str, Layout] = {}
 
 
 def layout(function: Layout) -> Layout:
-    """Register an annotation reader; the key ``layout`` of ``configs/dataset/NAME.yaml`` names the reader."""
+    """Register an annotation reader; ``layout`` in ``configs/dataset/NAME.yaml`` is the reader's name."""
     LAYOUTS[function.__name__] = function
     return function
 
 
 def entries_of(file: Path, parse: Callable[[dict], Annotated]) -> Iterator[Annotated]:
-    """Yield one `Annotated` per entry of a json list; its ``broken`` says why an entry cannot be parsed."""
+    """Yield one `Annotated` per entry of a json list; ``broken`` is set if the entry cannot be parsed."""
     for n, entry in enumerate(read_json(file, list), start=1):
         try:
             yield parse(entry)

@@ -275,17 +275,17 @@ def break_image(root):
         (
             lambda root: (root / "FlowImages_gap1/kite/00002.png").unlink(),
             {},
-            "FlowImages_gap1/kite/00002.png does not exist: python misc/prepare_davis.py.*on_error=skip",
+            "FlowImages_gap1/kite/00002.png does not exist: create it with .*prepare_davis.py.*on_error=skip",
         ),
         (
             lambda root: shutil.rmtree(root / "FlowImages_gap-1"),
             {"both_flows": True},
-            "FlowImages_gap-1 does not exist: python misc/prepare_davis.py",
+            "FlowImages_gap-1 does not exist: create it with python misc/prepare_davis.py",
         ),
         (
             lambda root: shutil.rmtree(root / "FlowImages_gap-1"),
             {"reversed_flow": True},
-            "the order reversed needs .*FlowImages_gap-1, which does not exist: .*prepare_davis.py",
+            "orders=reversed needs .*FlowImages_gap-1, which does not exist: .*prepare_davis.py",
         ),
         (lambda root: shutil.rmtree(root / "FlowImages_gap1/goat"), {}, "gap1/goat/00000.png does not exist"),
         (lambda root: None, {"split": "vall"}, "no split 'vall'; nearest known: val .lists in "),
@@ -396,7 +396,7 @@ def test_check_dataset_checks_frames_masks_and_flow(davis, call):
         "Annotations/480p/goat: 1 of 6 images are missing, first 00003.png",
         "JPEGImages/Lynx/goat: 1 of 6 images are missing, first 00001.jpg",
         "Maruska640/goat/00002.jpg has 40x40 pixels, but the first frame has 64x40",
-        "FlowImages_gap1/kite/00001.png has 40x40 pixels, but its frame has 64x40, another shape",
+        "FlowImages_gap1/kite/00001.png has 40x40 pixels, but its frame has 64x40 and thus another",
         "FlowImages_gap-1/kite/00004.png is not a readable image",
     ):
         assert fault in out
