@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-# Pattern of a caffe2 layer's name (the fast pathway's prefix ``t_`` is removed first) -> path of the module.
+# Pattern of a caffe2 layer's name, without the fast pathway's prefix ``t_`` -> path of the module.
 LAYERS = (
     (r"conv1", r"s1.{pathway}_stem.conv"),
     (r"res_conv1_bn", r"s1.{pathway}_stem.bn"),
@@ -17,22 +17,22 @@ LAYERS = (
     (r"res(\d)_(\d+)_branch2([abc]|[abc]_bn)", r"s\1.{pathway}_res\2.branch2.\3"),
     (r"nonlocal_conv(\d)_(\d+)_(theta|phi|g|out)", r"s\1.{pathway}_nonlocal\2.conv_\3"),
     (r"nonlocal_conv(\d)_(\d+)_bn", r"s\1.{pathway}_nonlocal\2.bn"),
-    # a lateral connection is named like the fast pathway's layer before it, plus "_subsample"
+    # a lateral connection has the name of the preceding layer of the fast pathway, plus "_subsample"
     (r"pool1_subsample", r"s1_fuse.conv_f2s"),
     (r"pool1_subsample_bn", r"s1_fuse.bn"),
     (r"res(\d)_\d+_branch2c_bn_subsample", r"s\1_fuse.conv_f2s"),
     (r"res(\d)_\d+_branch2c_bn_subsample_bn", r"s\1_fuse.bn"),
     (r"pred", r"head.projection"),
 )
-# Last part of a blob's name -> parameter or buffer of the module. "riv" is the variance, not 1/variance.
+# Last part of a caffe2 array's name -> name in the state dict ("riv" is the variance, not its inverse).
 LEAVES = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
-# Pattern of blobs (caffe2 arrays) that belong to the optimizer; these blobs are not loaded.
+# Pattern of the names of caffe2 arrays that hold the optimizer's state, which is not loaded.
 OPTIMIZER = re.compile(r".*_momentum|lr|model_iter")
 BLOB = re.compile(rf"(t_)?(\w+)_({'|'.join(LEAVES)})")
 
 
 def our_key(blob: str) -> str:
-    """Translate a blob's name to the network's key; keep an unknown name, so that strict loading fails."""
+    """Translate a blob's name to a state dict key; keep an unknown name, so that strict loading fails."""
     parts = BLOB.fullmatch(blob)
     if parts is None:
         return blob
@@ -45,11 +45,12 @@ def our_key(blob: str) -> str:
 
 
 def from_caffe2(state: Mapping) -> Mapping:
-    """Turn caffe2 blobs (numpy arrays) into tensors with the network's keys; return other dicts as given."""
+    """Turn a dict of caffe2 blobs (numpy arrays) into a state dict; return any other dict unchanged."""
     if not any(isinstance(value, np.ndarray) for value in state.values()):
         return state
     return {
-        our_key(blob): torch.from_numpy(np.array(value))  # np.array copies: torch needs writable arrays
+        # np.array copies the data, because torch needs writable arrays
+        our_key(blob): torch.from_numpy(np.array(value))
         for blob, value in state.items()
         if not OPTIMIZER.fullmatch(blob)
     }

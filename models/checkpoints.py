@@ -19,7 +19,7 @@ from static_dynamic.weights import check_numbers, hash_lines
 
 log = logging.getLogger(__name__)
 
-# In ``configs/model``, ``pretrained: package`` means that the network's own package loads the weights.
+# ``pretrained: package`` means that the package that defines the network loads the weights.
 PACKAGE = "package"
 # Keys under which known code bases store the state dict in a checkpoint.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
@@ -85,7 +85,8 @@ def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
         return net.convert(state)
     except UserError:
         raise
-    except Exception as error:  # a translation expects certain shapes and names, and a file can hold any
+    except Exception as error:
+        # a file can lack the keys or shapes that `convert` expects, which raises any kind of exception
         name = type(net).__name__
         raise UserError(f"checkpoint {source} does not fit {name}: {reason(error)}") from error
 
@@ -93,7 +94,7 @@ def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
 def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bool = False) -> None:
     """Load a state dict that has the keys of `net`; `source` is the file that error messages name."""
     own = net.state_dict()
-    # old checkpoints lack batch norm's num_batches_tracked, which has no effect in eval mode
+    # add batch norm's num_batches_tracked, which old checkpoints lack and which has no effect in eval mode
     state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
     state = {k: torch.from_numpy(np.array(v)) if isinstance(v, np.ndarray) else v for k, v in state.items()}
     for key in own:
@@ -133,7 +134,7 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
 
 
 def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """If two state dicts differ only in the number of classes, return the classifier's keys, else []."""
+    """Return the classifier's keys if two state dicts differ only in the number of classes, else []."""
     keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
     counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
     alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
@@ -141,7 +142,7 @@ def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
-    """Download published weights once, convert them to the keys of `net`, and return the file's path.
+    """Return the file of published weights with the keys of `net`; the first call downloads the weights.
 
     `name` is the name of the asset. The first call writes a safetensors file and its hash; later calls check
     the hash.
@@ -152,7 +153,8 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     if not (path.exists() and digest.exists()):
         original = fetch(name)
         state = converted(net, state_dict_of(read_checkpoint(original), original), original)
-        load_state(net, state, original)  # raises UserError if the weights do not fit `net`
+        # load_state raises UserError if the weights do not fit `net`
+        load_state(net, state, original)
         with atomic_path(path) as temporary:
             tensors = {k: v.contiguous() for k, v in state.items()}
             save_file(tensors, temporary, metadata={"source_sha256": row.sha256})
@@ -179,7 +181,7 @@ def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: s
 
 
 def tensor_hashes(net: VideoNetwork) -> Path:
-    """Write the hash of every tensor of `net` to a file in the cache; return the file's path."""
+    """Write the hash of every tensor of `net` to a file in the cache folder; return the file's path."""
     text = hash_lines(net.state_dict())
     path = cache_dir() / "weights" / f"{hashlib.sha256(text.encode()).hexdigest()[:12]}.tensors.txt"
     write_text(path, text)

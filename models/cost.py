@@ -19,13 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from static_dynamic.models.stages import AllRead, VideoNetwork, run_on_meta, tapped
 
-# Pattern of operators that must be counted: if such an operator has no counting rule, counting fails.
+# Pattern of costly operators: an operator that matches and has no counting rule raises an error.
 EXPENSIVE = re.compile(r"conv|attention|mm$|addbmm|matmul|bilinear$|lstm|gru")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters of a network, and multiply-adds for one clip of ``frames`` x ``height`` x ``width``."""
+    """Number of parameters, and number of multiply-adds for a clip of ``frames`` x ``height`` x ``width``."""
 
     frames: int
     height: int
@@ -35,7 +35,7 @@ class Cost:
 
 
 def measure(net: VideoNetwork) -> Cost:
-    """Run the network once and return the cost of one clip; the network's input spec sets the clip's size."""
+    """Count the network's parameters, and its multiply-adds for a clip of the size in its input spec."""
     spec = net.input_spec
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Cost(spec.frames, *spec.shape, multiply_adds(net, net.example_input(torch.zeros)), parameters)
@@ -46,7 +46,7 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
 
     Raises RuntimeError if an expensive operator has no counting rule, because the count would be too low.
     """
-    # imported here because fvcore takes a second to load and few commands need fvcore
+    # fvcore is imported here, because fvcore takes a second to load and few commands need it
     from fvcore.nn import FlopCountAnalysis
 
     analysis = FlopCountAnalysis(net, (inputs,)).clear_op_handles().set_op_handle(**rules())
@@ -60,7 +60,7 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
 
 
 def operations_after_stages(net: VideoNetwork) -> tuple[int, int]:
-    """Count the operations of a forward pass after the deepest stage is read, and those of the whole pass."""
+    """Count the operations of a forward pass: those after the deepest stage has been read, and the total."""
     with FlopCounterMode(display=False) as until, suppress(AllRead), tapped(net, net.stages, stop=True):
         run_on_meta(net)
     with FlopCounterMode(display=False) as whole:
@@ -70,7 +70,7 @@ def operations_after_stages(net: VideoNetwork) -> tuple[int, int]:
 
 
 def rules() -> dict[str, Callable]:
-    """Return a dict: operator -> function that counts multiply-adds from traced inputs and traced outputs."""
+    """Return a dict, operator -> function that counts multiply-adds from its inputs and outputs."""
     from fvcore.nn import jit_handles
 
     return {
@@ -88,13 +88,13 @@ def rules() -> dict[str, Callable]:
 
 
 def convolution(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of a convolution with padding "same" or "valid"; fvcore has no rule for it."""
+    """Count the multiply-adds of a convolution with padding "same" or "valid", which fvcore cannot count."""
     weight, (batch, _, *positions) = inputs[1].type().sizes(), outputs[0].type().sizes()
     return batch * math.prod(positions) * math.prod(weight)
 
 
 def attention(inputs: list, outputs: list) -> int:
-    """Count the multiply-adds of attention: L queries of width E, S keys of width E, S values of width V."""
+    """Count the multiply-adds of attention with queries (L, E), keys (S, E) and values (S, V)."""
     query, key, value = (traced.type().sizes() for traced in inputs[:3])
     return math.prod(query[:-1]) * key[-2] * (key[-1] + value[-1])
 
@@ -106,15 +106,17 @@ def baddbmm(inputs: list, outputs: list) -> int:
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """Return a copy of a network's config with `frames` frames and crop size `crop`; None changes nothing."""
+    """Return a copy of a network's config with another number of frames or crop size (None: no change)."""
     row = row.copy()
     if frames is not None:
         for pathway, count in (row.input.get("pathways") or {}).items():
             row.input.pathways[pathway] = count * frames // row.input.frames
         row.input.frames = frames
     if crop is not None:
-        row.input.crop = row.input.size = crop  # a frame's short side is scaled to the crop size
+        # set `size` too, so that the short side of a frame is scaled to the crop size
+        row.input.crop = row.input.size = crop
     for key, value in (("frames", frames), ("crop", crop)):
-        if value is not None and key in (row.get("args") or {}):  # weight shapes depend on this argument
+        # set the network's argument of the same name, because the shapes of weights depend on it
+        if value is not None and key in (row.get("args") or {}):
             row.args[key] = value
     return row

@@ -16,11 +16,12 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-BOTTLENECK = 4  # channels between a dense layer's two convolutions, per output channel of the layer
+# Number of channels between a dense layer's two convolutions, divided by its number of output channels.
+BOTTLENECK = 4
 
 
 class DenseLayer(nn.Sequential):
-    """Apply a 1x1x1 and a 3x3x3 convolution; append the `growth` output channels to the input channels."""
+    """Dense layer: a 1x1x1 and a 3x3x3 convolution, whose output channels are appended to the input."""
 
     def __init__(self, inputs: int, growth: int):
         inner = BOTTLENECK * growth
@@ -41,7 +42,7 @@ class DenseLayer(nn.Sequential):
 
 
 def transition(inputs: int) -> nn.Sequential:
-    """Build the layers between two dense blocks; they halve the channels, frames, height and width."""
+    """Build the layers between two dense blocks, which halve the channels, frames, height and width."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm3d(inputs),
@@ -54,7 +55,7 @@ def transition(inputs: int) -> nn.Sequential:
 
 @register("densenet3d")
 class DenseNet3D(VideoNetwork):
-    """3D DenseNet; input (B, 3, T, H, W).
+    """3D DenseNet for clips (B, 3, T, H, W).
 
     Parameters
     ----------

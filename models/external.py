@@ -27,9 +27,9 @@ from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, Vide
 from static_dynamic.spacing import subsample_positions
 from static_dynamic.weights import check_no_nan
 
-# Files that describe the preprocessing of a Hugging Face model.
+# Names of files that describe the preprocessing of a Hugging Face network.
 HUGGINGFACE_INPUT = ("video_preprocessor_config.json", "preprocessor_config.json")
-# Python class -> arguments of ``forward`` besides the clip. V-JEPA 2 runs without its predictor.
+# Class of a Hugging Face network -> additional arguments of ``forward``; V-JEPA 2's predictor is skipped.
 HUGGINGFACE_CALL = {"VJEPA2Model": {"skip_predictor": True}}
 
 
@@ -47,12 +47,12 @@ class Loaded:
     convert: Callable[[Mapping], Mapping] = dict
 
 
-# Arguments of a loader: name, number of classes or None, whether to load pretrained weights, options.
+# A loader takes a network's name, number of classes or None, whether to load pretrained weights, options.
 Loader = Callable[[str, int | None, bool, Mapping], Loaded]
 
 
 class AdaptedNetwork(VideoNetwork):
-    """Wrapper of another package's network; the input is (B, 3, T, H, W), or one such tensor per pathway.
+    """Wrapper of another package's network; the input is a clip (B, 3, T, H, W), or one clip per pathway.
 
     The state dict is the wrapped network's. If the wrapped network has no head, its output averaged over
     time and space stands for the logits.
@@ -65,11 +65,13 @@ class AdaptedNetwork(VideoNetwork):
         self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
         self.call, self.convert_keys = loaded.call, loaded.convert
         self.stages: dict[str, Stage] = {}
-        self.output: tuple[Tap, ...] = ()  # how the wrapped network's output is pooled to logits
-        self.has_head = False  # whether the wrapped network's output is a row of class scores
+        # taps that pool the wrapped network's output to logits, one per tensor of the output
+        self.output: tuple[Tap, ...] = ()
+        # True if the wrapped network's output holds one row of class scores per clip
+        self.has_head = False
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return evenly spaced frames of `video`, one tensor per pathway; for one pathway, return `video`."""
+        """Return a tensor of evenly spaced frames per pathway, or `video` itself if there is one pathway."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
@@ -92,14 +94,15 @@ class AdaptedNetwork(VideoNetwork):
         return self.convert_keys(state)
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage `stg`; None means the deepest stage that is not a class token."""
+        """Return the name of the stage `stg`; if `stg` is None, of the deepest stage without class token."""
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return all stages except class tokens (``PATH/cls``), which are not means over space and time."""
+        """Return all stage names except those of class tokens (``PATH/cls``), which average no positions."""
         return [name for name in self.stages if not name.endswith("/cls")]
 
-    def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]  # torch declares two overloads of state_dict
+    # mypy compares this method with two overloads of state_dict in torch
+    def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]
         """Return the state dict of the wrapped network."""
         return self.net.state_dict(*args, **kwargs)
 
@@ -109,7 +112,7 @@ class AdaptedNetwork(VideoNetwork):
 
 
 def adapter(family: str, example: str) -> Callable[[Loader], Loader]:
-    """Return a decorator that registers a loader as `family`, which users choose by ``model=FAMILY``.
+    """Return a decorator that registers a function as the loader for the option ``model=FAMILY``.
 
     `example` is shown in the message for a missing name.
     """
@@ -156,7 +159,8 @@ def adapt(
     net = AdaptedNetwork(loaded, feed, spec).eval()
     try:
         found = find_candidates(net, layout, leading_tokens)
-    except Exception as error:  # another package's code can raise any exception
+    except Exception as error:
+        # another package's code can raise any kind of exception
         size = " x ".join(map(str, (spec.frames, *spec.shape)))
         raise UserError(
             f"{label} does not run on a clip of {size} ({reason(error)}): change model.input (clip size) "
@@ -165,7 +169,7 @@ def adapt(
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
     whole = own.pop("net")
     net.output = whole.taps
-    # timm's networks without a classifier have 0 classes, and return features.
+    # a timm network without a classifier has num_classes 0 and returns features instead of class scores
     net.has_head = len(whole.shapes[0]) == 2 and getattr(loaded.net, "num_classes", None) != 0
     net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
     if not net.stages:
@@ -176,7 +180,7 @@ def adapt(
 def input_spec(
     label: str, wanted: Mapping, declared: Mapping, known: Mapping[str, Mapping], names: Sequence[str]
 ) -> InputSpec:
-    """Build the input spec; each field comes from the user, else the package, else ``configs/model``.
+    """Build the input spec from the user's options, else the package's values, else ``configs/model``.
 
     Parameters
     ----------
@@ -247,7 +251,7 @@ def load_torchvision(network: str, num_classes: int | None, pretrained: bool, op
         classes = len(weights.meta["categories"]) if pretrained else num_classes
         module = zoo.get_model(network, weights=None, **with_classes("num_classes", classes), **options)
         if pretrained:
-            # weights_only=True refuses arbitrary pickled objects, which the package's loader would accept
+            # weights_only=True refuses arbitrary pickled objects, which torchvision would accept by default
             module.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
         preset = weights.transforms()
         size, crop = min(preset.resize_size), min(preset.crop_size)
@@ -256,14 +260,14 @@ def load_torchvision(network: str, num_classes: int | None, pretrained: bool, op
 
 @adapter("pytorchvideo", "model.name=slow_r50")
 def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``pytorchvideo.models.hub``, a package that declares no preprocessing."""
+    """Load a network of ``pytorchvideo.models.hub``, which declares no preprocessing."""
     hub = load_package("pytorchvideo", "pytorchvideo.models.hub")
     check_known("pytorchvideo", network, [name for name, value in vars(hub).items() if callable(value)])
     builder = getattr(hub, network)
     with package_errors("pytorchvideo", network):
         module = builder(pretrained=False, **with_classes("model_num_class", num_classes), **options)
         if pretrained:
-            # weights_only=True refuses arbitrary pickled objects, which the package's loader would accept
+            # weights_only=True refuses arbitrary pickled objects, which PyTorchVideo's own loader accepts
             url = sys.modules[builder.__module__].checkpoint_paths[network]
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True)
             module.load_state_dict(state["model_state"])
@@ -272,9 +276,10 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which reads single frames, and the network's preprocessing."""
+    """Load an image network of ``timm``, which processes single frames, and the network's preprocessing."""
     timm = load_package("timm", "timm")
-    if ":" not in network:  # timm does not list names such as hf-hub:... and local-dir:...
+    # timm's list of networks holds no names that begin with hf-hub: or local-dir:
+    if ":" not in network:
         check_known("timm", network.partition(".")[0], timm.list_models())
     with package_errors("timm", network):
         classes = with_classes("num_classes", num_classes)
@@ -287,7 +292,7 @@ def load_timm(network: str, num_classes: int | None, pretrained: bool, options: 
 
 @adapter("huggingface", "model.name=FOLDER or model.name=facebook/timesformer-base-finetuned-k400")
 def load_huggingface(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load a network of ``transformers`` from a folder or the hub, without running code stored there."""
+    """Load a ``transformers`` network from a folder or the Hugging Face hub; code stored there never runs."""
     transformers = load_package("huggingface", "transformers")
     with package_errors("huggingface", network):
         config = transformers.AutoConfig.from_pretrained(
@@ -302,7 +307,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # checkpoints of older transformers versions have other keys, which transformers translates
+        # checkpoints of older transformers versions have other keys, which `from_pretrained` translates
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -364,5 +369,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """Return {keyword: num_classes}; for None, return {}, so that the package's own default applies."""
+    """Return {keyword: num_classes}, or {} for the package's default if `num_classes` is None."""
     return {} if num_classes is None else {keyword: num_classes}

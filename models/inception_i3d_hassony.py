@@ -17,12 +17,12 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Return the padding, kernel - stride zeros per axis: "same" if the stride divides the input size."""
+    """Return the padding: kernel - stride zeros per axis ("same" if the stride divides the input size)."""
     return same_padding(stride, kernel, stride)
 
 
 class PaddedPool(nn.MaxPool3d):
-    """Max pooling with fixed zero padding. Zeros change no maximum, because the inputs are ReLU outputs."""
+    """Max pooling with fixed zero padding, which changes no maximum because the inputs are ReLU outputs."""
 
     kernel_size: tuple[int, int, int]
     stride: tuple[int, int, int]
@@ -104,17 +104,18 @@ class HassonyI3D(VideoNetwork):
 
     def logit_map(self, inputs: Tensor) -> Tensor:
         """Return time-averaged logits at each position of the head's sliding window, (B, h, w, classes)."""
-        for module in self.children():  # child modules run in the order of their construction
+        # child modules run in the order of their construction
+        for module in self.children():
             inputs = module(inputs)
         return inputs.mean(dim=2).permute(0, 2, 3, 1)  # b c t h w -> b h w c
 
     @property
     def original_skips(self) -> list[str]:
-        """Paths of modules that Stergiou et al.'s code leaves out: each module's output is its input."""
+        """Paths of the modules that Stergiou et al.'s code skips, so that their output is their input."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists: modules whose kernels, and modules whose outputs, Stergiou et al.'s code reads.
+        """List the modules whose kernels Stergiou et al.'s code reads, and those whose outputs it reads.
 
         Each entry is a tuple of module paths; the kernels (or outputs) of its modules are concatenated. A
         number n stands for an n x n kernel of ones, which Stergiou et al.'s code has in place of a missing

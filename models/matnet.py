@@ -21,19 +21,27 @@ from .stages import NO_OPTIONS, Tap
 from .twostream import FUSED, INPUTS, LAYERS, STREAMS, ConvexGates, Gate, TwoStreamNetwork, declare, resized
 
 WIDTHS = ARCHITECTURES["resnet101"][2]
-LEVELS = (2, 3, 4, 5)  # in state dict keys, ResNet layers 1 to 4 have the numbers 2 to 5
-REDUCTION = 16  # in attention modules, number of input channels divided by number of hidden channels
-CASCADES = 5  # number of co-attention steps
-DECODED = 256  # number of channels of every feature map in the decoder
-OUTPUT_SIZE = (473, 473)  # height and width of the predicted mask, whatever the size of the image
+# Numbers of ResNet layers 1 to 4 in state dict keys.
+LEVELS = (2, 3, 4, 5)
+# Number of input channels of an attention module, divided by its number of hidden channels.
+REDUCTION = 16
+# Number of co-attention steps.
+CASCADES = 5
+# Number of channels of every feature map in the decoder.
+DECODED = 256
+# Height and width of the predicted mask, whatever the size of the image.
+OUTPUT_SIZE = (473, 473)
 
 
 class CrossConnection(NamedTuple):
     """Options of the co-attention between the image stream and the flow stream."""
 
-    mutual: bool = False  # mutual: affinities weight the flow maps too, not only the image maps
-    gated: bool = False  # gated: each stream's maps, scaled by a gate, are added to the stream's update
-    flow_added: bool = False  # flow_added: flow maps are added to the update of the image maps
+    # if true, affinities weight the flow maps as well as the image maps
+    mutual: bool = False
+    # if true, each stream's maps, scaled by a gate, are added to the stream's update
+    gated: bool = False
+    # if true, the flow maps are added to the update of the image maps
+    flow_added: bool = False
 
 
 CC_TYPES = {
@@ -44,7 +52,7 @@ CC_TYPES = {
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
 # Name -> function that normalises affinities, a tensor (B, flow positions, image positions).
-# The function returns two tensors: affinities normalised over image positions, and over flow positions.
+# Each function in NORMS returns the affinities normalised over image positions and those over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -63,7 +71,7 @@ class CoAttention(nn.Module):
         self.proj1 = nn.Conv2d(width, 1, 1)
         self.proj2 = nn.Conv2d(width, 1, 1)
         self.rgating = Gate(width, maps=2) if kind.gated else None
-        # the next four layers are in checkpoints but never run; "bottolneck" is Kowal et al.'s spelling
+        # the next four layers never run, but checkpoints hold their weights ("bottolneck" is their spelling)
         self.bottolneck1 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bottolneck2 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bna = nn.BatchNorm2d(width)
@@ -81,10 +89,11 @@ class CoAttention(nn.Module):
         return torch.relu(image + to_image), torch.relu(flow + to_flow)
 
     def cascade(self, image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a co-attention step adds to the image maps and to the flow maps, each (B, C, H, W)."""
+        """Return the updates of image maps and flow maps by one co-attention step, each (B, C, H, W)."""
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
-        over_image, over_flow = self.weigh(affinity)  # affinities (B, flow positions, image positions)
+        # over_image and over_flow have the shape (B, flow positions, image positions)
+        over_image, over_flow = self.weigh(affinity)
         # as in Kowal et al.'s code, each stream's update is a weighted sum of the stream's own maps
         to_image = gathered(image, over_flow.transpose(1, 2))
         to_flow = gathered(flow, over_image) if self.kind.mutual else flow
@@ -96,9 +105,9 @@ class CoAttention(nn.Module):
 
 
 def gathered(x: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted sums of `x` over positions, (B, C, H, W); each vector of C channels gets unit length.
+    """Return sums of `x` over positions with `weights`, (B, C, H, W), scaled to unit length over channels.
 
-    `weights`, (B, positions, new positions), holds the weights of each sum.
+    The shape of `weights` is (B, positions, new positions).
     """
     return F.normalize(x.flatten(2) @ weights, dim=1).view_as(x)
 
@@ -109,7 +118,7 @@ def salient(x: Tensor, scores: Tensor) -> Tensor:
 
 
 class SpatialAttention(nn.Module):
-    """Compute a weight per position: maximum over channels, convolution, batch norm. There is no sigmoid."""
+    """Compute a weight per position by a maximum over channels, a convolution and batch norm."""
 
     def __init__(self):
         super().__init__()
@@ -149,7 +158,7 @@ class GatedFusion(nn.Module):
 
 
 class ConvexFusion(ConvexGates):
-    """Concatenate the image maps multiplied by w and the flow maps multiplied by 1 - w."""
+    """Concatenate image maps times w and flow maps times 1 - w, with weights w computed from all maps."""
 
     def __init__(self, width: int, use_spatial_conv: bool):
         super().__init__(width, 2 * width // REDUCTION, joint_maximum=use_spatial_conv)
@@ -160,7 +169,7 @@ class ConvexFusion(ConvexGates):
 
 
 class Encoder(nn.Module):
-    """Image and flow ResNets; co-attention follows layers 2 to 4, and fusion follows every layer."""
+    """Image ResNet and flow ResNet, with co-attention after layers 2 to 4 and fusion after every layer."""
 
     def __init__(self, kind: CrossConnection, norm_fn: str, fusion_type: str, use_global: bool, joint: bool):
         super().__init__()
@@ -261,7 +270,8 @@ class Refine(nn.Module):
     def __init__(self, inputs: int):
         super().__init__()
         self.pdc = Pyramid(inputs)
-        self.convFS1 = convolution(inputs, DECODED)  # convFS1 never runs, but checkpoints hold its weights
+        # convFS1 never runs, but checkpoints hold its weights
+        self.convFS1 = convolution(inputs, DECODED)
         self.convFS2 = convolution(DECODED, DECODED)
         self.convFS3 = convolution(DECODED, DECODED)
         self.convMM1 = convolution(DECODED, DECODED)
@@ -274,7 +284,7 @@ class Refine(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decode fused maps from smallest to largest; boundary logits are an extra channel of each fused map."""
+    """Decoder of fused maps, from smallest to largest, each with boundary logits as an extra channel."""
 
     def __init__(self):
         super().__init__()
@@ -286,7 +296,7 @@ class Decoder(nn.Module):
         self.convG1 = convolution(DECODED, DECODED)
         self.convG2 = convolution(DECODED, DECODED)
         self.pred2 = convolution(DECODED, 1)
-        # only training losses used the layers below; they exist because checkpoints hold their weights
+        # add layers that only training losses use, because checkpoints hold the weights of these layers
         for level in LEVELS[1:]:
             self.add_module(f"pred{level}", convolution(DECODED, 1))
         self.concat = convolution(len(LEVELS), 1)
@@ -305,7 +315,7 @@ class Decoder(nn.Module):
 
 @register("matnet")
 class MATNet(TwoStreamNetwork):
-    """MATNet; ``forward`` returns the object's probability, (B, 1, 473, 473) for images of any size.
+    """MATNet; ``forward`` returns object probabilities (B, 1, 473, 473), whatever the size of the images.
 
     Parameters
     ----------
@@ -335,13 +345,15 @@ class MATNet(TwoStreamNetwork):
             "cc_type": (cc_type, CC_TYPES),
             "fusion_type": (fusion_type, FUSIONS),
             "norm_fn": (norm_fn, NORMS),
-            "num_classes": (num_classes, (1,)),  # one class, because the output is the object's probability
+            # there is one class, because the output is the object's probability
+            "num_classes": (num_classes, (1,)),
         }
         for name, (value, known) in options.items():
             if value not in known:
                 near = nearest(str(value), map(str, known))
                 raise UserError(f"{name}={value}: MATNet takes {', '.join(map(str, known))}{near}")
-        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":  # Kowal et al.'s code always uses tanh here
+        # Kowal et al.'s code always uses tanh for coatt_gated_recip
+        if cc_type == "coatt_gated_recip" and norm_fn != "tanh":
             raise UserError(f"norm_fn={norm_fn}: cc_type={cc_type} needs norm_fn=tanh")
         self.encoder = Encoder(CC_TYPES[cc_type], norm_fn, fusion_type, use_global, use_spatial_conv)
         self.decoder = Decoder()
@@ -362,7 +374,7 @@ class MATNet(TwoStreamNetwork):
         return torch.sigmoid(resized(self.decoder(self.encoder(inputs)), OUTPUT_SIZE))
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return all stages except ``layerf`` (in the decoder), which other two-stream networks lack."""
+        """Return all stage names except ``layerf`` (in the decoder), which other two-stream networks lack."""
         return [name for name in self.stages if not name.startswith("layerf")]
 
     def read_folder(self, folder: Path) -> dict:
@@ -382,7 +394,8 @@ def read_matnet_checkpoint(folder: Path) -> dict[str, Tensor]:
     epoch = max(epochs, key=lambda word: int(word) if word.isdecimal() else -1)
     state: dict[str, Tensor] = {}
     for part in ("encoder", "decoder"):
-        path = folder / f"{part}_{epoch}.pt"  # read_checkpoint raises UserError if the decoder is missing
+        # read_checkpoint raises UserError if the folder lacks the decoder's file
+        path = folder / f"{part}_{epoch}.pt"
         content = state_dict_of(read_checkpoint(path), path)
         state |= {f"{part}.{key}": value for key, value in content.items()}
     return state

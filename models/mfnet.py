@@ -12,8 +12,9 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
-FIBERS = 16  # number of groups of the grouped convolutions
-# For conv2 to conv5: DEPTHS, number of blocks; WIDTHS, output channels; STRIDES, stride of the first block.
+# Number of groups ("fibers") of the grouped convolutions.
+FIBERS = 16
+# Numbers of blocks (DEPTHS), output channels (WIDTHS) and first block's stride (STRIDES) of conv2 to conv5.
 DEPTHS = (3, 4, 6, 3)
 WIDTHS = (96, 192, 384, 768)
 STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -53,7 +54,7 @@ class Unit(nn.Module):
 
 @register("mfnet")
 class MFNet(VideoNetwork):
-    """MFNet-3D; input (B, 3, T, H, W).
+    """MFNet-3D for clips (B, 3, T, H, W).
 
     The head pools over the whole feature map; the authors' pooling window fits 16 x 224 x 224 clips only.
     """
@@ -86,13 +87,14 @@ class MFNet(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # child modules run in the order of their construction
+        # child modules run in the order of their construction
+        *layers, classify = self.children()
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists: modules whose kernels, and modules whose outputs, Stergiou et al.'s code reads.
+        """List the modules whose kernels Stergiou et al.'s code reads, and those whose outputs it reads.
 
         Each entry is a tuple with one module path. Outputs are those of convolutions, before the next norm.
         """

@@ -18,16 +18,20 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 PATCH_STRIDE = (2, 4, 4)
 MLP_RATIO = 4
-EPS = 1e-6  # epsilon of layer norms in blocks and head; norms of pooled tokens have torch's default, 1e-5
+# Epsilon of the layer norms in blocks and head; norms of pooled tokens have torch's default, 1e-5.
+EPS = 1e-6
 
 
 def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
-    """Return a grid's size (t, h, w) after padded convolution or pooling: size / stride, rounded up."""
+    """Return the size (t, h, w) of a map after a padded convolution or pooling: size / stride, rounded up."""
     return tuple(-(-n // s) for n, s in zip(grid, strides, strict=True))
 
 
 def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
-    """Pool patch tokens on a `grid` (t, h, w), not the class token; `tokens`: (B, heads, 1 + t*h*w, C)."""
+    """Pool the patch tokens of `tokens` (B, heads, 1 + t*h*w, C) as maps with the size `grid`, (t, h, w).
+
+    The class token, which is the first token, is not pooled.
+    """
     heads, (t, h, w) = tokens.shape[1], grid
     maps = pool(rearrange(tokens[:, :, 1:], "b m (t h w) c -> (b m) c t h w", t=t, h=h, w=w))
     patches = rearrange(maps, "(b m) c t h w -> b m (t h w) c", m=heads)
@@ -64,7 +68,7 @@ class PooledAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Pooled attention, then an MLP with `outputs` output channels; `q_stride` divides height and width."""
+    """Transformer block: attention that divides height and width by `q_stride`, and an MLP."""
 
     def __init__(
         self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
@@ -94,7 +98,7 @@ class Block(nn.Module):
 
 @register("mvit")
 class MViT(VideoNetwork):
-    """MViT; input (B, 3, `frames`, `crop`, `crop`).
+    """MViT for clips (B, 3, `frames`, `crop`, `crop`).
 
     ``forward`` is the prediction that the weights were trained for: norm, class token, head. ``logit_map`` is
     what Kowal et al.'s code reports: the head on the mean of all tokens, without the norm.
@@ -150,7 +154,7 @@ class MViT(VideoNetwork):
         return self.head(self.norm(self.tokens(x))[:, 0])
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return logits (B, classes) of the mean of all tokens without the norm, like Kowal et al.'s code."""
+        """Return logits (B, classes) of the mean of all tokens without norm, as Kowal et al.'s code does."""
         return self.head(self.tokens(inputs).mean(dim=1))
 
     def tokens(self, x: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class MultiPathway(nn.Module):
 
 @register("resnet_pytorchvideo")
 class PytorchVideoResNet(PositionWise):
-    """ResNet-50 with one pathway; input (B, 3, T, H, W). `models.slowfast.ResNet` explains the arguments."""
+    """ResNet-50 with one pathway for clips (B, 3, T, H, W); `slowfast.ResNet` explains the arguments."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class PytorchVideoResNet(PositionWise):
 
 @register("slowfast_pytorchvideo")
 class PytorchVideoSlowFast(TwoPathways):
-    """SlowFast; input [slow, fast]. `TwoPathways` explains the arguments.
+    """SlowFast; the input is [slow, fast]. `TwoPathways` explains the arguments.
 
     Stages are read only after the lateral connection, which is part of a stage's module.
     """
@@ -99,13 +99,13 @@ class PytorchVideoSlowFast(TwoPathways):
     classifier_name = "proj"
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Build ``model.blocks.0`` ... ``model.blocks.6``: five stages, pooling and classifier."""
+        """Build the modules ``model.blocks.0`` to ``model.blocks.6``: five stages, pooling and classifier."""
         pathways = (MultiPathway([nested(slow), nested(fast)], lateral) for slow, fast, lateral in stages)
         self.model = chained([*pathways, pool, named(*head)])
         return {(number, 1): f"model.blocks.{number - 1}" for number in range(1, 6)}
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage that the options ``stg`` and ``path`` select, whatever ``fuse`` is."""
+        """Return the name of the stage that the options ``stg`` and ``path`` select; ``fuse`` is ignored."""
         return super().stage_name(stg, {"path": options.get("path", "fast")})
 
     def convert(self, state: Mapping) -> Mapping:

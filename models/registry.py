@@ -22,7 +22,7 @@ FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
 
 def register(name: str):
-    """Return a decorator that registers a network class, or function, for the config key ``family: NAME``."""
+    """Return a decorator that registers a network class or function for the config entry ``family: NAME``."""
 
     def add(build):
         FAMILIES[name] = build
@@ -32,7 +32,7 @@ def register(name: str):
 
 
 def list_models() -> dict[str, str]:
-    """Return a dict, network name -> one-line description, of all networks that `build_model` can build.
+    """Return a dict, name -> one-line description, of all networks that `build_model` can build.
 
     Config files of other packages' networks are left out, because they need the name of a network as well.
     """
@@ -91,7 +91,8 @@ def build_from_row(
     if row.family not in FAMILIES:
         raise UserError(f"unknown model.family={row.family}{nearest(str(row.family), FAMILIES)}")
     arguments = {**_plain(row.get("args")), **options}
-    if row.get("adapter") and checkpoint == "pretrained":  # the network's package loads the weights
+    # the package that defines the network loads the pretrained weights
+    if row.get("adapter") and checkpoint == "pretrained":
         arguments["pretrained"], checkpoint = True, None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -101,7 +102,8 @@ def build_from_row(
             raise UserError(
                 f"model {row.name!r}: {error}; the options of this model: {', '.join(arguments) or 'none'}"
             ) from error
-    if not row.get("adapter"):  # networks of other packages already have their input spec
+    # networks of other packages already have an input spec
+    if not row.get("adapter"):
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
     check_stages(net)

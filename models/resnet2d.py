@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-WIDTH = 64  # output channels of the stem, and inner channels of the blocks of layer 1
+# Number of output channels of the stem, and number of inner channels of the blocks of layer 1.
+WIDTH = 64
 
 
 def conv(
@@ -34,7 +35,7 @@ def basic(inputs: int, width: int, stride: int, dilation: int) -> list[nn.Conv2d
 def bottleneck(
     inputs: int, width: int, stride: int, dilation: int, groups: int = 1, group_width: int = WIDTH
 ) -> list[nn.Conv2d]:
-    """Build the three convolutions of a bottleneck block; the 3x3 convolution has the stride."""
+    """Build the three convolutions of a bottleneck block; `stride` applies to the 3x3 convolution."""
     inner = groups * width * group_width // WIDTH
     return [
         conv(inputs, inner, 1),
@@ -43,7 +44,7 @@ def bottleneck(
     ]
 
 
-# Name -> (function that builds a block's convolutions, blocks per layer, output channels per layer).
+# Name -> (function that builds a block's convolutions, blocks of each layer, output channels of each layer).
 ARCHITECTURES: dict[str, tuple[Callable[..., list[nn.Conv2d]], tuple[int, ...], tuple[int, ...]]] = {
     "resnet34": (basic, (3, 4, 6, 3), (64, 128, 256, 512)),
     "resnet101": (bottleneck, (3, 4, 23, 3), (256, 512, 1024, 2048)),

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# For layers 1 to 4: OUTPUTS, output channels; STRIDES, stride of the first block in time and space.
+# Numbers of output channels of layers 1 to 4.
 OUTPUTS = (256, 512, 1024, 2048)
+# Strides of the first blocks of layers 1 to 4, in time and space.
 STRIDES = (1, 2, 2, 2)
 
 
@@ -31,7 +32,7 @@ class ZeroPadded(nn.Module):
 
 
 def projection(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """Build a shortcut from a 1x1x1 convolution and batch norm ("type B")."""
+    """Build a shortcut of a 1x1x1 convolution and batch norm ("type B")."""
     return nn.Sequential(nn.Conv3d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm3d(outputs))
 
 
@@ -63,7 +64,7 @@ class Bottleneck(nn.Module):
 
 @register("resnet3d")
 class ResNet3D(VideoNetwork):
-    """3D ResNet; input (B, 3, T, H, W).
+    """3D ResNet for clips (B, 3, T, H, W).
 
     The head pools over the whole feature map; the authors' pooling window fits one input size only.
 
@@ -110,13 +111,14 @@ class ResNet3D(VideoNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""
-        *layers, classify = self.children()  # child modules run in the order of their construction
+        # child modules run in the order of their construction
+        *layers, classify = self.children()
         for module in layers:
             x = module(x)
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists: modules whose kernels, and modules whose outputs, Stergiou et al.'s code reads.
+        """List the modules whose kernels Stergiou et al.'s code reads, and those whose outputs it reads.
 
         Each entry is a tuple with one module path.
         """

@@ -20,12 +20,18 @@ from .resnet2d import ARCHITECTURES, WIDTH, conv_norm_relu, resnet_layers, stem
 from .stages import Tap
 from .twostream import FUSED, LAYERS, STREAMS, ConvexGates, Gate, Squeeze, TwoStreamNetwork, declare, resized
 
-HEADS = (1, 2, 4, 8)  # numbers of attention heads in the modules that follow layers 1 to 4
-DILATIONS = (1, 2, 4, 8)  # dilations of the parallel 3x3 convolutions that follow layer 4
-DILATED = 512  # output channels of each dilated convolution
-BRIDGED = (64, 128, 256)  # output channels of the 1x1 convolutions ("bridges") that follow layers 1 to 3
-DECODED = (64, 64, 128, 256)  # output channels of decoders 1 to 4; decoder k works at the scale of layer k
-CHUNK = 1024  # number of query positions that scattering attention processes at once, to save memory
+# Numbers of attention heads in the modules that follow layers 1 to 4.
+HEADS = (1, 2, 4, 8)
+# Dilations of the parallel 3x3 convolutions that follow layer 4.
+DILATIONS = (1, 2, 4, 8)
+# Number of output channels of each dilated convolution.
+DILATED = 512
+# Numbers of output channels of the 1x1 convolutions ("bridges") that follow layers 1 to 3.
+BRIDGED = (64, 128, 256)
+# Numbers of output channels of decoders 1 to 4; decoder k has the resolution of layer k.
+DECODED = (64, 64, 128, 256)
+# Number of query positions that scattering attention processes at once, to save memory.
+CHUNK = 1024
 
 upsampled = partial(resized, align_corners=True)
 
@@ -85,7 +91,8 @@ class Scaling(Squeeze):
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
 
-    def forward(self, *maps: Tensor) -> list[Tensor]:  # type: ignore[override]  # Squeeze.forward returns a Tensor
+    # unlike Squeeze.forward, this method returns a list of tensors
+    def forward(self, *maps: Tensor) -> list[Tensor]:  # type: ignore[override]
         """Return the scaled maps, each (B, C, H, W)."""
         scales = super().forward(*maps).chunk(len(maps), dim=1)
         return [x * (1 + scale) for x, scale in zip(maps, scales, strict=True)]
@@ -131,10 +138,10 @@ class Alone(nn.Module):
 
 
 class Sum(nn.Module):
-    """Sum the branches of each stream; this is a module, so that a forward hook can read the two sums."""
+    """Module that sums the branches of each stream, so that a forward hook can read the two sums."""
 
     def forward(self, *branches: Sequence[Tensor]) -> list[Tensor]:
-        """Sum branches [image map, flow map] to [image sum, flow sum]; every map is (B, C, H, W)."""
+        """Map branches, each [image map, flow map], to [image sum, flow sum]; every map is (B, C, H, W)."""
         return [reduce(torch.add, maps) for maps in zip(*branches, strict=True)]
 
 
@@ -214,11 +221,14 @@ class Stream(nn.Module):
         return torch.cat([first, *rest], dim=1)
 
 
-# Name -> type of attention module; S means the image (spatial) stream, T the flow (temporal) stream.
+# Name -> attention module; S means the image (spatial) stream, and T means the flow (temporal) stream.
 TRANSFORMERS: dict[str, Callable[..., nn.Module]] = {
-    "SS": partial(Pair, alike=True),  # SS: attention between the two frames of the image stream
-    "TT": partial(Pair, alike=True),  # TT: attention between the two frames of the flow stream
-    "ST": partial(Pair, alike=False),  # ST: attention between the two streams of one frame
+    # attention between the two frames of the image stream
+    "SS": partial(Pair, alike=True),
+    # attention between the two frames of the flow stream
+    "TT": partial(Pair, alike=True),
+    # attention between the two streams of one frame
+    "ST": partial(Pair, alike=False),
     "Sself": Alone,
     "Tself": Alone,
 }
@@ -260,7 +270,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in Kowal et al.'s code, conv1 is one convolution of resnext50, but the whole stem of resnet34
+            # as in Kowal et al.'s code, conv1 is the whole stem of resnet34, but one convolution of resnext50
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))
@@ -277,7 +287,8 @@ class RTNet(TwoStreamNetwork):
         """Return [image maps, flow maps] for each of layers 1 to 4; all maps are (2B frames, C, h, w)."""
         streams = (self.spatial_net, self.temporal_net)
         maps = [
-            net.inconv(inputs[name].flatten(0, 1))  # b f c h w -> (b f) c h w
+            # flatten merges the batch axis and the axis of the two frames
+            net.inconv(inputs[name].flatten(0, 1))
             for net, name in zip(streams, self.channels, strict=True)
         ]
         layers = []

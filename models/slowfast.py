@@ -18,10 +18,12 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
-# For stages 2 to 5: DEPTHS, number of residual blocks; STRIDES, spatial stride of the first block.
+# Numbers of residual blocks of stages 2 to 5.
 DEPTHS = (3, 4, 6, 3)
+# Spatial strides of the first blocks of stages 2 to 5.
 STRIDES = (1, 2, 2, 2)
-LATERAL_RATIO = 2  # output channels of a lateral connection divided by the channels of the fast pathway
+# Number of output channels of a lateral connection, divided by the number of channels of the fast pathway.
+LATERAL_RATIO = 2
 # Layer -> names of the layer's convolution and batch norm in state dict keys.
 LAYER_NAMES = {
     "stem": ("conv", "bn"),
@@ -35,7 +37,7 @@ Triple = tuple[int, int, int]  # time, height, width
 Names = Mapping[str, tuple[str, str]]
 Layers = list[tuple[str, nn.Module]]
 Blocks = dict[str, nn.Module]
-# (stage, 0 or 1) -> path of the module that returns [slow, fast]: 0 before, 1 after the lateral connection.
+# (stage, 0 before or 1 after the lateral connection) -> path of the module that returns [slow, fast].
 ModulePaths = dict[tuple[int, int], str]
 
 
@@ -119,11 +121,13 @@ class NonLocal(nn.Module):
         """Return feature maps of the same shape as `x`, (B, C, T, H, W)."""
         pooled = self.pool(x)
         query, key, value = (
-            embedded.flatten(2).transpose(1, 2)  # b c t h w -> b (t h w) c
+            # reshape (b, c, t, h, w) to (b, t*h*w, c)
+            embedded.flatten(2).transpose(1, 2)
             for embedded in (self.conv_theta(x), self.conv_phi(pooled), self.conv_g(pooled))
         )
         attended = F.scaled_dot_product_attention(query, key, value)  # scaled by c ** -0.5
-        attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])  # b (t h w) c -> b c t h w
+        # reshape (b, t*h*w, c) to (b, c, t, h, w)
+        attended = attended.transpose(1, 2).unflatten(2, x.shape[2:])
         return x + self.bn(self.conv_out(attended))
 
 
@@ -150,12 +154,13 @@ class ParallelPathways(nn.Module):
 
     def __init__(self, pathways: Sequence[Mapping[str, nn.Module]]):
         super().__init__()
-        self.blocks = [list(blocks) for blocks in pathways]  # names of the blocks, one list per pathway
+        # one list of block names per pathway
+        self.blocks = [list(blocks) for blocks in pathways]
         for name, block in chain.from_iterable(blocks.items() for blocks in pathways):
             self.add_module(name, block)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Map one tensor (B, C_in, T, H, W) per pathway to one (B, C_out, T, H/s, W/s); s is the stride."""
+        """For each pathway, map (B, C_in, T, H, W) to (B, C_out, T, H/s, W/s); s is the stride."""
         return [
             apply_in_order(map(self.get_submodule, names), x)
             for names, x in zip(self.blocks, maps, strict=True)
@@ -174,7 +179,7 @@ class HeadPool(nn.Module):
         pooled = []
         for x in [maps] if isinstance(maps, Tensor) else maps:
             time, *space = x.shape[2:]
-            # the window is never larger than the map
+            # limit the pooling window to the size of the map
             kernel = (time, *(min(self.side or size, size) for size in space))
             pooled.append(F.avg_pool3d(x, kernel, stride=1))
         return torch.cat(pooled, dim=1).permute(0, 2, 3, 4, 1)  # b c 1 h w -> b 1 h w c
@@ -245,7 +250,7 @@ class PositionWise(VideoNetwork):
 
 @register("resnet")
 class ResNet(PositionWise):
-    """ResNet-50 with one pathway and PySlowFast's key names; input (B, 3, T, H, W).
+    """ResNet-50 with one pathway and PySlowFast's key names, for clips (B, 3, T, H, W).
 
     Parameters
     ----------
@@ -334,7 +339,7 @@ class TwoPathways(PositionWise):
         self.stages = two_pathway_stages(width, beta, paths)
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add the modules under the names in checkpoint keys; return the paths of modules to read."""
+        """Add stages and head under the names in checkpoint keys; return the module path of each stage."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:
@@ -359,7 +364,7 @@ class TwoPathways(PositionWise):
 
 
 def two_pathway_stages(width: int, beta: int, paths: ModulePaths) -> dict[str, Stage]:
-    """Declare every stage of a two-pathway network, such as ``stage3/fuse1/cat``, in depth order."""
+    """Return all stages of a two-pathway network by name, such as ``stage3/fuse1/cat``, in depth order."""
     slow_widths, fast_widths = stage_widths(width), stage_widths(width // beta)
     laterals = lateral_widths(width // beta)
     stages = {}
@@ -378,7 +383,7 @@ class SlowFast(TwoPathways):
     """SlowFast with PySlowFast's key names."""
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``; return the paths of modules to read."""
+        """Add ``s1``, ``s1_fuse``, ``s2``, ..., ``s5`` and ``head``; return the module path of each stage."""
         paths: ModulePaths = {}
         for number, (slow, fast, lateral) in enumerate(stages, start=1):
             self.add_module(f"s{number}", ParallelPathways([prefixed(0, slow), prefixed(1, fast)]))

@@ -11,12 +11,13 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 from static_dynamic.models.timesformer import Attention
 
-STRIDES = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 1, 1))  # of the blocks of `SmallCNN`, over time and space
+# Strides of the blocks of `SmallCNN` in time, height and width.
+STRIDES = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 1, 1))
 
 
 @register("small_cnn")
 class SmallCNN(VideoNetwork):
-    """Four blocks of 3 x 3 x 3 convolution, batch normalisation and ReLU; input (B, 3, T, H, W)."""
+    """Four blocks of 3 x 3 x 3 convolution, batch normalisation and ReLU, for clips (B, 3, T, H, W)."""
 
     def __init__(self, num_classes: int, widths: tuple[int, ...]):
         super().__init__()
@@ -36,7 +37,7 @@ class SmallCNN(VideoNetwork):
 
 
 class Block(nn.Module):
-    """Attention over all tokens of all frames, and an MLP, each with a residual connection."""
+    """Transformer block: attention over the tokens of all frames and an MLP, with residual connections."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()

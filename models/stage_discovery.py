@@ -1,4 +1,7 @@
-"""Run a network without data to find the modules whose outputs can be read, and choose stages from them."""
+"""Find the modules of a network whose outputs can be read, and choose the network's stages from them.
+
+The network runs on the meta device, where tensors have shapes but no values.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +20,8 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork, run_on_meta
 CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}
 
 Shape = tuple[int, ...]
-Shapes = dict[int | str | None, Shape]  # index or key of a tensor in an output -> shape of the tensor
+# Index or key of a tensor in a module's output -> shape of the tensor.
+Shapes = dict[int | str | None, Shape]
 
 
 @dataclass(frozen=True)
@@ -86,14 +90,15 @@ def find_candidates(
 
 
 def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
-    """Run a network without data; return each module's number of runs and the shapes of its last output."""
+    """Run a network on the meta device; return each module's number of runs and last output shapes."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Shapes] = {}
 
     def hook_for(path: str):
         def hook(module, inputs, output):
             calls[path] += 1
-            outputs.pop(path, None)  # a module that runs twice moves to the end of the dict
+            # pop moves a module that runs twice to the end of the dict
+            outputs.pop(path, None)
             outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
 
         return hook
@@ -125,7 +130,7 @@ def pathways(shapes: Shapes) -> Shapes:
 
 
 def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -> str | None:
-    """Return an output's layout: `wanted` if given and there are over two axes, else inferred from `shape`.
+    """Return `wanted` if it is given and an output has over two axes; else infer the layout from `shape`.
 
     With four axes or more, the two axes with the aspect ratio of `frame` (height, width) are spatial: the
     last two (maps) or the two before the last (channels last). If neither pair has this ratio, return None.
@@ -145,7 +150,7 @@ def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
 
 
 def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return how many class and register tokens an output (rows, N, C) begins with: 0 or `tokens`.
+    """Return the number of class and register tokens at the start of an output (rows, N, C): 0 or `tokens`.
 
     The count is `tokens` if rows * (N - `tokens`) divides `patches`, the number of patches of a clip.
     """
@@ -156,7 +161,7 @@ def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | 
 
 
 def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int | None:
-    """Count a clip's patches, the positions of the first feature map; return None if there is no such map."""
+    """Count a clip's patches: the positions of the first feature map. Return None without a feature map."""
     for shape in chain.from_iterable(shapes.values() for shapes in outputs.values()):
         if len(shape) > 3 and layout_of(shape, frame) == "maps":
             return shape[0] * prod(shape[2:])
@@ -165,7 +170,8 @@ def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int 
 
 def count_leading_tokens(net: nn.Module) -> int:
     """Count tokens before the patch tokens: timm's ``num_prefix_tokens``, or 1 if there is a class token."""
-    for module in net.modules():  # the outermost module comes first, so its count is returned
+    # ``modules`` yields the outermost module first, so the count of the outermost module is returned
+    for module in net.modules():
         if hasattr(module, "num_prefix_tokens"):
             return cast(int, module.num_prefix_tokens)
     return int(any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters()))
@@ -178,7 +184,8 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
     """
     chosen = set()
     for pattern in patterns if isinstance(patterns, list | tuple) else [patterns]:
-        pattern = str(pattern)  # YAML reads a module path such as 0 as a number
+        # YAML reads a module path such as 0 as a number, so it is converted to text
+        pattern = str(pattern)
         parts = pattern.split(".")
         matching = [
             candidate
@@ -211,7 +218,7 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Choose child modules that return feature maps; a list of modules with unequal map sizes is split up."""
+    """Choose child modules that return feature maps; choose the entries of a list if map sizes differ."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():
@@ -239,7 +246,8 @@ def holds(candidate: Candidate | None, axes: int) -> bool:
     if axes == 3 or layout == "tokens":
         return axes == 3 and layout == "tokens"
     space = shape[-2:] if layout == "maps" else shape[-3:-1]
-    return len(shape) >= axes and prod(space) > 1  # 1 x 1 outputs are pooled features, not maps
+    # outputs with one position are pooled features, not feature maps
+    return len(shape) >= axes and prod(space) > 1
 
 
 def declare(paths: Sequence[str], found: Mapping[str, Candidate]) -> dict[str, Stage]:

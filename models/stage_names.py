@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError, nearest
 
 
 def split_stage(name: str) -> tuple[str, str]:
-    """Split a stage name into position and reading (which stream is read there, and how).
+    """Split a stage name into position (depth) and reading (pathway or stream).
 
     ``stage3/fuse1/cat`` gives (``stage3``, ``fuse1/cat``).
     """

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
 
-# Default of the argument `options`: none. Only SlowFast has options, ``path`` and ``fuse``.
+# Empty default of the argument `options`; only SlowFast networks have options (``path`` and ``fuse``).
 NO_OPTIONS: Mapping = MappingProxyType({})
 
 
@@ -30,7 +30,8 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "maps": lambda x: _mean(x, range(2, x.dim())),  # (B, C, ...)
     "channels_last": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, ..., C)
     "tokens": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, N, C)
-    "cls": lambda x: x[:, 0].float(),  # (B, N, C), the class token first
+    # the class token is the first token
+    "cls": lambda x: x[:, 0].float(),
 }
 
 
@@ -130,8 +131,10 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
-    classes: int | None = None  # number of class scores of a built network; None if it has no classifier
-    prefix: str = ""  # prefix of all module paths in networks of other packages; users leave the prefix out
+    # number of class scores; None if the network has no classifier
+    classes: int | None = None
+    # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
+    prefix: str = ""
 
     @property
     def flow_directions(self) -> int:
@@ -173,11 +176,11 @@ class VideoNetwork(nn.Module):
         return str(name)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the names of the stages that tables and curves show; `options` are as in `stage_name`."""
+        """Return the names of the stages that tables and curves show, for the options of a run."""
         return list(self.stages)
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits (B, classes), or logits at every position if the network has a sliding head."""
+        """Return logits (B, classes), or logits at every position if the head slides over the map."""
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:
@@ -185,7 +188,7 @@ class VideoNetwork(nn.Module):
         raise UserError(f"{type(self).__name__} does not segment objects: give a network such as matnet")
 
     def count_classes(self, output: Any) -> int | None:
-        """Return the number of class scores in an output of ``forward``; None if they are no class scores."""
+        """Return the number of classes if an output of ``forward`` holds class scores, else None."""
         scores = isinstance(output, Tensor) and output.dim() == 2 and not self.flow_directions
         return output.shape[1] if scores and output.shape[1] > 1 else None
 
@@ -226,7 +229,7 @@ class VideoNetwork(nn.Module):
 
 @contextmanager
 def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
-    """Attach forward hooks to the modules that the named stages read, during the ``with`` block.
+    """Attach forward hooks to the modules of the named stages during the ``with`` block.
 
     Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, the forward pass ends
     with the exception `AllRead` once the last tap has been read.
@@ -271,10 +274,7 @@ def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:
 
 
 def check_stages(net: VideoNetwork) -> None:
-    """Run the network without data, and count its classes.
-
-    Raises RuntimeError if a stage's number of units is not as declared.
-    """
+    """Count a network's classes; raise RuntimeError if a stage has another number of units than declared."""
     with tapped(net, net.stages, stop=False) as pooled:
         net.classes = net.count_classes(run_on_meta(net))
     for name, stage in net.stages.items():

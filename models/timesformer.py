@@ -18,7 +18,8 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 MLP_RATIO = 4
-EPS = 1e-6  # epsilon of all layer norms
+# Epsilon of all layer norms.
+EPS = 1e-6
 
 
 def fit_places(pos_embed: Tensor, height: int, width: int) -> Tensor:
@@ -51,7 +52,7 @@ class Attention(nn.Module):
 
 
 class DividedBlock(nn.Module):
-    """Attention over time, attention over space and an MLP, each with a residual connection."""
+    """Transformer block: attention over time, attention over space and an MLP, with residual connections."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -72,7 +73,7 @@ class DividedBlock(nn.Module):
         sequences = rearrange(patches, "b (n t) c -> (b n) t c", t=frames)
         sequences = self.temporal_fc(self.temporal_attn(self.temporal_norm1(sequences)))
         patches = patches + rearrange(sequences, "(b n) t c -> b (n t) c", b=len(x))
-        # attention over space: each frame gets a copy of the class token; the copies are averaged afterwards
+        # for attention over space, each frame has a copy of the class token; the copies are then averaged
         copies = repeat(cls, "b 1 c -> (b t) 1 c", t=frames)
         images = torch.cat([copies, rearrange(patches, "b (n t) c -> (b t) n c", t=frames)], dim=1)
         images = self.attn(self.norm1(images))
@@ -117,7 +118,7 @@ class DividedViT(nn.Module):
 
 @register("timesformer")
 class TimeSformer(VideoNetwork):
-    """TimeSformer; the input is (B, 3, T, H, W) with any T, and H and W of at least `patch` pixels.
+    """TimeSformer for clips (B, 3, T, H, W) with any number of frames and sides of at least `patch` pixels.
 
     The embeddings fit clips of `frames` x `crop` x `crop`. They are resized by nearest neighbour for clips of
     other sizes, and if a checkpoint has embeddings of another size.
@@ -137,7 +138,7 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Add the key prefix ``model.`` if missing; resize embeddings to the network's patches and frames."""
+        """Add the key prefix ``model.`` if missing; resize the embeddings to those of the network."""
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

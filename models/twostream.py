@@ -9,8 +9,10 @@ from torch.nn import functional as F
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 INPUTS = ("Image", "Flow")
-STREAMS = ("app_stream", "mot_stream")  # names of the image stream and the flow stream
-FUSED = "sensor_fusion"  # name of the stream of fused feature maps
+# Names of the image stream and the flow stream.
+STREAMS = ("app_stream", "mot_stream")
+# Name of the stream of fused feature maps.
+FUSED = "sensor_fusion"
 LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
@@ -26,7 +28,8 @@ class TwoStreamNetwork(VideoNetwork):
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    clip: tuple[int, ...] = ()  # sizes of the axes between batch and channels: RTNet has an axis of 2 frames
+    # sizes of axes between batch and channel axis; RTNet has an axis of 2 frames
+    clip: tuple[int, ...] = ()
 
     @property
     def flow_directions(self) -> int:

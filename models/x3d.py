@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-BOTTLENECK = 2.25  # inner channels of a residual block per output channel of the block
-HEAD_WIDTH = 2048  # input channels of the classifier
+# Number of inner channels of a residual block, divided by its number of output channels.
+BOTTLENECK = 2.25
+# Number of input channels of the classifier.
+HEAD_WIDTH = 2048
 
 
 def squeezed(width: int) -> int:
-    """Return the number of hidden channels in squeeze-and-excitation: `width` / 16, in multiples of 8.
+    """Return the number of hidden squeeze-and-excitation channels: `width` / 16, rounded to a multiple of 8.
 
     The nearest multiple is taken, or the next one if the nearest is below 0.9 * `width` / 16.
     """
@@ -98,15 +100,16 @@ class Head(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, T, H, W) to logits (B, t, h, w, classes)."""
         x = F.relu(self.conv_5_bn(self.conv_5(x)), inplace=True)
-        # the window is never larger than the map
+        # limit the pooling window to the size of the map
         kernel = [min(k, n) for k, n in zip(self.pool, x.shape[2:], strict=True)]
         x = F.relu(self.lin_5(F.avg_pool3d(x, kernel, stride=1)), inplace=True)
-        return self.projection(x.permute(0, 2, 3, 4, 1))  # b c t h w -> b t h w classes
+        # move the channels to the last axis
+        return self.projection(x.permute(0, 2, 3, 4, 1))
 
 
 @register("x3d")
 class X3D(VideoNetwork):
-    """X3D; input (B, 3, T, H, W).
+    """X3D for clips (B, 3, T, H, W).
 
     Parameters
     ----------

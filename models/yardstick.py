@@ -1,4 +1,4 @@
-"""Yardsticks: encoders made by hand, which see by construction only colour, layout, edges or motion.
+"""Yardsticks: hand-made encoders, each of which encodes only colour, layout, edges or motion.
 
 Each encoder is one stage of the network ``yardstick``. The stages colour, layout and edges see single frames,
 so their motion is exactly 0. The other stages see nothing but change over time:
@@ -23,17 +23,22 @@ from torch import Tensor, nn
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-LUMA = (0.299, 0.587, 0.114)  # weights of red, green and blue (Rec. 601)
-SMALL = 1e-6  # added to denominators; squared gradients of natural video are about 1e-3
-LAYOUT_GRID, VELOCITY_GRID = 4, 2  # cells per side
+# Weights of red, green and blue in brightness (Rec. 601).
+LUMA = (0.299, 0.587, 0.114)
+# Added to denominators to avoid division by 0; squared gradients of natural video are about 1e-3.
+SMALL = 1e-6
+# Numbers of cells per side of the grids of `Layout` and `Velocity`.
+LAYOUT_GRID, VELOCITY_GRID = 4, 2
 ORIENTATIONS = 8
-WAVELENGTHS = (8, 14)  # of the Gabor filters, in pixels
-SPEEDS = (0.5, 1.25)  # preferred speeds of the Gabor filters, in pixels per frame
+# Wavelengths of the Gabor filters, in pixels.
+WAVELENGTHS = (8, 14)
+# Preferred speeds of the Gabor filters, in pixels per frame.
+SPEEDS = (0.5, 1.25)
 DIRECTIONS = 8
 
 
 def grey(video: Tensor) -> Tensor:
-    """Return the brightness (B, T, H, W) of a video (B, 3, T, H, W), blurred with a binomial of 5 pixels.
+    """Return the brightness (B, T, H, W) of a video (B, 3, T, H, W), blurred by a binomial filter.
 
     Shifted copies are added, because convolutions may round the frames of one batch differently.
     """
@@ -82,7 +87,7 @@ class Colour(nn.Module):
 
 
 class Layout(nn.Module):
-    """Share of the frame's gradient energy in each cell of a grid (B, cells, T, 1, 1)."""
+    """Gradient energy of each grid cell divided by the mean over cells, (B, cells, T, 1, 1)."""
 
     def forward(self, video):
         """Encode a video (B, 3, T, H, W)."""
@@ -92,13 +97,14 @@ class Layout(nn.Module):
 
 
 class Edges(nn.Module):
-    """Histogram of gradient orientations, weighted by magnitude (B, orientations, T, 1, 1)."""
+    """Histogram of gradient orientations, weighted by gradient magnitude, (B, orientations, T, 1, 1)."""
 
     def forward(self, video):
         """Encode a video (B, 3, T, H, W)."""
         across, down = gradients(grey(video))
         magnitude = torch.sqrt(across**2 + down**2 + SMALL**2)
-        position = torch.atan2(down, across) / math.pi * ORIENTATIONS  # in bins, from -ORIENTATIONS on
+        # gradient orientation in histogram bins, from -ORIENTATIONS to ORIENTATIONS
+        position = torch.atan2(down, across) / math.pi * ORIENTATIONS
         bins = []
         for k in range(ORIENTATIONS):
             away = torch.remainder(position - k + ORIENTATIONS / 2, ORIENTATIONS) - ORIENTATIONS / 2
@@ -108,7 +114,7 @@ class Edges(nn.Module):
 
 
 class MotionEnergy(nn.Module):
-    """Normalised energy in each direction and at each speed (B, directions * speeds, T', H, W)."""
+    """Normalised motion energy per direction and speed, (B, directions * speeds, T - 6, 1, 1)."""
 
     def __init__(self):
         super().__init__()
@@ -119,7 +125,7 @@ class MotionEnergy(nn.Module):
         """Encode a video (B, 3, T, H, W)."""
         image = grey(video)[:, None]
         image = image - image.mean(dim=(2, 3, 4), keepdim=True)
-        # Filters are even and odd in turn; the energy of a pair does not depend on the phase.
+        # Even and odd filters alternate; the energy of each even-odd pair does not depend on the phase.
         responses = F.conv3d(image, self.filters, stride=(1, 2, 2), padding=(0, *(n // 2 for n in self.size)))
         energy = (responses.unflatten(1, (-1, 2)) ** 2).sum(dim=2)
         energy = energy.mean(dim=(-2, -1), keepdim=True)
@@ -133,7 +139,7 @@ class MotionEnergy(nn.Module):
 
 
 def gabor_filters(frames: int = 7) -> Tensor:
-    """Return even and odd Gabor filters in turn (directions * speeds * 2, 1, frames, size, size).
+    """Return alternating even and odd Gabor filters, (directions * speeds * 2, 1, frames, size, size).
 
     A filter moves in its direction at its speed; the second speed has the longer wavelength, so that a step
     between two frames is a small part of the wavelength.
@@ -150,13 +156,14 @@ def gabor_filters(frames: int = 7) -> Tensor:
             phase = 2 * math.pi / wavelength * (along - speed * time)
             window = torch.exp(-distance / (2 * (0.35 * wavelength) ** 2) - time**2 / (2 * 1.5**2))
             even = window * phase.cos()
-            even = even - window * (even.sum() / window.sum())  # no response to uniform brightness
+            # subtract a multiple of the window, so that uniform brightness gives no response
+            even = even - window * (even.sum() / window.sum())
             found += [even, window * phase.sin()]
     return torch.stack(found)[:, None]
 
 
 class Velocity(nn.Module):
-    """Optical flow between consecutive frames in each cell: all horizontal, then all vertical components.
+    """Optical flow between consecutive frames per grid cell: all horizontal, then all vertical components.
 
     Each estimate is multiplied by the fraction of the temporal change that it explains, because motion does
     not explain the change between unrelated frames. Shape: (B, 2 * cells, T - 1, 1, 1), in pixels per frame.
@@ -177,7 +184,7 @@ class Velocity(nn.Module):
 
 
 class Drift(nn.Module):
-    """Linear trend over time of each unit of `Layout`, per clip length (B, cells, T, 1, 1)."""
+    """Linear trend of each unit of `Layout` per clip length: the mean of (B, cells, T, 1, 1) over time."""
 
     def __init__(self):
         super().__init__()
@@ -191,7 +198,7 @@ class Drift(nn.Module):
         return layout * (time / (time**2).mean().clamp(min=SMALL))[:, None, None]
 
 
-# Name of each stage: encoder and number of units.
+# Name of each stage -> encoder and number of units.
 ENCODERS: dict[str, tuple[type[nn.Module], int]] = {
     "colour": (Colour, 6),
     "layout": (Layout, LAYOUT_GRID**2),
@@ -204,7 +211,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], int]] = {
 
 @register("yardstick")
 class Yardstick(VideoNetwork):
-    """All encoders side by side; the network has no weights and no classes. Input (B, 3, T, H, W)."""
+    """Network of all hand-made encoders for clips (B, 3, T, H, W), without weights and without classes."""
 
     def __init__(self, num_classes: int | None = None):
         super().__init__()
@@ -218,5 +225,5 @@ class Yardstick(VideoNetwork):
         return torch.cat([encoded.mean(dim=(2, 3, 4)) for encoded in maps], dim=1)
 
     def count_classes(self, output):
-        """Return None, because units are no class scores."""
+        """Return None, because the units are not class scores."""
         return None
