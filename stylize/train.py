@@ -156,7 +156,7 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # Read tensors to the CPU, where Adam keeps step counters: counters on a GPU would slow every step.
+            # Read tensors to the CPU, where Adam keeps step counters: counters on a GPU slow every step.
             state = read_pickled(path)
             identity = _essential(state["identity"])
         except Exception as error:  # a damaged file can cause any exception while it is read
