@@ -1,4 +1,4 @@
-"""Content, motion and appearance in ``layers.csv`` and ``units.parquet``, for every altered order of a run.
+"""Compute the content, motion and appearance columns of the result tables for each altered frame order.
 
 The first altered order (shuffled frames; jittered flow for networks that see flow) gives all four parts. Each
 further altered order gives one motion part of its own:
@@ -28,21 +28,21 @@ from .order_table import OrderTable
 
 log = logging.getLogger(__name__)
 
-# Family-wise significance level at which a unit carries motion.
+# A unit counts as carrying motion if its family-wise p-value is at most this level.
 SIGNIFICANT = 0.05
 
 
 class MotionColumn(NamedTuple):
-    """Name of the table column with the motion part of an altered order, and the factor of (d - b) / v."""
+    """Name of a motion column of the result tables, and the factor by which its values are multiplied."""
 
     name: str
     factor: float = 1.0
 
 
-# Orders that may be added to the first altered order.
+# Altered frame orders that a run may have besides its first altered order, each with its table column.
 FURTHER_ORDERS = {
     RESHUFFLED: MotionColumn("motion_reshuffled"),
-    # Reversing twice gives the clip back, so (d - b) / (2 v) is the part that changes its sign when reversed.
+    # Halved, the value is the variance share of the response that changes sign when frames are reversed.
     REVERSED: MotionColumn("motion_direction", 0.5),
     FROZEN: MotionColumn("motion_any"),
 }
@@ -50,28 +50,31 @@ FURTHER_ORDERS = {
 
 @dataclass(frozen=True)
 class AlteredOrder:
-    """The views of one altered order, and the random numbers for counts of kinds and the test of motion."""
+    """The views in one altered frame order, with random numbers for count intervals and the motion test."""
 
     name: str
     table: OrderTable
-    multipliers: NDArray  # random numbers for counts of kinds, (R, G)
-    signs: NDArray  # signs of the test of motion, (G, flips, pairs of styles)
+    multipliers: NDArray  # normal random numbers for intervals of unit counts, (replicates, videos)
+    signs: NDArray  # random signs for the sign-flip test of motion, (videos, flips, pairs of styles)
 
     def decompose(self, activations: NDArray) -> Decomposition:
-        """Decompose the variance of the units of one stage."""
+        """Decompose each unit's variance into content, motion, appearance and residual, for one stage."""
         return decompose(activations, self.table, self.multipliers, self.signs)
 
 
 @dataclass(frozen=True)
 class AlteredOrders:
-    """All altered orders of a run; ``first`` is None if no clip has two styles in both orders."""
+    """All altered frame orders of a run.
+
+    ``first`` is None if no clip has two styles both in the forward and in the altered order.
+    """
 
     first: AlteredOrder | None
     further: list[AlteredOrder]
 
     @classmethod
     def of_run(cls, store: Store, n_boot: int, n_flips: int, seed: int) -> Self:
-        """Find the altered orders of a finished run, and draw the random numbers of each."""
+        """Find the altered frame orders of a finished run, and draw random numbers for their tests."""
         done = store.status == DONE
         name = first_altered_order(store.views)
         first = open_order(store, done, name, n_boot, n_flips, [seed, 2])
@@ -89,7 +92,7 @@ class AlteredOrders:
         return cls(first, [order for order in further if order is not None])
 
     def columns(self, activations: NDArray, level: float) -> tuple[dict, dict]:
-        """Return the columns of one stage for the table of layers and for the table of units."""
+        """Return two dicts of columns for one stage: for the table of layers, and for the table of units."""
         if self.first is None:
             return empty_columns(activations.shape[1])
         layer, unit = columns_of_parts(self.first.decompose(activations), level)
@@ -102,7 +105,10 @@ class AlteredOrders:
 def open_order(
     store: Store, done: NDArray, name: str, n_boot: int, n_flips: int, seed: list[int]
 ) -> AlteredOrder | None:
-    """Find the views of one altered order and draw its random numbers; None without two styles in both."""
+    """Find the views in one altered frame order, and draw random numbers for tests and intervals.
+
+    Returns None if no clip has two styles both in the forward and in the altered order.
+    """
     table = OrderTable.of_views(store.views, done, name)
     if table is None:
         return None
@@ -112,7 +118,7 @@ def open_order(
 
 
 def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
-    """Return the columns of the four parts, the test of motion, the kinds of units, and the bits."""
+    """Return table columns of a stage and of its units: variance parts, motion p-values, kinds and bits."""
     layer: dict = {"effective_units": found.effective_units} if found.variance.any() else {}
     layer |= bounded(PARTS, found.layer.estimate, found.bounds(found.layer, level))
     paired = found.layer_difference("motion", "appearance")
@@ -131,7 +137,7 @@ def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
 
 
 def motion_columns(found: Decomposition, column: MotionColumn, level: float) -> tuple[dict, dict]:
-    """Return the columns of the motion part of a further altered order."""
+    """Return the motion columns for an altered frame order other than the run's first altered order."""
     k = PARTS.index("motion")
     of_layer = (found.layer.estimate, *found.bounds(found.layer, level))
     of_units = (found.units, *found.unit_bounds(level))
@@ -150,7 +156,7 @@ def bounded(names, values: NDArray, ends: tuple[NDArray, NDArray]) -> dict:
 
 
 def empty_columns(units: int) -> tuple[dict, dict]:
-    """Return the columns of the first altered order, filled with NaN, for a run without such an order."""
+    """Return NaN columns for a run from which content, motion and appearance cannot be estimated."""
     nothing = np.full((len(PARTS), units), np.nan)
     of_layer = Jackknife(np.zeros(len(PARTS)), np.zeros((0, len(PARTS))))
     of_bits = Jackknife(np.zeros(len(BITS)), np.zeros((0, len(BITS))))

@@ -1,4 +1,4 @@
-"""How the prediction changes under a new style and under altered orders, with intervals over videos.
+"""Measure how class predictions change under a new style and under altered frame orders.
 
 The class probabilities p of a view are the softmax of its class scores. Two views of one clip are compared:
 
@@ -34,21 +34,21 @@ from static_dynamic.errors import UserError
 from .intervals import with_bounds
 from .jackknife import degrees_of_freedom, jackknife, student_quantile
 
-# Values of the column ``change``, beside the names of the altered orders.
+# Values of the table column ``change``, whose other values are the names of altered frame orders.
 NO_CHANGE, NEW_STYLE = "none", "new style"
 CLIP = ["cluster", "clip"]
 # Class probabilities are computed in blocks of this many numbers, to limit memory.
 NUMBERS = 2**22
-# Standard errors below this value are rounding errors of 0.
+# Standard errors below this value are rounding error and count as 0.
 ROUNDING = 1e-12
 
 
 def estimate_behaviour(run_dir: str | Path, *, level: float = 0.95) -> pd.DataFrame:
-    """Estimate how the prediction changes in a finished run; the table has one row per change.
+    """Estimate how a finished run's class predictions change under a new style and altered frame orders.
 
-    The row ``none`` holds the accuracy of forward views. Where labels are not known, this row is missing and
-    the accuracy is NaN. Bounds are NaN if all clips are of one video. Raises UserError if the run has no
-    class scores.
+    The table has one row per change. The row ``none`` holds the accuracy of forward views. Where labels are
+    not known, this row is missing and the accuracy is NaN. Bounds are NaN if all clips are of one video.
+    Raises UserError if the run has no class scores.
     """
     store = Store.open(run_dir)
     store.require_finished()
@@ -72,13 +72,13 @@ def estimate_behaviour(run_dir: str | Path, *, level: float = 0.95) -> pd.DataFr
 
 
 def why_no_scores(store: Store) -> str:
-    """Return the reason why a run without class scores has none."""
+    """Return the reason why a run has no class scores."""
     entry = store.manifest.get("class_scores")
     return entry["reason"] if entry else "an earlier version of this program began the run"
 
 
 def predictions(store: Store) -> pd.DataFrame:
-    """Return the computed views with valid class scores: row number, top-1 class, and whether it is right.
+    """Return a table of views with valid class scores: row number, top-1 class, and if the class is right.
 
     Scores that are NaN, or all minus infinity, are not valid. ``right`` is NaN where the label is not known.
     """
@@ -96,7 +96,7 @@ def predictions(store: Store) -> pd.DataFrame:
 
 
 def comparison_columns(store: Store, change: str, compared: pd.DataFrame, level: float) -> dict:
-    """Return the columns of one change from the table of compared views, ``row_x`` and ``row_y``."""
+    """Return the table columns of one change, such as a new style, from pairs of compared views."""
     same = (compared["top_x"] == compared["top_y"]).to_numpy(float)
     rows = compared["row_x"].to_numpy(), compared["row_y"].to_numpy()
     bits = divergences(store.activations(LOGITS), *rows)
@@ -109,19 +109,19 @@ def comparison_columns(store: Store, change: str, compared: pd.DataFrame, level:
 
 
 def accuracy_columns(views: pd.DataFrame, level: float) -> dict:
-    """Return the columns of the accuracy of some views; views without a known label are left out."""
+    """Return the accuracy with interval and the number of clips, over views whose label is known."""
     known = views[views["right"].notna()]
     found = share_and_bounds(known, known["right"].to_numpy(), level)
     return {"labelled_clips": counts_of(known)["clips"], **with_bounds("accuracy", *found)}
 
 
 def counts_of(table: pd.DataFrame) -> dict:
-    """Return the numbers of clips and of videos in a table of views or of comparisons."""
+    """Return the numbers of distinct clips and videos in `table`."""
     return {"clips": len(table[CLIP].drop_duplicates()), "videos": table["cluster"].nunique()}
 
 
 def divergences(scores: NDArray, a: NDArray, b: NDArray) -> NDArray:
-    """Return the Jensen-Shannon divergences in bits between the predictions for rows `a` and rows `b`."""
+    """Return the Jensen-Shannon divergences in bits between the predicted classes of rows `a` and `b`."""
     bits = np.empty(len(a))
     for block in blocks(len(a), scores.shape[1]):
         p, q = (probabilities(scores[rows[block]]) for rows in (a, b))
@@ -144,14 +144,14 @@ def probabilities(scores: NDArray) -> NDArray:
 
 
 def mean_and_bounds(table: pd.DataFrame, values: NDArray, level: float) -> tuple[float, float, float]:
-    """Return the mean over clips of the values of `table`'s rows, between 0 and 1, and its interval."""
+    """Return the mean over clips of `values` (0 to 1, one per row of `table`), with confidence interval."""
     mean, error, t, _ = mean_over_clips(table, values, level)
     low, high = np.clip([mean - t * error, mean + t * error], 0, 1)
     return mean, low, high
 
 
 def share_and_bounds(table: pd.DataFrame, values: NDArray, level: float) -> tuple[float, float, float]:
-    """Return the mean over clips of the values (0 or 1) of `table`'s rows, and Wilson's interval."""
+    """Return the mean over clips of `values` (0 or 1, one per row of `table`), with Wilson's interval."""
     share, error, t, videos = mean_over_clips(table, values, level)
     if np.isnan(t):
         return share, np.nan, np.nan
@@ -163,7 +163,7 @@ def share_and_bounds(table: pd.DataFrame, values: NDArray, level: float) -> tupl
 
 
 def mean_over_clips(table: pd.DataFrame, values: NDArray, level: float) -> tuple[float, float, float, int]:
-    """Return the mean over clips, its standard error, Student's quantile and the number of videos.
+    """Return the mean over clips, its standard error, the quantile of Student's t, and the number of videos.
 
     The values of the rows of one clip are averaged first. With one video, error and quantile are NaN.
     """
@@ -182,6 +182,6 @@ def mean_over_clips(table: pd.DataFrame, values: NDArray, level: float) -> tuple
 
 
 def blocks(rows: int, columns: int) -> list[slice]:
-    """Return slices that divide rows of `columns` numbers into blocks small enough for memory."""
+    """Return slices that divide a matrix (`rows`, `columns`) into blocks of rows that fit into memory."""
     size = max(1, NUMBERS // max(1, columns))
     return [slice(start, start + size) for start in range(0, rows, size)]

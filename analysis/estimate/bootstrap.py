@@ -74,12 +74,12 @@ def estimate_stage(
     point = estimate_moments(whole, threshold)
     paper = count_classes(classify(point.unit_scores[0], point.unit_scores[1], threshold))
     intervals = UnitIntervals.of(sums)
-    # Units whose variance rests on few videos have unit scores near 1 by chance, so bits leave them out.
+    # Units that vary in few videos only have unit scores near 1 by chance, so their bits are not computed.
     known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
     unit_bits = np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
-    counts = np.zeros((len(weights), len(COUNTED)))  # units per class in each replicate
-    # These two arrays hold each replicate's sum of bits over units, and each cluster's influence on the sum.
+    counts = np.zeros((len(weights), len(COUNTED)))  # number of units per class in each bootstrap replicate
+    # `bits_sum` is each replicate's sum of bits over units, `influence` each cluster's influence on the sum.
     bits_sum, influence = np.zeros((len(weights), measured)), np.zeros((len(weights), measured, clusters))
     parts = []
     for block, replicates in sums.replicates(weights):

@@ -1,4 +1,4 @@
-"""Compare estimates with the truth: yardsticks and planted units on the calibrated data set.
+"""Check the estimates on rendered scenes of known truth, with hand-made encoders and planted units.
 
 `BOUNDS` states what the yardsticks' parts must be on each family of scenes, because it follows from how the
 yardsticks and the scenes are made. Planted units are a weighted sum of a scene's velocity and of the place of
@@ -28,15 +28,16 @@ from .kinds import REPLICATES
 from .motion_test import draw_pair_signs
 from .order_table import OrderTable
 
-# Weights of motion in the mixed units, and family of scenes on which the yardsticks are mixed.
+# Weights of the motion signal in units that mix motion and layout.
 WEIGHTS = tuple(k / 10 for k in range(11))
+# Family of scenes on which the motion and layout units of the hand-made encoders are mixed.
 MIXED_FAMILY = "sprites"
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What a number must be: the part of a stage on one family of scenes, or an error of the mixed units."""
+    """Lower and upper limit within which an estimate on one family of rendered scenes must lie."""
 
     family: str
     stage: str
@@ -70,7 +71,7 @@ BOUNDS = (
 
 
 def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd.DataFrame:
-    """Estimate parts, kinds and the paper's classes of each stage on each family of scenes.
+    """Estimate variance parts, unit kinds and the paper's unit classes, per stage and family of scenes.
 
     `scenes` has one row of the calibrated data set's truth per video. Returns one row per family and
     stage; ``largest_motion`` is the largest absolute motion part of a unit.
@@ -101,14 +102,14 @@ def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd
 
 
 def table_of(store: Store) -> OrderTable:
-    """Return the rows of a finished run's views in the order forward and in the first altered order."""
+    """Return the table of a finished run's views in forward order and in the first altered frame order."""
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
-    assert table is not None  # the calibrated data set is read with pairs=factorial
+    assert table is not None  # the calibrated data set always has views in an altered order
     return table
 
 
 def paper_classes(activations: NDArray, pairs: pd.DataFrame) -> dict[str, float]:
-    """Return the paper's scores of a stage and its numbers of units per class, from some pairs only."""
+    """Return a stage's dynamic and static score and its number of units per class, from the given pairs."""
     a, b, factor = (pairs[name].to_numpy() for name in ("a", "b", "factor"))
     found = estimate_pairs(activations[a], activations[b], factor)
     counts = {f"units_{name}": int((found.unit_class == name).sum()) for name in UNIT_CLASSES}
@@ -116,7 +117,7 @@ def paper_classes(activations: NDArray, pairs: pd.DataFrame) -> dict[str, float]
 
 
 def mixing_curves(store: Store, scenes: pd.DataFrame) -> pd.DataFrame:
-    """Estimate the motion part of units that mix motion and layout.
+    """Estimate the motion part of units that are weighted sums of a motion and a layout signal.
 
     Returns the columns ``mixture`` (planted, or the family whose yardstick units are mixed), ``weight``,
     ``truth``, and ``motion`` with bounds.
@@ -152,13 +153,13 @@ def mixing_curves(store: Store, scenes: pd.DataFrame) -> pd.DataFrame:
 
 
 def standardised(values: NDArray, table: OrderTable) -> NDArray:
-    """Return columns (views, C) with mean 0 and standard deviation 1 over the kept views of `table`."""
-    kept = values[table.rows[table.kept]]  # (kept clips and styles, 2, C)
+    """Standardise the columns of `values` (views, C) to mean 0 and variance 1 over the views in `table`."""
+    kept = values[table.rows[table.kept]]  # (clips and styles, 2 frame orders, units)
     return (values - kept.mean((0, 1))) / kept.std((0, 1))
 
 
 def motion_of(table: OrderTable, units: NDArray) -> tuple[float, float, float]:
-    """Return the mean motion part of units (views, C) with its interval."""
+    """Return the motion part averaged over units, with its interval; `units` has shape (views, C)."""
     nothing = np.zeros((0, table.videos))
     found = decompose(units, table, nothing, draw_pair_signs(table, 0, [0]))
     low, high = found.bounds(found.layer, LEVEL)
@@ -167,7 +168,7 @@ def motion_of(table: OrderTable, units: NDArray) -> tuple[float, float, float]:
 
 
 def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Compare the estimates with `BOUNDS`; return one row per bound, with the column ``holds``."""
+    """Compare estimates with the `BOUNDS` they must satisfy; return one row per bound, with ``holds``."""
     numbers = table.set_index(["family", "stage"])
     found = dict(mixing_errors(curves))
     rows = []
@@ -177,14 +178,14 @@ def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
             value = found.get((bound.family, bound.number))
         else:
             value = numbers.loc[key, bound.number] if key in numbers.index else None
-        if value is not None:  # families that were not rendered have no bounds
+        if value is not None:  # skip bounds of scene families that were not rendered
             holds = bound.least <= value <= bound.most
             rows.append({**vars(bound), "estimate": float(value), "holds": bool(holds)})
     return pd.DataFrame(rows)
 
 
 def mixing_errors(curves: pd.DataFrame) -> Iterator[tuple[tuple[str, str], float]]:
-    """Yield the largest error of each mixing curve, and its smallest step from one weight to the next."""
+    """Yield, per curve of estimated motion against mixing weight, the largest error and smallest step."""
     for name, curve in curves.groupby("mixture"):
         yield (str(name), "error"), float((curve["motion"] - curve["truth"]).abs().max())
         yield (str(name), "smallest_step"), float(np.diff(curve["motion"]).min())

@@ -118,7 +118,7 @@ def compare_runs(
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
-    """Group runs that differ only in the seed; return a list of groups, each a list of run positions."""
+    """Group runs that differ only in the seed; return one list of run indices per group."""
     keys = pd.Series([json.dumps(identity | {"seed": None}, sort_keys=True) for identity in identities])
     return [group.index.tolist() for _, group in keys.groupby(keys, sort=False)]
 
@@ -126,7 +126,10 @@ def group_seeds(identities: Sequence[dict]) -> list[list[int]]:
 def label_groups(
     identities: Sequence[dict], groups: Sequence[list[int]], iterations: Sequence[int] = ()
 ) -> dict[str, list[int]]:
-    """Label each group of runs by network and differing properties; add a number to labels that are equal."""
+    """Label each group of runs by its network and by the properties in which the groups differ.
+
+    Equal labels get a number.
+    """
     first = [members[0] for members in groups]
     seeds = [sorted({identities[k]["seed"] for k in members}) for members in groups]
     parts = pd.DataFrame(
@@ -154,7 +157,10 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return scores, shares and intervals per stage; means over seeds also get `SeedHalfWidths`."""
+    """Return the scores and shares of each stage with intervals, averaged over the runs `members`.
+
+    Means over several runs also get `SeedHalfWidths`.
+    """
     first = per_run[members[0]]
     if len(members) == 1:
         columns = [f"{m}{end}" for m in MEASURES for end in ("", "_low", "_high")]
@@ -169,7 +175,7 @@ def mean_layers(
 
 
 def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: PairedParts) -> pd.DataFrame:
-    """Return the parts with intervals and the p-value of motion per stage; NaN for runs without parts.
+    """Return, per stage, the variance parts with intervals and the p-value of motion; NaN without parts.
 
     Means over seeds also get `SeedHalfWidths`, and have no p-value. If ``layers.csv`` of a run lacks the
     parts because an older version wrote it, they are estimated from the activations, also without a p-value.
@@ -188,7 +194,10 @@ def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: P
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage for figures of one stage: `wanted` (None if it is missing), else the deepest stage."""
+    """Return the stage to show in single-stage figures: `wanted`, or the deepest stage if this is None.
+
+    Returns None if `stages` lack the wanted stage.
+    """
     if wanted is None:
         return stages[-1]
     return next((s for s in stages if {wanted, f"stage{wanted}"} & {s, split_stage(s)[0]}), None)
@@ -197,7 +206,7 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
 def unit_scores(
     folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Collect the unit scores of every stage; if seeds are averaged, keep the units of all averaged runs."""
+    """Collect the scores of all units and stages, from every run of each group."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
     parts = [
         read_units(folders[k])[columns].assign(run=label, member=k)
@@ -238,7 +247,7 @@ def differences(
     layers: pd.DataFrame,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Estimate the differences in parts, scores and shares between every two runs.
+    """Estimate the differences in variance parts, scores and shares between each two runs.
 
     Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
     the fifth block of one network does not correspond to the fifth stage of another.

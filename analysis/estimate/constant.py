@@ -1,4 +1,4 @@
-"""The rule for units that do not vary: what differs by rounding only is constant, in every estimator.
+"""Treat units whose activations differ only by rounding error as exactly constant, in every estimator.
 
 Activations are stored as float32, which resolves 6e-8 of a number. Sums over space and time round in another
 order in another batch, so a constant unit can differ by a few times this.
@@ -12,12 +12,15 @@ ROUNDING = 1e-6
 
 
 def without_rounding(variance: NDArray, mean: NDArray) -> NDArray:
-    """Return the variance, 0 where it is rounding of activations whose mean is `mean`."""
+    """Return `variance`, set to 0 where it is only rounding error of activations with mean `mean`."""
     return np.where(variance <= (ROUNDING * mean) ** 2, 0.0, variance)
 
 
 def settle(y: NDArray, rows: NDArray | None = None) -> None:
-    """Replace constant units by exact constants, in place; `y` is (..., C); only `rows` count."""
+    """Set units that vary only by rounding error to one exact value, in place; `y` has shape (..., C).
+
+    If `rows` is given, only these rows decide whether a unit is constant.
+    """
     used = y if rows is None else y[rows]
     reference = used.reshape(-1, y.shape[-1])[0].copy()
     deviation = np.abs(used - reference).max(tuple(range(y.ndim - 1)))

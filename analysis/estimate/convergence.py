@@ -1,4 +1,4 @@
-"""Parts and scores from increasing numbers of videos, to show whether they converge (``task=convergence``).
+"""Estimate parts and scores from more and more videos, to show if they converge (``task=convergence``).
 
 Parts, scores and their intervals are estimated from the first 4, 6, 8, 12 ... videos of one random order, so
 each sample contains the smaller ones. If a number still drifts out of its early intervals, there are too few
@@ -48,7 +48,7 @@ def estimate_convergence(
         for size in sample_sizes(len(names)):
             sample = sums.clusters(np.sort(order[:size]))
             if (sample.count.sum(0) == 0).any() or not sample.over_clusters().pooled_variance().any():
-                continue  # scores are undefined without pairs of both factors, and if no unit varies
+                continue  # scores need pairs of both factors and a unit that varies
             layer, _ = estimate_stage(sample, bootstrap_weights(size, n_boot, seed), 0.5, level)
             scores = {k: v for k, v in layer.items() if k.startswith("score_")}
             found = parts.mean([(0, stage)], level, among=names[order[:size]])

@@ -1,4 +1,4 @@
-"""Identified parts of a unit's variance: content, motion, appearance and residual.
+"""Decompose a unit's variance into its identified parts: content, motion, appearance and residual.
 
 The paper's two scores overlap: what survives both a new style and an altered frame order counts as dynamic
 and as static. The decomposition separates this part (content) from what needs the frame order (motion) and
@@ -35,54 +35,53 @@ from .order_table import OrderTable
 
 PARTS = ("content", "motion", "appearance", "residual")
 BITS = PARTS[:3]
-# Rounding gives a unit that only varies with style a small variance. A variance v below this fraction of the
-# unit's mean square counts as 0.
+# A variance below this fraction of the unit's mean square is rounding error and counts as 0.
 CANCELLATION = 1e-12
 
 
 class Products(NamedTuple):
-    """Means over pairs of views of the products of z, and the variance of z, of each unit."""
+    """Mean products of centred activations over pairs of views of one clip, and their variance, per unit."""
 
-    d: NDArray  # pairs of views of one clip in the same order and another style
-    t: NDArray  # pairs in the same style and another order
-    b: NDArray  # pairs in another style and another order
-    v: NDArray  # variance; 0 if z is zero up to rounding
+    d: NDArray  # mean product of two views of a clip in the same frame order and different styles
+    t: NDArray  # mean product of two views of a clip in the same style and different frame orders
+    b: NDArray  # mean product of two views of a clip in different styles and different frame orders
+    v: NDArray  # variance of the centred activations; 0 if it is only rounding error
 
     def parts(self) -> NDArray:
-        """Return content, motion, appearance, residual of each unit; NaN if dead. Shape: (..., 4, C)."""
+        """Return each unit's content, motion, appearance and residual; NaN if dead. Shape: (..., 4, C)."""
         d, t, b = (divide(product, self.v) for product in (self.d, self.t, self.b))
         content, motion, appearance = b, d - b, t - b
         return np.stack([content, motion, appearance, 1 - content - motion - appearance], axis=-2)
 
     def bits(self) -> NDArray:
-        """Return the bits of content, motion and appearance of each unit; NaN if dead. Shape: (..., 3, C)."""
+        """Return each unit's bits of content, motion and appearance; NaN if dead. Shape: (..., 3, C)."""
         d, t, b = (gaussian_bits(divide(product, self.v)) for product in (self.d, self.t, self.b))
         return np.stack([b, excess(d, b), excess(t, b)], axis=-2)
 
 
 def divide(numerator: NDArray, denominator: NDArray) -> NDArray:
-    """Return the quotient; NaN where the denominator is not positive."""
+    """Divide two arrays; return NaN where the denominator is not positive."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(denominator > 0, numerator / denominator, np.nan)
 
 
 def excess(bits: NDArray, content: NDArray) -> NDArray:
-    """Subtract the bits of content; return 0 where both are infinite."""
+    """Return `bits` minus the bits of content; 0 where both values are infinite."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(bits) & np.isinf(content), 0.0, bits - content)
 
 
 @dataclass(frozen=True)
 class OrderSums:
-    """Sums over clips from which `Products` are computed; leading axes are free (none, or videos)."""
+    """Sums over clips from which `Products` are computed; the leading axis, if any, is the videos."""
 
-    pairs: NDArray  # number of clips that keep both styles, (..., S, S)
-    linear: NDArray  # (..., S, 2, S or 1, C) sums of y[s, o] over the clips that also keep the other style
-    product: NDArray  # (..., 4, C) sums of products of y for d, t, b, v; each pair of views counts twice
+    pairs: NDArray  # number of clips that have both of two styles, (..., styles, styles)
+    linear: NDArray  # (..., S, 2, S or 1, C) sums of activations over the clips that have a second style
+    product: NDArray  # (..., 4, C) sums of products of activations, for each of the four `Products`
 
     @classmethod
     def per_video(cls, y: NDArray, table: OrderTable) -> Self:
-        """Compute the sums of each video from y (K, S, 2, C)."""
+        """Compute the sums of each video from activations `y` (clips, styles, 2 orders, units)."""
         kept = table.kept.astype(float)
         of_styles = y.sum(1)  # (K, 2, C)
         square, across = (y**2).sum(1), y.prod(2).sum(1)  # (K, 2, C), (K, C)
@@ -115,20 +114,21 @@ class OrderSums:
         return type(self)(whole.pairs - self.pairs, whole.linear - self.linear, whole.product - self.product)
 
     def products(self) -> Products:
-        """Subtract the mean of each style and order, and return the means of products."""
+        """Return mean products of activations after the mean of each style and frame order is subtracted."""
         styles = self.pairs.shape[-1]
         own = np.arange(styles)
-        clips = self.pairs[..., own, own]  # number of clips that keep the style, (..., S)
+        clips = self.pairs[..., own, own]  # number of clips per style, (..., styles)
         total = self.linear[..., own, :, own if self.linear.shape[-2] > 1 else 0, :]  # (S, ..., 2, C)
         total = np.moveaxis(total, 0, -3)  # (..., S, 2, C)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / clips[..., None, None]
         mean = np.where(clips[..., None, None] > 0, mean, 0.0)
         turned = mean[..., ::-1, :]
-        # A product of two z is the product of both y, minus each y times the other mean, plus both means.
+        # With z = y - mean, the product z1 z2 is y1 y2 - y1 mean2 - y2 mean1 + mean1 mean2.
         all_styles = np.stack([self._means(mean, mean), self._means(mean, turned)], axis=-2)  # (..., 2, C)
         one_style = np.stack([(mean * total).sum((-3, -2)), (turned * total).sum((-3, -2))], axis=-2)
-        one_style = -one_style  # with the total t = n m, the change -2 m t + n m m is -m t
+        # Subtracting the mean m from n values with total t = n m changes their sum of squares by -m t.
+        one_style = -one_style
         correction = np.stack(
             [
                 all_styles[..., 0, :] - one_style[..., 0, :],
@@ -148,12 +148,12 @@ class OrderSums:
         return Products(d, t, b, v)
 
     def _means(self, first: NDArray, second: NDArray) -> NDArray:
-        """Return the change of the sums of products over all pairs of styles when means are subtracted.
+        """Return by how much subtracting means changes the sums of products over all pairs of styles.
 
         `first` (..., S, 2, C) are the means of the first members, `second` those of the second members.
         """
         linear = self.linear
-        if linear.shape[-2] == 1:  # every clip keeps every style
+        if linear.shape[-2] == 1:  # every clip has every style, so the sums factorise
             crossed = (linear[..., 0, :].sum(-3) * second.sum(-3)).sum(-2)
             squared = self.pairs[..., 0, 0, None] * (first.sum(-3) * second.sum(-3)).sum(-2)
         else:
@@ -164,22 +164,22 @@ class OrderSums:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Parts of the units and of the layer for one altered order, with jackknife deviations per video.
+    """Variance parts of each unit and of the layer, with one jackknife deviation per video.
 
     Units whose variance is zero, or becomes zero without one video, have NaN parts and do not count in the
     layer.
     """
 
-    units: NDArray  # (4, C) estimates of the parts
-    errors: NDArray  # (4, C) standard errors
-    layer: Jackknife  # (4,) parts of the layer, with deviations (G, 4)
-    bits: Jackknife  # (3,) bits of the layer, with deviations (G, 3)
-    variance: NDArray  # (C,) variance of z; 0 if the unit is dead
-    p_layer: float  # p-values of the test of motion (`motion_test.py`)
-    p_units: NDArray  # (C,) p-value of each unit
-    p_family: NDArray  # (C,) family-wise p-value of each unit
-    error: NDArray  # (3, 3) covariance of the errors of content, motion and appearance, mean over units
-    noise: NDArray  # (R, 3, C) errors of content, motion and appearance, drawn at random
+    units: NDArray  # (4, units) estimated content, motion, appearance and residual of each unit
+    errors: NDArray  # (4, units) standard errors of content, motion, appearance and residual
+    layer: Jackknife  # (4,) content, motion, appearance and residual, averaged over units
+    bits: Jackknife  # (3,) bits of content, motion and appearance, averaged over units
+    variance: NDArray  # (units,) variance of the centred activations; 0 for dead units
+    p_layer: float  # p-value of the layer in the test of motion (`motion_test.py`)
+    p_units: NDArray  # (units,) p-value of each unit in the test of motion
+    p_family: NDArray  # (units,) family-wise p-value of each unit in the test of motion
+    error: NDArray  # (3, 3) error covariance of content, motion and appearance, averaged over units
+    noise: NDArray  # (replicates, 3, units) random errors of content, motion and appearance
     videos: int
 
     @property
@@ -189,37 +189,38 @@ class Decomposition:
 
     @property
     def kinds(self) -> NDArray:
-        """Kind of each unit, as indices into `KINDS`."""
+        """Kind of each unit (content, motion, ...), as an index into `KINDS`."""
         return np.where(self.variance > 0, kind_of(self.units), KINDS.index("dead"))
 
     def layer_difference(self, first: str, second: str) -> Jackknife:
-        """Return the paired difference of two parts of the layer, the first minus the second."""
+        """Return the layer's part named `first` minus the part named `second`, paired by video."""
         j, k = PARTS.index(first), PARTS.index(second)
         estimate, deviation = self.layer.estimate, self.layer.deviation
         return Jackknife(estimate[j] - estimate[k], deviation[:, j] - deviation[:, k])
 
     def kind_bounds(self, level: float) -> tuple[NDArray, NDArray]:
-        """Return lower and upper bounds of the numbers of units of each kind. Shapes: (5,)."""
+        """Return lower and upper confidence bounds of the number of units of each kind. Shapes: (5,)."""
         return count_bounds(self.units[:3], self.error, self.noise, self.videos, level)
 
     def unit_bounds(self, level: float) -> tuple[NDArray, NDArray]:
-        """Return lower and upper bounds of the units' parts. Shapes: (4, C)."""
+        """Return lower and upper confidence bounds of each unit's four variance parts. Shapes: (4, C)."""
         half = student_quantile(level, max(1, self.videos - 1)) * self.errors
         half = np.where(self.videos > 1, half, np.nan)
         return self.units - half, self.units + half
 
     def bounds(self, found: Jackknife, level: float) -> tuple[NDArray, NDArray]:
-        """Return lower and upper bounds of the layer's parts or bits; NaN with one video."""
+        """Return lower and upper confidence bounds of the layer's parts or bits; NaN for a single video."""
         half = student_quantile(level, max(1, self.videos - 1)) * found.error
         half = np.where(self.videos > 1, half, np.nan)
         return found.estimate - half, found.estimate + half
 
 
 def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, signs: NDArray) -> Decomposition:
-    """Decompose the variance of each unit of `activations` (views, C) into the four parts, and test motion.
+    """Decompose each unit's variance into content, motion, appearance and residual, and test for motion.
 
-    `signs` are those of `draw_pair_signs`. `multipliers` (R, G) are independent standard normal numbers:
-    the sum over videos of deviations times multipliers is a random draw of a unit's errors.
+    `activations` has the shape (views, C). `signs` are those of `draw_pair_signs`. `multipliers` (R, G) are
+    independent standard normal numbers: the sum over videos of deviations times multipliers is a random draw
+    of a unit's errors.
     """
     units = activations.shape[1]
     parts, errors = np.full((2, len(PARTS), units), np.nan)
@@ -266,7 +267,7 @@ class LayerTotals(NamedTuple):
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
 
     def means(self, live: int) -> tuple[Jackknife, Jackknife]:
-        """Return the jackknife of the mean over `live` units, of the parts and of the bits."""
+        """Return jackknife estimates of the mean parts and the mean bits over `live` units (a number)."""
         with np.errstate(invalid="ignore", divide="ignore"):
             parts = jackknife(self.parts / live, self.parts_left_out / live)
             bits = jackknife(self.bits / live, self.bits_left_out / live)

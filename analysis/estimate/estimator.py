@@ -47,7 +47,7 @@ def classify(dynamic: NDArray, static: NDArray, threshold: float) -> NDArray:
 
 @dataclass(frozen=True)
 class Estimate:
-    """The paper's scores, shares and unit classes of one stage; F factors: dynamic, static, residual."""
+    """Scores, shares and unit classes of one stage; the F factors are dynamic, static and residual."""
 
     scores: NDArray  # (F,)
     shares: NDArray  # (F,)
@@ -128,7 +128,10 @@ def require_usable(za: NDArray, zb: NDArray) -> None:
 
 
 def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> Estimate:
-    """Estimate the scores of one stage from the sums `m` over pairs; the residual factor needs no sums."""
+    """Estimate the paper's scores, shares and unit classes of one stage from the sums `m` over pairs.
+
+    The residual factor needs no sums.
+    """
     require_threshold(threshold)
     measured, units = m.total.shape
     n_factors = max(measured, residual_index + 1)

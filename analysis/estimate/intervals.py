@@ -73,7 +73,7 @@ def with_bounds(name: str, value: Any, low: Any, high: Any) -> dict:
 
 
 def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
-    """Return each cluster's contribution, summed over units, to the sums that define the layer scores.
+    """Return each cluster's contribution to the sums that define the layer scores, summed over units.
 
     Columns (K, 2 F + 2): for each factor, the products of its members about the mean of `whole` (the sums
     over all clusters) and the number of its pairs; then half the squares about the pooled mean, and the
@@ -143,7 +143,7 @@ def studentised_bounds(
         return np.full_like(point, np.nan), np.full_like(point, np.nan)
     replicates, errors = replicates[alive], errors[alive]
     mean = replicates.mean(0)
-    # Replicates whose standard error is 0 up to rounding get no studentised distance.
+    # Replicates whose standard error is 0 up to rounding are left out of the studentised quantile.
     known = errors > 1e-9 * np.maximum(error, 1e-300)
     with np.errstate(invalid="ignore", divide="ignore"):
         distance = np.where(known, np.abs(replicates - mean) / errors, np.nan)

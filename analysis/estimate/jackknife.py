@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 
 
 class Jackknife(NamedTuple):
-    """Bias-corrected estimate of a statistic, and deviations whose squares add up to its variance."""
+    """Bias-corrected estimate, and deviations per cluster whose squares add up to the variance."""
 
     estimate: NDArray  # (...)
     deviation: NDArray  # (K, ...)
@@ -36,7 +36,10 @@ class Jackknife(NamedTuple):
 
 
 def jackknife(whole: NDArray, left_out: NDArray) -> Jackknife:
-    """Return the jackknife of a statistic from its value `whole` (...) and its values `left_out` (K, ...)."""
+    """Compute the jackknife from a statistic of all K clusters (`whole`) and of all but one (`left_out`).
+
+    Shapes: `whole` (...), `left_out` (K, ...).
+    """
     clusters = len(left_out)
     pseudo = clusters * whole - (clusters - 1) * left_out
     estimate = pseudo.mean(0)
@@ -44,7 +47,7 @@ def jackknife(whole: NDArray, left_out: NDArray) -> Jackknife:
 
 
 def effective_number(weights: NDArray) -> NDArray:
-    """Return (sum w)^2 / sum w^2 over the first axis; NaN if all weights are 0."""
+    """Return the effective number (sum w)^2 / sum w^2 of weights w, over the first axis; NaN if all are 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return weights.sum(0) ** 2 / (weights**2).sum(0)
 
@@ -57,5 +60,5 @@ def degrees_of_freedom(deviation: NDArray) -> NDArray:
 
 
 def student_quantile(level: float, df: ArrayLike) -> NDArray:
-    """Return the quantile of Student's t that leaves out 1 - `level` on both sides together."""
+    """Return the quantile of Student's t for a two-sided confidence interval at `level`."""
     return stdtrit(df, (1 + level) / 2)

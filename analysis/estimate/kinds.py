@@ -19,20 +19,21 @@ from .jackknife import student_quantile
 
 # Units of kind unknown vary in the clips of one video only; dead units do not vary.
 KINDS = ("content", "motion", "appearance", "mixed", "residual", "unknown", "dead")
-# Kinds whose number of units has an interval.
+# Kinds of units whose counts have confidence intervals.
 COUNTED_KINDS = KINDS[:5]
-# A unit is of kind residual if content, motion and appearance are less than this fraction of its variance.
+# A unit is of kind residual if content, motion and appearance add up to less than this variance fraction.
 LEAST_IDENTIFIED = 0.1
-# A unit has the kind of a part that is at least this fraction of content, motion and appearance together.
+# A unit is of kind content, motion or appearance if this part is at least this fraction of the three's sum.
 MAJORITY = 0.5
-# At most this many replicates are drawn for the intervals of the numbers of units.
+# At most this many replicates are drawn for the confidence intervals of unit counts.
 REPLICATES = 200
 
 
 def kind_of(parts: NDArray) -> NDArray:
-    """Return the kind of units as indices into `KINDS`, from content, motion and appearance; NaN: unknown.
+    """Return each unit's kind as an index into `KINDS`, from content, motion and appearance.
 
-    Shape of `parts`: (3 or 4, ..., C); the residual part is not used.
+    The kind is unknown where a part is NaN. Shape of `parts`: (3 or 4, ..., C); the residual part is not
+    used.
     """
     named = parts[:3]
     identified = named.sum(0)
@@ -49,7 +50,7 @@ def count_kinds(kinds: NDArray) -> NDArray:
 
 
 def without_error_spread(parts: NDArray, error: NDArray) -> NDArray:
-    """Move the parts of units (3, C) towards their mean, until they have the covariance of the true parts.
+    """Shrink estimated parts (3, C) towards their mean, so that their covariance is that of the true parts.
 
     `error` (3, 3) is the mean covariance of the units' errors.
     """
@@ -70,7 +71,7 @@ def root(covariance: NDArray, inverse: bool = False) -> NDArray:
 def count_bounds(
     parts: NDArray, error: NDArray, noise: NDArray, videos: int, level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return lower and upper bounds of the number of units of each kind; NaN without replicates.
+    """Return lower and upper confidence bounds of the number of units of each kind; NaN without replicates.
 
     `parts` (3, C) are estimates of content, motion and appearance, `error` (3, 3) the mean covariance of
     their errors, `noise` (R, 3, C) errors drawn at random. Units whose parts are NaN do not count.

@@ -1,4 +1,4 @@
-"""Scores and shares of a stage, with everything that their intervals are computed from."""
+"""Scores and shares of a stage, with the data from which their confidence intervals are computed."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from .intervals import cluster_scalars, score_range, standard_errors, studentise
 from .jackknife import jackknife
 from .moments import LayerParts, Moments
 
-# The values of a `LayerSample`, in this order.
+# Names of a stage's scores and shares, in the order of the arrays of `LayerSample`.
 MEASURES = tuple(f"score_{f}" for f in MEASURED) + tuple(f"share_{f}" for f in FACTORS)
 
 
@@ -21,11 +21,11 @@ class LayerSample:
     """Scores and shares (the five `MEASURES`) of a stage, estimated from the clusters (videos) of a run."""
 
     value: NDArray  # (5,)
-    replicates: NDArray  # values of each bootstrap replicate, (R, 5)
-    scalars: NDArray  # result of `cluster_scalars`, (K, J)
-    deviation: NDArray  # deviation of each cluster in the jackknife, (K, 5)
-    smallest: NDArray  # smallest possible values, (5,)
-    largest: NDArray  # largest possible values, (5,)
+    replicates: NDArray  # scores and shares of each bootstrap replicate, (R, 5)
+    scalars: NDArray  # contributions of each cluster, from `cluster_scalars`, (K, J)
+    deviation: NDArray  # jackknife deviation of each cluster, (K, 5)
+    smallest: NDArray  # smallest possible scores and shares, (5,)
+    largest: NDArray  # largest possible scores and shares, (5,)
 
     @classmethod
     def of(cls, sums: Moments, weights: NDArray) -> Self:
@@ -34,7 +34,7 @@ class LayerSample:
 
     @classmethod
     def of_parts(cls, sums: Moments, replicates: LayerParts | None) -> Self:
-        """Compute scores and shares from sums per cluster and from the sums of replicates (None: none)."""
+        """Compute scores and shares from the sums of each cluster and of the bootstrap replicates, if any."""
         clusters = len(sums.count)
         whole = sums.over_clusters()
         parts = whole.layer_parts()
@@ -50,7 +50,7 @@ class LayerSample:
         return cls(value, of_replicates, cluster_scalars(sums, whole), deviation, *score_range(largest))
 
     def bounds(self, weights: NDArray, level: float) -> tuple[NDArray, NDArray]:
-        """Return the bounds of the studentised interval of each value, within the possible range."""
+        """Return bounds of the studentised intervals of scores and shares, clipped to the possible range."""
         error = standard_errors(self.scalars, np.ones((1, len(self.scalars))))[0]
         errors = standard_errors(self.scalars, weights)
         ends = studentised_bounds(
@@ -61,7 +61,7 @@ class LayerSample:
 
 
 def total_parts(parts: Iterable[LayerParts]) -> LayerParts | None:
-    """Add up the parts of all blocks of units; None without blocks."""
+    """Add up the statistics of all blocks of units; return None if there are no blocks."""
     total = None
     for part in parts:
         total = part if total is None else LayerParts(*map(np.add, total, part))

@@ -54,8 +54,8 @@ class LayerParts(NamedTuple):
     """Statistics of a layer per factor, summed over units; adding two objects adds their units."""
 
     covariance: NDArray  # covariance of the two members of pairs, (..., F)
-    variance: NDArray  # variance of the members of the factor's pairs, (..., F)
-    pooled_variance: NDArray  # variance of the members of all pairs, (..., 1)
+    variance: NDArray  # variance over the members of one factor's pairs, (..., F)
+    pooled_variance: NDArray  # variance over the members of all pairs, (..., 1)
 
     @property
     def scores(self) -> NDArray:
@@ -64,7 +64,7 @@ class LayerParts(NamedTuple):
 
     @property
     def largest_scores(self) -> NDArray:
-        """The largest possible layer scores: those if both members of every pair are identical. (..., F)."""
+        """Largest possible layer scores, reached if all pairs have identical members. Shape: (..., F)."""
         return layer_score(self.variance, self.pooled_variance)
 
 
@@ -149,13 +149,13 @@ class Moments:
         return self._each(lambda sums: sums.sum(0) - sums)
 
     def unit_blocks(self, samples: int) -> Iterator[slice]:
-        """Yield slices of units, so small that sums over `samples` replicates or clusters fit into memory."""
+        """Yield slices of units for which the sums of `samples` replicates or clusters fit into memory."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, samples * factors)))
         yield from (slice(start, start + width) for start in range(0, units, width))
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
-        """Yield slices of units, small enough for memory, and the sums of these units in each replicate."""
+        """Yield slices of units with the sums of these units in each replicate; slices fit into memory."""
         for block in self.unit_blocks(len(weights)) if len(weights) else ():
             yield block, self.units(block).resample(weights)
 

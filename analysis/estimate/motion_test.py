@@ -22,14 +22,14 @@ from numpy.typing import NDArray
 from .order_table import OrderTable
 from .sign_flips import p_value
 
-# If the mean square of D is below this fraction of the variance, the unit does not depend on the order.
+# A unit ignores the frame order if its mean squared order difference is below this fraction of its variance.
 NEGLIGIBLE = 1e-8
-# If D is below this fraction of the largest activation, D is rounding error of float32 sums over frames.
+# An order difference below this fraction of the unit's largest activation is float32 rounding error.
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
 def draw_pair_signs(table: OrderTable, n: int, seed: Sequence[int]) -> NDArray:
-    """Draw the sign of D[k, s] D[k, t] per video, flip and pair of styles. Shape: (G, n, pairs of styles).
+    """Draw random signs for products of two styles' order differences. Shape: (G, n, pairs of styles).
 
     No flips are drawn if there is one video.
     """
@@ -41,14 +41,15 @@ def draw_pair_signs(table: OrderTable, n: int, seed: Sequence[int]) -> NDArray:
 
 
 def style_pairs(styles: int) -> NDArray:
-    """Return the numbers of the first and second style of all pairs of styles. Shape: (2, pairs)."""
+    """Return the indices of the first and the second style of all pairs of styles. Shape: (2, pairs)."""
     return np.array(list(combinations(range(styles), 2))).T
 
 
 def order_differences(y: NDArray, table: OrderTable, largest: NDArray) -> NDArray:
-    """Return D (K, S, C) from activations y (K, S, 2, C); 0 in units that do not depend on the frame order.
+    """Return activations in forward minus altered frame order, less the mean over clips. Shape: (K, S, C).
 
-    `largest` (C,) is the largest absolute activation of each unit.
+    Units that do not depend on the frame order are 0. `y` (K, S, 2, C) are activations, `largest` (C,) is
+    the largest absolute activation of each unit.
     """
     kept = table.kept[..., None]  # (K, S, 1)
     difference = y[:, :, 0] - y[:, :, 1]
@@ -58,7 +59,7 @@ def order_differences(y: NDArray, table: OrderTable, largest: NDArray) -> NDArra
 
 
 class MotionTest:
-    """Test of motion of a stage: gathers the statistics of blocks of units, and returns p-values.
+    """Sign-flip test of motion in one stage: add units block by block, and then compute p-values.
 
     `signs` are those of `draw_pair_signs`.
     """
@@ -67,13 +68,15 @@ class MotionTest:
         self.table, self.signs = table, signs
         self.statistic, self.p_units = np.full((2, units), np.nan)
         flips = signs.shape[1]
-        self.largest = np.full(flips, -np.inf)  # largest unit statistic of each flip
-        self.layer = np.zeros((table.videos, signs.shape[2]))  # q_g / v per pair of styles, summed over units
+        self.largest = np.full(flips, -np.inf)  # largest unit statistic of each sign flip
+        # Sum over units of (product of order differences / variance), per video and pair of styles.
+        self.layer = np.zeros((table.videos, signs.shape[2]))
 
     def add(self, block: slice, y: NDArray, variance: NDArray, largest: NDArray) -> None:
-        """Add the units of `block`: activations y (K, S, 2, C), variance v (C,), largest absolute value (C,).
+        """Add the units of `block` to the test.
 
-        Dead units (variance 0) have p = 1.
+        `y` (K, S, 2, C) are activations, `variance` (C,) are variances, `largest` (C,) the largest absolute
+        activations. Dead units (variance 0) have p = 1.
         """
         live = variance > 0
         difference = order_differences(y, self.table, largest)
@@ -100,7 +103,10 @@ class MotionTest:
 
 
 def flipped_statistics(q: NDArray, signs: NDArray) -> NDArray:
-    """Return the unit statistics of all flips from q (G, pairs, C) and signs (G, n, pairs). Shape: (n, C)."""
+    """Return each unit's test statistic in each sign flip. Shape: (n, C).
+
+    `q` (G, pairs, C) are products of order differences, `signs` (G, n, pairs) the signs of the flips.
+    """
     total, square = np.zeros((2, signs.shape[1], q.shape[-1]), np.float32)
     for signs_of_video, q_of_video in zip(signs, q.astype(np.float32), strict=True):
         flipped = signs_of_video.astype(np.float32) @ q_of_video  # (n, C)

@@ -1,4 +1,4 @@
-"""Rows of the views of each clip and style, in the order ``forward`` and in one altered order."""
+"""Tabulate the views of each clip and style, in forward and in one altered frame order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,28 +12,31 @@ from static_dynamic.datasets.orders import FORWARD, JITTERED
 
 from .constant import settle
 
-# At most this many float64 numbers are held in memory in one array with an entry per clip or per video.
+# At most this many float64 numbers are held in memory for one block of units.
 NUMBERS = 4e6
 
 
 @dataclass(frozen=True)
 class OrderTable:
-    """Rows of the kept views of each clip and style, in the order ``forward`` and in one altered order."""
+    """Row numbers of the views of each clip and style, in forward and in one altered frame order.
 
-    rows: NDArray  # (K, S, 2) row numbers; 0 where the view is not kept
-    kept: NDArray  # (K, S) whether both orders are kept
-    video: NDArray  # (K,) number of the clip's video, ascending
-    names: NDArray  # (G,) names of the videos
+    A style of a clip is kept if its views in both orders were computed, and a clip if two styles are kept.
+    """
+
+    rows: NDArray  # (clips, styles, 2 orders) row numbers of views; 0 where a view is missing
+    kept: NDArray  # (clips, styles) True where the views in both frame orders were computed
+    video: NDArray  # (clips,) index of each clip's video, ascending
+    names: NDArray  # (videos,) names of the videos
 
     @classmethod
     def of_views(cls, views: pd.DataFrame, done: NDArray, altered: str) -> Self | None:
-        """Find the kept views among those that are `done`; None if no clip keeps two styles in both orders.
+        """Tabulate the computed views (`done`); return None if no clip has two styles in both frame orders.
 
         `altered` names the altered order. For networks that see flow, the altered order is the jittered flow,
         and each frame of a view counts as a clip of its own.
         """
         table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))
-        if "frame" in views:  # number of the frame within its view; two frames of a view may be the same
+        if "frame" in views:  # frame number within the view; a view may contain a frame twice
             table["frame"] = table.groupby(["clip", "style", "order", "flow"]).cumcount()
         table = table[done]
         table = table[table["is_altered"] >= 0]
@@ -59,7 +62,7 @@ class OrderTable:
         return len(self.names)
 
     def of_videos(self, names: NDArray) -> Self:
-        """Return the table of the videos `names` only (sorted names of videos in this table)."""
+        """Return the table of those videos only whose names are in `names`."""
         chosen = np.isin(self.names, names)
         own = chosen[self.video]
         video = np.unique(self.video[own], return_inverse=True)[1]
@@ -67,11 +70,11 @@ class OrderTable:
 
     @property
     def complete(self) -> bool:
-        """Whether every clip keeps every style."""
+        """Whether every clip has every style in both frame orders."""
         return bool(self.kept.all())
 
     def read(self, activations: NDArray, units: slice) -> tuple[NDArray, NDArray]:
-        """Read the kept activations of some units, and the largest absolute value of each unit.
+        """Read the activations of a slice of units, and the largest absolute activation of each unit.
 
         Activations (K, S, 2, C) are returned less those of one kept view, and 0 where no view is kept.
         """
@@ -96,11 +99,11 @@ class OrderTable:
 
 
 def alteration(views: pd.DataFrame, altered: str) -> NDArray:
-    """Return per view 0 for the order ``forward``, 1 for the order `altered`, and -1 for all other orders."""
+    """Return 0 for each view in forward order, 1 for each view in the order `altered`, and -1 otherwise."""
     order = views["order"].to_numpy()
     if "flow" not in views:
         return np.select([order == FORWARD, order == altered], [0, 1], -1)
-    # The order of views with jittered flow is "forward", and their column "flow" is the number of the jitter.
+    # Views with jittered flow have the order "forward" and a number above 0 in the column "flow".
     jittered = views["flow"].to_numpy() > 0
     of_altered = jittered if altered == JITTERED else order == altered
     return np.select([(order == FORWARD) & ~jittered, of_altered], [0, 1], -1)
