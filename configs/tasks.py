@@ -56,7 +56,7 @@ class Profile(Task):
 
 @dataclass
 class Compare(Task):
-    """Compare finished runs (runs=[FOLDER,FOLDER,...]): write tables of differences, and figures."""
+    """Compare finished runs (runs=[FOLDER,...]): write figures, and tables of differences (csv, LaTeX)."""
 
     outdir: str | None = option(None, "folder of the results; null: save_dir/compare/HASH")
     average_seeds: bool = option(False, "average over runs that differ only in the seed")
