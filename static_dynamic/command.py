@@ -13,8 +13,7 @@ from typing import Any, NoReturn
 from static_dynamic.errors import UserError, one_line
 from static_dynamic.files import DISK_FULL
 
-# Error codes of an unusable path: no permission, a file instead of a folder, a folder
-# instead of a file, a name that is too long, or links in a circle.
+# Error codes of an unusable path: no permission, a file or folder in the way, a long name, or circular links.
 WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 WRONG_PLACE |= {errno.ENAMETOOLONG, errno.ELOOP}
 
@@ -51,7 +50,7 @@ def positive(text: str) -> int:
 
 
 def command(work: Callable[..., int | None]) -> Callable[..., int]:
-    """Decorator: make a main function return an exit status, and print an error as one line."""
+    """Decorator that makes a main function return an exit status and print an error as one line."""
 
     @wraps(work)
     def main(*arguments, **named) -> int:
@@ -67,10 +66,12 @@ def exit_status(work: Callable[[], int | None]) -> int:
     try:
         try:
             status = work() or 0
-        except SystemExit:  # argparse raises SystemExit after printing the help text
+        except SystemExit:
+            # argparse raises SystemExit after printing the help text
             print(end="", flush=True)
             raise
-        print(end="", flush=True)  # flush here, so that a closed pipe raises BrokenPipeError inside `try`
+        # flush inside `try`, so that a closed pipe raises BrokenPipeError here
+        print(end="", flush=True)
         return status
     except KeyboardInterrupt:
         print("stopped; the same command resumes", file=sys.stderr)
@@ -78,8 +79,8 @@ def exit_status(work: Callable[[], int | None]) -> int:
     except Terminated:
         print("terminated; the same command resumes", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except BrokenPipeError:  # the reader of stdout, such as `head`, has closed the pipe
-        # Redirect stdout to /dev/null, because Python flushes stdout at exit and would fail.
+    except BrokenPipeError:
+        # The reader of stdout has closed the pipe; redirect stdout, so that the flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not asks_for_help():
             print("the reader has closed the output; the same command resumes", file=sys.stderr)
@@ -101,7 +102,8 @@ def as_user_error(error: UserError | OSError) -> UserError:
     if error.errno in DISK_FULL:
         return UserError(f"no space on the disk{where}: free some space; the same command resumes")
     if error.errno in WRONG_PLACE and error.filename:
-        place = error.filename2 or error.filename  # after a failed rename, filename2 is the new name
+        # for a failed rename, filename2 is the new name
+        place = error.filename2 or error.filename
         return UserError(f"{place} cannot be used ({os.strerror(error.errno).lower()}): give another path")
     raise error
 
@@ -120,7 +122,7 @@ def start_logging() -> None:
 
 
 class _OneLine(logging.Formatter):
-    """Formatter that escapes line feeds and control characters, since messages name what files contain."""
+    """Log formatter that escapes line feeds and control characters, which names in files may contain."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         return one_line(super().formatMessage(record))

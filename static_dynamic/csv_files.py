@@ -1,4 +1,4 @@
-"""Write tables as csv files that no spreadsheet program takes for formulas."""
+"""Write csv files in which spreadsheet programs find no formulas."""
 
 import re
 from pathlib import Path
@@ -7,13 +7,13 @@ import pandas as pd
 
 from static_dynamic.files import atomic_path
 
-# Spreadsheet programs run a cell that begins so (Excel, LibreOffice: DDE, HYPERLINK, ...). Names such as the
-# video ids -0fmGfOnAg0 and @user, which call no function, stay as they are.
+# Pattern of texts that spreadsheet programs such as Excel and LibreOffice run as formulas.
+# The pattern does not match video ids such as -0fmGfOnAg0 and @user, which call no function.
 FORMULA = re.compile(r"\s*(=|[+\-@].*[(|!])", re.DOTALL)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, atomically; a text that is a formula begins with an apostrophe."""
+    """Write a table without its index, atomically; put an apostrophe before a text that is a formula."""
     texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     escaped = table.assign(**{str(name): table[name].map(_harmless) for name in texts})
     with atomic_path(path) as temporary:

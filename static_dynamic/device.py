@@ -17,7 +17,7 @@ def choose_device(device: str | int | None) -> torch.device:
     CPU. Under torchrun, None gives each process its own GPU. Raises UserError if the value names no device,
     or a GPU that torch does not see.
     """
-    # By default torch computes convolutions on a GPU in TF32, which keeps only three decimal digits.
+    # Switch off TF32, torch's default for convolutions on a GPU, which keeps only three decimal digits.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if device is None:
         if not torch.cuda.is_available():

@@ -7,19 +7,22 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-MAX_MESSAGE = 4000  # MAX_MESSAGE: largest number of characters of an error message
-MAX_NAME = 100  # MAX_NAME: largest number of characters of a name from a file in a message
+# Largest number of characters of an error message.
+MAX_MESSAGE = 4000
+# Largest number of characters of a name from a file, as a message shows the name.
+MAX_NAME = 100
 
 
 def quoted(name: object) -> str:
     """Quote a name or value from a file: escape control characters, and cut the middle of a long text."""
     if isinstance(name, str | PathLike):
         return repr(_cut(str(name), MAX_NAME))
-    return _cut(reprlib.repr(name), MAX_NAME)  # the whole text of nested tuples can be endless
+    # reprlib limits the length, because the full text of nested tuples can be endless
+    return _cut(reprlib.repr(name), MAX_NAME)
 
 
 def one_line(text: object, limit: int = MAX_MESSAGE) -> str:
-    """Escape line feeds and control characters in a text, and cut its middle beyond `limit` characters."""
+    """Escape line feeds and control characters; cut the middle of a text of over `limit` characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in _cut(str(text), limit))
 
 
@@ -38,7 +41,7 @@ class UserError(Exception):
 
 
 class DamagedRun(UserError):
-    """Error for a file of a run folder that is damaged, or was changed after it was written."""
+    """Error for a file in a run folder that is damaged or was changed after the run wrote it."""
 
 
 class RefusedFile(Exception):
@@ -54,13 +57,15 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     try:
         yield
     except (UserError, PermissionError):
-        raise  # a file without read permission is not damaged; `as_user_error` reports this error
+        # `as_user_error` reports a PermissionError, which does not mean that the file is damaged
+        raise
     except RefusedFile as error:
         asked = one_line(error, 2 * MAX_NAME)
         raise UserError(
             f"checkpoint {path} was refused: the file contains {asked}, but only {allowed} are allowed"
         ) from error
-    except Exception as error:  # a damaged file can cause any exception in any reader
+    except Exception as error:
+        # a damaged file can cause any kind of exception
         raise UserError(f"checkpoint {path} is damaged ({reason(error)}): download the file again") from error
 
 
@@ -72,7 +77,8 @@ def reason(error: BaseException) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest known: X" for an error message, where X is the known name most similar to `name`."""
-    known, name = list(map(str, known)), str(name)[:MAX_NAME]  # comparing long names takes quadratic time
+    # cut `name`, because the time of comparisons grows with the square of the length
+    known, name = list(map(str, known)), str(name)[:MAX_NAME]
     # If no name is similar, a name that contains `name` (slowfast_r50 for slowfast) is the best suggestion.
     close = (
         difflib.get_close_matches(name, known, n=1, cutoff=0.6)

@@ -19,12 +19,15 @@ from types import ModuleType
 fcntl: ModuleType | None
 try:
     import fcntl
-except ImportError:  # Windows has no fcntl, so files are written without locks there
+except ImportError:
+    # Windows has no fcntl, so files are written without locks on Windows
     fcntl = None
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-PART = ".part"  # PART occurs in the name of every temporary file and folder
-LOCK = "lock"  # LOCK: name of the file in a temporary folder that is locked while the folder is written
+# Part of the name of every temporary file and folder.
+PART = ".part"
+# Name of the file in a temporary folder that is locked while the folder is written.
+LOCK = "lock"
 
 
 @contextmanager
@@ -39,7 +42,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # The temporary name keeps the suffix, because some writers choose the file format by the suffix.
         temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
         handle = _open_locked(temporary, os.O_RDWR | os.O_CREAT)
-        if handle is None:  # another process has locked the file, or the system has no file locks
+        if handle is None:
+            # the file cannot be locked, because another process holds the lock or the system has no locks
             prefix = f".{path.stem}{PART}-"
             new, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
             os.close(new)
@@ -71,8 +75,10 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     temporary = folder.with_name(f".{folder.name}{PART}")
     temporary.mkdir(exist_ok=True)
     handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
-    if handle is None:  # another process has locked the folder, or the system has no file locks
-        with suppress(OSError):  # rmdir fails if the folder is not empty
+    if handle is None:
+        # the folder cannot be locked, because another process holds the lock or the system has no locks
+        with suppress(OSError):
+            # rmdir fails if the folder is not empty
             temporary.rmdir()
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-"))
     try:
@@ -119,7 +125,8 @@ def write_text(path: Path, text: str) -> None:
 def file_name(name: str) -> str:
     """Turn a network's name, which may contain slashes, into one valid path component."""
     found = re.sub(r"[^\w.-]+", "--", name.strip("/"))
-    return found if found.strip(".") else "unnamed"  # "." and ".." are folders
+    # a name of dots alone, such as "." or "..", can mean a folder
+    return found if found.strip(".") else "unnamed"
 
 
 def sha256(path: Path) -> str:
@@ -152,6 +159,7 @@ def _open_locked(part: Path, flags: int) -> int | None:
         if os.path.samestat(os.fstat(handle), part.stat()):
             return handle
     except OSError:
-        pass  # another process holds the lock or has removed the file
+        # another process holds the lock or has removed the file
+        pass
     os.close(handle)
     return None

@@ -18,10 +18,12 @@ from torch import Tensor
 from static_dynamic.errors import RefusedFile, quoted
 from static_dynamic.unpickler import Unpickler
 
-CHUNK = 2**24  # CHUNK: number of bytes that are read at once from a zip record
+# Number of bytes that are read at once from a zip record.
+CHUNK = 2**24
 ZIP_MAGIC = b"PK"
 PICKLE_MAGIC = b"\x80"
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # legacy files of torch begin with the pickles of these two numbers
+# Legacy torch files begin with the pickled numbers LEGACY_MAGIC and LEGACY_PROTOCOL.
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
 
@@ -45,7 +47,7 @@ def read_pickled(path: Path, classes: Mapping[str, set[str]] | None = None) -> A
 
 
 def _read_zip(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> Any:
-    """Read a zip archive: the records `data.pkl` and `data/KEY`, where KEY is the name of a storage."""
+    """Read the zip archive of a torch file: a record data.pkl and a record data/KEY per storage KEY."""
     with zipfile.ZipFile(file) as archive:
         records = {info.filename: info for info in archive.infolist()}
         if any(name.endswith("constants.pkl") for name in records):
@@ -65,7 +67,8 @@ def _read_zip(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> An
                 raise ValueError(f"record {quoted(key)} has another size than its tensors")
             return storages[key].view(dtype)
 
-        order = records.get(f"{root}byteorder")  # older versions of torch do not write this record
+        # older versions of torch do not write a record for the byte order
+        order = records.get(f"{root}byteorder")
         if order is not None and _record(archive, order).numpy().tobytes() != b"little":
             raise ValueError("the numbers are big-endian")
         data = BytesIO(_record(archive, records[f"{root}data.pkl"]).numpy().tobytes())
@@ -78,7 +81,8 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
         raise RefusedFile(f"the compressed record {quoted(info.filename)}")
     data, start = torch.empty(info.file_size, dtype=torch.uint8), 0
     with archive.open(info) as record:
-        while chunk := record.read(CHUNK):  # the last read checks the CRC
+        # the zip module checks the CRC at the end of the record
+        while chunk := record.read(CHUNK):
             data.numpy()[start : start + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
             start += len(chunk)
     if start < len(data):
@@ -87,7 +91,7 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
 
 
 def _read_legacy(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> Any:
-    """Read the rest of a legacy file: two headers, the content, the names of storages, and their numbers."""
+    """Read a legacy torch file after its first number: headers, content, names and numbers of storages."""
     storages: dict[str, Tensor] = {}
     left = size
 
@@ -95,7 +99,8 @@ def _read_legacy(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) ->
         return Unpickler(file, size, classes, storage).load()
 
     def storage(saved: tuple) -> Any:
-        if saved[0] == "module":  # a class with its source code, which is ignored
+        if saved[0] == "module":
+            # a reference of this kind holds a class and its source code, which is ignored
             return saved[1]
         nonlocal left
         _, dtype, key, _, count, view = saved

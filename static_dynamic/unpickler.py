@@ -17,11 +17,15 @@ from torch import Tensor
 
 from static_dynamic.errors import RefusedFile, quoted
 
-MAX_READS = 3_000_000  # MAX_READS bounds the operations of one pickle; a network needs about 50 per tensor
-MAX_KEY = 2**60  # dicts with larger integer keys are slow: the hashes of such integers can be equal
-ROOM = 2**28  # ROOM: number of bytes that the objects of a pickle may take beyond twice the file's size
+# Largest number of operations of one pickle; a network needs about 50 operations per tensor.
+MAX_READS = 3_000_000
+# Larger integers are refused as dict keys, because their hashes can be equal, which makes a dict slow.
+MAX_KEY = 2**60
+# Number of bytes that the objects of a pickle may take beyond twice the file's size.
+ROOM = 2**28
 MAX_AXES = 64
-MAX_EXPANDED = 2**26  # MAX_EXPANDED: largest number of elements that can share stored numbers
+# Largest number of elements of a tensor whose elements share stored numbers.
+MAX_EXPANDED = 2**26
 
 DTYPES = {
     "BFloat16": torch.bfloat16,
@@ -38,7 +42,7 @@ DTYPES = {
     "Short": torch.int16,
     "Untyped": torch.uint8,
 }
-# TYPES: data types under the names of storage classes (FloatStorage) and their own (float32)
+# Name of a storage class (FloatStorage) or of a data type (float32) -> data type.
 TYPES = {f"{name}Storage": kind for name, kind in DTYPES.items()}
 TYPES |= {str(kind).removeprefix("torch."): kind for kind in DTYPES.values()}
 OPERATIONS = """proto frame binpersid none false true binint binint1 binint2 long1 binfloat binstring binbytes
@@ -52,7 +56,7 @@ class StandIn:
 
 
 class _Bounded:
-    """Binary file that gives a pickle at most MAX_READS pieces, none of them larger than the file."""
+    """Binary file that allows at most MAX_READS reads and no read of more bytes than the file has."""
 
     def __init__(self, file: IO[bytes], size: int):
         self.file, self.size, self.left = file, size, MAX_READS
@@ -70,12 +74,12 @@ class _Bounded:
         return self.file.readline()
 
 
-# The unpickler in Python, whose operations can be replaced; those of the unpickler in C cannot.
+# The base class is the unpickler in Python, because operations of the unpickler in C cannot be replaced.
 _Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
 class Unpickler(_Base):
-    """Machine that runs a pickle; `storage` returns the 1-D tensor that a reference to a storage names."""
+    """Unpickler of allowed objects; `storage` returns the 1-D tensor that a reference to a storage names."""
 
     dispatch = {
         code: work
@@ -96,13 +100,13 @@ class Unpickler(_Base):
         self.room = 2 * size + ROOM
 
     def persistent_load(self, saved: Any) -> Any:
-        """Return the storage that a reference names."""
+        """Return the storage (1-D tensor) that a reference in the pickle names."""
         if self.storage is None or not isinstance(saved, tuple):
             raise RefusedFile("a reference to another object")
         return self.storage(saved)
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a class or function; raise RefusedFile if the name is not allowed."""
+        """Return the replacement of a class or function; raise RefusedFile if its name is not allowed."""
         if (module, name) in FUNCTIONS:
             return FUNCTIONS[module, name]
         if name in self.classes.get(module, ()):
@@ -112,12 +116,12 @@ class Unpickler(_Base):
         raise RefusedFile(f"{module}.{name}")
 
     def load_setitem(self) -> None:
-        """Put one value into a dict."""
+        """Run the pickle operation SETITEM: put one value into a dict."""
         value, key = self.stack.pop(), self.stack.pop()
         self._update([key, value])
 
     def load_setitems(self) -> None:
-        """Put several values into a dict."""
+        """Run the pickle operation SETITEMS: put several values into a dict."""
         self._update(self.pop_mark())
 
     def _update(self, items: list) -> None:
@@ -128,16 +132,16 @@ class Unpickler(_Base):
         target.update(_table(zip(items[::2], items[1::2], strict=True)))
 
     def load_reduce(self) -> None:
-        """Call a function."""
+        """Run the pickle operation REDUCE: call a function with a tuple of arguments."""
         arguments, function = self.stack.pop(), self.stack[-1]
-        # Python writes what cannot be called into its error message, which can be endless for nested tuples.
+        # Check here, because Python's own error message holds the object, whose text can be endless.
         if not callable(function) or not isinstance(arguments, tuple):
             raise TypeError("a call of what is no function")
         self.stack[-1] = function(*arguments)
         self._take(sys.getsizeof(self.stack[-1]))
 
     def load_newobj(self) -> None:
-        """Make an object of a class."""
+        """Run the pickle operation NEWOBJ: make an object of a class."""
         arguments, kind = self.stack.pop(), self.stack.pop()
         if not (isinstance(kind, type) and issubclass(kind, StandIn)) or arguments != ():
             raise TypeError("a new object of what is no class")
@@ -150,7 +154,7 @@ class Unpickler(_Base):
             raise RefusedFile("many copies of the same data")
 
     def load_build(self) -> None:
-        """Give an object its state."""
+        """Run the pickle operation BUILD: set the state of an object."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.ndarray):
             target.__setstate__(state)
@@ -161,15 +165,16 @@ class Unpickler(_Base):
         elif isinstance(target, StandIn):
             self._take(sys.getsizeof(state))
             vars(target).update(state)
-        elif not isinstance(target, dict | Tensor):  # the attributes of a dict or tensor are ignored
+        elif not isinstance(target, dict | Tensor):
+            # the state of a dict or tensor is ignored; any other object has no state
             raise TypeError("state is given to an object that has none")
 
     def load_frame(self) -> None:
-        """Skip the length of a frame, which serves only to read ahead."""
+        """Run the pickle operation FRAME: skip the length of a frame, which is needed only to read ahead."""
         self.read(8)
 
     def load_bytearray8(self) -> None:
-        """Read a bytearray."""
+        """Run the pickle operation BYTEARRAY8: read a bytearray."""
         self.append(bytearray(self.read(struct.unpack("<Q", self.read(8))[0])))
 
     for work in (
@@ -186,7 +191,7 @@ class Unpickler(_Base):
 
 
 def _table(items: Any = ()) -> dict:
-    """Make a dict whose keys are text or small integers: hashing any other key can take for ever."""
+    """Make a dict; refuse keys other than text and small integers, whose hashing can take forever."""
     items = dict.items(items) if isinstance(items, dict) else [(key, value) for key, value in items]
     for key, _ in items:
         if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < MAX_KEY):
@@ -195,7 +200,7 @@ def _table(items: Any = ()) -> dict:
 
 
 def _tensor(storage: Tensor, start: int, shape: tuple, strides: tuple, *settings: Any) -> Tensor:
-    """Return a tensor of a storage; refuse conjugate and negative views (`settings` beyond two)."""
+    """Return a view of a storage; raise RefusedFile for conjugate and negative views (`settings[2:]`)."""
     if any(settings[2:]):
         raise RefusedFile("a conjugate or negative view of a tensor")
     if len(shape) > MAX_AXES or math.prod(shape) > max(len(storage), MAX_EXPANDED):
@@ -220,7 +225,8 @@ def _encode(text: str, encoding: str) -> bytes:
 
 
 def _array(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
-    if not isinstance(dtype, np.dtype):  # numpy would build a type from nested tuples
+    if not isinstance(dtype, np.dtype):
+        # refuse nested tuples, from which numpy would build a data type
         raise TypeError("the type of an array is no type")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
@@ -229,7 +235,7 @@ def _data(data: Any, *_: Any) -> Any:
     return data
 
 
-# The only functions and classes that a pickle may name, and what stands for them; old and new numpy differ.
+# (module, name) of each function and class that a pickle may name -> its replacement.
 FUNCTIONS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _table,
     ("collections", "Counter"): _table,
@@ -245,6 +251,7 @@ FUNCTIONS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter"): _data,
     ("torch.nn.parameter", "Parameter"): _data,
 }
+# The package is numpy.core in numpy 1 and numpy._core in numpy 2.
 for core in ("numpy.core", "numpy._core"):
     FUNCTIONS[f"{core}.multiarray", "_reconstruct"] = lambda *_: np.empty(0)
     FUNCTIONS[f"{core}.multiarray", "scalar"] = _scalar
