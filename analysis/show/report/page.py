@@ -260,20 +260,27 @@ def table_cells(table: pd.DataFrame) -> list[dict[str, str]]:
     """Return table cells as text; a value `x` and its bounds `x_low` and `x_high` share one cell."""
     bounds = {f"{column}{end}" for column in table for end in ("_low", "_high")}
     shown = [column for column in table if column not in bounds]
-    return [{c: cell(line[c]) + bounds_of(line, c) for c in shown} for _, line in table.iterrows()]
+    return [
+        {c: cell(*(line.get(f"{c}{end}") for end in ("", "_low", "_high"))) for c in shown}
+        for _, line in table.iterrows()
+    ]
 
 
-def cell(value: object) -> str:
-    """Return one value as text; numbers with decimals have three significant digits."""
-    if isinstance(value, float):
-        return "-" if np.isnan(value) else f"{value:g}" if value.is_integer() else f"{value:.3g}"
-    return str(value)
+def cell(value: object, low: float | None = None, high: float | None = None) -> str:
+    """Return a value as text, with its interval if there is one.
 
-
-def bounds_of(line: pd.Series, column: str) -> str:
-    """Return the interval of a value as text, or an empty text if the table has no interval."""
-    low, high = (line.get(f"{column}{end}", np.nan) for end in ("_low", "_high"))
-    return "" if np.isnan(low) or np.isnan(high) else f" [{cell(float(low))}, {cell(float(high))}]"
+    A number has three significant digits. A number and the bounds of its interval have the same number of
+    decimals, so that the larger of the number and half the interval's width has three significant digits.
+    """
+    if not isinstance(value, float):
+        return str(value)
+    if np.isnan(value):
+        return "-"
+    if low is None or high is None or np.isnan([low, high]).any():
+        return f"{value:g}" if value.is_integer() else f"{value:.3g}"
+    largest = max(abs(value), (high - low) / 2)
+    decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 8)) if largest else 0
+    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def left_out(manifest: dict) -> list[dict]:

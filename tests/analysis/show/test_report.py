@@ -207,9 +207,27 @@ def test_a_long_table_becomes_wide():
         {"stage": ["b", "b", "a"], "part": ["y", "x", "y"], "v": [0.5, 0.25, 1], "v_low": 0.1, "v_high": 2.0}
     )
     assert table_cells(spread(table, ["stage"], "part", "v", scale=100)) == [
-        {"stage": "b", "y": "50 [10, 200]", "x": "25 [10, 200]"},
+        {"stage": "b", "y": "50.0 [10.0, 200.0]", "x": "25.0 [10.0, 200.0]"},
         {"stage": "a", "y": "100 [10, 200]", "x": "-"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "text"),
+    [
+        ((0.944, 0.0725, 2.17), "0.94 [0.07, 2.17]"),
+        ((0.12345, 0.1, 0.15), "0.123 [0.100, 0.150]"),
+        ((3e-13, -0.012, 0.0234), "0.0000 [-0.0120, 0.0234]"),
+        ((1234.5, 1200.0, 1300.0), "1234 [1200, 1300]"),
+        ((0.0, 0.0, 0.0), "0 [0, 0]"),
+        ((0.5, np.nan, np.nan), "0.5"),
+        ((7.0, np.nan, np.nan), "7"),
+        ((np.nan, 0.0, 1.0), "-"),
+    ],
+)
+def test_a_number_and_its_interval_have_equally_many_decimals(numbers, text):
+    row = dict(zip(("v", "v_low", "v_high"), numbers, strict=True))
+    assert table_cells(pd.DataFrame([row])) == [{"v": text}]
 
 
 def test_bars_stand_on_each_other():
@@ -237,6 +255,9 @@ def test_a_browser_shows_it(browser, run, width):
     assert browser.evaluate(
         "[...document.querySelectorAll('.scroll')].every(e => e.clientWidth <= innerWidth)"
     )
+    # a shadow at the edge tells that a table scrolls
+    shadows = "getComputedStyle(document.querySelector('.scroll')).backgroundAttachment"
+    assert browser.evaluate(shadows) == "local, local, scroll, scroll"
     size = "parseFloat(getComputedStyle(document.querySelector('svg[viewBox] text')).fontSize)"
     scale = "document.querySelector('svg[viewBox]').getBoundingClientRect().width / 350"
     assert browser.evaluate(f"{size} * {scale}") >= 9  # pixels: readable

@@ -744,6 +744,19 @@ def test_page_in_a_browser(browser, tmp_path):
     assert browser.evaluate("typeof hacked") == "undefined"
     assert browser.evaluate("document.documentElement.scrollWidth") <= 1280
 
+    # no link runs over a number; at 390 pixels, the numbers stay readable and the tube stays in sight
+    boxes = "[...document.querySelectorAll('.node text')].map(t => t.getBoundingClientRect())"
+    end = "l.a.element.querySelector('text').getBBox()"
+    assert browser.evaluate(
+        f"links.filter(l => l.a.level).every(l => l.path.getPointAtLength(0).x >= {end}.x + {end}.width)"
+    )
+    browser.open(tmp_path / "page.html", 390)
+    assert browser.evaluate("document.documentElement.scrollWidth") <= 390
+    assert browser.evaluate(f"Math.min(...{boxes}.map(b => b.height))") >= 9
+    tube = "canvas.getBoundingClientRect()"
+    assert 0 <= browser.evaluate(f"{tube}.top") and browser.evaluate(f"{tube}.bottom") <= 900
+    browser.open(tmp_path / "page.html", 1280)
+
     # pointing at a kernel: its name, its class, its own ways alone, and something is drawn
     chosen = nodes[(nodes["level"] == 2) & (nodes["layer"] == "residual.a")].iloc[0]
     element = f"document.querySelector('[data-id=\"2:{chosen['unit']}\"]')"
