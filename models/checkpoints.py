@@ -19,7 +19,7 @@ from static_dynamic.weights import check_numbers, hash_lines
 
 log = logging.getLogger(__name__)
 
-# ``pretrained: package`` means that the package that defines the network loads the weights.
+# Config value ``pretrained: package``: the package that defines the network loads the pretrained weights.
 PACKAGE = "package"
 # Keys under which known code bases store the state dict in a checkpoint.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")

@@ -47,7 +47,7 @@ class Loaded:
     convert: Callable[[Mapping], Mapping] = dict
 
 
-# A loader takes a network's name, number of classes or None, whether to load pretrained weights, options.
+# A loader takes a network's name, number of classes (or None), whether to load weights, and options.
 Loader = Callable[[str, int | None, bool, Mapping], Loaded]
 
 

@@ -184,7 +184,7 @@ class VideoNetwork(nn.Module):
         return self(inputs)
 
     def foreground(self, inputs) -> Tensor:
-        """Return the object's probability at every pixel, (images, H, W), if the network segments objects."""
+        """Return object probabilities (images, H, W); raise UserError if the network segments no objects."""
         raise UserError(f"{type(self).__name__} does not segment objects: give a network such as matnet")
 
     def count_classes(self, output: Any) -> int | None:

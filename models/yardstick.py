@@ -25,7 +25,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 # Weights of red, green and blue in brightness (Rec. 601).
 LUMA = (0.299, 0.587, 0.114)
-# Added to denominators to avoid division by 0; squared gradients of natural video are about 1e-3.
+# SMALL is added to denominators to avoid division by 0; squared gradients of natural video are about 1e-3.
 SMALL = 1e-6
 # Numbers of cells per side of the grids of `Layout` and `Velocity`.
 LAYOUT_GRID, VELOCITY_GRID = 4, 2
