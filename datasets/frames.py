@@ -22,11 +22,11 @@ from .videos import VideoFile
 VIDEO_SUFFIXES = set(
     ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
 )
-# A folder that holds a file of this name is a frame store, an SQLite database of images.
+# A folder that holds a file of this name is a frame store: an SQLite database of encoded images.
 STORE_NAME = "frames.db"
-# Largest encoded image in a frame store, in bytes.
+# Largest accepted size of an encoded image in a frame store, in bytes.
 MAX_BYTES = 2**28
-# Matches the definition of a table whose content is computed when it is read.
+# Matches the SQL definition of a virtual table or of a table with computed columns.
 COMPUTED = re.compile(r"\bVIRTUAL\b|\bGENERATED\b|\bAS\s*\(", re.IGNORECASE)
 
 
@@ -60,7 +60,7 @@ class ImageSequence(ABC):
     def read(self, indices: Sequence[int], allocate: Allocate = np.empty) -> NDArray[np.uint8]:
         """Decode the frames at `indices` (0-based positions) to an RGB array (n, H, W, 3)."""
         if max(indices) >= len(self):
-            raise BadFrames(f"{self.path} has {len(self)} frames, {max(indices) + 1} are needed")
+            raise BadFrames(f"{self.path} has {len(self)} frames, but {max(indices) + 1} are needed")
         return stack(list(self._decoded(indices)), self.path, allocate)
 
 
@@ -82,27 +82,29 @@ class FrameFolder(ImageSequence):
 
 
 class FrameStore(ImageSequence):
-    """A folder with an SQLite file of encoded images. Its table ``Images(ObjId, frames)`` has the keys
-    ``VIDEO/frame_%05d`` in ``ObjId``."""
+    """A folder with an SQLite file, whose table ``Images(ObjId, frames)`` holds one encoded image per row.
+    ``ObjId`` is ``VIDEO/frame_%05d``."""
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         file = self.path / STORE_NAME
-        # The file is opened anew for each read, because an SQLite connection must not be used after a fork.
+        # The file is reopened for each read, because an SQLite connection must not be used after a fork.
         uri = f"file:{quote(str(file.absolute()))}?mode=ro&immutable=1"
         try:
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 connection.execute("PRAGMA trusted_schema = OFF")
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
-                # A view or a virtual table can compute for ever, and a column can be computed.
+                # Only ordinary tables are read: views, virtual tables and computed columns may run for ever.
                 query = (
                     "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'Images' COLLATE NOCASE"
                 )
                 found = connection.execute(query).fetchone()
                 if not found or COMPUTED.search(str(found[0])):
-                    raise BadFrames(f"{file} has no plain table Images: make it with misc/make_frames_db.py")
+                    raise BadFrames(
+                        f"{file} has no ordinary table Images: make the file with misc/make_frames_db.py"
+                    )
                 yield connection
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # names that are not UTF-8, too
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: a name is not UTF-8
             raise BadFrames(f"{file} is not a readable frame store ({error})") from error
 
     @cached_property
@@ -117,15 +119,15 @@ class FrameStore(ImageSequence):
         return (read_image(io.BytesIO(data), name) for name, data in self.encoded(indices))
 
     def encoded(self, indices: Sequence[int]) -> Iterator[tuple[str, bytes]]:
-        """Yield (frame name for error messages, encoded image) for each frame at `indices`."""
+        """Yield (frame name for error messages, encoded image) of each frame at `indices`."""
         file = self.path / STORE_NAME
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
                 query = "SELECT frames FROM Images WHERE ObjId = ?"
-                # A damaged index of the table can hide a row that a scan of the table finds.
+                # There is no row if the table's index is damaged, although `names` found the row in a scan.
                 (data,) = connection.execute(query, (name,)).fetchone() or (None,)
                 if not isinstance(data, bytes):
-                    raise BadFrames(f"{file}: {name} holds {type(data).__name__}, not bytes")
+                    raise BadFrames(f"{file}: frame {name} holds {type(data).__name__}, not bytes")
                 yield f"{file}: {name}", data
 
 

@@ -18,16 +18,17 @@ from .discovery import VideoInfo, find_video, list_videos, points_outside, video
 from .frames import BadFrames
 from .rates import equal_rates, span
 
-# THREADS videos are inspected at the same time, because inspecting a video mostly means waiting for the disk.
-# Videos are inspected in chunks of CHUNK videos, so that inspection ends soon after `limit` clips are found.
-THREADS, CHUNK = 4, 256
-# A video may be shorter than its annotation says by at most this number of seconds.
+# Number of threads that inspect videos, which mostly wait for the disk.
+THREADS = 4
+# Number of videos that are inspected together; inspection ends after the chunk that reaches `limit` clips.
+CHUNK = 256
+# Largest accepted number of seconds by which a video is shorter than its annotation says.
 SLACK_SECONDS = 1.0
 GAPS = "the frame numbers have gaps: the frames are used as if no frame were missing"
 
 
 class Filtered(Exception):
-    """Exception for a clip that the rules of the data set exclude, or that is not on disk."""
+    """Exception for a clip that the rules of the data set exclude, or whose video is not on disk."""
 
 
 def list_clips(
@@ -65,7 +66,7 @@ def list_clips(
         if isinstance(found, Clip):
             place = (found.video, found.first)
             if place in classes_of and classes_of[place] != entry.label:
-                found = BadFrames(f"{found.video} is listed a second time, with another class")
+                found = BadFrames(f"{found.video} is listed twice, with different classes")
             elif place in classes_of:
                 found = Filtered("listed a second time")
             classes_of.setdefault(place, entry.label)
@@ -117,7 +118,7 @@ def _find_clips(
     folders: dict[int, Path],
     names: dict[int, dict[str, None]],
 ) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
-    """Yield (annotation, clip) in order, or (annotation, exception with the reason) for an unusable clip."""
+    """Yield (annotation, clip) per annotation; for an unusable clip, an exception replaces the clip."""
 
     def find(entry: Annotated) -> Clip | Filtered | BadFrames:
         try:
@@ -169,7 +170,7 @@ def make_clip(
 
 
 def on_disk(name: str, folder: Path, known: dict[str, None]) -> bool:
-    """Return whether a style has a video; `known` holds the videos in its folder and its class folders."""
+    """Return whether `folder` has the video `name`; `known` lists its videos, also those in class folders."""
     if name in known or name.count("/") < 2:
         return name in known
     try:
@@ -191,13 +192,13 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
             raise BadFrames(f"the styles of the video differ in {what}: {counts}")
     if len({info.offsets for info in by_style.values()}) > 1:
         faults = "; ".join(f"style_{k}: {info.fault}" for k, info in by_style.items() if info.offsets)
-        raise BadFrames(f"the styles of the video have different frames ({faults})")
+        raise BadFrames(f"the styles of the video have different frame numbers ({faults})")
     first = {k: info.first for k, info in by_style.items() if info.fps is None}
     if len(set(first.values())) > 1 and not set(first.values()) <= {0, 1}:
         counts = ", ".join(f"style_{k} begins with {number}" for k, number in first.items())
         raise BadFrames(f"the styles of the video begin with different frame numbers: {counts}")
     common = next(iter(by_style.values()))
-    if common.fps is None:  # images store no frame rate, but the video file of another style may store one
+    if common.fps is None:  # images store no frame rate: use the rate of a video file in another style
         stored = next((info for info in by_style.values() if info.fps), common)
         common = replace(common, fps=stored.fps, times=stored.times)
     common = replace(common, notes=tuple(dict.fromkeys(n for info in by_style.values() for n in info.notes)))

@@ -1,4 +1,4 @@
-"""Read the annotation files of EPIC-Kitchens, UCF101, HMDB51, Jester and Charades, and those of MMAction2."""
+"""Read the annotation files of EPIC-Kitchens, UCF101, HMDB51, Jester, Charades and MMAction2."""
 
 import re
 from collections import Counter
@@ -13,13 +13,13 @@ from .annotation_files import INVALID, find_annotation, read_csv, read_lines, sh
 from .frames import VIDEO_SUFFIXES
 from .layouts import MALFORMED, Annotated, layout
 
-# Folders in which downloads of HMDB51 keep the lists of the splits.
+# Folders in which downloads of HMDB51 keep the list files of the splits.
 HMDB51_LISTS = (".", "testTrainMulti_7030_splits", "splits")
 
 
 @layout
 def mmaction2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read a list of MMAction2: a line holds ``path label`` (video) or ``path frames label`` (images).
+    """Read an MMAction2 list: ``path label`` per video file, or ``path frames label`` per image folder.
 
     Paths may hold blanks. Videos may also be stored without the folders in their paths.
     """
@@ -38,7 +38,7 @@ def mmaction2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotat
 
 
 def _parse_mmaction2(line: str) -> tuple[str, int | None, int] | None:
-    """Return (video, number of frames or None, label); None if the line has another form."""
+    """Parse a line to (video, number of frames or None, label); return None if the line has another form."""
     fields = line.rsplit(None if " " in line or "\t" in line else ",", 2)
     label, path, frames = _integer(fields[-1]), " ".join(fields[:-1]), None
     if _without_suffix(path) == path and len(fields) == 3:
@@ -51,7 +51,7 @@ def _parse_mmaction2(line: str) -> tuple[str, int | None, int] | None:
 
 @layout
 def ucf101(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read a split of UCF101: ``CLASS/v_CLASS_g01_c01.avi``. Videos of one group (g01) form a cluster."""
+    """Read a split of UCF101: a line is ``CLASS/v_CLASS_g01_c01.avi``; one group (g01) is one cluster."""
     file = find_annotation(row, root, "list")
     pairs = [line.split() for _, line in _lines(find_annotation(row, root, "labels"))]
     classes = {pair[-1]: k - 1 for pair in pairs if (k := _integer(pair[0]))}
@@ -67,13 +67,13 @@ def ucf101(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
 
 @layout
 def hmdb51(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read a split of HMDB51: one file per class. Videos cut from one film form a cluster."""
+    """Read a split of HMDB51, which has one list file per class; videos of one film form a cluster."""
     folder = Path(row.get("annotations_dir") or root).expanduser()
     ending = f"_test_split{row.split}.txt"
     files = next((found for f in HMDB51_LISTS if (found := sorted((folder / f).glob(f"*{ending}")))), [])
     if not files:
         raise UserError(
-            f"dataset={row.name} needs its lists: {folder} has no CLASS{ending} "
+            f"dataset={row.name} needs its list files: {folder} has no CLASS{ending} "
             "(if the files are in another folder, give dataset.annotations_dir=DIR)"
         )
     wanted = {"train": "1", "test": "2"}.get(row.subset)
@@ -87,14 +87,14 @@ def hmdb51(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
             elif use != wanted:
                 yield Annotated(name, filtered=f"not in the {row.subset} set of split {row.split}")
             else:
-                # FILM_CLASS_u_nm_np1_ba_goo_0: properties of the scene and a counter follow the class.
+                # In FILM_CLASS_u_nm_np1_ba_goo_0, scene properties and a counter follow the class.
                 film = name.rpartition(f"_{action}_")[0] or name
                 yield Annotated(name, (f"{action}/{name}", name), label, cluster=film)
 
 
 @layout
 def jester(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Jester: ``ID;label`` per line, and the list of all labels."""
+    """Read Jester: a csv file with ``ID;label`` per line, and a file that lists all labels."""
     file = find_annotation(row, root, "list")
     classes = {line: k for k, (_, line) in enumerate(_lines(find_annotation(row, root, "labels")))}
     for n, line in read_csv(file, header=["id", "label"], separators=";"):
@@ -106,7 +106,7 @@ def jester(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
 
 @layout
 def charades(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Charades: a clip is the first action of a video, whose code, c000 to c156, is the class."""
+    """Read Charades: each clip is a video's first action; the action code (c000 to c156) is the class."""
     file = find_annotation(row, root, "list")
     for n, line in read_csv(file, ("id", "actions")):
         if line is None:
@@ -128,7 +128,7 @@ def charades(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 @layout
 def epic_kitchens(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read EPIC-Kitchens: a clip is one action; its class is the verb or the noun (``row.label``)."""
+    """Read EPIC-Kitchens: each clip is one action; its class is its verb or noun, as ``row.label`` says."""
     file = find_annotation(row, root, "list")
     key = f"{row.label}_class"
     times = ("start_timestamp", "stop_timestamp")
@@ -138,7 +138,7 @@ def epic_kitchens(row: DictConfig, root: Path, names: list[str]) -> Iterator[Ann
             if line is None:
                 raise ValueError("its fields differ from the header's")
             start, end = (_seconds(line[time]) for time in times)
-            # Frames are numbered from 1; `stop_frame` is the frame after the last one.
+            # Frames are numbered from 1; `stop_frame` is the number after the last frame of the action.
             images = (int(line["start_frame"]) - 1, int(line["stop_frame"]) - 1)
             label = _class(line[key])
             if not start < end:
@@ -153,7 +153,7 @@ def epic_kitchens(row: DictConfig, root: Path, names: list[str]) -> Iterator[Ann
 
 
 def _seconds(text: str) -> float:
-    """Parse a time such as ``12.5`` or ``00:01:12.5``; raise ValueError if it is none."""
+    """Parse a time such as ``12.5`` or ``00:01:12.5`` to seconds; raise ValueError for any other text."""
     try:
         seconds = sum(float(part) * 60**k for k, part in enumerate(reversed(text.split(":"))))
     except ValueError:
@@ -164,19 +164,19 @@ def _seconds(text: str) -> float:
 
 
 def _integer(text: str) -> int | None:
-    """Parse a non-negative integer of at most nine digits; return None if `text` is none."""
+    """Parse a non-negative integer of at most nine digits; return None for any other text."""
     return int(text) if re.fullmatch(r"\d{1,9}", text) else None
 
 
 def _class(text: str) -> int:
-    """Parse the number of a class; raise ValueError if `text` is none."""
+    """Parse the number of a class; raise ValueError for any other text."""
     if (label := _integer(text)) is None:
         raise ValueError(f"{shorten(text)!r} is not the number of a class")
     return label
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, line without blanks at its ends) for each line that is not empty."""
+    """Yield (line number, stripped line) for each line of a file that is not empty."""
     for n, line in enumerate(read_lines(file), start=1):
         if line.strip():
             yield n, line.strip()

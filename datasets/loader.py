@@ -1,4 +1,4 @@
-"""Make network inputs from views.
+"""Decode the frames of views and make network inputs from the frames.
 
 Worker processes decode frames; the device (CPU or GPU) scales, crops and orders the frames.
 """
@@ -22,8 +22,8 @@ from .clips import ClipList, style_folder
 from .frames import BadFrames
 from .shared_memory import SharedFrames, release
 
-# The digest of a frame reads every fourth row of pixels: to read all takes 3 to 26 % of the time of decoding,
-# and another video, size or encoding changes all rows.
+# Only every fourth pixel row is hashed, because hashing all rows takes 3 to 26 % of the decoding time.
+# A quarter of the rows suffices, because another video, frame size or encoding changes all rows.
 HASHED_ROWS = 4
 Key = tuple[str, str, int]  # clip, video, style
 
@@ -34,17 +34,17 @@ class Decoded:
 
     clip: str
     style: int
-    rows: NDArray  # row numbers of the views
-    # Each view has one array per pathway: indices into `frames`, in the order of presentation.
-    # Positions are arrays, not tensors, because every tensor that a worker sends opens a shared-memory file.
+    rows: NDArray  # row numbers of these views in the table of views
+    # `positions[view][pathway]` holds indices into `frames`, in the order in which the network sees them.
+    # Positions are NumPy arrays, because each tensor that a worker sends opens a shared-memory file.
     positions: list[list[NDArray]]
-    frames: Tensor | None  # (n, H, W, 3) uint8; None if the video could not be read
-    error: str = ""  # why the video could not be read; empty if it was read
-    digests: NDArray | None = None  # per row: CRC-32 of the frames, see `view_digests`
+    frames: Tensor | None  # decoded frames (n, H, W, 3) uint8; None if the video is unreadable
+    error: str = ""  # why the video is unreadable; empty if it was read
+    digests: NDArray | None = None  # CRC-32 of the frames of each row in `rows`, see `view_digests`
 
 
 class ViewBatches(Dataset):
-    """Batches of views, in order. Batch i lists one `Decoded` per clip and style; no frame occurs twice."""
+    """Batches of decoded views, in order; batch i is a list of one `Decoded` per clip and style."""
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
@@ -54,8 +54,8 @@ class ViewBatches(Dataset):
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[Key, str] = {}  # clips on which workers crashed, with the reason
-        self.shared: SharedFrames | None = None  # memory in which workers return frames
+        self.given_up: dict[Key, str] = {}  # reasons of the clips that are skipped, as they crash workers
+        self.shared: SharedFrames | None = None  # shared memory in which workers return frames
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -102,7 +102,7 @@ class ViewBatches(Dataset):
         return Decoded(clip, style, rows, positions, pixels[0], digests=view_digests(pixels[0], positions))
 
     def allocate(self, shape: tuple[int, ...]) -> Tensor:
-        """Allocate a uint8 tensor for frames; a worker process takes shared memory if possible."""
+        """Allocate a uint8 tensor for frames; worker processes use shared memory if possible."""
         worker = get_worker_info()
         if worker is None or self.shared is None:
             return torch.empty(shape, dtype=torch.uint8)
@@ -110,19 +110,19 @@ class ViewBatches(Dataset):
 
 
 def crc32(frame: Tensor) -> int:
-    """Return the CRC-32 of every fourth row of pixels of a frame (H, W, C); 0, "none", becomes 1."""
+    """Return the CRC-32 of every fourth pixel row of a frame (H, W, C); replace 0 (no digest) by 1."""
     return zlib.crc32(np.ascontiguousarray(frame[::HASHED_ROWS].numpy()).data) or 1
 
 
 def view_digests(frames: Tensor, positions: list[list[NDArray]]) -> NDArray:
-    """Return a CRC-32 per view of the decoded frames that the view shows, in temporal order."""
+    """Return one CRC-32 per view, computed over the frames that the view shows, in temporal order."""
     sums = np.array([crc32(frame) for frame in frames], np.uint32)
     shown = [sums[np.unique(np.concatenate(pathways))] for pathways in positions]
     return np.array([zlib.crc32(own) or 1 for own in shown], np.uint32)
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
-    """Make the inputs of the network's pathways from the decoded frames of a batch; free the frames.
+    """Make the inputs of the network's pathways from a batch of decoded frames; free the frames' memory.
 
     Returns a list of one tensor (B, 3, T, height, width) float32 per pathway, on `device`, with the views in
     the order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.
@@ -133,7 +133,7 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
         frames = preprocess(decoded.frames.to(device), spec)  # (3, n, height, width)
         release(decoded.frames)
         for pathways in decoded.positions:
-            # Copies are non-blocking, so that the CPU does not wait for GPU kernels launched before.
+            # Copies are non-blocking, so that the CPU does not wait for GPU kernels that still run.
             indices = [torch.from_numpy(p).to(device, non_blocking=True) for p in pathways]
             views.append([frames[:, index] for index in indices])
     return [torch.stack(pathway) for pathway in zip(*views, strict=True)]

@@ -25,7 +25,7 @@ def is_image(name: str) -> bool:
 
 
 def frame_numbers(names: Sequence[str], path: Path) -> list[int]:
-    """Return the frame number of each name; `path` is the video, for error messages.
+    """Return the frame number in each image name; `path` names the video in error messages.
 
     Raises BadFrames if a name has more or fewer numbers than most names, or if the names allow several orders
     of the frames.
@@ -42,28 +42,28 @@ def frame_numbers(names: Sequence[str], path: Path) -> list[int]:
                 "move it to another folder"
             )
     if found and not count:
-        raise BadFrames(f"{path}: the names of the images hold no number, such as {names[0]!r}: rename them")
+        raise BadFrames(f"{path}: image names such as {names[0]!r} hold no number: rename the images")
     try:
         rows = [tuple(map(int, digits)) for digits in found]
-    except ValueError as error:  # Python converts no text of thousands of digits
+    except ValueError as error:  # int() refuses a text of thousands of digits
         raise BadFrames(f"{path}: the number in the name of a frame is too long") from error
     distinct = sorted(set(rows))
     position = _position(list(zip(*distinct, strict=True)))
     if position is None:
         raise BadFrames(
-            f"{path}: the names of the images allow several orders of the frames, such as {names[0]!r}: "
+            f"{path}: image names such as {names[0]!r} allow several orders of the frames: "
             "rename the images to 000001, 000002 and so on"
         )
     return [row[position] for row in rows]
 
 
 def _only_number(names: Sequence[str]) -> list[int]:
-    """Return the numbers of names that differ in one number alone; an empty list if the names differ in more.
+    """Return the frame numbers if the names differ in one number alone; else return an empty list.
 
     This is the common case, and many times faster than comparing all numbers.
     """
     first, last = min(names, default=""), max(names, default="")
-    start = len(os.path.commonprefix([first, last]))  # also the common prefix of all names between the two
+    start = len(os.path.commonprefix([first, last]))  # length of the prefix that all names share
     while start and first[start - 1].isdecimal():
         start -= 1
     digits = DIGITS.match(first, start)
@@ -76,7 +76,7 @@ def _only_number(names: Sequence[str]) -> list[int]:
 
 
 def _position(columns: list[tuple[int, ...]]) -> int | None:
-    """Return the index of the column that numbers the frames; None if this is not clear.
+    """Return which of the numbers in an image name is the frame number; None if this is ambiguous.
 
     A column holds one number per frame. The frame number differs between all frames; a column without gaps
     takes precedence over a column with gaps, such as a time stamp or a score.
@@ -95,9 +95,9 @@ def _position(columns: list[tuple[int, ...]]) -> int | None:
 
 
 def _is_out_of_order(values: list[int]) -> bool:
-    """Return whether each value stands in one block, such as the minutes of frames, but the blocks descend.
+    """Return whether equal values are adjacent (as the minutes of frame times are), but do not ascend.
 
-    Values that return, such as the frames of a clock's second or a score, say nothing about the order.
+    Values that recur later, such as the seconds of a clock or a score, say nothing about the order.
     """
     blocks = [value for value, _ in groupby(values)]
     return len(set(blocks)) == len(blocks) and blocks != sorted(blocks)

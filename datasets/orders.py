@@ -22,10 +22,10 @@ from .rates import resample
 
 # UNALTERED: frames or flow as recorded. ALTERED: shuffled frames, or jittered flow if the network sees flow.
 UNALTERED, ALTERED = 0, 1
-# Orders of the frames that a network sees.
+# Names of the frame orders in which a network can see a clip.
 FORWARD, SHUFFLED, RESHUFFLED, REVERSED, FROZEN = "forward", "shuffled", "reshuffled", "reversed", "frozen"
 ALTERED_ORDERS = (SHUFFLED, RESHUFFLED, REVERSED, FROZEN)
-# Numbers of alterations that may be added to a run; positive numbers are shuffled frames or flow jitters.
+# Numbers of the optional alterations of a run; positive numbers stand for shuffled frames or jittered flow.
 FURTHER_ALTERATIONS = {RESHUFFLED: -1, REVERSED: -2, FROZEN: -3}
 # Name of the altered order of networks that see flow: forward frames with jittered flow colours.
 JITTERED = "jittered"
@@ -36,7 +36,7 @@ SECOND_FRAME_OFFSETS = (-10, 10)
 
 
 def first_altered_order(views: pd.DataFrame) -> str:
-    """Return the name of the alteration in a run's static pairs: shuffled frames, or jittered flow.
+    """Return the name of the altered order in a run's static pairs: ``shuffled`` or ``jittered`` (flow).
 
     An imported run without shuffled frames has one altered order, of any name.
     """
@@ -47,7 +47,7 @@ def first_altered_order(views: pd.DataFrame) -> str:
 
 
 def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
-    """Return the numbers of the orders beyond forward and shuffled; raise UserError for unusable orders."""
+    """Return the numbers (`FURTHER_ALTERATIONS`) of the optional orders; raise UserError for a bad order."""
     known = (FORWARD, *ALTERED_ORDERS)
     for order in orders:
         if order not in known:
@@ -60,12 +60,13 @@ def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
     further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
     if further and pairs == "paper":
         raise UserError(
-            "pairs=paper shows no clip in two styles and both orders: omit orders, or give pairs=both"
+            "further orders need clips in two styles and both orders, which pairs=paper does not show: "
+            "omit orders, or give pairs=both"
         )
     return further
 
 
-# (style, alteration) of a view; the alteration is 0 (none), k (k-th), or one of `FURTHER_ALTERATIONS`.
+# (style, alteration) of a view; alteration 0: none, k: k-th shuffle or jitter, -k: see FURTHER_ALTERATIONS.
 Variant = tuple[int, int]
 
 
@@ -78,7 +79,7 @@ def ordered_rows(
     clip: Clip,
     variants: Sequence[Variant],
 ) -> Iterator[list[dict]]:
-    """Yield the table row of each view of a clip: the order, and the frame numbers that each pathway sees."""
+    """Yield one table row per view of a clip: frame order, and the frame numbers that each pathway sees."""
     names = {UNALTERED: FORWARD} | {number: order for order, number in FURTHER_ALTERATIONS.items()}
     shown = {alteration for _, alteration in variants}
     columns: dict[int, dict] = {number: {"order": names.get(number, SHUFFLED)} for number in shown}
@@ -90,7 +91,7 @@ def ordered_rows(
             for name, count in pathways.items()
         }
         fewest = min(seen.values(), key=len)
-        still = fewest[len(fewest) // 2]  # all pathways repeat the same frame
+        still = fewest[len(fewest) // 2]  # frame that all pathways repeat in the order frozen
         for alteration, (name, forward) in product(shown, seen.items()):
             shown_frames = forward
             if alteration == FURTHER_ALTERATIONS[REVERSED]:
@@ -107,7 +108,7 @@ def ordered_rows(
 
 
 def shuffle_purpose(alteration: int) -> str:
-    """Return the name of the random stream of a shuffled order: the k-th repeat's, or the second order's."""
+    """Return the name of the random stream that draws the shuffled order of a numbered alteration."""
     if alteration == FURTHER_ALTERATIONS[RESHUFFLED]:
         return "second order"
     return "order" if alteration == ALTERED else f"order {alteration}"
@@ -141,7 +142,7 @@ def flow_rows(
 
 # In the rule drawn_short, the window of a short clip starts at least SHORT frames before the clip's end.
 SHORT = 8
-# Each rule returns the number of possible first frames of a window; one of these is drawn uniformly.
+# Each rule returns the number of possible first frames of a window; the first frame is drawn uniformly.
 # drawn_short is the rule of the paper's code for SSv2 and Diving48.
 WINDOWS: dict[str, Callable[[int, int], int]] = {
     "first": lambda clip, window: 1,
@@ -171,7 +172,7 @@ def window_frames(
             )
         stride = clip.fps / resample_fps
     count = max(1, int(clip.length / stride))
-    shown = None  # frame shown at each step, if the frame rate varies
+    shown = None  # index of the frame at each resampled time, if the frame rate varies
     if resample_fps is not None and clip.fps and clip.times is not None:
         shown = resample(clip.length, clip.fps, resample_fps, clip.times)
         count = len(shown)

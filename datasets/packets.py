@@ -18,27 +18,27 @@ from av.video.frame import PictureType
 
 from .pixels import MAX_FRAMES, BadFrames
 
-# The first boxes of an mp4 file; a fragmented file has a box `moof` among them.
+# Number of leading boxes of an mp4 file that are searched for `moof`, which marks a fragmented file.
 FIRST_BOXES = 16
-# Number of frames in a row that are held back at most, see `examined`.
+# Largest number of successive B-frames that `examined` holds back.
 MAX_B_FRAMES = 16
-# A time before all frames.
+# A presentation time earlier than that of any frame.
 BEGINNING = -(1 << 63)
 
-# Presentation time of a packet, whether it is a key frame, and whether it is shown.
+# Values of one packet: (presentation time, whether it holds a key frame, whether its frame is shown).
 Packet = tuple[int | None, bool, bool]
 
 
 @contextmanager
 def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a video file in a ``with`` block; an error while opening or decoding becomes BadFrames."""
+    """Open a video file in a ``with`` block; raise BadFrames if opening or decoding fails in the block."""
     try:
         # The path is absolute, because FFmpeg reads a relative path with a colon as a network address.
         container = av.open(str(path.absolute()), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
     with container:
-        # The first stream may be a still, such as the cover of a film.
+        # The best stream by FFmpeg's rules may be a single image, such as the cover of a film.
         stream = container.streams.best("video")
         if isinstance(stream, av.VideoStream) and stream.frames == 1:
             stream = max(container.streams.video, key=lambda other: other.frames)
@@ -57,7 +57,7 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
 
 
 def index_is_complete(container, path: Path) -> bool:
-    """Return whether the container lists all its packets in its header: an mp4 that is not fragmented."""
+    """Return whether the header of a video file lists all packets, as in an mp4 that is not fragmented."""
     if not container.format.name.startswith("mov"):
         return False
     with path.open("rb") as file:
@@ -76,23 +76,23 @@ def index_is_complete(container, path: Path) -> bool:
 
 def is_shown(packet: av.Packet) -> bool:
     """Return whether the packet holds a frame that is shown."""
-    # Edit lists mark packets that are decoded but not shown. Videos with packed B-frames (Xvid) contain
-    # one-byte placeholder packets, which hold no frame.
+    # Edit lists mark packets whose frames are decoded but not shown.
+    # Videos with packed B-frames (Xvid) contain one-byte placeholder packets, which hold no frame.
     return packet.size > 1 and not packet.is_discard
 
 
 def shown_times(packets: Iterable[Packet]) -> list[int]:
-    """Return the known presentation times of all packets that are shown."""
+    """Return the presentation times of the packets whose frames are shown, as far as they have times."""
     return [time for time, _, shown in packets if shown and time is not None]
 
 
 def survey(container, stream, to_end: bool) -> tuple[list[Packet], bool, av.VideoFrame | None]:
-    """Decode the first frame, and read the packets (``to_end``: all of them).
+    """Decode the first frame of a video and read its packets; if `to_end` is true, read all packets.
 
-    Returns one `Packet` tuple per packet, whether to trust the packets, and
-    the first frame. Packets are not trusted if times are missing or equal, or if the first packets do not
-    decode. They are not trusted either if times may be guesses: avi files store no times, and copies of Xvid
-    videos keep guesses. A seek in an avi file uses its index, which must list the same packets.
+    Returns one `Packet` tuple per packet, whether to trust the packets, and the first frame. Packets are not
+    trusted if times are missing or equal, or if the first packets do not decode. They are not trusted either
+    if times may be guesses: avi files store no times, and copies of Xvid videos keep guesses. A seek in an
+    avi file uses its index, which must list the same packets.
     """
     packets = []
 
@@ -116,7 +116,7 @@ def survey(container, stream, to_end: bool) -> tuple[list[Packet], bool, av.Vide
 
 
 def seek(container, stream, start: int) -> list[int]:
-    """Go to the last key frame shown no later than frame `start`; return the times of all frames, sorted.
+    """Seek to the last key frame at or before the frame `start`; return the sorted times of all frames.
 
     Returns an empty list, at the end of the file, if the packets are not trusted.
     """
@@ -132,10 +132,11 @@ def seek(container, stream, start: int) -> list[int]:
 def decoded(
     packets: Iterable[av.Packet], times: Sequence[int] = ()
 ) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-    """Decode from the next key frame on; yield (index, frame, agrees) in display order.
+    """Decode packets from the next key frame on; yield (index, frame, whether the packets announce it).
 
     `times` are the presentation times of all frames after a seek, and empty at the start of the file.
-    ``agrees`` is False if the frame is not the next one that the packets announce.
+    Frames come in display order. The third value, ``agrees``, is False if the frame is not the next one that
+    the packets announce.
     """
     waiting: list[int] = []  # presentation times of packets whose frames are not yet decoded
     key: int | None = None
@@ -143,14 +144,14 @@ def decoded(
     for packet in packets:
         if key is None:
             if not packet.is_keyframe:
-                continue  # nothing decodes before the first key frame
+                continue  # frames before the first key frame cannot be decoded
             key = packet.pts if times and packet.pts is not None else BEGINNING
             index = bisect_left(times, key)
         if is_shown(packet) and packet.pts is not None and packet.pts >= key:
             heappush(waiting, packet.pts)
         for frame in packet.decode():
             if times and (frame.pts is None or frame.pts < key):
-                continue  # shown before the key frame, and therefore decoded without its reference frames
+                continue  # the frame precedes the key frame, so its reference frames were not decoded
             yield index, frame, bool(waiting) and heappop(waiting) == frame.pts
             index += 1
 
@@ -158,7 +159,7 @@ def decoded(
 def examined(
     decoded: Iterable[tuple[int, av.VideoFrame, bool]],
 ) -> Iterator[tuple[int, av.VideoFrame, bool, bool]]:
-    """Append to each (index, frame, agrees) whether the frame is damaged, according to the decoder.
+    """Append to each tuple (index, frame, agrees) whether the decoder reports the frame as damaged.
 
     Damage lasts until the next key frame. B-frames may refer to the next frame that is not a B-frame, so they
     are held back until the decoder has reported on this frame.

@@ -55,7 +55,7 @@ def test_broken_stores_are_named(tmp_path):
     write_frames(tmp_path / "v", moving_square(1, n=3))
     write_store(tmp_path / "v", tmp_path / "out" / "v")
     file = tmp_path / "out" / "v" / "frames.db"
-    with pytest.raises(BadFrames, match="has 3 frames, 4 are needed"):
+    with pytest.raises(BadFrames, match="has 3 frames, but 4 are needed"):
         open_frames(file.parent).read([3])
     for value, says in ((10**12, "holds int, not bytes"), (b"", "frame_00002 is not a readable image")):
         with sqlite3.connect(file) as connection:
@@ -106,7 +106,7 @@ def test_broken_files_are_named(tmp_path):
     with pytest.raises(BadFrames, match="empty.mp4 is not a readable video"):
         len(open_frames(tmp_path / "empty.mp4"))
     folder = write_frames(tmp_path / "folder", moving_square(3, n=3))
-    with pytest.raises(BadFrames, match="has 3 frames, 5 are needed"):
+    with pytest.raises(BadFrames, match="has 3 frames, but 5 are needed"):
         open_frames(folder).read([4])
     (folder / "000002.png").write_bytes(b"")
     with pytest.raises(BadFrames, match="000002.png is not a readable image"):

@@ -44,7 +44,7 @@ def test_a_store_without_a_plain_table_is_refused(tmp_path, what):
     (tmp_path / "v").mkdir()
     with sqlite3.connect(tmp_path / "v" / "frames.db") as connection:
         connection.execute(TABLES[what])
-    with pytest.raises(BadFrames, match="has no plain table Images: make it with"):
+    with pytest.raises(BadFrames, match="has no ordinary table Images: make the file with"):
         len(open_frames(tmp_path / "v"))
 
 

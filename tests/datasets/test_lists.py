@@ -69,7 +69,7 @@ def test_one_video_with_two_classes_is_named(tmp_path):
     found = listed("MMAction2", tmp_path)
     assert [clip.id for clip in found.clips] == ["a", "b"]
     assert found.filtered == (("a", "listed a second time"),)
-    assert found.skipped == (("a", "a is listed a second time, with another class"),)
+    assert found.skipped == (("a", "a is listed twice, with different classes"),)
 
 
 # UCF101 and HMDB51

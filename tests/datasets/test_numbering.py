@@ -53,7 +53,7 @@ REFUSED = {
     "seconds with a point": ([f"{n / 25:.2f}.png" for n in range(60)], "several orders"),
     "a cover": (["cover.jpg", *(f"{n}.jpg" for n in range(9))], "'cover.jpg' is not numbered like"),
     "a copy": (["3 (1).jpg", *(f"{n}.jpg" for n in range(9))], r"'3 \(1\).jpg' is not numbered like"),
-    "no numbers": (["a.jpg", "b.jpg"], "hold no number, such as 'a.jpg'"),
+    "no numbers": (["a.jpg", "b.jpg"], "names such as 'a.jpg' hold no number"),
     "long": (["9" * 5000, "1"], "too long"),
 }
 
