@@ -191,7 +191,7 @@ class Unpickler(_Base):
 
 
 def _table(items: Any = ()) -> dict:
-    """Make a dict; refuse keys other than text and small integers, whose hashing can take forever."""
+    """Make a dict of text and small-integer keys; refuse other keys, which can take forever to hash."""
     items = dict.items(items) if isinstance(items, dict) else [(key, value) for key, value in items]
     for key, _ in items:
         if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < MAX_KEY):
