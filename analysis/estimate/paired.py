@@ -31,16 +31,16 @@ class PairedEstimate:
     value: NDArray  # (5,)
     low: NDArray  # (5,)
     high: NDArray  # (5,)
-    videos: tuple[int, int]  # number of videos of the runs that are added, and of those that are subtracted
+    videos: tuple[int, int]  # number of videos of the added runs, and of the subtracted runs
     paired: bool  # True if added and subtracted runs are estimated from the same videos
 
     def columns(self) -> dict:
-        """Return table columns by name: each score and share, and the bounds of the interval."""
+        """Return table columns by name: each score and share, with the bounds of its interval."""
         measures = zip(MEASURES, self.value, self.low, self.high, strict=True)
         return {name: value for measure in measures for name, value in with_bounds(*measure).items()}
 
 
-# A Member is a stage of a run: the run's position in the list of runs, and the name of the stage.
+# A Member is a stage of a run: the run's index in the list of runs, and the name of the stage.
 Member = tuple[int, str]
 Members = Sequence[Member]
 
@@ -81,7 +81,7 @@ class PairedBootstrap:
     def _estimate(
         self, streams: Sequence[tuple[int, NDArray, list[tuple[Member, float]]]], level: float
     ) -> PairedEstimate:
-        """Estimate a weighted sum of the scores of runs; runs with the same random stream share all draws."""
+        """Estimate a weighted sum of scores of runs; runs of one random stream share bootstrap weights."""
         count = [len(videos) for _, videos, _ in streams]
         value, smallest, largest = np.zeros((3, len(MEASURES)))
         replicates = error = errors = np.zeros((1, len(MEASURES)))
@@ -101,7 +101,7 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        deviation = np.concatenate(deviations)  # the variances of independent videos add up
+        deviation = np.concatenate(deviations)  # independent videos: their variances add up
         bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
         low, high = (np.clip(bound, smallest, largest) for bound in bounds)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)

@@ -23,7 +23,10 @@ from .paired import LEAST_COMMON, Members
 
 
 class PairedParts:
-    """Parts of the stages of several runs; `data` has one entry per run, as for `PairedBootstrap`."""
+    """Variance parts of the stages of several runs, for means and differences over common videos.
+
+    `data` has one entry per run, as for `PairedBootstrap`.
+    """
 
     def __init__(self, stores: Sequence[Store], data: Sequence):
         self.stores, self.data = stores, data
@@ -34,9 +37,9 @@ class PairedParts:
         self._found: dict[tuple, Jackknife] = {}
 
     def mean(self, members: Members, level: float = 0.95, among: NDArray | None = None) -> dict:
-        """Return table columns: the mean parts of the runs `members`, with bounds; none without parts.
+        """Return table columns: each part averaged over the runs `members`, with interval bounds.
 
-        Only the videos `among` (names; None: all) are used.
+        Returns no columns for runs without parts. Only the videos `among` (names; None: all) are used.
         """
         videos = self.common_videos(members)
         videos = videos if among is None else np.intersect1d(videos, among)
@@ -45,7 +48,10 @@ class PairedParts:
         return columns(self._mean(members, videos), len(videos), level)
 
     def difference(self, left: Members, right: Members, level: float = 0.95) -> dict:
-        """Return table columns: mean parts of the runs `left` minus those of `right`; none without parts."""
+        """Return table columns: mean parts of the runs `left` minus mean parts of the runs `right`.
+
+        Returns no columns for runs without parts.
+        """
         sides = [self.common_videos(members) for members in (left, right)]
         if not all(map(len, sides)):
             return {}
@@ -56,7 +62,7 @@ class PairedParts:
         return columns(subtract(a, b, paired), min(map(len, videos)), level)
 
     def common_videos(self, members: Members) -> NDArray:
-        """Return the names of the videos with parts that all runs `members` have."""
+        """Return the names of the videos from which the parts of all runs `members` can be estimated."""
         first, *others = (run for run, _ in members)
         names = None
         for run in (first, *others):
@@ -67,17 +73,17 @@ class PairedParts:
         return np.asarray(names)
 
     def _mean(self, members: Members, videos: NDArray) -> Jackknife:
-        """Return the mean over runs of the parts of one stage each, from the same `videos`."""
+        """Average the parts over the runs `members`, with each run's parts estimated from `videos`."""
         found = [self._parts(run, stage, videos) for run, stage in members]
         estimate = np.mean([one.estimate for one in found], axis=0)
         return Jackknife(estimate, np.mean([one.deviation for one in found], axis=0))
 
     def _parts(self, run: int, stage: str, videos: NDArray) -> Jackknife:
-        """Return the parts of one stage of a run, from `videos`."""
+        """Estimate the parts of one stage of a run from the activations for `videos`."""
         key = run, stage, tuple(videos)
         if key not in self._found:
             whole = self.tables[run]
-            assert whole is not None  # `common_videos` found the videos of this run
+            assert whole is not None  # not None, because `common_videos` found videos in this table
             table = whole.of_videos(videos)
             nothing = np.empty((0, table.videos)), draw_pair_signs(table, 0, (0,))  # no replicates, no flips
             self._found[key] = decompose(self.stores[run].activations(stage), table, *nothing).layer
@@ -85,13 +91,13 @@ class PairedParts:
 
 
 def subtract(a: Jackknife, b: Jackknife, paired: bool) -> Jackknife:
-    """Return `a` minus `b`; `paired` if both are of the same videos, else their variances add up."""
+    """Subtract two jackknife estimates: video by video if `paired`, else their variances add up."""
     deviation = a.deviation - b.deviation if paired else np.concatenate([a.deviation, b.deviation])
     return Jackknife(a.estimate - b.estimate, deviation)
 
 
 def columns(found: Jackknife, videos: int, level: float) -> dict:
-    """Return each part with the bounds of its interval, as table columns; bounds are NaN for one video."""
+    """Return each part and its interval bounds as table columns; bounds are NaN for a single video."""
     half = student_quantile(level, max(1, videos - 1)) * found.error if videos > 1 else np.nan
     ends = found.estimate - half, found.estimate + half
     parts = zip(PARTS, found.estimate, *ends, strict=True)

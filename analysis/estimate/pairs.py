@@ -30,14 +30,14 @@ def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
 
 
 def not_finite(store: Store, stage: str) -> UserError:
-    """Return the UserError for a stage whose activations hold NaN or infinity."""
+    """Return the UserError for a stage with NaN or infinite activations."""
     return UserError(
         f"{store.path}: the activations of {stage} hold NaN or infinity: delete this folder and run again"
     )
 
 
 def read_sums(store: Store, stage: str, pairs: pd.DataFrame, cluster: NDArray, clusters: int) -> Moments:
-    """Read the sums per cluster of one stage; raise UserError if an activation is NaN or infinite.
+    """Compute one stage's sums over pairs per cluster; raise UserError if an activation is not finite.
 
     `cluster` (N,) is the cluster number of each pair, `clusters` the number of clusters.
     """
@@ -55,8 +55,8 @@ class FactorPairs:
     b: NDArray  # row number of the second member of each pair
     cluster: NDArray  # cluster number of each pair, 0 .. K - 1, ascending
     clip: NDArray  # (N,) clip numbers
-    group_a: NDArray  # (N,) number of the style and order of the first member's view
-    group_b: NDArray  # (N,) number of the style and order of the second member's view
+    group_a: NDArray  # (N,) index of the first member's combination of style and frame order
+    group_b: NDArray  # (N,) index of the second member's combination of style and frame order
     strand_a: NDArray  # (N,) style number of the first member (dynamic pairs), or 0 (static pairs)
     strand_b: NDArray  # (N,) style number of the second member (dynamic pairs), or 1 (static pairs)
     slot: NDArray  # position of each pair among the clip's pairs of this factor, from 0
@@ -68,7 +68,7 @@ class FactorPairs:
         return len(self.names)
 
     def slots(self) -> list[NDArray]:
-        """Group pairs by position (slot) in the clip; leave out clips with fewer pairs than other clips."""
+        """Group pairs by position (slot) in the clip; leave out clips that lack one of the positions."""
         counts = np.bincount(self.clip)
         complete = counts[self.clip] == counts.max()
         return [np.flatnonzero(complete & (self.slot == slot)) for slot in range(counts.max())]
@@ -82,12 +82,12 @@ def pairs_of_factor(pairs: pd.DataFrame, factor: int, views: pd.DataFrame) -> Fa
     clip = np.unique(chosen["clip"].to_numpy(), return_inverse=True)[1]
     slot = chosen.groupby(["cluster", "clip"]).cumcount().to_numpy()
     group, style = style_order_groups(views), pd.factorize(views["style"])[0]
-    # The members of a dynamic pair differ in style, the members of a static pair in order.
+    # The members of a dynamic pair differ in style; the members of a static pair differ in frame order.
     strands = (style[a], style[b]) if factor == DYNAMIC else (np.zeros_like(a), np.ones_like(b))
     return FactorPairs(a, b, cluster, clip, group[a], group[b], *strands, slot, names)
 
 
 def style_order_groups(views: pd.DataFrame) -> NDArray:
-    """Number the combinations of style and order (VOS: flow jitter) of all views. Shape: (views,)."""
+    """Number the combinations of style and frame order (VOS: flow jitter) of all views. Shape: (views,)."""
     keys = [name for name in ("style", "order", "flow") if name in views]
     return views.groupby(keys, dropna=False).ngroup().to_numpy()

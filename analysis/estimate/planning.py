@@ -62,7 +62,7 @@ from .motion_test import draw_pair_signs
 from .order_table import OrderTable
 from .pairs import open_finished, read_sums
 
-# For each value of `pairs`, this is a function from the number of styles to the number of views per clip.
+# Number of views per clip as a function of the number of styles, for each value of the option `pairs`.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 4, "paper": lambda styles: 2}
 # Option `pairs` of a pilot run -> options `pairs` of the studies that this pilot can plan.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
@@ -139,7 +139,7 @@ def plan_study(
 def plan_stage(
     sums: Moments, rows: NDArray, pairs: pd.DataFrame, pilot: str, width: float, weights: NDArray
 ) -> pd.DataFrame:
-    """Plan the number of clusters for one stage of a pilot; one row per score and way to make pairs.
+    """Plan the number of clusters (videos) for one stage; return one row per score and ``pairs`` option.
 
     `sums` are the pilot's sums per cluster, `rows` (views, C) the pilot's activations, `pilot` the pilot's
     value of ``pairs``, and `weights` (R, K) bootstrap weights.
@@ -160,7 +160,7 @@ def plan_stage(
 
 
 def plan_parts(parts: Jackknife, pilot: str, width: float) -> pd.DataFrame:
-    """Plan the number of clusters for content, motion and appearance of one stage of a pilot.
+    """Plan the number of clusters (videos) for the content, motion and appearance of one stage.
 
     The half-width of a part is t(K - 1) standard deviations of the pseudo-values / sqrt(K), so no bootstrap
     and no stretch is needed. There are no rows if the parts are NaN: all units vary in one video only.
@@ -189,7 +189,7 @@ def time_per_view(folder: Path) -> float:
 
 
 def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per pair: clip, cluster, factor, and the terms n and q of the module docstring."""
+    """Return one row per pair: clip, cluster, factor, and sums over units of products (n) and squares (q)."""
     a, b, factor = (pairs[name].to_numpy() for name in ("a", "b", "factor"))
     product, square = np.zeros(len(pairs)), np.zeros(len(pairs))
     for start in range(0, rows.shape[1], UNITS_AT_A_TIME):
@@ -208,8 +208,8 @@ def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
 class VarianceComponents:
     """Variance components of the error of a score: between clusters (videos), and within clips."""
 
-    squared: NDArray  # (K,) squared error term of each cluster of the pilot
-    drawn: NDArray  # (K,) variance of this term over the choice of styles
+    squared: NDArray  # (K,) squared error of the score that each cluster of the pilot contributes
+    drawn: NDArray  # (K,) variance of each cluster's error over the random choice of styles
 
     @property
     def between(self) -> float:
@@ -223,11 +223,11 @@ class VarianceComponents:
 
     @property
     def variance(self) -> float:
-        """Variance per cluster: the sum of both components."""
+        """Variance per cluster: the sum of the components between clusters and within clips."""
         return self.between + self.within
 
     def half_width(self, clusters: int) -> float:
-        """Return the half-width that is expected of the interval of a study with `clusters` clusters."""
+        """Return the expected half-width of the interval of a study with `clusters` clusters."""
         return half_width(self.variance, clusters)
 
     def assured_half_width(self, clusters: int, stretch: float) -> float:
@@ -239,11 +239,10 @@ class VarianceComponents:
         if not self.variance > 0:
             return 0.0
         pilot = len(self.squared)
-        # Error terms are deviations from their mean. Leaving a cluster out moves this mean, so the sum of
-        # squares falls by more than the square of this cluster.
+        # Leaving out a cluster also moves the mean error, so its squared error counts K / (K - 1) times.
         terms = self.squared * pilot / (pilot - 1)
         without = (self.squared.sum() - terms) / (pilot - 2) + (self.drawn.sum() - self.drawn) / (pilot - 1)
-        # This floor keeps the limit finite if one cluster makes up nearly all of the variance.
+        # A lower limit on the variance keeps its logarithm finite if one cluster has nearly all variance.
         without = np.maximum(without, self.variance / pilot)
         of_log = jackknife(np.log(self.variance), np.log(without))
         error = of_log.error * np.sqrt(1 + pilot / clusters)
@@ -251,7 +250,7 @@ class VarianceComponents:
 
 
 def stretch_of(half: float, own: VarianceComponents) -> float:
-    """Divide the pilot's half-width `half` by the half-width of its variance components; at least 1."""
+    """Return the ratio (at least 1) of the pilot's half-width to that from its variance components."""
     expected = own.half_width(len(own.squared))
     return float(np.fmax(1, half / expected)) if expected > 0 else 1.0
 
@@ -268,7 +267,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     own = terms["factor"] == f
     v = np.average(terms["q"], weights=weight / share)
     score = layer_score(terms.loc[own, "n"].mean(), v)
-    # This is each pair's part of the score's error if a clip has one dynamic and one static pair.
+    # Contribution of each pair to the score's error if a clip has one dynamic and one static pair.
     in_own_score = ((terms["n"] / v - score).where(own, 0)).to_numpy()
     in_both_scores = weight * -score * (terms["q"] / v - 1)
     if planned == "paper":
@@ -278,7 +277,7 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     by_factor = [terms["cluster"], terms["clip"], terms["factor"]]
     mean, square = term.groupby(by_factor).mean(), (term**2).groupby(by_factor).mean()
     level = ["cluster", "clip"]
-    if planned == "paper":  # each clip has one pair, which is at random dynamic or static
+    if planned == "paper":  # each clip has one pair, which is randomly dynamic or static
         clip = mean.groupby(level).mean()
         within = square.groupby(level).mean() - clip**2
     else:

@@ -28,11 +28,11 @@ from .order_table import OrderTable
 
 log = logging.getLogger(__name__)
 
-# The first check needs this many clips; each further check has half as many clips again.
+# Intervals are first checked after FIRST_CHECK clips; each later check has GROWTH times as many clips.
 FIRST_CHECK, GROWTH = 24, 1.5
-# Standard errors from fewer videos are too uncertain to stop.
+# With fewer videos, standard errors are too uncertain to decide whether reading can stop.
 FEWEST_VIDEOS = 24
-# Half-widths are compared at their upper limit of this level.
+# Level of the upper confidence limit of half-widths that decides whether reading stops.
 ASSURANCE = 0.8
 
 
@@ -46,7 +46,7 @@ def check_sizes(clips: int) -> list[int]:
 
 
 def widest_half_width(store: Store, clips: set[str], level: float = 0.95) -> float | None:
-    """Return the largest half-width of the parts of all stages, estimated from some `clips`.
+    """Return the largest half-width of any part of any stage, estimated from the clips named `clips`.
 
     None if fewer than `FEWEST_VIDEOS` videos have clips with two styles in both orders.
     """
@@ -61,7 +61,7 @@ def widest_half_width(store: Store, clips: set[str], level: float = 0.95) -> flo
 
 
 def half_width(found: Decomposition, level: float = 0.95) -> float:
-    """Return the largest half-width of the four parts of a stage, as an upper 80 % limit."""
+    """Return the largest half-width of a stage's four parts, as an upper 80 % confidence limit."""
     deviation: NDArray = found.layer.deviation  # (G, 4)
     df = degrees_of_freedom(deviation)
     stretch = np.sqrt(df / chdtri(df, ASSURANCE))
@@ -70,7 +70,7 @@ def half_width(found: Decomposition, level: float = 0.95) -> float:
 
 
 def read_until(store: Store, width: float, read: Callable[[int], None]) -> None:
-    """Read clips until no interval of the parts is wider than +- `width`; mark other views as not needed.
+    """Read clips until the interval of each part is at most +- `width`; mark unread views as not needed.
 
     `read` computes all views before a row number. The manifest lists the checks, so that a resumed run stops
     at the same check. All clips are left to be read if the intervals of the last check are too wide.

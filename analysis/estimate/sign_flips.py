@@ -57,7 +57,7 @@ def without_group_means(z: NDArray, group: NDArray) -> NDArray:
 
 
 def inflation(pairs: FactorPairs, own: NDArray | slice = slice(None)) -> float:
-    """Return the factor by which flipped statistics are scaled; the module's docstring explains it.
+    """Return the factor that corrects flipped statistics for the subtraction of group means.
 
     `own` selects some of the pairs, if the statistics are sums over these pairs.
     """
@@ -72,7 +72,7 @@ def inflation(pairs: FactorPairs, own: NDArray | slice = slice(None)) -> float:
 def flip_test(
     za: NDArray, zb: NDArray, pairs: FactorPairs, signs: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return za * zb without group means (N, C), the statistics of all units (C,), and those of flips (P, C).
+    """Return products of centred members (N, C), unit statistics (C,), and their values in flips (P, C).
 
     `za`, `zb` (N, C) are the activations of both members of each pair.
     """
@@ -105,7 +105,7 @@ def score_p_values(
     _, variance, _ = m.within_factors
     units = rows.shape[1]
     statistic, p_unit = np.full((2, len(factors), units), np.nan)
-    layer = [np.zeros(len(pairs.a)) for pairs in factors]  # q of each pair, summed over units
+    layer = [np.zeros(len(pairs.a)) for pairs in factors]  # product of each pair's members, summed over units
     largest = [np.full(len(flips), -np.inf) for flips in signs]
     for start in range(0, units, UNITS_AT_A_TIME):
         block = slice(start, start + UNITS_AT_A_TIME)

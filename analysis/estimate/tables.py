@@ -62,14 +62,14 @@ def dimensions_file(folder: Path, stage: str) -> Path:
 class SeedHalfWidths(NamedTuple):
     """Half-widths of two ranges about the mean over runs that differ only in the seed."""
 
-    # 1.96 * std / sqrt(n) with the population's std (ddof 0), as in Kowal et al.'s code. With few runs this
-    # range is no 95 % interval: it covers 60, 75, 81 and 85 % for 2, 3, 4 and 5 runs.
+    # 1.96 * std / sqrt(n) with the population's std (ddof 0), as in Kowal et al.'s code.
+    # The range with 1.96 * std / sqrt(n) covers the mean in 60, 75, 81 and 85 % for 2, 3, 4 and 5 runs.
     original: NDArray
     # t(n - 1) * std / sqrt(n) with the sample's std (ddof 1): half-width of Student's 95 % interval.
     student: NDArray
 
 
-# Which of the two columns of half-widths is a 95 % interval.
+# Note below tables of averages, on which of the two columns of half-widths gives a 95 % interval.
 SEED_NOTE = (
     "95 % intervals: mean -+ the column that ends in _ci_student; _ci is 1.96 * std / sqrt(n), "
     "which is no 95 % interval for few runs"
@@ -77,7 +77,7 @@ SEED_NOTE = (
 
 
 def seed_half_widths(values: NDArray) -> SeedHalfWidths:
-    """Compute the half-widths of ranges about the mean over runs, the first axis; NaN for one run."""
+    """Compute the half-widths of two ranges about the mean over runs (first axis); NaN for a single run."""
     n = len(values)
     if n < 2:
         unknown = np.full(values.shape[1:], np.nan)
@@ -156,7 +156,7 @@ def read_layers(folder: str | Path) -> pd.DataFrame:
         raise DamagedRun(
             f"{folder}/layers.csv names no stage, or one twice: give the command of the run again"
         )
-    return layers.copy()  # one block in memory: pandas warns of frames with more than 100 blocks
+    return layers.copy()  # the copy has one memory block; pandas warns above 100 blocks
 
 
 def existing_file(folder: str | Path, name: str) -> Path:

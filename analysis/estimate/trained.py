@@ -27,15 +27,15 @@ from .bootstrap import estimate_run
 from .decomposition import PARTS
 from .tables import seed_half_widths
 
-RESULT = "training.csv"  # last file of a training: if it exists, the training is not repeated
+RESULT = "training.csv"  # written at the end: if this file exists, the training is not repeated
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a network learns, and from which videos."""
+    """Training condition: what the network learns, and from which videos."""
 
     target: str  # key of `CLASSES`
-    shortcut: bool = False  # the place of the shape tells the direction in most training videos
+    shortcut: bool = False  # in most training videos, the shape's position reveals the motion direction
     dropout: bool = False  # StaticDropout
 
 
@@ -46,7 +46,7 @@ CONDITIONS = {
     "shortcut": Condition("velocity", shortcut=True),
     "static_dropout": Condition("velocity", shortcut=True, dropout=True),
 }
-# Differences between two conditions that are reported: left, right, and the number that is compared.
+# Reported differences: first condition, second condition (subtracted), and the number that is compared.
 COMPARED = (
     ("velocity", "layout", "motion"),
     ("velocity", "texture", "motion"),
@@ -54,7 +54,7 @@ COMPARED = (
     ("static_dropout", "shortcut", "accuracy"),
 )
 NUMBERS = ("accuracy", *PARTS)
-# Options of the task that choose trainings, and do not change any of them.
+# Task options that select trainings without changing the result of any training.
 CHOOSES = ("networks", "conditions", "seeds", "outdir", "name", "about", "run", "needs_data")
 
 
@@ -79,7 +79,7 @@ class Training:
         of the profile. At the end, one row per checkpoint and stage is written to ``training.csv``.
         """
         condition = CONDITIONS[self.condition]
-        for old in self.folder.glob("step_*"):  # of a training that was stopped
+        for old in self.folder.glob("step_*"):  # checkpoints of an interrupted training
             rmtree(old)
         model = row("model", self.network)
         model.num_classes = CLASSES[condition.target]
@@ -102,7 +102,7 @@ class Training:
         write_table(self.folder / RESULT, pd.concat(rows))
 
     def read_checkpoint(self, cfg: DictConfig, model: DictConfig, net, step: int) -> Store:
-        """Save the weights, and compute the activations of the profile's views; return their store."""
+        """Save the weights, compute activations for the profile's views, and return the activation store."""
         folder = self.folder / f"step_{step:06d}"
         weights = folder / "weights.pt"
         with atomic_path(weights) as temporary:
@@ -137,7 +137,7 @@ def accuracy(store: Store, target: str) -> float:
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds: mean of each of `NUMBERS`, with Student's 95 % interval (_low, _high)."""
+    """Average accuracy and parts over seeds, with Student's 95 % intervals (columns _low and _high)."""
     rows = []
     keys = ["network", "condition", "step", "stage"]
     for key, group in table.groupby(keys, sort=False):
@@ -146,7 +146,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """Compare conditions at the end of the training, seed by seed: `COMPARED` for each network and stage."""
+    """Estimate the differences of conditions in `COMPARED` at the end of training, paired by seed."""
     last = table[table["step"] == table["step"].max()]
     rows = []
     for network, (left, right, number) in product(last["network"].unique(), COMPARED):

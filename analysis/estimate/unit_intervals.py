@@ -32,13 +32,13 @@ from .estimator import UNIT_CLASSES, classify
 from .jackknife import effective_number, jackknife, student_quantile
 from .moments import Moments
 
-# A unit whose variance rests on fewer videos has no interval.
+# A unit that varies in fewer videos than this has no interval.
 FEWEST_VIDEOS = 3
-# The variance rests on the two strongest videos if it falls below this fraction without them.
+# A unit rests on two videos if leaving both out reduces its variance to less than this fraction.
 LEAST_REST = 0.05
 # Degrees of freedom of a unit's interval per effective video.
 DF_PER_VIDEO = 0.75
-# Classes whose number of units has an interval: all but the dead units, whose number is known.
+# Unit classes whose counts have intervals: all except dead units, whose number is known.
 COUNTED = UNIT_CLASSES[:4]
 
 
@@ -54,7 +54,10 @@ def variance_per_cluster(sums: Moments, whole: Moments) -> NDArray:
 
 
 def rest_on_few(sums: Moments, parts: NDArray, variance: NDArray) -> NDArray:
-    """Return whether a unit's `variance` (F, C) rests on fewer than three clusters of `parts` (K, F, C)."""
+    """Return whether the variance of each unit is due to fewer than three clusters. Shape: (F, C).
+
+    `variance` (F, C) is the variance of each unit, `parts` (K, F, C) are the contributions of the clusters.
+    """
     largest = min(FEWEST_VIDEOS - 1, len(parts))
     strongest = np.argpartition(parts, -largest, axis=0)[-largest:]  # (2, F, C)
     count = np.broadcast_to(sums.count[..., None], parts.shape)
@@ -73,12 +76,12 @@ class UnitIntervals:
     z: NDArray  # (F, C) bias-corrected
     error: NDArray  # (F, C)
     df: NDArray  # (F, C)
-    effective_videos: NDArray  # effective videos of the factor that has fewer, (C,); NaN if dead
-    few_videos: NDArray  # whether a unit varies, but in fewer than three videos, (C,)
+    effective_videos: NDArray  # (C,) effective number of videos, smaller of both factors; NaN if dead
+    few_videos: NDArray  # (C,) True if the unit varies, but in fewer than three videos
 
     @classmethod
     def of(cls, sums: Moments) -> Self:
-        """Compute the jackknife of all units from sums per cluster, block by block."""
+        """Compute Fisher's z of all units and its jackknife error from sums per cluster, block by block."""
         parts = [cls._of_block(sums.units(block)) for block in sums.unit_blocks(len(sums.count))]
         return cls(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
 
@@ -94,14 +97,14 @@ class UnitIntervals:
         return found.estimate, found.error, df, np.asarray(videos.min(0)), np.asarray(few)
 
     def bounds(self, level: float) -> tuple[NDArray, NDArray]:
-        """Return lower and upper bounds of the unit scores (F, C); NaN where nothing can be said."""
+        """Return lower and upper bounds of unit scores (F, C); NaN for dead units and for few videos."""
         half = student_quantile(level, self.df) * self.error
         unknown = self.few_videos | np.isnan(self.effective_videos)
         low, high = (np.where(unknown, np.nan, np.tanh(self.z + side * half)) for side in (-1, 1))
         return low, high
 
     def calibrate(self, r: NDArray, block: slice) -> NDArray:
-        """Centre and scale bootstrap replicates `r` (R, F, block) of unit scores like the intervals.
+        """Give bootstrap replicates `r` (R, F, block) of unit scores the centre and spread of the intervals.
 
         Replicates of units with few videos are returned as they are.
         """

@@ -20,7 +20,7 @@ from .estimator import MEASURED, UNIT_CLASSES, classify
 
 # The units of each of these classes are ranked by the scores of these factors (0 dynamic, 1 static).
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
-# This says how to combine the columns part, side and row of `top_units` over the pairs of a clip.
+# Aggregation of the columns part, side and row of `top_units` over the pairs of a clip.
 TOTALS = {"part": "sum", "side": "mean", "row": "first"}
 
 
@@ -50,7 +50,7 @@ def top_units(
     the clip's fraction of the score (joint units: of the sum of both scores), side the clip's mean activation
     in standard deviations of the unit, row the row number of one of the clip's views.
     """
-    values = store.activations(stage)  # raises UserError if the run lacks this stage
+    values = store.activations(stage)  # this call raises UserError if the run lacks the stage
     pairs = store.finished_pairs()
     chosen = units[units["stage"] == stage].set_index("unit")
     index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)

@@ -47,7 +47,7 @@ CANCELLATION = 1e-12
 
 
 def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: bool = False) -> RunEstimate:
-    """Decompose the variance of all stages of a pairs=factorial run, with intervals for the choice of videos.
+    """Decompose the variance of every stage of a run with pairs=factorial, with intervals over videos.
 
     ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
     if the run is not factorial, if fewer than two clips have all views, or if an activation is not finite.
@@ -65,7 +65,7 @@ def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: boo
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """For clips with all views, return arrays of row numbers (clips, styles, orders) and of clusters."""
+    """Return row numbers (clips, styles, orders) and cluster indices of the clips that have all views."""
     views = store.views.assign(row=np.arange(len(store.status)))
     views = views[(store.status == DONE) & views["order"].isin((FORWARD, first_altered_order(views)))]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
@@ -92,9 +92,9 @@ def decompose_stage(
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (clips, S, O, block)
         settle(block)
-        block -= block[0, 0, 0].copy()  # avoids rounding error in sums of squares
+        block -= block[0, 0, 0].copy()  # less offset means less rounding error in sums of squares
         terms = table_sums(block)
-        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms of `table_sums`, block)
+        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms of `table_sums`, units)
         np.add.at(sums, clusters, terms)
         whole = sums.sum(0)
         without = mean_squares(whole - sums, *levels)  # (clusters, 7, block)
@@ -121,15 +121,15 @@ def decompose_stage(
 def component_bounds(
     sums: NDArray, whole: NDArray, without: NDArray, levels: tuple[int, ...], level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the seven components (7, C) of each unit, by MOVER; NaN where videos are too few.
+    """Return bounds of each unit's seven variance components by MOVER; NaN if it varies in too few videos.
 
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.
     """
-    cells = sums[:, 5:] / sums[:, :1].sum(0)  # summed over clusters, this is the mean of each style and order
+    cells = sums[:, 5:] / sums[:, :1].sum(0)  # contribution of each cluster to the mean per style and order
     spread = sums[:, 1] - 2 * (sums[:, 5:] * cells.sum(0)).sum(1) + sums[:, 0] * (cells.sum(0) ** 2).sum(0)
     videos = effective_number(np.maximum(spread, 0))  # (C,)
-    # An effect that a unit lacks in all videos, like order in single frames, has a mean square of zero.
+    # An effect that a unit lacks in all videos has a mean square of zero up to rounding error.
     absent = whole <= CANCELLATION * whole.max(0)
     with np.errstate(invalid="ignore", divide="ignore"):
         deviation = jackknife(np.log(whole), np.log(without)).deviation  # (K, 7, C)
@@ -141,12 +141,12 @@ def component_bounds(
     below, above = (
         whole * -np.expm1(-reach),
         whole * np.expm1(reach),
-    )  # distances to the ends of the intervals, (7, C)
+    )  # distances of mean squares to the ends of their intervals, (7, C)
     weights = component_weights(sums[:, 0, 0].sum(), *levels)[..., None]  # (7, 7, 1)
     point = (weights * whole).sum(1)
     ends = []
     for side, rising, falling in ((-1, below, above), (1, above, below)):
-        distance = weights * np.where(weights > 0, rising, falling)  # (component, mean square, C)
+        distance = weights * np.where(weights > 0, rising, falling)  # (component, mean square, unit)
         squared = np.einsum("ajc,akc,jkc->ac", distance, distance, correlation)
         ends.append(point + side * np.sqrt(np.maximum(squared, 0)))
     low, high = (np.where(videos >= FEWEST_VIDEOS, end, np.nan) for end in ends)
@@ -171,11 +171,11 @@ def mean_squares(sums: NDArray, n_styles: int, n_orders: int) -> NDArray:
     with np.errstate(invalid="ignore", divide="ignore"):
         cells = sums[..., 5:, :].reshape(*sums.shape[:-2], s, o, sums.shape[-1]) / k[..., None, None, :]
     grand = cells.mean((-3, -2))
-    # These are squared mean activations, summed over styles, frame orders, and (style, order) cells.
+    # Squared mean activations, summed over styles, over frame orders, and over (style, order) cells.
     style = (cells.mean(-2) ** 2).sum(-2)
     order = (cells.mean(-3) ** 2).sum(-2)
     both = (cells**2).sum((-3, -2))
-    # These are ANOVA sums of squares (ss). The ss of an interaction excludes the ss of all lower effects.
+    # ANOVA sums of squares (ss): the ss of an interaction excludes the ss of its lower-order effects.
     ss_v = s * o * (by_clip - k * grand**2)
     ss_s = k * o * (style - s * grand**2)
     ss_o = k * s * (order - o * grand**2)

@@ -1,1 +1,1 @@
-"""Mutual information and CKA between the two members of pairs, for ``task=information``."""
+"""Mutual information and CKA between the activations for two paired views, for ``task=information``."""

@@ -45,7 +45,7 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[dict[bytes, NDArray], list[tuple[bytes, bytes]]]:
-    """Return a dict of Gram matrices of a batch's clusters, and a list of pairs of keys to compare.
+    """Return a dict of Gram matrices over a batch of clusters, and the list of key pairs to compare.
 
     A sample is a cluster's mean. The list has one item per slot (pair position in a clip).
     """

@@ -138,7 +138,7 @@ def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArr
 
 
 def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
-    """Estimate by how much ranks from few videos lower arctanh(r); r is the correlation of `za` and `zb`.
+    """Estimate by how much ranking few videos lowers arctanh of the correlation of `za` and `zb`.
 
     Each group of clusters is left out twice, once with the rest ranked anew: only the ranking differs.
     """
@@ -173,7 +173,7 @@ def correlation(za: NDArray, zb: NDArray) -> NDArray:
 
 
 def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
-    """Return sums (`Moments`) over a factor's pairs per cluster; `za`, `zb` are in the order of `pairs`."""
+    """Return the sums over pairs per cluster; rows of `za` and `zb` are in the order of `pairs`."""
     shift = za[:1].copy()
     a, b = za - shift, zb - shift
     _, starts, count = np.unique(pairs.cluster, return_index=True, return_counts=True)
@@ -184,7 +184,7 @@ def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
 def flipped_bits(
     za: NDArray, zb: NDArray, pairs: FactorPairs, signs: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return each unit's two-sided p-value, and its bits in the sample and in each sign flip.
+    """Return each unit's two-sided p-value, and the unit's bits in the sample and in each sign flip.
 
     The bits are those of the correlation after the mean of each style and order is subtracted.
     """
@@ -206,7 +206,7 @@ def fisher_interval(r: NDArray, replicates: NDArray, clusters: int, level: float
     low, high = interval(np.where(identical, 0, z), zs, clusters, level)
     ends = np.sort(abs(np.stack([low, high])), axis=0)
     ends[0] = np.where((low < 0) & (high > 0), 0, ends[0])
-    # Bits are log2(cosh z). This form of log2(cosh z) does not overflow for large z.
+    # Bits are log2(cosh z), computed here in a form that does not overflow for large z.
     ends = ends / np.log(2) + np.log2((1 + np.exp(-2 * ends)) / 2)
     low, high = np.where(identical, np.inf, ends)
     return low, high

@@ -1,4 +1,4 @@
-"""Mutual information of the two members of a pair for single units, estimated from nearest neighbours.
+"""Estimate the mutual information of a unit's activations for two paired views, from nearest neighbours.
 
 No distribution is assumed. Estimator 1 of Kraskov, Stoegbauer & Grassberger 2004 ("Estimating mutual
 information", eq. 8): with eps_i the distance (maximum norm) of point i to its k-th neighbour, and n_x, n_y
@@ -37,7 +37,10 @@ NOISE = 1e-10
 
 
 def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
-    """Return each sample's part, in bits, of the nearest-neighbour estimate; fastest if `x` is sorted."""
+    """Return each sample's contribution, in bits, to the nearest-neighbour estimate of mutual information.
+
+    Fastest if `x` is sorted.
+    """
     points = np.column_stack([x, y])
     # A tree without balanced and compact nodes is built faster, and is queried at the same speed.
     tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
@@ -47,11 +50,11 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
     psi = digamma(np.arange(len(x) + 1))
     marginal = np.zeros(len(x))
     for values in (x, y):
-        # Sorted values have almost ascending bounds, for which searchsorted is several times faster.
+        # Values are sorted because searchsorted is several times faster on almost ascending bounds.
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
-        inside -= np.searchsorted(ordered, ordered - reach, "left")  # this count includes the sample itself
+        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the count includes the sample itself
         marginal[order] += psi[inside]
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 

@@ -49,7 +49,7 @@ class Fold:
 
     views: NDArray  # row numbers of views
     pairs: list[NDArray]  # indices of this fold's pairs into `FactorPairs`, one array per factor
-    clusters: int  # number of clusters that have dynamic pairs, or static pairs if these are fewer
+    clusters: int  # number of clusters with dynamic or with static pairs, whichever is smaller
 
 
 def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:
@@ -142,7 +142,7 @@ def subspace_information(
 def fold_bits(
     projected: NDArray, pairs: FactorPairs, weights: NDArray, signs: NDArray, own: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return the bits of a fold's pairs `own`: of the sample, of each replicate, and of each sign flip."""
+    """Return one fold's mutual information in bits: of the sample, of each replicate, of each sign flip."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
