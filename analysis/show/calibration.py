@@ -1,4 +1,4 @@
-"""Figure and text of a calibration: the yardsticks' parts on known scenes, and motion of mixed units."""
+"""Draw and print the calibration: variance parts of hand-made encoders on rendered scenes of known truth."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from static_dynamic.analysis.show.strips import read_frames
 from static_dynamic.analysis.show.text import align
 from static_dynamic.datasets.calibrated import STYLES
 
-# What is the same in all styles of a video, per family of scenes.
+# Family of rendered scenes -> what is the same in all styles of a video.
 SHARED = {
     "flow": "velocity of the whole frame",
     "dots": "velocity and coherence of dots",
@@ -31,13 +31,13 @@ CURVES = {
 
 
 def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> None:
-    """Draw the parts of each yardstick as stacked bars, one panel per family, and the mixing curves."""
+    """Draw the parts of each encoder as stacked bars, one panel per scene family, and the mixing curves."""
     families = list(dict.fromkeys(table["family"]))
     figure, panels = new_panels(len(families) + 1, 3, (11.5, 6.6))
     for axes, family in zip(panels, families, strict=False):
         rows = table[table["family"] == family].iloc[::-1]
         y = np.arange(len(rows))
-        ends = np.zeros((2, len(rows)))  # where the bars below and above 0 end
+        ends = np.zeros((2, len(rows)))  # ends of the stacked bars below and above 0
         for part in PARTS:
             values = 100 * rows[part].to_numpy()
             left = np.where(values < 0, *ends)
@@ -74,7 +74,7 @@ def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> N
 
 
 def draw_scenes(root: Path, scenes: pd.DataFrame, path: Path) -> None:
-    """Draw two frames of one video per family in each style of the calibrated data set in `root`."""
+    """Draw two frames of one video per family of rendered scenes, in each style."""
     chosen = scenes.groupby("family", sort=False).nth(1)
     frames = len(list((root / f"style_{STYLES[0]}" / chosen["video"].iloc[0]).iterdir()))
     figure, panels = new_panels(len(chosen), 1, (8, 1.15 * len(chosen) + 0.4))
@@ -91,7 +91,7 @@ def draw_scenes(root: Path, scenes: pd.DataFrame, path: Path) -> None:
 
 
 def format_calibration(table: pd.DataFrame, checked: pd.DataFrame) -> str:
-    """Return the parts, kinds and classes of each yardstick as text, and the bounds that do not hold."""
+    """Return text tables of each encoder's parts, unit kinds and unit classes, and the violated bounds."""
     parts, kinds = [], []
     for _, row in table.iterrows():
         parts.append({"scenes": row["family"], **part_cells(row)})

@@ -30,7 +30,7 @@ RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def styles_of(curves: Iterable[str]) -> dict[str, dict]:
-    """Return a dict: curve name -> dict of colour and marker, chosen in the order of the curves."""
+    """Return a dict: curve name -> colour and marker, which are assigned in the order of the curves."""
     triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
     return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
 
@@ -81,7 +81,7 @@ def draw_by_depth(axes: Axes, layers: pd.DataFrame, column: str, scale: float = 
 
 
 def plane(comparison: Comparison) -> Figure:
-    """Draw dynamic against static shares, and dynamic against static scores, with one point per curve."""
+    """Draw dynamic against static shares, and dynamic against static scores, with one point per run."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, panels = new_panels(2, 2, (9.5, 4.4))
     for axes, kind, scale, unit in zip(panels, ("share", "score"), (100, 1), (" (%)", ""), strict=True):
@@ -110,7 +110,7 @@ def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[flo
 
 
 def classes(comparison: Comparison) -> Figure:
-    """Draw the percentage of units per unit class (dynamic, static, ...) as one stacked bar per curve."""
+    """Draw the percentage of units per unit class (dynamic, static, ...) as one stacked bar per run."""
     shown = comparison.layers[comparison.layers["shown"]]
     figure, (axes,) = new_panels(1, 1, (8.5, 1.4 + 0.5 * len(shown)))
     names = shown["curve"] + ", " + shown["stage"]

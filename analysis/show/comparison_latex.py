@@ -1,4 +1,4 @@
-"""A comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document with all of these.
+"""Format a comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document with them all.
 
 The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """
@@ -17,7 +17,7 @@ from static_dynamic.analysis.show.comparison_tables import Grid, grids
 from static_dynamic.analysis.show.figures import COLOURS
 from static_dynamic.analysis.show.text import escape_latex
 
-# Name of a marker in matplotlib -> name of this marker in pgfplots.
+# Name of a marker in matplotlib -> name of the same marker in pgfplots.
 MARKS = {
     "o": "*",
     "s": "square*",
@@ -116,7 +116,7 @@ def curves(comparison: Comparison) -> str:
 
 
 def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: str, scale: float = 1) -> str:
-    """Return a LaTeX figure with one panel per column by stage, with intervals as bands.
+    """Return a LaTeX figure with one panel per result column, drawn over stages with interval bands.
 
     `columns`: title of a panel -> column of `layers`, whose values are multiplied by `scale`.
     """
@@ -154,7 +154,7 @@ def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: 
 
 
 def plane(comparison: Comparison) -> str:
-    """Return the LaTeX figure of dynamic against static shares and scores, one point per curve."""
+    """Return the LaTeX figure of dynamic against static shares and scores, with one point per run."""
     shown = comparison.layers[comparison.layers["shown"]]
     colours, options = styles(comparison.layers)
     body = [rf"\begin{{groupplot}}[group style={{group size=2 by 1, horizontal sep=1.8cm}}, {PANEL},"]
@@ -179,7 +179,7 @@ def plane(comparison: Comparison) -> str:
 
 
 def classes(comparison: Comparison) -> str:
-    """Return the LaTeX figure of units per unit class (dynamic, static, ...), one stacked bar per curve."""
+    """Return the LaTeX figure of units per unit class (dynamic, static, ...), one stacked bar per run."""
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     labels = shown["curve"] + ", " + shown["stage"]
     longest = labels.str.len().max() - len(", ")
@@ -211,11 +211,11 @@ LEGEND = "legend style={draw=none, legend columns=2, /tikz/every even column/.ap
 
 
 def below(name: str, rows: int = 1) -> str:
-    """Return a TikZ node that places the legend `name` below the two panels of the last row of a figure."""
+    """Return a TikZ node that places the legend `name` below the last two panels of a figure."""
     middle = f"$(group c1r{rows}.outer south)!0.5!(group c2r{rows}.outer south)$"
     return rf"\node[anchor=north] at ({middle}) {{\ref{{{name}}}}};"
 
 
 def coordinates(x: Iterable[float], y: Iterable[float]) -> str:
-    """Return points in the notation of pgfplots; points with a NaN are left out."""
+    """Return points in the notation of pgfplots; points whose y value is not finite are left out."""
     return " ".join(f"({a:.4f},{b:.5f})" for a, b in zip(x, y, strict=True) if np.isfinite(b))

@@ -65,7 +65,7 @@ def grid_of_parts(layers: pd.DataFrame) -> Grid:
 
 
 def runs_without_parts(layers: pd.DataFrame) -> str:
-    """Return a sentence that names the runs without parts and says why; empty if all runs have parts."""
+    """Return a sentence that names the runs without parts and the reason; empty if all runs have parts."""
     known = layers["content"].notna().groupby(layers["run"], sort=False).any()
     missing = ", ".join(known.index[~known])
     return f"There are no parts of {missing}: {NEEDED}." if missing else ""
@@ -87,7 +87,7 @@ def grid_of_scores(layers: pd.DataFrame) -> Grid:
 
 
 def shown_cells(row: pd.Series, shown: Mapping[str, tuple[str, float, int]]) -> dict[str, str]:
-    """Return a dict: column heading -> text of a value with its interval, for one table row.
+    """Return a dict for one table row: column heading -> text of the value with its interval.
 
     `shown` is `SHOWN_PARTS` or `SHOWN`. Values that the run lacks are dashes.
     """
@@ -114,7 +114,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grids_of_differences(differences: pd.DataFrame) -> list[Grid]:
-    """Return the tables of differences: of the parts, if runs have parts, and of the paper's scores."""
+    """Return tables of differences between runs: of the parts (if known) and of the paper's scores."""
     if not len(differences):
         return []
     tables = [grid_of_differences(differences, "differences", "the paper's scores and shares", SHOWN)]
@@ -167,7 +167,7 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return text tables: one per part, score or share, with a column per run, and the differences."""
+    """Return text tables of parts, scores and shares, with one column per run, and of differences."""
     runs = comparison.runs["run"].tolist()
     blocks = []
     for grid, columns, whose in (

@@ -1,4 +1,4 @@
-"""Encoding of frames as H.264 video, and of pictures as ``data:`` URIs for HTML pages."""
+"""Encode frames as H.264 video, and pictures as ``data:`` URIs for HTML pages."""
 
 import base64
 import io
@@ -17,9 +17,9 @@ JPEG_QUALITY = 80
 
 @contextmanager
 def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable[[NDArray], None]]:
-    """Open an MP4 video and yield a function that appends a frame, (H, W, 3) uint8, always of one size.
+    """Open an MP4 video and yield a function that appends a frame (H, W, 3); frames have the same size.
 
-    The codec is H.264, or MPEG-4 Part 2 if PyAV lacks H.264; `options` go to the codec.
+    Frames are uint8. The codec is H.264, or MPEG-4 Part 2 if PyAV lacks H.264; `options` go to the codec.
     """
     codec = next(name for name in ("libx264", "mpeg4") if name in av.codecs_available)
     with av.open(str(path), "w", format="mp4") as container:

@@ -40,7 +40,7 @@ COMPONENT_COLOURS = {
     "style:order": "#CC79A7",
     "video:style:order": "#999999",
 }
-# Colours of parts, further motion parts and kinds of units.
+# Colours of variance parts, of motion parts from further altered orders, and of unit kinds.
 PART_COLOURS = {
     "content": "#009E73",
     "motion": "#D55E00",
@@ -52,7 +52,7 @@ PART_COLOURS = {
     "motion_direction": "#A0522D",
     "motion_any": "#7A0019",
 }
-# Marker and line style of each part, which tell the curves apart in grey.
+# Markers and line styles that distinguish the curves of the variance parts in greyscale.
 PART_LINES = {
     "content": ("D", "-"),
     "motion": ("o", "-"),
@@ -64,7 +64,7 @@ PART_LINES = {
     "motion_any": ("*", "--"),
 }
 MARKERS = {"dynamic": "o", "static": "s", "joint": "D", "residual": "^", "dead": "x"}
-# Hatch of the bars of each unit class and source of variance, which tells the bars apart in grey.
+# Hatch patterns that distinguish the bars of unit classes and of variance sources in greyscale.
 HATCHES = {
     "dynamic": "///",
     "static": "\\\\\\",
@@ -86,7 +86,7 @@ STAGE_COLUMNS = 5
 
 
 def draw_profile(layers: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw a panel per quantity over the stages, with 95 % intervals.
+    """Draw one panel per quantity (parts, unit kinds, scores, ...) over the stages, with 95 % intervals.
 
     The upper row has the parts of the variance and the kinds of units, the lower row the paper's scores,
     shares and unit classes. Runs without parts have one row of panels only, with the paper's numbers.

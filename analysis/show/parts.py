@@ -1,4 +1,4 @@
-"""Text about the identified parts of a stage: content, motion, appearance, residual, and kinds of units."""
+"""Describe in words a stage's variance parts (content, motion, appearance, residual) and kinds of units."""
 
 import numpy as np
 import pandas as pd
@@ -19,14 +19,14 @@ LIMITS = (
     "are zero in most views, and if a few videos have much larger activations than the others."
 )
 NEEDED = "they need clips with two styles in both frame orders, as pairs=factorial and pairs=both have them"
-# Why a run has no parts, if its views and activations were read.
+# Reason why parts are missing, for runs whose views and activations are read.
 NO_PARTS = f"There are no parts (content, motion, appearance): {NEEDED}."
-# Why a run has no parts, if only its layers.csv was read.
+# Reason why parts are missing, for runs of which only layers.csv is read.
 ABSENT = f"{NO_PARTS[:-1]}, and a run that was estimated with version 0.2.0 or later."
 
 
 def has_parts(layers: pd.DataFrame | pd.Series) -> bool:
-    """Return whether a table of stages, or one stage's row, holds the parts of any stage.
+    """Return whether a table of stages, or the row of one stage, has estimates of the parts.
 
     A stage has no parts if all its units vary in the clips of one video only.
     """
@@ -45,7 +45,7 @@ def part_cells(row: pd.Series) -> dict[str, object]:
 
 
 def kind_cells(row: pd.Series) -> dict[str, object]:
-    """Return one stage's row of the table of kinds: numbers of units per kind, and of units with motion."""
+    """Return one stage's table row: number of units per kind, and number of units that carry motion."""
     cells = {"stage": row["stage"], "units": row["units"]}
     cells |= {kind: with_interval(row, f"kind_{kind}", 1, 0) for kind in COUNTED_KINDS}
     cells["unknown"] = int(row["kind_unknown"])
@@ -54,9 +54,9 @@ def kind_cells(row: pd.Series) -> dict[str, object]:
 
 
 def headline(stage: pd.Series) -> str:
-    """Return sentences on the parts of one stage, on the test of motion, and on motion against appearance.
+    """Return sentences on one stage: its parts, the test of motion, and whether motion exceeds appearance.
 
-    Which of the two is larger rests on the interval of their paired difference.
+    Whether motion or appearance is larger rests on the interval of their paired difference.
     """
     if not has_parts(stage):
         return f"{stage.name}: no parts, because no unit varies in the clips of more than one video."

@@ -7,7 +7,10 @@ from static_dynamic.models.stage_discovery import Candidate, find_candidates
 def candidate_rows(
     net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
 ) -> list[dict]:
-    """Return one table row per module in order of execution; `find_candidates` explains the arguments."""
+    """Return one table row per module of the network, in order of execution.
+
+    The arguments are those of `find_candidates`.
+    """
     stages: dict[str, list[str]] = {}
     for name, stage in net.stages.items():
         for module in {tap.module: None for tap in stage.taps}:

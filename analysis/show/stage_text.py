@@ -8,8 +8,7 @@ from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
 from static_dynamic.analysis.show.parts import ABSENT, LIMITS, OVERLAP, has_parts, kind_cells, part_cells
 from static_dynamic.analysis.show.text import align, with_interval
 
-# The scores of a stage rest on few videos if there are fewer effective videos than this number, or than this
-# fraction of all videos.
+# A note warns if effective videos are below FEWEST_EFFECTIVE, or below LEAST_EFFECTIVE times all videos.
 FEWEST_EFFECTIVE, LEAST_EFFECTIVE = 10, 0.5
 # Notes in a terminal are wrapped at this number of characters.
 NOTE_WIDTH = 100
@@ -54,7 +53,7 @@ def effective_cells(row: pd.Series) -> dict[str, str]:
 
 
 def stage_notes(layers: pd.DataFrame) -> list[str]:
-    """Return sentences on stages whose scores rest on few videos, and on units without interval.
+    """Return warnings about stages whose scores depend on few videos, and about units without interval.
 
     The list is empty if there are neither, if all clips are of one video, or in runs of version 0.1.0.
     """

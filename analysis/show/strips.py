@@ -23,7 +23,7 @@ GAP = 3
 
 
 def read_strips(store: Store, top: pd.DataFrame, root: str | None) -> dict[int, NDArray[np.uint8]]:
-    """Read frames of the views in `top`; return a dict: row in ``views.parquet`` -> frames (n, H, W, 3).
+    """Read frames of the views in `top`; return a dict: row of ``views.parquet`` -> frames (n, H, W, 3).
 
     `root`: folder of the data set; if None, the run's own. Raises UserError if the frames are gone. The dict
     is empty if activations were imported, because then the videos are unknown.

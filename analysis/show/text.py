@@ -49,7 +49,7 @@ def format_variance(layers: pd.DataFrame) -> str:
 
 
 def format_behaviour(table: pd.DataFrame) -> str:
-    """Return a text table of how the prediction changes, beside the parts of the last stage."""
+    """Return a text table of prediction changes, with the matching variance parts of the last stage."""
     stage = table["stage"].iloc[0]
     columns = {
         "top1_kept": "top-1 class stays",
@@ -87,7 +87,7 @@ def format_plan(table: pd.DataFrame) -> str:
 
 
 def plan_rows(table: pd.DataFrame, of: str) -> str:
-    """Return one text table of `format_plan`; `of` stands between score and stage in the last column."""
+    """Return one text table of planned study sizes; `of` joins score and stage in the last column."""
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
     shown = widest[["pairs"]].copy()
     for name, column in (("videos", "clusters"), ("clips", "clips"), ("views", "views"), ("hours", "hours")):

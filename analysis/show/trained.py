@@ -1,4 +1,4 @@
-"""Figure and text of ``task=train_calibrated``: parts along training, and differences between conditions."""
+"""Draw and print results of ``task=train_calibrated``: parts during training, differences of conditions."""
 
 from pathlib import Path
 
@@ -22,10 +22,11 @@ DEBIASED = ("velocity", "shortcut", "static_dropout")
 
 
 def draw_training(summary: pd.DataFrame, path: Path) -> None:
-    """Draw a row of panels per network, from the table of `summarise`; bands are intervals over seeds.
+    """Draw motion and accuracy by stage and training step, with one row of panels per network.
 
-    The panels show motion by stage at the end of the training, motion of the last stage along the training,
-    and motion and accuracy along the training with a shortcut, with and without StaticDropout.
+    `summary` is the table of `summarise`; bands are intervals over seeds. The panels show motion by stage at
+    the end of the training, motion of the last stage along the training, and motion and accuracy along the
+    training with a shortcut, with and without StaticDropout.
     """
     networks = list(summary["network"].unique())
     figure, panels = new_panels(4 * len(networks), 4, (15, 3.5 * len(networks) + 0.5))
@@ -51,7 +52,7 @@ def draw_training(summary: pd.DataFrame, path: Path) -> None:
 
 
 def draw_curves(axes: Axes, table: pd.DataFrame, conditions: tuple[str, ...], x: str, number: str) -> None:
-    """Draw a curve with its band for each condition that `table` has, in percent."""
+    """Draw one curve with interval band, in percent, for each training condition that `table` has."""
     for condition in conditions:
         rows = table[table["condition"] == condition]
         if len(rows):
@@ -63,7 +64,7 @@ def draw_curves(axes: Axes, table: pd.DataFrame, conditions: tuple[str, ...], x:
 
 
 def format_training(summary: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """Return text tables: accuracy and motion of each stage at the end, and differences of conditions."""
+    """Return text tables of accuracy and motion after training, and of differences between conditions."""
     end = summary[summary["step"] == summary["step"].max()]
     lines = [
         "after training: accuracy (%) on test videos without shortcut, and motion part (%) of each stage;",

@@ -1,4 +1,4 @@
-"""Figures of single units: units per class against the threshold, score histograms, contact sheet."""
+"""Figures of the units of a run: units per class against the threshold, histograms, contact sheet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +22,11 @@ from static_dynamic.analysis.show.figures import (
 from static_dynamic.analysis.show.strips import side_by_side
 
 LINES = {"dynamic": "-", "static": "--", "joint": "-.", "residual": ":"}
-# Parts outside of this range are drawn at its ends. Edges of the histogram bins are in percent.
+# Parts outside of this range are drawn at the ends of the range.
 PART_RANGE = (-0.2, 1.2)
+# Edges of the histogram bins in percent of the variance.
 PART_BINS = [5 * k for k in range(-4, 25)]
-# Numbers beside a unit on the contact sheet: name -> column; a sheet is for unit classes or for kinds.
+# Numbers printed beside a unit, on contact sheets by unit class and by kind: name -> table column.
 NUMBERS = {"class": {f: f"score_{f}" for f in MEASURED}, "kind": {part: part for part in BITS}}
 # Width of a frame on the contact sheet in pixels.
 FRAME_WIDTH = 120
@@ -80,7 +81,7 @@ def draw_parts(units: pd.DataFrame, path: Path) -> None:
 def draw_sheet(
     top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str, label: str = "class"
 ) -> None:
-    """Draw the contact sheet, with one row of pictures per unit: the clips that most affect the unit's score.
+    """Draw a contact sheet with one row of pictures per unit: the clips that most affect the unit's score.
 
     `top`: result of `top_units` (`label` class) or `top_parts` (`label` kind); the column ``row`` is a row
     number in ``views.parquet``. `strips`: row number in ``views.parquet`` -> some frames of this view, (n, H,

@@ -128,7 +128,7 @@ def stage_curves(
     spans = list(zip([0, *breaks], [*breaks, len(layers)], strict=True))
     for k, (label, value, colour) in enumerate(lines):
         y = chart.y(value)
-        right = WIDTH - RIGHT - k * (WIDTH - LEFT - RIGHT) / len(lines)  # labels of near lines stand apart
+        right = WIDTH - RIGHT - k * (WIDTH - LEFT - RIGHT) / len(lines)  # shift labels to avoid overlap
         tip = f"{label}: {value:.{digits}f}"
         chart.add("line", tip=tip, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, stroke=colour, class_="reference")
         chart.add("text", label, x=right, y=y - 3, class_="end small")
@@ -149,7 +149,7 @@ def stage_curves(
 
 
 def stacked_bars(parts: pd.DataFrame, colours: dict[str, str], title: str, about: str) -> Chart:
-    """Draw one stacked bar of percentages per row of `parts` (a stage); negative values go below zero.
+    """Draw one stacked bar of percentages per stage (row of `parts`), with negative values below zero.
 
     If `parts` has bounds of a value (columns ``NAME_low``, ``NAME_high``), the tooltip shows the interval.
     """

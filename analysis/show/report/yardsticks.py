@@ -1,4 +1,4 @@
-"""Parts of the yardsticks on the videos of a run, which are reference values in the run's report."""
+"""Find reference values for a run's report: variance parts of hand-made encoders on the same videos."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,12 +11,12 @@ from static_dynamic.analysis.show.parts import has_parts
 from static_dynamic.errors import UserError
 
 YARDSTICK = "yardstick"
-# Stage of the yardstick network, and the part that the stage shows in a report.
+# Stage of the network of hand-made encoders, and the variance part for which it is the reference.
 REFERENCES = (("velocity", "motion"), ("layout", "content"), ("colour", "appearance"))
 
 
 class Reference(NamedTuple):
-    """A horizontal line in a chart."""
+    """Reference value in percent, which a chart of the report shows as a horizontal line."""
 
     label: str
     value: float
@@ -40,7 +40,7 @@ def references(folder: Path, manifest: dict) -> list[Reference]:
             if any(theirs.get(key) != identity.get(key) for key in ("dataset", "styles")):
                 continue
             layers = read_layers(other)
-        except UserError:  # a run that is not finished, or damaged, gives no reference
+        except UserError:  # skip runs that are unfinished or damaged
             continue
         if has_parts(layers):
             return [
