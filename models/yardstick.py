@@ -4,7 +4,7 @@ Each encoder is one stage of the network ``yardstick``. The stages colour, layou
 so their motion is exactly 0. The other stages see nothing but change over time:
 
     colour         opponent colours (van de Sande et al., PAMI 2010, equation 1) and their squares
-    layout         share of the gradient energy in each cell of a grid (after Oliva & Torralba, IJCV 2001)
+    layout         gradient energy in each cell of a grid, over its mean (after Oliva & Torralba, IJCV 2001)
     edges          histogram of gradient orientations (Dalal & Triggs, CVPR 2005), without blocks
     motion_energy  energy of spatiotemporal Gabor filters (Adelson & Bergen, JOSA A 1985), divided by the sum
                    over all filters (Heeger, Visual Neuroscience 1992)

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES, classify
 from static_dynamic.analysis.estimate.tables import SEED_NOTE, seed_half_widths
 from static_dynamic.errors import UserError, reason
-from static_dynamic.pickled import read_pickled
 
 FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")
@@ -187,6 +186,8 @@ def read_unit_scores(file: Path) -> NDArray[np.float64]:
 
 def read_numbers(file: Path, shape: str) -> NDArray[np.float64]:
     """Read a two-dimensional array of floats from a ``.npy`` file or a pickle, without running code."""
+    from static_dynamic.pickled import read_pickled  # imports torch, which takes seconds
+
     try:
         values = np.load(file, allow_pickle=False) if file.suffix == ".npy" else read_pickled(file)
     except Exception as error:  # a damaged file can cause any exception in the reader
