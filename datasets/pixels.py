@@ -1,4 +1,4 @@
-"""Basics of reading frames: the exception for unreadable videos, size limits, decoding of one image."""
+"""Basics for reading frames: the exception for unreadable videos, size limits, decoding of one image."""
 
 import io
 import warnings
@@ -51,6 +51,6 @@ def stack(frames: list[NDArray], path: Path, allocate: Allocate) -> NDArray[np.u
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     if not image.mode.startswith("I"):
         return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    # A grey image of 16 bits keeps its high byte. Pillow would clip the values at 255.
+    # 16-bit grey images are reduced to their high byte, because Pillow would clip the values at 255.
     grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=2)

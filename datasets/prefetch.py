@@ -24,7 +24,7 @@ def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generat
         stream.wait_event(copied)
         for decoded in batch:
             if decoded.frames is not None:
-                decoded.frames.record_stream(stream)  # keeps the frames' memory until `stream` has used it
+                decoded.frames.record_stream(stream)  # keep the memory until `stream` has used the frames
         yield batch
 
 
@@ -35,14 +35,14 @@ class Sender:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.buffers = [torch.empty(0, dtype=torch.uint8, pin_memory=True)] * BUFFERS
-        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # marks the end of each buffer's copy
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # ends of the last copy of each buffer
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
-        """Start to copy a batch to the device; return (batch on the device, event at the end of the copy)."""
+        """Start copying a batch to the device; return (batch on the device, event at the end of the copy)."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
-        copied.synchronize()  # wait for the last copy from this buffer, before the buffer is overwritten
+        copied.synchronize()  # wait for the last copy from this buffer, because the buffer is overwritten
         needed = sum(decoded.frames.numel() for decoded in batch if decoded.frames is not None)
         if needed > len(self.buffers[self.turn]):
             self.buffers[self.turn] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
@@ -57,7 +57,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # Each batch gets its own event, because `copied` may be recorded again before the consumer waits.
+            # Each batch has an event, as the buffer's event may be recorded again before the consumer waits.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 # Frame rates are equal if their relative difference is at most this value (30000/1001 and 29.97 are equal).
 EQUAL_RATES = 1e-3
-# Some formats round frame times to milliseconds.
+# Tolerance for frame times in seconds, because some formats round times to milliseconds.
 ROUNDING = 1e-3
 
 Times = Sequence[float] | NDArray[np.float64]
@@ -39,5 +39,5 @@ def span(seconds: tuple[float, float], fps: float, times: Times | None = None) -
 
 
 def equal_rates(rates: Sequence[float]) -> bool:
-    """Return whether frame rates are equal but for rounding."""
+    """Return whether all frame rates are equal up to rounding errors."""
     return not rates or max(rates) - min(rates) <= EQUAL_RATES * max(rates)

@@ -13,37 +13,36 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Relative speed over the clip: a function of the time, which runs from 0 to 1.
+# Motion patterns: relative speed as a function of the time in the clip, which runs from 0 to 1.
 PATTERNS: dict[str, Callable[[NDArray], NDArray]] = {
     "steady": lambda time: np.ones_like(time),
     "turning": lambda time: np.where(time < 0.5, 1.0, -1.0),
     "speeding": lambda time: 0.25 + 1.5 * time,
     "slowing": lambda time: 1.75 - 1.5 * time,
 }
-# Shapes, as functions of the horizontal and vertical distance to the centre, both in units of the radius: the
-# result is below 1 inside the shape.
+# Each shape is a function of the distances x and y to its centre, in radii; it is below 1 inside the shape.
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
     "disc": lambda x, y: np.hypot(x, y),
     "square": lambda x, y: np.maximum(abs(x), abs(y)) / 0.89,
     "bar": lambda x, y: np.maximum(abs(x) / 0.45, abs(y) / 1.6),
     "beam": lambda x, y: np.maximum(abs(x) / 1.6, abs(y) / 0.45),
 }
-RADIUS = 0.22  # radius of a disc; all shapes have about the same area
-DOTS = 80  # number of dots of a random-dot kinematogram
-LIFETIME = 8  # number of frames after which a dot begins anew elsewhere
-LEVELS = 64  # number of levels of brightness
-DIM = 0.25  # contrast outside of a shape that contrast defines, relative to the contrast inside
+RADIUS = 0.22  # radius of the disc; all shapes have about the same area
+DOTS = 80  # number of dots in a random-dot kinematogram
+LIFETIME = 8  # number of frames after which a dot jumps to a random place
+LEVELS = 64  # number of brightness levels
+DIM = 0.25  # contrast of the background relative to the contrast of a shape
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What a video shows in every look. Lengths are fractions of the frame's side."""
+    """Content of a video that is equal in all styles; lengths are fractions of the frame's side."""
 
     family: str
-    direction: float  # degrees; 0 is to the right, 90 is down
-    speed: float  # per frame, where the pattern's relative speed is 1
+    direction: float  # direction of the motion in degrees: 0 is right, 90 is down
+    speed: float  # distance per frame when the relative speed (see `PATTERNS`) is 1
     pattern: str  # key of `PATTERNS`
-    coherence: float  # fraction of dots that move in the direction; other dots move in random directions
+    coherence: float  # fraction of dots that move in `direction`; other dots move in random directions
     shape: str  # key of `SHAPES`
     x: float  # centre of the shape in the first frame
     y: float
@@ -51,38 +50,38 @@ class Scene:
 
 @dataclass(frozen=True)
 class Look:
-    """How a video is shown: texture and colours."""
+    """Texture and colours of a video in one style."""
 
-    wavelength: float  # of the texture, as a fraction of the frame's side
-    contrast: float  # standard deviation of the brightness, as a fraction of the range between both colours
-    dark: tuple[int, int, int]  # colour at brightness 0, in 0..255
-    light: tuple[int, int, int]  # colour at brightness 1
+    wavelength: float  # wavelength of the texture, as a fraction of the frame's side
+    contrast: float  # standard deviation of the brightness, which ranges from 0 to 1
+    dark: tuple[int, int, int]  # RGB colour (0 to 255) at brightness 0
+    light: tuple[int, int, int]  # RGB colour (0 to 255) at brightness 1
 
 
 def travelled(scene: Scene, frames: int) -> NDArray[np.float64]:
-    """Return the signed distance (T,) since the first frame, in the scene's direction."""
-    time = (np.arange(1, frames) - 0.5) / max(1, frames - 1)  # half-way between two frames
+    """Return the signed distance (T,) travelled since the first frame, along the direction of the motion."""
+    time = (np.arange(1, frames) - 0.5) / max(1, frames - 1)  # times half-way between successive frames
     return scene.speed * np.concatenate([[0.0], np.cumsum(PATTERNS[scene.pattern](time))])
 
 
 def heading(angle: NDArray | float) -> NDArray[np.float64]:
-    """Return the horizontal and vertical components (..., 2) of directions in degrees."""
+    """Return the horizontal and vertical components (..., 2) of unit vectors at `angle` degrees."""
     radians = np.deg2rad(angle)
     return np.stack([np.cos(radians), np.sin(radians)], axis=-1)
 
 
 def path(scene: Scene, frames: int) -> NDArray[np.float64]:
-    """Return the displacement (T, 2) since the first frame, horizontally and vertically."""
+    """Return the horizontal and vertical displacement (T, 2) of a scene's motion since the first frame."""
     return travelled(scene, frames)[:, None] * heading(scene.direction)
 
 
 def offsets(centres: NDArray, size: int) -> NDArray[np.float64]:
-    """Return the distances (..., size) of all pixels to `centres` (...,) on a torus, between -0.5 and 0.5."""
+    """Return signed distances (..., size), from -0.5 to 0.5, of all pixels to `centres` (...,) on a torus."""
     return ((np.arange(size) + 0.5) / size - centres[..., None] + 0.5) % 1 - 0.5
 
 
 def texture(rng: np.random.Generator, size: int, wavelength: float, steps: NDArray) -> NDArray[np.float64]:
-    """Render noise (T, H, W) that is displaced by `steps` (T, 2), with mean 0 and standard deviation 1."""
+    """Render a noise texture (T, H, W), displaced by `steps` (T, 2); mean 0, standard deviation 1."""
     fy, fx = np.fft.fftfreq(size, 1 / size)[:, None], np.fft.rfftfreq(size, 1 / size)
     frequency = np.hypot(fx, fy)
     octaves = np.log2(np.maximum(frequency, 0.5) * wavelength)
@@ -94,7 +93,7 @@ def texture(rng: np.random.Generator, size: int, wavelength: float, steps: NDArr
 
 
 def mask(scene: Scene, size: int, steps: NDArray, edge: float = 0.0) -> NDArray[np.float64]:
-    """Render the scene's shape, displaced by `steps` (T, 2): 1 inside, 0 outside.
+    """Render a mask (T, H, W) of the scene's shape, displaced by `steps` (T, 2): 1 inside, 0 outside.
 
     `edge` is a quarter of the width of the transition, as a fraction of the frame's side; at least half a
     pixel.
@@ -105,12 +104,12 @@ def mask(scene: Scene, size: int, steps: NDArray, edge: float = 0.0) -> NDArray[
 
 
 def flow(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
-    """One moving texture fills the frame; no single frame tells the motion."""
+    """Render one moving texture that fills the frame; no single frame shows the motion."""
     return texture(rng, size, look.wavelength, path(scene, frames))
 
 
 def dots(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
-    """Random-dot kinematogram: coherent dots move together, the other dots move in random directions."""
+    """Render a random-dot kinematogram: coherent dots move together, the rest in random directions."""
     coherent = np.arange(DOTS) < round(scene.coherence * DOTS)
     headings = heading(np.where(coherent, scene.direction, rng.uniform(0, 360, DOTS)))
     steps = np.diff(travelled(scene, frames), prepend=0)
@@ -126,14 +125,14 @@ def dots(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: 
 
 
 def layout(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
-    """A shape of high contrast at one place, in a texture that is new in every frame: nothing moves."""
+    """Render a high-contrast shape at a fixed place in noise that is redrawn in every frame: no motion."""
     still = np.zeros((1, 2))
     noise = np.concatenate([texture(rng, size, look.wavelength, still) for _ in range(frames)])
     return noise * (DIM + (1 - DIM) * mask(scene, size, still))
 
 
 def sprites(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
-    """A shape with a texture of high contrast moves over a dim texture that stands still."""
+    """Render a moving shape with a high-contrast texture over a static low-contrast texture."""
     steps = path(scene, frames)
     inside = mask(scene, size, steps)
     background = texture(rng, size, look.wavelength, np.zeros((1, 2)))
@@ -141,11 +140,11 @@ def sprites(scene: Scene, look: Look, rng: np.random.Generator, size: int, frame
 
 
 def figures(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
-    """A shape that only motion shows: inside it the texture moves, outside it moves the opposite way."""
+    """Render a shape that only motion reveals: the texture inside moves opposite to the texture outside."""
     steps = path(scene, frames)
-    inside = mask(scene, size, np.zeros((1, 2)), look.wavelength / 5)  # a sharp edge would be seen
+    inside = mask(scene, size, np.zeros((1, 2)), look.wavelength / 5)  # one frame would show a sharp edge
     figure, ground = (texture(rng, size, look.wavelength, sign * steps) for sign in (1, -1))
-    # The variance is the same everywhere, also on the edge of the shape.
+    # The division makes the variance equal everywhere, also at the edge of the shape.
     return (inside * figure + (1 - inside) * ground) / np.hypot(inside, 1 - inside)
 
 
@@ -161,7 +160,7 @@ FAMILIES: dict[str, Callable[[Scene, Look, np.random.Generator, int, int], NDArr
 def render(
     scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render a scene in a look: brightness (T, H, W) as indices of a palette, and the palette (LEVELS, 3)."""
+    """Render a scene in a look; return brightness levels (T, H, W) and the colour of each (LEVELS, 3)."""
     field = FAMILIES[scene.family](scene, look, rng, size, frames)
     brightness = np.clip(0.5 + look.contrast * field, 0, 1) * (LEVELS - 1)
     light = np.arange(LEVELS)[:, None] / (LEVELS - 1)

@@ -39,7 +39,7 @@ class SharedFrames:
     def __init__(self, workers: int):
         self.memory = torch.frombuffer(mmap.mmap(-1, workers * REGION), dtype=torch.uint8)
         self.base = self.memory.data_ptr()
-        self.slots: list[tuple[int, int]] = []  # (offset, size) of each slot of this worker
+        self.slots: list[tuple[int, int]] = []  # (offset, size) of each slot that this worker uses
         _open.add(self.base)
 
     @classmethod
@@ -52,7 +52,7 @@ class SharedFrames:
             return None
 
     def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Allocate a uint8 tensor in the shared memory of `worker`; if that is full, in private memory."""
+        """Allocate a uint8 tensor in the shared memory of `worker`, or in private memory if that is full."""
         size = HEADER + math.prod(shape)
         offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:
@@ -72,19 +72,19 @@ class SharedFrames:
         return replace(decoded, frames=Location(frames.storage_offset(), tuple(frames.shape)))
 
     def unpack(self, decoded):
-        """Replace the `Location` that `pack` stored (in any process) by the frames at this location."""
+        """Replace a `Location`, which `pack` stored in any process, by the frames at this location."""
         if not isinstance(decoded.frames, Location):
             return decoded
         offset, shape = decoded.frames
         return replace(decoded, frames=self.memory[offset : offset + math.prod(shape)].view(shape))
 
     def close(self) -> None:
-        """Stop marking memory as free, because the workers have ended; frames in use stay valid."""
+        """End the reuse of slots after the workers have ended; frames in use stay valid."""
         _open.discard(self.base)
 
 
 def release(frames: Tensor) -> None:
-    """Mark the memory of `frames` as free for reuse by its worker, if the frames are in shared memory."""
+    """Mark the slot of `frames` as free for reuse by its worker, if the frames are in shared memory."""
     storage = frames.untyped_storage()
     if not frames.is_cuda and storage.data_ptr() in _open:
         storage[frames.storage_offset() - HEADER] = FREE

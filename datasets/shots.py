@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from .frames import VideoFile
 
 # At a cut, the mean absolute difference of successive thumbnails (pixels from 0 to 255) exceeds CHANGE.
-# The difference at a cut also exceeds RATIO times the median of AROUND differences before and after it.
-CHANGE, RATIO, AROUND = 11.0, 2.5, 6
+CHANGE = 11.0
+# The difference at a cut also exceeds RATIO times the median of the AROUND differences on each side of it.
+RATIO, AROUND = 2.5, 6
 # Change SHOTS_VERSION only if the code finds other shots: data sets of another SHOTS_VERSION are not reused.
 # The value is the SHA-256 of this file in version 0.1, so that data sets made by version 0.1 are reused.
 SHOTS_VERSION = "3f7fb23814215f250c423546086821907e2d7c658bfddc70c71352f7992fa9d1"
@@ -23,7 +24,7 @@ def find_shots(path: Path) -> list[tuple[int, int]]:
 
 
 def shots_of(thumbnails: NDArray) -> list[tuple[int, int]]:
-    """Return the shots of a video, like `find_shots`, from its thumbnails, uint8 (frames, h, w, 3)."""
+    """Find the shots of a video, as `find_shots` does, from its uint8 thumbnails (frames, h, w, 3)."""
     change = np.abs(np.diff(thumbnails.astype(np.float32), axis=0)).mean(axis=(1, 2, 3))  # (n - 1,)
     cuts = []
     for i in np.flatnonzero(change > CHANGE):

@@ -1,4 +1,4 @@
-"""Videos and labels for ``task=train_calibrated``: moving shapes of known motion, layout and texture.
+"""Render videos and labels for ``task=train_calibrated``: moving shapes of known motion, layout and texture.
 
 A label is a class that the scene or its look is drawn from, so that the labels are exact:
 
@@ -18,14 +18,14 @@ from static_dynamic.rng import generator
 from .calibrated import DIRECTIONS, PLACES, STYLES, WAVELENGTHS, draw_look, draw_scenes
 from .scenes import Scene, render
 
-FAMILY = "sprites"  # motion, layout and texture are all visible in this family
-# Wavelengths that separate the classes of texture: geometric means of the styles' wavelengths.
+FAMILY = "sprites"  # family of scenes in which motion, layout and texture are all visible
+# Wavelengths that separate the texture classes: geometric means of neighbouring styles' wavelengths.
 CUTS = np.sqrt(np.array(list(WAVELENGTHS.values()))[1:] * np.array(list(WAVELENGTHS.values()))[:-1])
 CLASSES = {"velocity": len(DIRECTIONS), "layout": len(PLACES) ** 2, "texture": len(CUTS) + 1}
 
 
 def labels_of(target: str, truth: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the labels (n,) for a key of `CLASSES`; the rows of `truth` are as in ``truth.parquet``."""
+    """Return the labels (n,) of `target`, a key of `CLASSES`, for the n rows of a table of ground truth."""
     if target == "velocity":
         return np.searchsorted(DIRECTIONS, truth["direction"])
     if target == "layout":
@@ -37,7 +37,7 @@ def labels_of(target: str, truth: pd.DataFrame) -> NDArray[np.int64]:
 def render_training(
     videos: int, size: int, frames: int, step: int, seed: int, shortcut: float = 0.0
 ) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-    """Render scenes in all styles; return every `step`-th frame (n, 3, T, H, W), and the truth, n rows.
+    """Render scenes in all styles; return every `step`-th frame (n, 3, T, H, W) and the ground truth, n rows.
 
     In the fraction `shortcut` of the scenes, the place of the shape tells the direction of the motion.
     """
@@ -50,13 +50,13 @@ def render_training(
             look = draw_look(name, style, seed)
             rng = generator(seed, name, f"texture {style}")
             brightness, palette = render(scene, look, rng, size, frames)
-            clips.append(palette[brightness[::step]].transpose(3, 0, 1, 2))  # (T, H, W, 3) to (3, T, H, W)
+            clips.append(palette[brightness[::step]].transpose(3, 0, 1, 2))  # shape (3, T, H, W)
             rows.append({"video": name, "style": style, **asdict(scene), **asdict(look)})
     return np.stack(clips), pd.DataFrame(rows)
 
 
 def with_shortcut(scene: Scene) -> Scene:
-    """Move the shape to the one of the 8 outer places that belongs to the direction of the motion."""
+    """Move the shape to the outer cell of the 3 x 3 grid that lies in the direction of the motion."""
     angle = np.deg2rad(scene.direction)
     x, y = (PLACES[1 + round(np.sign(np.round(end, 6)))] for end in (np.cos(angle), np.sin(angle)))
     return replace(scene, x=x, y=y)

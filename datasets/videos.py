@@ -1,4 +1,4 @@
-"""Read the frames of a video file by position: the frames that decoding the whole file gives, in that order.
+"""Read frames of a video file by their index in the sequence that decoding the whole file gives.
 
 If the packets of a file do not announce its frames correctly, frames are counted by decoding the whole file,
 and positions are reached by decoding from the start.
@@ -29,15 +29,15 @@ EXACT_SEEK = ("mov", "matroska", "avi")
 class Header:
     """Properties of a video file that are known without decoding more than its first frame."""
 
-    seconds: NDArray[np.float64]  # time of each frame that the packets announce; the first frame is at 0
+    seconds: NDArray[np.float64]  # time of each frame according to the packets; the first frame is at 0
     fps: float | None  # average frame rate; None if the file stores no frame rate
-    trusted: bool  # whether the packets announce the frames correctly
-    rotation: int  # angle in degrees, counterclockwise, by which frames are turned to be upright
+    trusted: bool  # whether the packets give the number and times of the frames correctly
+    rotation: int  # counterclockwise angle in degrees that turns the frames upright
     square: bool  # whether pixels are square
 
 
 class VideoFile:
-    """A video file, decoded by one thread from the key frame before the first requested frame."""
+    """A video file; one thread decodes it from the last key frame before the first requested frame on."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -46,8 +46,8 @@ class VideoFile:
     def header(self) -> Header:
         """Frame times, frame rate and shape of the video, according to the packets and the first frame."""
         with open_container(self.path) as (container, stream):
-            # The index of an mp4 file lists all packets, but with their times of decoding. The index suffices
-            # if these times are evenly spaced; otherwise the packets are read to the end.
+            # The index of an mp4 file lists the decoding times of all packets; evenly spaced times suffice.
+            # If the decoding times are uneven, all packets are read for their presentation times.
             entries = stream.index_entries if index_is_complete(container, self.path) else ()
             times = [entry.timestamp for entry in entries if not entry.is_discard]
             even = len(set(np.diff(times))) == 1
@@ -74,7 +74,7 @@ class VideoFile:
 
     @cached_property
     def times(self) -> NDArray[np.float64] | None:
-        """Time of each frame in seconds, from 0 on; None if the frame rate is constant.
+        """Time of each frame in seconds, beginning at 0; None if the frame rate is constant.
 
         A frame rate is constant if no frame is shown a whole frame before or after its time at this rate.
         """
@@ -91,7 +91,7 @@ class VideoFile:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Properties of the file in which the program had to decide something."""
+        """Messages about unusual properties of the file and how the program handles them."""
         found = {
             "the file announces wrong frames: frames are counted by decoding": not self.header.trusted,
             "the frame rate varies: the times of the frames are used": self.times is not None,
@@ -109,7 +109,7 @@ class VideoFile:
         Raises BadFrames if there are too few frames, or one of the frames is damaged.
         """
         wanted, found, last = set(indices), {}, -1
-        to_rgb = VideoReformatter()  # one for all frames, because it is slow to set up
+        to_rgb = VideoReformatter()  # used for all frames, because a reformatter is slow to set up
         for last, frame, damaged in self._frames(min(wanted)):
             if last in wanted:
                 found[last] = self._pixels(last, frame, damaged, to_rgb)
@@ -130,14 +130,14 @@ class VideoFile:
     def _pixels(
         self, index: int, frame: av.VideoFrame, damaged: bool, to_rgb: VideoReformatter
     ) -> NDArray[np.uint8]:
-        """Convert a frame to RGB, and turn it upright as the file says; raise BadFrames if it is damaged."""
+        """Convert a frame to an upright RGB array; raise BadFrames if the frame is damaged."""
         if damaged:
             raise BadFrames(f"{self.path}: frame {index} is damaged (the decoder reports errors in its data)")
         pixels: NDArray[Any] = to_rgb.reformat(frame, format="rgb24").to_ndarray()
         return np.ascontiguousarray(np.rot90(pixels, frame.rotation // 90)) if frame.rotation else pixels
 
     def _frames(self, start: int) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-        """Yield (index, frame, whether it is damaged) in display order, from index `start` or earlier on."""
+        """Yield (index, frame, whether it is damaged) in display order; begin at index `start` or earlier."""
         following = 0
         with open_container(self.path) as (container, stream):
             far = start >= SEEK_FROM and container.format.name.startswith(EXACT_SEEK)

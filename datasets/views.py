@@ -36,7 +36,7 @@ from .orders import (
 
 log = logging.getLogger(__name__)
 
-DYNAMIC, STATIC = 0, 1  # numbers of the two factors
+DYNAMIC, STATIC = 0, 1  # numbers of the two factors in the table of pairs
 
 
 def make_views(
@@ -105,7 +105,7 @@ def make_views(
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
-    wanted = defaultdict(set)  # clip number -> (style, alteration) of each view of the clip
+    wanted = defaultdict(set)  # maps each clip number to the (style, alteration) of the clip's views
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
@@ -147,7 +147,7 @@ def plan_pairs(
     """List every distinct pair as (factor, member a, member b), in the order of the clips."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    parity[by_rank] = np.arange(len(clips)) % 2  # random factor per clip; half of the clips get each factor
+    parity[by_rank] = np.arange(len(clips)) % 2  # a random half of the clips gets each factor
     partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
         partner[DYNAMIC] = same_class(clips, seed)
@@ -161,17 +161,17 @@ def plan_pairs(
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                second = first  # the two views show different videos instead of different orders
+                second = first  # the two views have the same order, but show different videos
             j = partner[factor][i]
             if j is not None:
-                # Repeat k uses alteration k + 1 instead of 1, so that every repeat has a different jitter.
+                # Repeat k uses alteration k + 1 instead of 1, so that repeats have different shuffles or jitters.
                 first, second = (alteration and alteration + k for alteration in (first, second))
                 plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)
 
 
 def same_class(clips: Sequence[Clip], seed: int) -> list[int | None]:
-    """Draw for each clip a clip of the same class from another video; None if no such clip exists."""
+    """For each clip, draw a clip of the same class from another video; None if no such clip exists."""
     members = _by_class(clips, "m_same=False makes dynamic pairs of two videos of one class")
     chosen: list[int | None] = []
     for clip in clips:
@@ -186,7 +186,7 @@ def same_class(clips: Sequence[Clip], seed: int) -> list[int | None]:
 
 
 def other_class(clips: Sequence[Clip], seed: int) -> list[int]:
-    """Draw for each clip a clip of another class: first draw the class, then a clip of that class."""
+    """For each clip, draw a clip of another class: first draw the class, then a clip of that class."""
     members = _by_class(clips, "app_shuffle=False makes static pairs of two classes")
     if len(members) < 2:
         raise UserError("app_shuffle=False: all clips are of one class: give a larger n_examples")
@@ -215,7 +215,7 @@ PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
 def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Return one dynamic pair for every two styles of a clip, and one static pair for every style."""
+    """Make one dynamic pair of a clip per combination of two styles, and one static pair per style."""
     dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
     return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 
@@ -227,7 +227,7 @@ def both(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCli
 
 
 def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one pair of the given factor (dynamic or static) in random styles."""
+    """Make one pair of a clip in random styles; `factor` says whether the pair is dynamic or static."""
     return [both(styles, rng, factor)[factor]]
 
 
@@ -235,5 +235,5 @@ SCHEMES = {"factorial": factorial, "both": both, "paper": paper}
 
 
 def frame_columns(views: pd.DataFrame) -> list[str]:
-    """Return the columns with frame numbers of a table of views; none if activations were imported."""
+    """Return the names of the columns that hold frame numbers; imported activations have no such columns."""
     return [name for name in views if name.startswith("frames_")]

@@ -124,7 +124,7 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
             )
         )
     if on_child is not None and threading.current_thread() is threading.main_thread():
-        # Torch's SIGCHLD handler would raise at any point of the main thread, even in the middle of a write.
+        # Torch's SIGCHLD handler is removed, as it may raise anywhere in the main thread, even in a write.
         signal.signal(signal.SIGCHLD, on_child)
     return iterator, [p for p in multiprocessing.active_children() if p not in before]
 
@@ -165,7 +165,7 @@ def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) ->
 
 
 def ended(processes: list[BaseProcess]) -> list[BaseProcess]:
-    """Return the workers that have ended; wait up to a second, as an error may arrive before the exit."""
+    """Return the workers that have ended; wait up to 1 s, because an error may arrive before the exit."""
     wait([process.sentinel for process in processes], timeout=1.0)
     return [process for process in processes if process.exitcode is not None]
 
@@ -178,7 +178,7 @@ def record_crashes(
     timeout: float,
     error: Exception,
 ) -> None:
-    """Count worker crashes per clip (key None: the worker was idle); give up clips with `TRIES` crashes."""
+    """Count worker crashes per clip (None if the worker was idle); skip a clip after `TRIES` crashes."""
     batches = source.batches
     for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None

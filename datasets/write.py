@@ -1,4 +1,4 @@
-"""Write frames to disk as folders of images or SQLite frame stores; unfinished output is never visible."""
+"""Write frames to disk as folders of images or SQLite frame stores, which appear only when complete."""
 
 import os
 import sqlite3
@@ -30,7 +30,7 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
         try:
             return list(tqdm(pool.map(work, items), total=len(items), desc=desc, unit=unit))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # an interrupted command starts no further item
+            pool.shutdown(cancel_futures=True)  # after an error or interrupt, start no further item
             raise
 
 
@@ -42,7 +42,7 @@ def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np
 
 
 def encode(frame: NDArray, suffix: str, quality: int = 95) -> bytes:
-    """Encode an RGB frame (H, W, 3) as an image file; `quality` applies to jpg."""
+    """Encode an RGB frame (H, W, 3) in the image format of `suffix`; `quality` applies only to jpg."""
     # The quality is set only for jpg, because OpenCV prints a warning if it is set for another format.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix.lower() in (".jpg", ".jpeg") else []
     done, data = cv2.imencode(suffix, np.ascontiguousarray(frame[..., ::-1]), settings)
