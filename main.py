@@ -1,4 +1,4 @@
-"""Command line program for use in a checkout; ``python main.py --help`` lists tasks and options."""
+"""Run the command line program from a checkout; ``python main.py --help`` lists tasks and options."""
 
 import sys
 

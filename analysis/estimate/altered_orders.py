@@ -118,7 +118,7 @@ def open_order(
 
 
 def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
-    """Return table columns of a stage and of its units: variance parts, motion p-values, kinds and bits."""
+    """Return columns of a stage and its units: variance parts, motion p-values, unit kinds, information."""
     layer: dict = {"effective_units": found.effective_units} if found.variance.any() else {}
     layer |= bounded(PARTS, found.layer.estimate, found.bounds(found.layer, level))
     paired = found.layer_difference("motion", "appearance")

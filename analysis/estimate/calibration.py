@@ -154,7 +154,7 @@ def mixing_curves(store: Store, scenes: pd.DataFrame) -> pd.DataFrame:
 
 def standardised(values: NDArray, table: OrderTable) -> NDArray:
     """Standardise the columns of `values` (views, C) to mean 0 and variance 1 over the views in `table`."""
-    kept = values[table.rows[table.kept]]  # (clips and styles, 2 frame orders, units)
+    kept = values[table.rows[table.kept]]  # axes: clip and style, frame order, unit
     return (values - kept.mean((0, 1))) / kept.std((0, 1))
 
 
@@ -168,7 +168,7 @@ def motion_of(table: OrderTable, units: NDArray) -> tuple[float, float, float]:
 
 
 def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Compare estimates with the `BOUNDS` they must satisfy; return one row per bound, with ``holds``."""
+    """Compare estimates with the `BOUNDS` they must satisfy; the column ``holds`` has the result."""
     numbers = table.set_index(["family", "stage"])
     found = dict(mixing_errors(curves))
     rows = []
@@ -185,7 +185,7 @@ def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def mixing_errors(curves: pd.DataFrame) -> Iterator[tuple[tuple[str, str], float]]:
-    """Yield, per curve of estimated motion against mixing weight, the largest error and smallest step."""
+    """Yield the largest error and the smallest increase of each curve of motion against mixing weight."""
     for name, curve in curves.groupby("mixture"):
         yield (str(name), "error"), float((curve["motion"] - curve["truth"]).abs().max())
         yield (str(name), "smallest_step"), float(np.diff(curve["motion"]).min())

@@ -175,7 +175,7 @@ def mean_layers(
 
 
 def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: PairedParts) -> pd.DataFrame:
-    """Return, per stage, the variance parts with intervals and the p-value of motion; NaN without parts.
+    """Return each stage's variance parts with intervals and p-value of motion; NaN for runs without parts.
 
     Means over seeds also get `SeedHalfWidths`, and have no p-value. If ``layers.csv`` of a run lacks the
     parts because an older version wrote it, they are estimated from the activations, also without a p-value.
@@ -247,7 +247,7 @@ def differences(
     layers: pd.DataFrame,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Estimate the differences in variance parts, scores and shares between each two runs.
+    """Estimate the differences in variance parts, scores and shares between every pair of runs.
 
     Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
     the fifth block of one network does not correspond to the fifth stage of another.

@@ -91,7 +91,7 @@ def estimate_pairs(
         raise UserError(f"za and zb must be arrays of numbers, and factor an array ({error})") from error
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
         shapes = f"{za.shape}, {zb.shape} and {factor.shape}"
-        raise UserError(f"the shapes of za and zb must be (pairs, units), of factor (pairs,), not {shapes}")
+        raise UserError(f"za and zb must have the shape (pairs, units) and factor (pairs,), not {shapes}")
     if not za.shape[1]:
         raise UserError(f"za and zb have no units (shape {za.shape}): one column per unit is expected")
     require_usable(za, zb)

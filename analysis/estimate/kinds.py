@@ -21,9 +21,9 @@ from .jackknife import student_quantile
 KINDS = ("content", "motion", "appearance", "mixed", "residual", "unknown", "dead")
 # Kinds of units whose counts have confidence intervals.
 COUNTED_KINDS = KINDS[:5]
-# A unit is of kind residual if content, motion and appearance add up to less than this variance fraction.
+# A unit is of kind residual if content + motion + appearance is below this fraction of its variance.
 LEAST_IDENTIFIED = 0.1
-# A unit is of kind content, motion or appearance if this part is at least this fraction of the three's sum.
+# A unit is of kind content, motion or appearance if this part is at least this fraction of their sum.
 MAJORITY = 0.5
 # At most this many replicates are drawn for the confidence intervals of unit counts.
 REPLICATES = 200

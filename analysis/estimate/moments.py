@@ -155,7 +155,7 @@ class Moments:
         yield from (slice(start, start + width) for start in range(0, units, width))
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
-        """Yield slices of units with the sums of these units in each replicate; slices fit into memory."""
+        """Yield blocks of units (slices) that fit into memory, with the blocks' sums in each replicate."""
         for block in self.unit_blocks(len(weights)) if len(weights) else ():
             yield block, self.units(block).resample(weights)
 
@@ -195,6 +195,6 @@ class Moments:
         return unit_score(self.within_factors.covariance, self.within_factors.variance)
 
     def _each(self, change: Callable[[NDArray], NDArray]) -> Self:
-        """Apply the function `change` to the count of pairs and to the three sums."""
+        """Return a copy with `change` applied to the number of pairs and to the three sums per unit."""
         names = ("count", "total", "product", "square")
         return replace(self, **{name: change(getattr(self, name)) for name in names})

@@ -94,7 +94,7 @@ class MotionTest:
         self.largest = np.maximum(self.largest, flipped.max(1))
 
     def p_values(self) -> tuple[float, NDArray, NDArray]:
-        """Return p-values of the layer, of each unit, and of each unit family-wise; NaN without flips."""
+        """Return the layer's p-value, the units' p-values and family-wise p-values; NaN without flips."""
         scale = np.abs(self.layer).sum() or 1.0
         layer = self.layer / scale
         flipped = np.einsum("gnp,gp->n", self.signs, layer, dtype=np.float64)

@@ -91,7 +91,7 @@ class OrderTable:
         return np.add.reduceat(terms, np.flatnonzero(np.diff(self.video, prepend=-1)), axis=0)
 
     def unit_blocks(self, units: int) -> Iterator[slice]:
-        """Yield slices of units that are small enough for memory."""
+        """Yield slices of units whose activations fit into memory."""
         styles = self.kept.shape[1]
         per_unit = 2 * styles * (len(self.video) + self.videos * (1 if self.complete else styles))
         width = max(1, int(NUMBERS / per_unit))

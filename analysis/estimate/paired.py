@@ -101,7 +101,7 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        deviation = np.concatenate(deviations)  # independent videos: their variances add up
+        deviation = np.concatenate(deviations)  # variances of independent videos add up
         bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
         low, high = (np.clip(bound, smallest, largest) for bound in bounds)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)

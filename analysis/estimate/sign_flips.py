@@ -97,7 +97,7 @@ def p_value(value: ArrayLike, null: NDArray) -> NDArray:
 def score_p_values(
     rows: NDArray, factors: Sequence[FactorPairs], signs: Sequence[NDArray], m: Moments
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return p-values per factor: of the layer, of each unit, and of each unit family-wise.
+    """Return, per factor, the layer's p-value, the units' p-values and the units' family-wise p-values.
 
     Activations `rows` (views, C) are read in blocks of units. `signs` are from `draw_signs` per factor, `m`
     (F, C) the sums over all pairs. P-values of dead units are NaN.

@@ -63,7 +63,7 @@ class SeedHalfWidths(NamedTuple):
     """Half-widths of two ranges about the mean over runs that differ only in the seed."""
 
     # 1.96 * std / sqrt(n) with the population's std (ddof 0), as in Kowal et al.'s code.
-    # The range with 1.96 * std / sqrt(n) covers the mean in 60, 75, 81 and 85 % for 2, 3, 4 and 5 runs.
+    # +- 1.96 * std / sqrt(n) covers the true mean in 60, 75, 81 and 85 % of cases for 2, 3, 4 and 5 runs.
     original: NDArray
     # t(n - 1) * std / sqrt(n) with the sample's std (ddof 1): half-width of Student's 95 % interval.
     student: NDArray
@@ -156,7 +156,7 @@ def read_layers(folder: str | Path) -> pd.DataFrame:
         raise DamagedRun(
             f"{folder}/layers.csv names no stage, or one twice: give the command of the run again"
         )
-    return layers.copy()  # the copy has one memory block; pandas warns above 100 blocks
+    return layers.copy()  # copy into one memory block: pandas warns of fragmented frames
 
 
 def existing_file(folder: str | Path, name: str) -> Path:

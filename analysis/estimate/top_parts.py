@@ -71,7 +71,7 @@ def fractions_of_clips(
 
 
 def kinds_of(units: pd.DataFrame) -> list[dict]:
-    """Return the number of units of each kind, and of units that carry motion, per stage."""
+    """Return, per stage, the number of units of each kind and the number of units that carry motion."""
     rows = []
     for stage, table in units.groupby("stage", sort=False):
         counts = table["kind"].value_counts()

@@ -164,7 +164,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def columns_of(values: pd.DataFrame) -> dict[str, float]:
-    """Return the mean of each column over its rows (seeds), with Student's 95 % interval."""
+    """Return the mean of each column over rows (seeds), with Student's 95 % interval."""
     mean, half = values.to_numpy().mean(0), seed_half_widths(values.to_numpy()).student
     columns: dict[str, float] = {}
     for name, middle, width in zip(values, mean, half, strict=True):

@@ -48,7 +48,7 @@ def fisher_z(r: NDArray) -> NDArray:
 
 
 def variance_per_cluster(sums: Moments, whole: Moments) -> NDArray:
-    """Return each cluster's part of each unit's sum of squares within a factor. Shape: (K, F, C)."""
+    """Return each cluster's contribution to the sum of squares of each unit and factor. Shape: (K, F, C)."""
     mean = np.nan_to_num(whole.within_factors.mean - sums.shift)
     return sums.square - 2 * mean * sums.total + 2 * sums.count[..., None] * mean**2
 

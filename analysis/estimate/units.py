@@ -18,7 +18,7 @@ from static_dynamic.analysis.run.store import Store
 
 from .estimator import MEASURED, UNIT_CLASSES, classify
 
-# The units of each of these classes are ranked by the scores of these factors (0 dynamic, 1 static).
+# Factors (0 dynamic, 1 static) by whose scores the units of each class are ranked.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
 # Aggregation of the columns part, side and row of `top_units` over the pairs of a clip.
 TOTALS = {"part": "sum", "side": "mean", "row": "first"}

@@ -92,9 +92,9 @@ def decompose_stage(
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (clips, S, O, block)
         settle(block)
-        block -= block[0, 0, 0].copy()  # less offset means less rounding error in sums of squares
+        block -= block[0, 0, 0].copy()  # a smaller offset gives less rounding error in squares
         terms = table_sums(block)
-        sums = np.zeros((n_clusters, *terms.shape[1:]))  # (clusters, terms of `table_sums`, units)
+        sums = np.zeros((n_clusters, *terms.shape[1:]))  # axes: cluster, term of `table_sums`, unit
         np.add.at(sums, clusters, terms)
         whole = sums.sum(0)
         without = mean_squares(whole - sums, *levels)  # (clusters, 7, block)
@@ -121,7 +121,7 @@ def decompose_stage(
 def component_bounds(
     sums: NDArray, whole: NDArray, without: NDArray, levels: tuple[int, ...], level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return bounds of each unit's seven variance components by MOVER; NaN if it varies in too few videos.
+    """Return bounds of each unit's seven variance components, by MOVER; NaN for units with few videos.
 
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.
@@ -146,7 +146,7 @@ def component_bounds(
     point = (weights * whole).sum(1)
     ends = []
     for side, rising, falling in ((-1, below, above), (1, above, below)):
-        distance = weights * np.where(weights > 0, rising, falling)  # (component, mean square, unit)
+        distance = weights * np.where(weights > 0, rising, falling)  # axes: component, mean square, unit
         squared = np.einsum("ajc,akc,jkc->ac", distance, distance, correlation)
         ends.append(point + side * np.sqrt(np.maximum(squared, 0)))
     low, high = (np.where(videos >= FEWEST_VIDEOS, end, np.nan) for end in ends)

@@ -31,7 +31,7 @@ CURVES = {
 
 
 def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> None:
-    """Draw the parts of each encoder as stacked bars, one panel per scene family, and the mixing curves."""
+    """Draw each encoder's parts as stacked bars, one panel per scene family, and motion of mixed units."""
     families = list(dict.fromkeys(table["family"]))
     figure, panels = new_panels(len(families) + 1, 3, (11.5, 6.6))
     for axes, family in zip(panels, families, strict=False):

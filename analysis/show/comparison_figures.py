@@ -161,7 +161,7 @@ def sweep(comparison: Comparison) -> Figure:
 
 
 def training(comparison: Comparison) -> Figure | None:
-    """Draw scores over training iterations; return None if fewer than two different iterations are known."""
+    """Draw scores over training iterations; return None unless runs differ in known training iterations."""
     runs = comparison.runs[["run", "network", "iterations"]]
     shown = comparison.layers[comparison.layers["shown"]].merge(runs)
     shown = shown.dropna(subset="iterations").sort_values("iterations", kind="stable")

@@ -99,7 +99,7 @@ def write_report(folder: Path) -> Path:
 
 
 def without_folders(value: Any, root: str) -> Any:
-    """Return a manifest whose texts name the data folder `root` and the home folder in short.
+    """Shorten the paths of the data folder `root` and of the home folder in all texts of a manifest.
 
     A report is meant to be shared, and absolute paths hold names of users and machines.
     """
@@ -130,7 +130,7 @@ def render(page: dict) -> str:
 
 
 def report_cells(row: pd.Series) -> dict[str, object]:
-    """Return one stage's row of the table of results, with the effective numbers beside the scores."""
+    """Return one stage's table row: effective numbers of videos and units, scores, shares and intervals."""
     return {"stage": row["stage"], "units": row["units"]} | effective_cells(row) | layer_cells(row)
 
 
@@ -142,7 +142,7 @@ def percent(part: float) -> str:
 def stage_charts(
     folder: Path, layers: pd.DataFrame, breaks: Sequence[int], yardsticks: Sequence[Reference]
 ) -> list[charts.Chart]:
-    """Draw parts, kinds, the paper's scores, shares and unit classes, and sources of variance by stage."""
+    """Draw, by stage, parts, unit kinds, the paper's scores, shares and classes, and sources of variance."""
     made = part_charts(layers, breaks, yardsticks) if has_parts(layers) else []
     scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
     shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
@@ -199,7 +199,7 @@ def part_charts(
 
 
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
-    """Draw a histogram of the units' scores at one stage, and units per unit class against the threshold."""
+    """Draw, for one stage, a histogram of unit scores and the units per unit class against the threshold."""
     of_stage = units[units["stage"] == stage]
     scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in MEASURED}
     counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
