@@ -66,19 +66,22 @@ class Pyramid:
 
     @property
     def n_paths(self) -> int:
-        """Number of paths from the class to the last level; the result of `nested` grows with this number."""
-        counts: NDArray = np.ones(self.label + 1)  # `counts`: number of paths from the class to each kernel
+        """Number of paths along links from the class to the kernels of the last level.
+
+        The size of the result of `nested` grows with this number.
+        """
+        counts: NDArray = np.ones(self.label + 1)  # number of paths from the class to each kernel
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())
 
     def children(self, level: int, unit: int) -> NDArray:
-        """Return the indices of a kernel's children in the next level, in ascending order."""
+        """Return the numbers of the next-level kernels that a kernel is linked to, in ascending order."""
         parent, child, _ = self.steps[level]
         return np.unique(child[parent == unit])
 
     def nested(self) -> dict:
-        """Return the pyramid as nested dicts, {class: {kernel: [kernels]}}, as Stergiou et al.'s code does.
+        """Return the pyramid as nested dicts, {class: {kernel: [kernels]}}, as in Stergiou et al.'s code.
 
         Keys are strings, as in JSON. A kernel occurs once per path from the class, so the nested form of a
         deep pyramid is large.
@@ -95,12 +98,12 @@ class Pyramid:
         return {str(self.label): below[self.label]}
 
     def saliency_tube(self, level: int, unit: int) -> NDArray:
-        """Return a kernel's saliency tube (t, h, w): the sum of the feature maps of the kernel's children."""
+        """Return a kernel's saliency tube (t, h, w): the sum of the feature maps of its child kernels."""
         children = self.children(level, unit)
         return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
     def feature_map(self, level: int, unit: int) -> NDArray:
-        """Return a kernel's feature map (t, h, w) in the form that the network's next layer reads."""
+        """Return a kernel's feature map (t, h, w) as the network's next layer receives it."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
         return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()
@@ -147,7 +150,7 @@ def class_feature_pyramid(
     clip = RULES[rules](net, inputs, depth, path)
     if not clip.logits.isfinite().all():
         raise UserError(
-            f"{type(net).__name__}: the network's outputs for this clip are not finite: check its weights"
+            f"{type(net).__name__}: the network's outputs for this clip are not finite: check the weights"
         )
     return build_pyramid(clip, label, theta, depth, rules, keep)
 
@@ -164,7 +167,7 @@ def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[in
         return None
     match = re.fullmatch(r"top([1-9]\d*)_in([1-9]\d*)", str(select))
     if not match:
-        raise UserError(f"select={select!r}: give all, or topK_inL (top5_in2: 5 links per kernel of level 2)")
+        raise UserError(f"select={select!r}: give all, or topK_inL to keep K links per kernel of level L")
     if rules == "original":
         raise UserError(
             "select=topK_inL fails in Stergiou et al.'s code (rules=original): give select=all, or "
@@ -172,7 +175,7 @@ def check_options(theta: float, depth: int, rules: str, select: str) -> tuple[in
         )
     k, level = int(match[1]), int(match[2])
     if level >= depth:
-        raise UserError(f"select={select!r}: the level after _in must be below depth={depth}")
+        raise UserError(f"select={select!r}: the level L of topK_inL must be below depth={depth}")
     return k, level
 
 
@@ -207,7 +210,7 @@ def build_pyramid(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Keep the `k` strongest links from each parent kernel; of equal links, prefer lower child numbers."""
+    """Keep the `k` strongest links of each parent kernel; of equal links, keep lower child numbers."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]

@@ -1,4 +1,4 @@
-"""Names of a network's classes, from a file or from the weights' entry in ``configs/assets.yaml``."""
+"""Read the names of a network's classes from a file or from an entry of ``configs/assets.yaml``."""
 
 import ast
 import json
@@ -55,15 +55,15 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the class names, the longest list in the Python source `text`; the source is never run."""
+    """Return the longest list in Python code, taken as the class names; the code is parsed but never run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # The source writes class names like folder names: hurling_-sport- stands for hurling (sport).
+    # The class names in the code are written like folder names: hurling_-sport- means hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 
 def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
-    """Return the class names of pretrained weights; None if ``assets.yaml`` lists none or loading fails."""
+    """Return the class names of pretrained weights; None if these names are unknown or not readable."""
     source = asset_row(asset).get("names") if asset else None
     if source is None:
         return None
@@ -75,7 +75,7 @@ def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
 
 
 def find_label(label: str | int | None, names: list[str] | None) -> int | None:
-    """Return the number of the class `label`, a number or name; raise UserError if the name is unknown."""
+    """Return the class number for `label`, a class number or name; raise UserError for an unknown name."""
     if label is None or isinstance(label, int):
         return label
     if re.fullmatch(r"-?\d+", label.strip()):
@@ -92,5 +92,5 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
 
 
 def _plain(name: str) -> str:
-    """Return a class name in lower case and with underscores replaced by spaces, to compare spellings."""
+    """Return a class name in lower case and with spaces for underscores, to compare differing spellings."""
     return name.strip().lower().replace("_", " ")

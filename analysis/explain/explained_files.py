@@ -31,10 +31,10 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import file_name, temporary_folder, write_text
 
 log = logging.getLogger(__name__)
-# The nested JSON file is not written for pyramids with more paths than this: it would be too large.
+# Pyramids with more paths than this get no nested JSON file, because it would be too large.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
-# Only task=saliency writes both of these files, so a folder that holds both may be replaced.
+# A folder that holds these two files was written by task=saliency, so task=saliency may replace the folder.
 OWN = (SUMMARY, NODE_LINK)
 
 
@@ -81,7 +81,7 @@ def write_explanation(
     summary: dict,
     drawing: dict | None,
 ) -> None:
-    """Write all result files of one clip into `folder`, in place of the files of an earlier run.
+    """Write all result files of one clip into `folder`, replacing the files of an earlier run.
 
     `drawing`: the options `kernels` and `video` of `write_pictures`; None: no pictures.
     """
@@ -93,7 +93,7 @@ def write_explanation(
 
 
 def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None = None) -> None:
-    """Write a pyramid to three files: Stergiou et al.'s nested JSON, nodes and links, table of kernels."""
+    """Write a pyramid as nested JSON (as Stergiou et al.), as JSON of nodes and links, and as a csv table."""
     if pyramid.n_paths <= MOST_PATHS:
         write_text(folder / "class_dependency_graph.json", json.dumps(pyramid.nested()))
     else:
@@ -135,7 +135,7 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # `jobs` holds per picture: (file, tube, tube of a uniform clip, title)
+    jobs = []  # per picture: (file, saliency tube, saliency tube of a uniform clip, title)
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -155,7 +155,7 @@ def page_title(summary: dict) -> str:
 
 
 def facts(summary: dict) -> list[str]:
-    """Return sentences on the prediction, frames and options, and on the run that gave kinds and classes."""
+    """Return sentences that state a clip's prediction, frames and options, and the ``task=profile`` run."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -171,7 +171,7 @@ def facts(summary: dict) -> list[str]:
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return a table with one row per pyramid level: number of kernels and layers, strongest kernels."""
+    """Return a text table with one row per pyramid level: numbers of kernels, of layers, top kernels."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):
@@ -182,7 +182,7 @@ def format_clip(pyramid: Pyramid, summary: dict) -> str:
     return f"{page_title(summary)}\n{facts(summary)[0]}\n\n{align(rows)}"
 
 
-# Labels of kernels -> what they are called, and the files of counts and of shares.
+# Label of kernels (kind, unit class) -> (its printed name, csv file of counts, csv file of shares).
 SHARE_FILES = {
     BY_KIND: ("kind", "kernel_kind_counts.csv", "kernel_kinds.csv"),
     BY_CLASS: ("unit class of the paper", "kernel_counts.csv", "kernel_classes.csv"),
@@ -192,7 +192,7 @@ SHARE_FILES = {
 def write_shares(
     root: Path, counts: Mapping[Labels, pd.DataFrame], classes: KernelClasses, n_boot: int, seed: int
 ) -> None:
-    """Write the numbers of selected kernels per kind and per unit class; print the share of each.
+    """Write how many of the selected kernels belong to each kind and to each unit class; print the shares.
 
     `counts`: labels (kinds, unit classes) -> rows of `count_kernels` of every clip.
     """
@@ -219,7 +219,7 @@ def write_shares(
 
 
 def format_shares(table: pd.DataFrame, labels: Labels) -> str:
-    """Return a text table of the share of each label (kind, unit class) among the selected kernels."""
+    """Return a text table of the share of each kind (or unit class) among the selected kernels."""
     rows = []
     for _, row in table.iterrows():
         cells = {key: row[key] for key in ("label", "level", "stage", "clips", "kernels")}

@@ -1,4 +1,4 @@
-"""Provenance of channels: find the convolution that computes each input channel of a layer.
+"""Find the convolution that computes each input channel of a layer.
 
 The network runs once on the meta device, which computes shapes only. Every tensor carries the provenance of
 its channels as a tuple of segments (convolution, first output channel, end). Normalization, activation
@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# A segment describes consecutive channels: (layer that computes the channels or None, first channel, end).
+# Consecutive channels of a tensor: (layer that computes the channels, or None; first channel; last + 1).
 Segment = tuple[str | None, int, int]
 # Each output channel of these operators mixes input channels, so channels cannot be traced further.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
@@ -32,11 +32,15 @@ class Layer:
     """A convolution or linear layer: size, depth in the network, and origin of each input channel."""
 
     name: str
-    rows: int  # `rows` is the number of output channels
+    # Number of output channels.
+    rows: int
     inputs: tuple[Segment, ...]
-    depth: int  # `depth` is 1 for the first layer and grows towards the output
-    size: tuple[int, ...]  # `size` is (T, H, W) of the output
-    padding: tuple[int, ...] = ()  # `padding`: numbers of zeros that ``F.pad`` added to the input's sides
+    # 1 for the first layer of the network, larger for later layers.
+    depth: int
+    # Size (T, H, W) of the output.
+    size: tuple[int, ...]
+    # Numbers of zeros that ``F.pad`` added to the sides of the input before this layer.
+    padding: tuple[int, ...] = ()
 
     @property
     def sources(self) -> list[str]:
@@ -46,7 +50,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class MapTap:
-    """The module output that holds a layer's feature maps in the form that later layers read.
+    """The module output that holds a layer's feature maps as later layers receive them.
 
     The maps start at channel ``start`` of the output of the ``call``-th call of the module. If this output is
     a list or a dict, the maps are in tensor number ``select`` of the output.
@@ -58,9 +62,9 @@ class MapTap:
     start: int
 
     def read(self, output, rows: int) -> Tensor:
-        """Return a copy of a layer's feature maps of one clip, (rows, T, H, W), from a module's output."""
+        """Copy a layer's feature maps of one clip, shape (rows, T, H, W), from a module's output."""
         maps = output if self.select is None else list(_elements(output))[self.select]
-        # Return a copy, because later layers may overwrite the output in place.
+        # Later layers may overwrite the output in place, so return a copy.
         return maps[0, self.start : self.start + rows].clone()
 
 
@@ -79,8 +83,10 @@ class FeaturePath:
     layers: dict[str, Layer]
     classifier: str
     taps: dict[str, MapTap]
-    outputs: dict[str, list[tuple[Segment, ...]]]  # `outputs`: module -> segments of each output tensor
-    levels: list[list[str]] = field(init=False, default_factory=list)  # `levels`: the levels found so far
+    # Module -> for each output tensor, the layers that compute its channels.
+    outputs: dict[str, list[tuple[Segment, ...]]]
+    # For each level computed so far, the names of its layers.
+    levels: list[list[str]] = field(init=False, default_factory=list)
 
     def level(self, number: int) -> list[str]:
         """Return the layers of a level; level 0 is the classifier, and levels beyond the input are empty."""
@@ -93,16 +99,16 @@ class FeaturePath:
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
-        """Return a dict: layer of a level -> number of the layer's first kernel within the level."""
+        """Return, for each layer of a level, the number of the layer's first kernel within the level."""
         names = self.level(number)
         starts = accumulate((self.layers[name].rows for name in names), initial=0)
         return dict(zip(names, starts, strict=False))
 
     @property
     def depth(self) -> int:
-        """Number of levels that hold layers, not counting the classifier's level 0."""
+        """Number of levels, not counting level 0 (the classifier)."""
         number = 0
-        # A module called twice could make levels endless, so there are at most as many levels as layers.
+        # Stop after as many levels as layers, because a module that is called twice could loop forever.
         while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
@@ -120,7 +126,7 @@ class FeaturePath:
 
 
 def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
-    """Find the layers that feed the classifier of `net`, by computing tensor shapes only.
+    """Find the layers that feed the classifier of `net`, by a forward pass that computes only shapes.
 
     `inputs`: what ``net.prepare`` returns, or meta tensors of the same shapes. Raises UserError if the
     classifier does not read feature maps of 3D convolutions.
@@ -148,20 +154,22 @@ def trace_path(net: VideoNetwork, inputs) -> FeaturePath:
 
 
 class _Tracer(TorchDispatchMode):
-    """PyTorch dispatch mode that records each tensor's channel axis and the layers behind its channels."""
+    """PyTorch dispatch mode that records each tensor's channel axis and which layers compute its channels."""
 
     def __init__(self) -> None:
         super().__init__()
-        # `known`: tensor id -> (tensor, channel axis, segments). Storing a tensor prevents reuse of its id.
+        # Tensor id -> (tensor, channel axis, segments). The tensor is kept so that its id is not reused.
         self.known: dict[int, tuple[Tensor, int, tuple[Segment, ...]]] = {}
         self.layers: dict[str, Layer] = {}
         self.taps: dict[str, MapTap] = {}
         self.outputs: dict[str, list[tuple[Segment, ...]]] = {}
-        self.padding: dict[int, tuple[int, ...]] = {}  # `padding`: id of a padded tensor -> padding
-        self.calls: dict[str, int] = {}  # `calls`: module -> number of calls so far
+        # Id of a zero-padded tensor -> numbers of zeros added to its sides.
+        self.padding: dict[int, tuple[int, ...]] = {}
+        # Module -> number of calls so far.
+        self.calls: dict[str, int] = {}
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return the segments that describe a tensor's channels; none if its channel axis is not `axis`."""
+        """Return which layers compute a tensor's channels; empty if its channel axis is not `axis`."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 
@@ -199,7 +207,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # An output inherits the provenance of its largest input; of the deepest one if sizes are equal.
+            # Trace an output's channels to the largest input tensor, or to the deepest of equally large ones.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -211,7 +219,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Return (channel axis, segments) of output `x`, derived from input `source`; None if unknown."""
+        """Derive (channel axis, segments) of output `x` from input `source`; return None if unknown."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None
@@ -246,7 +254,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Yield the segments that describe channels `first` to `end` - 1 of a tensor with these `segments`."""
+    """Yield the segments of channels `first` to `end` - 1 of a tensor whose channels are `segments`."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -273,7 +281,7 @@ def _viewed(args, source, x, axis):
 
 
 def _reduced(args, source, x, axis):
-    """Return the number of the channel axis after a reduction such as ``mean``; None if it was reduced."""
+    """Return the number of the channel axis after ``mean`` or the like; None if the channels were reduced."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}
@@ -288,7 +296,7 @@ def _slice_start(args: tuple) -> int:
     return max(first + args[0].shape[args[1]], 0) if first < 0 else first
 
 
-# Operator that moves the channel axis -> function that returns the new axis, or None if channels mix.
+# Operator that may move the channel axis -> function that returns its new number, or None if channels mix.
 MOVES = {
     "permute": _permuted,
     "transpose": _swapped,
@@ -297,7 +305,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# Operator that reorders or skips positions of an axis -> function: True if this is the channel axis.
+# Operator that reorders or skips positions of an axis -> test whether this axis is the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},
@@ -305,7 +313,7 @@ PICKS = {
     "index_select": lambda args, source, axis: args[1] % source.dim() == axis,
     "index": lambda args, source, axis: axis < len(args[1]) and args[1][axis] is not None,
 }
-# Operator that keeps consecutive positions of an axis -> function that returns (axis, first position).
+# Operator that cuts consecutive positions out of an axis -> function that returns (axis, first position).
 SLICES = {
     "slice": lambda args, x, i: (args[1] if len(args) > 1 else 0, _slice_start(args)),
     "split": lambda args, x, i: (args[2] if len(args) > 2 else 0, i * args[1]),

@@ -1,4 +1,4 @@
-"""Kinds (content, motion, ...) and classes (dynamic, static, ...) of a pyramid's kernels, from task=profile.
+"""Look up kinds (content, motion, ...) and classes (dynamic, ...) of kernels in a task=profile run.
 
 A kernel has a kind and a unit class if its output channel is a unit of a profiled stage. This holds for the
 last convolution before the stage's output; with parallel branches, for the last convolution of each branch.
@@ -24,13 +24,13 @@ from static_dynamic.analysis.run.tables import read_table
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import Tap, VideoNetwork
 
-# Keys of a model's configuration whose values are equal in all runs of the same network.
+# Keys of a model's configuration that identify the network.
 SAME = ("family", "args", "num_classes", "init")
 
 
 @dataclass(frozen=True)
 class Labels:
-    """A table column that labels units: its name, its values, and the value for kernels that are no unit."""
+    """A table column that labels units: its name, its values, and its value for non-unit kernels."""
 
     column: str
     values: tuple[str, ...]
@@ -45,17 +45,18 @@ BY_CLASS = Labels("class", UNIT_CLASSES, "unknown")
 class KernelClasses:
     """Kinds and unit classes of a network's kernels, from a run of ``task=profile``."""
 
-    # One row per kernel: layer, channel, stage, unit, class, and kind if the run has parts.
+    # One row per kernel, with columns layer, channel, stage, unit, class, and kind if the run has kinds.
     units: pd.DataFrame
-    origin: str  # `origin` is the folder name of the ``task=profile`` run
+    # Folder name of the ``task=profile`` run.
+    origin: str
 
     def of(self, nodes: pd.DataFrame) -> pd.DataFrame:
-        """Add columns ``stage``, ``class``, ``kind`` to a table of kernels; NaN if a kernel is no unit."""
+        """Add columns ``stage``, ``class``, ``kind`` to a table of kernels; NaN if a kernel is not a unit."""
         return nodes.merge(self.units.drop(columns="unit"), how="left", on=["layer", "channel"])
 
     @property
     def labels(self) -> list[Labels]:
-        """The labels that the run has: kinds, if it has parts, and unit classes."""
+        """Available labels of kernels: unit classes, and kinds if the run has kinds."""
         return [BY_KIND, BY_CLASS] if "kind" in self.units else [BY_CLASS]
 
 
@@ -79,7 +80,7 @@ def read_kernel_classes(
     units = kernels.merge(profiled, on=["stage", "unit"])
     if units.empty:
         raise UserError(f"task.profile={folder}: none of the profiled units is a kernel of this network")
-    # A channel of SlowFast can be a unit of several stages: keep only the first of these stages.
+    # A channel of SlowFast can be a unit of several stages; only the first of these stages is kept.
     units = units.drop_duplicates(["layer", "channel"]).reset_index(drop=True)
     return KernelClasses(units, folder.resolve().name)
 
@@ -99,14 +100,14 @@ def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
 
 
 def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
-    """Return a table of the kernel (layer, channel) of each stage's units; skip units without a kernel."""
+    """Return a table of the kernel (layer, channel) that computes each unit; skip units without a kernel."""
     rows = []
     for name, stage in net.stages.items():
         first = 0
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # skip the rest of the stage, because its units cannot be numbered
+                break  # the units of the remaining taps cannot be numbered
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -118,7 +119,7 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
 
 
 def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
-    """Return which layers compute the channels that `tap` reads; empty if `tap` reads no feature maps."""
+    """Return which layers compute the channels that a tap reads; empty if the tap reads no feature maps."""
     outputs = path.outputs.get(tap.module, [])
     index = 0 if tap.select is None else tap.select
     if tap.layout != "maps" or tap.fold > 1 or not isinstance(index, int) or index >= len(outputs):
@@ -127,7 +128,7 @@ def channels_of(tap: Tap, path: FeaturePath) -> Sequence[Segment]:
 
 
 def count_kernels(pyramid: Pyramid, classes: KernelClasses, labels: Labels = BY_CLASS) -> pd.DataFrame:
-    """Count a pyramid's kernels per level, stage and label; kernels that are no unit have no stage."""
+    """Count a pyramid's kernels per level, stage and label; kernels that are not units get the stage ''."""
     nodes = classes.of(pyramid.nodes.query("level > 0"))
     named = nodes[labels.column].fillna(labels.other)
     nodes = nodes.assign(stage=nodes["stage"].fillna(""), **{labels.column: named})

@@ -1,4 +1,4 @@
-"""A class feature pyramid as one HTML page that loads no other file.
+"""Write a class feature pyramid as one HTML page that loads no other file.
 
 Levels are columns, kernels are nodes, and the width of a link shows its strength. The page plays the saliency
 tube of the kernel under the pointer.
@@ -25,15 +25,15 @@ from static_dynamic.spacing import evenly_spaced
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
 # Largest number of frames per saliency tube (FRAMES) and of cells per side of a heat map (CELLS).
 FRAMES, CELLS = 16, 28
-# Name of the group of units of kind dead or unknown, which have one colour and marker.
+# Units of kind dead and of kind unknown form one group with this name.
 DEAD_OR_UNKNOWN = "dead or unknown"
 NOT_PROFILED = "not profiled"
-# Group of kernels -> colour, and marker in matplotlib's notation, which tells the groups apart in grey.
+# Kind of kernels -> (colour, matplotlib marker). Markers distinguish the kinds in greyscale prints.
 KIND_MARKS = {kind: (PART_COLOURS[kind], marker) for kind, (marker, _) in PART_LINES.items()}
 KIND_MARKS |= {DEAD_OR_UNKNOWN: (PART_COLOURS[DEAD_OR_UNKNOWN], "x"), NOT_PROFILED: ("#FFFFFF", "o")}
 CLASS_MARKS = {name: (colour, MARKERS[name]) for name, colour in COLOURS.items()}
 CLASS_MARKS |= {NOT_PROFILED: ("#FFFFFF", "o")}
-# Colours of layers for pages without kinds and classes; with more layers than colours, colours repeat.
+# Colours of layers, for pages without kinds and classes. Further layers use the colours again.
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 

@@ -36,7 +36,7 @@ from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Links from one level to the next: arrays of parent kernels, child kernels and strengths.
+# Links from one level to the next, as three arrays: parent kernels, child kernels, strengths.
 Links = tuple[NDArray, NDArray, NDArray]
 NO_LINKS: Links = (np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))
 
@@ -55,7 +55,7 @@ def class_scores(weight: Tensor) -> NDArray:
 
 
 def clip_size(inputs) -> tuple[int, int, int]:
-    """Return (frames, height, width) of the input with most frames; raise UserError for several clips."""
+    """Return (frames, height, width) of the input with most frames; raise UserError for a batch of clips."""
     clips = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
     if any(x.shape[0] != 1 for x in clips):
         raise UserError(f"a class feature pyramid needs one clip, but this batch has {clips[0].shape[0]}")
@@ -64,7 +64,7 @@ def clip_size(inputs) -> tuple[int, int, int]:
 
 
 def check_depth(depth: int, limit: int) -> None:
-    """Raise UserError if `depth` is not a number of levels from 1 to the network's `limit`."""
+    """Raise UserError unless `depth` is a whole number from 1 to `limit`, the number of possible levels."""
     if not (isinstance(depth, int) and 1 <= depth <= limit):
         raise UserError(f"depth={depth}: this network's pyramids have 1 to {limit} levels")
 
@@ -104,8 +104,9 @@ class Corrected:
         self.size = clip_size(inputs)
         check_depth(depth, self.path.depth)
         self.class_scores = class_scores(weight_of(net, self.path.classifier))
-        self.inputs: dict[str, Tensor] = {}  # `inputs` maps a layer to input maps (channels, T, H, W)
-        # `maps` maps a layer to output feature maps (channels, T, H, W), in the form that later layers read.
+        # Layer -> its input feature maps (channels, T, H, W).
+        self.inputs: dict[str, Tensor] = {}
+        # Layer -> its output feature maps (channels, T, H, W), as later layers receive them.
         self.maps: dict[str, Tensor] = {}
         waiting = {n for level in range(1, depth) for n in self.path.waiting(level)}
         readers = {n for level in range(1, depth) for n in self.path.level(level)}
@@ -144,7 +145,7 @@ class Corrected:
         return hook
 
     def _sources(self, level: int) -> dict[str, NDArray]:
-        """Return a dict: layer -> number of the kernel that computes each input channel, -1 if unknown."""
+        """Return, for each layer, the numbers of the kernels that compute its input channels; -1: unknown."""
         offsets = self.path.offsets(level + 1)
         sources = {}
         for name in self.path.level(level):
@@ -178,7 +179,7 @@ class Corrected:
             return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
-        kernels = self.kernels[name][rows]  # `kernels` has shape (kernels, input channels per group)
+        kernels = self.kernels[name][rows]  # shape: (kernels, input channels per group)
         width = kernels.shape[1]
         groups = len(sources) // width
         group = rows // (self.path.layers[name].rows // groups)
@@ -196,8 +197,8 @@ class Corrected:
         return [names[w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum those feature maps that the kernels `children` pass to kernel `unit`; return (T, H, W)."""
-        if level == 0:  # the classifier reads pooled maps, so sum the maps before the pooling
+        """Sum the input channels of kernel `unit` that the kernels `children` compute; return (T, H, W)."""
+        if level == 0:  # the classifier reads pooled maps, so use the maps before pooling
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
         (name,), row = self.name(level, np.array([unit]))
@@ -221,7 +222,7 @@ def normalised(products: NDArray) -> NDArray:
 
 
 def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
-    """Resize feature maps (T, H, W) to the largest size and return the sum; zeros if there are no maps."""
+    """Resize feature maps (T, H, W) to the largest of their sizes; return their sum (zeros without maps)."""
     if not maps:
         return torch.zeros(size)
     shape = [max(sides) for sides in zip(*(m.shape for m in maps), strict=True)]
@@ -314,7 +315,7 @@ class Original:
                 )
             if len(rows):
                 with np.errstate(invalid="ignore", divide="ignore"):  # a NaN is not >= theta
-                    products = kernels * read  # `products` has shape (kernels, input channels)
+                    products = kernels * read  # shape: (kernels, input channels)
                     products = products / products.sum(axis=1, keepdims=True)
                     low = products.min(axis=1, keepdims=True)
                     scores = (products - low) / (products.max(axis=1, keepdims=True) - low)
@@ -332,7 +333,7 @@ class Original:
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the maps `children` of a layer. As in Stergiou et al.'s code, the layer is one too early."""
+        """Sum the feature maps `children`, taken from one layer too early, as in Stergiou et al.'s code."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

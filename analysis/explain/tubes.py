@@ -27,11 +27,11 @@ from static_dynamic.spacing import evenly_spaced
 
 HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5
-# Pictures show a kernel's saliency tube minus this factor times the kernel's tube for a uniform clip.
+# Pictures show a saliency tube minus this factor times the same kernel's tube for a uniform clip.
 BLANK_FACTOR = 1.25
 # Largest numbers of frames per strip and per stack, and the longer side of a strip's frame in pixels.
 STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128
-# Frames per second of the written videos, few enough for viewers to follow.
+# Frames per second of the written videos, slow enough to follow by eye.
 FRAMES_PER_SECOND = 8
 
 
@@ -45,14 +45,14 @@ def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
 
 
 def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
-    """Return a kernel's saliency tube; on the last level, where kernels have no children, the feature map."""
+    """Return a kernel's saliency tube, or its feature map on the last level, where kernels lack children."""
     if level < len(pyramid.steps):
         return pyramid.saliency_tube(level, unit)
     return pyramid.feature_map(level, unit)
 
 
 def level_map(pyramid: Pyramid, level: int) -> NDArray:
-    """Add up the maps of a level's kernels, (t, h, w); a kernel that two kernels link to counts twice."""
+    """Return the sum (t, h, w) of a level's feature maps; a kernel with two parents counts twice."""
     maps: dict[tuple[int, ...], NDArray] = {}
     for unit in np.unique(pyramid.steps[level - 1][0]).tolist():
         tube = pyramid.saliency_tube(level - 1, unit)
@@ -141,7 +141,7 @@ def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
     """Write frames (T, H, W, 3) as an animated GIF that repeats endlessly."""
-    octree = Image.Quantize.FASTOCTREE  # PIL's default method takes seconds per frame
+    octree = Image.Quantize.FASTOCTREE  # faster than PIL's default method, which takes seconds per frame
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)

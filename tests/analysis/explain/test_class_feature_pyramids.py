@@ -413,7 +413,7 @@ def test_a_path_serves_many_clips():
         ({"rules": "original"}, "not for Wired"),
         ({"select": "best"}, "topK_inL"),
         ({"select": "top0_in1"}, "topK_inL"),
-        ({"select": "top3_in3"}, "the level after _in must be below depth=3"),
+        ({"select": "top3_in3"}, "the level L of topK_inL must be below depth=3"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
