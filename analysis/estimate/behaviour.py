@@ -121,7 +121,7 @@ def counts_of(table: pd.DataFrame) -> dict:
 
 
 def divergences(scores: NDArray, a: NDArray, b: NDArray) -> NDArray:
-    """Return the Jensen-Shannon divergences in bits between the predicted classes of rows `a` and `b`."""
+    """Return Jensen-Shannon divergences in bits between the class probabilities of rows `a` and `b`."""
     bits = np.empty(len(a))
     for block in blocks(len(a), scores.shape[1]):
         p, q = (probabilities(scores[rows[block]]) for rows in (a, b))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .intervals import finite_mean, studentised_bounds
 from .moments import Moments
 
-# A correlation this close to 1 or -1 counts as 1 or -1, because float32 cannot resolve the difference.
+# A correlation this close to 1 or -1 gives infinite bits, because float32 cannot resolve the difference.
 IDENTICAL = 1e-9
 
 

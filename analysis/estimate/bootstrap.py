@@ -74,7 +74,7 @@ def estimate_stage(
     point = estimate_moments(whole, threshold)
     paper = count_classes(classify(point.unit_scores[0], point.unit_scores[1], threshold))
     intervals = UnitIntervals.of(sums)
-    # Units that vary in few videos only have unit scores near 1 by chance, so their bits are not computed.
+    # Units that vary only in few videos have scores near 1 by chance, so no bits are computed for them.
     known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
     unit_bits = np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)

@@ -168,7 +168,7 @@ def motion_of(table: OrderTable, units: NDArray) -> tuple[float, float, float]:
 
 
 def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Compare estimates with the `BOUNDS` they must satisfy; the column ``holds`` has the result."""
+    """Compare estimates with `BOUNDS`; return one row per bound, with the result in the column ``holds``."""
     numbers = table.set_index(["family", "stage"])
     found = dict(mixing_errors(curves))
     rows = []
