@@ -36,7 +36,7 @@ COHERENCES = (0.25, 0.5, 1.0)
 PLACES = (0.3, 0.5, 0.7)
 # Mean wavelength of the texture in each style, as a fraction of the frame's side.
 WAVELENGTHS = {1: 0.14, 2: 0.17, 3: 0.20, 4: 0.24}
-# Mean contrast of the texture in each style: the standard deviation of the brightness.
+# Mean contrast of the texture in each style: the standard deviation of the brightness (0 to 1).
 CONTRASTS = {1: 0.20, 2: 0.17, 3: 0.14, 4: 0.11}
 
 

@@ -91,7 +91,7 @@ def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
     for video, styles in by_video.items():
         for what in ("length", "size", "fps"):
             values = {f"style_{report.style}": getattr(report, what) for report in styles}
-            known = [value for value in values.values() if value is not None]  # None: unknown frame rate
+            known = [value for value in values.values() if value is not None]  # images have no frame rate
             equal = equal_rates(known) if what == "fps" else len(set(values.values())) < 2
             if not equal:
                 counts = ", ".join(f"{style} {value}" for style, value in values.items())

@@ -83,7 +83,7 @@ class ClipList:
 
         `spec` is the input spec of the network.
         """
-        from .loader import ViewBatches  # loader.py imports clips.py: avoid a circular import
+        from .loader import ViewBatches  # avoids a circular import: loader.py imports clips.py
 
         return ViewBatches(self, views, rows, batch_rows)
 

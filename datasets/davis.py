@@ -75,7 +75,7 @@ class DavisClips(ClipList):
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
         """Return a `FlowBatches`: the rows `rows` of the table `views`, in batches of `batch_rows` rows."""
-        from .flow_batches import FlowBatches  # flow_batches.py imports davis.py: avoid a circular import
+        from .flow_batches import FlowBatches  # avoids a circular import: flow_batches.py imports davis.py
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
@@ -166,7 +166,7 @@ def list_davis(
             f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # flow that the network sees
+    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # folders of the flow that the network sees
     clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]), flows=flows)
     return replace(clips, skipped=tuple(skipped), filtered=tuple(filtered))
 

@@ -54,7 +54,7 @@ class ViewBatches(Dataset):
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[Key, str] = {}  # reasons of the clips that are skipped, as they crash workers
+        self.given_up: dict[Key, str] = {}  # clips that crashed workers and are skipped, with the reason
         self.shared: SharedFrames | None = None  # shared memory in which workers return frames
 
     def __len__(self) -> int:

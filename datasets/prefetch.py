@@ -35,7 +35,7 @@ class Sender:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.buffers = [torch.empty(0, dtype=torch.uint8, pin_memory=True)] * BUFFERS
-        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # ends of the last copy of each buffer
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # events at the end of each buffer's copy
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
@@ -57,7 +57,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # Each batch has an event, as the buffer's event may be recorded again before the consumer waits.
+            # Each batch has its own event: a buffer's event may be recorded again before the consumer waits.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)

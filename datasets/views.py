@@ -154,7 +154,7 @@ def plan_pairs(
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan: dict[tuple[int, Member, Member], None] = {}  # the keys form an ordered set of pairs
+    plan: dict[tuple[int, Member, Member], None] = {}  # the keys of this dict are an ordered set of pairs
     for i, k in product(range(len(clips)), range(repeats)):
         rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
         for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
@@ -164,7 +164,7 @@ def plan_pairs(
                 second = first  # the two views have the same order, but show different videos
             j = partner[factor][i]
             if j is not None:
-                # Repeat k uses alteration k + 1 instead of 1, so that repeats have different shuffles or jitters.
+                # Repeat k uses alteration k + 1 instead of 1, so that repeats never share shuffle or jitter.
                 first, second = (alteration and alteration + k for alteration in (first, second))
                 plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)

@@ -69,15 +69,15 @@ def check_sequences(row: DictConfig, given: argparse.Namespace) -> int:
 
 
 def chosen_styles(root: Path, text: str | None) -> tuple[int, ...]:
-    """Parse a comma-separated list of style ids; if `text` is None, return all styles in `root`."""
+    """Parse a comma-separated list of style ids; if `text` is None, list the ids of all styles in `root`."""
     try:
         present = sorted(int(path.name.removeprefix("style_")) for path in root.glob("style_*"))
         styles = tuple(map(int, text.split(","))) if text else tuple(present)
     except ValueError as error:
-        raise UserError(f"styles {text or sorted(root.glob('style_*'))}: integers are expected") from error
+        raise UserError(f"style ids must be integers: {text or sorted(root.glob('style_*'))}") from error
     missing = [style for style in styles if style not in present]
     if missing or not styles:
-        raise UserError(f"{root} has no style_{missing[0] if missing else '1'}")
+        raise UserError(f"{root} has no style_{missing[0] if missing else '1'} (folder of stylized videos)")
     return styles
 
 

@@ -95,7 +95,7 @@ def frame_range(given: argparse.Namespace) -> tuple[int, int | None]:
     position_of = frame_positions(frames, given.fname_convention)
     if not position_of:
         raise UserError(
-            f"{given.frame_dir} holds no frames with names like --fname_convention {given.fname_convention}"
+            f"{given.frame_dir} holds no frames whose names match --fname_convention {given.fname_convention}"
         )
     first = min(position_of) if first is None else first
     numbers = range(first, first + 1 if last is None else last)

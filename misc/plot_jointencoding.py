@@ -35,7 +35,7 @@ def main() -> None:
     shown = table if given.stream == "all" else table[table.index.str.endswith(f",{given.stream}")]
     if shown.empty:
         raise UserError(
-            f"{given.folder} has no stage of stream {given.stream}, but the stages {', '.join(table.index)}"
+            f"{given.folder} has no stage of stream {given.stream}, only the stages {', '.join(table.index)}"
         )
     percent = 100 * shown.div(shown.sum(axis=1), axis=0)
     print(f"percent of units at threshold {given.threshold}\n")

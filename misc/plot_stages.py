@@ -44,12 +44,12 @@ def main() -> None:
 
 
 def streams_of(source: Path, names: list[str]) -> dict:
-    """Return a dict (stream: table of stages) of the requested streams that the result files contain."""
+    """Return a dict that maps each requested stream in the result files to the table of its stages."""
     table = average_seeds(source) if source.is_dir() else read_dimensions(source)
     found = {name: table[table["stream"] == name] for name in names if name in set(table["stream"])}
     if not found:
         present = ", ".join(table["stream"].unique())
-        raise UserError(f"{source} has no stage of the streams {','.join(names)}, but the streams {present}")
+        raise UserError(f"{source} has no stage of the streams {','.join(names)}, only of {present}")
     for name in names:
         if name not in found:
             log.warning("%s has no stage of stream %s: the figure has no panel for it", source, name)

@@ -67,7 +67,7 @@ def smaller_frame(file: Path, short_side: int) -> bytes:
 
 
 def smaller_mask(file: Path, short_side: int) -> bytes:
-    """Scale a mask down by nearest neighbour, which keeps object ids, and encode the mask as png."""
+    """Scale a mask down by nearest neighbour, which keeps the object ids; encode the result as png."""
     mask = read_image(file)
     height, width = fit(mask, short_side).shape[:2]
     return encode(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), ".png")

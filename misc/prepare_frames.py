@@ -25,7 +25,7 @@ from static_dynamic.errors import UserError
 
 
 def extract(given: argparse.Namespace, name: str) -> str | None:
-    """Extract the frames of one video; return an error message, or None."""
+    """Extract the frames of one video; return an error message if this fails, else None."""
     path = Path(name)
     target = given.out / path.parent / f"{given.prefix}{path.name}"
     if target.exists():

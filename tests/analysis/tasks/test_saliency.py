@@ -698,7 +698,7 @@ def test_flags_are_those_of_the_task(run, weights, numbered, monkeypatch):
         ({"frames_end": 22}, "has frames 1 to 20, and no frame 21"),
         ({"frames_start": 0}, "and no frame 0"),
         ({"frames_end": 3}, "--frames_start 3 --frames_end 3"),
-        ({"fname_convention": "image_{:05d}.jpg"}, "holds no frames with names like"),
+        ({"fname_convention": "image_{:05d}.jpg"}, "holds no frames whose names match"),
         ({"fname_convention": "{"}, "is not a pattern such as frame_{:010d}.jpg"),
         ({"frame_dir": "nowhere"}, "--frame_dir nowhere does not exist"),
         ({"label": 12}, "label=12: this network's classes are numbered 0 to 11"),

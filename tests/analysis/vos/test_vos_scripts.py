@@ -201,7 +201,7 @@ def test_stages_as_figures(call, tree, tmp_path):
     assert call("plot_stages.py", *arguments)[0] == 0
     assert Image.open(one).width > 2 * Image.open(out.split()[0]).width and {ORANGE, BLUE} <= colours(one)
     status, _, err = call("plot_stages.py", "--in_file", file, "--streams", "sound")
-    message = "no stage of the streams sound, but the streams app_stream, mot_stream, sensor_fusion"
+    message = "no stage of the streams sound, only of app_stream, mot_stream, sensor_fusion"
     assert status == 2 and message in err
 
 
