@@ -1,1 +1,1 @@
-"""Benchmarks that are run by hand and print times, ratios or coverages. RESULTS.md lists past results."""
+"""Benchmarks of speed, memory and interval coverage, which are run by hand. RESULTS.md lists past results."""

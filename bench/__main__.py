@@ -48,8 +48,10 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
 BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# Target ratios: the first two are of times (extraction/baseline), the last two of speeds.
-EQUAL_PAIRS, EQUAL_WIDTH, CACHED_RATIO, BF16_GAIN = 1 / 8, 1 / 4, 0.90, 1.5
+# Largest wanted ratios of times (extraction/baseline), at equal numbers of pairs and at equal interval width.
+EQUAL_PAIRS, EQUAL_WIDTH = 1 / 8, 1 / 4
+# Smallest wanted ratios of speeds: extraction from cached frames / bare forward passes, and bf16 / fp32.
+CACHED_RATIO, BF16_GAIN = 0.90, 1.5
 
 
 @command
@@ -98,7 +100,7 @@ def scaled(net: VideoNetwork, scale: float) -> VideoNetwork:
 def measure(
     name: str, net: VideoNetwork, clips: ClipList, device: torch.device, run: Path | None, given
 ) -> dict:
-    """Time the extraction and the baseline for one network; return a row of the printed table."""
+    """Time the extraction and the baseline for one network; return one row of the printed table."""
     spec = net.input_spec
     window = max(FRAMES, *spec.pathways.values())
     views, pairs = make_views(clips.clips, STYLES, spec.pathways, n_sample_frames=window)
@@ -111,7 +113,7 @@ def measure(
     options = {"device": device, "batch_size": batch, "num_workers": given.workers}
     count = len(pairs)
     shown = net.shown_stages({"path": "cat"})
-    # Whole forward passes cost the same for every stage: time one stage, multiply by the number of stages.
+    # A whole forward pass costs the same for every stage, so only one stage is timed.
     stages, weight = (shown[-1:], len(shown)) if given.whole_passes else (shown, 1)
     baseline = partial(run_baseline, net, clips, window=window, device=device, num_workers=given.workers)
     loads, peaks = [], []
@@ -126,7 +128,8 @@ def measure(
             extract(tuned_net, clips, views, store, **options, precision="bf16", tune=True)
             return {"computed_with": store.manifest["computed_with"]}
 
-    extraction(clips)  # untimed warm-up, so that files are in the page cache and torch has chosen its kernels
+    # An untimed warm-up loads the files into the page cache and lets torch choose its kernels.
+    extraction(clips)
     if given.tuned:
         tuned_net, chosen = copy.deepcopy(net), {}
         chosen = tuned()
@@ -176,7 +179,7 @@ def measure(
         if given.tuned:
             row["tuned/baseline"] = f"{ours / per_pair * spent['tuned'] / spent['extraction']:.3f}"
         if run:
-            # Time per clip and score: extraction reads all views of a clip, the baseline reads one pair.
+            # Compare times per clip: extraction reads all views of a clip, but the baseline reads one pair.
             per_clip = spent["extraction"] / (given.rounds * len(clips.clips) * repeat)
             ratios = clips_needed(run, "factorial").to_numpy() * per_clip / per_pair
             row |= {"at equal width": f"{np.median(ratios):.3f}", "worst score": f"{ratios.max():.3f}"}
@@ -192,7 +195,8 @@ def bare(
     deepest = list(net.stages)[-1]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
         for _ in range(-(-views // batch)):
-            net.read(inputs, [deepest])  # stops before the classifier, whose pooling needs a larger crop
+            # The pass stops before the classifier, whose pooling layer needs a larger crop.
+            net.read(inputs, [deepest])
 
 
 def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
@@ -211,7 +215,7 @@ def best_batch(net: VideoNetwork, device: torch.device) -> tuple[int, float]:
 
 
 def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) -> str:
-    """Return ``passes`` or ``fails``: the result of extraction's comparison of bf16 with fp32."""
+    """Compare bf16 with fp32 by the check that extraction uses; return ``passes`` or ``fails``."""
     rows = evenly_spaced(8, len(views), np.trunc)
     batch = clips.batches(views, rows, len(rows), net.input_spec)[0]
     passed = Reader(net, list(net.stages), device).try_bf16(clips.to_inputs(batch, net.input_spec, device))
@@ -219,22 +223,24 @@ def bf16_check(net: VideoNetwork, clips: ClipList, views, device: torch.device) 
 
 
 def report(rows: list[dict], device: torch.device, given) -> str:
-    """Format the table as a section of RESULTS.md."""
+    """Format the rows of measurements as a section of RESULTS.md."""
     where = f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
     size = f"{round(WIDTH * given.scale)} x {round(HEIGHT * given.scale)}"
-    frames = "Embedded data set" if given.embedded else f"Frames of {size} (jpg)"
+    frames = "of the embedded data set" if given.embedded else f"of {size} (jpg)"
     columns = list(dict.fromkeys(key for row in rows for key in row))
     lines = [
         f"## `python -m bench{' --no-baseline' * given.no_baseline}`: {where}, torch {torch.__version__}",
         "",
-        f"{frames}, windows of {FRAMES}; {given.workers} decoding processes; {given.rounds} rounds; TF32 off"
-        + ("; times are CPU times" if device.type == "cpu" else "")
-        + ". Time ratios: `extraction/baseline` for all five stages at an equal number of pairs (target "
-        f"{EQUAL_PAIRS:.3f}); `at equal width` of the intervals (target {EQUAL_WIDTH:.2f}; median over "
-        "stages and scores). Speed ratios: `extraction/bare`, `cached/bare` (target "
-        f"{CACHED_RATIO:.2f}), `bf16/fp32` (target {BF16_GAIN:.1f} where the bf16 check passes).",
+        f"The inputs are windows of {FRAMES} frames {frames}. The table was measured in {given.rounds} "
+        f"rounds, with {given.workers} decoding processes and TF32 off."
+        + (" All times are CPU times." if device.type == "cpu" else "")
+        + " The time ratio `extraction/baseline` is measured for all five stages at an equal number of pairs "
+        f"(target {EQUAL_PAIRS:.3f}). The time ratio `at equal width` is measured at equal width of the "
+        f"intervals (target {EQUAL_WIDTH:.2f}; median over stages and scores). The speed ratios are "
+        f"`extraction/bare`, `cached/bare` (target {CACHED_RATIO:.2f}) and `bf16/fp32` (target "
+        f"{BF16_GAIN:.1f} if the bf16 check passes).",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + "---|" * len(columns),
@@ -244,7 +250,7 @@ def report(rows: list[dict], device: torch.device, given) -> str:
 
 
 def write_section(path: Path, section: str) -> None:
-    """Replace the section of the file `path` that has the same heading, or append `section`."""
+    """Replace the section of the file `path` with the heading of `section`, or append `section`."""
     heading = section.splitlines()[0]
     parts = ("\n" + path.read_text(encoding="utf-8")).split("\n## ")
     kept = [part for part in parts[1:] if f"## {part.splitlines()[0]}" != heading]

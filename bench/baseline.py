@@ -18,7 +18,7 @@ BATCH = 2  # default of Kowal et al.
 
 
 class Pairs(Dataset):
-    """Data set of pairs; item i is the factor of pair i and the network inputs of the pair's two members."""
+    """Data set of pairs of views. Item i is the factor of pair i and the network inputs of both members."""
 
     def __init__(self, clips: ClipList, net: VideoNetwork, window: int, count: int):
         self.clips, self.spec, self.window = clips, net.input_spec, window
@@ -41,7 +41,7 @@ class Pairs(Dataset):
     def __getitem__(self, i: int):
         factor, a, b = self.pairs[i]
         first = self._window(a)
-        # In a static pair, the second member reuses the frames of the first; in a dynamic pair it is decoded.
+        # Both members of a static pair show the same frames, so these frames are decoded only once.
         second = first if a["style"] == b["style"] else self._window(b)
         return factor, self._pathways(a, *first), self._pathways(b, *second)
 

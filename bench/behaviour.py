@@ -24,7 +24,7 @@ VIDEOS, SHARES, ALIKE, CLIPS, COMPARISONS = (12, 24, 100), (0.5, 0.8, 0.95, 0.99
 
 @command
 def main() -> None:
-    """Simulate all combinations, and print the coverage of both intervals."""
+    """Simulate runs of all designs; print the coverage of Wilson's and of Student's intervals."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=positive, default=1500, help="simulated runs per combination")
     runs = parser.parse_args().runs
@@ -39,7 +39,7 @@ def main() -> None:
 def coverage(
     videos: int, share: float, alike: float, clips: int, comparisons: int, runs: int
 ) -> tuple[float, float]:
-    """Return how often the program's interval and Student's interval contain the true share."""
+    """Return the fractions of runs in which the program's interval and Student's contain the true share."""
     rng = np.random.default_rng(0)
     held = np.zeros((runs, 2), bool)
     for run in range(runs):
@@ -54,7 +54,7 @@ def coverage(
 def simulate(
     rng: np.random.Generator, videos: int, share: float, alike: float, clips: int, comparisons: int
 ) -> tuple[pd.DataFrame, NDArray]:
-    """Return a table of comparisons (cluster, clip), and whether the top-1 class stays in each."""
+    """Simulate comparisons; return a table (cluster, clip), and whether the top-1 class stays the same."""
     video = np.repeat(np.arange(videos), rng.integers(1, clips + 1, videos))  # of each clip
     stays = rng.beta(share * alike, (1 - share) * alike, videos)[video]
     values = rng.random((len(video), comparisons)) < stays[:, None]

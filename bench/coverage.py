@@ -1,4 +1,4 @@
-"""Measure how often the error statements of scores hold, on simulated runs whose truth is known.
+"""Measure how often intervals, class probabilities and p-values of scores are right, in simulated runs.
 
     python -m bench.coverage [--runs 200 --designs 'normal,one loud video' --clips 12,24,100]
 
@@ -44,7 +44,7 @@ REPLICATES, FLIPS = 400, 99
 
 
 def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> dict[str, NDArray]:
-    """Return the fraction of simulated runs in which each statement about an interval or a class holds."""
+    """Simulate runs; return how often each kind of interval and class probability is right."""
     truth = design.truth
     weights = bootstrap_weights(videos, REPLICATES, 0)
     counts = np.array([(truth["class"] == k).sum() for k in range(4)])
@@ -88,7 +88,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def sizes(
     design: Design, videos: int, runs: int, bits: bool = True, progress: bool = False
 ) -> dict[str, float]:
-    """Return the fraction of p-values up to 0.05 in simulated runs whose pairs share nothing."""
+    """Return the fraction of p-values up to 0.05 in simulated runs whose pair members share nothing."""
     small = defaultdict(list)
     views = design.tables(videos)[0]
     for null in tqdm(
@@ -119,7 +119,7 @@ def sizes(
 
 @dataclass(frozen=True)
 class MemoryRun:
-    """A finished run of one stage in memory, as far as `PairedBootstrap` needs a store."""
+    """A finished run of one stage in memory, with the methods of `Store` that `PairedBootstrap` calls."""
 
     rows: NDArray
     pairs: pd.DataFrame
@@ -134,7 +134,7 @@ class MemoryRun:
 
 
 def differences(design: Design, videos: tuple[int, int], runs: int, progress: bool = False) -> NDArray:
-    """Return the coverage of the intervals of the differences in both scores between two networks.
+    """Return the coverage of the intervals of the score differences (dynamic, static) of two networks.
 
     The networks see the same videos if both numbers of `videos` are equal, otherwise different videos.
     """
@@ -162,7 +162,7 @@ COVERED = ("layer d s", "unit d s", "none", "variance stage", "variance units", 
 
 
 def coverage_row(design: Design, videos: int, runs: int) -> list[str]:
-    """Return the cells of a row of the table of coverages."""
+    """Return one row of the table of coverages, as a list of texts."""
     held = coverage(design, videos, runs, progress=True)
     row = [cells([held[f"{what} {name}"] for name in MEASURED]) for what in ("layer", "unit")]
     row.append(f"{100 * held['few videos']:.0f} %")
@@ -174,7 +174,7 @@ TESTED = ("layer", "unit", "family", "gaussian bits", "copula bits")
 
 
 def size_row(design: Design, videos: int, runs: int) -> list[str]:
-    """Return the cells of a row of the table of p-values; small runs are simulated twice as often."""
+    """Return one row of the table of p-values; designs with fewer than 100 units get twice as many runs."""
     found = sizes(design, videos, 2 * runs if design.units < 100 else runs, progress=True)
     return [
         cells([found[f"{kind} {name}"] for name in MEASURED])
@@ -186,13 +186,13 @@ COMPARED = ("same videos", "12 against as many other videos")
 
 
 def difference_row(design: Design, videos: int, runs: int) -> list[str]:
-    """Return the cells of a row of the table of differences between two networks."""
+    """Return one row of the table of differences between two networks, as a list of texts."""
     return [cells(differences(design, pair, runs, True)) for pair in ((videos, videos), (12, videos + 1))]
 
 
 @command
 def main() -> None:
-    """Simulate runs of all designs and print how often intervals, probabilities and p-values hold."""
+    """Simulate runs of all designs; print how often intervals, probabilities and p-values are right."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma-separated list)")

@@ -1,4 +1,4 @@
-"""Measure how often the statements about content, motion and appearance hold, on simulated runs.
+"""Measure how often intervals and p-values of content, motion and appearance are right, in simulated runs.
 
     python -m bench.decomposition [--runs 400 --designs 'normal,1000 units' --clips 12,24,100]
 
@@ -38,7 +38,7 @@ from static_dynamic.command import Options, command
 
 LEVEL, REPLICATES, FLIPS = 0.95, 200, 199
 STYLES = 4
-# Videos of one large run, and number of such runs, from which the true parts of rectified units are computed.
+# The true parts of rectified units are means over LARGE_RUNS runs of LARGE videos each.
 LARGE, LARGE_RUNS = 1000, 20
 # A threshold of z standard deviations sets 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
 THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
@@ -46,23 +46,23 @@ THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
 
 @dataclass(frozen=True)
 class Design:
-    """A layout of a simulated run, and the distribution of its activations."""
+    """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    kind: str = "normal"  # normal, loudness varies, or a key of THRESHOLDS
+    kind: str = "normal"  # `kind` is the distribution: normal, loudness varies, or a key of THRESHOLDS
     units: int = 20
     clips_per_video: int = 1
     styles_per_clip: int = STYLES
-    skipped: int = 0  # number of views that are skipped, drawn at random
+    skipped: int = 0  # number of randomly chosen views that are skipped
 
     @cached_property
     def planted(self) -> NDArray:
-        """Variances of content, motion, appearance and residual of each unit, which add up to 1. (4, C)."""
+        """Return variances of content, motion, appearance and residual of each unit, with sum 1: (4, C)."""
         sizes = np.random.default_rng(9).uniform(0.1, 1.0, (4, self.units))
         return sizes / sizes.sum(0)
 
     def table(self, videos: int, rng: np.random.Generator) -> OrderTable:
-        """Return the table of views of a run, without the skipped views."""
+        """Return the table of the views of a run, without randomly skipped views."""
         clips = videos * self.clips_per_video
         kept = np.zeros((clips, STYLES), bool)
         for clip in range(clips):
@@ -81,7 +81,7 @@ class Design:
         variances: NDArray,
         own: np.random.Generator | None = None,
     ) -> NDArray:
-        """Simulate activations with the given variances (4, C) of the parts. Shape: (views, C).
+        """Simulate activations (views, C) whose four parts have the given `variances` (4, C), for C units.
 
         With equal `rng`, networks share all effects but the residual, which is drawn from `own` if given.
         """
@@ -107,7 +107,7 @@ class Design:
 
     @cached_property
     def truth(self) -> NDArray:
-        """True parts of the units. Shape: (4, C)."""
+        """Return the true content, motion, appearance and residual of each unit: (4, C)."""
         if self.kind not in THRESHOLDS:
             return self.planted
         single = replace(self, clips_per_video=1, skipped=0, styles_per_clip=STYLES)
@@ -134,7 +134,7 @@ DESIGNS = (
 def estimate(
     y: NDArray, table: OrderTable, seed: int = 0, replicates: int = 0, flips: int = 0
 ) -> Decomposition:
-    """Decompose simulated activations (views, C)."""
+    """Estimate content, motion, appearance and residual from simulated activations (views, C)."""
     multipliers = np.random.default_rng(seed).standard_normal((replicates, table.videos))
     return decompose(y, table, multipliers, draw_pair_signs(table, flips, (seed, 1)))
 
@@ -164,7 +164,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def difference_coverage(
     design: Design, videos: int, runs: int, progress: bool = False
 ) -> tuple[NDArray, NDArray]:
-    """Return how often intervals of differences of the layer's parts between equal networks contain 0.
+    """Return how often intervals of the layer's differences contain 0, for two networks with equal parts.
 
     The first network sees `videos` videos. The second network sees the same videos, or twice as many other
     videos. Shapes: (4,), (4,).
@@ -187,7 +187,7 @@ def difference_coverage(
 def small_p_values(
     design: Design, videos: int, runs: int, motion: float, progress: bool = False
 ) -> list[float]:
-    """Return three fractions of p-values up to 0.05: of layers, of units, of smallest family-wise p-values.
+    """Return the fractions of p-values up to 0.05: of the layer, of units, and of the smallest family-wise p.
 
     The variances of all other parts are scaled, so that motion is `motion` in every unit.
     """
@@ -207,7 +207,7 @@ def small_p_values(
 
 @command
 def main() -> None:
-    """Simulate runs of all designs and print how often intervals and p-values hold."""
+    """Simulate runs of all designs; print the coverage of intervals and the fraction of small p-values."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma-separated list)")

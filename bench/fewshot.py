@@ -1,4 +1,4 @@
-"""Measure how well a style trained on a few key frames reproduces held-out frames by the same artist.
+"""Measure how well a style that is trained on a few key frames reproduces the artist's held-out frames.
 
     python -m bench.fewshot DATA [--minutes 12] [--config small] [--held 050 250] [--log_folder DIR]
 
@@ -29,7 +29,7 @@ FOLDERS = ("input", "output", "mask")
 
 @command
 def main() -> None:
-    """Train a style on all but the held-out frames, and print the error on the held-out frames."""
+    """Train a style on all but the held-out frames, and print the errors of the held-out frames."""
     parser = Options(__doc__)
     parser.add_argument("data", type=Path, help="folder with input, output and mask")
     parser.add_argument("--minutes", type=float, default=12, help="training time")
@@ -61,7 +61,8 @@ def main() -> None:
     pairs, threads = len(frames) - len(rows), torch.get_num_threads()
     setting = f"{given.minutes:g} minutes, config={given.config}, {threads} threads"
     print(f"{pairs} pairs, {len(rows)} held out, {setting}")
-    errors = np.mean(measured, axis=0).reshape(2, 2)  # rows: whole frame, mask; columns: input, stylized
+    # The rows of `errors` are whole frame and mask. The columns are input and stylized input.
+    errors = np.mean(measured, axis=0).reshape(2, 2)
     for name, (was, became) in zip(("whole frame", "within mask"), errors, strict=True):
         change = f"{was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}"
         print(f"{name}   error {change}   (bound 40 %)")

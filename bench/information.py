@@ -37,12 +37,14 @@ from static_dynamic.command import Options, command
 
 VIEWS = 8  # 4 styles x 2 orders
 CHOSEN = ("normal", "rectified 70 %", "loudness varies")  # names of designs
-LARGE_RUNS = 30  # number of large runs from which the true value is computed
-NEIGHBOUR_UNITS = 2  # number of units for which the slow neighbour measure is computed
+# True values are means over this many large runs.
+LARGE_RUNS = 30
+# The slow nearest-neighbour measure is computed for this many units only.
+NEIGHBOUR_UNITS = 2
 
 
 def factors_of(design: Design, clips: int) -> list[FactorPairs]:
-    """Return a list of two items, dynamic pairs and static pairs, for a simulated run of `clips` clips."""
+    """Return the list [dynamic pairs, static pairs] of a simulated run of `clips` clips."""
     views, pairs = design.tables(clips)
     return [pairs_of_factor(pairs, f, views) for f in (0, 1)]
 
@@ -74,7 +76,7 @@ def estimates(rows: NDArray, pairs: FactorPairs, weights: NDArray) -> Iterator[t
 
 @cache
 def truths(design: Design) -> tuple[list[dict], list[NDArray]]:
-    """Return two lists with one item per factor: dict of true values, second-moment matrix of the pairs."""
+    """Return, for each factor, the true values (dict) and the second-moment matrix of the pairs."""
     factors, group = factors_of(design, LARGE), np.tile(np.arange(VIEWS), LARGE)
     found, second = [{}, {}], [0, 0]
     for run in tqdm(range(LARGE_RUNS), desc=f"{design.name}, truth", unit="run", leave=False):
@@ -90,7 +92,7 @@ def truths(design: Design) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the bits that pair members share along `vectors`, given the second-moment matrix `second`."""
+    """Return the bits that pair members share along `vectors`, from their second-moment matrix `second`."""
     units, k = vectors.shape
     both = np.zeros((1 + 2 * units, 1 + 2 * k))
     both[0, 0], both[1 : 1 + units, 1 : 1 + k], both[1 + units :, 1 + k :] = 1, vectors, vectors
@@ -107,7 +109,7 @@ def simulated(design: Design, clips: int, runs: int) -> Iterator[tuple]:
         rows = simulate(design, clips, np.random.default_rng(run))
         projected = project(rows, [fold.views for fold in folds], group, count)
         centred = [centred_rows(rows[fold.views], group[fold.views]) for fold in folds]
-        # Each fold has one matrix, which maps the fold's centred activations to its projected activations.
+        # One matrix per fold maps centred activations to projected activations.
         vectors = [
             np.linalg.lstsq(x, projected[fold.views], rcond=None)[0]
             for x, fold in zip(centred, folds, strict=True)

@@ -1,4 +1,4 @@
-"""Inputs of the benchmarks: videos of drifting textures, the built-in data set, and empty runs."""
+"""Make inputs of the benchmarks: videos of drifting textures, the built-in data set, and empty runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,7 +36,8 @@ def make_videos(folder: str | Path, clips: int, height: int, width: int) -> Clip
 
 def embedded_clips(limit: int) -> ClipList:
     """List the first `limit` clips of the built-in data set, and make the data set if it is missing."""
-    from static_dynamic.stylize.embedded import prepare  # imported here, as a GPU machine may lack packages
+    # This import is inside the function, because a GPU machine may lack the packages of the stylizer.
+    from static_dynamic.stylize.embedded import prepare
 
     root = prepare(configs.row("dataset", "embedded"), configs.row("style", "builtin"))
     return list_folder("embedded", root, limit)

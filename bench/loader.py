@@ -32,7 +32,7 @@ from static_dynamic.device import DEVICES, choose_device
 from static_dynamic.models import build_model
 
 BATCH, WORKERS = 8, 2
-# Each round loads all views this many times, so that the time to start processes is negligible.
+# Each round loads all views REPEAT times, so that the start-up time of processes is negligible.
 REPEAT = 8
 
 
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def frames_used(views: pd.DataFrame) -> list[tuple[str, int, list[int]]]:
-    """Return a list of (video, style, frames); frames are the distinct frames that the network sees."""
+    """Return a list of (video, style, frames) with the distinct frames that the network sees."""
     return [
         (video, style, np.unique(np.concatenate(list(group["frames_rgb"]))).tolist())
         for (video, style), group in views.groupby(["video", "style"], sort=False)
@@ -80,7 +80,8 @@ def measure_throughput(
             for _ in pool.imap(decode, reads, chunksize=BATCH // 2):
                 pass
             pool.close()
-            pool.join()  # wait, because the CPU time of a process is known only after its end
+            # The CPU time of a process is known only after the process has ended.
+            pool.join()
 
     def load_all() -> None:
         nonlocal decoded
@@ -117,7 +118,8 @@ def decode(read: tuple[str, int, list[int]]) -> None:
 def measure_busy(net, source: ViewBatches, device: torch.device) -> None:
     """Print the fraction of time in which the network does not wait for batches from the loader."""
     batches = iter(loader(source, WORKERS))
-    first = next(batches)  # after this line all workers run, so that their start is not timed
+    # All workers are running after the first batch, so their start-up is not timed.
+    first = next(batches)
     begin, waited = time.perf_counter(), 0.0
     batch = first
     with tqdm(total=len(source), desc="network", unit="batch") as bar:

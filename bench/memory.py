@@ -1,4 +1,4 @@
-"""Measure whether the peak memory of extraction grows with the number of clips (it should hardly grow).
+"""Measure how much the peak memory of extraction grows with the number of clips.
 
     python -m bench.memory [--clips 50]
 
@@ -44,7 +44,7 @@ class Wide(VideoNetwork):
 
 
 def measure(clips: int, answer) -> None:
-    """Extract activations of `clips` clips; send peak memory and activation size in GiB to `answer`."""
+    """Extract activations of `clips` clips; send peak memory and activation size (GiB) to pipe `answer`."""
     listed = tuple(Clip(f"c{i:06d}", "video", 0, FRAMES, cluster=f"c{i:06d}") for i in range(clips))
     CACHE["video"] = np.random.default_rng(0).integers(0, 256, (FRAMES, SIDE, SIDE, 3), np.uint8)
     views, pairs = make_views(listed, STYLES, {"rgb": 8}, n_sample_frames=FRAMES)

@@ -51,7 +51,7 @@ def processor_seconds() -> float:
 
 @contextmanager
 def gpu_load(device: torch.device):
-    """Yield a list to which the GPU load (%) is appended five times per second (never without a GPU)."""
+    """Yield a list to which the GPU load (%) is appended five times per second; empty without a GPU."""
     load: list[float] = []
     if device.type != "cuda":
         yield load
@@ -69,7 +69,7 @@ def gpu_load(device: torch.device):
 
 @contextmanager
 def peak_memory(device: torch.device):
-    """Yield a list that holds, after the with block, the peak memory in GiB of the GPU or of this process.
+    """Yield a list; after the with block, item 0 is the peak memory (GiB) of the GPU or of this process.
 
     The memory of a process does not include mapped files.
     """
@@ -94,7 +94,7 @@ def peak_memory(device: torch.device):
 
 
 def allocated() -> float:
-    """Return the memory that this process has allocated, in GiB."""
+    """Return the memory (GiB) that this process has allocated."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) / 2**20

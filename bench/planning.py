@@ -62,7 +62,7 @@ def pairs_of(clips: int) -> pd.DataFrame:
 
 
 def parts_of(rows: NDArray, clips: int) -> Jackknife:
-    """Return the parts of the layer, of simulated activations."""
+    """Estimate content, motion, appearance and residual of the layer from simulated activations."""
     order = np.arange(len(rows)).reshape(clips, len(STYLES), 2)
     table = OrderTable(order, np.ones(order.shape[:2], bool), np.arange(clips), np.arange(clips))
     return decompose(rows, table, np.empty((0, clips)), draw_pair_signs(table, 0, (0,))).layer
@@ -97,12 +97,12 @@ def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) 
 
 
 def is_kept(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> bool:
-    """Return whether a simulated study of `clips` clips has at most the required half-width `width`."""
+    """Return whether the interval of a simulated study of `clips` clips has a half-width up to `width`."""
     return bool(half_widths(min(clips, MOST_CLIPS), kind, rng)[f] <= width)
 
 
 def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[NDArray, NDArray]:
-    """Return the fraction of kept plans and the median size, both for expected and planned sizes: (2,)."""
+    """Return fraction of kept plans and median number of clips, both for (expected, planned) sizes."""
     kept, sizes = [], []
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="pilot", leave=False):
         rng = np.random.default_rng([2, clips, run])

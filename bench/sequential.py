@@ -1,4 +1,4 @@
-"""Measure where option ``until`` stops, and how often the intervals of stopped runs hold.
+"""Measure after how many videos the option ``until`` stops, and the coverage of intervals of stopped runs.
 
     python -m bench.sequential [--runs 400 --widths 0.1,0.05,0.03]
 
@@ -22,7 +22,7 @@ MOST_VIDEOS = 1000
 
 
 def stopped(design: Design, width: float, run: int) -> tuple[int, bool, list[bool]]:
-    """Simulate one run until it stops; return its videos, whether it is narrow enough, and what held."""
+    """Simulate a run until it stops; return number of videos, and whether intervals are narrow and right."""
     rng = np.random.default_rng([run, 5])
     y, whole = design.simulate(MOST_VIDEOS, rng, design.planted), design.table(MOST_VIDEOS, rng)
     for videos in [*check_sizes(MOST_VIDEOS), MOST_VIDEOS]:
@@ -36,7 +36,7 @@ def stopped(design: Design, width: float, run: int) -> tuple[int, bool, list[boo
 
 @command
 def main() -> None:
-    """Simulate stopped runs and print how many videos they read and how often their intervals hold."""
+    """Simulate stopped runs; print their mean number of videos and the coverage of their intervals."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--widths", default="0.1,0.05,0.03", help="wanted half-widths (comma-separated list)")

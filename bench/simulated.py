@@ -1,4 +1,4 @@
-"""Simulated runs whose true scores, variance components and unit classes are known, for bench/coverage.py.
+"""Simulate runs with known true scores, variance components and unit classes, for bench/coverage.py.
 
 The activations are sums of random effects: of clip, of style, of clip x style, of clip x order, and of clip x
 style x order. The designs are those that users have: several clips per video, skipped views, rectified units,
@@ -19,35 +19,40 @@ from static_dynamic.analysis.estimate.variance import decompose_stage
 from static_dynamic.datasets import Clip, make_views
 
 STYLES, ORDERS, LEVEL, THRESHOLD = (1, 2, 3, 4), 2, 0.95, 0.5
-# True values are means over LARGE_RUNS runs of LARGE clips.
+# True values are means over LARGE_RUNS runs of LARGE clips each.
 LARGE, LARGE_RUNS = 1000, 40
-# SPREAD is the standard deviation of an activation. A threshold of z standard deviations sets 70 % (z = 0.52)
-# or 90 % (z = 1.28) of the activations to zero.
-SPREAD, THRESHOLDS = 1.2, {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
-# LOUD is the factor of one loud video, LOUDNESS the standard deviation of the logarithm of loudness.
-LOUD, LOUDNESS = 6.0, 0.8
+# SPREAD is the standard deviation of an activation.
+SPREAD = 1.2
+# A threshold of z standard deviations sets 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
+THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
+# LOUD multiplies the activations of one video.
+LOUD = 6.0
+# LOUDNESS is the standard deviation, over videos, of the log of a factor that multiplies activations.
+LOUDNESS = 0.8
 
 
 @dataclass(frozen=True)
 class Design:
-    """A layout of a simulated run: which views there are, and how activations are distributed."""
+    """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    kind: str = "normal"  # normal, one loud video, loudness varies, or a key of THRESHOLDS
+    kind: str = "normal"  # `kind`: normal, one loud video, loudness varies, or a key of THRESHOLDS
     units: int = 20
     clips_per_video: int = 1
-    skipped: int = 0  # how many randomly chosen views are skipped
+    skipped: int = 0  # number of randomly chosen views that are skipped
     pairs: str = "factorial"
-    network: int = 9  # seed of the fixed properties of the units
+    network: int = 9  # seed of the properties of the units (`loadings`)
 
     @cached_property
     def loadings(self) -> dict[str, NDArray]:
-        """Fixed properties of the units: common factors, styles' shifts, and sizes of the random effects."""
+        """Return unit properties that all runs share: common factors, shifts by style, effect sizes."""
         fixed = np.random.default_rng(self.network)
         style = 0.8 * fixed.standard_normal((len(STYLES), 1, self.units))
         if "loud" in self.kind:
-            style *= 0  # loudness would change the true scores if styles shifted the activations
-        sizes = fixed.uniform(0.3, 1.2, (4, self.units))  # clip, style, order, rest
+            # Styles shift no activations here, because a shift times loudness would change the true scores.
+            style *= 0
+        # The rows of `sizes` belong to the effects of clip, clip x style, clip x order, and view.
+        sizes = fixed.uniform(0.3, 1.2, (4, self.units))
         return {"common": fixed.standard_normal((6, self.units)) / 1.5, "style": style, "sizes": sizes}
 
     def tables(self, videos: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -85,20 +90,20 @@ class Design:
         return z + fixed["style"]
 
     def finished_pairs(self, videos: int, rng: np.random.Generator) -> pd.DataFrame:
-        """Return the table of pairs without those that contain a skipped view."""
+        """Draw the skipped views; return the table of pairs without pairs that contain a skipped view."""
         views, pairs = self.tables(videos)
         skipped = rng.choice(len(views), self.skipped, replace=False)
         return pairs[~pairs["a"].isin(skipped) & ~pairs["b"].isin(skipped)].reset_index(drop=True)
 
     def rows(self, activations: NDArray, views: pd.DataFrame) -> NDArray:
-        """Select each view's row of the activations (clips, styles, orders, units). Shape: (views, units)."""
+        """Convert activations from shape (clips, styles, orders, units) to (views, units)."""
         clip = pd.factorize(views["clip"], sort=True)[0]
         order = (views["order"] != "forward").to_numpy(int)
         return activations[clip, views["style"].to_numpy() - 1, order].astype(np.float32)
 
     @cached_property
     def truth(self) -> dict[str, NDArray]:
-        """True scores of the layer and the units, true variance components, and true unit classes."""
+        """Return true scores of layer and units, true variance components, and true unit classes."""
         found = defaultdict(list)
         views, pairs = tables(LARGE, 1, "factorial")
         runs = max(6, LARGE_RUNS * 20 // self.units)
@@ -140,7 +145,7 @@ def tables(videos: int, clips_per_video: int, pairs: str) -> tuple[pd.DataFrame,
 
 
 def sums_of(rows: NDArray, pairs: pd.DataFrame) -> Moments:
-    """Compute the sums over pairs (`Moments`) of each video."""
+    """Compute, for each video, the sums over its pairs (`Moments`)."""
     names, cluster = np.unique(pairs["cluster"], return_inverse=True)
     return Moments.per_cluster(rows, pairs, cluster, len(names))
 

@@ -1,4 +1,4 @@
-"""Measure the cost of reading all stages of a network, relative to the last stage and to a forward pass.
+"""Measure the time of reading all stages, relative to reading the last stage and to a plain forward pass.
 
     python -m bench.stages [--model slowfast_r50_8x8] [--rounds N]
 

@@ -19,7 +19,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.command import Options, command
 from static_dynamic.datasets import Clip, make_views
 
-# DRAWS is the number of random choices of pairs; each choice gets REPLICATES bootstrap replicates.
+# Pairs are drawn DRAWS times, and each draw gets REPLICATES bootstrap replicates.
 DRAWS, REPLICATES = 20, 400
 
 
@@ -47,13 +47,13 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
 
 
 def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
-    """Return a table (stages, factors): clips needed with `pairs` divided by clips needed with `baseline`."""
+    """Return a table (stages, factors) of the clips that `pairs` needs per clip that `baseline` needs."""
     return score_variances(run, pairs) / score_variances(run, baseline)
 
 
 @command
 def main() -> None:
-    """Print how many clips pairs=both and pairs=factorial need per clip of pairs=paper, and the medians."""
+    """Print the clips that pairs=both and pairs=factorial need per clip of pairs=paper, with medians."""
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run with pairs=factorial")
     run = parser.parse_args().run
