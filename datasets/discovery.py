@@ -89,7 +89,7 @@ def find_video(folder: Path, name: str) -> Path:
     is no such video, or its name points outside `folder`.
     """
     if points_outside(name):
-        raise BadFrames(f"{name!r} points outside {folder}")
+        raise BadFrames(f"the video name {name!r} points outside {folder}")
     path = folder / name
     if links_to_parent(folder, name):
         raise BadFrames(f"{path} is a link to a folder that contains the link")

@@ -15,10 +15,7 @@ SATURATION_RANGE = (0.1, 1.0)
 
 
 class Jitter(NamedTuple):
-    """Random change of the hue and saturation of an image; the order of the two changes matters.
-
-    Each change rounds to 8 bits.
-    """
+    """Change of an image's hue and saturation; the order of the two matters, as each rounds to 8 bits."""
 
     hue: float  # hue shift, as a fraction of a full turn of the colour circle
     saturation: float  # factor by which the saturation is multiplied

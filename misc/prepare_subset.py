@@ -88,7 +88,7 @@ def main() -> None:
         classes = set(subsets[given.classes]) if given.classes else None
         text, kept, whole = subset_csv(given.annotations, classes, given.number, given.seed)
     elif given.classes is not None:
-        raise UserError(f"--classes {given.classes} needs a Kinetics csv list")
+        raise UserError(f"--classes {given.classes} applies only to a Kinetics csv list")
     else:
         text, kept, whole = subset_json(given.annotations, given.number, given.seed)
     write_text(given.out, text)
