@@ -85,7 +85,7 @@ def required_widths(kind: str) -> NDArray:
 
 
 def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Plan a study of ``NUMBERS[f]`` from a simulated pilot; return expected and planned numbers of clips."""
+    """Plan a study of the number ``NUMBERS[f]`` from a simulated pilot; return (expected, planned) clips."""
     rows, weights = simulate(clips, kind, rng), bootstrap_weights(clips, REPLICATES, 0)
     if NUMBERS[f] in PARTS:
         table = plan_parts(parts_of(rows, clips), "factorial", width)
