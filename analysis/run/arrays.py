@@ -17,7 +17,7 @@ from static_dynamic.errors import DamagedRun, UserError, reason
 from static_dynamic.files import DISK_FULL, atomic_path, name_in_disk_full_error
 
 STATUS_NAME, CHECKSUMS_NAME, PIXELS_NAME = "status.npy", "checksums.npy", "pixels.npy"
-# Whole files of activations are written and checked in blocks of this many numbers, to limit memory.
+# To limit memory, files of activations are written and checked in blocks of this many numbers.
 NUMBERS_AT_A_TIME = 2**22
 
 
@@ -27,7 +27,7 @@ def activation_file(path: Path, stage: str) -> Path:
 
 
 def create_files(path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> dict:
-    """Write all files of a new run but the manifest; all arrays are full of zeros.
+    """Create all files of a new run except the manifest, with arrays full of zeros.
 
     Returns the manifest with the hashes of the tables. Raises UserError if the disk is too small.
     """
@@ -65,7 +65,7 @@ def fill_with_nan(file: Path) -> None:
 
 
 def reserve_space(files: list[Path]) -> None:
-    """Allocate disk space now, because writing a memory-mapped file on a full disk kills the process."""
+    """Allocate the disk space of files, because writing to a memory map on a full disk kills the process."""
     if not hasattr(os, "posix_fallocate"):
         return
     for file in files:
@@ -75,7 +75,7 @@ def reserve_space(files: list[Path]) -> None:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in (*DISK_FULL, errno.EFBIG):
-                    return  # this file system cannot allocate space in advance, so go on without
+                    return  # no error: some file systems cannot allocate space in advance
                 raise UserError(
                     f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some space and "
                     "give the same command again, or give another save_dir"
@@ -83,13 +83,13 @@ def reserve_space(files: list[Path]) -> None:
 
 
 def open_array(file: Path, dtype: DTypeLike, shape: tuple[int, ...], mode: Literal["r", "r+"]) -> np.memmap:
-    """Memory-map an array of a run; raise DamagedRun if it is damaged, or not of this type and shape."""
+    """Memory-map an array file of a run; raise DamagedRun if it is damaged or has another type or shape."""
     wrong = ""
     try:
         array = np.load(file, mmap_mode=mode)
         if array.dtype != dtype or array.shape != shape:
             wrong = f"{array.dtype} {array.shape} where the manifest says {np.dtype(dtype)} {shape}"
-    except Exception as error:  # a damaged header can cause any exception in the reader of numpy
+    except Exception as error:  # for a damaged header, numpy can raise any exception
         wrong = reason(error)
     if wrong:
         raise DamagedRun(f"{file} is damaged ({wrong}): remove this folder and run again")
@@ -97,13 +97,13 @@ def open_array(file: Path, dtype: DTypeLike, shape: tuple[int, ...], mode: Liter
 
 
 def checksums_of(rows: NDArray) -> NDArray:
-    """Return the CRC-32 of each row of float32 activations; 0, which stands for "none", becomes 1."""
+    """Return the CRC-32 of each row of float32 activations; a CRC of 0 becomes 1, because 0 means none."""
     sums = [zlib.crc32(np.ascontiguousarray(row).data) or 1 for row in rows]
     return np.array(sums, np.uint32)
 
 
 def first_damaged(rows: NDArray, numbers: NDArray, sums: NDArray) -> int | None:
-    """Compare rows with their checksums; return the first of the row `numbers` that differs, or None."""
+    """Return the first of the row `numbers` whose row does not match its checksum; None if all match."""
     step = max(1, NUMBERS_AT_A_TIME // max(1, rows.shape[1]))
     for start in range(0, len(numbers), step):
         part = numbers[start : start + step]

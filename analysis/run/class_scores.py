@@ -1,4 +1,4 @@
-"""Class scores of a run: whether they are read with the stages, and whether labels tell which are right."""
+"""Decide whether a run stores class scores, and whether labels of the data set fit these classes."""
 
 from omegaconf import DictConfig
 
@@ -7,8 +7,7 @@ from static_dynamic.datasets import ClipList
 from static_dynamic.models import VideoNetwork
 from static_dynamic.models.cost import operations_after_stages
 
-# Class scores are read if at most this share of the operations of a forward pass, or at most this number of
-# operations, comes after the deepest stage.
+# Class scores are stored if at most this share, or this number, of operations follows the deepest stage.
 MOST_AFTER_STAGES, FEW_OPERATIONS = 0.03, 1e7
 
 
@@ -29,7 +28,7 @@ def class_scores_of(cfg: DictConfig, net: VideoNetwork, clips: ClipList, trained
 
 
 def same_classes(cfg: DictConfig, net: VideoNetwork, clips: ClipList, trained: bool) -> bool:
-    """Return whether the class numbers of the data set are those of the network, as far as is known.
+    """Return whether data set and network seem to number the same classes in the same way.
 
     A trained classifier, the data set's option ``num_classes`` and the annotations must have equally many
     classes. The annotations may be a list of some classes only, numbered in another way than all classes.

@@ -23,7 +23,7 @@ from static_dynamic.models import VideoNetwork
 from static_dynamic.spacing import evenly_spaced
 
 POLICIES = ("error", "skip")
-# bf16 and faster kernels are compared with fp32 on this many views, evenly spaced over the run.
+# Number of views, evenly spaced over the run, on which bf16 and faster kernels are compared with fp32.
 SAMPLE_VIEWS = 8
 
 
@@ -110,7 +110,7 @@ def extract(
         desc="extract",
         unit="view",
         smoothing=0.1,
-        leave=None,  # a bar below the bar of a task with several runs is removed at the end
+        leave=None,  # if nested below another progress bar, remove this bar at the end
     )
     pending: deque[tuple[NDArray, NDArray, PendingRows]] = deque()
     lag = 1 if device.type == "cuda" else 0  # write one batch to disk while the GPU computes the next batch
@@ -128,7 +128,7 @@ def extract(
             pending.append((numbers, pixels, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
-    except torch.OutOfMemoryError as error:  # frames alone fill the memory; smaller passes do not help
+    except torch.OutOfMemoryError as error:  # the input frames alone fill the memory
         raise UserError(
             f"the frames of {batch_rows} views do not fit in the memory of {device}: "
             "give a smaller batch_size"
@@ -140,7 +140,7 @@ def extract(
 
 
 def decoded_only(batches: Iterable[list[Decoded]], store: Store, on_error: str) -> Iterator[list[Decoded]]:
-    """Yield the decoded clips of each batch; mark unreadable clips as skipped, or raise UserError."""
+    """Yield the decoded clips of each batch; skip unreadable clips, or raise UserError."""
     for batch in batches:
         for decoded in batch:
             if decoded.frames is None:
@@ -172,7 +172,7 @@ def write_finite(
     activations: dict[str, NDArray],
     nan: str,
 ) -> None:
-    """Write activations and the checksums of the frames `pixels` to the store.
+    """Write finite activations, and the checksums `pixels` of the decoded frames, to the store.
 
     A view with NaN or infinity is skipped if ``nan=skip``, else UserError is raised.
 

@@ -1,4 +1,4 @@
-"""Forward passes: number of views per pass, precision (fp32, bf16), memory layout, and compilation.
+"""Run forward passes, with a choice of views per pass, precision (fp32, bf16), memory layout, compilation.
 
 A faster way is used only after a test with this network on this device: bf16 must agree with fp32, and
 channels-last layout and compiled modules must also be measurably faster.
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 Inputs = Tensor | list[Tensor] | dict[str, Tensor]
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
-# No stage may have a larger `relative_error` with bf16. An error e lowers a correlation by about e^2.
+# Largest `relative_error` of a stage with bf16. An error e lowers a correlation by about e^2.
 BF16_TOLERANCE = 0.05
-# No stage may have a larger `relative_error` if channels-last layout or compilation is used with fp32.
+# Largest `relative_error` of a stage with channels-last layout or compilation in fp32.
 FP32_TOLERANCE = 0.01
-# Channels-last layout or compilation is used only if the speed-up is at least this large.
+# Smallest speed-up for which channels-last layout or compilation is used.
 MIN_SPEEDUP = 1.05
-# `Reader.read` is timed this many times per reader, after one untimed call as warm-up.
+# Each reader is timed this many times, after one untimed call as warm-up.
 ROUNDS = 5
 
 
@@ -68,7 +68,7 @@ class Reader:
         while start < total:
             size = min(self.views_per_pass or total, total - start)
             part = self.try_read(take_views(inputs, slice(start, start + size)))
-            if part is None:  # the feature maps of the failed pass are freed now
+            if part is None:  # out of memory
                 self.halve(size)
             else:
                 parts.append(part)
@@ -127,7 +127,7 @@ class Reader:
         return reader.read(inputs)
 
     def tune(self, inputs: Inputs) -> list[str]:
-        """Try the speed-ups `KERNELS` on sampled views, keep the helpful ones, and return the kept names."""
+        """Try the speed-ups `KERNELS` on sampled views; use the helpful ones, and return their names."""
         chosen = []
         reference, tolerance = self.read_fp32(inputs), BF16_TOLERANCE if self.bf16 else FP32_TOLERANCE
         for name in KERNELS:
@@ -169,7 +169,7 @@ def use_compile(reader: Reader) -> None:
     """Compile the largest modules of the network that contain no stage."""
     read = [reader.net.stages[name] for name in reader.stages if name in reader.net.stages]
     taps = {tap.module for stage in read for tap in stage.taps}
-    # torch limits compilations per Python class; modules beyond the limit would silently run uncompiled.
+    # Raise torch's limit of compilations per class, beyond which modules silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
@@ -182,7 +182,7 @@ def use_compile(reader: Reader) -> None:
     visit(reader.net, "")
 
 
-# `Reader.tune` tries these speed-ups in this order, each together with the speed-ups chosen before.
+# `Reader.tune` tries these speed-ups in this order, each on top of the speed-ups accepted before.
 KERNELS: dict[str, Callable[[Reader], None]] = {
     "channels_last_3d": use_channels_last,
     "compile": use_compile,
@@ -196,7 +196,7 @@ def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
         noise = (rows[stage].double() - truth.double()).square().mean().sqrt()
         spread = (truth.double() - truth.double().mean(0)).square().mean().sqrt()
         error = float(noise / spread) if noise else 0.0
-        errors[stage] = float("inf") if np.isnan(error) else error  # NaN counts as an infinite error
+        errors[stage] = float("inf") if np.isnan(error) else error
     return errors
 
 
@@ -240,15 +240,14 @@ class PendingRows:
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        table = torch.cat(
-            list(rows.values()), dim=1
-        )  # (views, units of all stages): one table needs one copy only
+        # A single table (views, units of all stages) is copied faster than one array per stage.
+        table = torch.cat(list(rows.values()), dim=1)
         self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
             self.table.copy_(table, non_blocking=True)
             self.copied = torch.cuda.Event()
-            # The activations may be on another GPU than torch's current device, so name the GPU of `table`.
+            # Name the GPU of the activations, because torch's current device may be another GPU.
             self.copied.record(torch.cuda.current_stream(table.device))
         else:
             self.table = table

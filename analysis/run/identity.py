@@ -1,4 +1,4 @@
-"""Identity of a run (all options and inputs that decide the activations), run folder and manifest."""
+"""Compute a run's identity (options and inputs that determine the activations), folder and manifest."""
 
 import subprocess
 from dataclasses import asdict
@@ -22,8 +22,8 @@ NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
-    """Return the options and inputs that decide activations; runs with equal identities are the same run."""
-    # Since version 0.2.0, pairs=both shows both styles in both orders, and all styles share the flow jitter.
+    """Return the options and inputs that determine the activations; equal identities mean the same run."""
+    # Since version 0.2.0, these options choose other views than before, so the identity differs.
     changed = cfg.pairs == "both" or (cfg.pairs == "factorial" and takes_flow(cfg))
     return {
         **subject_of(cfg, clips, clips.root, weights),
@@ -32,7 +32,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **({"views": "0.2.0"} if changed else {}),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # Default values are left out, so runs made before precision and tune existed keep the same identity.
+        # Defaults are left out, so runs from before the options precision and tune keep their identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
         **({"until": cfg.until} if cfg.until is not None else {}),
@@ -74,7 +74,7 @@ def manifest_of(
         "stages": {
             name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()
         },
-        # task=merge reads these two entries, because it never builds the network that a manifest names.
+        # task=merge never builds the network, so it reads the names of these stages from the manifest.
         "deepest_stage": net.stage_name(None, cfg),
         "shown_stages": net.shown_stages(cfg),
         "class_scores": class_scores_of(cfg, net, clips, identity["weights_sha256"] is not None),
@@ -95,7 +95,7 @@ def manifest_of(
         "code": code_version(),
         "network_code": source_hashes(net),
         "versions": versions(),
-        # A run that is resumed on another device keeps the batch size.
+        # A run that resumes on another device takes the batch size from the manifest.
         **({"batch_size": batch_size} if cfg.batch_size == "auto" else {}),
         # task=merge needs this name for the result files of Kowal et al.'s code.
         **({"original_name": original_name} if original_name else {}),

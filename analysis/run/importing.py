@@ -1,4 +1,4 @@
-"""Write a finished run from activations that any other system computed.
+"""Create a finished run from activations that another program computed.
 
 The folder is the same as after an extraction, except that ``views.parquet`` has no frame numbers, because the
 videos are unknown. Everything is written to a temporary folder and then moved, the manifest last, so a killed
@@ -40,9 +40,9 @@ from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import PART, json_sha256, temporary_folder
 
 COLUMNS, OPTIONAL_COLUMNS = ("video", "clip", "style", "order"), ("label",)
-# Characters that file names cannot have on every system, and dots or spaces at the start or end of a name.
+# Characters that some systems forbid in file names, and dots or spaces at the start or end of a name.
 UNUSABLE = re.compile(r'[\x00-\x1f<>:"|?*\\]|^[.\s]|[.\s]$')
-# Longest name of a stage in bytes: file systems allow 255 bytes, of which suffixes take some.
+# Longest stage name in bytes; file systems allow 255 bytes including suffixes.
 LONGEST_NAME = 200
 
 
@@ -57,12 +57,12 @@ def import_activations(
     pairs: str = "factorial",
     seed: int = 1,
 ) -> Path:
-    """Write a finished run from activations computed elsewhere, and return the path of the run's folder.
+    """Create a finished run from activations that another program computed; return the run folder.
 
     A dynamic pair is one clip in two styles, both in the order ``forward``; a static pair is one clip and
     style, ``forward`` and ``shuffled``. All such pairs are made whose two views are present. A video is a
-    cluster. Raises
-    UserError, before anything is written, if an argument cannot be used or if the folder is not empty.
+    cluster. Raises UserError, before anything is written, if an argument cannot be used or if the folder is
+    not empty.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def import_activations(
     path = Path(run_dir).absolute()
     require_free(path)
     if pairs not in SCHEMES:
-        raise UserError(f"pairs={pairs}{nearest(str(pairs), SCHEMES)} (known: {', '.join(SCHEMES)})")
+        raise UserError(f"unknown pairs={pairs}{nearest(str(pairs), SCHEMES)} (known: {', '.join(SCHEMES)})")
     table = table_of_views(views)
     pair_table = pairs_of_views(table)
     require_stage_names(activations)
@@ -152,7 +152,7 @@ def require_free(path: Path) -> None:
 
 
 def table_of_views(views: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of views as a run has it; raise UserError if `views` cannot be used."""
+    """Return `views` in the format of ``views.parquet``; raise UserError if `views` is invalid."""
     wanted = f"give the columns {', '.join(COLUMNS)}, and optionally {', '.join(OPTIONAL_COLUMNS)}"
     if not isinstance(views, pd.DataFrame):
         raise UserError(f"views is of type {type(views).__name__}, not a pandas DataFrame: {wanted}")
@@ -182,7 +182,7 @@ def table_of_views(views: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_consistent(table: pd.DataFrame) -> None:
-    """Raise UserError for a clip of two videos, repeated views, and orders that cannot be used."""
+    """Raise UserError if a clip has two videos, a view occurs twice, or the orders cannot be used."""
     videos = table.groupby("clip")["video"].unique()
     for clip, found in videos[videos.str.len() > 1].items():
         raise UserError(
@@ -206,7 +206,7 @@ def require_consistent(table: pd.DataFrame) -> None:
 
 
 def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
-    """Make all pairs whose two views are present; raise UserError without dynamic or without static pairs."""
+    """Return all pairs of present views; raise UserError if there are no dynamic or no static pairs."""
     alterations = {FORWARD: UNALTERED, first_altered_order(table): ALTERED}
     row_of = {
         (clip, style, alterations[order]): row
@@ -214,7 +214,7 @@ def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
         if order in alterations
     }
     pair_rows = []
-    unused = np.random.default_rng(0)  # factorial pairs are not drawn
+    unused = np.random.default_rng(0)  # never used, because factorial pairs are not random
     clusters = table.drop_duplicates("clip").set_index("clip")["cluster"]
     for clip, styles in table.groupby("clip", sort=False)["style"].unique().items():
         for factor, first, second in factorial(sorted(styles), unused, DYNAMIC):
@@ -232,9 +232,9 @@ def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_stage_names(activations: Mapping[str, ArrayLike]) -> None:
-    """Raise UserError if there are no stages, or if stages cannot be the names of different files."""
+    """Raise UserError if there are no stages, or if their names cannot serve as distinct file names."""
     if not isinstance(activations, Mapping) or not activations:
-        raise UserError("there are no activations: give a dict from the name of each stage to an array")
+        raise UserError("there are no activations: give a dict that maps the name of each stage to an array")
     files: dict[str, str] = {}
     for name in activations:
         if (
@@ -253,11 +253,13 @@ def require_stage_names(activations: Mapping[str, ArrayLike]) -> None:
 def as_matrix(stage: str, values: ArrayLike, n_views: int) -> NDArray:
     """Return activations as an array (views, units); raise UserError if the type or the shape is wrong."""
     try:
-        # np.asarray alone would reveal the masked values of a masked array.
+        # np.asarray would ignore the mask of a masked array, so masked values become NaN.
         rows = values.filled(np.nan) if isinstance(values, np.ma.MaskedArray) else np.asarray(values)
     except (ValueError, TypeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
-        raise UserError(f"the activations of {stage} are no array ({reason}): give a numpy array") from error
+        raise UserError(
+            f"the activations of {stage} are not an array ({reason}): give a numpy array"
+        ) from error
     if rows.dtype.kind not in "fiu":
         raise UserError(f"the activations of {stage} are of type {rows.dtype}: give an array of real numbers")
     if rows.ndim != 2 or not rows.shape[1]:
@@ -266,7 +268,7 @@ def as_matrix(stage: str, values: ArrayLike, n_views: int) -> NDArray:
         )
     if len(rows) != n_views:
         raise UserError(
-            f"the activations of {stage} have {len(rows)} rows, but views has {n_views}: give a row per view"
+            f"the activations of {stage} have {len(rows)} rows, but views has {n_views}: give one per view"
         )
     return rows
 

@@ -24,7 +24,7 @@ except ImportError:  # Windows has no module fcntl
 log = logging.getLogger(__name__)
 
 LOCK_NAME, ERROR_NAME = ".lock", "error.txt"
-# Seconds before each retry, because `is_locked` or a process being killed may hold the lock for a moment.
+# Seconds before each retry of a lock, which `is_locked` or a dying process may hold for a moment.
 LOCK_WAITS = (0.1, 0.3)
 
 
@@ -49,7 +49,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Lock a run folder; write the text of a UserError to ``error.txt``, which a resumed run removes."""
+    """Lock a run folder during a ``with`` block; write the text of a UserError to ``error.txt``."""
     with locked(path):
         (path / ERROR_NAME).unlink(missing_ok=True)
         try:
@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
-    """Try to lock a file; retry after each of `waits` (seconds); return False if the file stays locked."""
+    """Try to lock a file, again after each of `waits` (seconds); return False if the file stays locked."""
     assert fcntl is not None
     for wait in (*waits, None):
         try:

@@ -18,14 +18,14 @@ IMPORTED = "imported"
 # Name of the class scores in `Store.activations` and in `VideoNetwork.read`.
 LOGITS = "logits"
 REPAIR = "remove the run folder and run again"
-# Longest text of an old and a new option in a message.
+# Largest number of characters of an option's value in a message.
 VALUE_WIDTH = 200
 
 ANY = object
 NUMBER = (int, float)
 OPTIONAL_TEXT = (str, type(None))
-# Types of the entries. A dict with the key `...` is a mapping with free keys; a name that ends in "?" may be
-# missing; a list names the type of its items; a tuple lists types.
+# Type of each entry of a JSON object. Keys that end in "?" are optional; the key `...` stands for any key.
+# A list as a type holds the type of its items, and a tuple holds all allowed types.
 IDENTITY = {
     "model": {"name": str, "init": OPTIONAL_TEXT},
     "dataset": {"name": str, "folder": str},
@@ -44,7 +44,7 @@ MANIFEST = {
     "sha256?": str,
     "original_name?": OPTIONAL_TEXT,
 }
-# Further entries of runs that hold activations.
+# Types of entries that only manifests of runs with activations have.
 OF_ACTIVATIONS = {
     "identity": IDENTITY | {"styles": [int], "pairs": str, "seed": int},
     "stages": {...: {"units": int, "stream": str}},
@@ -108,7 +108,7 @@ def digest_of(manifest: dict) -> str:
 
 
 def mismatches(value: object, schema: object, name: str = "") -> Iterator[str]:
-    """Yield a text for each place where a value of a json file does not fit the schema (see `MANIFEST`)."""
+    """Yield a message for each part of a JSON value that does not fit a schema such as `MANIFEST`."""
     if isinstance(schema, dict):
         if not isinstance(value, dict):
             yield f"{name} is no mapping"
@@ -155,7 +155,7 @@ def require_same_run(path: Path, identity: dict) -> None:
 
 
 def to_json(content: dict) -> str:
-    """Return a dict as the text of a json file; equal dicts give equal texts."""
+    """Return a dict as JSON text; equal dicts give equal texts."""
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 

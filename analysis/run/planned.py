@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """A run whose views are chosen; their activations are not computed yet, or are in ``folder`` already."""
+    """A run whose network, clips and views are chosen, but whose activations may not be computed yet."""
 
     cfg: DictConfig
     net: VideoNetwork
@@ -61,9 +61,9 @@ class PlannedRun:
         return cls(cfg, net, clips, views, pairs, folder, manifest, batch_size)
 
     def open(self, folder: Path, manifest: dict) -> Store:
-        """Create the store of the run, or of one of its shards, in `folder`, or resume it."""
+        """Create or resume the store of the run, or of one of its shards, in `folder`."""
         return Store.create_or_resume(folder, manifest, self.views, self.pairs)
 
     def read(self, store: Store, end: int | None = None) -> None:
-        """Compute the activations that the store lacks; views from row number `end` on are left to do."""
+        """Compute and store the missing activations of the views before row `end` (None: of all views)."""
         read_views(self.cfg, self.net, self.clips, self.views, store, end)

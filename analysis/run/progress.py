@@ -16,7 +16,7 @@ from static_dynamic.errors import DamagedRun, UserError, one_line
 
 log = logging.getLogger(__name__)
 
-# The table of task=status shows this many characters of an error message.
+# Largest number of characters of an error message in the table of task=status.
 REASON_WIDTH = 100
 # Last files that task=profile and task=evaluate_vos write: if one of these files exists, the run is done.
 LAST_FILES = (REPORT_NAME, "sequences.csv")
@@ -30,7 +30,7 @@ def finished_runs(cfg: DictConfig, task: str) -> list[Path]:
 
 
 def undamaged(folders: Sequence[Path]) -> tuple[list[Path], list[DamagedRun]]:
-    """Read whole run folders; return those that are not damaged, and the errors of the others."""
+    """Check all files of run folders; return the undamaged folders, and the errors of damaged folders."""
     whole, errors = [], []
     for folder in folders:
         try:

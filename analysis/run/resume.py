@@ -1,4 +1,4 @@
-"""Check that a run can go on: same pixels, same network, same software as when it began.
+"""Check that a resumed run has the same pixels, network and software as when it began.
 
 Two clips that are on disk are read again; their frames and activations must be those of the run. Files whose
 size or time changed since the run began are decoded again, and their frames must be the same.
@@ -36,7 +36,7 @@ from static_dynamic.spacing import evenly_spaced
 
 log = logging.getLogger(__name__)
 
-# Number of finished clips that a resumed run reads again.
+# Number of finished clips that a resumed run computes again, to check that nothing changed.
 CLIPS_AGAIN = 2
 INPUTS_NAME = "inputs.parquet"
 WAY_OUT = "restore what changed, or give another save_dir to begin anew"
@@ -52,14 +52,14 @@ def require_unchanged(
     clip_timeout: float,
     num_workers: int,
 ) -> None:
-    """Raise UserError, naming what changed, if rows of this process would not fit the rows on disk.
+    """Raise UserError, naming what changed, if finished clips give other activations now than on disk.
 
     The parameters are those of `extract`; `inputs_of` makes a network input from a decoded batch.
     """
     spec, done = reader.net.input_spec, store.done()
     clip_of = views["clip"].to_numpy()
     for clip in dict.fromkeys(clip_of[done[evenly_spaced(CLIPS_AGAIN, len(done))]]):
-        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # the clip may be in two batches
+        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # first batch with this clip
         rows = done[(done >= first) & (done < first + batch_rows) & (clip_of[done] == clip)]
         (batch,) = loader(clips.batches(views, rows, len(rows), spec), min(num_workers, 1), clip_timeout)
         require_same_pixels(batch, store)
@@ -69,7 +69,7 @@ def require_unchanged(
 
 
 def read_padded(reader: Reader, inputs: Inputs, size: int) -> dict[str, NDArray]:
-    """Compute the activations of a few views in a batch of `size` views, as the run did, by repetition."""
+    """Compute the activations of a few views, repeated to fill a batch of `size` views as in the run."""
     n = count_views(inputs)
     repeated = torch.arange(max(n, size), device=reader.device) % n
     rows = reader.read(map_tensors(inputs, lambda x: x[repeated]))
@@ -78,7 +78,7 @@ def read_padded(reader: Reader, inputs: Inputs, size: int) -> dict[str, NDArray]
 
 
 def require_same_pixels(batch: list[Decoded], store: Store) -> None:
-    """Raise UserError if decoded frames differ from those that the run read, or cannot be read any more."""
+    """Raise UserError if frames that the run has read are unreadable now or have other pixels."""
     for decoded in batch:
         place = f"clip {decoded.clip}, style {decoded.style}"
         if decoded.digests is None:
@@ -90,15 +90,13 @@ def require_same_pixels(batch: list[Decoded], store: Store) -> None:
             continue
         before = store.pixels[decoded.rows - store.first]
         if ((before != decoded.digests) & (before != 0)).any():
-            raise UserError(
-                f"the pixels of {place} are others than when the run in {store.path} began: {WAY_OUT}"
-            )
+            raise UserError(f"the pixels of {place} changed since the run in {store.path} began: {WAY_OUT}")
 
 
 def require_same_rows(
     reader: Reader, store: Store, clip: str, rows: NDArray, again: dict[str, NDArray]
 ) -> None:
-    """Raise UserError if activations computed again differ from those on disk by more than repetition does.
+    """Raise UserError if recomputed activations differ from those on disk by more than a tolerance.
 
     With the same versions of all packages, the relative error may be as large as for other kernels
     (`FP32_TOLERANCE`); with other versions, activations must be equal bit by bit.
@@ -121,7 +119,7 @@ def require_same_rows(
 
 
 def what_changed(reader: Reader, store: Store) -> str:
-    """Say what is known to differ between the process that began the run and this process."""
+    """Return as text the known differences between the process that began the run and this process."""
     now = {"versions": versions(), "network_code": source_hashes(reader.net)}
     before = {key: store.manifest.get(key, {}) for key in now}
     found = differences({"": before["versions"]}, {"": now["versions"]})
@@ -132,7 +130,7 @@ def what_changed(reader: Reader, store: Store) -> str:
 
 
 def input_files(clips: ClipList) -> pd.DataFrame:
-    """Return size and time of change (nanoseconds) of each file or folder that holds frames of the clips."""
+    """Return size and modification time (nanoseconds) of each file or folder with frames."""
     rows = []
     for video in dict.fromkeys(clip.video for clip in clips.clips):
         for style in clips.styles:
@@ -175,12 +173,12 @@ def require_same_files(
             for batch in tqdm(batches, desc="compare frames", total=-(-len(rows) // 8), unit="batch"):
                 require_same_pixels(batch, store)
     elif len(store.done()):
-        return  # a run of an earlier version
+        return  # an earlier version began this run, without ``inputs.parquet``
     write_unlisted(file, now)
 
 
 def changed_rows(before: pd.DataFrame, now: pd.DataFrame, views: pd.DataFrame, done: NDArray) -> NDArray:
-    """Return the row numbers in `done` of the views whose files changed between two tables of files."""
+    """Return those row numbers in `done` whose video files differ between two tables of files."""
     both = now.merge(before, how="left", on=list(now.columns), indicator=True)
     changed = both.loc[both["_merge"] != "both", ["video", "style"]]
     keys = pd.MultiIndex.from_frame(views[["video", "style"]].iloc[done])

@@ -1,4 +1,4 @@
-"""Set-up of a run from the options: network, list of clips, sampling of views, batch size."""
+"""Set up a run from the options: network, list of clips, sampling of views, batch size."""
 
 import logging
 import time
@@ -28,14 +28,14 @@ from static_dynamic.rng import digest
 
 log = logging.getLogger(__name__)
 
-# With batch_size=auto, the device type decides the batch size. `Reader` splits batches too large for memory.
+# Views per batch for batch_size=auto, by type of device. `Reader` splits batches too large for memory.
 AUTO_BATCH = {"cpu": 2, "cuda": 64}
 # The option checkpoint=imgnet loads no weights, as in Kowal et al.'s code.
 NO_CHECKPOINT = "imgnet"
 
 
 def require_fit(cfg: DictConfig) -> None:
-    """Raise UserError if options do not fit each other, or the data set lacks the network's kind of input."""
+    """Raise UserError if options contradict each other, or if the data set lacks flow the network needs."""
     further_alterations(cfg.orders, cfg.pairs)
     if cfg.until is not None:
         require_until(cfg)
@@ -58,7 +58,7 @@ def require_until(cfg: DictConfig) -> None:
     """Raise UserError if the option ``until`` does not fit the other options."""
     if cfg.pairs == "paper" or not cfg.app_shuffle or cfg.use_normal_app:
         raise UserError(
-            "until=WIDTH stops by the intervals of content, motion and appearance, which need two styles in "
+            "until=WIDTH needs intervals of content, motion and appearance, which need two styles in "
             "both orders: give pairs=factorial or pairs=both, app_shuffle=true and use_normal_app=false"
         )
     if cfg.shards > 1 or launched():
@@ -97,7 +97,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
 
 
 def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
-    """List the clips of the data set; for a network that takes optical flow, a clip is a frame with flow.
+    """List the clips of the data set; for a network that takes flow, every frame with flow is a clip.
 
     With the option ``until``, the order of the clips is random and depends only on the seed and the clips.
     """
@@ -133,7 +133,7 @@ def sampling_of(cfg: DictConfig) -> dict:
     orders = [order for order in (FORWARD, *ALTERED_ORDERS) if order in cfg.orders]
     return {
         **repeats,
-        # Default orders are left out, so runs made before the option existed keep the same identity.
+        # Default orders are left out, so runs from before the option orders existed keep their identity.
         **({"orders": orders} if set(orders) != {FORWARD, SHUFFLED} else {}),
         "pairs": cfg.pairs,
         "window": rules.get(cfg.pairs) or rules.get("default") or "drawn",
@@ -144,7 +144,7 @@ def sampling_of(cfg: DictConfig) -> dict:
 def read_views(
     cfg: DictConfig, net: VideoNetwork, clips: ClipList, views, store: Store, end: int | None = None
 ) -> None:
-    """Compute the activations that the store lacks; write the computing time to ``timing.json``.
+    """Compute the activations that are missing in the store; write the time taken to ``timing.json``.
 
     Views from row number `end` on are left to do.
     """
@@ -172,7 +172,7 @@ def read_views(
 
 
 def batch_size_of(cfg: DictConfig, folder: Path) -> int:
-    """Return the number of views per batch; if batch_size=auto, a resumed run keeps the first number.
+    """Return the number of views per batch; with batch_size=auto, a resumed run keeps its number.
 
     Otherwise a run that resumes on another device would use other batches, and the last digits could differ.
     With further orders, the number is a multiple of the number of orders (unless batch_size is smaller), so

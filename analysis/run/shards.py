@@ -30,9 +30,9 @@ from static_dynamic.device import launched
 from static_dynamic.errors import UserError
 
 FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
-# Entries of the manifest, beside the identity, that are equal in all shards of a run.
+# Entries of the manifest, besides the identity, that must be equal in all shards of a run.
 COMPARED = ("stages", "computed_with", "batch_size", "code", "versions")
-# The same, but earlier versions of this program did not write these entries.
+# Entries that must be equal in all shards that have them; earlier versions did not write them.
 COMPARED_IF_THERE = ("network_code", "files_sha256")
 # torchrun's barrier must not time out while another process still computes a shard.
 BARRIER_TIMEOUT = timedelta(days=365)
@@ -40,7 +40,7 @@ BARRIER_TIMEOUT = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Shard:
-    """Shard number ``index`` (from 0) of a run with ``of`` shards; ``torchrun`` is True under torchrun."""
+    """One of the ``of`` shards of a run, numbered from 0; ``torchrun`` is True in a torchrun job."""
 
     index: int
     of: int
@@ -56,7 +56,7 @@ class Shard:
         return [replace(self, index=k).folder(run) for k in range(self.of)]
 
     def manifest(self, manifest: dict) -> dict:
-        """Return the run's manifest, whose identity also holds the range of views of this shard."""
+        """Return the shard's manifest: the run's manifest, plus the range of views of this shard."""
         n_views = manifest["counts"]["views"]
         batches = -(-n_views // self.batch_size)
         first, end = (
@@ -121,7 +121,7 @@ def find_shards(folder: Path) -> list[Path]:
 
 
 def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) -> None:
-    """Merge shards into the run folder `run`. The files equal the files of a run without shards.
+    """Merge shards into the run folder `run`, whose files equal those of a run without shards.
 
     With `remove`, the folders of the shards are removed once the run is on disk. Raises UserError if a shard
     is missing, is not finished, or belongs to another run.
@@ -134,14 +134,14 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
         changed = differences(comparable(manifest, there), comparable(shard.manifest, there))
         if changed:
             raise UserError(
-                f"{shards[0].path} and {shard.path} are not of one run ({'; '.join(changed)}): "
+                f"{shards[0].path} and {shard.path} do not belong to the same run ({'; '.join(changed)}): "
                 "compute one of these shards again, with the options of the other"
             )
     require_same_data(shards)
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
     if any("class_scores" not in shard.manifest for shard in shards):
-        whole.pop("class_scores", None)  # an earlier version, without class scores, began one of the shards
+        whole.pop("class_scores", None)  # a version without class scores began one of the shards
     views, pairs = shards[0].views, shards[0].pairs
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)
@@ -170,7 +170,7 @@ def require_same_data(shards: Sequence[Store]) -> None:
             )
     views = shards[0].views
     if "jitter" in views:
-        return  # views with optical flow do not share pixels
+        return  # with optical flow, no two views share pixels that could be compared
     frames = [views[name].tolist() for name in frame_columns(views)]
     keys = [
         (video, style, np.unique(np.concatenate(shown)).tobytes())
@@ -217,6 +217,6 @@ def identity_of_run(manifest: dict) -> dict:
 
 
 def comparable(manifest: dict, further: Sequence[str] = ()) -> dict:
-    """Return the identity and the other entries of a manifest that must be equal in all shards of a run."""
+    """Return all entries of a shard's manifest that must be equal in all shards of a run."""
     computed = {key: manifest.get(key) for key in (*COMPARED, *further)}
     return identity_of_run(manifest) | computed

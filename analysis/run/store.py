@@ -81,13 +81,13 @@ class Store:
         }
         self._checksums: np.memmap | None = None
         self._pixels: np.memmap | None = None
-        if (path / CHECKSUMS_NAME).exists():  # a run of an earlier version has neither of the two files
+        if (path / CHECKSUMS_NAME).exists():  # runs of earlier versions lack both files
             self._checksums = open_array(path / CHECKSUMS_NAME, np.uint32, (rows, len(columns)), mode)
             self._pixels = open_array(path / PIXELS_NAME, np.uint32, (rows,), mode)
         self._require_consistent()
-        self.fresh = True  # until `extract` has checked that the run can be resumed
+        self.fresh = True  # False after `extract` has checked that the run can be resumed
         self._checked: set[str] = set()  # stages whose rows were compared with their checksums
-        self._finished = self.status != TO_DO  # `_finished` includes views not yet on disk
+        self._finished = self.status != TO_DO  # also True for views not flushed to disk yet
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 
@@ -149,7 +149,7 @@ class Store:
 
     @property
     def pixels(self) -> NDArray | None:
-        """CRC-32 of the decoded frames of each view, 0 where unknown; None in runs of earlier versions."""
+        """CRC-32 of the decoded frames of each view, 0 if unknown; None in runs of earlier versions."""
         return self._pixels
 
     @property
@@ -221,7 +221,7 @@ class Store:
         write_manifest(self.path, self.manifest)
 
     def commit(self) -> None:
-        """Flush activations to disk, then mark the views as done, so every view marked as done is on disk."""
+        """Flush activations to disk, then mark their views as done."""
         if self._uncommitted:
             for rows in self._rows.values():
                 rows.flush()
@@ -251,7 +251,7 @@ class Store:
         return self.pairs[both].reset_index(drop=True)
 
     def _leave_out(self, own: NDArray, status: int) -> None:
-        """Set the status of rows (numbered as in this store) that hold no activations."""
+        """Set the status of rows that get no activations; row 0 is the first row of this store."""
         for sums in (self._checksums, self._pixels):
             if sums is not None:
                 sums[own] = 0
@@ -266,14 +266,14 @@ class Store:
                 sums.flush()
 
     def _table(self, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
-        """Read one of the tables that the run was created with."""
+        """Read ``views.parquet`` or ``pairs.parquet``."""
         return read_table(self.path / name, columns, self.manifest.get("files_sha256", {}).get(name))
 
     def _damaged(self, wrong: str) -> DamagedRun:
         return DamagedRun(f"{self.path} is damaged ({wrong}): remove this folder and run again")
 
     def _require_consistent(self) -> None:
-        """Raise DamagedRun if pairs name rows that do not exist, or the status contradicts other files."""
+        """Raise DamagedRun if pairs refer to missing rows, or if the status contradicts other files."""
         members = self.pairs[["a", "b"]].to_numpy()
         if members.dtype.kind != "i" or ((members < 0) | (members >= self.manifest["counts"]["views"])).any():
             raise self._damaged(f"{TABLES[1]} names views that do not exist")

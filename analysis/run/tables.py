@@ -1,4 +1,4 @@
-"""The tables of a run folder (Parquet and csv): writing, and reading with a check for damage.
+"""Write tables of a run folder (Parquet, csv), and read them with a check for damage.
 
 The manifest holds the hashes of the tables that a run is created with. ``SHA256SUMS`` holds those of the
 results, in the format of ``sha256sum -c``. Runs of earlier versions have neither, and are read unchecked.
@@ -36,7 +36,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_unlisted(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as `write_table` does, but no hash of it."""
+    """Write a table like `write_table`, but do not list its hash in ``SHA256SUMS``."""
     if path.suffix != ".parquet":
         write_csv(path, table)
         return
@@ -65,7 +65,7 @@ def read_table(
             table = pd.read_parquet(file)
         else:
             table = pd.read_csv(file, dtype=dict.fromkeys(text, str))
-    except Exception as error:  # a damaged file can cause any exception in the readers of pandas
+    except Exception as error:  # for a damaged file, pandas can raise any exception
         raise DamagedRun(
             f"{file} is damaged ({reason(error)}): give the command that wrote it again"
         ) from error

@@ -20,12 +20,12 @@ WARM_UP = 0.1  # fraction of the steps in which the learning rate rises
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length of a training, size of its steps, and number of checkpoints."""
+    """Training schedule: number of steps, batch size, learning rate and number of checkpoints."""
 
     steps: int
     batch_size: int  # videos per step
     learning_rate: float  # largest learning rate
-    checkpoints: int  # number of checkpoints after step 0, at equal distances
+    checkpoints: int  # number of evenly spaced checkpoints after step 0
 
     @property
     def measured(self) -> list[int]:
@@ -45,18 +45,18 @@ class StaticDropout:
 
     rate: float
     seed: int
-    probability: Tensor | None = None  # (units,); None until the first measurement
+    probability: Tensor | None = None  # shape (units,); None before the first call of `update`
     random: torch.Generator = field(init=False)
 
     def __post_init__(self):
         self.random = torch.Generator().manual_seed(self.seed)
 
     def update(self, static: NDArray) -> None:
-        """Set the probabilities from the static part of each unit (units,); NaN (dead units) counts as 0."""
+        """Set each unit's drop probability from its static part, shape (units,); NaN counts as 0."""
         self.probability = self.rate * torch.from_numpy(np.clip(np.nan_to_num(static), 0, 1)).float()
 
     def __call__(self, module, inputs, output: Tensor) -> Tensor:
-        """Drop units of maps (B, C, T, H, W) or tokens (B, N, C)."""
+        """Set random units of a stage's output, maps (B, C, T, H, W) or tokens (B, N, C), to 0."""
         if not module.training or self.probability is None:
             return output
         drawn = torch.rand(len(output), len(self.probability), generator=self.random)

@@ -76,7 +76,7 @@ def refused(tmp_path, message, activations, views, **options):
 
 BAD_ACTIVATIONS = {
     "there are no activations: give a dict": {},
-    "no activations: give a dict from": draw(views_of()),
+    "no activations: give a dict that maps": draw(views_of()),
     "the activations of a have 15 rows, but views has 16": {"a": draw(views_of())[1:]},
     "a have the shape (16,): give": {"a": draw(views_of())[:, 0]},
     "a have the shape (16, 3, 1): give": {"a": draw(views_of())[..., None]},
@@ -89,8 +89,8 @@ BAD_ACTIVATIONS = {
     "a are of type object: give": {"a": draw(views_of()).astype(object)},
     "a are of type bool: give": {"a": draw(views_of()) > 0},
     "a are of type <U32: give": {"a": draw(views_of()).astype(str)},
-    "a are no array (setting an array element": {"a": [[1.0, 2.0], [1.0]]},
-    "a are no array (Can't call numpy() on Tensor that": {"a": torch.ones(16, 2, requires_grad=True)},
+    "a are not an array (setting an array element": {"a": [[1.0, 2.0], [1.0]]},
+    "a are not an array (Can't call numpy() on Tensor that": {"a": torch.ones(16, 2, requires_grad=True)},
     "hold nan in row 1, unit 0": {"a": np.ma.masked_array(np.ones((16, 2)), np.eye(16, 2, -1) > 0)},
     "the stage name '' cannot be the name of a file": {"": draw(views_of())},
     "the stage name 12 cannot": {12: draw(views_of())},

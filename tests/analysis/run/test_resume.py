@@ -106,7 +106,7 @@ def test_changed_pixels_of_all_clips(begun):
     for file in root.rglob("*.png"):  # overwritten in place: neither names nor folders change
         file.write_bytes(other)
     err = refuse(again, folder)
-    assert "the pixels of clip clip0, style 1 are others than when the run" in err
+    assert "the pixels of clip clip0, style 1 changed since the run" in err
 
 
 def test_changed_pixels_of_one_clip_in_the_middle(begun):
@@ -200,5 +200,5 @@ def test_shards_of_other_data_or_code_do_not_merge(begun, tmp_path, monkeypatch)
     (tmp_path / "code" / "resumed_net.py").write_text(CODE.format(scale=1.5))
     monkeypatch.delitem(sys.modules, "resumed_net")
     assert again("shards=2", "shard=1", f"run_dir={tmp_path / 'whole'}")[0] == 0
-    with pytest.raises(Exception, match="not of one run .*network_code.resumed_net"):
+    with pytest.raises(Exception, match="not belong to the same run .*network_code.resumed_net"):
         merge_shards(tmp_path / "again", folders)

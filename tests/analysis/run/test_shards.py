@@ -115,7 +115,7 @@ def test_shards_that_do_not_belong_together_are_refused(whole, tmp_path):
     save = f"save_dir={tmp_path / 'shares'}"
     a = profile.run(asked(data, save, "shards=2", "shard=0"))
     b = profile.run(asked(data, save, "shards=2", "shard=1", "seed=2"))
-    with pytest.raises(UserError, match="are not of one run .*seed: 1 there, 2 now"):
+    with pytest.raises(UserError, match="do not belong to the same run .*seed: 1 there, 2 now"):
         merge_shards(tmp_path / "merged", [a, b])
     with pytest.raises(UserError, match="is not a shard: task=merge"):
         merge_shards(tmp_path / "merged", [run])
