@@ -66,7 +66,7 @@ def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input`` if given, else of the data set; raise UserError without clips."""
+    """Return the clips of ``task.input`` if given, or of the data set; raise UserError if there are none."""
     task = cfg.task
     if task.input is not None:
         clips = []

@@ -219,7 +219,7 @@ class _Tracer(TorchDispatchMode):
         return output
 
     def _follow(self, name: str, args: tuple, source: Tensor, x: Tensor, i: int):
-        """Derive (channel axis, segments) of output `x` from input `source`; return None if unknown."""
+        """Derive channel axis and provenance of output `x` from input `source`; return None if unknown."""
         _, axis, segments = self.known[id(source)]
         if name in PICKS and PICKS[name](args, source, axis):
             return None

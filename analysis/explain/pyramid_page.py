@@ -113,7 +113,7 @@ def group_marks(shown: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def description(row: dict) -> str:
-    """Return a kernel's kind, unit class and stage as text; empty if there is no profile."""
+    """Return a kernel's kind, unit class and stage as text; empty without a ``task=profile`` run."""
     if "class" not in row:
         return ""
     if pd.isna(row["class"]):
@@ -123,7 +123,7 @@ def description(row: dict) -> str:
 
 
 def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
-    """Return one kernel's data for the page; `times` holds the relative times, 0 to 1, of shown frames."""
+    """Return one kernel's data for the page; `times`: times of the shown frames as fractions of the clip."""
     level, unit = row["level"], row["unit"]
     heat = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
     rows, columns = (

@@ -214,7 +214,7 @@ def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
         if order in alterations
     }
     pair_rows = []
-    unused = np.random.default_rng(0)  # never used, because factorial pairs are not random
+    unused = np.random.default_rng(0)  # this generator is never used, because factorial pairs are not random
     clusters = table.drop_duplicates("clip").set_index("clip")["cluster"]
     for clip, styles in table.groupby("clip", sort=False)["style"].unique().items():
         for factor, first, second in factorial(sorted(styles), unused, DYNAMIC):

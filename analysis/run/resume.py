@@ -59,7 +59,7 @@ def require_unchanged(
     spec, done = reader.net.input_spec, store.done()
     clip_of = views["clip"].to_numpy()
     for clip in dict.fromkeys(clip_of[done[evenly_spaced(CLIPS_AGAIN, len(done))]]):
-        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # first batch with this clip
+        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # first batch with the clip
         rows = done[(done >= first) & (done < first + batch_rows) & (clip_of[done] == clip)]
         (batch,) = loader(clips.batches(views, rows, len(rows), spec), min(num_workers, 1), clip_timeout)
         require_same_pixels(batch, store)

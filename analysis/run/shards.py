@@ -141,7 +141,7 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
     if any("class_scores" not in shard.manifest for shard in shards):
-        whole.pop("class_scores", None)  # a version without class scores began one of the shards
+        whole.pop("class_scores", None)  # an earlier program version, without class scores, began a shard
     views, pairs = shards[0].views, shards[0].pairs
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)

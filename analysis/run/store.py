@@ -81,13 +81,13 @@ class Store:
         }
         self._checksums: np.memmap | None = None
         self._pixels: np.memmap | None = None
-        if (path / CHECKSUMS_NAME).exists():  # runs of earlier versions lack both files
+        if (path / CHECKSUMS_NAME).exists():  # runs of earlier versions have no checksums
             self._checksums = open_array(path / CHECKSUMS_NAME, np.uint32, (rows, len(columns)), mode)
             self._pixels = open_array(path / PIXELS_NAME, np.uint32, (rows,), mode)
         self._require_consistent()
-        self.fresh = True  # False after `extract` has checked that the run can be resumed
+        self.fresh = True  # `fresh` is True until `extract` has checked that the run can be resumed
         self._checked: set[str] = set()  # stages whose rows were compared with their checksums
-        self._finished = self.status != TO_DO  # also True for views not flushed to disk yet
+        self._finished = self.status != TO_DO  # finished views include those not flushed to disk yet
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 

@@ -45,7 +45,7 @@ class StaticDropout:
 
     rate: float
     seed: int
-    probability: Tensor | None = None  # shape (units,); None before the first call of `update`
+    probability: Tensor | None = None  # `probability` has shape (units,), and is None before `update`
     random: torch.Generator = field(init=False)
 
     def __post_init__(self):

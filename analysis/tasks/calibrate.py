@@ -12,7 +12,7 @@ from static_dynamic.analysis.show.calibration import draw_calibration, draw_scen
 from static_dynamic.configs import row
 from static_dynamic.datasets.calibrated import prepare, read_scenes
 
-# Options that the calibration needs, whatever the command line says.
+# The calibration sets these options, whatever the command line gives.
 NEEDED = {"pairs": "factorial", "styles": "1,2,3,4", "stg": None, "until": None, "n_examples": 1_000_000}
 
 
@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     """
     with open_dict(cfg):
         cfg.model = row("model", "yardstick")
-        if cfg.dataset.name != "calibrated":  # else options such as dataset.render.seed=2 may be given
+        if cfg.dataset.name != "calibrated":  # a given dataset=calibrated keeps its options
             cfg.dataset = row("dataset", "calibrated")
         cfg.merge_with(NEEDED)
         cfg.dataset.root = str(prepare(cfg.dataset, cfg.style))

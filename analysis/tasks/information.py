@@ -1,4 +1,4 @@
-"""Task ``information``: estimate mutual information (bits) and CKA between the two views of pairs."""
+"""Task ``information``: estimate mutual information (bits) and CKA between the two views of each pair."""
 
 from typing import cast
 

@@ -17,7 +17,7 @@ from static_dynamic.models.stage_names import find_stage
 
 log = logging.getLogger(__name__)
 
-# Options that the manifest of a run decides -> their type.
+# Options that are taken from the manifest of the merged run, with their types.
 OF_RUN = {"pairs": str, "seed": int, "app_shuffle": bool, "use_normal_app": bool, "m_same": bool}
 
 
@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _options_of_run(cfg: DictConfig, manifest: dict) -> PlainOptions:
-    """Return the options of this command, with those of the run (`OF_RUN`) from the run's manifest.
+    """Return the options of this command, with the options `OF_RUN` taken from the run's manifest.
 
     A manifest is data of unknown origin: only values of the expected type are taken, texts are never
     interpolated, and neither a network nor an output folder is chosen by the manifest.

@@ -13,7 +13,7 @@ from static_dynamic.analysis.show.text import format_plan
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import find_stage
 
-# If the planned size exceeds the expected size this many times, a larger pilot is cheaper than a sure plan.
+# If the planned size is more than this many times the expected size, a larger pilot run is recommended.
 UNSURE = 5
 
 

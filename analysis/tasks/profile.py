@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> Path:
         wait_for_all()
         if shard.index == 0:
             merge_shards(folder, shard.all_folders(folder), remove=True)
-    # Only the process of shard 0 writes tables and figures, so all other processes stop here.
+    # Only the process of shard 0 writes tables and figures.
     if shard and shard.index:
         return folder
 

@@ -63,7 +63,8 @@ def _unstylized(cfg: DictConfig) -> ClipList:
     if not cfg.dataset.root:
         raise UserError(
             "task=stylize needs videos: give task.input=VIDEOS task.outdir=ROOT, or dataset=NAME "
-            "stylized_data_dir=ROOT with the videos in ROOT/style_0 (else add normal_data_root=VIDEOS)"
+            "stylized_data_dir=ROOT with the videos in ROOT/style_0 (if they lie elsewhere, add "
+            "normal_data_root=VIDEOS)"
         )
     clips = list_clips(cfg.dataset, (0,), cfg.n_examples, cfg.on_error, cfg.normal_data_root)
     for line in clips.left_out():

@@ -1,4 +1,4 @@
-"""Task ``train_calibrated``: train small networks on rendered scenes, and profile them along training."""
+"""Task ``train_calibrated``: train small networks on rendered scenes, and profile their checkpoints."""
 
 from functools import cache
 from itertools import product
@@ -16,14 +16,14 @@ from static_dynamic.configs import row
 from static_dynamic.datasets.calibrated import prepare
 from static_dynamic.datasets.training_scenes import FAMILY, render_training
 
-# Options that the profile needs, whatever the command line says.
+# The task sets these options, whatever the command line gives.
 NEEDED = {"pairs": "factorial", "stg": None, "until": None, "n_examples": 1_000_000, "shards": 1}
-# The seed of the training videos is dataset.render.seed + SEED_STEP: they are not the videos of the profile.
+# Seed of the training videos minus seed of the profiled videos, so that the videos differ.
 SEED_STEP = 1000
 
 
 def run(cfg: DictConfig) -> None:
-    """Train each network in each condition with each seed, unless done before; write tables and a figure."""
+    """Train each network in each condition with each seed, if not done yet; write tables and a figure."""
     task, size = cfg.task, row("model", cfg.task.networks[0]).input
     with open_dict(cfg):
         seed = cfg.dataset.render.seed if cfg.dataset.name == "calibrated" else 0

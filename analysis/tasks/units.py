@@ -1,4 +1,4 @@
-"""Task ``units``: count units per kind and per class; show the clips that drive the units with top values."""
+"""Task ``units``: count units per kind and per class; show the clips that activate the top units most."""
 
 import numpy as np
 import pandas as pd

@@ -60,7 +60,7 @@ def evaluate_sequence(
     device: torch.device,
     bar: tqdm,
 ) -> None:
-    """Write predicted masks, J and F of a sequence unless `folder` exists.
+    """Write predicted masks, J and F of a sequence to `folder`, unless it exists.
 
     Raises BadFrames if a file cannot be read.
     """
@@ -85,7 +85,7 @@ def evaluate_sequence(
             write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
-    if len(clips.flows) == 1:  # drop the first frame, which DAVIS does not measure
+    if len(clips.flows) == 1:  # DAVIS does not measure the first frame
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     write_csv(unfinished / "frames.csv", pd.DataFrame(rows))
@@ -133,13 +133,13 @@ def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float
     except torch.OutOfMemoryError as error:
         if items == 1:
             raise UserError("one frame exceeds the device's memory: give a smaller crop_size") from error
-    # Retry outside of the except block, because inside of it the failed attempt's memory is still in use.
+    # Retry after the except block, because the memory of the failed attempt is not free inside the block.
     halves = slice(items // 2), slice(items // 2, items)
     return np.concatenate([foreground(net, {name: x[half] for name, x in inputs.items()}) for half in halves])
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
-    """Return a sequence's views, one table row per frame, in the original style and without flow jitter."""
+    """Return a table with one row per frame of a sequence: unstylized views without flow jitter."""
     count, frames_per_view = len(clips.names[sequence]), clips.rows_per_view
     rows = []
     for first in range(0, count, frames_per_view):

@@ -27,7 +27,8 @@ from static_dynamic.errors import UserError, reason
 FOUR_FACTORS = (*FACTORS, "same")
 STAGE_NAME = re.compile(r"(\w+),(\w+)")
 STAGE_LINE = re.compile(r"Stage:\s*(\w+),(\w+)\s*,\s*Dimensions:\s*\[([^\]]*)\]\s*\[([^\]]*)\]")
-RAW_SCORES = "raw_"  # first characters of the names of Kowal et al.'s pickles of unit scores
+# Prefix of the file names of Kowal et al.'s pickles of unit scores.
+RAW_SCORES = "raw_"
 SEED_OF_TABLE = re.compile(r"(\w+),(\w+)_(\d+)")
 # Columns of unit correlations, named after the factors that the two members of a pair share.
 CONDITIONS = ("dynamic", "static", "neither", "both")
@@ -122,7 +123,7 @@ CI_FORMAT = {
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: the last word or, if not a number, the third last."""
+    """Return the training iteration in a file name: its last word, or else its third last word."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
@@ -142,7 +143,7 @@ def read_iterations(folder: Path) -> pd.DataFrame:
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Read the units' shares; return a dict: stage -> array (units, 3 factors), NaN for dead units."""
+    """Return a dict: stage -> shares of its units, an array (units, 3 factors); NaN for dead units."""
     shares = {}
     for file in files_in(folder, (".npy", ".pkl"), "unit scores"):
         shares[file.stem] = read_numbers(file, f"(units, {len(FACTORS)})")
@@ -154,7 +155,7 @@ def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
-    """Return the number of units per unit class (dynamic, static, ...) at `threshold`, one row per stage."""
+    """Count units per unit class (dynamic, static, ...) for a score threshold; return one row per stage."""
     rows = {}
     for file in files_in(folder, (".parquet", ".pkl"), "joint encoding", RAW_SCORES):
         scores = read_unit_scores(file)
@@ -168,9 +169,8 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
 def read_unit_scores(file: Path) -> NDArray[np.float64]:
     """Read the dynamic and static scores (units, 2) of a stage from a Parquet file or a pickled array."""
     if file.suffix == ".pkl":
-        scores = read_numbers(
-            file, "(factors, units)"
-        )  # Kowal et al.: the first row is dynamic, the second static
+        # In Kowal et al.'s pickles, row 0 holds dynamic scores and row 1 static scores.
+        scores = read_numbers(file, "(factors, units)")
         if len(scores) < len(MEASURED):
             raise UserError(
                 f"{file} has {len(scores)} row: a row of dynamic and a row of static scores are expected"
@@ -186,11 +186,12 @@ def read_unit_scores(file: Path) -> NDArray[np.float64]:
 
 def read_numbers(file: Path, shape: str) -> NDArray[np.float64]:
     """Read a two-dimensional array of floats from a ``.npy`` file or a pickle, without running code."""
-    from static_dynamic.pickled import read_pickled  # imports torch, which takes seconds
+    # This import is local, because the module imports torch, which takes seconds.
+    from static_dynamic.pickled import read_pickled
 
     try:
         values = np.load(file, allow_pickle=False) if file.suffix == ".npy" else read_pickled(file)
-    except Exception as error:  # a damaged file can cause any exception in the reader
+    except Exception as error:  # for a damaged file, readers can raise any exception
         raise UserError(f"{file} is not a readable NumPy array ({reason(error)})") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f":
         found = f"an array {values.shape} of {values.dtype}" if isinstance(values, np.ndarray) else "no array"

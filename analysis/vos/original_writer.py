@@ -62,7 +62,7 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
         return
     for stage, units in result.units.groupby("stage", sort=False):
         neither = correlations(store.activations(stage), a, b)
-        both = np.ones(len(neither))  # `both` is 1: frames that share both factors are identical
+        both = np.ones(len(neither))  # frames that share both factors are identical: correlation 1
         shared = units[["score_dynamic", "score_static"]].to_numpy()
         table = np.column_stack([units["unit"], shared, neither, both])
         alive = np.isfinite(table).all(axis=1)
@@ -77,7 +77,7 @@ def pairs_sharing_neither(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
     jittered flow.
     """
     rows = views.reset_index(names="row")[["row", "clip", "style", "flow"]]
-    # Networks that read two frames per view have two rows per clip, style and flow.
+    # Number the frames within each view, because some networks read two frames per view (two table rows).
     rows["frame"] = rows.groupby(["clip", "style", "flow"]).cumcount()
     plain, jittered = rows[rows["flow"] == 0], rows[rows["flow"] > 0]
     pairs = plain.merge(jittered, on=["clip", "frame"], suffixes=("_a", "_b")).query("style_a != style_b")

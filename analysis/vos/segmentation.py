@@ -33,8 +33,10 @@ class Statistics(NamedTuple):
     """Mean, recall and decay of one measure over the frames of a sequence."""
 
     mean: float
-    recall: float  # `recall` is the share of frames whose measure exceeds 0.5
-    decay: float  # `decay`: mean of the first quarter of frames minus mean of the last quarter
+    # Share of frames whose measure exceeds 0.5.
+    recall: float
+    # Mean over the first quarter of the frames minus mean over the last quarter.
+    decay: float
 
 
 def region_similarity(mask: NDArray, truth: NDArray) -> float:
@@ -88,7 +90,7 @@ def require_same_size(mask: NDArray, truth: NDArray) -> None:
 def summarize(values: Sequence[float]) -> Statistics:
     """Return mean, recall and decay of one measure over a sequence's frames, given in temporal order."""
     measured = np.asarray(values, float)
-    # As in DAVIS's code, neighbouring quarters share a frame, and fractions of one half are rounded up.
+    # As in DAVIS's code, neighbouring quarters share a frame, and halves are rounded up.
     ends = np.floor(np.linspace(1, len(measured), QUARTERS + 1) + 0.5).astype(int) - 1
     first, last = measured[: ends[1] + 1], measured[ends[-2] :]
     recall, decay = (measured > RECALLED).mean(), first.mean() - last.mean()

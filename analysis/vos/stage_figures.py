@@ -1,4 +1,4 @@
-"""Figures of the result files that Kowal et al.'s code writes, as pictures and as TikZ."""
+"""Draw figures of the result files of Kowal et al.'s code, as images and as TikZ."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -105,7 +105,7 @@ def _save(figure: Figure, path: Path, title: str) -> None:
 def stages_as_tikz(streams: Mapping[str, pd.DataFrame], title: str) -> str:
     """Return the figure of `draw_stages` as TikZ: one pgfplots axis per stream and one common legend."""
     colours = [f"\\definecolor{{{factor}}}{{HTML}}{{{COLOURS[factor][1:]}}}" for factor in MEASURED]
-    # The first axis defines the legend, and LaTeX's ``\ref`` places it below all axes.
+    # The first axis defines the common legend, which LaTeX's ``\ref`` places below all axes.
     limits = _range(streams)
     pictures = [_tikz_axis(name, table, limits, k == 0) for k, (name, table) in enumerate(streams.items())]
     absent = [
@@ -165,7 +165,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, limits: tuple[float, float], le
 def draw_histograms(
     shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = MEASURED
 ) -> None:
-    """Draw histograms of the static and dynamic shares of units: a panel per stage, a row per stream."""
+    """Draw histograms of the static and dynamic shares of units: one panel per stage, one row per stream."""
     streams: dict[str, list[str]] = {}
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)
@@ -212,7 +212,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # Each entry holds two columns: of pairs that do not share the factor `own`, and of pairs that share it.
+    # Is `other` shared? -> (column of pairs that do not share `own`, column of pairs that share `own`).
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
@@ -238,7 +238,7 @@ def draw_prior(prior: NDArray, path: Path, title: str) -> None:
 
 
 def _line(factor: str) -> dict:
-    """Return the colour and the marker with which a factor (dynamic, static) is drawn."""
+    """Return the line style of a factor (dynamic, static): its colour and marker."""
     return {"color": COLOURS[factor], "marker": MARKERS[factor]}
 
 
