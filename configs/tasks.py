@@ -136,6 +136,12 @@ class Saliency(Task):
     kernels: int = option(16, "number of kernels drawn per layer, the most important first", least=1)
     video: str = option("mp4", "file format of the videos of saliency tubes", choices=("mp4", "gif", "none"))
     pictures: bool | None = option(None, "draw saliency tubes and an HTML page; null: for a single clip")
+    masks: int | None = option(
+        None,
+        "number of random masks that the map of each level is compared with; 0: no test of faithfulness; "
+        "null: 19 for a single clip, 0 for several",
+        least=0,
+    )
 
 
 @dataclass

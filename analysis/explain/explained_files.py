@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 # Pyramids with more paths than this get no nested JSON file, because it would be too large.
 MOST_PATHS = 2_000_000
 SUMMARY, NODE_LINK = "summary.json", "node_link.json"
+FAITHFULNESS = "faithfulness.csv"
 # A folder that holds these two files was written by task=saliency, so task=saliency may replace the folder.
 OWN = (SUMMARY, NODE_LINK)
 
@@ -80,15 +81,19 @@ def write_explanation(
     frames: NDArray[np.uint8],
     summary: dict,
     drawing: dict | None,
+    faithfulness: pd.DataFrame | None = None,
 ) -> None:
     """Write all result files of one clip into `folder`, replacing the files of an earlier run.
 
     `drawing`: the options `kernels` and `video` of `write_pictures`; None: no pictures.
+    `faithfulness`: result of `measure_faithfulness`; None: not measured.
     """
     with replaced_folder(folder) as temporary:
         write_graphs(temporary, pyramid, explainer.classes)
         if drawing:
             write_pictures(temporary, explainer, pyramid, frames, summary, **drawing)
+        if faithfulness is not None:
+            write_table(temporary / FAITHFULNESS, faithfulness)
         write_text(temporary / SUMMARY, to_json(summary))
 
 

@@ -1,17 +1,20 @@
-"""Explainer: makes the class feature pyramids of many clips with one network and one set of options."""
+"""Compute class feature pyramids of many clips with one network and one set of options."""
 
 import logging
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid, check_label, class_feature_pyramid
 from static_dynamic.analysis.explain.class_names import class_names, find_label, names_of_weights
-from static_dynamic.analysis.explain.explained_clips import ShownClip, pictures_of
+from static_dynamic.analysis.explain.explained_clips import ShownClip
+from static_dynamic.analysis.explain.faithfulness import measure_faithfulness
 from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
 from static_dynamic.analysis.explain.kernel_classes import KernelClasses, read_kernel_classes
 from static_dynamic.analysis.explain.pyramid_rules import RULES, check_depth, count_classes_and_levels
@@ -25,21 +28,24 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Explainer:
-    """A network, the class to explain, and checked options of the network's class feature pyramids."""
+    """A network, the class to explain, and checked options for computing class feature pyramids."""
 
     net: VideoNetwork
     model: str
     label: int | None
     names: list[str] | None
-    options: dict  # `options` holds keyword arguments of `class_feature_pyramid`
-    path: FeaturePath | None  # `path` is None with rules=original, where no path is needed
-    classes: KernelClasses | None  # `classes` is None if ``task.profile`` is not given
+    # Keyword arguments of `class_feature_pyramid`.
+    options: dict
+    # None with rules=original, which does not trace layers.
+    path: FeaturePath | None
+    # None if ``task.profile`` is not given.
+    classes: KernelClasses | None
 
-    def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, NDArray[np.uint8], dict]:
-        """Explain a clip; return its pyramid, its cropped frames (T, h, w, 3) and a summary as a dict."""
+    def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, Tensor, dict]:
+        """Explain a clip; return its pyramid, the network's input (3, T, h, w) and a summary as a dict."""
         spec = self.net.input_spec
         video = clip.read(positions, spec, self.options["rules"])
-        inputs = self.net.prepare(video[None].to(next(self.net.parameters()).device))
+        inputs = self.inputs(video)
         pyramid = class_feature_pyramid(self.net, inputs, self.label, path=self.path, **self.options)
         logits = pyramid.clip.logits
         probability = logits.softmax(dim=0)
@@ -62,10 +68,23 @@ class Explainer:
             strongest = pyramid.clip.class_scores[:, pyramid.label].max()
             message = "%s: no feature of class %s reaches theta=%g; the strongest has %.3f: give a smaller %s"
             log.warning(message, clip.clip.id, summary["class"], pyramid.theta, strongest, "cfp.theta")
-        return pyramid, pictures_of(video, spec), summary
+        return pyramid, video, summary
+
+    def inputs(self, video: Tensor) -> Tensor | list[Tensor]:
+        """Return what the network reads of one video (3, T, h, w): a batch of one, or one per pathway."""
+        return self.net.prepare(video[None].to(next(self.net.parameters()).device))
+
+    def faithfulness(self, pyramid: Pyramid, video: Tensor, masks: int, seed: int) -> pd.DataFrame:
+        """Compare the maps of the pyramid's levels with random masks: see `measure_faithfulness`."""
+
+        @torch.inference_mode()
+        def probability(changed: Tensor) -> float:
+            return float(self.net(self.inputs(changed))[0].softmax(dim=0)[pyramid.label])
+
+        return measure_faithfulness(probability, video, pyramid, self.blank(pyramid), masks, seed)
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
-        """Return a copy of the pyramid whose feature maps come from a uniform clip in the mean colour."""
+        """Return a copy of the pyramid with the feature maps of a uniform clip in the mean colour."""
         video = torch.zeros(1, 3, *pyramid.clip.size, device=next(self.net.parameters()).device)
         read = RULES[pyramid.rules](self.net, self.net.prepare(video), self.options["depth"], self.path)
         return replace(pyramid, clip=read)
@@ -76,7 +95,7 @@ class Explainer:
 
 
 def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
-    """Build an Explainer; check the class to explain, the pyramid options and the run ``task.profile``."""
+    """Build an Explainer from options; raise UserError if an option, the class or the profile is invalid."""
     net, weights = build_network(cfg)
     path = None
     if options["rules"] == "corrected" or cfg.task.profile:

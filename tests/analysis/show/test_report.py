@@ -187,7 +187,7 @@ def test_tables_of_the_run_folder_are_shown_where_they_are(run):
     table = pd.DataFrame({"videos": [4, 8], "score": [0.12345, np.nan], "score_low": [0.1, np.nan]})
     table.assign(score_high=[0.2, np.nan]).to_csv(run / "convergence.csv", index=False)
     text = write_report(run).read_text()
-    assert "With fewer videos" in text and "<td>0.123 [0.1, 0.2]</td>" in text and "<td>-</td>" in text
+    assert "With fewer videos" in text and "<td>0.123 [0.100, 0.200]</td>" in text and "<td>-</td>" in text
     assert "Information by other measures" not in text and "Units with the highest scores" not in text
     (run / "top_units.jpg").write_bytes(b"picture")
     text = write_report(run).read_text()

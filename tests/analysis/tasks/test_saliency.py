@@ -107,6 +107,9 @@ def test_one_clip_gives_graphs_tubes_and_page(run, explain, video, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["label"] == 7 and len(summary["frames"]) == 4
     assert "level" in out and "most important" in out and str(folder.name) in out
+    assert "faithfulness: percentage of the probability that is left" in out and "of 19" in out
+    faithful = pd.read_csv(folder / "faithfulness.csv")
+    assert faithful["level"].tolist() == [1, 2, 3] and (faithful["blurred_better"] <= 19).all()
 
     for name in ("levels/level_1", "levels/level_3", f"kernels/level_1_kernel_{top(kernels, 1)}"):
         strip = Image.open(folder / f"{name}.png")
@@ -437,7 +440,7 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(
     profile = next(tmp_path.rglob("units.parquet")).parent
     clips = stylized / "style_1"
     common = [f"task.profile={profile}", "cfp.depth=3"]
-    explain(*common, f"task.input={clips}", "task.outdir=many")
+    explain(*common, f"task.input={clips}", "task.outdir=many", "task.masks=2")
     out = capsys.readouterr().out
     table = pd.read_csv(tmp_path / "many/kernel_classes.csv")
     counts = pd.read_csv(tmp_path / "many/kernel_counts.csv")
@@ -448,6 +451,9 @@ def test_profile_colours_kernels_and_a_folder_gives_a_table(
     shares = table[[f"share_{name}" for name in UNIT_CLASSES]].sum(axis=1)
     np.testing.assert_allclose(shares, 1)
     assert not list((tmp_path / "many").rglob("*.html"))
+    assert "number of clips whose map does better than the mean of random masks" in out
+    faithful = pd.read_csv(tmp_path / "many/faithfulness.csv")
+    assert len(faithful) == 4 * 3 and faithful["clip"].nunique() == 4 and (faithful["masks"] == 2).all()
 
     status, _, err = run("task=saliency", *NET, *common, *data, "task.style=1", "task.outdir=same")
     assert status == 0, err

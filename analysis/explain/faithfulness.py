@@ -1,0 +1,148 @@
+"""Test of faithfulness: whether the prediction depends on the places that the maps of a pyramid mark.
+
+The test is deletion and insertion (Petsiuk et al., BMVC 2018) at a single area. Either the fraction `AREA`
+of the voxels with the largest heat is blurred, or all other voxels are. The same is done with random masks of
+the same area and smoothness. If a map marks what the prediction depends on, then less probability than with
+random masks is left when its voxels are blurred, and more when all other voxels are blurred.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+from tqdm import tqdm
+
+from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
+from static_dynamic.analysis.explain.tubes import level_map, scaled, zoom_cells
+from static_dynamic.analysis.show.text import align
+from static_dynamic.rng import generator
+
+AREA = 0.2  # fraction of the voxels that a mask selects
+BLUR = 0.1  # standard deviation of the Gaussian blur over space, as a fraction of the shorter side
+WAYS = ("blurred", "kept")  # what happens to the selected voxels; with "kept", all other voxels are blurred
+
+
+def measure_faithfulness(
+    probability: Callable[[Tensor], float],
+    video: Tensor,
+    pyramid: Pyramid,
+    blank: Pyramid,
+    masks: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Compare each level of a pyramid with random masks; return one row per level.
+
+    `probability` maps a video (3, T, H, W) to the probability of the explained class, and `video` is the
+    network's input. `blank` is the pyramid of a uniform clip (`Explainer.blank`). `masks` is the number of
+    random masks.
+
+    Columns: ``level``; for each of `WAYS`: ``WAY``, the fraction of the probability that is left (NaN if the
+    map is 0 everywhere), ``WAY_random``, its mean over random masks, and ``WAY_better``, the number of random
+    masks that leave more (blurred) or less (kept); ``masks``.
+    """
+    whole = probability(video)
+    blurred = blur(video)
+
+    def left(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+        selected = torch.from_numpy(mask).to(video.device)
+        videos = (torch.where(selected, blurred, video), torch.where(selected, video, blurred))
+        return np.array([probability(changed) for changed in videos]) / whole
+
+    size, rng = tuple(video.shape[1:]), generator(seed, "saliency", "random masks")
+    maps = [scaled(level_map(pyramid, k), level_map(blank, k)) for k in range(1, len(pyramid.steps) + 1)]
+    found: dict[tuple[int, ...], NDArray] = {}  # cells of a map -> what random masks leave, (masks, 2)
+    rows = []
+    total = len(maps) + masks * len({heat.shape for heat in maps})
+    with tqdm(total=total, desc="test of faithfulness", unit="mask", delay=2) as bar:
+        for level, heat in enumerate(maps, start=1):
+            if heat.shape not in found:
+                found[heat.shape] = np.zeros((masks, len(WAYS)))
+                for k in range(masks):
+                    found[heat.shape][k] = left(largest(rng.random(heat.shape), size, pyramid.clip.size, rng))
+                    bar.update()
+            own = left(largest(heat, size, pyramid.clip.size, rng)) if heat.any() else np.full(2, np.nan)
+            bar.update()
+            rows.append({"level": level, **numbers_of(own, found[heat.shape]), "masks": masks})
+    return pd.DataFrame(rows)
+
+
+def blur(video: Tensor) -> Tensor:
+    """Blur each frame of a video (3, T, H, W) by a Gaussian of standard deviation `BLUR` times the side."""
+    sigma = BLUR * min(video.shape[2:])
+    smooth = ndimage.gaussian_filter(video.cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
+    return torch.from_numpy(smooth).to(video.device)
+
+
+def largest(
+    heat: NDArray, size: tuple[int, ...], shown: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Select the fraction `AREA` of the voxels of a video (T, H, W) = `size` with the largest heat.
+
+    `heat` covers the first `shown` frames, rows and columns of the video. Ties are broken at random.
+    """
+    voxels = zoom_cells(heat.astype(np.float64), shown).ravel()
+    order = np.lexsort((rng.random(voxels.size), -voxels))
+    chosen = np.zeros(voxels.size, bool)
+    chosen[order[: round(AREA * voxels.size)]] = True
+    mask = np.zeros(size, bool)
+    mask[: shown[0], : shown[1], : shown[2]] = chosen.reshape(shown)
+    return mask
+
+
+def numbers_of(own: NDArray, random: NDArray) -> dict[str, float]:
+    """Return the columns of `measure_faithfulness` for a map and its random masks: (2,) and (masks, 2)."""
+    better = {"blurred": own[0] < random[:, 0], "kept": own[1] > random[:, 1]}
+    columns: dict[str, float] = {}
+    for k, way in enumerate(WAYS):
+        columns |= {
+            way: own[k],
+            f"{way}_random": random[:, k].mean(),
+            f"{way}_better": int(better[way].sum()),
+        }
+    return columns
+
+
+def format_faithfulness(table: pd.DataFrame) -> str:
+    """Return the table of one clip as text, with a verdict per level."""
+    masks = table["masks"].iloc[0]
+    rows = []
+    for row in table.itertuples():
+        better = min(row.blurred_better, row.kept_better)
+        verdict = "marks what the prediction depends on" if better == masks else "not told from random masks"
+        rows.append(
+            {
+                "level": row.level,
+                "blurred %": f"{100 * row.blurred:.0f} (random {100 * row.blurred_random:.0f})",
+                "kept %": f"{100 * row.kept:.0f} (random {100 * row.kept_random:.0f})",
+                "better than": f"{row.blurred_better} and {row.kept_better} of {masks}",
+                "the map": "is 0 everywhere" if np.isnan(row.kept) else verdict,
+            }
+        )
+    return (
+        "faithfulness: percentage of the probability that is left\n"
+        f"  blurred: after blurring the {100 * AREA:.0f} % of the voxels with the largest heat\n"
+        f"  kept:    after blurring all other voxels\n"
+        f"  random:  mean of {masks} random masks of the same area and smoothness\n\n{align(rows)}"
+    )
+
+
+def format_clips(table: pd.DataFrame) -> str:
+    """Return as text in how many clips the map of each level does better than the mean of random masks."""
+    rows = []
+    for level, own in table.groupby("level"):
+        clips = own.dropna(subset=["blurred"])
+        rows.append(
+            {
+                "level": level,
+                "clips": len(clips),
+                "blurred: better": int((clips["blurred"] < clips["blurred_random"]).sum()),
+                "kept: better": int((clips["kept"] > clips["kept_random"]).sum()),
+            }
+        )
+    return (
+        f"faithfulness: number of clips whose map does better than the mean of random masks\n\n{align(rows)}"
+    )
