@@ -210,7 +210,7 @@ def build_pyramid(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Keep the `k` strongest links of each parent kernel; of equal links, keep lower child numbers."""
+    """Keep the `k` strongest links of each parent kernel; ties keep the lower child number."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]

@@ -55,7 +55,7 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the longest list in Python code, taken as the class names; the code is parsed but never run."""
+    """Return the class names, taken to be the longest list in Python code; the code is parsed, not run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
     # The class names in the code are written like folder names: hurling_-sport- means hurling (sport).

@@ -97,13 +97,13 @@ def open_array(file: Path, dtype: DTypeLike, shape: tuple[int, ...], mode: Liter
 
 
 def checksums_of(rows: NDArray) -> NDArray:
-    """Return the CRC-32 of each row of float32 activations; a CRC of 0 becomes 1, because 0 means none."""
+    """Return the CRC-32 of each row of float32 activations, with 0 replaced by 1: 0 means no checksum."""
     sums = [zlib.crc32(np.ascontiguousarray(row).data) or 1 for row in rows]
     return np.array(sums, np.uint32)
 
 
 def first_damaged(rows: NDArray, numbers: NDArray, sums: NDArray) -> int | None:
-    """Return the first of the row `numbers` whose row does not match its checksum; None if all match."""
+    """Return the first row number in `numbers` whose row does not match its checksum; None if all match."""
     step = max(1, NUMBERS_AT_A_TIME // max(1, rows.shape[1]))
     for start in range(0, len(numbers), step):
         part = numbers[start : start + step]

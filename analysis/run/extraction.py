@@ -128,7 +128,7 @@ def extract(
             pending.append((numbers, pixels, PendingRows(reader.read(inputs_of(batch)))))
             write_pending(lag)
         write_pending(0)
-    except torch.OutOfMemoryError as error:  # the input frames alone fill the memory
+    except torch.OutOfMemoryError as error:  # the input frames alone exceed the memory
         raise UserError(
             f"the frames of {batch_rows} views do not fit in the memory of {device}: "
             "give a smaller batch_size"

@@ -253,7 +253,7 @@ class PendingRows:
             self.table = table
 
     def arrays(self) -> dict[str, NDArray]:
-        """Wait for the copy; return the float32 activations by stage name. Shape: (views, units)."""
+        """Wait for the copy; return a dict: stage -> float32 activations of shape (views, units)."""
         if self.copied is not None:
             self.copied.synchronize()
         ends = np.cumsum(list(self.widths.values()))[:-1]

@@ -206,7 +206,7 @@ def require_consistent(table: pd.DataFrame) -> None:
 
 
 def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
-    """Return all pairs of present views; raise UserError if there are no dynamic or no static pairs."""
+    """Return all pairs of views in `table`; raise UserError if there are no dynamic or no static pairs."""
     alterations = {FORWARD: UNALTERED, first_altered_order(table): ALTERED}
     row_of = {
         (clip, style, alterations[order]): row
@@ -268,7 +268,8 @@ def as_matrix(stage: str, values: ArrayLike, n_views: int) -> NDArray:
         )
     if len(rows) != n_views:
         raise UserError(
-            f"the activations of {stage} have {len(rows)} rows, but views has {n_views}: give one per view"
+            f"the activations of {stage} have {len(rows)} rows, but views has {n_views} rows: "
+            "give one row of activations per view"
         )
     return rows
 

@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
-    """Try to lock a file, again after each of `waits` (seconds); return False if the file stays locked."""
+    """Try to lock a file, and again after each wait in `waits` (seconds); return False if this fails."""
     assert fcntl is not None
     for wait in (*waits, None):
         try:

@@ -32,7 +32,7 @@ from static_dynamic.errors import UserError
 FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
 # Entries of the manifest, besides the identity, that must be equal in all shards of a run.
 COMPARED = ("stages", "computed_with", "batch_size", "code", "versions")
-# Entries that must be equal in all shards that have them; earlier versions did not write them.
+# Entries of the manifest that must be equal in all shards that have them; earlier versions lack them.
 COMPARED_IF_THERE = ("network_code", "files_sha256")
 # torchrun's barrier must not time out while another process still computes a shard.
 BARRIER_TIMEOUT = timedelta(days=365)
@@ -141,7 +141,7 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
     if any("class_scores" not in shard.manifest for shard in shards):
-        whole.pop("class_scores", None)  # an earlier program version, without class scores, began a shard
+        whole.pop("class_scores", None)  # a shard was begun by a program version without class scores
     views, pairs = shards[0].views, shards[0].pairs
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)

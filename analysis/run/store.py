@@ -115,7 +115,7 @@ class Store:
 
     @cached_property
     def views(self) -> pd.DataFrame:
-        """Table of views; row i describes row i of the activations of the whole run."""
+        """Table of the whole run's views: row i describes the view whose activations are in row i."""
         views = self._table(TABLES[0], VIEW_COLUMNS)
         if len(views) != self.manifest["counts"]["views"]:
             raise self._damaged(f"{TABLES[0]} has {len(views)} rows")

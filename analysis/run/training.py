@@ -56,7 +56,7 @@ class StaticDropout:
         self.probability = self.rate * torch.from_numpy(np.clip(np.nan_to_num(static), 0, 1)).float()
 
     def __call__(self, module, inputs, output: Tensor) -> Tensor:
-        """Set random units of a stage's output, maps (B, C, T, H, W) or tokens (B, N, C), to 0."""
+        """Apply dropout of whole units to a stage's output: maps (B, C, T, H, W) or tokens (B, N, C)."""
         if not module.training or self.probability is None:
             return output
         drawn = torch.rand(len(output), len(self.probability), generator=self.random)

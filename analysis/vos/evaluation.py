@@ -60,7 +60,7 @@ def evaluate_sequence(
     device: torch.device,
     bar: tqdm,
 ) -> None:
-    """Write predicted masks, J and F of a sequence to `folder`, unless it exists.
+    """Write predicted masks, J and F of a sequence to `folder`, unless this folder exists.
 
     Raises BadFrames if a file cannot be read.
     """

@@ -212,7 +212,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     """
     other = "static" if own == "dynamic" else "dynamic"
     figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
-    # Is `other` shared? -> (column of pairs that do not share `own`, column of pairs that share `own`).
+    # Each entry: (column for pairs that do not share the factor `own`, column for pairs that share it).
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
         part = statistics[list(columns)]
