@@ -178,7 +178,7 @@ def read_unit_scores(file: Path) -> NDArray[np.float64]:
         return scores[: len(MEASURED)].T
     try:
         return pd.read_parquet(file, columns=list(MEASURED)).to_numpy(float)
-    except (OSError, ValueError, KeyError) as error:  # pyarrow's errors inherit from these three types
+    except (OSError, ValueError, KeyError) as error:  # pyarrow raises OSError, ValueError or KeyError
         raise UserError(
             f"{file} lacks the columns dynamic and static of unit scores ({reason(error)})"
         ) from error
