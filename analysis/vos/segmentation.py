@@ -60,7 +60,7 @@ def boundary_measure(mask: NDArray, truth: NDArray, tolerance: float = TOLERANCE
 
 
 def boundary(mask: NDArray) -> NDArray[np.bool_]:
-    """Return a mask's boundary: the pixels that differ from a neighbour to the right or below."""
+    """Return a mask's boundary: pixels that differ from the pixel to the right, below, or below right."""
     mask = np.asarray(mask, bool)
     padded = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != padded[:-1, 1:]) | (mask != padded[1:, :-1]) | (mask != padded[1:, 1:])
