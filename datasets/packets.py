@@ -45,8 +45,6 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
         if not isinstance(stream, av.VideoStream):
             raise BadFrames(f"{path} holds no video stream")
         if stream.codec_context is None:
-            raise BadFrames(f"{path} is encoded in a way that cannot be decoded (unknown codec)")
-        if stream.codec_context is None:
             raise BadFrames(f"{path} has a video codec that FFmpeg does not know")
         stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
         try:
