@@ -35,7 +35,8 @@ class Sender:
         self.device = device
         self.stream = torch.cuda.Stream(device)
         self.buffers = [torch.empty(0, dtype=torch.uint8, pin_memory=True)] * BUFFERS
-        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]  # events at the end of each buffer's copy
+        # One CUDA event per buffer, recorded when the buffer has been copied to the GPU.
+        self.copied = [torch.cuda.Event() for _ in range(BUFFERS)]
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:

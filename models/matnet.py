@@ -71,7 +71,7 @@ class CoAttention(nn.Module):
         self.proj1 = nn.Conv2d(width, 1, 1)
         self.proj2 = nn.Conv2d(width, 1, 1)
         self.rgating = Gate(width, maps=2) if kind.gated else None
-        # the next four layers never run, but checkpoints hold their weights ("bottolneck" is their spelling)
+        # The next four layers never run. The checkpoints hold weights for them, under these misspelled names.
         self.bottolneck1 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bottolneck2 = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.bna = nn.BatchNorm2d(width)
@@ -105,9 +105,9 @@ class CoAttention(nn.Module):
 
 
 def gathered(x: Tensor, weights: Tensor) -> Tensor:
-    """Return sums of `x` over positions with `weights`, (B, C, H, W), scaled to unit length over channels.
+    """Return weighted sums of `x` over all positions, scaled to unit length over channels.
 
-    The shape of `weights` is (B, positions, new positions).
+    `x` and the result have shape (B, C, H, W), `weights` has shape (B, positions, new positions).
     """
     return F.normalize(x.flatten(2) @ weights, dim=1).view_as(x)
 

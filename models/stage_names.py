@@ -1,4 +1,4 @@
-"""Split a stage name into a position (depth) and a reading (the pathway or stream that is read there).
+"""Split a stage name into its depth in the network and its reading: the pathway or stream that is read.
 
 ``stage3`` has only a position; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` have a position and a reading.
 Stages with the same reading make one curve over depth.
@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError, nearest
 
 
 def split_stage(name: str) -> tuple[str, str]:
-    """Split a stage name into position (depth) and reading (pathway or stream).
+    """Split a stage name into its depth in the network and its pathway or stream.
 
     ``stage3/fuse1/cat`` gives (``stage3``, ``fuse1/cat``).
     """

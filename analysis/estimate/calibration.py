@@ -102,7 +102,7 @@ def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd
 
 
 def table_of(store: Store) -> OrderTable:
-    """Return the table of a finished run's views in forward order and in the first altered frame order."""
+    """Return the views of a finished run in two orders: forward, and the first altered order of the run."""
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
     assert table is not None  # the calibrated data set always has views in an altered order
     return table

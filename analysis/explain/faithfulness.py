@@ -94,7 +94,10 @@ def largest(
 
 
 def numbers_of(own: NDArray, random: NDArray) -> dict[str, float]:
-    """Return the columns of `measure_faithfulness` for a map and its random masks: (2,) and (masks, 2)."""
+    """Return columns of the table of `measure_faithfulness`, from what a map and random masks leave.
+
+    `own` (2,) and `random` (masks, 2) hold the fraction of the probability that is left for each of `WAYS`.
+    """
     better = {"blurred": own[0] < random[:, 0], "kept": own[1] > random[:, 1]}
     columns: dict[str, float] = {}
     for k, way in enumerate(WAYS):

@@ -140,8 +140,9 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
     require_same_data(shards)
     skipped = [entry for shard in shards for entry in shard.manifest["skipped_views"]]
     whole = manifest | {"identity": identity_of_run(manifest), "skipped_views": skipped}
+    # Older versions of the program stored no class scores: then the merged run has none, either.
     if any("class_scores" not in shard.manifest for shard in shards):
-        whole.pop("class_scores", None)  # a shard was begun by a program version without class scores
+        whole.pop("class_scores", None)
     views, pairs = shards[0].views, shards[0].pairs
     with locked(run):
         store = Store.create_or_resume(run, whole, views, pairs)
