@@ -46,7 +46,7 @@ class Clip:
 
     @property
     def identity(self) -> tuple:
-        """Tuple of all attributes that a run depends on: which frames are read, label, group and frame rate."""
+        """Tuple of all attributes that a run depends on: frames that are read, label, group, frame rate."""
         values = (getattr(self, f.name) for f in fields(self) if f.name not in ("times", "notes"))
         return (*values, *([self.times] if self.times else []))
 

@@ -79,7 +79,7 @@ class SharedFrames:
         return replace(decoded, frames=self.memory[offset : offset + math.prod(shape)].view(shape))
 
     def close(self) -> None:
-        """Release all slots; call this after the workers have ended. Frames that are still in use stay valid."""
+        """Release all slots; call this after the workers have ended. Frames in use stay valid."""
         _open.discard(self.base)
 
 
