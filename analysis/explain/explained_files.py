@@ -176,7 +176,7 @@ def facts(summary: dict) -> list[str]:
 
 
 def format_clip(pyramid: Pyramid, summary: dict) -> str:
-    """Return a text table with one row per pyramid level: numbers of kernels, of layers, top kernels."""
+    """Return a text table with one row per pyramid level: numbers of kernels and layers, top kernels."""
     nodes = pyramid.nodes
     rows = []
     for level in range(1, len(pyramid.steps) + 1):

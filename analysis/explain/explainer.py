@@ -71,11 +71,11 @@ class Explainer:
         return pyramid, video, summary
 
     def inputs(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return what the network reads of one video (3, T, h, w): a batch of one, or one per pathway."""
+        """Return the network input for one video (3, T, h, w): one tensor, or one tensor per pathway."""
         return self.net.prepare(video[None].to(next(self.net.parameters()).device))
 
     def faithfulness(self, pyramid: Pyramid, video: Tensor, masks: int, seed: int) -> pd.DataFrame:
-        """Compare the maps of the pyramid's levels with random masks: see `measure_faithfulness`."""
+        """Compare the saliency map of each pyramid level with random masks, by `measure_faithfulness`."""
 
         @torch.inference_mode()
         def probability(changed: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Test of faithfulness: whether the prediction depends on the places that the maps of a pyramid mark.
+"""Test the faithfulness of saliency maps: does the prediction depend on the voxels with large values?
 
 The test is deletion and insertion (Petsiuk et al., BMVC 2018) at a single area. Either the fraction `AREA`
 of the voxels with the largest heat is blurred, or all other voxels are. The same is done with random masks of
@@ -21,9 +21,12 @@ from static_dynamic.analysis.explain.tubes import level_map, scaled, zoom_cells
 from static_dynamic.analysis.show.text import align
 from static_dynamic.rng import generator
 
-AREA = 0.2  # fraction of the voxels that a mask selects
-BLUR = 0.1  # standard deviation of the Gaussian blur over space, as a fraction of the shorter side
-WAYS = ("blurred", "kept")  # what happens to the selected voxels; with "kept", all other voxels are blurred
+# Fraction of the voxels that a mask selects.
+AREA = 0.2
+# Standard deviation of the spatial Gaussian blur, as a fraction of the shorter side of a frame.
+BLUR = 0.1
+# Two tests: the selected voxels are blurred, or they are kept and all other voxels are blurred.
+WAYS = ("blurred", "kept")
 
 
 def measure_faithfulness(
@@ -34,7 +37,7 @@ def measure_faithfulness(
     masks: int,
     seed: int,
 ) -> pd.DataFrame:
-    """Compare each level of a pyramid with random masks; return one row per level.
+    """Compare the saliency map of each pyramid level with random masks; return one row per level.
 
     `probability` maps a video (3, T, H, W) to the probability of the explained class, and `video` is the
     network's input. `blank` is the pyramid of a uniform clip (`Explainer.blank`). `masks` is the number of
@@ -54,7 +57,8 @@ def measure_faithfulness(
 
     size, rng = tuple(video.shape[1:]), generator(seed, "saliency", "random masks")
     maps = [scaled(level_map(pyramid, k), level_map(blank, k)) for k in range(1, len(pyramid.steps) + 1)]
-    found: dict[tuple[int, ...], NDArray] = {}  # cells of a map -> what random masks leave, (masks, 2)
+    # Shape of a map -> for each random mask and test, the fraction of the probability left (masks, 2).
+    found: dict[tuple[int, ...], NDArray] = {}
     rows = []
     total = len(maps) + masks * len({heat.shape for heat in maps})
     with tqdm(total=total, desc="test of faithfulness", unit="mask", delay=2) as bar:
@@ -71,7 +75,7 @@ def measure_faithfulness(
 
 
 def blur(video: Tensor) -> Tensor:
-    """Blur each frame of a video (3, T, H, W) by a Gaussian of standard deviation `BLUR` times the side."""
+    """Blur each frame of a video (3, T, H, W) by a Gaussian with SD `BLUR` times the shorter side."""
     sigma = BLUR * min(video.shape[2:])
     smooth = ndimage.gaussian_filter(video.cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
     return torch.from_numpy(smooth).to(video.device)
@@ -80,7 +84,7 @@ def blur(video: Tensor) -> Tensor:
 def largest(
     heat: NDArray, size: tuple[int, ...], shown: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Select the fraction `AREA` of the voxels of a video (T, H, W) = `size` with the largest heat.
+    """Return a mask of shape `size` (T, H, W) of the voxels with the largest heat, a fraction `AREA`.
 
     `heat` covers the first `shown` frames, rows and columns of the video. Ties are broken at random.
     """
@@ -94,7 +98,7 @@ def largest(
 
 
 def numbers_of(own: NDArray, random: NDArray) -> dict[str, float]:
-    """Return columns of the table of `measure_faithfulness`, from what a map and random masks leave.
+    """Compute columns of the table of `measure_faithfulness` from the results of a map and random masks.
 
     `own` (2,) and `random` (masks, 2) hold the fraction of the probability that is left for each of `WAYS`.
     """
@@ -110,7 +114,7 @@ def numbers_of(own: NDArray, random: NDArray) -> dict[str, float]:
 
 
 def format_faithfulness(table: pd.DataFrame) -> str:
-    """Return the table of one clip as text, with a verdict per level."""
+    """Return the table of `measure_faithfulness` for one clip as text, with a verdict per level."""
     masks = table["masks"].iloc[0]
     rows = []
     for row in table.itertuples():
@@ -134,7 +138,7 @@ def format_faithfulness(table: pd.DataFrame) -> str:
 
 
 def format_clips(table: pd.DataFrame) -> str:
-    """Return as text in how many clips the map of each level does better than the mean of random masks."""
+    """Return as text, per level, in how many clips the map beats the mean of the random masks."""
     rows = []
     for level, own in table.groupby("level"):
         clips = own.dropna(subset=["blurred"])
