@@ -122,7 +122,8 @@ def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownCl
             f"task.start={start}, task.end={last}: task.start must be at least 0 and below task.end"
         )
     if last > count:
-        raise UserError(f"task.start={start}, task.end={end}: {frames.path} has only {count} frames")
+        given = f"task.start={start}" if end is None else f"task.end={end}"
+        raise UserError(f"{given} is too large: {frames.path} has only {count} frames, counted from 0")
     times = None if frames.times is None else tuple(frames.times[start:last] - frames.times[start])
     clip = Clip(name, name, start, last - start, cluster=name, fps=frames.fps, times=times)
     return ShownClip(clip, frames, exact=end is not None)
