@@ -24,9 +24,9 @@ LAYERS = (
     (r"res(\d)_\d+_branch2c_bn_subsample_bn", r"s\1_fuse.bn"),
     (r"pred", r"head.projection"),
 )
-# Last part of a caffe2 array's name -> name in the state dict ("riv" is the variance, not its inverse).
+# Last part of a caffe2 array's name -> name in the state dict; "riv" is the variance itself, not an inverse.
 LEAVES = {"w": "weight", "b": "bias", "s": "weight", "rm": "running_mean", "riv": "running_var"}
-# Pattern of the names of caffe2 arrays that hold the optimizer's state, which is not loaded.
+# Names of caffe2 arrays that hold the optimizer's state; these arrays are not loaded.
 OPTIMIZER = re.compile(r".*_momentum|lr|model_iter")
 BLOB = re.compile(rf"(t_)?(\w+)_({'|'.join(LEAVES)})")
 
@@ -49,7 +49,7 @@ def from_caffe2(state: Mapping) -> Mapping:
     if not any(isinstance(value, np.ndarray) for value in state.values()):
         return state
     return {
-        # np.array copies the data, because torch needs writable arrays
+        # copy the array with np.array, because torch needs writable arrays
         our_key(blob): torch.from_numpy(np.array(value))
         for blob, value in state.items()
         if not OPTIMIZER.fullmatch(blob)

@@ -86,7 +86,7 @@ def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
     except UserError:
         raise
     except Exception as error:
-        # a file can lack the keys or shapes that `convert` expects, which raises any kind of exception
+        # catch every exception: `convert` can fail in any way if the file lacks keys or has wrong shapes
         name = type(net).__name__
         raise UserError(f"checkpoint {source} does not fit {name}: {reason(error)}") from error
 
@@ -142,7 +142,7 @@ def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
-    """Return the file of published weights with the keys of `net`; the first call downloads the weights.
+    """Return a file with the published weights under the keys of `net`; the first call downloads the weights.
 
     `name` is the name of the asset. The first call writes a safetensors file and its hash; later calls check
     the hash.
@@ -153,7 +153,7 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     if not (path.exists() and digest.exists()):
         original = fetch(name)
         state = converted(net, state_dict_of(read_checkpoint(original), original), original)
-        # load_state raises UserError if the weights do not fit `net`
+        # check the weights before they are stored: load_state raises UserError if they do not fit `net`
         load_state(net, state, original)
         with atomic_path(path) as temporary:
             tensors = {k: v.contiguous() for k, v in state.items()}

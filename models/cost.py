@@ -35,7 +35,7 @@ class Cost:
 
 
 def measure(net: VideoNetwork) -> Cost:
-    """Count the network's parameters, and its multiply-adds for a clip of the size in its input spec."""
+    """Count a network's parameters, and its multiply-adds for one clip of the size in the input spec."""
     spec = net.input_spec
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Cost(spec.frames, *spec.shape, multiply_adds(net, net.example_input(torch.zeros)), parameters)
@@ -60,7 +60,7 @@ def multiply_adds(net: torch.nn.Module, inputs) -> int:
 
 
 def operations_after_stages(net: VideoNetwork) -> tuple[int, int]:
-    """Count the operations of a forward pass: those after the deepest stage has been read, and the total."""
+    """Return (operations after the deepest stage has been read, all operations) of one forward pass."""
     with FlopCounterMode(display=False) as until, suppress(AllRead), tapped(net, net.stages, stop=True):
         run_on_meta(net)
     with FlopCounterMode(display=False) as whole:
@@ -70,7 +70,7 @@ def operations_after_stages(net: VideoNetwork) -> tuple[int, int]:
 
 
 def rules() -> dict[str, Callable]:
-    """Return a dict, operator -> function that counts multiply-adds from its inputs and outputs."""
+    """Return operator -> function that counts multiply-adds from the operator's inputs and outputs."""
     from fvcore.nn import jit_handles
 
     return {
@@ -106,7 +106,7 @@ def baddbmm(inputs: list, outputs: list) -> int:
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """Return a copy of a network's config with another number of frames or crop size (None: no change)."""
+    """Return a copy of a network's config with other numbers of frames or pixels; None keeps a number."""
     row = row.copy()
     if frames is not None:
         for pathway, count in (row.input.get("pathways") or {}).items():
@@ -116,7 +116,7 @@ def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int]
         # set `size` too, so that the short side of a frame is scaled to the crop size
         row.input.crop = row.input.size = crop
     for key, value in (("frames", frames), ("crop", crop)):
-        # set the network's argument of the same name, because the shapes of weights depend on it
+        # set the network's argument `frames` or `crop`, too: shapes of its weights depend on the argument
         if value is not None and key in (row.get("args") or {}):
             row.args[key] = value
     return row

@@ -16,7 +16,7 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-# Number of channels between a dense layer's two convolutions, divided by its number of output channels.
+# Number of channels between a dense layer's two convolutions, divided by the number that the layer appends.
 BOTTLENECK = 4
 
 
@@ -42,7 +42,7 @@ class DenseLayer(nn.Sequential):
 
 
 def transition(inputs: int) -> nn.Sequential:
-    """Build the layers between two dense blocks, which halve the channels, frames, height and width."""
+    """Build a transition between two dense blocks: it halves the channels, frames, height and width."""
     return nn.Sequential(
         OrderedDict(
             norm=nn.BatchNorm3d(inputs),

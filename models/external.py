@@ -47,7 +47,7 @@ class Loaded:
     convert: Callable[[Mapping], Mapping] = dict
 
 
-# A loader takes a network's name, number of classes (or None), whether to load weights, and options.
+# Function (name of a network, number of classes or None, whether to load weights, options) -> `Loaded`.
 Loader = Callable[[str, int | None, bool, Mapping], Loaded]
 
 
@@ -65,13 +65,13 @@ class AdaptedNetwork(VideoNetwork):
         self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
         self.call, self.convert_keys = loaded.call, loaded.convert
         self.stages: dict[str, Stage] = {}
-        # taps that pool the wrapped network's output to logits, one per tensor of the output
+        # one tap per tensor of the wrapped network's output; each tap pools a tensor to logits
         self.output: tuple[Tap, ...] = ()
         # True if the wrapped network's output holds one row of class scores per clip
         self.has_head = False
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return a tensor of evenly spaced frames per pathway, or `video` itself if there is one pathway."""
+        """Return one tensor of evenly spaced frames per pathway; a network of one pathway takes `video`."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
@@ -94,14 +94,14 @@ class AdaptedNetwork(VideoNetwork):
         return self.convert_keys(state)
 
     def stage_name(self, stg: int | str | None, options: Mapping = NO_OPTIONS) -> str:
-        """Return the name of the stage `stg`; if `stg` is None, of the deepest stage without class token."""
+        """Return the name of stage `stg`; None means the deepest stage that does not read a class token."""
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return all stage names except those of class tokens (``PATH/cls``), which average no positions."""
+        """Return the names of stages that average positions: all but class tokens (``PATH/cls``)."""
         return [name for name in self.stages if not name.endswith("/cls")]
 
-    # mypy compares this method with two overloads of state_dict in torch
+    # mypy reports an error, because torch declares two overloads of state_dict
     def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]
         """Return the state dict of the wrapped network."""
         return self.net.state_dict(*args, **kwargs)
@@ -160,7 +160,7 @@ def adapt(
     try:
         found = find_candidates(net, layout, leading_tokens)
     except Exception as error:
-        # another package's code can raise any kind of exception
+        # catch every exception, because code of another package runs here
         size = " x ".join(map(str, (spec.frames, *spec.shape)))
         raise UserError(
             f"{label} does not run on a clip of {size} ({reason(error)}): change model.input (clip size) "
@@ -169,7 +169,7 @@ def adapt(
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
     whole = own.pop("net")
     net.output = whole.taps
-    # a timm network without a classifier has num_classes 0 and returns features instead of class scores
+    # num_classes is 0 for timm networks without a classifier, which return features instead of class scores
     net.has_head = len(whole.shapes[0]) == 2 and getattr(loaded.net, "num_classes", None) != 0
     net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
     if not net.stages:
@@ -276,9 +276,9 @@ def load_pytorchvideo(network: str, num_classes: int | None, pretrained: bool, o
 
 @adapter("timm", "model.name=resnet50")
 def load_timm(network: str, num_classes: int | None, pretrained: bool, options: Mapping) -> Loaded:
-    """Load an image network of ``timm``, which processes single frames, and the network's preprocessing."""
+    """Load an image network of ``timm`` and its preprocessing; the network takes single frames."""
     timm = load_package("timm", "timm")
-    # timm's list of networks holds no names that begin with hf-hub: or local-dir:
+    # skip the check for hf-hub:NAME and local-dir:NAME, which are not in timm's list of networks
     if ":" not in network:
         check_known("timm", network.partition(".")[0], timm.list_models())
     with package_errors("timm", network):
@@ -307,7 +307,7 @@ def load_huggingface(network: str, num_classes: int | None, pretrained: bool, op
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # checkpoints of older transformers versions have other keys, which `from_pretrained` translates
+        # `from_pretrained` translates the keys of checkpoints that older versions of transformers wrote
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -369,5 +369,5 @@ def load_custom(network: str, num_classes: int | None, pretrained: bool, options
 
 
 def with_classes(keyword: str, num_classes: int | None) -> dict[str, int]:
-    """Return {keyword: num_classes}, or {} for the package's default if `num_classes` is None."""
+    """Return {keyword: num_classes}, or {} if `num_classes` is None (the package's default)."""
     return {} if num_classes is None else {keyword: num_classes}

@@ -32,24 +32,24 @@ def resnet101(output_stride: int) -> nn.ModuleDict:
 
 
 def fuse(width: int, norm: bool) -> nn.Module:
-    """Build a 1x1 convolution that reduces two concatenated maps of `width` channels to `width` channels."""
+    """Build a 1x1 convolution that fuses two concatenated maps into one; each map has `width` channels."""
     layer = nn.Conv2d(2 * width, width, 1)
     return nn.Sequential(layer, nn.BatchNorm2d(width)) if norm else layer
 
 
 class Backbone(nn.Module):
-    """Image ResNet and flow ResNet; if `early` is true, their maps of layer 1 and of layer 4 are fused."""
+    """Image ResNet and flow ResNet; if `early` is true, the maps of both are fused at layers 1 and 4."""
 
     def __init__(self, output_stride: int, early: bool, norm: bool):
         super().__init__()
         self.app_stream = resnet101(output_stride)
         self.mot_stream = resnet101(output_stride)
-        # the fusions of layers 2 and 3 never run, but exist because checkpoints hold their weights
+        # the fusions of layers 2 and 3 never run; they exist because checkpoints hold weights for them
         fusions = {name: fuse(width, norm) for name, width in zip(LAYERS, WIDTHS, strict=True)}
         self.sensor_fusion = nn.ModuleDict(fusions) if early else None
 
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
-        """Return the maps of layers 1 and 4: [fused map] with early fusion, else [image map, flow map]."""
+        """Return for layers 1 and 4 a list of maps: [fused] with early fusion, otherwise [image, flow]."""
         streams = [self.app_stream, self.mot_stream]
         maps = [
             pooled(net["bn1"](net["conv1"](inputs[name]))) for net, name in zip(streams, INPUTS, strict=True)
@@ -113,7 +113,7 @@ class Head(nn.Module):
             self.sensor_fusion = nn.ModuleDict(fusions)
 
     def forward(self, low: list[Tensor], deep: list[Tensor]) -> Tensor:
-        """Map the maps of layers 1 and 4 to logits (B, classes, h, w); h and w are those of layer 1."""
+        """Compute logits (B, classes, h, w) from the maps of layers 1 and 4; layer 1 has the size h x w."""
         edges, regions = torch.cat(low, dim=1), torch.cat([self.aspp(x) for x in deep], dim=1)
         if self.sensor_fusion is not None:
             edges, regions = self.sensor_fusion["low_level"](edges), self.sensor_fusion["out"](regions)
@@ -165,5 +165,5 @@ class FusionSeg(TwoStreamNetwork):
         return resized(self.classifier(maps["layer1"], maps["layer4"]), inputs["Image"].shape[2:])
 
     def object_map(self, output: Tensor) -> Tensor:
-        """Return the probability that a pixel does not belong to the background (class 0), (B, 1, H, W)."""
+        """Return the probability (B, 1, H, W) that a pixel does not belong to the background (class 0)."""
         return 1 - output.softmax(dim=1)[:, :1]

@@ -85,7 +85,7 @@ class Unit3D(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """Inception block: concatenates four branches (1x1; 1x1 and 3x3; 1x1 and 3x3; max pooling and 1x1)."""
+    """Concatenate four branches: 1x1; 1x1, then 3x3; 1x1, then 3x3; max pooling, then 1x1."""
 
     def __init__(self, inputs: int, widths: tuple[int, ...]):
         super().__init__()
@@ -129,7 +129,7 @@ class InceptionI3D(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(module),)) for name, (module, units) in STAGES.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
+        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
         # child modules run in the order of their construction
         for module in self.children():
             x = module(x)

@@ -17,7 +17,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 
 def fixed_padding(kernel: Sequence[int], stride: Sequence[int]) -> list[int]:
-    """Return the padding: kernel - stride zeros per axis ("same" if the stride divides the input size)."""
+    """Return padding of kernel - stride zeros per axis: "same" if the stride divides the input size."""
     return same_padding(stride, kernel, stride)
 
 
@@ -50,7 +50,7 @@ class Unit3D(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Inception block: concatenates four branches (1x1; 1x1 and 3x3; 1x1 and 3x3; max pooling and 1x1)."""
+    """Concatenate four branches: 1x1; 1x1, then 3x3; 1x1, then 3x3; max pooling, then 1x1."""
 
     def __init__(self, inputs: int, widths: Sequence[int], *, drop_pool: bool):
         super().__init__()
@@ -99,11 +99,11 @@ class HassonyI3D(VideoNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
+        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return time-averaged logits at each position of the head's sliding window, (B, h, w, classes)."""
+        """Return logits (B, h, w, classes) at each spatial position of the head, averaged over time."""
         # child modules run in the order of their construction
         for module in self.children():
             inputs = module(inputs)
@@ -111,11 +111,11 @@ class HassonyI3D(VideoNetwork):
 
     @property
     def original_skips(self) -> list[str]:
-        """Paths of the modules that Stergiou et al.'s code skips, so that their output is their input."""
+        """Paths of the pooling modules that Stergiou et al.'s code skips: input passes through unchanged."""
         return [f"{name.lower()}.branch_3.0" for name in MIXED]
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """List the modules whose kernels Stergiou et al.'s code reads, and those whose outputs it reads.
+        """Return (modules whose kernels are read, modules whose outputs are read) in Stergiou et al.'s code.
 
         Each entry is a tuple of module paths; the kernels (or outputs) of its modules are concatenated. A
         number n stands for an n x n kernel of ones, which Stergiou et al.'s code has in place of a missing

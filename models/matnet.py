@@ -21,9 +21,9 @@ from .stages import NO_OPTIONS, Tap
 from .twostream import FUSED, INPUTS, LAYERS, STREAMS, ConvexGates, Gate, TwoStreamNetwork, declare, resized
 
 WIDTHS = ARCHITECTURES["resnet101"][2]
-# Numbers of ResNet layers 1 to 4 in state dict keys.
+# Numbers that state dict keys give to ResNet layers 1 to 4 (``res2`` is layer 1).
 LEVELS = (2, 3, 4, 5)
-# Number of input channels of an attention module, divided by its number of hidden channels.
+# Ratio of input channels to hidden channels in attention modules.
 REDUCTION = 16
 # Number of co-attention steps.
 CASCADES = 5
@@ -38,9 +38,9 @@ class CrossConnection(NamedTuple):
 
     # if true, affinities weight the flow maps as well as the image maps
     mutual: bool = False
-    # if true, each stream's maps, scaled by a gate, are added to the stream's update
+    # if true, the gated image maps are added to their update; with `mutual`, so are the gated flow maps
     gated: bool = False
-    # if true, the flow maps are added to the update of the image maps
+    # if true, the flow maps are added to the last update of the image maps
     flow_added: bool = False
 
 
@@ -52,7 +52,7 @@ CC_TYPES = {
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
 # Name -> function that normalises affinities, a tensor (B, flow positions, image positions).
-# Each function in NORMS returns the affinities normalised over image positions and those over flow positions.
+# Each function in NORMS returns two tensors: normalised over image positions, and over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
@@ -61,7 +61,7 @@ FUSIONS = ("gated", "convex_gated")
 
 
 class CoAttention(nn.Module):
-    """Co-attention: each of five steps weights positions by saliency and by affinity to the other stream."""
+    """Co-attention in five steps; each step weights positions by saliency and by affinity between streams."""
 
     def __init__(self, width: int, kind: CrossConnection, norm_fn: str):
         super().__init__()
@@ -89,7 +89,7 @@ class CoAttention(nn.Module):
         return torch.relu(image + to_image), torch.relu(flow + to_flow)
 
     def cascade(self, image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the updates of image maps and flow maps by one co-attention step, each (B, C, H, W)."""
+        """Run one co-attention step; return the updates of image maps and of flow maps, both (B, C, H, W)."""
         image, flow = salient(image, self.proj1(image)), salient(flow, self.proj2(flow))
         affinity = self.projb(flow).flatten(2).transpose(1, 2) @ self.proja(image).flatten(2)
         # over_image and over_flow have the shape (B, flow positions, image positions)
@@ -105,7 +105,7 @@ class CoAttention(nn.Module):
 
 
 def gathered(x: Tensor, weights: Tensor) -> Tensor:
-    """Return weighted sums of `x` over all positions, scaled to unit length over channels.
+    """Return sums of `x` over positions, weighted by `weights` and scaled to unit length over channels.
 
     `x` and the result have shape (B, C, H, W), `weights` has shape (B, positions, new positions).
     """
@@ -113,12 +113,12 @@ def gathered(x: Tensor, weights: Tensor) -> Tensor:
 
 
 def salient(x: Tensor, scores: Tensor) -> Tensor:
-    """Multiply feature maps `x`, (B, C, H, W), by the softmax of `scores`, (B, 1, H, W), over positions."""
+    """Multiply feature maps `x` (B, C, H, W) by the softmax over positions of `scores` (B, 1, H, W)."""
     return x * scores.flatten(2).softmax(dim=2).view_as(scores)
 
 
 class SpatialAttention(nn.Module):
-    """Compute a weight per position by a maximum over channels, a convolution and batch norm."""
+    """Compute one weight per position: maximum over channels, convolution, batch norm."""
 
     def __init__(self):
         super().__init__()
@@ -206,7 +206,7 @@ def convolution(inputs: int, outputs: int, kernel: int | tuple[int, int] = 3, di
 
 
 def refined(x: Tensor, first: nn.Module, second: nn.Module) -> Tensor:
-    """Return `x`, (B, C, H, W), plus the output of two convolutions of `x`, each preceded by a ReLU."""
+    """Return `x` (B, C, H, W) plus the output of two convolutions of `x`, each preceded by a ReLU."""
     return x + second(torch.relu(first(torch.relu(x))))
 
 
@@ -284,7 +284,7 @@ class Refine(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Decoder of fused maps, from smallest to largest, each with boundary logits as an extra channel."""
+    """Decode fused maps from the smallest to the largest; each has boundary logits as an extra channel."""
 
     def __init__(self):
         super().__init__()
@@ -378,7 +378,7 @@ class MATNet(TwoStreamNetwork):
         return [name for name in self.stages if not name.startswith("layerf")]
 
     def read_folder(self, folder: Path) -> dict:
-        """Read the state dict of a MATNet checkpoint, a folder with an encoder and a decoder file."""
+        """Read the state dict of a MATNet checkpoint: a folder with an encoder file and a decoder file."""
         return read_matnet_checkpoint(folder)
 
 

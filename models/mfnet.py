@@ -14,7 +14,7 @@ Triple = tuple[int, int, int]  # time, height, width
 STEM = 16
 # Number of groups ("fibers") of the grouped convolutions.
 FIBERS = 16
-# Numbers of blocks (DEPTHS), output channels (WIDTHS) and first block's stride (STRIDES) of conv2 to conv5.
+# For conv2 to conv5: blocks (DEPTHS), output channels (WIDTHS) and stride of the first block (STRIDES).
 DEPTHS = (3, 4, 6, 3)
 WIDTHS = (96, 192, 384, 768)
 STRIDES = ((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))
@@ -94,7 +94,7 @@ class MFNet(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """List the modules whose kernels Stergiou et al.'s code reads, and those whose outputs it reads.
+        """Return (modules whose kernels are read, modules whose outputs are read) in Stergiou et al.'s code.
 
         Each entry is a tuple with one module path. Outputs are those of convolutions, before the next norm.
         """

@@ -28,7 +28,7 @@ def strided(grid: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
 
 
 def pool_tokens(tokens: Tensor, grid: tuple[int, ...], pool: nn.Module) -> Tensor:
-    """Pool the patch tokens of `tokens` (B, heads, 1 + t*h*w, C) as maps with the size `grid`, (t, h, w).
+    """Arrange the patch tokens of `tokens` (B, heads, 1 + t*h*w, C) as maps of size `grid`; pool the maps.
 
     The class token, which is the first token, is not pooled.
     """
@@ -68,7 +68,7 @@ class PooledAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """Transformer block: attention that divides height and width by `q_stride`, and an MLP."""
+    """Transformer block: attention, which divides height and width by `q_stride`, followed by an MLP."""
 
     def __init__(
         self, width: int, outputs: int, heads: int, grid: tuple[int, ...], *, q_stride: int, kv_stride: int
@@ -91,7 +91,7 @@ class Block(nn.Module):
         skip = x if self.pool_skip is None else pool_tokens(x[:, None], self.grid, self.pool_skip)[:, 0]
         x = skip + self.attn(self.norm1(x))
         normed = self.norm2(x)
-        # if the number of channels changes, the shortcut starts after the norm
+        # if the number of channels changes, the shortcut projects the normed tokens
         skip = x if self.proj is None else self.proj(normed)
         return skip + self.mlp(normed)
 
@@ -154,11 +154,11 @@ class MViT(VideoNetwork):
         return self.head(self.norm(self.tokens(x))[:, 0])
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return logits (B, classes) of the mean of all tokens without norm, as Kowal et al.'s code does."""
+        """Return logits (B, classes) of the mean token without final norm, as Kowal et al.'s code does."""
         return self.head(self.tokens(inputs).mean(dim=1))
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Return the class token and the N patch tokens after the last block, (B, 1 + N, C)."""
+        """Return the last block's tokens (B, 1 + N, C): the class token, then N patch tokens."""
         if tuple(x.shape[2:]) != self.clip:
             raise UserError(
                 f"MViT was built for clips of {self.clip} (frames, height, width) but got a clip of "

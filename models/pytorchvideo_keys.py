@@ -90,7 +90,7 @@ class PytorchVideoResNet(PositionWise):
 
 @register("slowfast_pytorchvideo")
 class PytorchVideoSlowFast(TwoPathways):
-    """SlowFast; the input is [slow, fast]. `TwoPathways` explains the arguments.
+    """SlowFast for the input [slow, fast]; `TwoPathways` explains the arguments.
 
     Stages are read only after the lateral connection, which is part of a stage's module.
     """

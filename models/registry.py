@@ -91,7 +91,7 @@ def build_from_row(
     if row.family not in FAMILIES:
         raise UserError(f"unknown model.family={row.family}{nearest(str(row.family), FAMILIES)}")
     arguments = {**_plain(row.get("args")), **options}
-    # the package that defines the network loads the pretrained weights
+    # networks of other packages load their pretrained weights while they are built
     if row.get("adapter") and checkpoint == "pretrained":
         arguments["pretrained"], checkpoint = True, None
     with torch.random.fork_rng(devices=[]):
@@ -102,7 +102,7 @@ def build_from_row(
             raise UserError(
                 f"model {row.name!r}: {error}; the options of this model: {', '.join(arguments) or 'none'}"
             ) from error
-    # networks of other packages already have an input spec
+    # set the input spec, which `adapt` has already set for networks of other packages
     if not row.get("adapter"):
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)

@@ -118,7 +118,7 @@ class ResNet3D(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """List the modules whose kernels Stergiou et al.'s code reads, and those whose outputs it reads.
+        """Return (modules whose kernels are read, modules whose outputs are read) in Stergiou et al.'s code.
 
         Each entry is a tuple with one module path.
         """
@@ -139,7 +139,7 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the lists of `ResNet3D.original_lists` for each layer's last block only, without pooling.
+        """Return the lists of `ResNet3D.original_lists`, reduced to each layer's last block, without pooling.
 
         Without pooling, Stergiou et al.'s code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.

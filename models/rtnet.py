@@ -91,7 +91,7 @@ class Scaling(Squeeze):
     def __init__(self, width: int, maps: int, hidden: int):
         super().__init__(maps * width, hidden, maps * width)
 
-    # unlike Squeeze.forward, this method returns a list of tensors
+    # mypy reports an error, because Squeeze.forward returns one tensor instead of a list
     def forward(self, *maps: Tensor) -> list[Tensor]:  # type: ignore[override]
         """Return the scaled maps, each (B, C, H, W)."""
         scales = super().forward(*maps).chunk(len(maps), dim=1)
@@ -154,7 +154,7 @@ class ConvexSum(ConvexGates):
 
 
 def between_frames(pair: nn.Module, rows: Tensor) -> Tensor:
-    """Apply the module `pair` to the maps of frames 1 and 2 of each clip; `rows` is (2B frames, C, H, W)."""
+    """Apply `pair` to the maps of frame 1 and of frame 2 of each clip in `rows` (2B frames, C, H, W)."""
     return torch.stack(pair(rows[0::2], rows[1::2]), dim=1).flatten(0, 1)
 
 
@@ -211,11 +211,11 @@ class Stream(nn.Module):
             self.add_module(f"out{k}", Output(DECODED[k - 1]))
 
     def bridge(self, k: int, x: Tensor) -> Tensor:
-        """Project the output `x` of layer `k`, (B, C, H, W), to the decoder's number of channels."""
+        """Project the output (B, C, H, W) of layer `k` for the decoder; resnet34 needs no projection."""
         return self.get_submodule(f"bridge{k}")(x) if self.bridged else x
 
     def dilated(self, x: Tensor) -> Tensor:
-        """Concatenate the output `x` of layer 4 with dilated convolutions of `x`; return (B, 2560, H, W)."""
+        """Concatenate layer 4's output `x` with dilated convolutions of `x`; return (B, 2560, H, W)."""
         first = self.get_submodule("dilation0")(x) if self.bridged else x
         rest = [self.get_submodule(f"dilation{k}")(x) for k in range(1, len(DILATIONS) + 1)]
         return torch.cat([first, *rest], dim=1)
@@ -270,7 +270,7 @@ class RTNet(TwoStreamNetwork):
 
         taps = {}
         for i, (stream, net) in enumerate(zip(STREAMS, ("spatial_net", "temporal_net"), strict=True)):
-            # as in Kowal et al.'s code, conv1 is the whole stem of resnet34, but one convolution of resnext50
+            # as in Kowal et al.'s code, conv1 is the whole stem for resnet34, one convolution for resnext50
             taps[f"conv1,{stream}"] = (WIDTH, Tap(f"{net}.inconv.0" if bridged else f"{net}.inconv"))
             for k, (layer, units) in enumerate(zip(LAYERS, widths, strict=True)):
                 taps[f"{layer},{stream}"] = (units, Tap(f"sums.{k}", select=i))
@@ -319,5 +319,5 @@ class RTNet(TwoStreamNetwork):
         return torch.sigmoid(torch.cat(outputs[::-1], dim=1))
 
     def object_map(self, output: Tensor) -> Tensor:
-        """Return the object probability that the finest decoder predicts, (2B frames, 1, H, W)."""
+        """Return the object probability (2B frames, 1, H, W) that the finest decoder predicts."""
         return output[:, :1]

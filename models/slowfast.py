@@ -22,7 +22,7 @@ from static_dynamic.spacing import subsample_positions
 DEPTHS = (3, 4, 6, 3)
 # Spatial strides of the first blocks of stages 2 to 5.
 STRIDES = (1, 2, 2, 2)
-# Number of output channels of a lateral connection, divided by the number of channels of the fast pathway.
+# Ratio of a lateral connection's output channels to its input channels (those of the fast pathway).
 LATERAL_RATIO = 2
 # Layer -> names of the layer's convolution and batch norm in state dict keys.
 LAYER_NAMES = {
@@ -37,7 +37,7 @@ Triple = tuple[int, int, int]  # time, height, width
 Names = Mapping[str, tuple[str, str]]
 Layers = list[tuple[str, nn.Module]]
 Blocks = dict[str, nn.Module]
-# (stage, 0 before or 1 after the lateral connection) -> path of the module that returns [slow, fast].
+# (stage, 0 before or 1 after its lateral connection) -> path of the module that returns [slow, fast] there.
 ModulePaths = dict[tuple[int, int], str]
 
 
@@ -66,7 +66,7 @@ def named(*layers: tuple[str, nn.Module]) -> nn.Sequential:
 def conv_norm(
     names: tuple[str, str], inputs: int, outputs: int, kernel: Triple, stride: Triple = (1, 1, 1)
 ) -> Layers:
-    """Return [(name, convolution), (name, batch norm)]; only the stride reduces the size of an axis."""
+    """Return [(name, convolution), (name, batch norm)]; padding keeps the size of axes with stride 1."""
     padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
     conv = nn.Conv3d(inputs, outputs, kernel, stride, padding, bias=False)
     return list(zip(names, (conv, nn.BatchNorm3d(outputs)), strict=True))
@@ -168,7 +168,7 @@ class ParallelPathways(nn.Module):
 
 
 class HeadPool(nn.Module):
-    """Average over all frames and a sliding `side` x `side` window, or the whole map if `side` is None."""
+    """Average over all frames and a sliding window of `side` x `side` positions (None: the whole map)."""
 
     def __init__(self, side: int | None):
         super().__init__()
@@ -236,11 +236,11 @@ class PositionWise(VideoNetwork):
     """Base class of networks that run child modules in order and classify every position of the last map."""
 
     def forward(self, inputs) -> Tensor:
-        """Map the output of ``prepare`` to logits (B, classes), averaged over the head's window positions."""
+        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
         return self.logit_map(inputs).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs) -> Tensor:
-        """Return logits at every position of the head's sliding window, (B, t, h, w, classes)."""
+        """Return logits (B, t, h, w, classes) at every position of the head's sliding window."""
         return apply_in_order(self.children(), inputs)
 
     def convert(self, state: Mapping) -> Mapping:
@@ -334,12 +334,12 @@ class TwoPathways(PositionWise):
         laterals = [Lateral(w, lateral_kernel, alpha, self.names) for w in stage_widths(fast_width)[:-1]]
         channels = stage_widths(width)[-1] + stage_widths(fast_width)[-1]
         head = classifier(channels, num_classes, self.classifier_name)
-        # no lateral connection follows the last stage
+        # None: no lateral connection follows the last stage
         paths = self.assemble(list(zip(slow, fast, [*laterals, None], strict=True)), HeadPool(pool), head)
         self.stages = two_pathway_stages(width, beta, paths)
 
     def assemble(self, stages: Sequence[TwoPathwayStage], pool: HeadPool, head: Layers) -> ModulePaths:
-        """Add stages and head under the names in checkpoint keys; return the module path of each stage."""
+        """Add stages and head under their names in checkpoints; return the module path of each stage."""
         raise NotImplementedError
 
     def prepare(self, video: Tensor) -> list[Tensor]:
@@ -359,7 +359,7 @@ class TwoPathways(PositionWise):
         return super().stage_name(f"{5 if stg is None else stg}/fuse{int(fuse)}/{path}")
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return stages 1 to 5 of the pathway and fusion that the options ``path`` and ``fuse`` select."""
+        """Return the names of stages 1 to 5 that the options ``path`` and ``fuse`` select."""
         return [self.stage_name(number, options) for number in range(1, 6)]
 
 

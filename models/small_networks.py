@@ -37,7 +37,7 @@ class SmallCNN(VideoNetwork):
 
 
 class Block(nn.Module):
-    """Transformer block: attention over the tokens of all frames and an MLP, with residual connections."""
+    """Transformer block: joint attention over the tokens of all frames, then an MLP; both are residual."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()

@@ -9,7 +9,7 @@ from static_dynamic.files import sha256
 
 
 def source_hashes(net: nn.Module) -> dict[str, str]:
-    """Return Python module name -> SHA-256 of its file, for all modules that define classes of a network.
+    """Return a dict, Python module -> SHA-256 of its file, of all modules that define classes of a network.
 
     Modules of torch are left out, because the version of torch identifies them.
     """

@@ -90,14 +90,14 @@ def find_candidates(
 
 
 def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
-    """Run a network on the meta device; return each module's number of runs and last output shapes."""
+    """Run a network on the meta device; return each module's number of runs and shapes of its last output."""
     calls: Counter[str] = Counter()
     outputs: dict[str, Shapes] = {}
 
     def hook_for(path: str):
         def hook(module, inputs, output):
             calls[path] += 1
-            # pop moves a module that runs twice to the end of the dict
+            # remove the entry first, so that a module that runs twice moves to the end of the dict
             outputs.pop(path, None)
             outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
 
@@ -113,7 +113,7 @@ def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, S
 
 
 def tensors_of(output) -> dict[int | str | None, Tensor]:
-    """Return the tensors of a module's output by index or key; the key of a single tensor is None."""
+    """Return a dict, index or key -> tensor, of a module's output; a single tensor has the key None."""
     if isinstance(output, Tensor):
         return {None: output}
     if isinstance(output, list | tuple):
@@ -123,14 +123,14 @@ def tensors_of(output) -> dict[int | str | None, Tensor]:
 
 
 def pathways(shapes: Shapes) -> Shapes:
-    """Choose the tensors to read: every tensor if all are feature maps (one per pathway), else the first."""
+    """Choose which tensors to read: all if each is a feature map (one per pathway), else only the first."""
     if all(len(shape) >= 4 for shape in shapes.values()):
         return dict(shapes)
     return dict(list(shapes.items())[:1])
 
 
 def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -> str | None:
-    """Return `wanted` if it is given and an output has over two axes; else infer the layout from `shape`.
+    """Return an output's layout: `wanted` if given, for three axes or more; else infer it from `shape`.
 
     With four axes or more, the two axes with the aspect ratio of `frame` (height, width) are spatial: the
     last two (maps) or the two before the last (channels last). If neither pair has this ratio, return None.
@@ -150,7 +150,7 @@ def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
 
 
 def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return the number of class and register tokens at the start of an output (rows, N, C): 0 or `tokens`.
+    """Return how many class and register tokens an output (rows, N, C) starts with: `tokens` or none (0).
 
     The count is `tokens` if rows * (N - `tokens`) divides `patches`, the number of patches of a clip.
     """
@@ -170,7 +170,7 @@ def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int 
 
 def count_leading_tokens(net: nn.Module) -> int:
     """Count tokens before the patch tokens: timm's ``num_prefix_tokens``, or 1 if there is a class token."""
-    # ``modules`` yields the outermost module first, so the count of the outermost module is returned
+    # return the count of the outermost module that has one; ``modules`` yields outer modules first
     for module in net.modules():
         if hasattr(module, "num_prefix_tokens"):
             return cast(int, module.num_prefix_tokens)
@@ -184,7 +184,7 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
     """
     chosen = set()
     for pattern in patterns if isinstance(patterns, list | tuple) else [patterns]:
-        # YAML reads a module path such as 0 as a number, so it is converted to text
+        # convert the pattern to text, because YAML reads a module path such as 0 as a number
         pattern = str(pattern)
         parts = pattern.split(".")
         matching = [
@@ -206,7 +206,7 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
 
 
 def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
-    """Choose the blocks of a transformer; for other networks, top-level modules that return feature maps."""
+    """Choose default stages: a transformer's blocks; otherwise top-level modules that return feature maps."""
     for path, module in net.named_modules():
         entries = [f"{path}.{name}".lstrip(".") for name, _ in module.named_children()]
         alike = len({type(child) for child in module.children()}) == 1
@@ -218,7 +218,7 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Choose child modules that return feature maps; choose the entries of a list if map sizes differ."""
+    """Choose child modules that return feature maps; split a list whose entries differ in map size."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():

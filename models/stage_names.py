@@ -1,7 +1,7 @@
-"""Split a stage name into its depth in the network and its reading: the pathway or stream that is read.
+"""Split a stage name into the depth in the network and the pathway or stream that is read.
 
-``stage3`` has only a position; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` have a position and a reading.
-Stages with the same reading make one curve over depth.
+``stage3`` names only a depth; ``stage3/fuse1/cat`` and ``layer3,mot_stream`` name a pathway or stream, too.
+Stages of the same pathway or stream make one curve over depth.
 """
 
 import re
@@ -22,7 +22,7 @@ def split_stage(name: str) -> tuple[str, str]:
 def group_by_reading(stages: Iterable[str], fuse: bool = True) -> dict[str, list[str]]:
     """Group stage names by pathway or stream (the part after ``/`` or ``,``), in depth order.
 
-    Of SlowFast's stages, `fuse` keeps those after the lateral connection; false keeps those before it.
+    Of SlowFast's stages, `fuse` true keeps those after the lateral connection, false those before it.
     """
     found: dict[str, list[str]] = {}
     for stage in stages:

@@ -67,13 +67,13 @@ class DividedBlock(nn.Module):
         self.mlp = nn.Sequential(layers)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Map a class token and n tokens in each of t frames, (B, 1 + n*t, C), to the same shape."""
+        """Map tokens (B, 1 + n*t, C), a class token and n tokens for each of t frames, to the same shape."""
         cls, patches = x[:, :1], x[:, 1:]
         # attention over time leaves out the class token
         sequences = rearrange(patches, "b (n t) c -> (b n) t c", t=frames)
         sequences = self.temporal_fc(self.temporal_attn(self.temporal_norm1(sequences)))
         patches = patches + rearrange(sequences, "(b n) t c -> b (n t) c", b=len(x))
-        # for attention over space, each frame has a copy of the class token; the copies are then averaged
+        # for attention over space, give each frame a copy of the class token; average the copies afterwards
         copies = repeat(cls, "b 1 c -> (b t) 1 c", t=frames)
         images = torch.cat([copies, rearrange(patches, "b (n t) c -> (b t) n c", t=frames)], dim=1)
         images = self.attn(self.norm1(images))
@@ -138,7 +138,7 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Add the key prefix ``model.`` if missing; resize the embeddings to those of the network."""
+        """Add the key prefix ``model.`` if missing; resize the embeddings to the sizes in the network."""
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

@@ -28,7 +28,7 @@ class TwoStreamNetwork(VideoNetwork):
     """
 
     channels = dict.fromkeys(INPUTS, 3)
-    # sizes of axes between batch and channel axis; RTNet has an axis of 2 frames
+    # sizes of the axes between batch axis and channel axis; RTNet has one such axis, for two frames
     clip: tuple[int, ...] = ()
 
     @property
@@ -44,7 +44,7 @@ class TwoStreamNetwork(VideoNetwork):
         return {name: make((batch, *self.clip, width, *size)) for name, width in self.channels.items()}
 
     def foreground(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the object's probability at every pixel, (images, H, W)."""
+        """Return the object's probability (images, H, W) at every pixel."""
         maps = self.object_map(self(inputs))  # (images, 1, h, w)
         size = inputs["Image"].shape[-2:]
         return resized(maps, size)[:, 0]
@@ -70,7 +70,7 @@ class Gate(nn.Module):
         self.conv = nn.Sequential(nn.Conv2d(maps * width, maps, 1), nn.Sigmoid())
 
     def forward(self, *maps: Tensor) -> list[Tensor]:
-        """Return the maps, each scaled by 1 + gate, as a list of (B, C, H, W)."""
+        """Return the list of maps (B, C, H, W), each scaled by 1 + gate."""
         gates = self.conv(torch.cat(maps, dim=1)).split(1, dim=1)  # each (B, 1, H, W)
         return [x * (1 + gate) for x, gate in zip(maps, gates, strict=True)]
 
@@ -84,7 +84,7 @@ class Squeeze(nn.Module):
         self.fc2 = nn.Conv2d(hidden, outputs, 1)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """Map feature maps (B, C, H, W) to one weight per output channel, (B, output channels, 1, 1)."""
+        """Map feature maps (B, C, H, W) to weights (B, output channels, 1, 1)."""
         means = torch.cat([x.mean(dim=(2, 3), keepdim=True) for x in maps], dim=1)
         return torch.sigmoid(self.fc2(torch.relu(self.fc1(means))))
 
@@ -104,7 +104,7 @@ class SpatialWeights(nn.Module):
         self.conv1 = named if joint_maximum else nn.Conv2d(4, 1, 7, padding=3, bias=False)
 
     def forward(self, image: Tensor, flow: Tensor) -> Tensor:
-        """Return the weight of the image maps per position, (B, 1, H, W), from both maps (B, C, H, W)."""
+        """Map image maps and flow maps, both (B, C, H, W), to weights (B, 1, H, W) of the image maps."""
         if self.joint_maximum:
             largest = torch.cat([image, flow], dim=1).amax(dim=1, keepdim=True)
             return torch.sigmoid(self.get_submodule("conv1.conv")(largest))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
-# Number of inner channels of a residual block, divided by its number of output channels.
+# Ratio of inner channels to output channels in a residual block.
 BOTTLENECK = 2.25
 # Number of input channels of the classifier.
 HEAD_WIDTH = 2048
@@ -136,11 +136,11 @@ class X3D(VideoNetwork):
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"s{s + 1}"),)) for s, w in enumerate(widths)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (B, 3, T, H, W) to logits (B, classes), averaged over all positions of the head's window."""
+        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
         return self.logit_map(x).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs: Tensor) -> Tensor:
-        """Return logits at every position of the head's sliding window, (B, t, h, w, classes)."""
+        """Return logits (B, t, h, w, classes) at every position of the head's sliding window."""
         for module in self.children():  # s1 .. s5, head
             inputs = module(inputs)
         return inputs

@@ -25,7 +25,7 @@ from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 # Weights of red, green and blue in brightness (Rec. 601).
 LUMA = (0.299, 0.587, 0.114)
-# SMALL is added to denominators to avoid division by 0; squared gradients of natural video are about 1e-3.
+# Added to denominators to avoid division by 0; far below squared gradients of natural video (about 1e-3).
 SMALL = 1e-6
 # Numbers of cells per side of the grids of `Layout` and `Velocity`.
 LAYOUT_GRID, VELOCITY_GRID = 4, 2
@@ -53,7 +53,7 @@ def grey(video: Tensor) -> Tensor:
 
 
 def gradients(image: Tensor) -> tuple[Tensor, Tensor]:
-    """Return horizontal and vertical central differences (B, T, H - 2, W - 2) of an image (B, T, H, W)."""
+    """Return horizontal and vertical central differences (B, T, H - 2, W - 2) of images (B, T, H, W)."""
     across = (image[..., 1:-1, 2:] - image[..., 1:-1, :-2]) / 2
     down = (image[..., 2:, 1:-1] - image[..., :-2, 1:-1]) / 2
     return across, down
@@ -65,7 +65,7 @@ def cells(image: Tensor, grid: int) -> Tensor:
 
 
 def as_maps(values: Tensor) -> Tensor:
-    """Reshape values (B, T, units) to maps (B, units, T, 1, 1)."""
+    """Transpose values (B, T, units) to maps (B, units, T, 1, 1)."""
     return values.transpose(1, 2)[..., None, None]
 
 
@@ -87,7 +87,7 @@ class Colour(nn.Module):
 
 
 class Layout(nn.Module):
-    """Gradient energy of each grid cell divided by the mean over cells, (B, cells, T, 1, 1)."""
+    """Gradient energy (B, cells, T, 1, 1) of each grid cell, divided by the mean over all cells."""
 
     def forward(self, video):
         """Encode a video (B, 3, T, H, W)."""
@@ -97,7 +97,7 @@ class Layout(nn.Module):
 
 
 class Edges(nn.Module):
-    """Histogram of gradient orientations, weighted by gradient magnitude, (B, orientations, T, 1, 1)."""
+    """Histogram (B, orientations, T, 1, 1) of gradient orientations, weighted by gradient magnitude."""
 
     def forward(self, video):
         """Encode a video (B, 3, T, H, W)."""
@@ -114,7 +114,7 @@ class Edges(nn.Module):
 
 
 class MotionEnergy(nn.Module):
-    """Normalised motion energy per direction and speed, (B, directions * speeds, T - 6, 1, 1)."""
+    """Motion energy (B, directions * speeds, T - 6, 1, 1), divided by the sum over directions and speeds."""
 
     def __init__(self):
         super().__init__()
@@ -139,7 +139,7 @@ class MotionEnergy(nn.Module):
 
 
 def gabor_filters(frames: int = 7) -> Tensor:
-    """Return alternating even and odd Gabor filters, (directions * speeds * 2, 1, frames, size, size).
+    """Return Gabor filters (directions * speeds * 2, 1, frames, size, size), alternately even and odd.
 
     A filter moves in its direction at its speed; the second speed has the longer wavelength, so that a step
     between two frames is a small part of the wavelength.
@@ -163,7 +163,7 @@ def gabor_filters(frames: int = 7) -> Tensor:
 
 
 class Velocity(nn.Module):
-    """Optical flow between consecutive frames per grid cell: all horizontal, then all vertical components.
+    """Optical flow between consecutive frames in each grid cell: horizontal components, then vertical ones.
 
     Each estimate is multiplied by the fraction of the temporal change that it explains, because motion does
     not explain the change between unrelated frames. Shape: (B, 2 * cells, T - 1, 1, 1), in pixels per frame.
@@ -184,7 +184,7 @@ class Velocity(nn.Module):
 
 
 class Drift(nn.Module):
-    """Linear trend of each unit of `Layout` per clip length: the mean of (B, cells, T, 1, 1) over time."""
+    """Maps (B, cells, T, 1, 1) whose mean over time is the linear trend of `Layout`, per clip length."""
 
     def __init__(self):
         super().__init__()
@@ -220,7 +220,7 @@ class Yardstick(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(name),)) for name, (_, units) in ENCODERS.items()}
 
     def forward(self, x):
-        """Return the units of all stages, concatenated (B, units)."""
+        """Return the concatenated units (B, units) of all stages."""
         maps = [self.get_submodule(name)(x) for name in ENCODERS]
         return torch.cat([encoded.mean(dim=(2, 3, 4)) for encoded in maps], dim=1)
 
