@@ -44,7 +44,7 @@ def run() -> None:
     # Ask Hydra for full errors, because by default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     if CHECKOUT:
-        # processes that a Hydra launcher starts find this package through PYTHONPATH
+        # set PYTHONPATH, so that processes of a Hydra launcher find this package
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
         if str(CHECKOUT) not in paths:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*paths, str(CHECKOUT)]))

@@ -67,7 +67,7 @@ def exit_status(work: Callable[[], int | None]) -> int:
         try:
             status = work() or 0
         except SystemExit:
-            # argparse raises SystemExit after printing the help text
+            # argparse has printed the help text: flush here, where a closed pipe is handled
             print(end="", flush=True)
             raise
         # flush inside `try`, so that a closed pipe raises BrokenPipeError here

@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Largest number of characters of an error message.
 MAX_MESSAGE = 4000
-# Largest number of characters of a name from a file, as a message shows the name.
+# Largest number of characters that a message shows of a name read from a file.
 MAX_NAME = 100
 
 
@@ -17,7 +17,7 @@ def quoted(name: object) -> str:
     """Quote a name or value from a file: escape control characters, and cut the middle of a long text."""
     if isinstance(name, str | PathLike):
         return repr(_cut(str(name), MAX_NAME))
-    # reprlib limits the length, because the full text of nested tuples can be endless
+    # limit the length with reprlib, because the full text of nested tuples can be huge
     return _cut(reprlib.repr(name), MAX_NAME)
 
 
@@ -57,7 +57,7 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     try:
         yield
     except (UserError, PermissionError):
-        # `as_user_error` reports a PermissionError, which does not mean that the file is damaged
+        # an unreadable file is not damaged: leave a PermissionError to `as_user_error`
         raise
     except RefusedFile as error:
         asked = one_line(error, 2 * MAX_NAME)
@@ -79,7 +79,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; nearest known: X" for an error message, where X is the known name most similar to `name`."""
     # cut `name`, because the time of comparisons grows with the square of the length
     known, name = list(map(str, known)), str(name)[:MAX_NAME]
-    # If no name is similar, a name that contains `name` (slowfast_r50 for slowfast) is the best suggestion.
+    # If no name is similar, suggest a name that contains `name` (slowfast_r50 for slowfast).
     close = (
         difflib.get_close_matches(name, known, n=1, cutoff=0.6)
         or [k for k in known if name and name in k]

@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
         handle = _open_locked(temporary, os.O_RDWR | os.O_CREAT)
         if handle is None:
-            # the file cannot be locked, because another process holds the lock or the system has no locks
+            # without a lock (held by another process, or not supported), use a random temporary name
             prefix = f".{path.stem}{PART}-"
             new, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
             os.close(new)
@@ -76,9 +76,9 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(exist_ok=True)
     handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
     if handle is None:
-        # the folder cannot be locked, because another process holds the lock or the system has no locks
+        # without a lock (held by another process, or not supported), use a folder with a random name
         with suppress(OSError):
-            # rmdir fails if the folder is not empty
+            # remove the folder if it is empty; rmdir fails otherwise
             temporary.rmdir()
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{temporary.name}-"))
     try:
@@ -125,7 +125,7 @@ def write_text(path: Path, text: str) -> None:
 def file_name(name: str) -> str:
     """Turn a network's name, which may contain slashes, into one valid path component."""
     found = re.sub(r"[^\w.-]+", "--", name.strip("/"))
-    # a name of dots alone, such as "." or "..", can mean a folder
+    # replace a name of dots alone, because "." and ".." mean folders
     return found if found.strip(".") else "unnamed"
 
 
@@ -159,7 +159,7 @@ def _open_locked(part: Path, flags: int) -> int | None:
         if os.path.samestat(os.fstat(handle), part.stat()):
             return handle
     except OSError:
-        # another process holds the lock or has removed the file
+        # return None: another process holds the lock or has removed the file
         pass
     os.close(handle)
     return None

@@ -47,7 +47,7 @@ def read_pickled(path: Path, classes: Mapping[str, set[str]] | None = None) -> A
 
 
 def _read_zip(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> Any:
-    """Read the zip archive of a torch file: a record data.pkl and a record data/KEY per storage KEY."""
+    """Read a torch zip archive: record data.pkl holds the pickle, record data/KEY holds storage KEY."""
     with zipfile.ZipFile(file) as archive:
         records = {info.filename: info for info in archive.infolist()}
         if any(name.endswith("constants.pkl") for name in records):
@@ -67,7 +67,7 @@ def _read_zip(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> An
                 raise ValueError(f"record {quoted(key)} has another size than its tensors")
             return storages[key].view(dtype)
 
-        # older versions of torch do not write a record for the byte order
+        # the record is missing in files of older versions of torch, which are then read as little-endian
         order = records.get(f"{root}byteorder")
         if order is not None and _record(archive, order).numpy().tobytes() != b"little":
             raise ValueError("the numbers are big-endian")
@@ -81,7 +81,7 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
         raise RefusedFile(f"the compressed record {quoted(info.filename)}")
     data, start = torch.empty(info.file_size, dtype=torch.uint8), 0
     with archive.open(info) as record:
-        # the zip module checks the CRC at the end of the record
+        # read to the end of the record, where the zip module checks the CRC
         while chunk := record.read(CHUNK):
             data.numpy()[start : start + len(chunk)] = np.frombuffer(chunk, dtype=np.uint8)
             start += len(chunk)
@@ -91,7 +91,7 @@ def _record(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Tensor:
 
 
 def _read_legacy(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) -> Any:
-    """Read a legacy torch file after its first number: headers, content, names and numbers of storages."""
+    """Read a legacy torch file from LEGACY_PROTOCOL on: headers, content, storage keys, storage data."""
     storages: dict[str, Tensor] = {}
     left = size
 
@@ -100,7 +100,7 @@ def _read_legacy(file: IO[bytes], size: int, classes: Mapping[str, set[str]]) ->
 
     def storage(saved: tuple) -> Any:
         if saved[0] == "module":
-            # a reference of this kind holds a class and its source code, which is ignored
+            # return the class that the reference holds; ignore the source code of the class
             return saved[1]
         nonlocal left
         _, dtype, key, _, count, view = saved

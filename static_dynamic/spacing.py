@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) -> NDArray[np.int64]:
-    """Return uniformly subsampled frame positions: trunc(linspace(0, length - 1, count)), shape (count,).
+    """Return `count` uniformly subsampled frame positions: trunc(linspace(0, length - 1, count)).
 
     Networks subsample a clip in float32, as the original code does; the frames of a run are chosen in
     float64. Both give equal positions for 4, 8, 13, 16 and 32 frames of any length; for other counts one
@@ -15,7 +15,7 @@ def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) 
     """
     if np.dtype(dtype) == np.float64:
         return np.linspace(0, length - 1, count).astype(np.int64)
-    # torch loads slowly, so it is imported only here, where numpy's linspace would round float32 differently.
+    # torch is imported late, because torch loads slowly; numpy's linspace would round float32 differently.
     import torch
 
     # The positions are computed on the CPU, so that rounding selects the same frames on every device.

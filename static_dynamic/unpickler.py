@@ -19,12 +19,12 @@ from static_dynamic.errors import RefusedFile, quoted
 
 # Largest number of operations of one pickle; a network needs about 50 operations per tensor.
 MAX_READS = 3_000_000
-# Larger integers are refused as dict keys, because their hashes can be equal, which makes a dict slow.
+# Integers from MAX_KEY on are refused as dict keys: many can share one hash, which makes a dict slow.
 MAX_KEY = 2**60
 # Number of bytes that the objects of a pickle may take beyond twice the file's size.
 ROOM = 2**28
 MAX_AXES = 64
-# Largest number of elements of a tensor whose elements share stored numbers.
+# Largest number of elements of an expanded tensor, in which several elements share one stored number.
 MAX_EXPANDED = 2**26
 
 DTYPES = {
@@ -134,9 +134,9 @@ class Unpickler(_Base):
     def load_reduce(self) -> None:
         """Run the pickle operation REDUCE: call a function with a tuple of arguments."""
         arguments, function = self.stack.pop(), self.stack[-1]
-        # Check here, because Python's own error message holds the object, whose text can be endless.
+        # Check the types here, because Python's error message would print the object, whose text can be huge.
         if not callable(function) or not isinstance(arguments, tuple):
-            raise TypeError("a call of what is no function")
+            raise TypeError("an object that is not a function is called")
         self.stack[-1] = function(*arguments)
         self._take(sys.getsizeof(self.stack[-1]))
 
@@ -144,7 +144,7 @@ class Unpickler(_Base):
         """Run the pickle operation NEWOBJ: make an object of a class."""
         arguments, kind = self.stack.pop(), self.stack.pop()
         if not (isinstance(kind, type) and issubclass(kind, StandIn)) or arguments != ():
-            raise TypeError("a new object of what is no class")
+            raise TypeError("an object is made of a class that is not allowed")
         self.append(kind())
 
     def _take(self, count: int) -> None:
@@ -166,7 +166,7 @@ class Unpickler(_Base):
             self._take(sys.getsizeof(state))
             vars(target).update(state)
         elif not isinstance(target, dict | Tensor):
-            # the state of a dict or tensor is ignored; any other object has no state
+            # the state of a dict or tensor is ignored; state for any other object is refused
             raise TypeError("state is given to an object that has none")
 
     def load_frame(self) -> None:
@@ -200,7 +200,7 @@ def _table(items: Any = ()) -> dict:
 
 
 def _tensor(storage: Tensor, start: int, shape: tuple, strides: tuple, *settings: Any) -> Tensor:
-    """Return a view of a storage; raise RefusedFile for conjugate and negative views (`settings[2:]`)."""
+    """Return a view of a storage; raise RefusedFile if `settings` mark a conjugate or negative view."""
     if any(settings[2:]):
         raise RefusedFile("a conjugate or negative view of a tensor")
     if len(shape) > MAX_AXES or math.prod(shape) > max(len(storage), MAX_EXPANDED):
@@ -227,7 +227,7 @@ def _encode(text: str, encoding: str) -> bytes:
 def _array(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
     if not isinstance(dtype, np.dtype):
         # refuse nested tuples, from which numpy would build a data type
-        raise TypeError("the type of an array is no type")
+        raise TypeError("an array has no valid data type")
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 

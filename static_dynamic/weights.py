@@ -11,7 +11,7 @@ from static_dynamic.errors import UserError, quoted
 
 
 def hash_lines(state: Mapping[str, Tensor]) -> str:
-    """Return one line per tensor with the SHA-256 of its bytes, its type, its shape and its key."""
+    """Return one line per tensor: SHA-256 of the bytes, data type, shape and key."""
     lines = []
     for key, tensor in state.items():
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
@@ -26,7 +26,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def check_numbers(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path) -> None:
-    """Raise UserError if a checkpoint has another kind of numbers than the network, or NaN or infinity.
+    """Raise UserError if a checkpoint holds NaN, infinity, or another kind of numbers than the network.
 
     `own` is the network's state dict; `state` has the same keys and shapes. Integers are allowed where the
     network counts (num_batches_tracked), infinite values where the network's own values are the same.
