@@ -24,8 +24,9 @@ from static_dynamic.weights import check_numbers, digest
 
 ROOT_CLASS = "GeneratorJ"
 DIGEST = "sha256"  # DIGEST: key of the tensors' hash in a safetensors file (the format has no checksum)
-MAX_VISITS = 10_000  # MAX_VISITS limits the modules read from a pickle: a module may contain itself
-# STAND_INS: Python classes named in Texler et al.'s pickles. The classes are replaced, never imported.
+# MAX_VISITS limits the number of modules read: a pickled module that contains itself would never end.
+MAX_VISITS = 10_000
+# STAND_INS: Python classes that pickles of Texler et al. name. `StandIn` replaces them; none is imported.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
     "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},
@@ -50,7 +51,7 @@ def load_generator(path: str | Path) -> Generator:
     state = {key.removeprefix("module."): value for key, value in state.items()}
     try:
         config = {**stated, **infer_config(state)}
-        # Tensors on the device `meta` take no memory, whatever number of channels a damaged file states.
+        # The device `meta` allocates no memory, even if a damaged file states a huge number of channels.
         with torch.device("meta"):
             expected = {key: value.shape for key, value in build_generator(**config).state_dict().items()}
         shapes = {key: value.shape for key, value in state.items()}
@@ -91,7 +92,7 @@ def save_generator(net: Generator, path: Path, *, half: bool = False) -> None:
         value = value.detach().cpu().contiguous()
         state[key] = value.half() if half and value.is_floating_point() else value
     with atomic_path(path) as temporary:
-        # Arguments and digest share one entry, because safetensors writes several entries in random order.
+        # One metadata entry holds arguments and digest: safetensors would write two entries in random order.
         text = json.dumps({**net.config, DIGEST: digest(state)})
         save_file(state, temporary, metadata={"generator": text})
 

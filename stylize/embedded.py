@@ -25,7 +25,7 @@ from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
 TRAINED_BATCH = 8  # TRAINED_BATCH: number of frames per forward pass of a trained style
-# Texts of version 0.1's config files, from which the hash in the data folder's name is still computed.
+# The hash in the data folder's name still includes these texts of version 0.1, so old folders are found.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",
     "prepare": "stylize.embedded.prepare",
@@ -37,7 +37,7 @@ OLD_STYLE_TEXTS = {
 
 
 def prepare(dataset: DictConfig, style: DictConfig) -> Path:
-    """Return the folder of the built-in data set in the styles of `style`; make the data set if missing.
+    """Return the folder of the built-in data set in every style of `style`; make the data set if missing.
 
     After an interruption the next call resumes. A clip in one style is written as a whole or not at all.
     """
@@ -59,7 +59,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
-    """Return a dict of the settings that determine the data set's pixels; its hash is in the folder's name.
+    """Return a dict of the settings that determine the pixels; the folder's name contains the dict's hash.
 
     The settings are in the form of version 0.1, so that folders of version 0.1 and runs on them are found.
     """
@@ -96,7 +96,7 @@ def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
 def render_clip(
     root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write a clip to the folder of each style that lacks the clip; style None is the unstylized video."""
+    """Write a clip in every style whose folder lacks the clip; the style None leaves it unstylized."""
     asset, path, first = clip
     targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
     missing = [k for k, target in targets.items() if not target.exists()]
@@ -117,7 +117,7 @@ def render_clip(
 
 
 def crop_and_scale(video: NDArray[np.uint8], crop: list[int] | None, short_side: int) -> list[Frame]:
-    """Return a video's frames, cropped to `crop` (left, top, width, height; None: no crop) and scaled."""
+    """Crop a video's frames to `crop`, which is [left, top, width, height] or None, and scale the frames."""
     left, top, width, height = crop or (0, 0, *video.shape[2:0:-1])
     return [scale(frame, short_side) for frame in video[:, top : top + height, left : left + width]]
 

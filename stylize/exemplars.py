@@ -15,13 +15,13 @@ from static_dynamic.stylize.flow import Frame
 
 RENDERINGS: dict[str, Callable[..., Frame]] = {}
 
-# Cached frames are reused while RENDERING_VERSION is unchanged: change it if a filter's output changes.
+# If a filter's output changes, change RENDERING_VERSION, which is part of the key of cached frames.
 # RENDERING_VERSION is the SHA-256 of this file in version 0.1, so that version 0.1's frames stay valid.
 RENDERING_VERSION = "9578ea805b8a724097c1fff1b1c2f4e4dc7323bbf2bb2691e5992bfb8d8e0036"
 
 
 def rendering(function: Callable[..., Frame]) -> Callable[..., Frame]:
-    """Register an image filter under its function name, which is the value of ``rendering`` in configs."""
+    """Register an image filter; its function name is the value of the key ``rendering`` in config files."""
     RENDERINGS[function.__name__] = function
     return function
 
@@ -43,7 +43,7 @@ def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Fram
     for _ in range(2):
         flat = cv2.bilateralFilter(flat, d=7, sigmaColor=smooth, sigmaSpace=5)
     lab = cv2.cvtColor(flat.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # raise the lightness L to at least 30, like paint on white paper
+    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # lightness L is at least 30: watercolour has no black
     lab[..., 1:] = saturation * lab[..., 1:]
     colour = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
     return _to_uint8(colour * (1 - outline * edges(flat))[..., None])
@@ -65,7 +65,7 @@ def glow(frame: Frame, gain: float, spread: float) -> Frame:
     grey = cv2.GaussianBlur(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255, (0, 0), 1.0)
     dx, dy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.clip(gain * np.hypot(dx, dy), 0, 1)
-    # The gradient's angle is doubled, so opposite gradients get equal hues.
+    # The gradient's angle is doubled, so that both sides of a line (opposite gradients) get the same hue.
     hue = (np.degrees(np.arctan2(dy, dx)) * 2) % 360
     line = cv2.cvtColor(cv2.merge([hue, np.full_like(hue, 0.85), strength]), cv2.COLOR_HSV2RGB)
     halo = cv2.GaussianBlur(line, (0, 0), spread)

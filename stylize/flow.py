@@ -25,7 +25,7 @@ ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1
 
 
 def dense_flow(start: Frame, end: Frame) -> Flow:
-    """Compute the optical flow between two RGB frames (H, W, 3) with DIS (medium preset) on grey images.
+    """Convert two RGB frames (H, W, 3) to grey and compute the optical flow by DIS (medium preset).
 
     Raises UserError if the frames differ in size, or are smaller than DIS accepts.
     """
@@ -45,7 +45,7 @@ def grid(height: int, width: int) -> NDArray[np.float32]:
 
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
-    """Sample an image bilinearly at `positions` (x, y), shape (h, w, 2); clamp positions to the border."""
+    """Sample an image bilinearly at `positions`, an array (h, w, 2) of x, y; clamp to the image border."""
     none: Any = None  # cv2.remap's second map is empty, because `positions` holds both x and y
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 

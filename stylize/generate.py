@@ -40,7 +40,7 @@ from static_dynamic.stylize.training_config import GUIDES
 log = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE lists the frames of a video that were left out
-IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options of a style's frames
+IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records with which weights and options frames were made
 DEFAULT_NAMING = "%06d.jpg"
 BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
 # OLD_PRECISIONS maps values of `--precision` in version 0.1 to the present values.
@@ -150,18 +150,18 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # an earlier run may have left a list of skipped frames
+        note.unlink(missing_ok=True)  # delete the list that an earlier run may have left
     # If no frame of a video is readable, the video's job stays unfinished and the next run repeats the job.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return
-    if job.target.exists():  # another process has already written the same result
+    if job.target.exists():  # another process has written the same frames: discard these
         shutil.rmtree(job.folder)
     else:
         job.folder.rename(job.target)
 
 
 def claim(folder: Path, identity: dict) -> None:
-    """Record a style's weights and options in `folder`; raise UserError if the recorded values differ."""
+    """Record a style's weights and options in `folder`; raise UserError if `folder` records others."""
     path = folder / IDENTITY_FILE
     text = json.dumps(identity, sort_keys=True) + "\n"
     if not path.exists():

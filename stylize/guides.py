@@ -16,7 +16,7 @@ TRIES = 30  # TRIES: number of candidates that Bridson's method tries around one
 
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
-    """Return Poisson-disk samples of a rectangle: dense points at least `radius` apart (Bridson, 2007)."""
+    """Sample dense random points, at least `radius` apart, in a rectangle (Poisson disk; Bridson, 2007)."""
     cell = radius / np.sqrt(2)  # `cell`: side of a grid cell, chosen so that a cell holds at most one point
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
     # `taken` holds the point in each grid cell; an empty cell holds the far-away point (-1e9, -1e9).

@@ -21,7 +21,7 @@ from static_dynamic.stylize.flow import Frame
 SAME = "same"  # SAME: with ``naming=same``, output frames keep the names of the input frames
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
 
-Result = Frame | BadFrames  # Result: a frame (H, W, C), or the error that prevents reading the frame
+Result = Frame | BadFrames  # Result: a frame (H, W, C), or the error raised by reading the frame
 Reader = Callable[[range, bool], Iterator[tuple[int, Result]]]
 """Function that reads the frames of an index range; if the second argument is False, it skips the frames."""
 
@@ -93,7 +93,7 @@ class Job:
 
     @cached_property
     def guide_frames(self) -> list[tuple[Frames, list[int | None]]]:
-        """List of one tuple per guide: the guide's images, and each video frame's image index (or None).
+        """List one tuple per guide: the guide's images, and for each video frame the image's index or None.
 
         Images are matched by file stem if video and guide are image files, else by position.
         """
@@ -107,7 +107,7 @@ class Job:
         return found
 
     def with_guides(self, i: int, frame: Frame) -> Frame:
-        """Concatenate the channels of frame `i` and its guide images: (H, W, 3 + 3 per guide)."""
+        """Append the channels of all guide images to frame `i`; return an array (H, W, 3 + 3 per guide)."""
         parts = [frame]
         for guide, positions in self.guide_frames:
             position = positions[i]
@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Read the chunk; return {frame index: frame with guide images}, or {} if already stylized."""
+        """Read the chunk; return {frame index: frame with guide images}. Stylized chunks give {}."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:
@@ -151,10 +151,10 @@ def _sequential(video: VideoFile) -> Reader:
         nonlocal next_index, count, failure
         found: dict[int, Result] = {}
         with condition:
-            # Waiting cannot deadlock: chunks begin in order, so a thread already reads the previous chunk.
+            # Waiting cannot deadlock: chunks are started in order, so a thread is reading the previous one.
             condition.wait_for(lambda: next_index == indices.start)
             try:
-                for i, frame in islice(source, len(indices)):  # `source` ends after a decoding error
+                for i, frame in islice(source, len(indices)):  # a decoding error ends `source`
                     if wanted:
                         found[i] = frame
                     count = i + 1

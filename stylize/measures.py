@@ -117,7 +117,7 @@ class Appearance:
         return float(np.linalg.norm(np.abs(self.colours - other.colours).mean(-1)))
 
     def texture_distance(self, other: Appearance) -> float:
-        """Return the absolute difference in log2 texture strength (1: factor 2), averaged over scales."""
+        """Return the mean over scales of |log2 of the ratio of texture strengths|; 1 means a factor of 2."""
         return float(np.abs(self.textures - other.textures).mean())
 
     def distances(self, other: Appearance) -> dict[str, float]:

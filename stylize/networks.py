@@ -50,7 +50,7 @@ def stylize_any_size(net: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
 
 
 class Generator(nn.Module):
-    """Generator: encoder, residual blocks, and nearest-neighbour decoder with skip connections."""
+    """Generator: encoder, residual blocks, and decoder with upsampling and skip connections."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Generator(nn.Module):
         raw = convolution(half)  # (B, f2, H/4, W/4)
         quarter = relu(normalization(raw))
         if self.training:
-            # Texler et al.'s code runs conv2 twice, so the batch norm's running statistics are updated twice.
+            # Update the batch norm's running statistics twice, because Texler et al.'s code runs conv2 twice.
             with torch.no_grad():
                 normalization(raw)
         deep = quarter
@@ -107,7 +107,7 @@ class Generator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Residual block: ReLU, convolution, batch norm, ReLU, convolution, added to the input."""
+    """Residual block: add to the input the output of ReLU, convolution, batch norm, ReLU, convolution."""
 
     def __init__(self, channels: int, use_bias: bool):
         super().__init__()

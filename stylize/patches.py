@@ -33,17 +33,19 @@ class KeyFrame:
     """Key frame: a video frame with guide images, stylized version and mask."""
 
     name: str
-    pre: Tensor  # `pre`: frame and guide images in [-1, 1], (3 + 3 per guide, H, W)
-    post: Tensor  # `post`: stylized frame in [-1, 1], (3, H, W)
-    mask: Tensor  # `mask`: zeros and ones, (1, H, W)
+    pre: Tensor  # `pre`: frame and guide images in [-1, 1], shape (3 + 3 per guide, H, W)
+    post: Tensor  # `post`: stylized frame in [-1, 1], shape (3, H, W)
+    mask: Tensor  # `mask`: 1 in the area to train on, else 0; shape (1, H, W)
 
 
 @dataclass(frozen=True)
 class Rules:
     """Rules for masks and image borders in patch sampling (corrected, or as in Texler et al.'s code)."""
 
-    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]  # `valid`: mask -> mask of allowed midpoints
-    cut: Callable[[Tensor, Point, int], Tensor]  # `cut`: (image, midpoint, size) -> patch (C, size, size)
+    # `valid` maps a mask (H, W) to the mask (H, W) of pixels that may be midpoints of patches
+    valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
+    # `cut` maps (image, midpoint, size) to a patch (C, size, size)
+    cut: Callable[[Tensor, Point, int], Tensor]
     mask_weights: bool  # `mask_weights`: whether the loss is weighted by the mask
 
 
@@ -119,7 +121,7 @@ class PatchSampler:
         return frame, (int(y), int(x)), (int(other_y), int(other_x))
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return training item `item`: a dict of input, target, discriminator's real example and mask."""
+        """Return training item `item` as a dict: input, target, mask, real example for the discriminator."""
         index, here, there = self.midpoints(item)
         frame, cut = self.frames[index], self.rules.cut
         return {
@@ -147,7 +149,7 @@ class FrameSampler(PatchSampler):
         return len(self.frames)
 
     def item(self, item: int) -> dict[str, Tensor]:
-        """Return training item `item`: a dict of input, target, discriminator's real example and mask."""
+        """Return training item `item` as a dict: input, target, mask, real example for the discriminator."""
         frame = self.frames[item % len(self.frames)]
         other = np.random.default_rng((self.seed, 2, item)).integers(len(self.frames))
         already = self.frames[other].post

@@ -27,7 +27,7 @@ from static_dynamic.stylize.measures import Appearance, Motion, motion_error, re
 log = logging.getLogger(__name__)
 ORIGINAL = 0  # ORIGINAL: style id of the unstylized videos
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
-# MIN_RESIDUAL_MOTION: residual motion in pixels that interpolation alone causes in a static clip
+# MIN_RESIDUAL_MOTION: pixels of residual motion that interpolation causes even in a static clip
 MIN_RESIDUAL_MOTION = 0.2
 THUMBNAIL = 220  # THUMBNAIL: width in pixels of the images on the contact sheet
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
     if root is not None and root.is_dir() and originals is None and not (root / f"style_{ORIGINAL}").is_dir():
         raise UserError(
             f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos: give "
-            "normal_data_root=DIR, a folder where these videos have the names of the stylized videos"
+            "normal_data_root=DIR, the folder of unstylized videos with the names of the stylized videos"
         )
     # Clips are listed from the first style of `wanted`, so videos that exist only unstylized are not listed.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)
@@ -115,7 +115,7 @@ def measure_all(
 def measure_clip(
     listing: ClipList, clip: Clip, frame_pairs: int, min_motion: float, min_moving: float
 ) -> ClipQuality:
-    """Measure one clip in every style on evenly spaced pairs of consecutive frames."""
+    """Measure one clip in every style from pairs of consecutive frames, evenly spaced over the clip."""
     starts = (clip.first + evenly_spaced(frame_pairs, max(clip.length - 1, 1))).tolist()
     needed = sorted({*starts, *(t + 1 for t in starts)})
     frames = {

@@ -69,7 +69,7 @@ def format_report(quality: Quality, listing: ClipList, task: DictConfig) -> str:
 
 
 def format_styles(styles: pd.DataFrame) -> str:
-    """Format the table of styles, with short verdicts because the log states the verdicts in full."""
+    """Format the table of styles, with shortened verdicts, because the log states the verdicts in full."""
     table = styles.copy()
     table["verdict"] = [verdict.partition(" (")[0] for verdict in styles["verdict"]]
     for column, form in FORMATS.items():

@@ -120,7 +120,7 @@ def run_guide(args: argparse.Namespace) -> None:
             keys[key] = sample_points(mask, args.radius, rng)
             colours[key] = rng.uniform(size=(len(keys[key]), 3)).astype(np.float32)
         tracks = track_all(video, keys)
-        order = sorted(keys, reverse=True)  # points of the first key frame are drawn last, on top
+        order = sorted(keys, reverse=True)  # draw the points of the first key frame last, on top
         all_colours = np.concatenate([colours[key] for key in order])
         for t, sigma, path in progress(todo, "guides", video, len(files), len(todo)):
             points = np.concatenate([tracks[key][t] for key in order])

@@ -46,7 +46,7 @@ OLD_RULES = {"mended": "corrected"}  # OLD_RULES maps values of version 0.1's ``
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# COOLDOWN: last fraction of the training, in which the learning rate falls to 0 (``--rules corrected``).
+# COOLDOWN: the learning rate falls to 0 in this last fraction of the training (``--rules corrected``).
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
 # COUNTERS: attributes of `_Run` that are saved in state.pt
@@ -137,7 +137,7 @@ class _Run:
 
     @cached_property
     def seconds_at_end(self) -> float:
-        """Estimate how long the last checkpoint and the contact sheet take, from the time of one frame."""
+        """Estimate the seconds for last checkpoint and contact sheet from the time to stylize one frame."""
         begin = time.monotonic()
         largest = max(self.frames, key=lambda frame: frame.mask.numel())
         run_once(self.trainer.generator, largest.pre)
@@ -156,7 +156,7 @@ class _Run:
             write_text(self.plan.log_folder / "recipe.yaml", OmegaConf.to_yaml(self.plan.config))
             return
         try:
-            # Read tensors to the CPU, where Adam keeps step counters: counters on a GPU slow every step.
+            # Load tensors to the CPU, because Adam is slow if its step counters are on a GPU.
             state = read_pickled(path)
             identity = _essential(state["identity"])
         except Exception as error:  # a damaged file can cause any exception while it is read
@@ -182,7 +182,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def log(self) -> dict[str, str]:
-        """Write the mean losses since the last log, the generator, the validation frames and the state."""
+        """Write mean losses since the last log, generator, stylized validation frames and state to files."""
         begin = time.monotonic()
         means = (self.sums / max(self.counted, 1)).tolist()
         if self.counted:
@@ -195,7 +195,7 @@ class _Run:
         for name, x in validation_inputs(self.plan.config, self.plan.data_root).items():
             write_image(folder / f"{name}.png", run_once(self.trainer.generator, x))
         self.save()
-        # Factor 2: the last checkpoint and the contact sheet stylize equally many frames.
+        # Twice the time of this checkpoint: the contact sheet takes about as long as the last checkpoint.
         self.seconds_at_end = 2 * (time.monotonic() - begin)
         return {name: f"{mean:.3f}" for name, mean in zip(LOSSES, means, strict=True)}
 
@@ -212,7 +212,7 @@ class _Run:
 
 
 def _essential(identity: str) -> dict[str, Any]:
-    """Parse a training's settings from JSON; leave out settings that do not change the result."""
+    """Parse a training's settings from JSON; leave out settings that do not affect the trained weights."""
     content = json.loads(identity)
     for key in ("about", "job"):
         content["recipe"].pop(key, None)

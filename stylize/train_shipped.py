@@ -31,7 +31,7 @@ FOLDER = Path(__file__).parent / "styles"
 STYLES = {"watercolour": 1, "charcoal": 2, "neon": 3, "screenprint": 4}
 # SOURCES: film -> number of key frames.
 SOURCES = {"bigbuckbunny": 3, "carphone": 2, "bikes": 3, "transnet_test": 6}
-# UNSEEN: film -> number of frames on the contact sheet; the film's licence allows publication.
+# UNSEEN: film whose licence allows publication -> number of frames on the contact sheet.
 UNSEEN = {"bigbuckbunny": 4}
 STEPS, SEED = 3000, 1
 

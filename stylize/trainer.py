@@ -22,7 +22,7 @@ BEYOND_MASK = 0.1
 
 
 class StyleTrainer:
-    """Training of a generator and a discriminator, with one optimizer for each of the two networks.
+    """Train a generator and a discriminator, with one optimizer per network.
 
     If `mask_weights` (corrected rules), the mask weighs the losses: outside the mask, the output is replaced
     almost fully by the target. Both networks share one forward pass of the generator. Else (original rules)
@@ -76,7 +76,7 @@ class StyleTrainer:
             fake = self._weighed(self.generator(pre), post, mask)
         with torch.no_grad():
             target = self.features(post)
-        # Gradients of the generator's loss with respect to the discriminator's weights are not needed.
+        # Compute no gradients of the discriminator's weights while the generator is updated.
         self.discriminator.requires_grad_(False)
         losses = {
             "image": self.image_loss(fake, post),

@@ -42,7 +42,7 @@ def read_training_config(name: str | Path) -> DictConfig:
         raise UserError(f"config={name} is neither a file nor one of {known}")
     try:
         given = OmegaConf.load(path)
-        # Refuse ${...}, because OmegaConf resolves it: a downloaded file could read environment variables.
+        # Refuse ${...}: OmegaConf would resolve it, and a downloaded file could read environment variables.
         if "${" in str(OmegaConf.to_container(given)):
             raise ValueError("it contains ${...}: write the value itself")
         reference = OmegaConf.load(CONFIG_DIR / "stylizer" / "reference_P.yaml")
