@@ -1,4 +1,4 @@
-"""Translation of Kowal et al.'s json files for two-stream networks (``--cfg_file``) to Hydra overrides.
+"""Translate Kowal et al.'s json files for two-stream networks (``--cfg_file``) to Hydra overrides.
 
 The keys of these json files are also options on the command line (``--crop_size 240,427``).
 """
@@ -32,7 +32,7 @@ KEYS = ["model", "extra_args", "dataset", *TABLE["common"], *OPTIONS]
 ACCEPTED = {
     bool: ("true or false", lambda value: type(value) is bool),
     int: ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
-    # A key with a text as default value also accepts an int, because some DAVIS splits are named by a year.
+    # Where a text is expected, an int is accepted, too, because some DAVIS splits are named by a year.
     str: ("a word", lambda value: type(value) in (str, int)),
     type(None): ("a word or a number", lambda value: value is None or type(value) in (str, int)),
 }
@@ -51,7 +51,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
     if "cfg_file" in given:
         source = unquote(given["cfg_file"])
         if "model" in given:
-            raise UserError(f"cfg_file={source} already names the network: leave model=... out")
+            raise UserError(f"cfg_file={source} already names the network: leave out model=...")
         found = TABLE["defaults"] | to_overrides(read_cfg_file(source) | keys, source)
     else:
         model = given.get("model", "")
@@ -62,9 +62,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
                 f" or choose one of these networks with --model: {', '.join(names)}"
             )
         found = to_overrides({"model": names[model]} | keys, "the command line")
-        # The override model=... is already one of the arguments, so it must not be added again.
+        # Leave out the override model=..., because it is already one of the arguments.
         del found["model"]
-    # Drop options that the data set lacks, so that the user sees the later error about missing optical flow.
+    # Drop options that the data set lacks: a later error says that the data set has no optical flow.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)
@@ -88,8 +88,10 @@ def read_cfg_file(name: str | Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise UserError(f"cfg_file={name} is not a json file ({reason(error)})") from error
     if not isinstance(content, dict) or "model" not in content:
-        raise UserError(f"cfg_file={name} has no key model: a dict with model, crop_size, ... is expected")
-    # Refuse ${...}, because OmegaConf resolves it: a downloaded file could read environment variables.
+        raise UserError(
+            f"cfg_file={name} has no key model: a json object with model, crop_size, ... is expected"
+        )
+    # Refuse ${...}: OmegaConf would resolve it, and a downloaded file could read environment variables.
     if "${" in json.dumps(content):
         raise UserError(f"cfg_file={name} contains ${{...}}, which is not allowed: write the value itself")
     return content
@@ -152,7 +154,7 @@ def require_type(name: str, value: Any, default: Any) -> None:
 
 
 def parse_value(value: str) -> Any:
-    """Parse a value given on the command line as yaml; a value with commas becomes a list."""
+    """Parse a command-line value as yaml text; a value with commas becomes a list."""
     value = unquote(value)
     try:
         return yaml.safe_load(f"[{value}]" if "," in value and not value.startswith("[") else value)

@@ -154,13 +154,13 @@ def composed(overrides: Sequence[str], return_hydra_config: bool = False) -> Dic
 
 
 def options_in(overrides: Sequence[str]) -> dict[str, Option]:
-    """Return a dict {name: option} of the common options and of the options of the task that is chosen."""
+    """Return a dict {name: option} of the common options and of the options of the chosen task."""
     task = {"task": "profile", **dict(line.partition("=")[::2] for line in overrides)}["task"]
     return COMMON | {option.name: option for option in options_of(type(tasks()[task]), "task.")}
 
 
 def siblings(config: DictConfig, name: str) -> dict[str, str]:
-    """Return a dict {last part: full name} of the options with the prefix of the unknown option `name`.
+    """Return a dict {last part: full name} of the options that have the same prefix as the unknown `name`.
 
     For an option of a task, the common options and the flags in ``flags.yaml`` are included.
     """
@@ -277,7 +277,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    """Return Hydra's error message as one line, without the hint about new keys and the search path."""
+    """Return Hydra's error message as one line, without the search path and the hint about new keys."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not line.startswith("To append to your config")]
     message = "; ".join(lines[:2]) or type(error).__name__

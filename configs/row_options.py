@@ -1,4 +1,4 @@
-"""Declarations of the options ``model.X`` of a network and ``dataset.X`` of a data set.
+"""Declare the options ``model.X`` of a network and ``dataset.X`` of a data set.
 
 The values themselves are in ``configs/model/NAME.yaml`` and ``configs/dataset/NAME.yaml``. A row of these
 tables need not have every option.
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from .schema import Number, option
 
-# Values of model.init: load trained weights, keep random initial weights, or no weights exist (none).
+# model.init: checkpoint loads weights, random keeps initial weights, none is for networks without weights.
 INITS = ("checkpoint", "random", "none")
 
 

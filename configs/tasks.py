@@ -25,7 +25,7 @@ class Task:
     needs_data: bool = False
 
 
-# WITHOUT_OPTIONS maps the name of each task without own options to its text in --help.
+# WITHOUT_OPTIONS maps the name of each task that has no special options to the text in --help.
 WITHOUT_OPTIONS = {
     "calibrate": "Check the estimates on rendered videos whose motion is known; status 1 if one is wrong.",
     "convergence": "Estimate parts and scores of finished runs (runs=[FOLDER]) from more and more videos.",
@@ -68,7 +68,7 @@ class Compare(Task):
 
 @dataclass
 class Information(Task):
-    """Estimate mutual information in bits, CKA and their p-values of a finished run (runs=[FOLDER])."""
+    """Estimate mutual information in bits and CKA of a finished run (runs=[FOLDER]), with p-values."""
 
     units: Any = option(
         None,
@@ -146,7 +146,7 @@ class Saliency(Task):
 
 @dataclass
 class Stylize(Task):
-    """Stylize task.input=VIDEOS to task.outdir=DIR, in one style (checkpoint=FILE) or a set (style=NAME)."""
+    """Stylize task.input=VIDEOS to task.outdir=DIR, in one style (checkpoint=FILE) or more (style=NAME)."""
 
     input: str | None = option(
         None,
@@ -195,7 +195,7 @@ class TrainStyle(Task):
 
 @dataclass
 class TrainCalibrated(Task):
-    """Train small networks to classify velocity, layout or texture of rendered scenes; profile them."""
+    """Train small networks to classify velocity, layout or texture of rendered scenes, and profile them."""
 
     networks: list[str] = option(
         ["small_cnn", "small_transformer"],
