@@ -48,9 +48,9 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
 BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# Largest wanted ratios of times (extraction/baseline), at equal numbers of pairs and at equal interval width.
+# EQUAL_PAIRS, EQUAL_WIDTH: largest wanted time ratios extraction/baseline, at equal pairs or interval width.
 EQUAL_PAIRS, EQUAL_WIDTH = 1 / 8, 1 / 4
-# Smallest wanted ratios of speeds: extraction from cached frames / bare forward passes, and bf16 / fp32.
+# Smallest wanted speeds: CACHED_RATIO is extraction of cached frames / bare passes, BF16_GAIN bf16 / fp32.
 CACHED_RATIO, BF16_GAIN = 0.90, 1.5
 
 
@@ -190,7 +190,7 @@ def measure(
 def bare(
     net: VideoNetwork, device: torch.device, batch: int, views: int, dtype: torch.dtype | None = None
 ) -> None:
-    """Run forward passes for `views` inputs, always with one batch that is already on the device."""
+    """Run forward passes for `views` inputs; every pass gets the same batch, already on the device."""
     inputs = net.example_input(lambda shape: torch.randn(shape, device=device), batch)
     deepest = list(net.stages)[-1]
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
@@ -250,7 +250,7 @@ def report(rows: list[dict], device: torch.device, given) -> str:
 
 
 def write_section(path: Path, section: str) -> None:
-    """Replace the section of the file `path` with the heading of `section`, or append `section`."""
+    """Write `section` into the file `path`, in place of an older section with the same heading."""
     heading = section.splitlines()[0]
     parts = ("\n" + path.read_text(encoding="utf-8")).split("\n## ")
     kept = [part for part in parts[1:] if f"## {part.splitlines()[0]}" != heading]

@@ -39,7 +39,7 @@ def main() -> None:
 def coverage(
     videos: int, share: float, alike: float, clips: int, comparisons: int, runs: int
 ) -> tuple[float, float]:
-    """Return the fractions of runs in which the program's interval and Student's contain the true share."""
+    """Return the fractions of runs in which Wilson's and Student's intervals contain the true share."""
     rng = np.random.default_rng(0)
     held = np.zeros((runs, 2), bool)
     for run in range(runs):
@@ -54,7 +54,7 @@ def coverage(
 def simulate(
     rng: np.random.Generator, videos: int, share: float, alike: float, clips: int, comparisons: int
 ) -> tuple[pd.DataFrame, NDArray]:
-    """Simulate comparisons; return a table (cluster, clip), and whether the top-1 class stays the same."""
+    """Simulate comparisons of views; return a table (cluster, clip), and 1 where the top-1 class stays."""
     video = np.repeat(np.arange(videos), rng.integers(1, clips + 1, videos))  # of each clip
     stays = rng.beta(share * alike, (1 - share) * alike, videos)[video]
     values = rng.random((len(video), comparisons)) < stays[:, None]

@@ -1,8 +1,8 @@
-"""Measure how often intervals, class probabilities and p-values of scores are right, in simulated runs.
+"""Measure coverage of intervals, calibration of class probabilities and false-positive rate of p-values.
 
     python -m bench.coverage [--runs 200 --designs 'normal,one loud video' --clips 12,24,100]
 
-`bench/simulated.py` has the designs and their true values. Columns of the tables:
+The runs are simulated; `bench/simulated.py` has the designs and their true values. Columns of the tables:
 
     layer      coverage of the 95 % intervals of the two layer scores
     unit       coverage of the intervals of unit scores, and the percentage of units without interval
@@ -44,7 +44,7 @@ REPLICATES, FLIPS = 400, 99
 
 
 def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> dict[str, NDArray]:
-    """Simulate runs; return how often each kind of interval and class probability is right."""
+    """Simulate runs; return coverages of intervals, and the accuracy of class probabilities near 0.85."""
     truth = design.truth
     weights = bootstrap_weights(videos, REPLICATES, 0)
     counts = np.array([(truth["class"] == k).sum() for k in range(4)])
@@ -88,7 +88,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def sizes(
     design: Design, videos: int, runs: int, bits: bool = True, progress: bool = False
 ) -> dict[str, float]:
-    """Return the fraction of p-values up to 0.05 in simulated runs whose pair members share nothing."""
+    """Return the fractions of p-values up to 0.05 (false positives) if pair members are independent."""
     small = defaultdict(list)
     views = design.tables(videos)[0]
     for null in tqdm(
@@ -134,7 +134,7 @@ class MemoryRun:
 
 
 def differences(design: Design, videos: tuple[int, int], runs: int, progress: bool = False) -> NDArray:
-    """Return the coverage of the intervals of the score differences (dynamic, static) of two networks.
+    """Return the coverage of intervals of two networks' differences in dynamic and in static layer score.
 
     The networks see the same videos if both numbers of `videos` are equal, otherwise different videos.
     """
@@ -192,7 +192,7 @@ def difference_row(design: Design, videos: int, runs: int) -> list[str]:
 
 @command
 def main() -> None:
-    """Simulate runs of all designs; print how often intervals, probabilities and p-values are right."""
+    """Simulate runs of all designs; print coverages, accuracies of probabilities, false-positive rates."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma-separated list)")

@@ -1,9 +1,9 @@
-"""Measure how often intervals and p-values of content, motion and appearance are right, in simulated runs.
+"""Measure the coverage of intervals of the variance parts, and the error rates of the test of motion.
 
     python -m bench.decomposition [--runs 400 --designs 'normal,1000 units' --clips 12,24,100]
 
-Activations are sums of random effects of clip (content), clip x order (motion), clip x style (appearance) and
-view (residual), and of fixed effects of styles and orders. Columns of the tables:
+Runs are simulated. Activations are sums of random effects of clip (content), clip x order (motion), clip x
+style (appearance) and view (residual), and of fixed effects of styles and orders. Columns of the tables:
 
     layer       coverage of the 95 % intervals of the layer's content, motion, appearance and residual
     units       coverage of the intervals of the units' parts
@@ -38,7 +38,7 @@ from static_dynamic.command import Options, command
 
 LEVEL, REPLICATES, FLIPS = 0.95, 200, 199
 STYLES = 4
-# The true parts of rectified units are means over LARGE_RUNS runs of LARGE videos each.
+# True values of rectified units are means over LARGE_RUNS simulated runs of LARGE videos each.
 LARGE, LARGE_RUNS = 1000, 20
 # A threshold of z standard deviations sets 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
 THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
@@ -57,12 +57,12 @@ class Design:
 
     @cached_property
     def planted(self) -> NDArray:
-        """Return variances of content, motion, appearance and residual of each unit, with sum 1: (4, C)."""
+        """Return variances (4, C) of content, motion, appearance and residual of C units; each sum is 1."""
         sizes = np.random.default_rng(9).uniform(0.1, 1.0, (4, self.units))
         return sizes / sizes.sum(0)
 
     def table(self, videos: int, rng: np.random.Generator) -> OrderTable:
-        """Return the table of the views of a run, without randomly skipped views."""
+        """Return the table of a run's views, from which randomly skipped views are left out."""
         clips = videos * self.clips_per_video
         kept = np.zeros((clips, STYLES), bool)
         for clip in range(clips):
@@ -81,7 +81,7 @@ class Design:
         variances: NDArray,
         own: np.random.Generator | None = None,
     ) -> NDArray:
-        """Simulate activations (views, C) whose four parts have the given `variances` (4, C), for C units.
+        """Simulate activations (views, C) of C units; `variances` (4, C) are the variances of the four parts.
 
         With equal `rng`, networks share all effects but the residual, which is drawn from `own` if given.
         """
@@ -107,7 +107,7 @@ class Design:
 
     @cached_property
     def truth(self) -> NDArray:
-        """Return the true content, motion, appearance and residual of each unit: (4, C)."""
+        """Return an array (4, C): true content, motion, appearance and residual of C units."""
         if self.kind not in THRESHOLDS:
             return self.planted
         single = replace(self, clips_per_video=1, skipped=0, styles_per_clip=STYLES)
@@ -164,7 +164,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def difference_coverage(
     design: Design, videos: int, runs: int, progress: bool = False
 ) -> tuple[NDArray, NDArray]:
-    """Return how often intervals of the layer's differences contain 0, for two networks with equal parts.
+    """Return how often intervals of differences between two networks with equal true parts contain 0.
 
     The first network sees `videos` videos. The second network sees the same videos, or twice as many other
     videos. Shapes: (4,), (4,).
@@ -187,7 +187,7 @@ def difference_coverage(
 def small_p_values(
     design: Design, videos: int, runs: int, motion: float, progress: bool = False
 ) -> list[float]:
-    """Return the fractions of p-values up to 0.05: of the layer, of units, and of the smallest family-wise p.
+    """Return the fractions of p-values up to 0.05: for the layer, for units, for the smallest family-wise p.
 
     The variances of all other parts are scaled, so that motion is `motion` in every unit.
     """

@@ -61,7 +61,7 @@ def main() -> None:
     pairs, threads = len(frames) - len(rows), torch.get_num_threads()
     setting = f"{given.minutes:g} minutes, config={given.config}, {threads} threads"
     print(f"{pairs} pairs, {len(rows)} held out, {setting}")
-    # The rows of `errors` are whole frame and mask. The columns are input and stylized input.
+    # `errors` has the rows whole frame and mask, and the columns unstylized input and stylized input.
     errors = np.mean(measured, axis=0).reshape(2, 2)
     for name, (was, became) in zip(("whole frame", "within mask"), errors, strict=True):
         change = f"{was:6.2f} -> {became:6.2f}   reduced by {1 - became / was:.1%}"

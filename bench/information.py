@@ -37,9 +37,9 @@ from static_dynamic.command import Options, command
 
 VIEWS = 8  # 4 styles x 2 orders
 CHOSEN = ("normal", "rectified 70 %", "loudness varies")  # names of designs
-# True values are means over this many large runs.
+# LARGE_RUNS: number of large simulated runs; their mean values are taken as the true values.
 LARGE_RUNS = 30
-# The slow nearest-neighbour measure is computed for this many units only.
+# NEIGHBOUR_UNITS: number of units for which the slow nearest-neighbour measure is computed.
 NEIGHBOUR_UNITS = 2
 
 
@@ -92,7 +92,7 @@ def truths(design: Design) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the bits that pair members share along `vectors`, from their second-moment matrix `second`."""
+    """Return the bits shared by pair members projected on `vectors`; `second`: the pairs' second moments."""
     units, k = vectors.shape
     both = np.zeros((1 + 2 * units, 1 + 2 * k))
     both[0, 0], both[1 : 1 + units, 1 : 1 + k], both[1 + units :, 1 + k :] = 1, vectors, vectors

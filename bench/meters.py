@@ -51,7 +51,7 @@ def processor_seconds() -> float:
 
 @contextmanager
 def gpu_load(device: torch.device):
-    """Yield a list to which the GPU load (%) is appended five times per second; empty without a GPU."""
+    """Yield a list that receives the GPU load (%) five times per second, and stays empty without a GPU."""
     load: list[float] = []
     if device.type != "cuda":
         yield load

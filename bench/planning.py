@@ -1,4 +1,4 @@
-"""Measure how often studies of the size that task=plan gives reach the required width of intervals.
+"""Measure how often a study with the number of clips from task=plan reaches the required interval width.
 
     python -m bench.planning [--runs 300 --numbers motion,content]
 
@@ -36,7 +36,7 @@ UNITS, REPLICATES = 20, 300
 PILOTS, REFERENCE, MOST_CLIPS = (12, 24), 60, 1000
 KINDS = ("normal", "heavy tails", "loud videos")
 LOUDNESS = 0.8
-# Scores and parts for which studies are planned.
+# NUMBERS: names of the scores and variance parts for which studies are planned.
 NUMBERS = (*MEASURED, *BITS)
 
 
@@ -85,7 +85,7 @@ def required_widths(kind: str) -> NDArray:
 
 
 def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Plan a study of the number ``NUMBERS[f]`` from a simulated pilot; return (expected, planned) clips."""
+    """Plan a study of ``NUMBERS[f]`` from a simulated pilot; return expected and planned number of clips."""
     rows, weights = simulate(clips, kind, rng), bootstrap_weights(clips, REPLICATES, 0)
     if NUMBERS[f] in PARTS:
         table = plan_parts(parts_of(rows, clips), "factorial", width)
@@ -97,12 +97,12 @@ def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) 
 
 
 def is_kept(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> bool:
-    """Return whether the interval of a simulated study of `clips` clips has a half-width up to `width`."""
+    """Return whether the interval of a simulated study of `clips` clips is at most `width` in half-width."""
     return bool(half_widths(min(clips, MOST_CLIPS), kind, rng)[f] <= width)
 
 
 def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[NDArray, NDArray]:
-    """Return fraction of kept plans and median number of clips, both for (expected, planned) sizes."""
+    """Return two arrays (expected size, planned size): fraction of kept plans, median number of clips."""
     kept, sizes = [], []
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="pilot", leave=False):
         rng = np.random.default_rng([2, clips, run])
@@ -113,7 +113,7 @@ def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[
 
 @command
 def main() -> None:
-    """Print the fraction of kept plans for each kind of activations, size of the pilot, and score or part."""
+    """Print how often plans are kept, per distribution of activations, pilot size, and score or part."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--numbers", default=",".join(NUMBERS), help="scores and parts (comma-separated)")

@@ -1,4 +1,4 @@
-"""Measure the time that Class Feature Pyramids need after the forward pass (backward step).
+"""Measure the time of the backward step of Class Feature Pyramids, which follows the forward pass.
 
     python -m bench.pyramids [--rounds N]
 
@@ -29,7 +29,7 @@ from tests.keyed import keyed_state_dict, keyed_video
 
 SHAPE = (1, 3, 16, 224, 224)
 DEPTH, LABEL = 3, 7
-# Each tuple has published GFLOPs, published time of the backward step (ms), and layer graph of the baseline.
+# network: (published GFLOPs, published time of the backward step in ms, layer graph for the slow baseline)
 NETWORKS = {
     "cfp_mfnet": (22.70, 24.43, slow_pyramids.chain),
     "cfp_i3d": (55.79, 23.21, slow_pyramids.hassony_inception),

@@ -1,4 +1,4 @@
-"""Measure after how many videos the option ``until`` stops, and the coverage of intervals of stopped runs.
+"""Measure after how many videos the option ``until`` stops runs, and the coverage of their intervals.
 
     python -m bench.sequential [--runs 400 --widths 0.1,0.05,0.03]
 
@@ -22,7 +22,7 @@ MOST_VIDEOS = 1000
 
 
 def stopped(design: Design, width: float, run: int) -> tuple[int, bool, list[bool]]:
-    """Simulate a run until it stops; return number of videos, and whether intervals are narrow and right."""
+    """Simulate a run with ``until``; return number of videos, whether narrow enough, and coverage per part."""
     rng = np.random.default_rng([run, 5])
     y, whole = design.simulate(MOST_VIDEOS, rng, design.planted), design.table(MOST_VIDEOS, rng)
     for videos in [*check_sizes(MOST_VIDEOS), MOST_VIDEOS]:
@@ -36,7 +36,7 @@ def stopped(design: Design, width: float, run: int) -> tuple[int, bool, list[boo
 
 @command
 def main() -> None:
-    """Simulate stopped runs; print their mean number of videos and the coverage of their intervals."""
+    """Simulate runs with ``until``; print the mean number of videos and the coverage of the intervals."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--widths", default="0.1,0.05,0.03", help="wanted half-widths (comma-separated list)")

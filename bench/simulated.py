@@ -27,7 +27,7 @@ SPREAD = 1.2
 THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
 # LOUD multiplies the activations of one video.
 LOUD = 6.0
-# LOUDNESS is the standard deviation, over videos, of the log of a factor that multiplies activations.
+# LOUDNESS: a video's activations are multiplied by exp(LOUDNESS * a standard normal number).
 LOUDNESS = 0.8
 
 
@@ -45,13 +45,13 @@ class Design:
 
     @cached_property
     def loadings(self) -> dict[str, NDArray]:
-        """Return unit properties that all runs share: common factors, shifts by style, effect sizes."""
+        """Return properties of the units, equal in all runs: factor loadings, style shifts, effect sizes."""
         fixed = np.random.default_rng(self.network)
         style = 0.8 * fixed.standard_normal((len(STYLES), 1, self.units))
         if "loud" in self.kind:
-            # Styles shift no activations here, because a shift times loudness would change the true scores.
+            # No style shifts here: loudness would multiply the shifts, too, and change the true scores.
             style *= 0
-        # The rows of `sizes` belong to the effects of clip, clip x style, clip x order, and view.
+        # Rows of `sizes`: sizes of the effects of clip, clip x style, clip x order, and view.
         sizes = fixed.uniform(0.3, 1.2, (4, self.units))
         return {"common": fixed.standard_normal((6, self.units)) / 1.5, "style": style, "sizes": sizes}
 
@@ -151,5 +151,5 @@ def sums_of(rows: NDArray, pairs: pd.DataFrame) -> Moments:
 
 
 def grid(y: NDArray) -> tuple[NDArray, NDArray]:
-    """Return activations as rows (views, units), and the row numbers (clips, styles, orders)."""
+    """Reshape activations to (views, units); return also the row numbers, shape (clips, styles, orders)."""
     return y.reshape(-1, y.shape[-1]), np.arange(y[..., 0].size).reshape(y.shape[:-1])

@@ -1,4 +1,4 @@
-"""Compare how many clips each value of the option pairs needs for intervals of equal width.
+"""Compare how many clips each value of the option ``pairs`` needs for intervals of equal width.
 
     python -m bench.widths RUN_FOLDER
 
@@ -47,13 +47,13 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
 
 
 def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
-    """Return a table (stages, factors) of the clips that `pairs` needs per clip that `baseline` needs."""
+    """Return a table (stages, factors): clips needed with `pairs`, per clip needed with `baseline`."""
     return score_variances(run, pairs) / score_variances(run, baseline)
 
 
 @command
 def main() -> None:
-    """Print the clips that pairs=both and pairs=factorial need per clip of pairs=paper, with medians."""
+    """Print how many clips pairs=both and pairs=factorial need per clip of pairs=paper, with medians."""
     parser = Options(__doc__)
     parser.add_argument("run", type=Path, help="folder of a run with pairs=factorial")
     run = parser.parse_args().run
