@@ -20,7 +20,7 @@ from static_dynamic.datasets.orders import SHUFFLED
 
 log = logging.getLogger(__name__)
 
-# Name of the part in ``layers.csv`` that each change takes away.
+# Change of a view -> variance part (column of ``layers.csv``) that this change removes.
 PART_OF_CHANGE = {NEW_STYLE: "appearance", SHUFFLED: "motion"} | {
     order: column.name for order, column in FURTHER_ORDERS.items()
 }
@@ -28,7 +28,7 @@ PART_OF_CHANGE = {NEW_STYLE: "appearance", SHUFFLED: "motion"} | {
 
 @register("behaviour", order=15)
 def write_behaviour(run: FinishedRun) -> None:
-    """Write and print the changes of the prediction; log why there are none if class scores are missing."""
+    """Write and print how predictions change; if class scores are missing, log the reason."""
     store = Store.open(run.folder)
     if LOGITS not in store.names:
         log.info("behaviour.csv is left out, because there are no class scores: %s", why_no_scores(store))
@@ -39,7 +39,7 @@ def write_behaviour(run: FinishedRun) -> None:
 
 
 def add_parts(table: pd.DataFrame, layers: pd.DataFrame, stage: str) -> pd.DataFrame:
-    """Return the table with the columns ``stage``, ``part``, and the value of this part with its bounds."""
+    """Add columns for the variance part that each change removes: stage, name, value and bounds."""
     row = layers.set_index("stage").loc[stage]
     parts = table["change"].map(PART_OF_CHANGE)
     values = {

@@ -16,7 +16,7 @@ from static_dynamic.files import atomic_path, file_name
 
 @register("dimensions", order=20, applies=lambda run: not run.takes_flow)
 def write_dimensions(run: FinishedRun) -> None:
-    """Print and write how many dimensions of one stage are dynamic or static; optionally, count units too."""
+    """Print and write how many dimensions of one stage are dynamic or static; optionally, count its units."""
     options, layer, save_dir = run.options, run.layer, Path(run.options.save_dir)
     model = file_name(options.model.name)
     print(f"\n{run.stage}:\n{format_dimensions(layer)}")
@@ -25,7 +25,7 @@ def write_dimensions(run: FinishedRun) -> None:
     if not options.joint_encoding:
         return
     print(format_classes(layer))
-    # As in Kowal et al.'s code, the file name contains SlowFast's pathway, or another network's stage.
+    # As in Kowal et al.'s code, the file name contains the pathway (SlowFast) or the stage (other networks).
     part = (
         f"{options.dataset.name}_{options.path}"
         if "slowfast" in options.model.name

@@ -15,7 +15,7 @@ from static_dynamic.datasets.orders import FLOW
 
 
 class PlainOptions(dict):
-    """Options as a dict of plain values, read like ``options.model.name``; texts are never interpolated."""
+    """A dict of options, read like ``options.model.name``; ``${...}`` in a text is never interpolated."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -62,7 +62,7 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class Output:
-    """One output of a run: ``write(run)`` is called if ``applies(run)``; the lowest ``order`` comes first."""
+    """Output of a run: ``write(run)`` is called if ``applies(run)`` is true, in increasing ``order``."""
 
     order: int
     applies: Callable[[FinishedRun], bool]
@@ -75,7 +75,7 @@ OUTPUTS: dict[str, Output] = {}
 def register(
     name: str, order: int, applies: Callable[[FinishedRun], bool] = lambda run: True
 ) -> Callable[[Callable[[FinishedRun], None]], Callable[[FinishedRun], None]]:
-    """Return a decorator that adds a function, which writes one output of a run, to the dict `OUTPUTS`."""
+    """Return a decorator that registers a function in the dict `OUTPUTS` as the writer of one output."""
 
     def add(write: Callable[[FinishedRun], None]) -> Callable[[FinishedRun], None]:
         OUTPUTS[name] = Output(order, applies, write)

@@ -7,7 +7,7 @@ from static_dynamic.datasets import ClipList
 from static_dynamic.models import VideoNetwork
 from static_dynamic.models.cost import operations_after_stages
 
-# Class scores are stored if at most this share, or this number, of operations follows the deepest stage.
+# Class scores are stored if at most this share (or number) of operations comes after the deepest stage.
 MOST_AFTER_STAGES, FEW_OPERATIONS = 0.03, 1e7
 
 

@@ -23,7 +23,7 @@ from static_dynamic.models import VideoNetwork
 from static_dynamic.spacing import evenly_spaced
 
 POLICIES = ("error", "skip")
-# Number of views, evenly spaced over the run, on which bf16 and faster kernels are compared with fp32.
+# bf16 and faster kernels are compared with fp32 on this number of views, evenly spaced over the run.
 SAMPLE_VIEWS = 8
 
 
@@ -140,7 +140,7 @@ def extract(
 
 
 def decoded_only(batches: Iterable[list[Decoded]], store: Store, on_error: str) -> Iterator[list[Decoded]]:
-    """Yield the decoded clips of each batch; skip unreadable clips, or raise UserError."""
+    """Yield each batch's decoded clips; skip unreadable clips if ``on_error=skip``, else raise UserError."""
     for batch in batches:
         for decoded in batch:
             if decoded.frames is None:
@@ -172,7 +172,7 @@ def write_finite(
     activations: dict[str, NDArray],
     nan: str,
 ) -> None:
-    """Write finite activations, and the checksums `pixels` of the decoded frames, to the store.
+    """Write activations and frame checksums (`pixels`) to the store, except for views with NaN or infinity.
 
     A view with NaN or infinity is skipped if ``nan=skip``, else UserError is raised.
 
@@ -215,7 +215,7 @@ def decode_sample(
 def choose_kernels(
     reader: Reader, store: Store, sample_inputs: Callable[[], Inputs], precision: str, tune: bool
 ) -> None:
-    """Choose bf16 or fp32, memory layout and compilation once per run; record the choice in the manifest.
+    """Choose precision, memory layout and compilation once per run, and record them in the manifest.
 
     A resumed run uses the choice in the manifest, so that all activations are computed alike.
     """

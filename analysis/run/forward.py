@@ -1,4 +1,4 @@
-"""Run forward passes, with a choice of views per pass, precision (fp32, bf16), memory layout, compilation.
+"""Run forward passes; choose the views per pass, precision (fp32, bf16), memory layout and compilation.
 
 A faster way is used only after a test with this network on this device: bf16 must agree with fp32, and
 channels-last layout and compiled modules must also be measurably faster.
@@ -23,9 +23,9 @@ log = logging.getLogger(__name__)
 Inputs = Tensor | list[Tensor] | dict[str, Tensor]
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
-# Largest `relative_error` of a stage with bf16. An error e lowers a correlation by about e^2.
+# Largest accepted `relative_error` of a stage in bf16. An error e lowers a correlation by about e^2.
 BF16_TOLERANCE = 0.05
-# Largest `relative_error` of a stage with channels-last layout or compilation in fp32.
+# Largest accepted `relative_error` of a stage in fp32 with channels-last layout or compilation.
 FP32_TOLERANCE = 0.01
 # Smallest speed-up for which channels-last layout or compilation is used.
 MIN_SPEEDUP = 1.05
@@ -127,7 +127,7 @@ class Reader:
         return reader.read(inputs)
 
     def tune(self, inputs: Inputs) -> list[str]:
-        """Try the speed-ups `KERNELS` on sampled views; use the helpful ones, and return their names."""
+        """Try the speed-ups `KERNELS` on sampled views; keep those that help, and return their names."""
         chosen = []
         reference, tolerance = self.read_fp32(inputs), BF16_TOLERANCE if self.bf16 else FP32_TOLERANCE
         for name in KERNELS:
@@ -149,7 +149,7 @@ class Reader:
         return chosen
 
     def use(self, name: str) -> None:
-        """Use channels-last layout or compilation from now on; `name` is a key of `KERNELS`."""
+        """Apply the speed-up `name`, a key of `KERNELS`, to all further forward passes."""
         KERNELS[name](self)
 
 
@@ -169,7 +169,7 @@ def use_compile(reader: Reader) -> None:
     """Compile the largest modules of the network that contain no stage."""
     read = [reader.net.stages[name] for name in reader.stages if name in reader.net.stages]
     taps = {tap.module for stage in read for tap in stage.taps}
-    # Raise torch's limit of compilations per class, beyond which modules silently run uncompiled.
+    # Raise torch's limit on compilations per class: above the limit, modules silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
 
     def visit(module: torch.nn.Module, path: str) -> None:
@@ -182,7 +182,7 @@ def use_compile(reader: Reader) -> None:
     visit(reader.net, "")
 
 
-# `Reader.tune` tries these speed-ups in this order, each on top of the speed-ups accepted before.
+# `Reader.tune` tries these speed-ups in this order, each in addition to the ones accepted before.
 KERNELS: dict[str, Callable[[Reader], None]] = {
     "channels_last_3d": use_channels_last,
     "compile": use_compile,
@@ -201,7 +201,7 @@ def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
 
 
 def speedup(one: Reader, other: Reader, inputs: Inputs) -> float:
-    """Time two readers alternately; return the ratio of median times, `other` divided by `one`."""
+    """Time two readers alternately; return the median time of `other` divided by the median time of `one`."""
     seconds: dict[Reader, list[float]] = {one: [], other: []}
     for _ in range(ROUNDS + 1):
         for reader, measured in seconds.items():
@@ -240,14 +240,14 @@ class PendingRows:
 
     def __init__(self, rows: Rows):
         self.widths = {stage: values.shape[1] for stage, values in rows.items()}
-        # A single table (views, units of all stages) is copied faster than one array per stage.
+        # One table of shape (views, units of all stages) is copied faster than one array per stage.
         table = torch.cat(list(rows.values()), dim=1)
         self.copied = None
         if table.is_cuda:
             self.table = torch.empty(table.shape, dtype=table.dtype, pin_memory=True)
             self.table.copy_(table, non_blocking=True)
             self.copied = torch.cuda.Event()
-            # Name the GPU of the activations, because torch's current device may be another GPU.
+            # Record the event on the GPU of the activations: torch's current device may be another GPU.
             self.copied.record(torch.cuda.current_stream(table.device))
         else:
             self.table = table

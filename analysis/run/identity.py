@@ -23,7 +23,7 @@ NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
     """Return the options and inputs that determine the activations; equal identities mean the same run."""
-    # Since version 0.2.0, these options choose other views than before, so the identity must differ.
+    # Versions since 0.2.0 choose other views for these options than earlier ones, so the identity differs.
     changed = cfg.pairs == "both" or (cfg.pairs == "factorial" and takes_flow(cfg))
     return {
         **subject_of(cfg, clips, clips.root, weights),
@@ -32,7 +32,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **({"views": "0.2.0"} if changed else {}),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # Defaults are left out, so runs from before the options precision and tune keep their identity.
+        # Defaults are left out, so runs older than the options precision and tune keep their identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
         **({"until": cfg.until} if cfg.until is not None else {}),

@@ -120,7 +120,7 @@ def import_activations(
         "versions": versions(),
     }
     with locked(path):
-        require_free(path)  # another process may have written here since the first check
+        require_free(path)  # check again: another process may have written here since the first check
         with temporary_folder(path / "import") as temporary:
             new = temporary / "run"
             manifest = create_files(new, manifest, table, pair_table)
@@ -167,12 +167,12 @@ def table_of_views(views: pd.DataFrame) -> pd.DataFrame:
     for name in names:
         empty = np.flatnonzero(views[name].isna())
         if len(empty):
-            raise UserError(f"views has no {name} in row {empty[0]}: give every view a {name}")
+            raise UserError(f"row {empty[0]} of views has no {name}: give every view a {name}")
     numbers = [name for name in ("style", "label") if name in names]
     for name in numbers:
         for row, value in enumerate(views[name]):
             if not isinstance(value, Integral) or isinstance(value, bool):
-                raise UserError(f"views has the {name} {value!r} in row {row}: give integers")
+                raise UserError(f"row {row} of views has the {name} {value!r}: give integers")
     texts = {name: views[name].astype(str).to_numpy(object) for name in ("clip", "video", "order")}
     table = pd.DataFrame({"clip": texts["clip"], "video": texts["video"], "cluster": texts["video"]})
     table["label"] = views["label"].to_numpy(np.int64) if "label" in names else -1
@@ -182,18 +182,18 @@ def table_of_views(views: pd.DataFrame) -> pd.DataFrame:
 
 
 def require_consistent(table: pd.DataFrame) -> None:
-    """Raise UserError if a clip has two videos, a view occurs twice, or the orders cannot be used."""
+    """Raise UserError if a clip has two videos, a view occurs twice, or the set of orders is unsupported."""
     videos = table.groupby("clip")["video"].unique()
     for clip, found in videos[videos.str.len() > 1].items():
         raise UserError(
-            f"views has clip {clip} in the videos {found[0]} and {found[1]}: "
+            f"views assigns clip {clip} to the videos {found[0]} and {found[1]}: "
             "give clips of different videos different names"
         )
     repeated = np.flatnonzero(table.duplicated(["clip", "style", "order"]))
     if len(repeated):
         clip, style, order = table.loc[repeated[0], ["clip", "style", "order"]]
         raise UserError(
-            f"views has clip {clip}, style {style}, {order} again in row {repeated[0]}: give each view once"
+            f"row {repeated[0]} of views repeats clip {clip}, style {style}, {order}: give each view once"
         )
     orders = table["order"].unique().tolist()
     altered = [order for order in orders if order != FORWARD]
@@ -206,7 +206,7 @@ def require_consistent(table: pd.DataFrame) -> None:
 
 
 def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
-    """Return all pairs of views in `table`; raise UserError if there are no dynamic or no static pairs."""
+    """Return all dynamic and static pairs of the views in `table`; raise UserError if a kind has no pair."""
     alterations = {FORWARD: UNALTERED, first_altered_order(table): ALTERED}
     row_of = {
         (clip, style, alterations[order]): row

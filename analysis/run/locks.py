@@ -24,13 +24,13 @@ except ImportError:  # Windows has no module fcntl
 log = logging.getLogger(__name__)
 
 LOCK_NAME, ERROR_NAME = ".lock", "error.txt"
-# Seconds before each retry of a lock, which `is_locked` or a dying process may hold for a moment.
+# Waits in seconds before each retry: `is_locked` or an ending process may hold the lock for a moment.
 LOCK_WAITS = (0.1, 0.3)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock a run folder during a ``with`` block; first remove half-written files of killed processes.
+    """Lock a run folder during a ``with`` block, and remove half-written files of killed processes.
 
     Raises UserError if another process holds the lock.
     """
@@ -49,7 +49,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Lock a run folder during a ``with`` block; write the text of a UserError to ``error.txt``."""
+    """Lock a run folder during a ``with`` block; write the text of a raised UserError to ``error.txt``."""
     with locked(path):
         (path / ERROR_NAME).unlink(missing_ok=True)
         try:
@@ -70,7 +70,7 @@ def is_locked(path: Path) -> bool:
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:
-    """Try to lock a file, and again after each wait in `waits` (seconds); return False if this fails."""
+    """Lock a file, trying again after each of `waits` (seconds); return False if another process holds it."""
     assert fcntl is not None
     for wait in (*waits, None):
         try:

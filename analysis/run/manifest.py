@@ -25,7 +25,7 @@ ANY = object
 NUMBER = (int, float)
 OPTIONAL_TEXT = (str, type(None))
 # Type of each entry of a JSON object. Keys that end in "?" are optional; the key `...` stands for any key.
-# A list as a type holds the type of its items, and a tuple holds all allowed types.
+# In place of a type, a list holds the type of all its items, and a tuple holds all allowed types.
 IDENTITY = {
     "model": {"name": str, "init": OPTIONAL_TEXT},
     "dataset": {"name": str, "folder": str},
@@ -44,7 +44,7 @@ MANIFEST = {
     "sha256?": str,
     "original_name?": OPTIONAL_TEXT,
 }
-# Types of entries that only manifests of runs with activations have.
+# Entries that only the manifest of a run with activations has, with their types.
 OF_ACTIVATIONS = {
     "identity": IDENTITY | {"styles": [int], "pairs": str, "seed": int},
     "stages": {...: {"units": int, "stream": str}},
@@ -98,7 +98,7 @@ def read_manifest(path: Path) -> dict:
 
 
 def write_manifest(path: Path, manifest: dict) -> None:
-    """Write ``manifest.json`` of a run folder, with its hash."""
+    """Write ``manifest.json`` of a run folder; its entry ``sha256`` is the hash of all other entries."""
     write_text(path / MANIFEST_NAME, to_json(manifest | {"sha256": digest_of(manifest)}))
 
 
@@ -136,7 +136,7 @@ def mismatches(value: object, schema: object, name: str = "") -> Iterator[str]:
 
 
 def columns_of(manifest: dict) -> dict[str, int]:
-    """Return the number of columns of each file of activations: units per stage, and classes of "logits"."""
+    """Return the number of columns of each file of activations: units of a stage, or classes for "logits"."""
     classes = manifest.get("class_scores", {}).get("classes")
     units = {stage: about["units"] for stage, about in manifest["stages"].items()}
     return units | ({LOGITS: classes} if classes else {})
@@ -160,7 +160,7 @@ def to_json(content: dict) -> str:
 
 
 def differences(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """Return the entries in which two nested dicts differ, as texts like ``seed: 1 there, 2 now``."""
+    """Return the differences between two nested dicts as texts like ``seed: 1 there, 2 now``."""
     found = []
     for key in dict.fromkeys([*old, *new]):
         a, b = old.get(key), new.get(key)

@@ -65,5 +65,5 @@ class PlannedRun:
         return Store.create_or_resume(folder, manifest, self.views, self.pairs)
 
     def read(self, store: Store, end: int | None = None) -> None:
-        """Compute and store the missing activations of the views before row `end` (None: of all views)."""
+        """Compute and store the missing activations of all views, or only of the views before row `end`."""
         read_views(self.cfg, self.net, self.clips, self.views, store, end)

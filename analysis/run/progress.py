@@ -77,7 +77,7 @@ def progress_of(folder: Path) -> dict:
 
 
 def _status_of(folder: Path) -> tuple[NDArray, dict]:
-    """Return the status of the views of a run (empty if it has no views), and the run's identity."""
+    """Return the status of each view of a run (an empty array without views), and the run's identity."""
     manifest = read_manifest(folder)
     identity = manifest["identity"]
     if "stages" not in manifest:

@@ -52,14 +52,14 @@ def require_unchanged(
     clip_timeout: float,
     num_workers: int,
 ) -> None:
-    """Raise UserError, naming what changed, if finished clips give other activations now than on disk.
+    """Compute some finished clips again; raise UserError, naming what changed, if activations differ.
 
     The parameters are those of `extract`; `inputs_of` makes a network input from a decoded batch.
     """
     spec, done = reader.net.input_spec, store.done()
     clip_of = views["clip"].to_numpy()
     for clip in dict.fromkeys(clip_of[done[evenly_spaced(CLIPS_AGAIN, len(done))]]):
-        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # first batch with the clip
+        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # start of the clip's first batch
         rows = done[(done >= first) & (done < first + batch_rows) & (clip_of[done] == clip)]
         (batch,) = loader(clips.batches(views, rows, len(rows), spec), min(num_workers, 1), clip_timeout)
         require_same_pixels(batch, store)
@@ -69,7 +69,7 @@ def require_unchanged(
 
 
 def read_padded(reader: Reader, inputs: Inputs, size: int) -> dict[str, NDArray]:
-    """Compute the activations of a few views, repeated to fill a batch of `size` views as in the run."""
+    """Compute activations of a few views; repeat the views to fill a batch of `size` views, as in the run."""
     n = count_views(inputs)
     repeated = torch.arange(max(n, size), device=reader.device) % n
     rows = reader.read(map_tensors(inputs, lambda x: x[repeated]))
@@ -78,7 +78,7 @@ def read_padded(reader: Reader, inputs: Inputs, size: int) -> dict[str, NDArray]
 
 
 def require_same_pixels(batch: list[Decoded], store: Store) -> None:
-    """Raise UserError if frames that the run has read are unreadable now or have other pixels."""
+    """Raise UserError if a frame that the run has read before is unreadable now or has other pixels."""
     for decoded in batch:
         place = f"clip {decoded.clip}, style {decoded.style}"
         if decoded.digests is None:
@@ -119,7 +119,7 @@ def require_same_rows(
 
 
 def what_changed(reader: Reader, store: Store) -> str:
-    """Return as text the known differences between the process that began the run and this process."""
+    """Return a text that lists known differences between the process that began the run and this process."""
     now = {"versions": versions(), "network_code": source_hashes(reader.net)}
     before = {key: store.manifest.get(key, {}) for key in now}
     found = differences({"": before["versions"]}, {"": now["versions"]})
@@ -152,7 +152,7 @@ def require_same_files(
     clip_timeout: float,
     num_workers: int,
 ) -> None:
-    """Decode the finished views of changed files again; raise UserError if their pixels changed.
+    """Decode changed files of finished views again; raise UserError if pixels changed.
 
     At the beginning of a run, the sizes and times of all files are written to ``inputs.parquet``.
     """
@@ -173,12 +173,12 @@ def require_same_files(
             for batch in tqdm(batches, desc="compare frames", total=-(-len(rows) // 8), unit="batch"):
                 require_same_pixels(batch, store)
     elif len(store.done()):
-        return  # an earlier version began this run, without ``inputs.parquet``
+        return  # earlier versions wrote no ``inputs.parquet``, so changed files are unknown
     write_unlisted(file, now)
 
 
 def changed_rows(before: pd.DataFrame, now: pd.DataFrame, views: pd.DataFrame, done: NDArray) -> NDArray:
-    """Return those row numbers in `done` whose video files differ between two tables of files."""
+    """Return the row numbers in `done` whose video files differ between the tables `before` and `now`."""
     both = now.merge(before, how="left", on=list(now.columns), indicator=True)
     changed = both.loc[both["_merge"] != "both", ["video", "style"]]
     keys = pd.MultiIndex.from_frame(views[["video", "style"]].iloc[done])

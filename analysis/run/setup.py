@@ -35,7 +35,7 @@ NO_CHECKPOINT = "imgnet"
 
 
 def require_fit(cfg: DictConfig) -> None:
-    """Raise UserError if options contradict each other, or if the data set lacks flow the network needs."""
+    """Raise UserError if options contradict each other, or the network needs flow that the data set lacks."""
     further_alterations(cfg.orders, cfg.pairs)
     if cfg.until is not None:
         require_until(cfg)
@@ -73,7 +73,7 @@ def takes_flow(cfg: DictConfig) -> bool:
 
 
 def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
-    """Build the network that the options name; return the network and the weights file (None if random)."""
+    """Build the network that the options name; return it and the weights file (None for random weights)."""
     if cfg.checkpoint == NO_CHECKPOINT:
         log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
@@ -87,7 +87,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
                 "or model.init=random to analyse the untrained network"
             )
     classes = cfg.dataset.get("num_classes")
-    if classes and checkpoint != "pretrained":  # a pretrained network keeps the pretrained classifier
+    if classes and checkpoint != "pretrained":  # a pretrained network keeps its own classes
         log.info(
             "classifier with the %d classes of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name
         )
@@ -97,7 +97,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
 
 
 def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
-    """List the clips of the data set; for a network that takes flow, every frame with flow is a clip.
+    """List the clips of the data set; if the network takes optical flow, each frame with flow is a clip.
 
     With the option ``until``, the order of the clips is random and depends only on the seed and the clips.
     """
@@ -133,7 +133,7 @@ def sampling_of(cfg: DictConfig) -> dict:
     orders = [order for order in (FORWARD, *ALTERED_ORDERS) if order in cfg.orders]
     return {
         **repeats,
-        # Default orders are left out, so runs from before the option orders existed keep their identity.
+        # Default orders are left out, so runs that are older than the option ``orders`` keep their identity.
         **({"orders": orders} if set(orders) != {FORWARD, SHUFFLED} else {}),
         "pairs": cfg.pairs,
         "window": rules.get(cfg.pairs) or rules.get("default") or "drawn",
@@ -172,7 +172,7 @@ def read_views(
 
 
 def batch_size_of(cfg: DictConfig, folder: Path) -> int:
-    """Return the number of views per batch; with batch_size=auto, a resumed run keeps its number.
+    """Return the number of views per batch; with batch_size=auto, a resumed run keeps its earlier number.
 
     Otherwise a run that resumes on another device would use other batches, and the last digits could differ.
     With further orders, the number is a multiple of the number of orders (unless batch_size is smaller), so

@@ -32,7 +32,7 @@ from static_dynamic.errors import UserError
 FOLDER_NAME = re.compile(r"(?P<run>.+)\.(?P<index>\d+)-of-(?P<of>\d+)")
 # Entries of the manifest, besides the identity, that must be equal in all shards of a run.
 COMPARED = ("stages", "computed_with", "batch_size", "code", "versions")
-# Entries of the manifest that must be equal in all shards that have them; earlier versions lack them.
+# Manifest entries that must be equal in all shards that contain them; earlier versions wrote none.
 COMPARED_IF_THERE = ("network_code", "files_sha256")
 # torchrun's barrier must not time out while another process still computes a shard.
 BARRIER_TIMEOUT = timedelta(days=365)
@@ -40,7 +40,7 @@ BARRIER_TIMEOUT = timedelta(days=365)
 
 @dataclass(frozen=True)
 class Shard:
-    """One of the ``of`` shards of a run, numbered from 0; ``torchrun`` is True in a torchrun job."""
+    """Shard number ``index`` (from 0) of a run with ``of`` shards; ``torchrun`` is True in a torchrun job."""
 
     index: int
     of: int

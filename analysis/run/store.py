@@ -87,13 +87,13 @@ class Store:
         self._require_consistent()
         self.fresh = True  # `fresh` is True until `extract` has checked that the run can be resumed
         self._checked: set[str] = set()  # stages whose rows were compared with their checksums
-        self._finished = self.status != TO_DO  # finished views include those not flushed to disk yet
+        self._finished = self.status != TO_DO  # `_finished` is True also for views that are not flushed yet
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 
     @classmethod
     def open(cls, path: str | Path) -> Store:
-        """Open a run folder for reading; raise UserError if it holds no run, DamagedRun if it is damaged."""
+        """Open a run for reading; raise UserError if the folder has no run, DamagedRun if it is damaged."""
         return cls(Path(path), "r")
 
     @classmethod
@@ -186,10 +186,10 @@ class Store:
             self.commit()
 
     def skip(self, rows: NDArray, clip: str, reason: str) -> None:
-        """Mark the views of a clip as skipped, and list the views in the manifest with the reason."""
+        """Mark the views of a clip as skipped; list the views, with the reason, in the manifest."""
         own = rows - self.first
         if (self.status[own] == SKIPPED).all():
-            return  # the clip was skipped before this run was resumed
+            return  # the clip was skipped, and listed in the manifest, before this run was resumed
         entry = {"clip": clip, "views": rows.tolist(), "reason": reason}
         others = [e for e in self.manifest["skipped_views"] if e["views"] != entry["views"]]
         self.update_manifest(skipped_views=sorted([*others, entry], key=lambda e: e["views"]))

@@ -29,13 +29,13 @@ class Schedule:
 
     @property
     def measured(self) -> list[int]:
-        """Numbers of steps after which the network is measured; the first is 0, the last is ``steps``."""
+        """Evenly spaced training steps after which the network is measured, from 0 to ``steps``."""
         return evenly_spaced(self.checkpoints + 1, self.steps + 1).tolist()
 
 
 @dataclass
 class StaticDropout:
-    """Forward hook that drops whole units (channels) of a stage in training, static units most often.
+    """Forward hook that drops whole units (channels) of a stage during training, static units most often.
 
     Unit u is dropped with probability `rate` * s_u, where s_u is the measured static part (content plus
     appearance, limited to 0..1) of its variance. Kept units are divided by the probability to be kept, as in
@@ -45,14 +45,14 @@ class StaticDropout:
 
     rate: float
     seed: int
-    probability: Tensor | None = None  # `probability` has shape (units,), and is None before `update`
+    probability: Tensor | None = None  # drop probabilities, shape (units,); None before `update`
     random: torch.Generator = field(init=False)
 
     def __post_init__(self):
         self.random = torch.Generator().manual_seed(self.seed)
 
     def update(self, static: NDArray) -> None:
-        """Set each unit's drop probability from its static part, shape (units,); NaN counts as 0."""
+        """Set the units' drop probabilities from their static parts, an array (units,); NaN counts as 0."""
         self.probability = self.rate * torch.from_numpy(np.clip(np.nan_to_num(static), 0, 1)).float()
 
     def __call__(self, module, inputs, output: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Draw and print the calibration: variance parts of hand-made encoders on rendered scenes of known truth."""
+"""Draw and print the calibration: variance parts of hand-made encoders on scenes with known motion."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ CURVES = {
 
 
 def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> None:
-    """Draw each encoder's parts as stacked bars, one panel per scene family, and motion of mixed units."""
+    """Draw each encoder's parts as stacked bars (one panel per family), and the motion of mixed units."""
     families = list(dict.fromkeys(table["family"]))
     figure, panels = new_panels(len(families) + 1, 3, (11.5, 6.6))
     for axes, family in zip(panels, families, strict=False):
@@ -91,7 +91,7 @@ def draw_scenes(root: Path, scenes: pd.DataFrame, path: Path) -> None:
 
 
 def format_calibration(table: pd.DataFrame, checked: pd.DataFrame) -> str:
-    """Return text tables of each encoder's parts, unit kinds and unit classes, and the violated bounds."""
+    """Return text tables of each encoder's parts, unit kinds and unit classes, and list violated bounds."""
     parts, kinds = [], []
     for _, row in table.iterrows():
         parts.append({"scenes": row["family"], **part_cells(row)})

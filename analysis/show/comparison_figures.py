@@ -30,13 +30,13 @@ RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def styles_of(curves: Iterable[str]) -> dict[str, dict]:
-    """Return a dict: curve name -> colour and marker, which are assigned in the order of the curves."""
+    """Assign colours and markers in the order of the curves; return a dict: curve name -> colour, marker."""
     triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
     return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
-    """Return the stage names, without SlowFast's pathway, that all curves share; None if stages differ."""
+    """Return the stage names (without SlowFast's pathway) if all curves have the same stages, else None."""
     found = {tuple(split_stage(s)[0] for s in part["stage"]) for _, part in layers.groupby("curve")}
     return list(found.pop()) if len(found) == 1 else None
 
@@ -54,7 +54,7 @@ def parts(comparison: Comparison) -> Figure | None:
 
 
 def curves(comparison: Comparison) -> Figure:
-    """Draw scores with interval bands by stage, or by relative depth if the runs have different stages."""
+    """Draw scores by stage (by relative depth if the runs have different stages), with interval bands."""
     figure, panels = new_panels(2, 2, (10.5, 4.2))
     for axes, factor in zip(panels, MEASURED, strict=True):
         draw_by_depth(axes, comparison.layers, f"score_{factor}")
@@ -65,7 +65,7 @@ def curves(comparison: Comparison) -> Figure:
 
 
 def draw_by_depth(axes: Axes, layers: pd.DataFrame, column: str, scale: float = 1) -> None:
-    """Draw a column of `layers` with interval bands by stage, or by relative depth if stages differ."""
+    """Draw a column of `layers` by stage (by relative depth if stages differ), with interval bands."""
     shared = shared_places(layers)
     for curve, style in styles_of(layers["curve"]).items():
         part = layers[layers["curve"] == curve]
@@ -145,7 +145,7 @@ def histograms(comparison: Comparison) -> Figure:
 
 
 def sweep(comparison: Comparison) -> Figure:
-    """Draw the percentage of units per unit class against the threshold, at each curve's selected stage."""
+    """Draw the units per class (%) as a function of the threshold, at the stage selected for each curve."""
     shown = UNIT_CLASSES[:4]
     figure, panels = new_panels(len(shown), len(shown), (11, 3.6), sharey=True)
     for axes, name in zip(panels, shown, strict=True):
@@ -161,7 +161,7 @@ def sweep(comparison: Comparison) -> Figure:
 
 
 def training(comparison: Comparison) -> Figure | None:
-    """Draw scores over training iterations; return None unless runs differ in known training iterations."""
+    """Draw scores by training iteration; return None if fewer than two different iterations are known."""
     runs = comparison.runs[["run", "network", "iterations"]]
     shown = comparison.layers[comparison.layers["shown"]].merge(runs)
     shown = shown.dropna(subset="iterations").sort_values("iterations", kind="stable")

@@ -1,4 +1,4 @@
-"""Format a comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document with them all.
+"""Format a comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document that has them.
 
 The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """
@@ -101,7 +101,7 @@ def styles(layers: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def parts(comparison: Comparison) -> str:
-    """Return the LaTeX figure of content, motion, appearance and residual by stage; empty without parts."""
+    """Return the LaTeX figure of the variance parts by stage; the text is empty if no run has parts."""
     if comparison.layers["content"].isna().all():
         return ""
     caption = "Parts of the units' variance over depth; bands: 95 % intervals over videos."
@@ -116,7 +116,7 @@ def curves(comparison: Comparison) -> str:
 
 
 def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: str, scale: float = 1) -> str:
-    """Return a LaTeX figure with one panel per result column, drawn over stages with interval bands.
+    """Return a LaTeX figure with one panel per result column: curves over the stages, with interval bands.
 
     `columns`: title of a panel -> column of `layers`, whose values are multiplied by `scale`.
     """
@@ -136,7 +136,7 @@ def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: 
         for k, (curve, option) in enumerate(options.items()):
             part = layers[layers["curve"] == curve]
             if part[column].isna().all():
-                continue  # pgfplots has no legend entry for a curve without points
+                continue  # skip this curve: pgfplots has no legend entry for a curve without points
             x = np.arange(len(part)) if shared else part["depth"]
             path = f"{name}{panel}{k}"
             colour = option.partition(",")[0]

@@ -35,7 +35,7 @@ class Grid:
 
 
 def grids(comparison: Comparison) -> list[Grid]:
-    """Return a comparison's tables, with a table of differences if two runs have the requested stage."""
+    """Return a comparison's tables, including differences if two runs have the requested stage."""
     layers, differences = comparison.layers, comparison.differences
     tables = [grid_of_runs(comparison.runs)]
     tables += [grid_of_parts(layers)] if layers["content"].notna().any() else []
@@ -53,7 +53,7 @@ def grid_of_runs(runs: pd.DataFrame) -> Grid:
 
 
 def grid_of_parts(layers: pd.DataFrame) -> Grid:
-    """Return the table of parts with intervals and p-values of motion, one row per stage and run."""
+    """Return the table of parts, intervals and the p-value of motion, with one row per stage and run."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         p = "-" if pd.isna(row["p_motion"]) else f"{row['p_motion']:.3f}"
@@ -127,7 +127,7 @@ def grids_of_differences(differences: pd.DataFrame) -> list[Grid]:
 def grid_of_differences(
     differences: pd.DataFrame, name: str, about: str, columns: Mapping[str, tuple[str, float, int]]
 ) -> Grid:
-    """Return the table of the first run minus each other run; * marks intervals that exclude 0."""
+    """Return the table of differences, first run minus each other run; * marks intervals that exclude 0."""
     first = differences["run"].iloc[0]
     shown = differences[differences["run"] == first]
     others = list(dict.fromkeys(shown["minus"]))
@@ -167,7 +167,7 @@ def by_stage(layers: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_text(comparison: Comparison) -> str:
-    """Return text tables of parts, scores and shares, with one column per run, and of differences."""
+    """Return text tables: parts, scores and shares with one column per run, then differences between runs."""
     runs = comparison.runs["run"].tolist()
     blocks = []
     for grid, columns, whose in (

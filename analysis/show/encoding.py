@@ -17,7 +17,7 @@ JPEG_QUALITY = 80
 
 @contextmanager
 def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable[[NDArray], None]]:
-    """Open an MP4 video and yield a function that appends a frame (H, W, 3); frames have the same size.
+    """Open an MP4 video; yield a function that appends a frame (H, W, 3). All frames have the same size.
 
     Frames are uint8. The codec is H.264, or MPEG-4 Part 2 if PyAV lacks H.264; `options` go to the codec.
     """
@@ -39,7 +39,7 @@ def video_writer(path: Path, fps: float, **options: object) -> Iterator[Callable
 
 
 def jpeg_uri(picture: NDArray[np.uint8]) -> str:
-    """Return a picture as a ``data:`` URI in JPEG format; the picture has shape (H, W, 3)."""
+    """Return a picture (H, W, 3) as a ``data:`` URI in JPEG format."""
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY)
     return jpeg_data_uri(file.getvalue())

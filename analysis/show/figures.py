@@ -124,7 +124,7 @@ def draw_parts(layers: pd.DataFrame, parts: Axes, kinds: Axes) -> None:
 
 
 def part_line(name: str) -> dict:
-    """Return colour, marker and line style of the curve of a part or kind."""
+    """Return colour, marker and line style of the curve for a variance part or a kind of units."""
     marker, line = PART_LINES[name]
     return {"color": PART_COLOURS[name], "marker": marker, "linestyle": line, "markersize": 5}
 
@@ -184,7 +184,7 @@ def draw_variance(layers: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_convergence(table: pd.DataFrame, path: Path) -> None:
-    """Draw each stage's parts and the paper's scores against the number of videos, with 95 % intervals.
+    """Draw each stage's parts and scores as functions of the number of videos, with 95 % intervals.
 
     The first rows of panels show the parts, if `table` has any, and the last rows the scores.
     """
@@ -198,7 +198,7 @@ def draw_convergence(table: pd.DataFrame, path: Path) -> None:
     sizes = sorted(table["clusters"].unique())
     for block, (shown, label) in enumerate([(curves, "part (%)"), (scores, "the paper's score")][-blocks:]):
         own = panels[block * rows * columns : (block + 1) * rows * columns]
-        # The axis limits include every estimate, but wide bands (few videos) may reach beyond the panel.
+        # The axis limits include all estimates, but wide interval bands (few videos) may exceed the limits.
         values = [scale * table[column] for column, scale, _ in shown.values()]
         least, most = (-20, 110) if shown is curves else (-1, 1.1)
         limits = min(least, 1.1 * np.nanmin(values)), max(most, 1.1 * np.nanmax(values))
@@ -279,7 +279,7 @@ def new_panels(count: int, columns: int, size: tuple[float, float], **shared) ->
 
 
 def stage_panels(table: pd.DataFrame, **shared) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Make a figure with one panel per stage; return the figure and a list of (panel, stage, table)."""
+    """Make a figure with one panel per stage; return the figure and, per stage, (panel, stage, rows)."""
     groups = list(table.groupby("stage", sort=False))
     columns = min(STAGE_COLUMNS, len(groups))
     size = (max(5.0, 2.5 * columns), 0.9 + 2.2 * -(-len(groups) // columns))

@@ -19,9 +19,9 @@ LIMITS = (
     "are zero in most views, and if a few videos have much larger activations than the others."
 )
 NEEDED = "they need clips with two styles in both frame orders, as pairs=factorial and pairs=both have them"
-# Reason why parts are missing, for runs whose views and activations are read.
+# Message if parts are missing in estimates that this version made.
 NO_PARTS = f"There are no parts (content, motion, appearance): {NEEDED}."
-# Reason why parts are missing, for runs of which only layers.csv is read.
+# Message if parts are missing in a table of stages, which an earlier version may have written.
 ABSENT = f"{NO_PARTS[:-1]}, and a run that was estimated with version 0.2.0 or later."
 
 
@@ -72,7 +72,7 @@ def percent_with_interval(row: pd.Series, name: str) -> str:
 
 
 def motion_sentence(stage: pd.Series) -> str:
-    """Return a sentence on the test of motion; empty without a p-value."""
+    """Return a sentence on the test of motion; return empty text if there is no p-value."""
     p = stage.get("p_motion")
     if pd.isna(p):
         return ""
@@ -82,7 +82,7 @@ def motion_sentence(stage: pd.Series) -> str:
 
 
 def comparison_sentence(stage: pd.Series) -> str:
-    """Return a sentence on whether motion or appearance is larger; empty without an interval."""
+    """Say whether motion or appearance is larger at a stage; return empty text if there is no interval."""
     name = "motion_minus_appearance"
     low, high = stage.get(f"{name}_low"), stage.get(f"{name}_high")
     if pd.isna(low) or pd.isna(high):

@@ -47,13 +47,13 @@ def class_cells(row: pd.Series) -> dict[str, object]:
 
 
 def effective_cells(row: pd.Series) -> dict[str, str]:
-    """Return the effective numbers of videos and units of one stage; no cells in runs of version 0.1.0."""
+    """Return one stage's effective numbers of videos and units; the dict is empty for version 0.1.0."""
     names = ("effective_videos", "effective_units")
     return {name.replace("_", " "): f"{row[name]:.1f}" for name in names if name in row}
 
 
 def stage_notes(layers: pd.DataFrame) -> list[str]:
-    """Return warnings about stages whose scores depend on few videos, and about units without interval.
+    """Return warnings about stages whose scores depend on few videos, and about units without intervals.
 
     The list is empty if there are neither, if all clips are of one video, or in runs of version 0.1.0.
     """

@@ -87,7 +87,7 @@ def format_plan(table: pd.DataFrame) -> str:
 
 
 def plan_rows(table: pd.DataFrame, of: str) -> str:
-    """Return one text table of planned study sizes; `of` joins score and stage in the last column."""
+    """Return one text table of planned study sizes; the last column is score, the text `of`, and stage."""
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
     shown = widest[["pairs"]].copy()
     for name, column in (("videos", "clusters"), ("clips", "clips"), ("views", "views"), ("hours", "hours")):
@@ -105,7 +105,7 @@ def format_dimensions(row: pd.Series) -> str:
 
 
 def dimensions_of(row: pd.Series) -> tuple[list[int], list[float]]:
-    """Return two lists with one entry per factor: number and percentage of dimensions at one stage."""
+    """Return numbers and percentages of one stage's dimensions, as two lists with one item per factor."""
     dims = [int(row[f"dims_{factor}"]) for factor in FACTORS]
     return dims, [float(row[f"dims_percent_{factor}"]) for factor in FACTORS]
 
@@ -117,7 +117,7 @@ def format_classes(row: pd.Series) -> str:
 
 
 def value_and_bounds(values: pd.Series | pd.DataFrame, name: str, scale: float = 1) -> NDArray[np.float64]:
-    """Return an array of estimate, lower and upper bound: (3,) for a table row, (3, rows) for a table.
+    """Return estimate, lower and upper bound as an array: (3,) for a table row, (3, rows) for a table.
 
     Bounds that `values` lacks are NaN.
     """
@@ -133,7 +133,7 @@ def with_interval(row: pd.Series, name: str, scale: float, digits: int, interval
 
 
 def align(rows: list[dict] | pd.DataFrame) -> str:
-    """Return rows as text in aligned columns, with the rows' keys as headings."""
+    """Return rows as text in aligned columns; the headings are the keys of the rows."""
     return pd.DataFrame(rows).to_string(index=False)
 
 

@@ -1,4 +1,4 @@
-"""Draw and print results of ``task=train_calibrated``: parts during training, differences of conditions."""
+"""Draw and print results of ``task=train_calibrated``: parts in training, differences between conditions."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figures of the units of a run: units per class against the threshold, histograms, contact sheet."""
+"""Figures of a run's units: units per class as a function of the threshold, histograms, contact sheet."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ LINES = {"dynamic": "-", "static": "--", "joint": "-.", "residual": ":"}
 PART_RANGE = (-0.2, 1.2)
 # Edges of the histogram bins in percent of the variance.
 PART_BINS = [5 * k for k in range(-4, 25)]
-# Numbers printed beside a unit, on contact sheets by unit class and by kind: name -> table column.
+# Numbers printed beside a unit if the contact sheet is by class or by kind: name -> table column.
 NUMBERS = {"class": {f: f"score_{f}" for f in MEASURED}, "kind": {part: part for part in BITS}}
 # Width of a frame on the contact sheet in pixels.
 FRAME_WIDTH = 120
@@ -37,7 +37,7 @@ NAME_LENGTH = 26
 
 
 def draw_thresholds(sweep: pd.DataFrame, path: Path, threshold: float) -> None:
-    """Draw the percentage of units per unit class against the score threshold, one panel per stage."""
+    """Draw the units per class (%) as a function of the score threshold, one panel per stage."""
     figure, panels = stage_panels(sweep)
     for axes, stage, table in panels:
         total = table[list(UNIT_CLASSES)].sum(axis=1)

@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> None:
-    """Write ``report.html`` into the folder of each run; a damaged run does not stop the others."""
+    """Write ``report.html`` into the folder of each run; a damaged run does not stop the other reports."""
     folders, errors = finished_runs(cfg, "report"), []
     for folder in folders:
         try:

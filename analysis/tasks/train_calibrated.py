@@ -18,7 +18,7 @@ from static_dynamic.datasets.training_scenes import FAMILY, render_training
 
 # The task sets these options, whatever the command line gives.
 NEEDED = {"pairs": "factorial", "stg": None, "until": None, "n_examples": 1_000_000, "shards": 1}
-# Seed of the training videos minus seed of the profiled videos, so that the videos differ.
+# Added to the seed of the profiled videos to seed the training videos, so that the videos differ.
 SEED_STEP = 1000
 
 

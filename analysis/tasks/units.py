@@ -1,4 +1,4 @@
-"""Task ``units``: count units per kind and per class; show the clips that activate the top units most."""
+"""Task ``units``: count units per kind and per class; show the clips that contribute most to top units."""
 
 import numpy as np
 import pandas as pd

@@ -101,7 +101,7 @@ def segment(
     num_workers: int,
     device: torch.device,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Yield (position, object probabilities of shape (H, W)) of each frame, in temporal order.
+    """Yield each frame's position and object probabilities of shape (H, W), in temporal order.
 
     A network that reads T frames at once gets one block of T frames after another. If the length of the
     sequence is no multiple of T, the last block overlaps with the block before.
@@ -126,7 +126,7 @@ def segment(
 
 
 def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float32]:
-    """Return each pixel's object probability, (frames, H, W); split the batch if memory runs out."""
+    """Return object probabilities of shape (frames, H, W); split the batch if memory runs out."""
     items = len(inputs["Image"])
     try:
         return net.foreground(inputs).float().cpu().numpy()

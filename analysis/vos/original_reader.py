@@ -35,7 +35,7 @@ CONDITIONS = ("dynamic", "static", "neither", "both")
 
 
 def read_dimensions(path: Path, factors: Sequence[str] = FACTORS) -> pd.DataFrame:
-    """Read a result file into a table with one row per stage: place (layer), stream, factor percentages."""
+    """Read a result file; return one row per stage with place (layer), stream and a percentage per factor."""
     rows = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
@@ -123,7 +123,7 @@ CI_FORMAT = {
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: its last word, or else its third last word."""
+    """Return the training iteration from a file name: its last word or, if no number, its third last word."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
@@ -132,7 +132,7 @@ def iteration_of(path: Path) -> int:
 
 
 def read_iterations(folder: Path) -> pd.DataFrame:
-    """Read the result files of `folder`, one per training iteration, into a table; add column `iteration`."""
+    """Read the result files of `folder`, one per training iteration, into a table with column `iteration`."""
     by_iteration: dict[int, Path] = {}
     for file in files_in(folder, ".txt", "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
@@ -143,7 +143,7 @@ def read_iterations(folder: Path) -> pd.DataFrame:
 
 
 def read_unit_shares(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """Return a dict: stage -> shares of its units, an array (units, 3 factors); NaN for dead units."""
+    """Return a dict: stage -> the units' shares, an array (units, 3 factors) with NaN for dead units."""
     shares = {}
     for file in files_in(folder, (".npy", ".pkl"), "unit scores"):
         shares[file.stem] = read_numbers(file, f"(units, {len(FACTORS)})")
@@ -167,7 +167,7 @@ def read_joint_encoding(folder: Path, threshold: float) -> pd.DataFrame:
 
 
 def read_unit_scores(file: Path) -> NDArray[np.float64]:
-    """Read the dynamic and static scores (units, 2) of a stage from a Parquet file or a pickled array."""
+    """Read a stage's dynamic and static scores, shape (units, 2), from a Parquet file or a pickled array."""
     if file.suffix == ".pkl":
         # In Kowal et al.'s pickles, row 0 holds dynamic scores and row 1 static scores.
         scores = read_numbers(file, "(factors, units)")
@@ -185,7 +185,7 @@ def read_unit_scores(file: Path) -> NDArray[np.float64]:
 
 
 def read_numbers(file: Path, shape: str) -> NDArray[np.float64]:
-    """Read a two-dimensional array of floats from a ``.npy`` file or a pickle, without running code."""
+    """Read a 2D array of floats from a ``.npy`` file or a pickle, without running code in the file."""
     # This import is local, because the module imports torch, which takes seconds.
     from static_dynamic.pickled import read_pickled
 

@@ -23,14 +23,14 @@ from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.text import dimensions_of
 from static_dynamic.files import atomic_path, write_text
 
-# Number of units computed at once, because the pairs of all units of a stage would take gigabytes.
+# Number of units computed at once: the pairs of all units of a stage would take gigabytes of memory.
 BLOCK = 256
 
 
 def write_vos_results(
     folder: Path, name: str, seed: int, result: RunEstimate, stages: list[str], joint_encoding: bool
 ) -> Path:
-    """Write the result files of one run, replacing older ones; return the path of the text file."""
+    """Write the result files of one run, replacing older files; return the path of the text file."""
     layers = result.layers.set_index("stage").loc[stages]
     units = dict(list(result.units.groupby("stage")))
     for stage in stages:

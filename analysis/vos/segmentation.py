@@ -90,7 +90,7 @@ def require_same_size(mask: NDArray, truth: NDArray) -> None:
 def summarize(values: Sequence[float]) -> Statistics:
     """Return mean, recall and decay of one measure over a sequence's frames, given in temporal order."""
     measured = np.asarray(values, float)
-    # As in DAVIS's code, neighbouring quarters share a frame, and halves are rounded up.
+    # As in DAVIS's code, neighbouring quarters share a frame, and positions that end in .5 are rounded up.
     ends = np.floor(np.linspace(1, len(measured), QUARTERS + 1) + 0.5).astype(int) - 1
     first, last = measured[: ends[1] + 1], measured[ends[-2] :]
     recall, decay = (measured > RECALLED).mean(), first.mean() - last.mean()
@@ -129,7 +129,7 @@ def encoded(mask: NDArray) -> dict:
 
 
 def coco_masks(masks: Mapping[str, NDArray]) -> dict:
-    """Convert a dict, image file name -> mask, to a dict in COCO format, with one annotation per image."""
+    """Convert a dict (image file name -> mask) to a dict in COCO format, with one annotation per image."""
     images, annotations = [], []
     for number, (name, mask) in enumerate(masks.items(), start=1):
         runs = encoded(mask)

@@ -85,7 +85,7 @@ def _draw_shares(
     path: Path,
     title: str,
 ) -> None:
-    """Draw one panel per table with `draw`, all with the same y axis; add a legend, and write the figure."""
+    """Call `draw` for one panel per table, all with the same y axis; add a legend, and write the figure."""
     figure, panels = new_panels(len(tables), len(tables), (4.2 * len(tables), 3.6), sharey=True)
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         draw(axes, name, table)

@@ -201,7 +201,7 @@ def histogram(scores: dict[str, np.ndarray], colours: dict[str, str], title: str
 def threshold_curves(
     parts: pd.DataFrame, colours: dict[str, str], title: str, about: str, at: float
 ) -> Chart:
-    """Draw the percentage of units per unit class against the threshold; mark the run's threshold `at`."""
+    """Draw the units per class (%) as a function of the threshold; mark the run's threshold `at`."""
     chart = Chart(title, about, (0.0, 100.0), x_range=(float(parts.index[0]), float(parts.index[-1])))
     x = chart.x(at)
     chart.add("line", x1=x, x2=x, y1=float(TOP), y2=float(FLOOR), class_="threshold")

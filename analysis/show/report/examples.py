@@ -19,7 +19,7 @@ FRAMES, HEIGHT = 5, 112
 
 @dataclass(frozen=True)
 class Strip:
-    """One picture of a clip's frames in a row, with label, frame positions, ``data:`` URI and size."""
+    """A row of frames of one clip as one picture, with label, frame positions, ``data:`` URI and size."""
 
     label: str
     numbers: list[int]

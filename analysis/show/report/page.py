@@ -142,7 +142,7 @@ def percent(part: float) -> str:
 def stage_charts(
     folder: Path, layers: pd.DataFrame, breaks: Sequence[int], yardsticks: Sequence[Reference]
 ) -> list[charts.Chart]:
-    """Draw, by stage, parts, unit kinds, the paper's scores, shares and classes, and sources of variance."""
+    """Draw charts by stage: parts, unit kinds, the paper's scores, shares and classes, variance by source."""
     made = part_charts(layers, breaks, yardsticks) if has_parts(layers) else []
     scores = {f: (f"score_{f}", COLOURS[f]) for f in MEASURED}
     shares = {f: (f"share_{f}", COLOURS[f]) for f in FACTORS}
@@ -174,7 +174,7 @@ def stage_charts(
 def part_charts(
     layers: pd.DataFrame, breaks: Sequence[int], yardsticks: Sequence[Reference]
 ) -> list[charts.Chart]:
-    """Draw the parts of the units' variance and the units of each kind by stage."""
+    """Draw charts by stage: the parts of the units' variance, and the percentage of units of each kind."""
     curves = {part: (part, PART_COLOURS[part]) for part in PARTS}
     for column in FURTHER_ORDERS.values():
         if column.name in layers and layers[column.name].notna().all():
@@ -199,7 +199,7 @@ def part_charts(
 
 
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
-    """Draw, for one stage, a histogram of unit scores and the units per unit class against the threshold."""
+    """Draw a histogram of a stage's unit scores, and its units per class as a function of the threshold."""
     of_stage = units[units["stage"] == stage]
     scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in MEASURED}
     counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
@@ -230,7 +230,7 @@ def other_tables(folder: Path, listed: ListConfig) -> list[dict]:
 
 
 def pictures(folder: Path, listed: ListConfig) -> list[dict]:
-    """Return the pictures listed in ``configs/report.yaml`` that are in the run's folder, as data URIs."""
+    """Return, as data URIs, the pictures that ``configs/report.yaml`` lists and the run's folder contains."""
     found = [about for about in listed if (folder / about.file).exists()]
     return [{**about, "uri": jpeg_data_uri((folder / about.file).read_bytes())} for about in found]
 
@@ -238,7 +238,7 @@ def pictures(folder: Path, listed: ListConfig) -> list[dict]:
 def spread(
     table: pd.DataFrame, rows: Sequence[str], columns: str, value: str, scale: float = 1
 ) -> pd.DataFrame:
-    """Turn a long table (one value per row) into a wide table (one column per kind of value).
+    """Pivot a long table into a wide table, with one column per different value of the column `columns`.
 
     The wide table has one line per combination of the columns `rows` and one column per value of the column
     `columns`. Its cells are `value` times `scale`; the bounds of `value` get columns of their own.

@@ -11,7 +11,7 @@ from static_dynamic.analysis.show.parts import has_parts
 from static_dynamic.errors import UserError
 
 YARDSTICK = "yardstick"
-# Stage of the network of hand-made encoders, and the variance part for which it is the reference.
+# Stage of the yardstick network, and the variance part for which the stage's value is the reference.
 REFERENCES = (("velocity", "motion"), ("layout", "content"), ("colour", "appearance"))
 
 

@@ -34,16 +34,16 @@ BAD_VIEWS = {
     "lacks the columns style, order: give": views_of().drop(columns=["style", "order"]),
     "unknown columns frames, 3: give": views_of().assign(frames=1, **{"3": 2}),
     "repeats the columns clip: give": pd.concat([views_of(), views_of()[["clip"]]], axis=1),
-    "has no clip in row 3: give": with_cell("clip", 3, None),
-    "has no style in row 2: give": with_cell("style", 2, np.nan),
-    "the style 1.0 in row 0: give integers": changed("style", views_of()["style"].astype(float)),
-    "the style '2' in row 2: give integers": with_cell("style", 2, "2"),
-    "the style True in row 5: give integers": with_cell("style", 5, True),
-    "the label 'run' in row 0: give integers": changed("label", "run"),
-    "clip c1, style 1, forward again in row 8: give each view once": with_cell("clip", 8, "c1").assign(
+    "row 3 of views has no clip: give": with_cell("clip", 3, None),
+    "row 2 of views has no style: give": with_cell("style", 2, np.nan),
+    "row 0 of views has the style 1.0: give integers": changed("style", views_of()["style"].astype(float)),
+    "row 2 of views has the style '2': give integers": with_cell("style", 2, "2"),
+    "row 5 of views has the style True: give integers": with_cell("style", 5, True),
+    "row 0 of views has the label 'run': give integers": changed("label", "run"),
+    "row 8 of views repeats clip c1, style 1, forward: give each view": with_cell("clip", 8, "c1").assign(
         video=lambda t: t["clip"]
     ),
-    "clip c1 in the videos v1 and v2: give clips of different": with_cell("video", 7, "v2"),
+    "clip c1 to the videos v1 and v2: give clips of different": with_cell("video", 7, "v2"),
     "the orders forward, backward, shuffled: give forward and shuffled, and": with_cell(
         "order", 1, "backward"
     ),
