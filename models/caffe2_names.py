@@ -17,7 +17,7 @@ LAYERS = (
     (r"res(\d)_(\d+)_branch2([abc]|[abc]_bn)", r"s\1.{pathway}_res\2.branch2.\3"),
     (r"nonlocal_conv(\d)_(\d+)_(theta|phi|g|out)", r"s\1.{pathway}_nonlocal\2.conv_\3"),
     (r"nonlocal_conv(\d)_(\d+)_bn", r"s\1.{pathway}_nonlocal\2.bn"),
-    # a lateral connection has the name of the preceding layer of the fast pathway, plus "_subsample"
+    # a lateral connection is named after the preceding layer of the fast pathway, plus "_subsample"
     (r"pool1_subsample", r"s1_fuse.conv_f2s"),
     (r"pool1_subsample_bn", r"s1_fuse.bn"),
     (r"res(\d)_\d+_branch2c_bn_subsample", r"s\1_fuse.conv_f2s"),

@@ -106,7 +106,7 @@ def baddbmm(inputs: list, outputs: list) -> int:
 
 
 def at_size(row: DictConfig, *, frames: int | None = None, crop: int | list[int] | None = None) -> DictConfig:
-    """Return a copy of a network's config with other numbers of frames or pixels; None keeps a number."""
+    """Return a copy of a network's config for other `frames` or another `crop`; None keeps the old value."""
     row = row.copy()
     if frames is not None:
         for pathway, count in (row.input.get("pathways") or {}).items():

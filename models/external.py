@@ -71,7 +71,7 @@ class AdaptedNetwork(VideoNetwork):
         self.has_head = False
 
     def prepare(self, video: Tensor) -> Tensor | list[Tensor]:
-        """Return one tensor of evenly spaced frames per pathway; a network of one pathway takes `video`."""
+        """Return one tensor of evenly spaced frames per pathway; for a single pathway, return `video`."""
         counts = list(self.input_spec.pathways.values())
         if len(counts) == 1:
             return video
@@ -236,7 +236,7 @@ def package_errors(family: str, network: str) -> Iterator[None]:
 
 
 def check_known(family: str, network: str, known: Sequence[str]) -> None:
-    """Raise UserError if `network` is not in the package's list of networks, `known`."""
+    """Raise UserError if `network` is not in `known`, the package's list of networks."""
     if network not in known:
         raise UserError(f"model={family}: the package has no network {network!r}{nearest(network, known)}")
 

@@ -129,7 +129,7 @@ class InceptionI3D(VideoNetwork):
         self.stages = {name: Stage(units, (Tap(module),)) for name, (module, units) in STAGES.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's sliding window."""
         # child modules run in the order of their construction
         for module in self.children():
             x = module(x)

@@ -99,7 +99,7 @@ class HassonyI3D(VideoNetwork):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's sliding window."""
         return self.logit_map(x).mean(dim=(1, 2))
 
     def logit_map(self, inputs: Tensor) -> Tensor:

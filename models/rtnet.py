@@ -215,7 +215,7 @@ class Stream(nn.Module):
         return self.get_submodule(f"bridge{k}")(x) if self.bridged else x
 
     def dilated(self, x: Tensor) -> Tensor:
-        """Concatenate layer 4's output `x` with dilated convolutions of `x`; return (B, 2560, H, W)."""
+        """Concatenate `x` (layer 4), or its projection, with dilated convolutions of `x`: (B, 2560, H, W)."""
         first = self.get_submodule("dilation0")(x) if self.bridged else x
         rest = [self.get_submodule(f"dilation{k}")(x) for k in range(1, len(DILATIONS) + 1)]
         return torch.cat([first, *rest], dim=1)

@@ -236,7 +236,7 @@ class PositionWise(VideoNetwork):
     """Base class of networks that run child modules in order and classify every position of the last map."""
 
     def forward(self, inputs) -> Tensor:
-        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
+        """Map the output of ``prepare`` to logits (B, classes), averaged over the head's sliding window."""
         return self.logit_map(inputs).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs) -> Tensor:

@@ -136,7 +136,7 @@ class X3D(VideoNetwork):
         self.stages = {f"stage{s + 1}": Stage(w, (Tap(f"s{s + 1}"),)) for s, w in enumerate(widths)}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (B, classes), averaged over all positions of the head's sliding window."""
+        """Map (B, 3, T, H, W) to logits (B, classes), averaged over the head's sliding window."""
         return self.logit_map(x).mean(dim=(1, 2, 3))
 
     def logit_map(self, inputs: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def cache_dir() -> Path:
-    """Return the cache folder of downloads and data sets, which ``SD_CACHE`` in the environment can set."""
+    """Return the cache folder for downloads and data sets: ``SD_CACHE`` in the environment, or a default."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "static_dynamic"
     return Path(os.environ.get("SD_CACHE") or default).expanduser().resolve()
 
@@ -106,7 +106,7 @@ def _extract(archive: Path, member: str, target: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return a dict of the versions of Python and of packages that affect results, for a run's manifest."""
+    """Return the versions of Python and of the packages that affect results, for a run's manifest."""
     found = {"python": sys.version.split()[0]}
     for name in ("torch", "numpy", "pandas", "opencv-python-headless", "av", "pillow"):
         try:

@@ -13,7 +13,7 @@ FORMULA = re.compile(r"\s*(=|[+\-@].*[(|!])", re.DOTALL)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table without its index, atomically; put an apostrophe before a text that is a formula."""
+    """Write a table atomically, without its index; put an apostrophe before each text that is a formula."""
     texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     escaped = table.assign(**{str(name): table[name].map(_harmless) for name in texts})
     with atomic_path(path) as temporary:

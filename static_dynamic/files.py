@@ -26,7 +26,7 @@ except ImportError:
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 # Part of the name of every temporary file and folder.
 PART = ".part"
-# Name of the file in a temporary folder that is locked while the folder is written.
+# Name of a file in each temporary folder; this file is locked while the folder is written.
 LOCK = "lock"
 
 
@@ -136,7 +136,7 @@ def sha256(path: Path) -> str:
 
 
 def json_sha256(value: object) -> str:
-    """Return the SHA-256 of a value as JSON with sorted keys, in hex: equal values have equal hashes."""
+    """Return the SHA-256, in hex, of a value's JSON text with sorted keys: equal values have equal hashes."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

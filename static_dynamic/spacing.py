@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike, NDArray
 
 
 def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) -> NDArray[np.int64]:
-    """Return `count` uniformly subsampled frame positions: trunc(linspace(0, length - 1, count)).
+    """Return uniformly subsampled frame positions (count,): trunc(linspace(0, length - 1, count)).
 
     Networks subsample a clip in float32, as the original code does; the frames of a run are chosen in
     float64. Both give equal positions for 4, 8, 13, 16 and 32 frames of any length; for other counts one

@@ -170,7 +170,7 @@ class Unpickler(_Base):
             raise TypeError("state is given to an object that has none")
 
     def load_frame(self) -> None:
-        """Run the pickle operation FRAME: skip the length of a frame, which is needed only to read ahead."""
+        """Run the pickle operation FRAME: skip the frame's length, which only reading ahead would need."""
         self.read(8)
 
     def load_bytearray8(self) -> None:
@@ -200,7 +200,7 @@ def _table(items: Any = ()) -> dict:
 
 
 def _tensor(storage: Tensor, start: int, shape: tuple, strides: tuple, *settings: Any) -> Tensor:
-    """Return a view of a storage; raise RefusedFile if `settings` mark a conjugate or negative view."""
+    """Return a view of a storage; raise RefusedFile if `settings[2:]` mark a conjugate or negative view."""
     if any(settings[2:]):
         raise RefusedFile("a conjugate or negative view of a tensor")
     if len(shape) > MAX_AXES or math.prod(shape) > max(len(storage), MAX_EXPANDED):
