@@ -12,7 +12,7 @@ from static_dynamic.errors import UserError
 
 # Characters that separate the fields of csv files.
 SEPARATORS = ",;\t"
-# Unicode replacement character: it replaces bytes that are not valid in the encoding of a file.
+# Unicode replacement character, which replaces bytes that are not valid in the encoding of a file.
 INVALID = "\ufffd"
 
 
@@ -58,7 +58,7 @@ def read_lines(file: Path) -> list[str]:
 def read_csv(
     file: Path, needed: Iterable[str] = (), header: list[str] | None = None, separators: str = SEPARATORS
 ) -> Iterator[tuple[int, dict[str, str] | None]]:
-    """Yield (line number, dict of fields by column name) per csv line; the dict is None for a broken line.
+    """Yield (line number, dict of column name -> field) per csv line; for a broken line the dict is None.
 
     The fields are separated by that one of `separators` which is most frequent in the first line; blanks
     around fields are removed. `header` holds the names of the columns if the file does not. Raises UserError

@@ -61,7 +61,7 @@ def activitynet(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annot
 def _first_segment(
     key: str, video: dict, subset: str | None, limits: DictConfig
 ) -> tuple[Annotated, str | None]:
-    """Return (clip, class name) of a video's first segment; the class name of an excluded clip is None."""
+    """Return (clip, class name) for a video's first segment; (clip, None) if the clip is excluded."""
     if subset and video["subset"] != subset:
         return Annotated(key, filtered=f"subset {video['subset']}"), None
     if "num_frames" in video:
@@ -101,7 +101,7 @@ def ssv2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
 
 @layout
 def diving48(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read Diving48: each clip is the first ``end_frame - start_frame`` frames of the video of one dive."""
+    """Read Diving48: a clip is the first ``end_frame - start_frame`` frames of the video of a dive."""
     file = find_annotation(row, root, "list")
     vocabulary = read_json(find_annotation(row, root, "labels"), list)
     least = row.filters.min_frames
@@ -149,7 +149,7 @@ def kinetics(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
             continue
         without = _files_without_times(line)
         paths = (name, *(f"{c}/{name}" for c in (label, label.replace(" ", "_"))), *without)
-        # A file name with only the YouTube id is ambiguous if several clips were cut from this video.
+        # A file name with only the YouTube id is ambiguous if several clips come from that video.
         unclear = {path for path in without if clips_per_file[path] > 1}
         known = next((path for path in paths if path in on_disk), None)
         if known in unclear:

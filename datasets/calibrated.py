@@ -27,10 +27,10 @@ from .write import in_threads
 
 TRUTH = "truth.parquet"
 STYLES = (1, 2, 3, 4)
-# VERSION determines the name of the data set's folder: increase VERSION if the pixels of a scene change.
+# VERSION is part of the name of the data set's folder: increase VERSION if the pixels of a scene change.
 VERSION = 1
 DIRECTIONS = tuple(range(0, 360, 45))
-# Speeds of the motion, as fractions of the frame's side per frame.
+# Speeds of the motion; the unit is the length of a frame's side per frame.
 SPEEDS = (1 / 128, 1 / 64, 3 / 128)
 COHERENCES = (0.25, 0.5, 1.0)
 PLACES = (0.3, 0.5, 0.7)
@@ -73,14 +73,15 @@ def write_all(root: Path, families: list[str], videos: int, size: int, frames: i
     rows = []
     for (name, style), look in looks.items():
         across, down = path(scenes[name], frames)[-1] / max(1, frames - 1)
-        mean = {"velocity_x": across, "velocity_y": down}  # mean velocity in frame sides per frame
+        # Mean velocity, in sides of a frame per frame.
+        mean = {"velocity_x": across, "velocity_y": down}
         rows.append({"video": name, "style": style, **asdict(scenes[name]), **mean, **asdict(look)})
     with atomic_path(root / TRUTH) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
 
 
 def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
-    """Yield random scenes of a family, in which each direction, speed, shape ... occurs equally often."""
+    """Yield random scenes of a family; each direction, each speed, each shape ... occurs equally often."""
     rng = generator(seed, family, "scenes")
 
     def balanced(values: tuple) -> list:
@@ -92,7 +93,7 @@ def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
 
 
 def draw_look(name: str, style: int, seed: int) -> Look:
-    """Draw a video's texture and colours in one style; dark and light are exchanged with probability 1/2."""
+    """Choose a video's texture and colours in one style at random; half of the videos swap dark and light."""
     rng = generator(seed, name, f"look {style}")
     wavelength = WAVELENGTHS[style] * 2 ** rng.uniform(-0.25, 0.25)
     contrast = CONTRASTS[style] * 2 ** rng.uniform(-0.25, 0.25)
@@ -126,7 +127,7 @@ def write_video(
 
 
 def save_png(frame: NDArray[np.uint8], palette: NDArray[np.uint8], path: Path) -> None:
-    """Write a frame as a png file; `frame` (H, W) holds indices into the RGB colours `palette` (n, 3)."""
+    """Write a frame (H, W), whose pixels are row numbers of the RGB `palette` (n, 3), as a png file."""
     image = Image.fromarray(frame)
     image.putpalette(palette.tobytes())
     image.save(path)

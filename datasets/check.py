@@ -23,7 +23,8 @@ class VideoReport:
     style: int
     length: int = 0
     fps: float | None = None
-    size: tuple[int, int] | None = None  # (width, height) of the video's first frame
+    # (width, height) of the video's first frame.
+    size: tuple[int, int] | None = None
     faults: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # see `VideoFile.notes`
 
@@ -91,7 +92,7 @@ def outliers(reports: Iterable[VideoReport]) -> Iterator[str]:
     for video, styles in by_video.items():
         for what in ("length", "size", "fps"):
             values = {f"style_{report.style}": getattr(report, what) for report in styles}
-            known = [value for value in values.values() if value is not None]  # images have no frame rate
+            known = [value for value in values.values() if value is not None]  # images: fps is None
             equal = equal_rates(known) if what == "fps" else len(set(values.values())) < 2
             if not equal:
                 counts = ", ".join(f"{style} {value}" for style, value in values.items())

@@ -61,7 +61,7 @@ def check_video(
     if masks is not None and masks.is_dir():
         folders[masks / video] = (stems, ".png")
     for flow in clips.flows:
-        # The last frame has no flow to a next frame, and the first frame has no flow to a previous frame.
+        # No flow image is expected from the last frame to a next one, or from the first to a previous one.
         with_flow = stems[:-1] if flow == FLOW_FOLDERS[0] else stems[1:]
         folders[clips.original_root / flow / video] = (with_flow, ".png")
     faults, decoded, first = [], 0, None

@@ -46,14 +46,14 @@ class Clip:
 
     @property
     def identity(self) -> tuple:
-        """Tuple of all attributes that a run depends on: frames that are read, label, group, frame rate."""
+        """Tuple of all attributes that results depend on: frames, label, cluster and frame rate."""
         values = (getattr(self, f.name) for f in fields(self) if f.name not in ("times", "notes"))
         return (*values, *([self.times] if self.times else []))
 
 
 @dataclass(frozen=True)
 class ClipList:
-    """The usable clips of a data set, and its left-out clips with the reason for each.
+    """The usable clips of a data set, and the clips that were left out, each with the reason.
 
     ``filtered`` clips are excluded by the rules of the data set, or missing on disk in every style.
     ``skipped`` clips are broken. The frames of a clip in style k are in ``root/style_<k>/<video>``: a folder
@@ -67,8 +67,10 @@ class ClipList:
     skipped: tuple[tuple[str, str], ...] = ()  # (clip id, reason)
     filtered: tuple[tuple[str, str], ...] = ()
     normal_root: Path | None = None
-    classes: int = 0  # number of classes in the annotations; 0 if there are no annotations
-    rows_per_view: int = 1  # activation rows per view; networks that see flow give one row per frame
+    # Number of classes in the annotations; 0 if there are no annotations.
+    classes: int = 0
+    # Activation rows per view; networks that see flow give one row per frame.
+    rows_per_view: int = 1
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
@@ -79,7 +81,7 @@ class ClipList:
         return [find_video(style_folder(self.root, style, self.normal_root), video)]
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> ViewBatches:
-        """Return a `ViewBatches`: the rows `rows` of the table `views`, in batches of `batch_rows` views.
+        """Return the rows `rows` of the table `views` as a `ViewBatches`, with `batch_rows` views per batch.
 
         `spec` is the input spec of the network.
         """
@@ -101,7 +103,7 @@ class ClipList:
 
     @property
     def listing_sha256(self) -> str:
-        """SHA-256 of the styles and the clips, one of the values that identify a run."""
+        """SHA-256 of the styles and the clips; the hash is part of the identity of a run."""
         return hashlib.sha256(
             repr([self.styles, *(clip.identity for clip in self.clips)]).encode()
         ).hexdigest()
@@ -129,7 +131,7 @@ class ClipList:
         return {note: list(videos) for note, videos in notes.items()}
 
     def left_out(self) -> list[str]:
-        """Return messages about left-out clips: one about all broken clips, and one per filter reason."""
+        """Return messages about left-out clips: one for all broken clips, and one for each filter."""
         lines = []
         if self.skipped:
             clip, reason = self.skipped[0]

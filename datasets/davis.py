@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Name of the DAVIS folders that hold unstylized frames, masks and split lists.
 RESOLUTION = "480p"
-# Folder of the flow to the next frame, and folder of the flow to the previous frame.
+# Folders of the flow images: the first for flow to the next frame, the second for flow to the previous one.
 FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")
 PREPARE = "python misc/prepare_davis.py"
 # Largest allowed relative difference between the aspect ratios of a frame and its flow image.
@@ -63,18 +63,23 @@ class DavisClips(ClipList):
     ``root`` holds the frames in all styles, ``rows_per_view`` is the number of frames that the network sees.
     """
 
-    original_root: Path = Path()  # folder with the split lists, unstylized frames and flow images
-    style_folders: tuple[str, ...] = ()  # folder name of each style; the index is the style id
-    flows: tuple[str, ...] = FLOW_FOLDERS[:1]  # folders of the flow images that the network sees
-    names: dict[str, tuple[str, ...]] = field(default_factory=dict)  # frame names by video, without suffix
-    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # frame (width, height) by video
+    # Folder with the split lists, unstylized frames and flow images.
+    original_root: Path = Path()
+    # Folder name of each style; the index is the style id.
+    style_folders: tuple[str, ...] = ()
+    # Folders of the flow images that the network sees.
+    flows: tuple[str, ...] = FLOW_FOLDERS[:1]
+    # Video -> names of its frames, without suffix.
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # Video -> (width, height) of its frames.
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     def paths_of(self, video: str, style: int) -> list[Path]:
         """Return the folder of a video's frames in one style, and the folders of the video's flow images."""
         return [self.image_folder(video, style), *(self.original_root / flow / video for flow in self.flows)]
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
-        """Return a `FlowBatches`: the rows `rows` of the table `views`, in batches of `batch_rows` rows."""
+        """Return the rows `rows` of the table `views` as a `FlowBatches`, in batches of `batch_rows`."""
         from .flow_batches import FlowBatches  # avoids a circular import: flow_batches.py imports davis.py
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
@@ -87,7 +92,7 @@ class DavisClips(ClipList):
 
     @property
     def listing_sha256(self) -> str:
-        """SHA-256 of styles, style folders, flow folders and clips, one of the values that identify a run."""
+        """SHA-256 of styles, style folders, flow folders and clips; the hash is part of a run's identity."""
         styles = [self.style_folders[style] for style in self.styles]
         listing = [self.styles, styles, self.flows, self.names, *(clip.identity for clip in self.clips)]
         return hashlib.sha256(repr(listing).encode()).hexdigest()
@@ -147,7 +152,7 @@ def list_davis(
     found: list[FrameClip] = []
     names, sizes = {}, {}
     for (video, sequence), stems in videos.items():
-        # The last frame has no flow to a next frame, and the first frame has no flow to a previous frame.
+        # The last frame, and the first if flow to the previous frame is needed, are left out: they lack flow.
         names[video] = stems if dataset.cinematograms else stems[int(both) : -1]
         try:
             sizes[video] = require_files(replace(clips, names=names), video)
@@ -166,7 +171,7 @@ def list_davis(
             f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # folders of the flow that the network sees
+    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # folders of the flow images to read
     clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]), flows=flows)
     return replace(clips, skipped=tuple(skipped), filtered=tuple(filtered))
 
@@ -174,7 +179,7 @@ def list_davis(
 def find_folders(
     dataset: DictConfig, styles: Sequence[int], both_flows: bool, frames_at_once: int
 ) -> DavisClips:
-    """Return a `DavisClips` that has its folders, but no clips; raise UserError if a folder is missing."""
+    """Return a `DavisClips` with folders but without clips; raise UserError if a folder is missing."""
     if not dataset.root:
         raise UserError(f"dataset {dataset.name!r} needs a folder: give stylized_data_dir=DIR")
     root = Path(dataset.root).expanduser()
@@ -206,7 +211,8 @@ def find_folders(
     return clips
 
 
-Videos = dict[tuple[str, str], tuple[str, ...]]  # maps (video, sequence) to frame names without suffix
+# (video, sequence) -> frame names without suffix.
+Videos = dict[tuple[str, str], tuple[str, ...]]
 
 
 def videos_of_split(dataset: DictConfig, clips: DavisClips) -> tuple[Videos, list[tuple[str, str]]]:
@@ -283,7 +289,7 @@ def other_split(root: Path, sequence: str, option: str) -> str:
 
 
 def frames_with_flow(clips: DavisClips, video: str) -> tuple[str, ...]:
-    """Return the names of the frames of a video that have all flow images, sorted and without suffix."""
+    """Return the sorted names, without suffix, of those frames of a video that have all flow images."""
     stems = stems_in(clips.image_folder(video, clips.styles[0]), ".jpg")
     for flow in clips.flows:
         stems &= stems_in(clips.original_root / flow / video, ".png")

@@ -28,11 +28,16 @@ class VideoInfo:
     """
 
     length: int
-    fps: float | None  # frames per second; None if the file does not store the frame rate
-    offsets: tuple[int, ...] = ()  # frame numbers minus `first`; empty if frame numbers are consecutive
-    first: int = 0  # frame number in the name of the first image
-    times: tuple[float, ...] | None = None  # frame times in seconds; None if the frame rate is constant
-    notes: tuple[str, ...] = ()  # messages about unusual properties of the file, see `VideoFile.notes`
+    # Frames per second; None if the file does not store the frame rate.
+    fps: float | None
+    # Frame numbers minus `first`; empty if frame numbers are consecutive.
+    offsets: tuple[int, ...] = ()
+    # Frame number in the name of the first image.
+    first: int = 0
+    # Frame times in seconds; None if the frame rate is constant.
+    times: tuple[float, ...] | None = None
+    # Messages about unusual properties of the file, see `VideoFile.notes`.
+    notes: tuple[str, ...] = ()
 
     @property
     def repeated(self) -> int | None:
@@ -50,7 +55,7 @@ class VideoInfo:
         if self.repeated is not None:
             return f"two files have the frame number {self.repeated}"
         if self.missing:
-            # The missing numbers are not listed, because one misnamed file can make the gap huge.
+            # Only the first missing number is named, because one misnamed file can cause a huge gap.
             gap = next(k for k, offset in enumerate(self.offsets) if offset != k)
             more = f" and {self.missing - 1} more" if self.missing > 1 else ""
             return f"frame {self.first + gap}{more} of {self.offsets[-1] + 1} is missing"
@@ -100,7 +105,7 @@ def find_video(folder: Path, name: str) -> Path:
         file = folder / f"{name}{suffix}"
         if file.is_file():
             return file
-    if path.parent.is_dir():  # find suffixes in mixed case, such as .Mp4
+    if path.parent.is_dir():  # search for suffixes in mixed case, such as .Mp4
         for entry in _entries(path.parent):
             if _stem(entry.name) == path.name != entry.name and entry.is_file():
                 return Path(entry.path)
@@ -161,7 +166,7 @@ def video_info(path: Path) -> VideoInfo:
 def _entries(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
-            # A folder of frames sorts before a video file of the same stem and therefore takes precedence.
+            # A folder of frames takes precedence over a video file of the same stem, so it is sorted first.
             found = sorted(entries, key=lambda e: (_stem(e.name), e.name))
     except OSError as error:
         raise BadFrames(f"{folder} cannot be listed ({error.strerror})") from error
@@ -193,7 +198,7 @@ def _holds_frames(folder: str) -> bool:
                 if entry.name == STORE_NAME or (len(images) == ENOUGH_IMAGES and not videos):
                     return True
     except OSError:
-        return True  # opening the folder later raises an error that names the folder
+        return True  # treat the folder as a video: opening it later raises an error that names it
     if not images or videos >= {os.path.splitext(name)[0] for name in images}:
         return False
     return not videos or len(images) >= ENOUGH_IMAGES or _are_numbered(images)
@@ -230,5 +235,5 @@ def _is_unknown(name: str) -> bool:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a symbolic link to itself raises OSError
+    except OSError:  # raised by a symbolic link that points to itself
         return False

@@ -42,7 +42,8 @@ class FlowBatches(ViewBatches):
         chosen = views.iloc[rows]
         self.positions, self.jitter = chosen["frames_Image"].tolist(), chosen["jitter"].tolist()
         self.orders = chosen["order"].tolist()
-        self.cache: dict[Path, Image.Image] = {}  # decoded and resized images of the current batch
+        # Decoded and resized images of the current batch.
+        self.cache: dict[Path, Image.Image] = {}
 
     def groups(self, i: int) -> list[Sequence[int]]:
         """Group the rows of batch `i` by view; each view has one row per frame."""
@@ -80,10 +81,10 @@ class FlowBatches(ViewBatches):
                     for t in positions
                 ]
         except BadFrames as error:
-            # The error is returned, because an exception in a worker would stop the run with a traceback.
+            # Errors are returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
         if len(jitter):
-            # Jitter has values for two flow directions; if the network sees only one, zip drops the second.
+            # If the network sees only one flow direction, zip drops the jitter of the second direction.
             flows = [
                 [apply_jitter(p, Jitter(*j)) for p, j in zip(pictures, of_frame, strict=False)]
                 for pictures, of_frame in zip(flows, jitter, strict=True)
@@ -96,7 +97,7 @@ class FlowBatches(ViewBatches):
         return Decoded(clip, style, rows, [], pixels, digests=digests)
 
     def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
-        """Read a frame or flow image, resized to the input size; `size` is (width, height) of the video."""
+        """Read a frame or flow image, resize it to the input size; `size` is the video's (width, height)."""
         if file not in self.cache:
             picture = Image.fromarray(read_image(file))
             if is_flow:
@@ -108,13 +109,13 @@ class FlowBatches(ViewBatches):
                 )
             if picture.size != size:  # the paper's code resizes flow images to the frame's size first
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
-            # Pillow's bilinear filter avoids aliasing, because Pillow widens the filter when scaling down.
+            # When Pillow scales down, it widens the bilinear filter, which avoids aliasing.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
         return self.cache[file]
 
 
 def flow_inputs(batch: Sequence[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
-    """Make network inputs from the decoded frames and flow images of a batch; free the memory of both.
+    """Make network inputs from the decoded frames and flow images of a batch; free the images' memory.
 
     Returns a dict ``Image``, ``Flow``: (B, C, H, W) float32, or (B, T, C, H, W) for networks that see T > 1
     frames. Views that could not be read are left out. ``mean`` and ``std`` of the network's input spec `spec`

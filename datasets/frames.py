@@ -94,7 +94,7 @@ class FrameStore(ImageSequence):
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 connection.execute("PRAGMA trusted_schema = OFF")
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
-                # Only ordinary tables are read: views, virtual tables and computed columns may run for ever.
+                # Views, virtual tables and computed columns may never end, so only ordinary tables are read.
                 query = (
                     "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'Images' COLLATE NOCASE"
                 )
@@ -124,7 +124,7 @@ class FrameStore(ImageSequence):
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
                 query = "SELECT frames FROM Images WHERE ObjId = ?"
-                # There is no row if the table's index is damaged, although `names` found the row in a scan.
+                # If the table's index is damaged, this query finds no row, although `names` found it.
                 (data,) = connection.execute(query, (name,)).fetchone() or (None,)
                 if not isinstance(data, bytes):
                     raise BadFrames(f"{file}: frame {name} holds {type(data).__name__}, not bytes")

@@ -15,15 +15,18 @@ SATURATION_RANGE = (0.1, 1.0)
 
 
 class Jitter(NamedTuple):
-    """Change of an image's hue and saturation; the order of the two matters, as each rounds to 8 bits."""
+    """Change of an image's hue and saturation; their order matters, because each change rounds to 8 bits."""
 
-    hue: float  # hue shift, as a fraction of a full turn of the colour circle
-    saturation: float  # factor by which the saturation is multiplied
-    hue_first: float  # 1 if the hue is changed before the saturation, else 0
+    # Hue shift, as a fraction of a full turn of the colour circle.
+    hue: float
+    # Factor by which the saturation is multiplied.
+    saturation: float
+    # 1 if the hue is changed before the saturation, else 0.
+    hue_first: float
 
 
 def draw_jitter(rng: np.random.Generator) -> Jitter:
-    """Draw a random change of hue and saturation: for each, first draw a limit, then a change within it.
+    """Draw a random change of hue and of saturation: first draw its limit, then a change within the limit.
 
     The paper's code draws in the same way. Only here, a hue shift of zero is drawn again, because zero might
     leave the flow image unchanged.

@@ -19,14 +19,17 @@ class Annotated:
     """
 
     id: str
-    names: tuple[str, ...] = ()  # possible names of the video on disk
+    # Possible names of the video on disk.
+    names: tuple[str, ...] = ()
     label: int = -1
     cluster: str = ""
     frames: int | None = None
     seconds: tuple[float, float] | None = None
     images: tuple[int, int] | None = None
-    filtered: str = ""  # why the data set's rules exclude this clip; empty if they do not
-    broken: str = ""  # why the annotation entry cannot be parsed; empty if it can be parsed
+    # Why the data set's rules exclude this clip; empty if they include it.
+    filtered: str = ""
+    # Why the annotation entry cannot be parsed; empty if it can be parsed.
+    broken: str = ""
 
 
 # Parsing an annotation entry of unexpected form raises one of these exceptions.
@@ -36,7 +39,7 @@ LAYOUTS: dict[str, Layout] = {}
 
 
 def layout(function: Layout) -> Layout:
-    """Register an annotation reader; ``layout`` in ``configs/dataset/NAME.yaml`` is the reader's name."""
+    """Register an annotation reader under its function name, the value of ``layout`` in a dataset yaml."""
     LAYOUTS[function.__name__] = function
     return function
 

@@ -18,11 +18,11 @@ from .discovery import VideoInfo, find_video, list_videos, points_outside, video
 from .frames import BadFrames
 from .rates import equal_rates, span
 
-# Number of threads that inspect videos, which mostly wait for the disk.
+# Number of threads that inspect videos; the threads mostly wait for the disk.
 THREADS = 4
-# Number of videos that are inspected together; inspection ends after the chunk that reaches `limit` clips.
+# Videos are inspected in chunks of this number, until a chunk completes the wanted number of clips.
 CHUNK = 256
-# Largest accepted number of seconds by which a video is shorter than its annotation says.
+# A video may be shorter than its annotation says by at most this number of seconds.
 SLACK_SECONDS = 1.0
 GAPS = "the frame numbers have gaps: the frames are used as if no frame were missing"
 
@@ -118,7 +118,7 @@ def _find_clips(
     folders: dict[int, Path],
     names: dict[int, dict[str, None]],
 ) -> Iterator[tuple[Annotated, Clip | Filtered | BadFrames]]:
-    """Yield (annotation, clip) per annotation; for an unusable clip, an exception replaces the clip."""
+    """Yield one tuple (annotation, clip) per annotation; for an unusable clip, (annotation, exception)."""
 
     def find(entry: Annotated) -> Clip | Filtered | BadFrames:
         try:
@@ -170,7 +170,7 @@ def make_clip(
 
 
 def on_disk(name: str, folder: Path, known: dict[str, None]) -> bool:
-    """Return whether `folder` has the video `name`; `known` lists its videos, also those in class folders."""
+    """Return whether `folder` has the video `name`; `known` lists the names of its videos."""
     if name in known or name.count("/") < 2:
         return name in known
     try:
@@ -180,7 +180,7 @@ def on_disk(name: str, folder: Path, known: dict[str, None]) -> bool:
 
 
 def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
-    """Return the length and frame rate of a video; these values must be equal in all styles that store them.
+    """Return the length and frame rate of a video; both must be equal in all styles that store them.
 
     Raises BadFrames if the styles differ, or if the video has fewer than two frames.
     """
@@ -198,7 +198,7 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
         counts = ", ".join(f"style_{k} begins with {number}" for k, number in first.items())
         raise BadFrames(f"the styles of the video begin with different frame numbers: {counts}")
     common = next(iter(by_style.values()))
-    if common.fps is None:  # images store no frame rate: use the rate of a video file in another style
+    if common.fps is None:  # images store no rate: use that of a video file in another style
         stored = next((info for info in by_style.values() if info.fps), common)
         common = replace(common, fps=stored.fps, times=stored.times)
     common = replace(common, notes=tuple(dict.fromkeys(n for info in by_style.values() for n in info.notes)))

@@ -38,7 +38,7 @@ def mmaction2(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotat
 
 
 def _parse_mmaction2(line: str) -> tuple[str, int | None, int] | None:
-    """Parse a line to (video, number of frames or None, label); return None if the line has another form."""
+    """Parse a line to (video, number of frames or None, label); return None for lines of another form."""
     fields = line.rsplit(None if " " in line or "\t" in line else ",", 2)
     label, path, frames = _integer(fields[-1]), " ".join(fields[:-1]), None
     if _without_suffix(path) == path and len(fields) == 3:
@@ -51,7 +51,7 @@ def _parse_mmaction2(line: str) -> tuple[str, int | None, int] | None:
 
 @layout
 def ucf101(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read a split of UCF101: a line is ``CLASS/v_CLASS_g01_c01.avi``; one group (g01) is one cluster."""
+    """Read a split of UCF101: a line is ``CLASS/v_CLASS_g01_c01.avi``; each group (g01) is a cluster."""
     file = find_annotation(row, root, "list")
     pairs = [line.split() for _, line in _lines(find_annotation(row, root, "labels"))]
     classes = {pair[-1]: k - 1 for pair in pairs if (k := _integer(pair[0]))}
@@ -87,7 +87,7 @@ def hmdb51(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]
             elif use != wanted:
                 yield Annotated(name, filtered=f"not in the {row.subset} set of split {row.split}")
             else:
-                # In FILM_CLASS_u_nm_np1_ba_goo_0, scene properties and a counter follow the class.
+                # The name FILM_CLASS_u_nm_np1_ba_goo_0 holds film, class, scene properties and a counter.
                 film = name.rpartition(f"_{action}_")[0] or name
                 yield Annotated(name, (f"{action}/{name}", name), label, cluster=film)
 
@@ -128,7 +128,7 @@ def charades(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotate
 
 @layout
 def epic_kitchens(row: DictConfig, root: Path, names: list[str]) -> Iterator[Annotated]:
-    """Read EPIC-Kitchens: each clip is one action; its class is its verb or noun, as ``row.label`` says."""
+    """Read EPIC-Kitchens: each clip is one action; ``row.label`` chooses its verb or noun as class."""
     file = find_annotation(row, root, "list")
     key = f"{row.label}_class"
     times = ("start_timestamp", "stop_timestamp")
@@ -138,7 +138,7 @@ def epic_kitchens(row: DictConfig, root: Path, names: list[str]) -> Iterator[Ann
             if line is None:
                 raise ValueError("its fields differ from the header's")
             start, end = (_seconds(line[time]) for time in times)
-            # Frames are numbered from 1; `stop_frame` is the number after the last frame of the action.
+            # Frame numbers begin at 1, positions at 0; `stop_frame` is the first frame after the action.
             images = (int(line["start_frame"]) - 1, int(line["stop_frame"]) - 1)
             label = _class(line[key])
             if not start < end:
@@ -176,7 +176,7 @@ def _class(text: str) -> int:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Yield (line number, stripped line) for each line of a file that is not empty."""
+    """Yield (line number, stripped line) for each non-empty line of a file."""
     for n, line in enumerate(read_lines(file), start=1):
         if line.strip():
             yield n, line.strip()

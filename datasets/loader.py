@@ -34,17 +34,21 @@ class Decoded:
 
     clip: str
     style: int
-    rows: NDArray  # row numbers of these views in the table of views
+    # Row numbers of the views in the table of views.
+    rows: NDArray
     # `positions[view][pathway]` holds indices into `frames`, in the order in which the network sees them.
     # Positions are NumPy arrays, because each tensor that a worker sends opens a shared-memory file.
     positions: list[list[NDArray]]
-    frames: Tensor | None  # decoded frames (n, H, W, 3) uint8; None if the video is unreadable
-    error: str = ""  # why the video is unreadable; empty if it was read
-    digests: NDArray | None = None  # CRC-32 of the frames of each row in `rows`, see `view_digests`
+    # Decoded frames (n, H, W, 3) uint8; None if the video is unreadable.
+    frames: Tensor | None
+    # Why the video is unreadable; empty if it was read.
+    error: str = ""
+    # CRC-32 of the frames of each row in `rows`, see `view_digests`.
+    digests: NDArray | None = None
 
 
 class ViewBatches(Dataset):
-    """Batches of decoded views, in order; batch i is a list of one `Decoded` per clip and style."""
+    """Batches of decoded views, in the order of `rows`; a batch lists one `Decoded` per clip and style."""
 
     def __init__(self, clips: ClipList, views: pd.DataFrame, rows: NDArray, batch_size: int):
         self.clips = clips
@@ -54,8 +58,10 @@ class ViewBatches(Dataset):
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
         self.batch_size = batch_size
-        self.given_up: dict[Key, str] = {}  # clips that crashed workers and are skipped, with the reason
-        self.shared: SharedFrames | None = None  # shared memory in which workers return frames
+        # Maps each clip that is skipped, because it crashed workers, to the reason for error messages.
+        self.given_up: dict[Key, str] = {}
+        # Shared memory in which workers return frames.
+        self.shared: SharedFrames | None = None
 
     def __len__(self) -> int:
         return -(-len(self.rows) // self.batch_size)
@@ -79,7 +85,7 @@ class ViewBatches(Dataset):
     def decode(self, members: Sequence[int]) -> Decoded:
         """Decode the frames of a group of views; the result has an ``error`` if the video is unreadable."""
         clip, video, style = key = self.keys[members[0]]
-        # `frames` holds one array (views, T) of frame numbers per pathway.
+        # For each pathway, `frames` holds an array (views, T) of frame numbers.
         frames = [np.stack([pathway[k] for k in members]) for pathway in self.frames]
         wanted, where = np.unique(np.concatenate([f.ravel() for f in frames]), return_inverse=True)
         ends = np.cumsum([f.size for f in frames])[:-1]
@@ -122,7 +128,7 @@ def view_digests(frames: Tensor, positions: list[list[NDArray]]) -> NDArray:
 
 
 def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
-    """Make the inputs of the network's pathways from a batch of decoded frames; free the frames' memory.
+    """Make the inputs of the network's pathways from a batch of decoded frames; free their memory.
 
     Returns a list of one tensor (B, 3, T, height, width) float32 per pathway, on `device`, with the views in
     the order of the batch. Every clip of the batch must have frames. `spec` is the network's input spec.

@@ -45,7 +45,7 @@ def frame_numbers(names: Sequence[str], path: Path) -> list[int]:
         raise BadFrames(f"{path}: image names such as {names[0]!r} hold no number: rename the images")
     try:
         rows = [tuple(map(int, digits)) for digits in found]
-    except ValueError as error:  # int() refuses a text of thousands of digits
+    except ValueError as error:  # int() refuses texts of thousands of digits
         raise BadFrames(f"{path}: the number in the name of a frame is too long") from error
     distinct = sorted(set(rows))
     position = _position(list(zip(*distinct, strict=True)))
@@ -58,7 +58,7 @@ def frame_numbers(names: Sequence[str], path: Path) -> list[int]:
 
 
 def _only_number(names: Sequence[str]) -> list[int]:
-    """Return the frame numbers if the names differ in one number alone; else return an empty list.
+    """Return the frame numbers if the names differ in only one number; else return an empty list.
 
     This is the common case, and many times faster than comparing all numbers.
     """
@@ -95,7 +95,7 @@ def _position(columns: list[tuple[int, ...]]) -> int | None:
 
 
 def _is_out_of_order(values: list[int]) -> bool:
-    """Return whether equal values are adjacent (as the minutes of frame times are), but do not ascend.
+    """Return whether all equal values are adjacent, like minutes in time stamps, but values do not ascend.
 
     Values that recur later, such as the seconds of a clock or a score, say nothing about the order.
     """

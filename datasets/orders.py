@@ -25,18 +25,20 @@ UNALTERED, ALTERED = 0, 1
 # Names of the frame orders in which a network can see a clip.
 FORWARD, SHUFFLED, RESHUFFLED, REVERSED, FROZEN = "forward", "shuffled", "reshuffled", "reversed", "frozen"
 ALTERED_ORDERS = (SHUFFLED, RESHUFFLED, REVERSED, FROZEN)
-# Numbers of the optional alterations of a run; positive numbers stand for shuffled frames or jittered flow.
+# Optional order -> number of its alteration; positive numbers stand for shuffles or jitters.
 FURTHER_ALTERATIONS = {RESHUFFLED: -1, REVERSED: -2, FROZEN: -3}
 # Name of the altered order of networks that see flow: forward frames with jittered flow colours.
 JITTERED = "jittered"
-FLOW = "Flow"  # name of the pathway that sees optical flow
-DIRECTIONS = 2  # number of flow directions: to the next frame and to the previous frame
-# Range [low, high) of the random offset of the second frame, for networks that see two frames and flow.
+# Name of the pathway that sees optical flow.
+FLOW = "Flow"
+# Number of flow directions: to the next frame and to the previous frame.
+DIRECTIONS = 2
+# For networks that see flow of two frames: range [low, high) of the second frame's offset from the first.
 SECOND_FRAME_OFFSETS = (-10, 10)
 
 
 def first_altered_order(views: pd.DataFrame) -> str:
-    """Return the name of the altered order in a run's static pairs: ``shuffled`` or ``jittered`` (flow).
+    """Return the name of the altered order in a run's static pairs: ``shuffled``, or ``jittered`` for flow.
 
     An imported run without shuffled frames has one altered order, of any name.
     """
@@ -47,7 +49,11 @@ def first_altered_order(views: pd.DataFrame) -> str:
 
 
 def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
-    """Return the numbers (`FURTHER_ALTERATIONS`) of the optional orders; raise UserError for a bad order."""
+    """Return the numbers in `FURTHER_ALTERATIONS` of the optional orders among `orders`.
+
+    Raises UserError if an order is unknown, if ``forward`` or ``shuffled`` is missing, or if optional orders
+    are combined with ``pairs=paper``.
+    """
     known = (FORWARD, *ALTERED_ORDERS)
     for order in orders:
         if order not in known:
@@ -91,7 +97,7 @@ def ordered_rows(
             for name, count in pathways.items()
         }
         fewest = min(seen.values(), key=len)
-        still = fewest[len(fewest) // 2]  # frame that all pathways repeat in the order frozen
+        still = fewest[len(fewest) // 2]  # in the order `frozen`, all pathways repeat this frame
         for alteration, (name, forward) in product(shown, seen.items()):
             shown_frames = forward
             if alteration == FURTHER_ALTERATIONS[REVERSED]:
@@ -108,7 +114,7 @@ def ordered_rows(
 
 
 def shuffle_purpose(alteration: int) -> str:
-    """Return the name of the random stream that draws the shuffled order of a numbered alteration."""
+    """Return the name of the random stream that draws the shuffled order for an alteration number."""
     if alteration == FURTHER_ALTERATIONS[RESHUFFLED]:
         return "second order"
     return "order" if alteration == ALTERED else f"order {alteration}"
@@ -172,7 +178,7 @@ def window_frames(
             )
         stride = clip.fps / resample_fps
     count = max(1, int(clip.length / stride))
-    shown = None  # index of the frame at each resampled time, if the frame rate varies
+    shown = None  # if the frame rate varies: index of the frame at each resampled time
     if resample_fps is not None and clip.fps and clip.times is not None:
         shown = resample(clip.length, clip.fps, resample_fps, clip.times)
         count = len(shown)
@@ -184,7 +190,7 @@ def window_frames(
 
 
 def shuffle(frames: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Permute frame numbers at random until the order differs from the given order."""
+    """Permute frame numbers at random, repeatedly if needed, so that their order changes."""
     if len(set(frames.tolist())) < 2:
         raise UserError(f"all frame numbers are equal ({frames.tolist()}): there is no order to shuffle")
     while True:

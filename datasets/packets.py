@@ -20,7 +20,7 @@ from .pixels import MAX_FRAMES, BadFrames
 
 # Number of leading boxes of an mp4 file that are searched for `moof`, which marks a fragmented file.
 FIRST_BOXES = 16
-# Largest number of successive B-frames that `examined` holds back.
+# The function `examined` holds back at most this number of successive B-frames.
 MAX_B_FRAMES = 16
 # A presentation time earlier than that of any frame.
 BEGINNING = -(1 << 63)
@@ -38,7 +38,7 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
     except (av.FFmpegError, OSError) as error:
         raise BadFrames(f"{path} is not a readable video ({error.strerror or error})") from error
     with container:
-        # The best stream by FFmpeg's rules may be a single image, such as the cover of a film.
+        # FFmpeg may choose a stream of a single image, such as a cover: then take the longest stream.
         stream = container.streams.best("video")
         if isinstance(stream, av.VideoStream) and stream.frames == 1:
             stream = max(container.streams.video, key=lambda other: other.frames)
@@ -46,7 +46,7 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
             raise BadFrames(f"{path} holds no video stream")
         if stream.codec_context is None:
             raise BadFrames(f"{path} has a video codec that FFmpeg does not know")
-        stream.thread_count = 1  # one decoding thread, because worker processes run in parallel
+        stream.thread_count = 1  # one thread is enough, because worker processes run in parallel
         try:
             yield container, stream
         except av.FFmpegError as error:
@@ -73,14 +73,14 @@ def index_is_complete(container, path: Path) -> bool:
 
 
 def is_shown(packet: av.Packet) -> bool:
-    """Return whether the packet holds a frame that is shown."""
-    # Edit lists mark packets whose frames are decoded but not shown.
+    """Return whether the packet holds a frame and players show this frame."""
+    # Edit lists mark packets to discard, whose frames are decoded but not shown.
     # Videos with packed B-frames (Xvid) contain one-byte placeholder packets, which hold no frame.
     return packet.size > 1 and not packet.is_discard
 
 
 def shown_times(packets: Iterable[Packet]) -> list[int]:
-    """Return the presentation times of the packets whose frames are shown, as far as they have times."""
+    """Return the presentation times of the packets that have a time and a frame that is shown."""
     return [time for time, _, shown in packets if shown and time is not None]
 
 
@@ -142,14 +142,14 @@ def decoded(
     for packet in packets:
         if key is None:
             if not packet.is_keyframe:
-                continue  # frames before the first key frame cannot be decoded
+                continue  # skip packets before the first key frame, because they cannot be decoded
             key = packet.pts if times and packet.pts is not None else BEGINNING
             index = bisect_left(times, key)
         if is_shown(packet) and packet.pts is not None and packet.pts >= key:
             heappush(waiting, packet.pts)
         for frame in packet.decode():
             if times and (frame.pts is None or frame.pts < key):
-                continue  # the frame precedes the key frame, so its reference frames were not decoded
+                continue  # skip frames before the key frame: their reference frames were not decoded
             yield index, frame, bool(waiting) and heappop(waiting) == frame.pts
             index += 1
 
@@ -157,7 +157,7 @@ def decoded(
 def examined(
     decoded: Iterable[tuple[int, av.VideoFrame, bool]],
 ) -> Iterator[tuple[int, av.VideoFrame, bool, bool]]:
-    """Append to each tuple (index, frame, agrees) whether the decoder reports the frame as damaged.
+    """Extend each tuple (index, frame, agrees) by a flag: whether the decoder reports the frame as damaged.
 
     Damage lasts until the next key frame. B-frames may refer to the next frame that is not a B-frame, so they
     are held back until the decoder has reported on this frame.

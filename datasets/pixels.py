@@ -1,4 +1,4 @@
-"""Basics for reading frames: the exception for unreadable videos, size limits, decoding of one image."""
+"""Basics for reading frames: decode one image, limit sizes, and raise `BadFrames` for unreadable videos."""
 
 import io
 import warnings
@@ -14,7 +14,7 @@ from static_dynamic.errors import UserError
 # An image of more than MAX_PIXELS pixels, or a video of more than MAX_FRAMES frames, raises BadFrames.
 MAX_PIXELS, MAX_FRAMES = 50_000_000, 500_000
 
-# A function of this type allocates an output array from a shape and a dtype, as np.empty does.
+# A function of this type allocates an output array of a given shape and dtype, as np.empty does.
 Allocate = Callable[[tuple[int, ...], type], NDArray]
 
 
@@ -23,7 +23,7 @@ class BadFrames(UserError):
 
 
 def read_image(source: Path | io.BytesIO, name: str = "") -> NDArray[np.uint8]:
-    """Decode one image to an upright RGB array (H, W, 3); `name` stands for the image in error messages.
+    """Decode one image to an upright RGB array (H, W, 3); error messages call the image `name`.
 
     The orientation in the EXIF data is applied. Raises BadFrames if the data is not an image, or has more
     than `MAX_PIXELS` pixels.

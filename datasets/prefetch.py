@@ -10,11 +10,12 @@ import torch
 from .loader import Decoded
 from .shared_memory import release
 
-BUFFERS = 2  # number of pinned buffers: one is filled while the other is copied to the device
+# Number of pinned buffers: one buffer is filled while the other buffer is copied to the device.
+BUFFERS = 2
 
 
 def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generator[list[Decoded], None, None]:
-    """Yield batches whose frames are on the device; copy frames to a GPU ahead of use."""
+    """Yield the batches with their frames on the device; a GPU gets the frames of a batch ahead of use."""
     if device.type != "cuda":
         yield from batches
         return
@@ -24,7 +25,7 @@ def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generat
         stream.wait_event(copied)
         for decoded in batch:
             if decoded.frames is not None:
-                decoded.frames.record_stream(stream)  # keep the memory until `stream` has used the frames
+                decoded.frames.record_stream(stream)  # keep this memory until `stream` has used it
         yield batch
 
 
@@ -40,10 +41,10 @@ class Sender:
         self.turn = 0
 
     def send(self, batch: list[Decoded]) -> tuple[list[Decoded], torch.cuda.Event]:
-        """Start copying a batch to the device; return (batch on the device, event at the end of the copy)."""
+        """Start copying a batch to the device; return (batch on the device, CUDA event after the copy)."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
-        copied.synchronize()  # wait for the last copy from this buffer, because the buffer is overwritten
+        copied.synchronize()  # wait until this buffer is copied, because it is overwritten now
         needed = sum(decoded.frames.numel() for decoded in batch if decoded.frames is not None)
         if needed > len(self.buffers[self.turn]):
             self.buffers[self.turn] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)
@@ -58,7 +59,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # Each batch has its own event: a buffer's event may be recorded again before the consumer waits.
+            # Each batch gets a new event, because a buffer's event may be reused before the consumer waits.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)
@@ -66,7 +67,7 @@ class Sender:
 
 
 def ahead(items: Iterable, make: Callable, depth: int = 2) -> Iterator:
-    """Yield the items of ``map(make, items)``, which a thread computes up to `depth` items ahead of use.
+    """Yield the items of ``map(make, items)``, which a thread computes up to `depth` items in advance.
 
     An error in `items` or `make` is raised when its item is due. The thread ends if the consumer stops.
     """

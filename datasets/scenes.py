@@ -20,31 +20,40 @@ PATTERNS: dict[str, Callable[[NDArray], NDArray]] = {
     "speeding": lambda time: 0.25 + 1.5 * time,
     "slowing": lambda time: 1.75 - 1.5 * time,
 }
-# Each shape is a function of the distances x and y to its centre, in radii; it is below 1 inside the shape.
+# Each shape is a function of the distances x and y to its centre, in radii; the function is below 1 inside.
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
     "disc": lambda x, y: np.hypot(x, y),
     "square": lambda x, y: np.maximum(abs(x), abs(y)) / 0.89,
     "bar": lambda x, y: np.maximum(abs(x) / 0.45, abs(y) / 1.6),
     "beam": lambda x, y: np.maximum(abs(x) / 1.6, abs(y) / 0.45),
 }
-RADIUS = 0.22  # radius of the disc; all shapes have about the same area
-DOTS = 80  # number of dots in a random-dot kinematogram
-LIFETIME = 8  # number of frames after which a dot jumps to a random place
-LEVELS = 64  # number of brightness levels
-DIM = 0.25  # contrast of the background relative to the contrast of a shape
+# Radius of the disc, as a fraction of the frame's side; all shapes have about the same area.
+RADIUS = 0.22
+# Number of dots in a random-dot kinematogram.
+DOTS = 80
+# Number of frames after which a dot jumps to a random place.
+LIFETIME = 8
+# Number of brightness levels.
+LEVELS = 64
+# Contrast of the background relative to the contrast of the shape.
+DIM = 0.25
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Content of a video that is equal in all styles; lengths are fractions of the frame's side."""
+    """What a video shows in every style; lengths are fractions of the frame's side."""
 
     family: str
-    direction: float  # direction of the motion in degrees: 0 is right, 90 is down
-    speed: float  # distance per frame when the relative speed (see `PATTERNS`) is 1
+    # Direction of the motion in degrees: 0 is right, 90 is down.
+    direction: float
+    # Distance per frame when the relative speed (see `PATTERNS`) is 1.
+    speed: float
     pattern: str  # key of `PATTERNS`
-    coherence: float  # fraction of dots that move in `direction`; other dots move in random directions
+    # Fraction of the dots that move in `direction`; all other dots move in random directions.
+    coherence: float
     shape: str  # key of `SHAPES`
-    x: float  # centre of the shape in the first frame
+    # Centre of the shape in the first frame.
+    x: float
     y: float
 
 
@@ -52,10 +61,14 @@ class Scene:
 class Look:
     """Texture and colours of a video in one style."""
 
-    wavelength: float  # wavelength of the texture, as a fraction of the frame's side
-    contrast: float  # standard deviation of the brightness, which ranges from 0 to 1
-    dark: tuple[int, int, int]  # RGB colour (0 to 255) at brightness 0
-    light: tuple[int, int, int]  # RGB colour (0 to 255) at brightness 1
+    # Wavelength of the texture, as a fraction of the frame's side.
+    wavelength: float
+    # Standard deviation of the brightness, which ranges from 0 to 1.
+    contrast: float
+    # RGB colour (0 to 255) at brightness 0.
+    dark: tuple[int, int, int]
+    # RGB colour (0 to 255) at brightness 1.
+    light: tuple[int, int, int]
 
 
 def travelled(scene: Scene, frames: int) -> NDArray[np.float64]:
@@ -76,7 +89,10 @@ def path(scene: Scene, frames: int) -> NDArray[np.float64]:
 
 
 def offsets(centres: NDArray, size: int) -> NDArray[np.float64]:
-    """Return signed distances (..., size), from -0.5 to 0.5, of all pixels to `centres` (...,) on a torus."""
+    """Return the signed distance of every pixel to every centre on a torus, in units of the frame's side.
+
+    `centres` has shape (...,) and the result has shape (..., size), with values from -0.5 to 0.5.
+    """
     return ((np.arange(size) + 0.5) / size - centres[..., None] + 0.5) % 1 - 0.5
 
 
@@ -125,7 +141,7 @@ def dots(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: 
 
 
 def layout(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
-    """Render a high-contrast shape at a fixed place in noise that is redrawn in every frame: no motion."""
+    """Render a still high-contrast shape in noise that is drawn anew for every frame: nothing moves."""
     still = np.zeros((1, 2))
     noise = np.concatenate([texture(rng, size, look.wavelength, still) for _ in range(frames)])
     return noise * (DIM + (1 - DIM) * mask(scene, size, still))
@@ -142,9 +158,10 @@ def sprites(scene: Scene, look: Look, rng: np.random.Generator, size: int, frame
 def figures(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
     """Render a shape that only motion reveals: the texture inside moves opposite to the texture outside."""
     steps = path(scene, frames)
-    inside = mask(scene, size, np.zeros((1, 2)), look.wavelength / 5)  # one frame would show a sharp edge
+    # The edge is blurred, because a single frame would show a sharp edge.
+    inside = mask(scene, size, np.zeros((1, 2)), look.wavelength / 5)
     figure, ground = (texture(rng, size, look.wavelength, sign * steps) for sign in (1, -1))
-    # The division makes the variance equal everywhere, also at the edge of the shape.
+    # The division makes the variance the same everywhere, also at the edge of the shape.
     return (inside * figure + (1 - inside) * ground) / np.hypot(inside, 1 - inside)
 
 
@@ -160,7 +177,7 @@ FAMILIES: dict[str, Callable[[Scene, Look, np.random.Generator, int, int], NDArr
 def render(
     scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Render a scene in a look; return brightness levels (T, H, W) and the colour of each (LEVELS, 3)."""
+    """Render a scene in a look; return brightness levels (T, H, W) and the levels' colours (LEVELS, 3)."""
     field = FAMILIES[scene.family](scene, look, rng, size, frames)
     brightness = np.clip(0.5 + look.contrast * field, 0, 1) * (LEVELS - 1)
     light = np.arange(LEVELS)[:, None] / (LEVELS - 1)

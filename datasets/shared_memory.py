@@ -52,7 +52,7 @@ class SharedFrames:
             return None
 
     def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Allocate a uint8 tensor in the shared memory of `worker`, or in private memory if that is full."""
+        """Allocate a uint8 tensor in the shared memory of `worker`; if this is full, in private memory."""
         size = HEADER + math.prod(shape)
         offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:

@@ -18,7 +18,8 @@ from static_dynamic.rng import generator
 from .calibrated import DIRECTIONS, PLACES, STYLES, WAVELENGTHS, draw_look, draw_scenes
 from .scenes import Scene, render
 
-FAMILY = "sprites"  # family of scenes in which motion, layout and texture are all visible
+# Family of scenes in which motion, layout and texture are all visible.
+FAMILY = "sprites"
 # Wavelengths that separate the texture classes: geometric means of neighbouring styles' wavelengths.
 CUTS = np.sqrt(np.array(list(WAVELENGTHS.values()))[1:] * np.array(list(WAVELENGTHS.values()))[:-1])
 CLASSES = {"velocity": len(DIRECTIONS), "layout": len(PLACES) ** 2, "texture": len(CUTS) + 1}
@@ -37,9 +38,10 @@ def labels_of(target: str, truth: pd.DataFrame) -> NDArray[np.int64]:
 def render_training(
     videos: int, size: int, frames: int, step: int, seed: int, shortcut: float = 0.0
 ) -> tuple[NDArray[np.uint8], pd.DataFrame]:
-    """Render scenes in all styles; return every `step`-th frame (n, 3, T, H, W) and the ground truth, n rows.
+    """Render scenes in all styles; return n videos (n, 3, T, H, W) and a table of their ground truth, n rows.
 
-    In the fraction `shortcut` of the scenes, the place of the shape tells the direction of the motion.
+    A video has every `step`-th of the rendered frames. In the fraction `shortcut` of the scenes, the place of
+    the shape tells the direction of the motion.
     """
     rows, clips = [], []
     for number, scene in enumerate(draw_scenes(FAMILY, videos, seed)):

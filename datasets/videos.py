@@ -1,4 +1,4 @@
-"""Read frames of a video file by their index in the sequence that decoding the whole file gives.
+"""Read frames of a video file by index, with the numbers that decoding the whole file gives.
 
 If the packets of a file do not announce its frames correctly, frames are counted by decoding the whole file,
 and positions are reached by decoding from the start.
@@ -29,15 +29,20 @@ EXACT_SEEK = ("mov", "matroska", "avi")
 class Header:
     """Properties of a video file that are known without decoding more than its first frame."""
 
-    seconds: NDArray[np.float64]  # time of each frame according to the packets; the first frame is at 0
-    fps: float | None  # average frame rate; None if the file stores no frame rate
-    trusted: bool  # whether the packets give the number and times of the frames correctly
-    rotation: int  # counterclockwise angle in degrees that turns the frames upright
-    square: bool  # whether pixels are square
+    # Time of each frame in seconds, according to the packets; the first frame is at 0.
+    seconds: NDArray[np.float64]
+    # Average frame rate; None if the file stores no frame rate.
+    fps: float | None
+    # Whether the packets give the number and the times of the frames correctly.
+    trusted: bool
+    # Counterclockwise angle in degrees that turns the frames upright.
+    rotation: int
+    # Whether pixels are square.
+    square: bool
 
 
 class VideoFile:
-    """A video file; one thread decodes it from the last key frame before the first requested frame on."""
+    """A video file; one thread decodes it, starting at the last key frame before the first wanted frame."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -46,7 +51,7 @@ class VideoFile:
     def header(self) -> Header:
         """Frame times, frame rate and shape of the video, according to the packets and the first frame."""
         with open_container(self.path) as (container, stream):
-            # The index of an mp4 file lists the decoding times of all packets; evenly spaced times suffice.
+            # If the index of an mp4 file has evenly spaced decoding times, they serve as the frame times.
             # If the decoding times are uneven, all packets are read for their presentation times.
             entries = stream.index_entries if index_is_complete(container, self.path) else ()
             times = [entry.timestamp for entry in entries if not entry.is_discard]
@@ -91,7 +96,7 @@ class VideoFile:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Messages about unusual properties of the file and how the program handles them."""
+        """Messages about unusual properties of the file, and how the program handles these properties."""
         found = {
             "the file announces wrong frames: frames are counted by decoding": not self.header.trusted,
             "the frame rate varies: the times of the frames are used": self.times is not None,
@@ -109,7 +114,7 @@ class VideoFile:
         Raises BadFrames if there are too few frames, or one of the frames is damaged.
         """
         wanted, found, last = set(indices), {}, -1
-        to_rgb = VideoReformatter()  # used for all frames, because a reformatter is slow to set up
+        to_rgb = VideoReformatter()  # one object for all frames, because it is slow to set up
         for last, frame, damaged in self._frames(min(wanted)):
             if last in wanted:
                 found[last] = self._pixels(last, frame, damaged, to_rgb)

@@ -36,7 +36,8 @@ from .orders import (
 
 log = logging.getLogger(__name__)
 
-DYNAMIC, STATIC = 0, 1  # numbers of the two factors in the table of pairs
+# Numbers of the two factors in the table of pairs.
+DYNAMIC, STATIC = 0, 1
 
 
 def make_views(
@@ -105,7 +106,7 @@ def make_views(
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
-    wanted = defaultdict(set)  # maps each clip number to the (style, alteration) of the clip's views
+    wanted = defaultdict(set)  # clip number -> (style, alteration) of each view of the clip
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
@@ -131,7 +132,8 @@ def make_views(
     return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
 
 
-Member = tuple[int, int, int]  # one view of a pair: (clip number, style, alteration)
+# One view of a pair: (clip number, style, alteration).
+Member = tuple[int, int, int]
 
 
 def plan_pairs(
@@ -144,27 +146,27 @@ def plan_pairs(
     m_same: bool,
     repeats: int,
 ) -> list[tuple[int, Member, Member]]:
-    """List every distinct pair as (factor, member a, member b), in the order of the clips."""
+    """List each pair of views once, as (factor that the views share, view a, view b), in clip order."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    parity[by_rank] = np.arange(len(clips)) % 2  # a random half of the clips gets each factor
+    parity[by_rank] = np.arange(len(clips)) % 2  # each factor is for a random half of the clips
     partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
         partner[DYNAMIC] = same_class(clips, seed)
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan: dict[tuple[int, Member, Member], None] = {}  # the keys of this dict are an ordered set of pairs
+    plan: dict[tuple[int, Member, Member], None] = {}  # an ordered set of pairs: only the keys are used
     for i, k in product(range(len(clips)), range(repeats)):
         rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
         for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                second = first  # the two views have the same order, but show different videos
+                second = first  # both views have the same order and show two videos
             j = partner[factor][i]
             if j is not None:
-                # Repeat k uses alteration k + 1 instead of 1, so that repeats never share shuffle or jitter.
+                # Repeat k uses alteration k + 1 instead of 1, so that repeats share no shuffle or jitter.
                 first, second = (alteration and alteration + k for alteration in (first, second))
                 plan[factor, (i, s, first), (j, t, second)] = None
     return list(plan)
@@ -215,7 +217,7 @@ PairsOfClip = list[tuple[int, Variant, Variant]]  # factor, a, b per pair
 
 
 def factorial(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one dynamic pair of a clip per combination of two styles, and one static pair per style."""
+    """Make the pairs of a clip: one dynamic pair per combination of two styles, one static pair per style."""
     dynamic = [(DYNAMIC, (s, UNALTERED), (t, UNALTERED)) for s, t in combinations(styles, 2)]
     return dynamic + [(STATIC, (s, UNALTERED), (s, ALTERED)) for s in styles]
 
@@ -227,7 +229,7 @@ def both(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCli
 
 
 def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one pair of a clip in random styles; `factor` says whether the pair is dynamic or static."""
+    """Make one pair of a clip in random styles; `factor` makes it a dynamic or a static pair."""
     return [both(styles, rng, factor)[factor]]
 
 

@@ -23,7 +23,8 @@ from .shared_memory import SharedFrames
 
 log = logging.getLogger(__name__)
 
-CLIP_TIMEOUT = 300.0  # default time limit for decoding one clip, in seconds
+# Default time limit for decoding one clip, in seconds.
+CLIP_TIMEOUT = 300.0
 # Number of worker crashes after which a clip is skipped. A single crash may be due to a lack of memory.
 TRIES = 2
 # Workers are forked, because forked workers share the list of clips without a copy.
@@ -33,7 +34,8 @@ START_METHOD = "fork" if sys.platform == "linux" else None
 # Workers block these signals, because a worker would otherwise run the main process's signal handler.
 PREEMPTION_SIGNALS = {getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)}
 IDLE = -1.0
-PID, ITEM, SINCE = range(3)  # column numbers of `Monitored.progress`
+# Column numbers of `Monitored.progress`.
+PID, ITEM, SINCE = range(3)
 
 
 class Monitored(Dataset):
@@ -47,7 +49,7 @@ class Monitored(Dataset):
         batches.shared = SharedFrames.create(workers) if START_METHOD == "fork" else None
 
     def start(self, worker: int) -> None:
-        """Record the process id of a worker; called in each worker."""
+        """Record the process id of this worker; each worker calls this method when it starts."""
         self.progress[worker, PID] = os.getpid()
 
     def __getitem__(self, i: int) -> list[Decoded]:
@@ -69,7 +71,7 @@ class Monitored(Dataset):
         return [shared.unpack(decoded) for decoded in batch] if shared else batch
 
     def close(self) -> None:
-        """Close the shared memory; called after the workers have ended."""
+        """Close the shared memory; call this after the workers have ended."""
         if self.batches.shared:
             self.batches.shared.close()
 
@@ -124,14 +126,14 @@ def start_workers(source: Monitored, rows: range, num_workers: int) -> tuple[Ite
             )
         )
     if on_child is not None and threading.current_thread() is threading.main_thread():
-        # Torch's SIGCHLD handler is removed, as it may raise anywhere in the main thread, even in a write.
+        # Remove torch's SIGCHLD handler, which may raise anywhere in the main thread, even in a write.
         signal.signal(signal.SIGCHLD, on_child)
     return iterator, [p for p in multiprocessing.active_children() if p not in before]
 
 
 @contextmanager
 def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
-    """Block signals inside the ``with`` block, and permanently in processes that are started inside it."""
+    """Block signals inside a ``with`` block; processes that start in the block keep the signals blocked."""
     if not hasattr(signal, "pthread_sigmask"):  # not on Windows
         yield
         return
@@ -144,7 +146,7 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) -> Iterator[set[int | None]]:
-    """Kill workers that decode one clip for more than `timeout` seconds; yield their process ids."""
+    """Kill workers that decode one clip for more than `timeout` seconds; yield a set of their process ids."""
     overdue: set[int | None] = set()
     stop = threading.Event()
 
@@ -165,7 +167,7 @@ def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) ->
 
 
 def ended(processes: list[BaseProcess]) -> list[BaseProcess]:
-    """Return the workers that have ended; wait up to 1 s, because an error may arrive before the exit."""
+    """Return the workers that have ended; wait up to 1 s, because a worker's error may precede its end."""
     wait([process.sentinel for process in processes], timeout=1.0)
     return [process for process in processes if process.exitcode is not None]
 
@@ -178,7 +180,7 @@ def record_crashes(
     timeout: float,
     error: Exception,
 ) -> None:
-    """Count worker crashes per clip (None if the worker was idle); skip a clip after `TRIES` crashes."""
+    """Count worker crashes per clip (idle workers: under None); skip a clip after `TRIES` crashes."""
     batches = source.batches
     for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None
@@ -203,6 +205,6 @@ def record_crashes(
 
 
 def _with_progress(source: Monitored, processes: list[BaseProcess]) -> list[tuple[BaseProcess, list[float]]]:
-    """Return a list of (process, its row of `progress`); a process that has not started counts as idle."""
+    """Return a list of (worker, its row of `progress`); a worker that has not started counts as idle."""
     rows = {int(row[PID]): row for row in source.progress.tolist()}
     return [(process, rows.get(process.pid or -1, [IDLE] * 3)) for process in processes]

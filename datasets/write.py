@@ -1,4 +1,4 @@
-"""Write frames to disk as folders of images or SQLite frame stores, which appear only when complete."""
+"""Write frames to disk as folders of images or SQLite frame stores; both appear only when complete."""
 
 import os
 import sqlite3
@@ -17,7 +17,8 @@ from static_dynamic.files import atomic_path, temporary_folder
 
 from .frames import STORE_NAME, BadFrames, FrameFolder, Frames, FrameStore, open_frames
 
-CHUNK = 64  # number of frames of one video that are held in memory at a time
+# Number of frames of one video that are held in memory at a time.
+CHUNK = 64
 
 
 def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, unit: str) -> list:
@@ -30,12 +31,12 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
         try:
             return list(tqdm(pool.map(work, items), total=len(items), desc=desc, unit=unit))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # after an error or interrupt, start no further item
+            pool.shutdown(cancel_futures=True)  # after an error or interrupt, work on no further item
             raise
 
 
 def read_in_parts(frames: Frames, indices: Iterable[int]) -> Iterator[NDArray[np.uint8]]:
-    """Yield the frames at `indices` one by one; `CHUNK` frames are decoded at a time to limit memory."""
+    """Yield the frames at `indices` one by one; decode `CHUNK` frames at a time, to limit memory."""
     indices = [int(i) for i in indices]
     for start in range(0, len(indices), CHUNK):
         yield from frames.read(indices[start : start + CHUNK])
@@ -111,7 +112,7 @@ def write_store(source: Path, folder: Path, first: int = 1) -> int:
 
 
 def encoded(frames: Frames) -> Iterator[bytes]:
-    """Yield the frames of a video as encoded images: image files unchanged, frames of a video file as png."""
+    """Yield a video's frames as encoded images: image files unchanged, frames of a video file as png."""
     if isinstance(frames, FrameFolder):
         yield from ((frames.path / name).read_bytes() for name in frames.names)
     elif isinstance(frames, FrameStore):
