@@ -52,7 +52,7 @@ CC_TYPES = {
     "coatt_gated_recip": CrossConnection(mutual=True, gated=True),
 }
 # Name -> function that normalises affinities, a tensor (B, flow positions, image positions).
-# Each function in NORMS returns two tensors: normalised over image positions, and over flow positions.
+# Each function in NORMS returns affinities twice: normalised over image positions, and over flow positions.
 NORMS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
     "tanh": lambda affinity: (torch.tanh(affinity),) * 2,
     "softmax": lambda affinity: (affinity.softmax(dim=2), affinity.softmax(dim=1)),
