@@ -1,4 +1,4 @@
-"""Write how the prediction changes under a new style and under altered orders (``behaviour.csv``).
+"""Write how the prediction changes under a new style and under altered frame orders (``behaviour.csv``).
 
 Beside each change stands the part of the last stage that the change takes away: appearance for a new style,
 motion for shuffled frames.
@@ -28,7 +28,7 @@ PART_OF_CHANGE = {NEW_STYLE: "appearance", SHUFFLED: "motion"} | {
 
 @register("behaviour", order=15)
 def write_behaviour(run: FinishedRun) -> None:
-    """Write and print how predictions change; if class scores are missing, log the reason."""
+    """Write and print how style and frame order change predictions; without class scores, log the reason."""
     store = Store.open(run.folder)
     if LOGITS not in store.names:
         log.info("behaviour.csv is left out, because there are no class scores: %s", why_no_scores(store))

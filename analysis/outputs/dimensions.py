@@ -16,7 +16,7 @@ from static_dynamic.files import atomic_path, file_name
 
 @register("dimensions", order=20, applies=lambda run: not run.takes_flow)
 def write_dimensions(run: FinishedRun) -> None:
-    """Print and write how many dimensions of one stage are dynamic or static; optionally, count its units."""
+    """Write how many dimensions of a stage are dynamic or static; optionally, count its units per class."""
     options, layer, save_dir = run.options, run.layer, Path(run.options.save_dir)
     model = file_name(options.model.name)
     print(f"\n{run.stage}:\n{format_dimensions(layer)}")

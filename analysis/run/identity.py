@@ -23,7 +23,7 @@ NOT_IDENTITY = ("about", "checkpoint", "pretrained", "original_name")
 
 def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: int) -> dict:
     """Return the options and inputs that determine the activations; equal identities mean the same run."""
-    # Versions since 0.2.0 choose other views for these options than earlier ones, so the identity differs.
+    # Since version 0.2.0, the program chooses other views for these options, so the identity differs.
     changed = cfg.pairs == "both" or (cfg.pairs == "factorial" and takes_flow(cfg))
     return {
         **subject_of(cfg, clips, clips.root, weights),

@@ -1,4 +1,4 @@
-"""Format a comparison of runs as LaTeX: booktabs tables, pgfplots figures, and a document that has them.
+"""Format a comparison of runs as LaTeX tables (booktabs), figures (pgfplots) and one complete document.
 
 The preamble of the document ``comparison.tex`` lists the packages that the tables and figures need.
 """

@@ -279,7 +279,7 @@ def new_panels(count: int, columns: int, size: tuple[float, float], **shared) ->
 
 
 def stage_panels(table: pd.DataFrame, **shared) -> tuple[Figure, list[tuple[Axes, str, pd.DataFrame]]]:
-    """Make a figure with one panel per stage; return the figure and, per stage, (panel, stage, rows)."""
+    """Make a figure with one panel per stage; return it and a list of (panel, stage, rows of that stage)."""
     groups = list(table.groupby("stage", sort=False))
     columns = min(STAGE_COLUMNS, len(groups))
     size = (max(5.0, 2.5 * columns), 0.9 + 2.2 * -(-len(groups) // columns))

@@ -47,7 +47,7 @@ def class_cells(row: pd.Series) -> dict[str, object]:
 
 
 def effective_cells(row: pd.Series) -> dict[str, str]:
-    """Return one stage's effective numbers of videos and units; the dict is empty for version 0.1.0."""
+    """Return the effective numbers of videos and units of a stage; empty for a run of version 0.1.0."""
     names = ("effective_videos", "effective_units")
     return {name.replace("_", " "): f"{row[name]:.1f}" for name in names if name in row}
 

@@ -123,7 +123,7 @@ CI_FORMAT = {
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration from a file name: its last word or, if no number, its third last word."""
+    """Return the training iteration in a file name: its last word if a number, else its third last word."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():

@@ -199,7 +199,7 @@ def part_charts(
 
 
 def unit_charts(units: pd.DataFrame, layers: pd.DataFrame, stage: str) -> list[charts.Chart]:
-    """Draw a histogram of a stage's unit scores, and its units per class as a function of the threshold."""
+    """Draw two charts of a stage: the histogram of unit scores, and the units per class by threshold."""
     of_stage = units[units["stage"] == stage]
     scores = {f: of_stage[f"score_{f}"].to_numpy(float) for f in MEASURED}
     counts = sweep_thresholds(of_stage, SWEEP.tolist()).set_index("threshold")[list(UNIT_CLASSES)]
