@@ -1,11 +1,11 @@
-"""Measure the time and memory that scores, bootstrap and permutation tests take for a large simulated run.
+"""Measure the time and memory that scores, bootstrap and sign-flip tests take for a large simulated run.
 
     python -m bench.estimator [--clips 3000 --units 64,256,512,1024,2048 --replicates 1000 --permutations 200]
     python -m bench.estimator --information        # also the measures of task=information
 
 The activations are random. At the default size, the bootstrap needs at least 141e9 operations, because it
-multiplies six pairs of matrices (replicates, clips) and (clips, units). The permutation test needs at least
-23e9 operations: one product per permutation, pair and unit.
+multiplies six pairs of matrices (replicates, clips) and (clips, units). The sign-flip test needs at least
+23e9 operations: one product per flip, pair and unit.
 """
 
 import resource

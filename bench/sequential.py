@@ -22,7 +22,7 @@ MOST_VIDEOS = 1000
 
 
 def stopped(design: Design, width: float, run: int) -> tuple[int, bool, list[bool]]:
-    """Simulate a run with ``until``; return number of videos, whether narrow enough, and coverage per part."""
+    """Simulate a run with ``until``; return number of videos, width reached or not, parts covered or not."""
     rng = np.random.default_rng([run, 5])
     y, whole = design.simulate(MOST_VIDEOS, rng, design.planted), design.table(MOST_VIDEOS, rng)
     for videos in [*check_sizes(MOST_VIDEOS), MOST_VIDEOS]:
