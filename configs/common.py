@@ -109,7 +109,7 @@ class Sampling:
     until: Number | None = option(
         None,
         "read clips in random order, and stop when all intervals of content, motion, appearance and residual "
-        "are at most +- this wide, e.g. 0.03; null: read all clips",
+        "have a half-width of at most this number, e.g. 0.03; null: read all clips",
         least=0,
     )
     n_sample_frames: int | None = option(

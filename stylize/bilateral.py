@@ -8,7 +8,7 @@ from static_dynamic.stylize.flow import Flow, Frame, dense_flow, grid, look_up
 
 
 def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) -> Iterator[Frame]:
-    """Yield each frame with every pixel averaged over similar colours along its path in nearby frames.
+    """Yield each frame, after averaging every pixel with similar colours along the pixel's motion path.
 
     The weights are those of Texler et al.'s tool: exp(-k^2 / 2 s^2) with s = window / 3 for the frame k steps
     away, times exp(-d^2 / 2 c^2) with the RGB distance d and c = sqrt(3) 255 / divisor (27.6 grey levels).

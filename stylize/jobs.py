@@ -130,7 +130,7 @@ class Chunk:
     written: bool
 
     def read(self) -> dict[int, Result]:
-        """Read the chunk; return {frame index: frame with guide images}. Stylized chunks give {}."""
+        """Read the chunk; return {frame index: frame with guide images}, or {} if the chunk is done."""
         found: dict[int, Result] = {}
         for i, frame in self.reader(self.indices, not self.written):
             try:

@@ -55,7 +55,7 @@ def motion_error(motion: Motion, flow: Flow, where: NDArray[np.bool_]) -> float:
 
 
 def residual_motion(motion: Motion, first: Frame, second: Frame) -> float:
-    """Return the displacement in pixels between frame `second` and frame `first` warped along `motion`.
+    """Warp frame `first` to frame `second` along `motion`; return the remaining displacement in pixels.
 
     The mean absolute difference in grey levels, over pixels that both frames show, is divided by the mean
     gradient of the second frame in grey levels per pixel. The division makes styles of fine and of soft
