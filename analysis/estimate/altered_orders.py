@@ -1,4 +1,4 @@
-"""Compute the content, motion and appearance columns of the result tables for each altered frame order.
+"""Turn the variance parts (content, motion, ...) of each altered frame order into columns of result tables.
 
 The first altered order (shuffled frames; jittered flow for networks that see flow) gives all four parts. Each
 further altered order gives one motion part of its own:
@@ -28,7 +28,7 @@ from .order_table import OrderTable
 
 log = logging.getLogger(__name__)
 
-# A unit counts as carrying motion if its family-wise p-value is at most this level.
+# A unit carries motion if its family-wise p-value in the test of motion is at most this level.
 SIGNIFICANT = 0.05
 
 
@@ -39,10 +39,10 @@ class MotionColumn(NamedTuple):
     factor: float = 1.0
 
 
-# Altered frame orders that a run may have besides its first altered order, each with its table column.
+# Altered frame orders besides that of the static pairs, each with its column of the result tables.
 FURTHER_ORDERS = {
     RESHUFFLED: MotionColumn("motion_reshuffled"),
-    # Halved, the value is the variance share of the response that changes sign when frames are reversed.
+    # With reversed frames, motion / 2 is the variance fraction of the response component that changes sign.
     REVERSED: MotionColumn("motion_direction", 0.5),
     FROZEN: MotionColumn("motion_any"),
 }
@@ -50,15 +50,15 @@ FURTHER_ORDERS = {
 
 @dataclass(frozen=True)
 class AlteredOrder:
-    """The views in one altered frame order, with random numbers for count intervals and the motion test."""
+    """Views in one altered frame order, with random numbers for the test of motion and for unit counts."""
 
     name: str
     table: OrderTable
-    multipliers: NDArray  # normal random numbers for intervals of unit counts, (replicates, videos)
-    signs: NDArray  # random signs for the sign-flip test of motion, (videos, flips, pairs of styles)
+    multipliers: NDArray  # (replicates, videos) standard normal numbers, for intervals of unit counts
+    signs: NDArray  # (videos, flips, pairs of styles) random signs for the sign-flip test of motion
 
     def decompose(self, activations: NDArray) -> Decomposition:
-        """Decompose each unit's variance into content, motion, appearance and residual, for one stage."""
+        """Decompose the variance of each unit of a stage into content, motion, appearance and residual."""
         return decompose(activations, self.table, self.multipliers, self.signs)
 
 
@@ -92,7 +92,7 @@ class AlteredOrders:
         return cls(first, [order for order in further if order is not None])
 
     def columns(self, activations: NDArray, level: float) -> tuple[dict, dict]:
-        """Return two dicts of columns for one stage: for the table of layers, and for the table of units."""
+        """Return two dicts of a stage's columns: one for the table of layers, one for the table of units."""
         if self.first is None:
             return empty_columns(activations.shape[1])
         layer, unit = columns_of_parts(self.first.decompose(activations), level)
@@ -105,7 +105,7 @@ class AlteredOrders:
 def open_order(
     store: Store, done: NDArray, name: str, n_boot: int, n_flips: int, seed: list[int]
 ) -> AlteredOrder | None:
-    """Find the views in one altered frame order, and draw random numbers for tests and intervals.
+    """Find the views in the altered frame order `name`, and draw random numbers for tests and intervals.
 
     Returns None if no clip has two styles both in the forward and in the altered order.
     """
@@ -118,7 +118,7 @@ def open_order(
 
 
 def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
-    """Return columns of a stage and its units: variance parts, motion p-values, unit kinds, information."""
+    """Return the columns of a stage and of its units: variance parts, p-values of motion, kinds and bits."""
     layer: dict = {"effective_units": found.effective_units} if found.variance.any() else {}
     layer |= bounded(PARTS, found.layer.estimate, found.bounds(found.layer, level))
     paired = found.layer_difference("motion", "appearance")
@@ -137,7 +137,7 @@ def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
 
 
 def motion_columns(found: Decomposition, column: MotionColumn, level: float) -> tuple[dict, dict]:
-    """Return the motion columns for an altered frame order other than the run's first altered order."""
+    """Return the columns of motion for an altered frame order other than that of the static pairs."""
     k = PARTS.index("motion")
     of_layer = (found.layer.estimate, *found.bounds(found.layer, level))
     of_units = (found.units, *found.unit_bounds(level))

@@ -34,7 +34,7 @@ from static_dynamic.errors import UserError
 from .intervals import with_bounds
 from .jackknife import degrees_of_freedom, jackknife, student_quantile
 
-# Values of the table column ``change``, whose other values are the names of altered frame orders.
+# The table column ``change`` holds one of these values, or the name of an altered frame order.
 NO_CHANGE, NEW_STYLE = "none", "new style"
 CLIP = ["cluster", "clip"]
 # Class probabilities are computed in blocks of this many numbers, to limit memory.
@@ -78,7 +78,7 @@ def why_no_scores(store: Store) -> str:
 
 
 def predictions(store: Store) -> pd.DataFrame:
-    """Return a table of views with valid class scores: row number, top-1 class, and if the class is right.
+    """Return a table of the views with valid class scores: row number, top-1 class, whether it is correct.
 
     Scores that are NaN, or all minus infinity, are not valid. ``right`` is NaN where the label is not known.
     """
@@ -96,7 +96,7 @@ def predictions(store: Store) -> pd.DataFrame:
 
 
 def comparison_columns(store: Store, change: str, compared: pd.DataFrame, level: float) -> dict:
-    """Return the table columns of one change, such as a new style, from pairs of compared views."""
+    """Return the table columns of one change (for example a new style), computed from pairs of views."""
     same = (compared["top_x"] == compared["top_y"]).to_numpy(float)
     rows = compared["row_x"].to_numpy(), compared["row_y"].to_numpy()
     bits = divergences(store.activations(LOGITS), *rows)
@@ -109,7 +109,7 @@ def comparison_columns(store: Store, change: str, compared: pd.DataFrame, level:
 
 
 def accuracy_columns(views: pd.DataFrame, level: float) -> dict:
-    """Return the accuracy with interval and the number of clips, over views whose label is known."""
+    """Return the accuracy, its interval and the number of clips; only views with a known label count."""
     known = views[views["right"].notna()]
     found = share_and_bounds(known, known["right"].to_numpy(), level)
     return {"labelled_clips": counts_of(known)["clips"], **with_bounds("accuracy", *found)}
@@ -121,7 +121,7 @@ def counts_of(table: pd.DataFrame) -> dict:
 
 
 def divergences(scores: NDArray, a: NDArray, b: NDArray) -> NDArray:
-    """Return Jensen-Shannon divergences in bits between the class probabilities of rows `a` and `b`."""
+    """For each i, return the Jensen-Shannon divergence in bits of class probabilities of rows a[i], b[i]."""
     bits = np.empty(len(a))
     for block in blocks(len(a), scores.shape[1]):
         p, q = (probabilities(scores[rows[block]]) for rows in (a, b))
@@ -131,7 +131,7 @@ def divergences(scores: NDArray, a: NDArray, b: NDArray) -> NDArray:
 
 
 def probabilities(scores: NDArray) -> NDArray:
-    """Return the softmax of class scores (views, classes) in float64.
+    """Return class probabilities in float64: the softmax of `scores`. Both shapes: (views, classes).
 
     Classes with the score infinity have equal probabilities that add up to 1.
     """
@@ -144,14 +144,20 @@ def probabilities(scores: NDArray) -> NDArray:
 
 
 def mean_and_bounds(table: pd.DataFrame, values: NDArray, level: float) -> tuple[float, float, float]:
-    """Return the mean over clips of `values` (0 to 1, one per row of `table`), with confidence interval."""
+    """Average `values` over clips; return the mean and its confidence bounds.
+
+    `values` has one number from 0 to 1 per row of `table`.
+    """
     mean, error, t, _ = mean_over_clips(table, values, level)
     low, high = np.clip([mean - t * error, mean + t * error], 0, 1)
     return mean, low, high
 
 
 def share_and_bounds(table: pd.DataFrame, values: NDArray, level: float) -> tuple[float, float, float]:
-    """Return the mean over clips of `values` (0 or 1, one per row of `table`), with Wilson's interval."""
+    """Average `values` over clips; return the mean and the bounds of Wilson's interval.
+
+    `values` has one number, 0 or 1, per row of `table`.
+    """
     share, error, t, videos = mean_over_clips(table, values, level)
     if np.isnan(t):
         return share, np.nan, np.nan
@@ -163,7 +169,7 @@ def share_and_bounds(table: pd.DataFrame, values: NDArray, level: float) -> tupl
 
 
 def mean_over_clips(table: pd.DataFrame, values: NDArray, level: float) -> tuple[float, float, float, int]:
-    """Return the mean over clips, its standard error, the quantile of Student's t, and the number of videos.
+    """Return the mean of `values` over clips, its standard error, Student's quantile, the number of videos.
 
     The values of the rows of one clip are averaged first. With one video, error and quantile are NaN.
     """
@@ -182,6 +188,6 @@ def mean_over_clips(table: pd.DataFrame, values: NDArray, level: float) -> tuple
 
 
 def blocks(rows: int, columns: int) -> list[slice]:
-    """Return slices that divide a matrix (`rows`, `columns`) into blocks of rows that fit into memory."""
+    """Return slices of the rows of a matrix of shape (`rows`, `columns`), each small enough for memory."""
     size = max(1, NUMBERS // max(1, columns))
     return [slice(start, start + size) for start in range(0, rows, size)]

@@ -1,4 +1,4 @@
-"""Estimate mutual information in bits between the activations for two paired views, assumed Gaussian.
+"""Estimate mutual information in bits between paired activations, under the assumption of a Gaussian.
 
 A unit score r gives -1/2 log2(1 - r^2) bits. The estimate is biased upwards because r^2 is too large by
 chance; the mean of the bootstrap replicates shows by how much. The interval of the mean bits of a stage is
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from .intervals import finite_mean, studentised_bounds
 from .moments import Moments
 
-# A correlation this close to 1 or -1 gives infinite bits, because float32 cannot resolve the difference.
+# A correlation within this distance of 1 or -1 gives infinite bits: float32 cannot resolve the difference.
 IDENTICAL = 1e-9
 
 
 def gaussian_bits(r: NDArray) -> NDArray:
-    """Return the mutual information in bits of two Gaussian variables of correlation `r`."""
+    """Return the mutual information in bits between two Gaussian variables with correlation `r`."""
     with np.errstate(divide="ignore"):
         return np.where(1 - np.abs(r) < IDENTICAL, np.inf, -0.5 * np.log2(np.maximum(1 - r**2, 0)))
 
@@ -42,7 +42,7 @@ def corrected_bits(r: NDArray, replicates: NDArray) -> tuple[NDArray, NDArray]:
 def stage_bits(
     r: NDArray, corrected: NDArray, replicates: NDArray, errors: NDArray, clusters: int, level: float
 ) -> tuple[float, float, float]:
-    """Return mutual information in bits, averaged over the units that vary, with a confidence interval.
+    """Return the mean mutual information in bits of the units that vary, and its confidence bounds.
 
     `r` and `corrected` (C,) are unit scores and corrected bits. `replicates` (R,) are bits summed over units,
     `errors` (1 + R,) the standard errors of such sums: of the sample, then of the replicates.
@@ -61,7 +61,7 @@ def stage_bits(
 def bits_influence(
     sums: Moments, replicates: Moments, r: NDArray, uncorrected: NDArray | None = None
 ) -> NDArray:
-    """Return each cluster's influence on the bits summed over units. Shape: (replicates, factors, clusters).
+    """Return each cluster's influence on the total bits of all units. Shape: (replicates, factors, clusters).
 
     Influences are not centred; `bits_standard_errors` subtracts their mean. `sums` (K, F, C) are of the
     clusters, `r` (R, F, C) are correlations of the replicates, `uncorrected` those before rank-bias

@@ -1,4 +1,4 @@
-"""Static and dynamic scores of every stage of a finished run, with intervals from a bootstrap over videos.
+"""Estimate static and dynamic scores of a finished run, with intervals from a bootstrap over videos.
 
 `intervals.py` has the intervals of stages, `unit_intervals.py` those of units and of class counts,
 `sign_flips.py` the p-values, and `bits.py` the Gaussian bits, which stand beside the paper's scores.
@@ -34,7 +34,7 @@ def estimate_run(
     n_permutations: int = 0,
     progress: bool = False,
 ) -> RunEstimate:
-    """Estimate the scores of all stages and units of a finished run, as tables ``layers`` and ``units``.
+    """Estimate a finished run's scores: table ``layers`` has one row per stage, ``units`` one per unit.
 
     Intervals come from `n_boot` bootstrap replicates, p-values from `n_permutations` random sign flips
     (0: no p-values). Both are NaN if all clips are of one video. Raises UserError if the folder holds no
@@ -74,12 +74,12 @@ def estimate_stage(
     point = estimate_moments(whole, threshold)
     paper = count_classes(classify(point.unit_scores[0], point.unit_scores[1], threshold))
     intervals = UnitIntervals.of(sums)
-    # Units that vary only in few videos have scores near 1 by chance, so no bits are computed for them.
+    # Units that vary in few videos only have scores near 1 by chance, so no bits are computed for them.
     known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
     unit_bits = np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
     counts = np.zeros((len(weights), len(COUNTED)))  # number of units per class in each bootstrap replicate
-    # `bits_sum` is each replicate's sum of bits over units, `influence` each cluster's influence on the sum.
+    # `bits_sum` sums bits over units, per replicate; `influence` is the influence of each cluster on the sum.
     bits_sum, influence = np.zeros((len(weights), measured)), np.zeros((len(weights), measured, clusters))
     parts = []
     for block, replicates in sums.replicates(weights):

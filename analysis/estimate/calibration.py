@@ -1,4 +1,4 @@
-"""Check the estimates on rendered scenes of known truth, with hand-made encoders and planted units.
+"""Check estimated variance parts of hand-made encoders and planted units, whose true parts are known.
 
 `BOUNDS` states what the yardsticks' parts must be on each family of scenes, because it follows from how the
 yardsticks and the scenes are made. Planted units are a weighted sum of a scene's velocity and of the place of
@@ -30,14 +30,14 @@ from .order_table import OrderTable
 
 # Weights of the motion signal in units that mix motion and layout.
 WEIGHTS = tuple(k / 10 for k in range(11))
-# Family of scenes on which the motion and layout units of the hand-made encoders are mixed.
+# On this family of scenes, motion units and layout units of the hand-made encoders are also mixed.
 MIXED_FAMILY = "sprites"
 LEVEL = 0.95
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Lower and upper limit within which an estimate on one family of rendered scenes must lie."""
+    """Lower and upper limit between which an estimate for one family of rendered scenes must lie."""
 
     family: str
     stage: str
@@ -71,7 +71,7 @@ BOUNDS = (
 
 
 def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd.DataFrame:
-    """Estimate variance parts, unit kinds and the paper's unit classes, per stage and family of scenes.
+    """Estimate variance parts, unit kinds and the paper's unit classes of each stage on each scene family.
 
     `scenes` has one row of the calibrated data set's truth per video. Returns one row per family and
     stage; ``largest_motion`` is the largest absolute motion part of a unit.
@@ -102,14 +102,14 @@ def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd
 
 
 def table_of(store: Store) -> OrderTable:
-    """Return the views of a finished run in two orders: forward, and the first altered order of the run."""
+    """Tabulate a finished run's views in forward order and in the altered order of its static pairs."""
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
-    assert table is not None  # the calibrated data set always has views in an altered order
+    assert table is not None  # not None, because the calibrated data set has views in an altered order
     return table
 
 
 def paper_classes(activations: NDArray, pairs: pd.DataFrame) -> dict[str, float]:
-    """Return a stage's dynamic and static score and its number of units per class, from the given pairs."""
+    """Return a stage's dynamic score, static score and number of units per class, estimated from `pairs`."""
     a, b, factor = (pairs[name].to_numpy() for name in ("a", "b", "factor"))
     found = estimate_pairs(activations[a], activations[b], factor)
     counts = {f"units_{name}": int((found.unit_class == name).sum()) for name in UNIT_CLASSES}
@@ -117,7 +117,7 @@ def paper_classes(activations: NDArray, pairs: pd.DataFrame) -> dict[str, float]
 
 
 def mixing_curves(store: Store, scenes: pd.DataFrame) -> pd.DataFrame:
-    """Estimate the motion part of units that are weighted sums of a motion and a layout signal.
+    """Estimate, per weight, the motion part of units that are weighted sums of a motion and a layout signal.
 
     Returns the columns ``mixture`` (planted, or the family whose yardstick units are mixed), ``weight``,
     ``truth``, and ``motion`` with bounds.
@@ -154,12 +154,12 @@ def mixing_curves(store: Store, scenes: pd.DataFrame) -> pd.DataFrame:
 
 def standardised(values: NDArray, table: OrderTable) -> NDArray:
     """Standardise the columns of `values` (views, C) to mean 0 and variance 1 over the views in `table`."""
-    kept = values[table.rows[table.kept]]  # axes: clip and style, frame order, unit
+    kept = values[table.rows[table.kept]]  # axes: (clip, style) combination, frame order, unit
     return (values - kept.mean((0, 1))) / kept.std((0, 1))
 
 
 def motion_of(table: OrderTable, units: NDArray) -> tuple[float, float, float]:
-    """Return the motion part averaged over units, with its interval; `units` has shape (views, C)."""
+    """Return the mean motion part of the units, and its interval bounds. Shape of `units`: (views, C)."""
     nothing = np.zeros((0, table.videos))
     found = decompose(units, table, nothing, draw_pair_signs(table, 0, [0]))
     low, high = found.bounds(found.layer, LEVEL)
@@ -168,7 +168,7 @@ def motion_of(table: OrderTable, units: NDArray) -> tuple[float, float, float]:
 
 
 def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
-    """Compare estimates with `BOUNDS`; return one row per bound, with the result in the column ``holds``."""
+    """Compare the estimates with `BOUNDS`; return one row per bound, with column ``holds`` True or False."""
     numbers = table.set_index(["family", "stage"])
     found = dict(mixing_errors(curves))
     rows = []
@@ -185,7 +185,7 @@ def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
 
 
 def mixing_errors(curves: pd.DataFrame) -> Iterator[tuple[tuple[str, str], float]]:
-    """Yield the largest error and the smallest increase of each curve of motion against mixing weight."""
+    """For each curve of motion as a function of weight, yield the largest error and the smallest increase."""
     for name, curve in curves.groupby("mixture"):
         yield (str(name), "error"), float((curve["motion"] - curve["truth"]).abs().max())
         yield (str(name), "smallest_step"), float(np.diff(curve["motion"]).min())

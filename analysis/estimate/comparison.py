@@ -1,4 +1,4 @@
-"""Tables that compare finished runs, for example of trained and untrained networks or of several seeds."""
+"""Compare finished runs in tables, for example the runs of a trained and of an untrained network."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -22,13 +22,13 @@ from .tables import read_layers, read_units, seed_half_widths
 from .unit_intervals import COUNTED
 from .units import counts_at, sweep_thresholds
 
-# Units are classified at each of these score thresholds, for the plot of unit classes against threshold.
+# Score thresholds at which units are classified, to plot class percentages as a function of the threshold.
 SWEEP = np.linspace(0, 1, 41)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Tables of scores and differences that result from the comparison of several finished runs.
+    """Result tables of a comparison of finished runs.
 
     ``runs`` has one row per run or group of averaged seeds, ``layers`` per run and stage, ``differences`` per
     two runs and stage. ``units`` has the unit scores of the shown stages, ``sweep`` the percentage of units
@@ -85,7 +85,7 @@ def compare_runs(
     if len(members_of) < 2:
         raise UserError(
             "task.average_seeds leaves one run to compare, because all runs differ only in their seed: "
-            "use misc/average_runs.py to average runs"
+            "to average these runs, use misc/average_runs.py"
         )
     groups = label_groups(identities, members_of, iterations)
 
@@ -157,7 +157,7 @@ def is_trained(identity: dict) -> bool:
 def mean_layers(
     members: Sequence[int], per_run: Sequence[pd.DataFrame], boot: PairedBootstrap
 ) -> pd.DataFrame:
-    """Return the scores and shares of each stage with intervals, averaged over the runs `members`.
+    """Average the scores and shares of each stage over the runs `members`; return means and intervals.
 
     Means over several runs also get `SeedHalfWidths`.
     """
@@ -175,10 +175,11 @@ def mean_layers(
 
 
 def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: PairedParts) -> pd.DataFrame:
-    """Return each stage's variance parts with intervals and p-value of motion; NaN for runs without parts.
+    """Average each stage's variance parts over the runs `members`; return means, intervals and a p-value.
 
-    Means over seeds also get `SeedHalfWidths`, and have no p-value. If ``layers.csv`` of a run lacks the
-    parts because an older version wrote it, they are estimated from the activations, also without a p-value.
+    The p-value is that of motion. Columns are NaN for runs without parts. Means over seeds also get
+    `SeedHalfWidths`, and have no p-value. If ``layers.csv`` of a run lacks the parts because an older version
+    wrote it, they are estimated from the activations, also without a p-value.
     """
     first = per_run[members[0]]
     names = [f"{part}{end}" for part in PARTS for end in ("", "_low", "_high")]
@@ -194,7 +195,7 @@ def mean_parts(members: Sequence[int], per_run: Sequence[pd.DataFrame], parts: P
 
 
 def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
-    """Return the stage to show in single-stage figures: `wanted`, or the deepest stage if this is None.
+    """Return the stage that single-stage figures show: `wanted`, or the deepest stage if `wanted` is None.
 
     Returns None if `stages` lack the wanted stage.
     """
@@ -206,7 +207,7 @@ def shown_stage(stages: Sequence[str], wanted: str | None) -> str | None:
 def unit_scores(
     folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Collect the scores of all units and stages, from every run of each group."""
+    """Collect the scores of all units of all stages, from every run of each group."""
     columns = ["stage", "unit", *(f"score_{f}" for f in MEASURED)]
     parts = [
         read_units(folders[k])[columns].assign(run=label, member=k)
@@ -225,7 +226,7 @@ def percent(counts: pd.DataFrame) -> pd.DataFrame:
 def percent_bounds(
     groups: Mapping[str, Sequence[int]], per_run: Sequence[pd.DataFrame], threshold: float
 ) -> pd.DataFrame:
-    """Return the bounds of the percentages of units per unit class, by run and stage.
+    """Return confidence bounds of the percentage of units in each unit class, per run and stage.
 
     Runs have the intervals of the numbers of units at their own threshold only. Bounds are therefore NaN at
     another `threshold`, and also for averaged seeds and for runs of version 0.1.0.
@@ -272,7 +273,7 @@ def differences(
 def describe(
     stores: Sequence[Store], groups: Mapping[str, Sequence[int]], iterations: Sequence[int]
 ) -> pd.DataFrame:
-    """Describe each run in a table row: network, weights, training iterations, data set, pairs and seeds."""
+    """Return a table with one row per run: network, weights, iterations, data set, pairs and seeds."""
     rows = []
     for label, members in groups.items():
         manifest = stores[members[0]].manifest

@@ -7,17 +7,17 @@ order in another batch, so a constant unit can differ by a few times this.
 import numpy as np
 from numpy.typing import NDArray
 
-# A unit is constant if its standard deviation is at most this fraction of its mean.
+# A unit counts as constant if its activations spread by at most this fraction of their mean.
 ROUNDING = 1e-6
 
 
 def without_rounding(variance: NDArray, mean: NDArray) -> NDArray:
-    """Return `variance`, set to 0 where it is only rounding error of activations with mean `mean`."""
+    """Return `variance`, with 0 for each variance that is only rounding error of activations near `mean`."""
     return np.where(variance <= (ROUNDING * mean) ** 2, 0.0, variance)
 
 
 def settle(y: NDArray, rows: NDArray | None = None) -> None:
-    """Set units that vary only by rounding error to one exact value, in place; `y` has shape (..., C).
+    """Make units that vary only by rounding error exactly constant, in place. Shape of `y`: (..., C).
 
     If `rows` is given, only these rows decide whether a unit is constant.
     """

@@ -1,4 +1,6 @@
-"""Estimate parts and scores from more and more videos, to show if they converge (``task=convergence``).
+"""Estimate variance parts and scores from more and more videos, to show whether the estimates converge.
+
+The task is ``task=convergence``.
 
 Parts, scores and their intervals are estimated from the first 4, 6, 8, 12 ... videos of one random order, so
 each sample contains the smaller ones. If a number still drifts out of its early intervals, there are too few
@@ -30,7 +32,7 @@ def sample_sizes(clusters: int) -> list[int]:
 def estimate_convergence(
     run_dir: str | Path, n_boot: int = 1000, seed: int = 0, *, level: float = 0.95, progress: bool = False
 ) -> pd.DataFrame:
-    """Estimate parts and scores of every stage, with intervals, from increasing numbers of videos.
+    """Estimate variance parts and scores of every stage, with intervals, for increasing numbers of videos.
 
     There are no columns of parts if the run has no parts.
     Raises UserError if the folder holds no finished run, a run of fewer than four videos, or
@@ -48,7 +50,7 @@ def estimate_convergence(
         for size in sample_sizes(len(names)):
             sample = sums.clusters(np.sort(order[:size]))
             if (sample.count.sum(0) == 0).any() or not sample.over_clusters().pooled_variance().any():
-                continue  # scores need pairs of both factors and a unit that varies
+                continue  # skip a sample that lacks pairs of one factor, or whose units do not vary
             layer, _ = estimate_stage(sample, bootstrap_weights(size, n_boot, seed), 0.5, level)
             scores = {k: v for k, v in layer.items() if k.startswith("score_")}
             found = parts.mean([(0, stage)], level, among=names[order[:size]])

@@ -1,4 +1,4 @@
-"""Decompose a unit's variance into its identified parts: content, motion, appearance and residual.
+"""Decompose each unit's variance into four parts: content, motion, appearance and residual.
 
 The paper's two scores overlap: what survives both a new style and an altered frame order counts as dynamic
 and as static. The decomposition separates this part (content) from what needs the frame order (motion) and
@@ -40,21 +40,21 @@ CANCELLATION = 1e-12
 
 
 class Products(NamedTuple):
-    """Mean products of centred activations over pairs of views of one clip, and their variance, per unit."""
+    """Per unit: mean products of centred activations for two views of a clip, and variance of activations."""
 
-    d: NDArray  # mean product of two views of a clip in the same frame order and different styles
-    t: NDArray  # mean product of two views of a clip in the same style and different frame orders
-    b: NDArray  # mean product of two views of a clip in different styles and different frame orders
+    d: NDArray  # mean product of activations for two views of a clip: same order, different styles
+    t: NDArray  # mean product of activations for two views of a clip: same style, different orders
+    b: NDArray  # mean product of activations for two views of a clip: different styles and orders
     v: NDArray  # variance of the centred activations; 0 if it is only rounding error
 
     def parts(self) -> NDArray:
-        """Return each unit's content, motion, appearance and residual; NaN if dead. Shape: (..., 4, C)."""
+        """Return each unit's content, motion, appearance, residual; NaN if it is dead. Shape: (..., 4, C)."""
         d, t, b = (divide(product, self.v) for product in (self.d, self.t, self.b))
         content, motion, appearance = b, d - b, t - b
         return np.stack([content, motion, appearance, 1 - content - motion - appearance], axis=-2)
 
     def bits(self) -> NDArray:
-        """Return each unit's bits of content, motion and appearance; NaN if dead. Shape: (..., 3, C)."""
+        """Return each unit's content, motion, appearance in bits; NaN if it is dead. Shape: (..., 3, C)."""
         d, t, b = (gaussian_bits(divide(product, self.v)) for product in (self.d, self.t, self.b))
         return np.stack([b, excess(d, b), excess(t, b)], axis=-2)
 
@@ -66,22 +66,23 @@ def divide(numerator: NDArray, denominator: NDArray) -> NDArray:
 
 
 def excess(bits: NDArray, content: NDArray) -> NDArray:
-    """Return `bits` minus the bits of content; 0 where both values are infinite."""
+    """Return `bits` - `content`, both in bits; 0 where both are infinite."""
     with np.errstate(invalid="ignore"):
         return np.where(np.isinf(bits) & np.isinf(content), 0.0, bits - content)
 
 
 @dataclass(frozen=True)
 class OrderSums:
-    """Sums over clips from which `Products` are computed; the leading axis, if any, is the videos."""
+    """Sums over clips, from which `Products` are computed. Sums per video have a leading axis of videos."""
 
-    pairs: NDArray  # number of clips that have both of two styles, (..., styles, styles)
-    linear: NDArray  # (..., S, 2, S or 1, C) sums of activations over the clips that have a second style
-    product: NDArray  # (..., 4, C) sums of products of activations, for each of the four `Products`
+    pairs: NDArray  # (..., S, S) number of clips that have both the style of axis -2 and that of axis -1
+    # Sums of activations over the clips that also have the style of axis -2. Shape: (..., S, 2, S or 1, C).
+    linear: NDArray
+    product: NDArray  # (..., 4, C) sums of products of activations, one per field of `Products`: d, t, b, v
 
     @classmethod
     def per_video(cls, y: NDArray, table: OrderTable) -> Self:
-        """Compute the sums of each video from activations `y` (clips, styles, 2 orders, units)."""
+        """Compute the sums of each video from activations. Shape of `y`: (clips, styles, 2 orders, units)."""
         kept = table.kept.astype(float)
         of_styles = y.sum(1)  # (K, 2, C)
         square, across = (y**2).sum(1), y.prod(2).sum(1)  # (K, 2, C), (K, C)
@@ -109,15 +110,15 @@ class OrderSums:
         return type(self)(self.pairs.sum(0), self.linear.sum(0), self.product.sum(0))
 
     def leave_one_out(self) -> Self:
-        """Return, for each video, the sums over all other videos. Shapes: those of `self`."""
+        """Return, for each video, the sums over all other videos, in arrays of the same shapes."""
         whole = self.whole()
         return type(self)(whole.pairs - self.pairs, whole.linear - self.linear, whole.product - self.product)
 
     def products(self) -> Products:
-        """Return mean products of activations after the mean of each style and frame order is subtracted."""
+        """Return mean products of activations, each centred on the mean of its style and frame order."""
         styles = self.pairs.shape[-1]
         own = np.arange(styles)
-        clips = self.pairs[..., own, own]  # number of clips per style, (..., styles)
+        clips = self.pairs[..., own, own]  # (..., S) number of clips of each style
         total = self.linear[..., own, :, own if self.linear.shape[-2] > 1 else 0, :]  # (S, ..., 2, C)
         total = np.moveaxis(total, 0, -3)  # (..., S, 2, C)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -148,7 +149,7 @@ class OrderSums:
         return Products(d, t, b, v)
 
     def _means(self, first: NDArray, second: NDArray) -> NDArray:
-        """Return by how much subtracting means changes the sums of products over all pairs of styles.
+        """Return how much the sums of products over all pairs of styles change when means are subtracted.
 
         `first` (..., S, 2, C) are the means of the first members, `second` those of the second members.
         """
@@ -164,7 +165,7 @@ class OrderSums:
 
 @dataclass(frozen=True)
 class Decomposition:
-    """Variance parts of each unit and of the layer, with one jackknife deviation per video.
+    """Variance parts of each unit and of the layer, with standard errors from a jackknife over videos.
 
     Units whose variance is zero, or becomes zero without one video, have NaN parts and do not count in the
     layer.
@@ -178,8 +179,8 @@ class Decomposition:
     p_layer: float  # p-value of the layer in the test of motion (`motion_test.py`)
     p_units: NDArray  # (units,) p-value of each unit in the test of motion
     p_family: NDArray  # (units,) family-wise p-value of each unit in the test of motion
-    error: NDArray  # (3, 3) error covariance of content, motion and appearance, averaged over units
-    noise: NDArray  # (replicates, 3, units) random errors of content, motion and appearance
+    error: NDArray  # (3, 3) covariance of the errors of content, motion, appearance; mean over units
+    noise: NDArray  # (replicates, 3, units) random draws of the errors of content, motion, appearance
     videos: int
 
     @property
@@ -193,7 +194,7 @@ class Decomposition:
         return np.where(self.variance > 0, kind_of(self.units), KINDS.index("dead"))
 
     def layer_difference(self, first: str, second: str) -> Jackknife:
-        """Return the layer's part named `first` minus the part named `second`, paired by video."""
+        """Return the layer's part `first` minus its part `second`; deviations are subtracted per video."""
         j, k = PARTS.index(first), PARTS.index(second)
         estimate, deviation = self.layer.estimate, self.layer.deviation
         return Jackknife(estimate[j] - estimate[k], deviation[:, j] - deviation[:, k])
@@ -259,15 +260,15 @@ class LayerTotals(NamedTuple):
     bits_left_out: NDArray  # (G, 3)
 
     def add(self, whole: Products, left_out: Products, live: NDArray) -> None:
-        """Add to the totals those units of a block for which the mask `live` (C,) is true."""
+        """Add a block of units to the totals; the mask `live` (C,) selects the units that count."""
         self.parts[:] += whole.parts()[:, live].sum(-1)
         self.parts_left_out[:] += left_out.parts()[..., live].sum(-1)
-        with np.errstate(invalid="ignore"):  # infinite bits of opposite signs add up to NaN
+        with np.errstate(invalid="ignore"):  # no warning if infinite bits of opposite sign give NaN
             self.bits[:] += whole.bits()[:, live].sum(-1)
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
 
     def means(self, live: int) -> tuple[Jackknife, Jackknife]:
-        """Return jackknife estimates of the mean parts and the mean bits over `live` units (a number)."""
+        """Return jackknife estimates of the mean parts and mean bits; `live` is the number of units."""
         with np.errstate(invalid="ignore", divide="ignore"):
             parts = jackknife(self.parts / live, self.parts_left_out / live)
             bits = jackknife(self.bits / live, self.bits_left_out / live)

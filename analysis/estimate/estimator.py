@@ -67,7 +67,7 @@ def estimate_pairs(
     n_factors: int = 3,
     residual_index: int = 2,
 ) -> Estimate:
-    """Estimate the static and dynamic information of one stage from the activations of pairs of views.
+    """Estimate the static and dynamic information of one stage from its activations for pairs of views.
 
     The module's docstring has the equations. If a factor has a single pair, the scores of its units are -1 or
     NaN (dead), whatever the activations are. Raises UserError if shapes do not match, there are no units, an
@@ -91,7 +91,7 @@ def estimate_pairs(
         raise UserError(f"za and zb must be arrays of numbers, and factor an array ({error})") from error
     if za.ndim != 2 or za.shape != zb.shape or factor.shape != za.shape[:1]:
         shapes = f"{za.shape}, {zb.shape} and {factor.shape}"
-        raise UserError(f"za and zb must have the shape (pairs, units) and factor (pairs,), not {shapes}")
+        raise UserError(f"za and zb must have shape (pairs, units), and factor shape (pairs,), not {shapes}")
     if not za.shape[1]:
         raise UserError(f"za and zb have no units (shape {za.shape}): one column per unit is expected")
     require_usable(za, zb)
@@ -109,7 +109,7 @@ def estimate_pairs(
 
 
 def require_threshold(threshold: float) -> None:
-    """Raise UserError unless the threshold of unit scores, which are correlations, is between -1 and 1."""
+    """Raise UserError unless the threshold is between -1 and 1, the range of unit scores."""
     if not isinstance(threshold, Real) or isinstance(threshold, bool) or not -1 <= threshold <= 1:
         raise UserError(f"threshold={threshold}: a finite number between -1 and 1 is expected")
 

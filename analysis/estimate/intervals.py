@@ -37,12 +37,12 @@ from .estimator import append_shares
 from .jackknife import degrees_of_freedom, student_quantile
 from .moments import Moments, layer_score
 
-# With under 8 clusters, a replicate has no useful standard error, so intervals use t * std of replicates.
+# Below 8 clusters, replicates have no useful standard error, and intervals use t * std of the replicates.
 FEWEST_CLUSTERS = 8
 
 
 def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> NDArray:
-    """Draw bootstrap weights; no replicates are drawn for a single cluster. Shape: (replicates, clusters)."""
+    """Draw bootstrap weights. Shape: (replicates, clusters); there are no replicates of a single cluster."""
     if n_clusters < 2:
         return np.empty((0, n_clusters))
     rng = np.random.default_rng(seed)
@@ -73,14 +73,14 @@ def with_bounds(name: str, value: Any, low: Any, high: Any) -> dict:
 
 
 def cluster_scalars(sums: Moments, whole: Moments) -> NDArray:
-    """Return each cluster's contribution to the sums that define the layer scores, summed over units.
+    """Return the contribution of each cluster to the sums over units that define the layer scores.
 
     Columns (K, 2 F + 2): for each factor, the products of its members about the mean of `whole` (the sums
     over all clusters) and the number of its pairs; then half the squares about the pooled mean, and the
     number of all pairs.
     """
     weight = whole.count / whole.count.sum()
-    # Activations in `sums` are reduced by `shift` (one row per factor), so means are reduced by `shift` too.
+    # `sums` are sums of activations minus `shift`, so `shift` is subtracted from the means, too.
     mean = whole.within_factors.mean - sums.shift  # (F, C)
     grand = (weight[:, None] * (mean + sums.shift)).sum(0) - sums.shift
     count = sums.count
@@ -161,7 +161,7 @@ def studentised_bounds(
 
 
 def score_range(largest: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the smallest and largest possible scores and shares, given the largest scores in each replicate.
+    """Return the smallest and largest possible scores and shares, given the largest scores per replicate.
 
     `largest` (R, F) is `LayerParts.largest_scores`. In absolute value, no score exceeds the variance of the
     factor's rows divided by the pooled variance. A share is smallest if its own score is smallest and the

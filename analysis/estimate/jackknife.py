@@ -1,4 +1,4 @@
-"""Jackknife over clusters: bias, standard error and degrees of freedom of a statistic.
+"""Estimate the bias, standard error and degrees of freedom of a statistic by a jackknife over clusters.
 
 The jackknife is that of Quenouille (1956) and Tukey (1958). A statistic is computed from all K clusters
 (videos), and K times without one of them. Its pseudo-values are
@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 
 
 class Jackknife(NamedTuple):
-    """Bias-corrected estimate, and deviations per cluster whose squares add up to the variance."""
+    """Bias-corrected estimate, and one deviation per cluster; the squared deviations sum to the variance."""
 
     estimate: NDArray  # (...)
     deviation: NDArray  # (K, ...)
@@ -36,7 +36,7 @@ class Jackknife(NamedTuple):
 
 
 def jackknife(whole: NDArray, left_out: NDArray) -> Jackknife:
-    """Compute the jackknife from a statistic of all K clusters (`whole`) and of all but one (`left_out`).
+    """Jackknife a statistic, given its value for all K clusters (`whole`) and without each one (`left_out`).
 
     Shapes: `whole` (...), `left_out` (K, ...).
     """
@@ -47,13 +47,13 @@ def jackknife(whole: NDArray, left_out: NDArray) -> Jackknife:
 
 
 def effective_number(weights: NDArray) -> NDArray:
-    """Return the effective number (sum w)^2 / sum w^2 of weights w, over the first axis; NaN if all are 0."""
+    """Return the effective number (sum w)^2 / sum w^2 of weights w along the first axis; NaN if all are 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return weights.sum(0) ** 2 / (weights**2).sum(0)
 
 
 def degrees_of_freedom(deviation: NDArray) -> NDArray:
-    """Return Student's degrees of freedom for the deviations (K, ...) of a jackknife, between 1 and K - 1."""
+    """Return degrees of freedom (1 to K - 1) of Student's t, given jackknife deviations of K clusters."""
     with np.errstate(invalid="ignore", divide="ignore"):
         found = 3 * (deviation**2).sum(0) ** 2 / (deviation**4).sum(0) - 1
     return np.clip(np.nan_to_num(found, nan=np.inf), 1, max(1, len(deviation) - 1))

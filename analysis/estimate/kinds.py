@@ -1,4 +1,4 @@
-"""Kinds of units (content, motion, ...), with a confidence interval for the number of units of each kind.
+"""Classify units by kind (content, motion, ...), and estimate intervals of the number of units per kind.
 
 Errors of the parts spread the units: in a simulation of 1,000 units and 12 videos, more than twice as many
 units seem to be of kind content as are. The units are therefore counted a second time after a correction by
@@ -19,11 +19,11 @@ from .jackknife import student_quantile
 
 # Units of kind unknown vary in the clips of one video only; dead units do not vary.
 KINDS = ("content", "motion", "appearance", "mixed", "residual", "unknown", "dead")
-# Kinds of units whose counts have confidence intervals.
+# Unit kinds for which the number of units has a confidence interval.
 COUNTED_KINDS = KINDS[:5]
 # A unit is of kind residual if content + motion + appearance is below this fraction of its variance.
 LEAST_IDENTIFIED = 0.1
-# A unit is of kind content, motion or appearance if this part is at least this fraction of their sum.
+# A unit has the kind of its largest part if this part is at least MAJORITY of the sum of all three parts.
 MAJORITY = 0.5
 # At most this many replicates are drawn for the confidence intervals of unit counts.
 REPLICATES = 200
@@ -45,14 +45,14 @@ def kind_of(parts: NDArray) -> NDArray:
 
 
 def count_kinds(kinds: NDArray) -> NDArray:
-    """Count the units of each kind of `COUNTED_KINDS`. Shapes: (..., C) -> (..., 5)."""
+    """Count the units of each kind in `COUNTED_KINDS`. Shapes: kinds (..., C), counts (..., 5)."""
     return np.stack([(kinds == k).sum(-1) for k in range(len(COUNTED_KINDS))], axis=-1)
 
 
 def without_error_spread(parts: NDArray, error: NDArray) -> NDArray:
-    """Shrink estimated parts (3, C) towards their mean, so that their covariance is that of the true parts.
+    """Shrink the estimated `parts` towards their mean, until their covariance is that of the true parts.
 
-    `error` (3, 3) is the mean covariance of the units' errors.
+    Shape of `parts`: (3, C). `error` (3, 3) is the mean covariance of the units' errors.
     """
     mean = parts.mean(1, keepdims=True)
     seen = np.cov(parts, bias=True)
@@ -60,7 +60,7 @@ def without_error_spread(parts: NDArray, error: NDArray) -> NDArray:
 
 
 def root(covariance: NDArray, inverse: bool = False) -> NDArray:
-    """Return the square root of a symmetric matrix without negative eigenvalues, or the root's inverse."""
+    """Return the square root of a symmetric matrix, or its inverse; negative eigenvalues count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     values = np.where(values > 1e-12 * np.abs(values).max(initial=1e-300), values, 0)
     with np.errstate(divide="ignore"):

@@ -21,11 +21,11 @@ class LayerSample:
     """Scores and shares (the five `MEASURES`) of a stage, estimated from the clusters (videos) of a run."""
 
     value: NDArray  # (5,)
-    replicates: NDArray  # scores and shares of each bootstrap replicate, (R, 5)
-    scalars: NDArray  # contributions of each cluster, from `cluster_scalars`, (K, J)
-    deviation: NDArray  # jackknife deviation of each cluster, (K, 5)
-    smallest: NDArray  # smallest possible scores and shares, (5,)
-    largest: NDArray  # largest possible scores and shares, (5,)
+    replicates: NDArray  # (R, 5) scores and shares of each bootstrap replicate
+    scalars: NDArray  # (K, J) contributions of each cluster, from `cluster_scalars`
+    deviation: NDArray  # (K, 5) jackknife deviation of each cluster
+    smallest: NDArray  # (5,) smallest possible scores and shares
+    largest: NDArray  # (5,) largest possible scores and shares
 
     @classmethod
     def of(cls, sums: Moments, weights: NDArray) -> Self:
@@ -34,7 +34,7 @@ class LayerSample:
 
     @classmethod
     def of_parts(cls, sums: Moments, replicates: LayerParts | None) -> Self:
-        """Compute scores and shares from the sums of each cluster and of the bootstrap replicates, if any."""
+        """Compute scores and shares from sums per cluster and, unless None, sums per bootstrap replicate."""
         clusters = len(sums.count)
         whole = sums.over_clusters()
         parts = whole.layer_parts()

@@ -1,4 +1,4 @@
-"""Sign-flip test of motion: does the frame order change a unit's activation alike in every style?
+"""Sign-flip test of motion: does the frame order change a unit's activation in the same way in every style?
 
 Let D[k, s] = z[k, s, forward] - z[k, s, altered] for clip k and style s (`decomposition.py`). Motion is the
 mean of D[k, s] D[k, t] / (2 v) over all pairs of styles. Without motion, the sign of D is arbitrary for each
@@ -22,16 +22,16 @@ from numpy.typing import NDArray
 from .order_table import OrderTable
 from .sign_flips import p_value
 
-# A unit ignores the frame order if its mean squared order difference is below this fraction of its variance.
+# Mean squared differences between frame orders below this fraction of a unit's variance count as 0.
 NEGLIGIBLE = 1e-8
-# An order difference below this fraction of the unit's largest activation is float32 rounding error.
+# Differences between frame orders below this fraction of a unit's largest activation count as rounding.
 ROUNDING = 8 * float(np.finfo(np.float32).eps)
 
 
 def draw_pair_signs(table: OrderTable, n: int, seed: Sequence[int]) -> NDArray:
-    """Draw random signs for products of two styles' order differences. Shape: (G, n, pairs of styles).
+    """Draw the signs of each flip, for the sign-flip test. Shape: (videos, flips, pairs of styles).
 
-    No flips are drawn if there is one video.
+    The sign of a pair is the product of the random signs of its two styles. One video alone has no flips.
     """
     styles, n = table.kept.shape[1], n if table.videos > 1 else 0
     rng = np.random.default_rng(list(seed))
@@ -46,7 +46,7 @@ def style_pairs(styles: int) -> NDArray:
 
 
 def order_differences(y: NDArray, table: OrderTable, largest: NDArray) -> NDArray:
-    """Return activations in forward minus altered frame order, less the mean over clips. Shape: (K, S, C).
+    """Subtract activations in altered from those in forward order, and centre over clips. Shape: (K, S, C).
 
     Units that do not depend on the frame order are 0. `y` (K, S, 2, C) are activations, `largest` (C,) is
     the largest absolute activation of each unit.
@@ -103,7 +103,7 @@ class MotionTest:
 
 
 def flipped_statistics(q: NDArray, signs: NDArray) -> NDArray:
-    """Return each unit's test statistic in each sign flip. Shape: (n, C).
+    """Return each unit's test statistic in each sign flip. Shape: (flips, units).
 
     `q` (G, pairs, C) are products of order differences, `signs` (G, n, pairs) the signs of the flips.
     """

@@ -36,7 +36,7 @@ class OrderTable:
         and each frame of a view counts as a clip of its own.
         """
         table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))
-        if "frame" in views:  # frame number within the view; a view may contain a frame twice
+        if "frame" in views:  # number the frames within each view, which may contain a frame twice
             table["frame"] = table.groupby(["clip", "style", "order", "flow"]).cumcount()
         table = table[done]
         table = table[table["is_altered"] >= 0]
@@ -62,7 +62,7 @@ class OrderTable:
         return len(self.names)
 
     def of_videos(self, names: NDArray) -> Self:
-        """Return the table of those videos only whose names are in `names`."""
+        """Return a table with only the videos whose names are in `names`."""
         chosen = np.isin(self.names, names)
         own = chosen[self.video]
         video = np.unique(self.video[own], return_inverse=True)[1]
@@ -74,7 +74,7 @@ class OrderTable:
         return bool(self.kept.all())
 
     def read(self, activations: NDArray, units: slice) -> tuple[NDArray, NDArray]:
-        """Read the activations of a slice of units, and the largest absolute activation of each unit.
+        """Return the activations of a slice of units, and the largest absolute activation of each unit.
 
         Activations (K, S, 2, C) are returned less those of one kept view, and 0 where no view is kept.
         """
@@ -87,7 +87,7 @@ class OrderTable:
         return y, largest
 
     def per_video(self, terms: NDArray) -> NDArray:
-        """Add up the terms (K, ...) of the clips of each video. Shape: (G, ...)."""
+        """Add up the `terms` (clips, ...) of the clips of each video. Returned shape: (videos, ...)."""
         return np.add.reduceat(terms, np.flatnonzero(np.diff(self.video, prepend=-1)), axis=0)
 
     def unit_blocks(self, units: int) -> Iterator[slice]:

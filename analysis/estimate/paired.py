@@ -1,4 +1,4 @@
-"""Differences between runs, with intervals from a bootstrap that draws the same videos for both runs.
+"""Estimate differences between runs, by a bootstrap that draws the same videos for both runs.
 
 Two networks that see the same videos err in the same direction: a video that is easy for one network is easy
 for the other. One replicate therefore draws the videos that the runs have in common once, estimates both runs
@@ -101,13 +101,13 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        deviation = np.concatenate(deviations)  # variances of independent videos add up
+        deviation = np.concatenate(deviations)  # concatenated, as variances of independent videos add up
         bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
         low, high = (np.clip(bound, smallest, largest) for bound in bounds)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Members) -> NDArray:
-        """Return the names of videos that all runs `members` have; no names if the runs' data sets differ."""
+        """Return the names of the videos that all runs `members` have; none if the data sets differ."""
         first, *others = (run for run, _ in members)
         videos = self.videos[first]
         for other in others:
@@ -128,7 +128,7 @@ class PairedBootstrap:
         return bootstrap_weights(videos, self.n_boot, [self.seed, stream] if stream else self.seed)
 
     def _sums(self, member: Member) -> Moments:
-        """Return one stage's sums over pairs, per video; only the latest result is kept in memory."""
+        """Return one stage's sums over the pairs of each video; only the latest stage's sums are cached."""
         if self._latest is None or self._latest[0] != member:
             self._latest = None
             run, stage = member

@@ -1,4 +1,4 @@
-"""Parts of a stage (content, motion, appearance, residual): means over runs, and differences between runs.
+"""Average variance parts (content, motion, ...) over runs, and estimate their differences between runs.
 
 Two networks that see the same videos err in the same direction. Runs with common videos are therefore both
 decomposed on these videos alone, and the deviations of the jackknife (`decomposition.py`) are subtracted
@@ -23,7 +23,7 @@ from .paired import LEAST_COMMON, Members
 
 
 class PairedParts:
-    """Variance parts of the stages of several runs, for means and differences over common videos.
+    """Variance parts of several runs: means over runs and differences between runs, from common videos.
 
     `data` has one entry per run, as for `PairedBootstrap`.
     """
@@ -73,17 +73,17 @@ class PairedParts:
         return np.asarray(names)
 
     def _mean(self, members: Members, videos: NDArray) -> Jackknife:
-        """Average the parts over the runs `members`, with each run's parts estimated from `videos`."""
+        """Estimate the variance parts of each of the runs `members` from `videos`, and average them."""
         found = [self._parts(run, stage, videos) for run, stage in members]
         estimate = np.mean([one.estimate for one in found], axis=0)
         return Jackknife(estimate, np.mean([one.deviation for one in found], axis=0))
 
     def _parts(self, run: int, stage: str, videos: NDArray) -> Jackknife:
-        """Estimate the parts of one stage of a run from the activations for `videos`."""
+        """Estimate the variance parts of one stage of a run from the activations for `videos`."""
         key = run, stage, tuple(videos)
         if key not in self._found:
             whole = self.tables[run]
-            assert whole is not None  # not None, because `common_videos` found videos in this table
+            assert whole is not None  # `whole` is not None: `common_videos` found videos in it
             table = whole.of_videos(videos)
             nothing = np.empty((0, table.videos)), draw_pair_signs(table, 0, (0,))  # no replicates, no flips
             self._found[key] = decompose(self.stores[run].activations(stage), table, *nothing).layer
@@ -91,13 +91,13 @@ class PairedParts:
 
 
 def subtract(a: Jackknife, b: Jackknife, paired: bool) -> Jackknife:
-    """Subtract two jackknife estimates: video by video if `paired`, else their variances add up."""
+    """Return `a` - `b`: deviations are subtracted video by video if `paired`, else variances are added."""
     deviation = a.deviation - b.deviation if paired else np.concatenate([a.deviation, b.deviation])
     return Jackknife(a.estimate - b.estimate, deviation)
 
 
 def columns(found: Jackknife, videos: int, level: float) -> dict:
-    """Return each part and its interval bounds as table columns; bounds are NaN for a single video."""
+    """Return variance parts and their interval bounds as table columns; bounds are NaN for a single video."""
     half = student_quantile(level, max(1, videos - 1)) * found.error if videos > 1 else np.nan
     ends = found.estimate - half, found.estimate + half
     parts = zip(PARTS, found.estimate, *ends, strict=True)

@@ -16,7 +16,7 @@ from .moments import Moments
 
 
 def open_finished(run_dir: str | Path) -> tuple[Store, pd.DataFrame]:
-    """Open a finished run; return the run's store, and the pairs for which both views have activations.
+    """Open a finished run; return its store, and the pairs whose two views both have activations.
 
     Raises UserError if the folder holds no finished run, or if a factor has no pairs.
     """
@@ -37,7 +37,7 @@ def not_finite(store: Store, stage: str) -> UserError:
 
 
 def read_sums(store: Store, stage: str, pairs: pd.DataFrame, cluster: NDArray, clusters: int) -> Moments:
-    """Compute one stage's sums over pairs per cluster; raise UserError if an activation is not finite.
+    """Compute a stage's sums over the pairs of each cluster; raise UserError if an activation is not finite.
 
     `cluster` (N,) is the cluster number of each pair, `clusters` the number of clusters.
     """
@@ -51,15 +51,15 @@ def read_sums(store: Store, stage: str, pairs: pd.DataFrame, cluster: NDArray, c
 class FactorPairs:
     """The pairs of one factor (dynamic or static), sorted by cluster (all clips of one video)."""
 
-    a: NDArray  # row number of the first member of each pair
-    b: NDArray  # row number of the second member of each pair
-    cluster: NDArray  # cluster number of each pair, 0 .. K - 1, ascending
+    a: NDArray  # (N,) row number of the first member of each pair
+    b: NDArray  # (N,) row number of the second member of each pair
+    cluster: NDArray  # (N,) cluster number of each pair, ascending, from 0 to K - 1
     clip: NDArray  # (N,) clip numbers
     group_a: NDArray  # (N,) index of the first member's combination of style and frame order
     group_b: NDArray  # (N,) index of the second member's combination of style and frame order
-    strand_a: NDArray  # (N,) style number of the first member (dynamic pairs), or 0 (static pairs)
-    strand_b: NDArray  # (N,) style number of the second member (dynamic pairs), or 1 (static pairs)
-    slot: NDArray  # position of each pair among the clip's pairs of this factor, from 0
+    strand_a: NDArray  # (N,) dynamic pairs: style number of the first member; static pairs: 0
+    strand_b: NDArray  # (N,) dynamic pairs: style number of the second member; static pairs: 1
+    slot: NDArray  # (N,) position of each pair among the clip's pairs of this factor, from 0
     names: NDArray  # (K,) cluster names
 
     @property
@@ -88,6 +88,6 @@ def pairs_of_factor(pairs: pd.DataFrame, factor: int, views: pd.DataFrame) -> Fa
 
 
 def style_order_groups(views: pd.DataFrame) -> NDArray:
-    """Number the combinations of style and frame order (VOS: flow jitter) of all views. Shape: (views,)."""
+    """Return, for each view, the number of its combination of style, frame order and (VOS) flow jitter."""
     keys = [name for name in ("style", "order", "flow") if name in views]
     return views.groupby(keys, dropna=False).ngroup().to_numpy()

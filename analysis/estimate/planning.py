@@ -1,4 +1,4 @@
-"""Plan how large a study must be for intervals of a given width, from a small pilot run (``task=plan``).
+"""Plan, from a small pilot run, how large a study must be for intervals of a given width (``task=plan``).
 
 To first order, the error of a layer score is a mean of one term per pair. For pair i of factor f let
 n_i = sum_u (za_u - m_fu)(zb_u - m_fu), let q_i be half the squares of both members about the pooled mean, and
@@ -64,7 +64,7 @@ from .pairs import open_finished, read_sums
 
 # Number of views per clip as a function of the number of styles, for each value of the option `pairs`.
 VIEWS = {"factorial": lambda styles: 2 * styles, "both": lambda styles: 4, "paper": lambda styles: 2}
-# Option `pairs` of a pilot run -> options `pairs` of the studies that this pilot can plan.
+# Maps the option `pairs` of a pilot run to the values of `pairs` for which it can plan a study.
 PLANNED_FROM = {"factorial": ("factorial", "both", "paper"), "both": ("both", "paper"), "paper": ("paper",)}
 # A pilot run's options must have these values. Options that the pilot's manifest lacks are not checked.
 REQUIRED = {"app_shuffle": True, "use_normal_app": False, "m_same": True, "repeats": None}
@@ -139,7 +139,7 @@ def plan_study(
 def plan_stage(
     sums: Moments, rows: NDArray, pairs: pd.DataFrame, pilot: str, width: float, weights: NDArray
 ) -> pd.DataFrame:
-    """Plan the number of clusters (videos) for one stage; return one row per score and ``pairs`` option.
+    """Plan the number of clusters (videos) for one stage; return one row per score and value of ``pairs``.
 
     `sums` are the pilot's sums per cluster, `rows` (views, C) the pilot's activations, `pilot` the pilot's
     value of ``pairs``, and `weights` (R, K) bootstrap weights.
@@ -208,8 +208,8 @@ def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
 class VarianceComponents:
     """Variance components of the error of a score: between clusters (videos), and within clips."""
 
-    squared: NDArray  # (K,) squared error of the score that each cluster of the pilot contributes
-    drawn: NDArray  # (K,) variance of each cluster's error over the random choice of styles
+    squared: NDArray  # (K,) squared contribution of each pilot cluster to the error of the score
+    drawn: NDArray  # (K,) variance of each cluster's error due to the random choice of styles
 
     @property
     def between(self) -> float:
@@ -227,11 +227,11 @@ class VarianceComponents:
         return self.between + self.within
 
     def half_width(self, clusters: int) -> float:
-        """Return the expected half-width of the interval of a study with `clusters` clusters."""
+        """Return the expected half-width of a score's interval in a study with `clusters` clusters."""
         return half_width(self.variance, clusters)
 
     def assured_half_width(self, clusters: int, stretch: float) -> float:
-        """Return the half-width that 80 % of studies with `clusters` clusters do not exceed."""
+        """Return the half-width that intervals do not exceed in 80 % of studies with `clusters` clusters."""
         return stretch * half_width(self.upper_limit(clusters), clusters)
 
     def upper_limit(self, clusters: int, level: float = ASSURANCE) -> float:
@@ -239,7 +239,7 @@ class VarianceComponents:
         if not self.variance > 0:
             return 0.0
         pilot = len(self.squared)
-        # Leaving out a cluster also moves the mean error, so its squared error counts K / (K - 1) times.
+        # Leaving a cluster out also moves the mean: the cluster's squared error counts K / (K - 1) times.
         terms = self.squared * pilot / (pilot - 1)
         without = (self.squared.sum() - terms) / (pilot - 2) + (self.drawn.sum() - self.drawn) / (pilot - 1)
         # A lower limit on the variance keeps its logarithm finite if one cluster has nearly all variance.
@@ -250,7 +250,7 @@ class VarianceComponents:
 
 
 def stretch_of(half: float, own: VarianceComponents) -> float:
-    """Return the ratio (at least 1) of the pilot's half-width to that from its variance components."""
+    """Return the pilot's half-width divided by the one from its variance components, but at least 1."""
     expected = own.half_width(len(own.squared))
     return float(np.fmax(1, half / expected)) if expected > 0 else 1.0
 

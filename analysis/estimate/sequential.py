@@ -1,4 +1,4 @@
-"""Stop reading clips as soon as the intervals have a wanted width (option ``until``).
+"""Stop reading clips as soon as all intervals are as narrow as the option ``until`` demands.
 
 Clips are read in a random order. At a few numbers of clips, content, motion, appearance and residual of every
 stage are estimated. Reading stops if no interval of any stage has a half-width above the wanted one, where
@@ -30,14 +30,14 @@ log = logging.getLogger(__name__)
 
 # Intervals are first checked after FIRST_CHECK clips; each later check has GROWTH times as many clips.
 FIRST_CHECK, GROWTH = 24, 1.5
-# With fewer videos, standard errors are too uncertain to decide whether reading can stop.
+# With fewer videos, standard errors are too uncertain to decide whether to stop reading clips.
 FEWEST_VIDEOS = 24
-# Level of the upper confidence limit of half-widths that decides whether reading stops.
+# Reading stops if all half-widths, as upper confidence limits at this level, are small enough.
 ASSURANCE = 0.8
 
 
 def check_sizes(clips: int) -> list[int]:
-    """Return the numbers of clips at which reading may stop: 24, 36, 54 ..., below the number of clips."""
+    """Return the numbers of clips after which reading may stop: 24, 36, 54 ..., all less than `clips`."""
     sizes, size = [], float(FIRST_CHECK)
     while size < clips:
         sizes.append(int(size))
@@ -46,7 +46,7 @@ def check_sizes(clips: int) -> list[int]:
 
 
 def widest_half_width(store: Store, clips: set[str], level: float = 0.95) -> float | None:
-    """Return the largest half-width of any part of any stage, estimated from the clips named `clips`.
+    """Return the largest half-width of any variance part of any stage, estimated from the clips `clips`.
 
     None if fewer than `FEWEST_VIDEOS` videos have clips with two styles in both orders.
     """
@@ -70,7 +70,7 @@ def half_width(found: Decomposition, level: float = 0.95) -> float:
 
 
 def read_until(store: Store, width: float, read: Callable[[int], None]) -> None:
-    """Read clips until the interval of each part is at most +- `width`; mark unread views as not needed.
+    """Read clips until all half-widths are at most `width`; mark the views of unread clips as not needed.
 
     `read` computes all views before a row number. The manifest lists the checks, so that a resumed run stops
     at the same check. All clips are left to be read if the intervals of the last check are too wide.

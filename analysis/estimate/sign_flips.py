@@ -1,4 +1,4 @@
-"""Sign-flip test of whether the two members of a pair share anything about their clip.
+"""Test, by sign flips, whether activations for the two members of a pair share anything about the clip.
 
 What a style or a frame order does to every clip alike tells nothing about a clip. The mean of each style and
 order is therefore subtracted first: z = activation - mean over the clips in the same style and order. If the
@@ -38,7 +38,7 @@ UNITS_AT_A_TIME = 256
 
 
 def draw_signs(pairs: FactorPairs, n: int, seed: Sequence[int]) -> NDArray:
-    """Draw the sign of each pair's product in `n` flips. Shape: (flips, pairs); no flips for one cluster.
+    """Draw the sign of each pair's product in `n` flips (no flips for one cluster). Shape: (flips, pairs).
 
     A sign is drawn per cluster and strand (`FactorPairs.strand_a`). A product has the sign of both members.
     """
@@ -50,7 +50,7 @@ def draw_signs(pairs: FactorPairs, n: int, seed: Sequence[int]) -> NDArray:
 
 
 def without_group_means(z: NDArray, group: NDArray) -> NDArray:
-    """Subtract the mean of each group of rows (same style and order) from `z` (pairs, units)."""
+    """Subtract from each row of `z` (pairs, units) the mean of its group: rows of equal style and order."""
     groups, index = np.unique(group, return_inverse=True)
     member = np.eye(len(groups))[index]  # (pairs, groups)
     return z - member @ ((member / member.sum(0)).T @ z)
@@ -72,7 +72,7 @@ def inflation(pairs: FactorPairs, own: NDArray | slice = slice(None)) -> float:
 def flip_test(
     za: NDArray, zb: NDArray, pairs: FactorPairs, signs: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return products of centred members (N, C), unit statistics (C,), and their values in flips (P, C).
+    """Return products of centred members (N, C), unit statistics (C,), and the statistics per flip (P, C).
 
     `za`, `zb` (N, C) are the activations of both members of each pair.
     """
@@ -85,7 +85,7 @@ def flip_test(
 
 
 def p_value(value: ArrayLike, null: NDArray) -> NDArray:
-    """Return the p-value of `value` against `null`, the values of all flips; NaN without flips.
+    """Return the p-value of `value` for the null distribution `null`, one value per flip; NaN without flips.
 
     If `null` is the largest unit statistic of each flip, the result is the family-wise p-value of a unit.
     """

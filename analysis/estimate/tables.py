@@ -1,4 +1,4 @@
-"""Functions that join, write and read the result tables of finished runs, and average over runs."""
+"""Join, write, read and average the result tables of finished runs."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class RunEstimate:
 
     @classmethod
     def join(cls, store: Store, stages: Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]) -> Self:
-        """Concatenate the tables of all stages, with new first columns ``stage`` and ``stream``."""
+        """Concatenate the tables of all stages; insert ``stage`` and ``stream`` as the first columns."""
         for stage, tables in stages.items():
             for table in tables:
                 table.insert(0, "stage", stage)
@@ -44,7 +44,7 @@ class RunEstimate:
 
 
 def write_tables(folder: Path, result: RunEstimate) -> None:
-    """Write ``layers.csv``, ``units.parquet``, and one csv of dimensions per stage in folder ``dim_est``."""
+    """Write ``layers.csv``, ``units.parquet`` and, per stage, ``dim_est/STAGE.csv`` (factors' dimensions)."""
     result.write(folder)
     for _, row in result.layers.iterrows():
         file = dimensions_file(folder, row["stage"])
@@ -55,7 +55,7 @@ def write_tables(folder: Path, result: RunEstimate) -> None:
 
 
 def dimensions_file(folder: Path, stage: str) -> Path:
-    """Return the path of the csv with a stage's dimensions per factor, as numbers and as percentages."""
+    """Return the path of the csv with the number and the percentage of a stage's dimensions per factor."""
     return folder / "dim_est" / f"{stage.replace('/', '--')}.csv"
 
 
@@ -63,13 +63,13 @@ class SeedHalfWidths(NamedTuple):
     """Half-widths of two ranges about the mean over runs that differ only in the seed."""
 
     # 1.96 * std / sqrt(n) with the population's std (ddof 0), as in Kowal et al.'s code.
-    # +- 1.96 * std / sqrt(n) covers the true mean in 60, 75, 81 and 85 % of cases for 2, 3, 4 and 5 runs.
+    # Mean +- 1.96 * std / sqrt(n) covers the true mean in 60, 75, 81, 85 % of cases for 2, 3, 4, 5 runs.
     original: NDArray
     # t(n - 1) * std / sqrt(n) with the sample's std (ddof 1): half-width of Student's 95 % interval.
     student: NDArray
 
 
-# Note below tables of averages, on which of the two columns of half-widths gives a 95 % interval.
+# Note printed below tables of averages: which of the two half-width columns gives a 95 % interval.
 SEED_NOTE = (
     "95 % intervals: mean -+ the column that ends in _ci_student; _ci is 1.96 * std / sqrt(n), "
     "which is no 95 % interval for few runs"
@@ -154,9 +154,9 @@ def read_layers(folder: str | Path) -> pd.DataFrame:
     layers = read_table(existing_file(folder, "layers.csv"), columns, text=("stage",)).set_index("stage")
     if not layers.index.is_unique or not len(layers):
         raise DamagedRun(
-            f"{folder}/layers.csv names no stage, or one twice: give the command of the run again"
+            f"{folder}/layers.csv names no stage, or names a stage twice: give the command of the run again"
         )
-    return layers.copy()  # copy into one memory block: pandas warns of fragmented frames
+    return layers.copy()  # copied into one memory block, as pandas warns of fragmented frames
 
 
 def existing_file(folder: str | Path, name: str) -> Path:
@@ -165,6 +165,6 @@ def existing_file(folder: str | Path, name: str) -> Path:
     if not file.exists():
         raise UserError(
             f"{folder} holds no {name}: give the folder of a finished run "
-            "(after import_activations, call estimate_run(FOLDER).write(FOLDER) in Python)"
+            "(if import_activations made the run, call estimate_run(FOLDER).write(FOLDER) in Python first)"
         )
     return file

@@ -1,4 +1,4 @@
-"""Find units with the largest content, motion or appearance, and the clips that drive these units.
+"""Find the units with the largest content, motion or appearance, and the clips that contribute most.
 
 The task is ``task=units``.
 
@@ -21,13 +21,13 @@ COLUMNS = ["kind", "unit", "rank", *BITS, "clip", "part", "side", "row"]
 
 
 def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: int) -> pd.DataFrame:
-    """Find the `count` units with the largest part per kind, and `clips` clips that contribute most to each.
+    """Per kind, find the `count` units with the largest part, and for each unit the `clips` main clips.
 
     The table has one row per unit and clip, and no rows if the run has no parts: part is the clip's fraction
     of the unit's part, side is the clip's mean activation (kind motion: mean of forward minus altered order)
     in standard deviations of the unit, row is the row number of one of the clip's views.
     """
-    values = store.activations(stage)  # this call raises UserError if the run lacks the stage
+    values = store.activations(stage)  # raises UserError if the run lacks the stage
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
     rows = []
     chosen = units[units["stage"] == stage].set_index("unit")
@@ -45,7 +45,7 @@ def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: 
 def fractions_of_clips(
     values: NDArray, table: OrderTable, unit: int, part: str, views: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return per clip the fraction of a unit's part, the mean activation, and the row number of one view."""
+    """Return, for each clip, its fraction of a unit's part, its mean activation, and the row of one view."""
     y = table.read(values, slice(unit, unit + 1))[0][..., 0]  # (K, S, 2)
     kept = table.kept[..., None]
     z = np.where(kept, y - y.sum(0, where=kept) / np.maximum(1, kept.sum(0)), 0)
@@ -53,7 +53,7 @@ def fractions_of_clips(
     d = ((z.sum(1) ** 2) - (z**2).sum(1)).sum(1) / 2
     b = z[..., 0].sum(1) * z[..., 1].sum(1) - own
     styles = table.kept.sum(1)
-    # `d` and `b` sum over `pairs` pairs; `own` sums over one pair per clip and style, and is scaled up.
+    # `own` has fewer terms (one per clip and style) than `d` and `b` (`pairs` terms), so it is scaled up.
     pairs = (styles * (styles - 1)).sum()
     t = own * pairs / styles.sum()
     fraction = {"content": b, "motion": d - b, "appearance": t - b}[part]

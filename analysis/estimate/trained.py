@@ -1,4 +1,4 @@
-"""Train a network on rendered scenes, profile its checkpoints, and compare conditions over seeds."""
+"""Train networks on rendered scenes, profile their checkpoints, and compare the training conditions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ CONDITIONS = {
     "shortcut": Condition("velocity", shortcut=True),
     "static_dropout": Condition("velocity", shortcut=True, dropout=True),
 }
-# Reported differences: first condition, second condition (subtracted), and the number that is compared.
+# Differences to report: (condition, condition that is subtracted from it, quantity that is compared).
 COMPARED = (
     ("velocity", "layout", "motion"),
     ("velocity", "texture", "motion"),
@@ -54,7 +54,7 @@ COMPARED = (
     ("static_dropout", "shortcut", "accuracy"),
 )
 NUMBERS = ("accuracy", *PARTS)
-# Task options that select trainings without changing the result of any training.
+# Task options that do not change the result of a training, and so do not enter its folder's name.
 CHOOSES = ("networks", "conditions", "seeds", "outdir", "name", "about", "run", "needs_data")
 
 
@@ -79,7 +79,7 @@ class Training:
         of the profile. At the end, one row per checkpoint and stage is written to ``training.csv``.
         """
         condition = CONDITIONS[self.condition]
-        for old in self.folder.glob("step_*"):  # checkpoints of an interrupted training
+        for old in self.folder.glob("step_*"):  # delete checkpoints of an interrupted training
             rmtree(old)
         model = row("model", self.network)
         model.num_classes = CLASSES[condition.target]
@@ -117,7 +117,7 @@ class Training:
 
 
 def folder_of(cfg: DictConfig) -> Path:
-    """Return ``task.outdir``, or a folder below ``save_dir`` whose name depends on the options."""
+    """Return ``task.outdir`` or, if it is null, a folder in ``save_dir`` named by a hash of the options."""
     if cfg.task.outdir:
         return Path(cfg.task.outdir).expanduser()
     task = {str(k): v for k, v in cfg.task.items() if k not in CHOOSES}
@@ -127,7 +127,7 @@ def folder_of(cfg: DictConfig) -> Path:
 
 
 def accuracy(store: Store, target: str) -> float:
-    """Return the fraction of views in forward order whose class with the largest score is the label."""
+    """Return the fraction of forward views for which the class with the largest score is the label."""
     views = store.views
     shown = ((views["order"] == "forward") & (store.status == DONE)).to_numpy()
     truth = pd.read_parquet(Path(store.manifest["root"]) / TRUTH)
@@ -146,7 +146,7 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare(table: pd.DataFrame) -> pd.DataFrame:
-    """Estimate the differences of conditions in `COMPARED` at the end of training, paired by seed."""
+    """Estimate the differences in `COMPARED` at the end of training; runs of equal seed are paired."""
     last = table[table["step"] == table["step"].max()]
     rows = []
     for network, (left, right, number) in product(last["network"].unique(), COMPARED):
@@ -164,7 +164,7 @@ def compare(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def columns_of(values: pd.DataFrame) -> dict[str, float]:
-    """Return the mean of each column over rows (seeds), with Student's 95 % interval."""
+    """Return the mean of each column over the rows (seeds), with Student's 95 % interval."""
     mean, half = values.to_numpy().mean(0), seed_half_widths(values.to_numpy()).student
     columns: dict[str, float] = {}
     for name, middle, width in zip(values, mean, half, strict=True):

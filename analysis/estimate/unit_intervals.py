@@ -1,4 +1,4 @@
-"""Intervals and class probabilities of unit scores, and intervals of the number of units of each class.
+"""Estimate intervals of unit scores, class probabilities of units, and intervals of the units per class.
 
 A unit score r is a correlation, so its interval is made for Fisher's z = arctanh(r), by the jackknife over
 clusters (`jackknife.py`):
@@ -36,9 +36,9 @@ from .moments import Moments
 FEWEST_VIDEOS = 3
 # A unit rests on two videos if leaving both out reduces its variance to less than this fraction.
 LEAST_REST = 0.05
-# Degrees of freedom of a unit's interval per effective video.
+# A unit's interval has 0.75 degrees of freedom per effective video, minus 1.
 DF_PER_VIDEO = 0.75
-# Unit classes whose counts have intervals: all except dead units, whose number is known.
+# Unit classes for which the number of units has an interval; the number of dead units is exact.
 COUNTED = UNIT_CLASSES[:4]
 
 
@@ -71,12 +71,12 @@ def rest_on_few(sums: Moments, parts: NDArray, variance: NDArray) -> NDArray:
 
 @dataclass(frozen=True)
 class UnitIntervals:
-    """Fisher's z of the unit scores of each factor (F, C), with standard errors and degrees of freedom."""
+    """Fisher's z of each unit score, with standard error and degrees of freedom, per factor and unit."""
 
     z: NDArray  # (F, C) bias-corrected
     error: NDArray  # (F, C)
     df: NDArray  # (F, C)
-    effective_videos: NDArray  # (C,) effective number of videos, smaller of both factors; NaN if dead
+    effective_videos: NDArray  # (C,) smaller of both factors' effective numbers of videos; NaN if dead
     few_videos: NDArray  # (C,) True if the unit varies, but in fewer than three videos
 
     @classmethod
@@ -97,16 +97,16 @@ class UnitIntervals:
         return found.estimate, found.error, df, np.asarray(videos.min(0)), np.asarray(few)
 
     def bounds(self, level: float) -> tuple[NDArray, NDArray]:
-        """Return lower and upper bounds of unit scores (F, C); NaN for dead units and for few videos."""
+        """Return lower and upper bounds of unit scores; NaN for units that are dead or vary in few videos."""
         half = student_quantile(level, self.df) * self.error
         unknown = self.few_videos | np.isnan(self.effective_videos)
         low, high = (np.where(unknown, np.nan, np.tanh(self.z + side * half)) for side in (-1, 1))
         return low, high
 
     def calibrate(self, r: NDArray, block: slice) -> NDArray:
-        """Give bootstrap replicates `r` (R, F, block) of unit scores the centre and spread of the intervals.
+        """Transform bootstrap replicates `r` of unit scores, so that they spread like the intervals.
 
-        Replicates of units with few videos are returned as they are.
+        Shape of `r`: (R, F, block). Replicates of units with few videos are returned as they are.
         """
         z, df = fisher_z(r), self.df[:, block]
         alive = np.isfinite(z)
@@ -126,14 +126,14 @@ class UnitIntervals:
 
 
 def count_classes(classes: NDArray) -> NDArray:
-    """Count the units of each class of `COUNTED`; classes are indices. Shapes: (..., C) -> (..., 4)."""
+    """Count the units of each class in `COUNTED`. Shapes: class indices (..., C), counts (..., 4)."""
     return np.stack([(classes == k).sum(-1) for k in range(len(COUNTED))], axis=-1)
 
 
 def count_bounds(
     paper: NDArray, corrected: NDArray, replicates: NDArray, live: int, clusters: int, level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return the bounds of the numbers of units per class; NaN without replicates.
+    """Return confidence bounds of the number of units in each class; NaN without replicates.
 
     `paper` (4,) are the paper's counts, `corrected` (4,) those after bias correction of the scores,
     `replicates` (R, 4) those of calibrated replicates, `live` is the number of units that are not dead.

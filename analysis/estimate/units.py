@@ -1,4 +1,4 @@
-"""Unit classes at all thresholds, and the highest-scoring units, of a finished run (``task=units``).
+"""Classify a finished run's units at all thresholds, and find the highest-scoring units (``task=units``).
 
     thresholds.csv, .png    number of units of each class at every threshold
     histograms.png          unit scores of each stage
@@ -20,7 +20,7 @@ from .estimator import MEASURED, UNIT_CLASSES, classify
 
 # Factors (0 dynamic, 1 static) by whose scores the units of each class are ranked.
 DRIVEN_BY = {"dynamic": (0,), "static": (1,), "joint": (0, 1)}
-# Aggregation of the columns part, side and row of `top_units` over the pairs of a clip.
+# How the columns part, side and row of `top_units` are aggregated over the pairs of a clip.
 TOTALS = {"part": "sum", "side": "mean", "row": "first"}
 
 
@@ -44,13 +44,13 @@ def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.Dat
 def top_units(
     store: Store, units: pd.DataFrame, stage: str, threshold: float, count: int, clips: int
 ) -> pd.DataFrame:
-    """Find the `count` top-scoring units per unit class, and `clips` clips that contribute most to each unit.
+    """Per unit class, find the `count` top-scoring units, and for each unit the `clips` main clips.
 
     Joint units are ranked by the lower of their two scores. The table has one row per unit and clip: part is
     the clip's fraction of the score (joint units: of the sum of both scores), side the clip's mean activation
     in standard deviations of the unit, row the row number of one of the clip's views.
     """
-    values = store.activations(stage)  # this call raises UserError if the run lacks the stage
+    values = store.activations(stage)  # raises UserError if the run lacks the stage
     pairs = store.finished_pairs()
     chosen = units[units["stage"] == stage].set_index("unit")
     index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)
@@ -72,7 +72,7 @@ def top_units(
 
 
 def parts_of_clips(z: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return each clip's contribution to the score of a unit with activations `z`, for one factor."""
+    """For one factor, return the contribution of each clip to the score of a unit with activations `z`."""
     za, zb = z[pairs["a"]], z[pairs["b"]]
     both = np.concatenate([za, zb])
     mean, variance = both.mean(), both.var()

@@ -1,4 +1,4 @@
-"""Decomposition of each unit's variance into video, style, frame order and the interactions of the three.
+"""Decompose each unit's variance into effects of video, style and frame order, and their interactions.
 
 Factorial views give each unit a balanced table y[video, style, order] with one value per cell. All effects
 are random. The expected mean squares (MS) are solved for the variance components (Searle, Casella &
@@ -47,7 +47,7 @@ CANCELLATION = 1e-12
 
 
 def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: bool = False) -> RunEstimate:
-    """Decompose the variance of every stage of a run with pairs=factorial, with intervals over videos.
+    """Decompose the variance of every stage of a run with pairs=factorial; jackknife over videos.
 
     ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
     if the run is not factorial, if fewer than two clips have all views, or if an activation is not finite.
@@ -65,7 +65,7 @@ def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: boo
 
 
 def complete_table(store: Store) -> tuple[NDArray, NDArray]:
-    """Return row numbers (clips, styles, orders) and cluster indices of the clips that have all views."""
+    """Return, for the clips that have all views, row numbers (clips, styles, orders) and cluster indices."""
     views = store.views.assign(row=np.arange(len(store.status)))
     views = views[(store.status == DONE) & views["order"].isin((FORWARD, first_altered_order(views)))]
     table = views.pivot(index=["cluster", "clip"], columns=["style", "order"], values="row").dropna()
@@ -84,8 +84,8 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
 def decompose_stage(
     values: NDArray, rows: NDArray, clusters: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Decompose the variance of one stage; return a table of the stage and a table of the stage's units."""
-    units, levels = values.shape[1], rows.shape[1:]  # levels: number of styles, number of orders
+    """Decompose the variance of one stage; return one table of the stage, and one table of its units."""
+    units, levels = values.shape[1], rows.shape[1:]  # `levels`: number of styles and number of orders
     n_clusters = int(clusters.max()) + 1
     per_unit = []
     total, left_out = np.zeros(len(COMPONENTS)), np.zeros((n_clusters, len(COMPONENTS)))
@@ -121,7 +121,7 @@ def decompose_stage(
 def component_bounds(
     sums: NDArray, whole: NDArray, without: NDArray, levels: tuple[int, ...], level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return bounds of each unit's seven variance components, by MOVER; NaN for units with few videos.
+    """Return each unit's MOVER interval of the seven variance components; NaN for units with few videos.
 
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.
@@ -138,10 +138,8 @@ def component_bounds(
         correlation = np.einsum("kic,kjc->ijc", deviation, deviation) / (error[:, None] * error)
         correlation = np.where(absent[:, None] | absent, 0, correlation)
     reach = student_quantile(level, np.maximum(1, DF_PER_VIDEO * videos - 1)) * error
-    below, above = (
-        whole * -np.expm1(-reach),
-        whole * np.expm1(reach),
-    )  # distances of mean squares to the ends of their intervals, (7, C)
+    # Distance from each mean square to the lower and to the upper end of its interval. Shapes: (7, C).
+    below, above = whole * -np.expm1(-reach), whole * np.expm1(reach)
     weights = component_weights(sums[:, 0, 0].sum(), *levels)[..., None]  # (7, 7, 1)
     point = (weights * whole).sum(1)
     ends = []

@@ -1,1 +1,1 @@
-"""Mutual information and CKA between the activations for two paired views, for ``task=information``."""
+"""Estimators of mutual information and CKA between activations for paired views (``task=information``)."""

@@ -1,4 +1,4 @@
-"""Unbiased linear CKA between a stage's activations for the first and for the second members of pairs.
+"""Estimate the unbiased linear CKA between a stage's activations for the first and second pair members.
 
 The samples are videos. The Gram matrices K = X X^T and L = Y Y^T hold the inner products between videos, X of
 the first members and Y of the second. CKA is HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) (Kornblith et al. 2019,
@@ -30,7 +30,7 @@ from static_dynamic.analysis.estimate.sign_flips import p_value
 
 # Clusters per batch.
 BATCH = 256
-# To limit memory, this many bootstrap replicates and this many permutations are computed at a time.
+# To limit memory, 512 bootstrap replicates or 16 permutations are computed at a time.
 REPLICATES_AT_A_TIME, ORDERS_AT_A_TIME = 512, 16
 # The unbiased HSIC averages over tuples of four clusters, so at least four clusters are needed.
 LEAST_CLUSTERS = 4
@@ -45,7 +45,7 @@ def batches(clusters: int, seed: int) -> list[NDArray]:
 def gram_matrices(
     rows: NDArray, pairs: FactorPairs, slots: list[NDArray], batch: NDArray
 ) -> tuple[dict[bytes, NDArray], list[tuple[bytes, bytes]]]:
-    """Return a dict of Gram matrices over a batch of clusters, and the list of key pairs to compare.
+    """Return a dict of Gram matrices for a batch of clusters, and the pairs of dict keys to be compared.
 
     A sample is a cluster's mean. The list has one item per slot (pair position in a clip).
     """
@@ -66,7 +66,7 @@ def gram_matrices(
 def gram_matrix(x: NDArray) -> NDArray:
     """Return the Gram matrix of centred samples, with a zero diagonal. Shape: (samples, samples)."""
     x = x - x[0]  # subtracting the first sample makes constant units exactly zero
-    x = x - x.mean(0)  # centring does not change HSIC
+    x = x - x.mean(0)  # centring lessens rounding error, and does not change HSIC
     k = x @ x.T
     np.fill_diagonal(k, 0)
     return k
@@ -93,7 +93,7 @@ class ReplicateWeights:
 
 
 class WeightedGram:
-    """A Gram matrix with zero diagonal, and the weighted row sums of this matrix per bootstrap replicate."""
+    """A Gram matrix with zero diagonal, and its weighted row sums for each bootstrap replicate."""
 
     def __init__(self, k: NDArray, weights: ReplicateWeights):
         self.k = k
@@ -126,7 +126,7 @@ def hsic(k: WeightedGram, l: WeightedGram, weights: ReplicateWeights) -> NDArray
 
 
 def permuted_hsic(compared: list[tuple[NDArray, NDArray]], orders: NDArray) -> NDArray:
-    """Return the HSIC of two Gram matrices K and L for each permutation of the samples of L in `orders`.
+    """Return the HSIC of Gram matrices K and L, for each permutation (row of `orders`) of the samples of L.
 
     Shapes: `compared` S times K, L (n, n), orders (P, n) -> (S, P).
     """

@@ -1,4 +1,4 @@
-"""Mutual information and CKA between the two members of pairs of a finished run (``task=information``).
+"""Estimate mutual information and CKA between the paired views of a finished run (``task=information``).
 
     gaussian, copula   bits per unit, and their mean over a stage (`gaussian.py`)
     subspace           bits of a stage in its directions of largest variance; needs 20 videos (`subspace.py`)
@@ -73,7 +73,7 @@ def estimate_information(
     bar = tqdm(total=every, desc="information", unit="unit", disable=None if progress else True)
     for stage in store.stages:
         rows = store.activations(stage)
-        # This call raises UserError if an activation is NaN or infinite.
+        # `read_sums` raises UserError if an activation is NaN or infinite.
         sums = read_sums(store, stage, pairs, np.searchsorted(names, pairs["cluster"]), len(names))
         few = UnitIntervals.of(sums).few_videos if len(names) >= FEWEST_VIDEOS else None
         count = n_directions(min(fold.clusters for fold in folds), rows.shape[1])

@@ -1,4 +1,4 @@
-"""Mutual information in bits between pair members, per unit, by a Gaussian and a Gaussian copula model.
+"""Estimate each unit's mutual information between pair members, by a Gaussian and a Gaussian copula model.
 
 ``gaussian`` takes the paper's unit score r: two Gaussian variables of correlation r share -1/2 log2(1 - r^2)
 bits (Cover & Thomas, "Elements of Information Theory", section 8.5), with either sign of r. ``copula`` first
@@ -50,12 +50,12 @@ UNITS_AT_A_TIME = 128
 # The rank-bias jackknife uses 8 groups of clusters, or 2 groups for 300 or more clusters, to save time.
 MOST_GROUPS, FEW_GROUPS, MANY_CLUSTERS = 8, 2, 300
 
-# A Transform is a function that transforms activations (rows, units), given how often each row counts.
+# Type of a function that transforms activations (rows, units), given the number of times each row counts.
 Transform = Callable[[NDArray, NDArray], NDArray]
 
 
 def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
-    """Replace values by normal scores within each column of `x`, where row i counts `counts[i]` times."""
+    """Replace the values in each column of `x` by normal scores; row i counts `counts[i]` times."""
     units, n, total = x.shape[1], len(x), int(counts.sum())
     x = np.ascontiguousarray(x.T)
     order = np.argsort(x, axis=1)
@@ -132,13 +132,13 @@ def unit_information(
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
-    """Transform the first or the second member of all pairs; a view in several pairs is transformed once."""
+    """Transform the activations for one member (first or second) of all pairs, each view only once."""
     views, position, counts = np.unique(member, return_inverse=True, return_counts=True)
     return transform(values[views], counts)[position]
 
 
 def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> NDArray:
-    """Estimate by how much ranking few videos lowers arctanh of the correlation of `za` and `zb`.
+    """Estimate the rank bias: how much ranking few videos lowers arctanh of the correlation of `za`, `zb`.
 
     Each group of clusters is left out twice, once with the rest ranked anew: only the ranking differs.
     """
@@ -155,12 +155,12 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
     """Add the rank bias to the arctanh of each unit's correlation; leave correlations of 1 unchanged."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # rounding can make |r| slightly larger than 1
+    with np.errstate(divide="ignore", invalid="ignore"):  # no warning if rounding makes |r| larger than 1
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))
 
 
 def correlation(za: NDArray, zb: NDArray) -> NDArray:
-    """Return the correlation of each unit between first and second pair members; 0 for a constant unit.
+    """Return, for each unit, the correlation of first and second pair members; 0 if the unit is constant.
 
     Both members have one common mean.
     """
@@ -173,7 +173,7 @@ def correlation(za: NDArray, zb: NDArray) -> NDArray:
 
 
 def cluster_sums(za: NDArray, zb: NDArray, pairs: FactorPairs) -> Moments:
-    """Return the sums over pairs per cluster; rows of `za` and `zb` are in the order of `pairs`."""
+    """Return the sums over the pairs of each cluster. Rows of `za` and `zb` are in the order of `pairs`."""
     shift = za[:1].copy()
     a, b = za - shift, zb - shift
     _, starts, count = np.unique(pairs.cluster, return_index=True, return_counts=True)

@@ -1,4 +1,4 @@
-"""Estimate the mutual information of a unit's activations for two paired views, from nearest neighbours.
+"""Estimate the mutual information between a unit's activations for paired views, by nearest neighbours.
 
 No distribution is assumed. Estimator 1 of Kraskov, Stoegbauer & Grassberger 2004 ("Estimating mutual
 information", eq. 8): with eps_i the distance (maximum norm) of point i to its k-th neighbour, and n_x, n_y
@@ -45,7 +45,7 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
     # A tree without balanced and compact nodes is built faster, and is queried at the same speed.
     tree = cKDTree(points, leafsize=8, balanced_tree=False, compact_nodes=False)
     distance = tree.query(points, [k + 1], p=np.inf)[0][:, 0]
-    # The radius is slightly reduced, so that rounding never counts the k-th neighbour as closer.
+    # The radius is slightly reduced, so that rounding never puts the k-th neighbour inside it.
     radius = distance * (1 - 1e-9)
     psi = digamma(np.arange(len(x) + 1))
     marginal = np.zeros(len(x))
@@ -54,13 +54,13 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
-        inside -= np.searchsorted(ordered, ordered - reach, "left")  # the count includes the sample itself
+        inside -= np.searchsorted(ordered, ordered - reach, "left")  # `inside` counts the sample itself, too
         marginal[order] += psi[inside]
     return (digamma(k) + digamma(len(x)) - marginal) / np.log(2)
 
 
 def mean_bits(members: list[NDArray], chosen: slice | NDArray) -> float:
-    """Return the mutual information in bits of `chosen` samples, averaged over pair positions in a clip."""
+    """Estimate mutual information in bits from `chosen` samples; average over pair positions in a clip."""
     return float(np.mean([local_bits(x[chosen], y[chosen]).mean() for x, y in members]))
 
 

@@ -1,4 +1,4 @@
-"""Mutual information between pair members for a whole stage, in the stage's leading principal components.
+"""Estimate mutual information between pair members for a whole stage, from its leading components.
 
 Gaussian vectors share -1/2 sum_i log2(1 - rho_i^2) bits, with rho_i their canonical correlations (Hotelling
 1936; Kay 1992, "Feature discovery under contextual supervision using mutual information"). With as many units
@@ -39,7 +39,7 @@ ROWS_AT_A_TIME = 4096
 
 
 def n_directions(clusters: int, units: int) -> int:
-    """Return how many principal directions a fold of `clusters` videos can have; 0 below ten videos."""
+    """Return the number of principal directions for a fold of `clusters` videos; 0 below ten videos."""
     return min(MOST_DIRECTIONS, clusters // CLUSTERS_PER_DIRECTION, units)
 
 
@@ -48,8 +48,8 @@ class Fold:
     """One of the two folds of the cross-fitting, with half of the clusters (videos)."""
 
     views: NDArray  # row numbers of views
-    pairs: list[NDArray]  # indices of this fold's pairs into `FactorPairs`, one array per factor
-    clusters: int  # number of clusters with dynamic or with static pairs, whichever is smaller
+    pairs: list[NDArray]  # one array per factor: indices of this fold's pairs in `FactorPairs`
+    clusters: int  # number of clusters with dynamic pairs or number with static pairs, if smaller
 
 
 def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:
@@ -69,7 +69,7 @@ def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:
 
 
 def project(rows: NDArray, folds: Sequence[NDArray], group: NDArray, count: int) -> NDArray:
-    """Project each fold's activations on at most `count` principal components fitted to the other fold.
+    """Project each fold's activations onto at most `count` principal components of the other fold.
 
     `rows` (views, C) are activations, `folds` row numbers of views, `group` (views,) the number of each
     view's style and order: group means are subtracted in each fold. Views of no fold become 0.
@@ -92,7 +92,7 @@ def blocks(views: NDArray) -> list[NDArray]:
 
 
 def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
-    """Return mean activations per group of views of equal style and frame order. Shape: (groups, units)."""
+    """Return mean activations of each group of views of equal style and order. Shape: (groups, units)."""
     total = np.zeros((group.max() + 1, rows.shape[1]))
     for block in blocks(views):
         total += np.eye(len(total))[:, group[block]] @ rows[block]
@@ -100,11 +100,11 @@ def group_means(rows: NDArray, views: NDArray, group: NDArray) -> NDArray:
 
 
 def components(rows: NDArray, views: NDArray, group: NDArray, mean: NDArray, count: int) -> NDArray:
-    """Return at most `count` principal components of activations minus group means, largest variance last."""
+    """Return at most `count` principal components of activations minus group means, in ascending variance."""
     units = rows.shape[1]
     covariance = np.zeros((units, units))
     for block in blocks(views):
-        # float32 is twice as fast, and precise enough to find principal components.
+        # float32 is twice as fast as float64, and precise enough to find principal components.
         centred = (rows[block] - mean[group[block]]).astype(np.float32)
         covariance += centred.T @ centred
     variance, vectors = eigh(covariance, subset_by_index=(units - count, units - 1))
@@ -119,7 +119,7 @@ def subspace_information(
     folds: Sequence[NDArray],
     level: float,
 ) -> dict:
-    """Estimate the mutual information in bits between one factor's pair members, projected by `project`.
+    """Estimate the mutual information in bits between projected activations for one factor's pair members.
 
     Weights (R, K) are of the clusters of `pairs`, `signs` (P, N) of the pairs, `folds` hold `Fold.pairs`.
     ``plug_in`` is before bias correction. All numbers are NaN without directions, and infinite if both
@@ -142,7 +142,7 @@ def subspace_information(
 def fold_bits(
     projected: NDArray, pairs: FactorPairs, weights: NDArray, signs: NDArray, own: NDArray
 ) -> tuple[NDArray, NDArray, NDArray]:
-    """Return one fold's mutual information in bits: of the sample, of each replicate, of each sign flip."""
+    """Return one fold's mutual information in bits, for the sample, each replicate and each sign flip."""
     x, y = projected[pairs.a[own]], projected[pairs.b[own]]
     k, centre = x.shape[1], (x.mean(0) + y.mean(0)) / 2
     x, y = x - centre, y - centre
@@ -160,7 +160,7 @@ def fold_bits(
 
 
 def canonical_bits(second: NDArray) -> NDArray:
-    """Return the mutual information of x and y in bits, from covariances; NaN if a covariance is singular."""
+    """Return the mutual information of x and y in bits, from second moments of (1, x, y); NaN if singular."""
     n, mean = second[..., :1, :1], second[..., 1:, :1] / second[..., :1, :1]
     covariance = second[..., 1:, 1:] / n - mean * np.swapaxes(mean, -1, -2)
     k = covariance.shape[-1] // 2
