@@ -63,6 +63,8 @@ def run(folder: Path, *command) -> str:
 def test_command_from_another_folder(bin_folder, tmp_path):
     for command in ([bin_folder / "static-dynamic"], [bin_folder / "python", "-m", "static_dynamic"]):
         assert "i3d_inception" in run(tmp_path, *command, "--help")
+    if "copy" in str(bin_folder):
+        return  # .ci/run runs the same job with a copy, in `make package`
     job = ["model.init=random", "n_examples=2", "style=builtin", "n_boot=20", "n_permutations=0"]
     assert "stage5" in run(tmp_path, bin_folder / "static-dynamic", *job)
     (report,) = tmp_path.glob("dim_outputs/i3d_inception/embedded/*/report.html")
@@ -70,9 +72,15 @@ def test_command_from_another_folder(bin_folder, tmp_path):
 
 
 def test_scripts_and_other_commands(bin_folder, tmp_path):
-    python = bin_folder / "python"
-    for module in ("misc.plot_stages", "misc.class_feature_pyramids", "stylize.train", "stylize.generate"):
-        assert "usage:" in run(tmp_path, python, "-m", f"static_dynamic.{module}", "--help")
+    modules = ("misc.plot_stages", "misc.class_feature_pyramids", "stylize.train", "stylize.generate")
+    program = (
+        "import contextlib, runpy, sys\n"
+        "for module in sys.argv[1:]:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        sys.argv = [module, '--help']\n"
+        "        runpy.run_module(f'static_dynamic.{module}', run_name='__main__')\n"
+    )
+    assert run(tmp_path, bin_folder / "python", "-c", program, *modules).count("usage:") == len(modules)
 
 
 def test_only_one_name_is_installed(bin_folder, tmp_path):

@@ -174,7 +174,8 @@ class Moments:
     def pooled_variance(self) -> NDArray:
         """Return each unit's variance over the members of all pairs, dynamic and static pairs together."""
         _, variance, mean = self.within_factors
-        weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
+        with np.errstate(invalid="ignore"):  # replicates without any pair have the weight NaN
+            weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
         # A factor without pairs has weight 0, so 0 replaces the factor's NaN mean and variance.
         mean, variance = np.where(weight > 0, mean, 0.0), np.where(weight > 0, variance, 0.0)
         grand = (weight * mean).sum(-2, keepdims=True)

@@ -219,7 +219,7 @@ def test_fp16_is_for_the_stylizer():
     [
         (["orders=[forward,shuffled,revers]"], "unknown orders=revers; nearest known: reversed"),
         (["orders=[forward,frozen]"], "forward and shuffled are always needed"),
-        (["pairs=paper", "orders=[forward,shuffled,frozen]"], "pairs=paper shows no clip in two styles"),
+        (["pairs=paper", "orders=[forward,shuffled,frozen]"], "which pairs=paper does not show"),
     ],
 )
 def test_unusable_orders_are_refused_before_anything_is_built(options, says):

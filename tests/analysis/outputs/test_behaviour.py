@@ -11,7 +11,7 @@ from static_dynamic.analysis.outputs.behaviour import write_behaviour
 from static_dynamic.analysis.outputs.registry import FinishedRun
 from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.run.store import Store
-from static_dynamic.analysis.show.report.page import write_report
+from static_dynamic.analysis.show.report.page import cell, write_report
 from tests.analysis.finished import finished_run
 from tests.analysis.manifests import forget_checks
 
@@ -44,8 +44,9 @@ def test_each_change_stands_beside_the_part_that_depends_on_it(tmp_path, capsys)
     assert "<h2>Prediction</h2>" in text and "<th>new style</th>" in text and "value of the part" in text
     for change in ("new style", "shuffled"):
         row = table.loc[change]
-        assert f"<td>{row['top1_kept']:.3g} [{row['top1_kept_low']:.3g}, " in text
-        assert f"{row['part_value']:.3g} [{row['part_value_low']:.3g}, " in text
+        for number in ("top1_kept", "part_value"):
+            shown = cell(*(row[f"{number}{end}"] for end in ("", "_low", "_high")))
+            assert f"<td>{shown}</td>" in text
 
 
 def test_without_parts_the_prediction_is_still_shown(tmp_path, capsys):

@@ -27,7 +27,7 @@ TINY = [
 # One thread, because last digits depend on the number of threads. No git, because a commit during the test
 # would change the code version in the manifest.
 SURROUNDINGS = {"OMP_NUM_THREADS": "1", "GIT_DIR": os.devnull}
-KILLS, KILLS_WHILE_READING = 10, 3
+KILLS, KILLS_WHILE_READING = 6, 2
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -108,7 +108,7 @@ def moments(run: Undisturbed, draw: random.Random) -> list[tuple[float, float]]:
     return [(0.0, run.read)] * KILLS_WHILE_READING + rest
 
 
-def test_killed_at_ten_random_moments(undisturbed, tmp_path):
+def test_killed_at_random_moments(undisturbed, tmp_path):
     draw, kills, pace = random.Random(5), 0, 1.0
     spans = moments(undisturbed, draw)
     save, errors = tmp_path / "runs", tmp_path / "errors"
