@@ -46,7 +46,7 @@ class Clip:
 
     @property
     def identity(self) -> tuple:
-        """Tuple of all attributes that results depend on: frames, label, cluster and frame rate."""
+        """Tuple of the clip's attributes that results depend on: frames, label, cluster and frame rate."""
         values = (getattr(self, f.name) for f in fields(self) if f.name not in ("times", "notes"))
         return (*values, *([self.times] if self.times else []))
 

@@ -94,7 +94,7 @@ class FrameStore(ImageSequence):
             with closing(sqlite3.connect(uri, uri=True)) as connection:
                 connection.execute("PRAGMA trusted_schema = OFF")
                 connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_BYTES)
-                # Views, virtual tables and computed columns may never end, so only ordinary tables are read.
+                # Only ordinary tables are read, because reading views or computed columns may never end.
                 query = (
                     "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'Images' COLLATE NOCASE"
                 )

@@ -26,7 +26,7 @@ class Jitter(NamedTuple):
 
 
 def draw_jitter(rng: np.random.Generator) -> Jitter:
-    """Draw a random change of hue and of saturation: first draw its limit, then a change within the limit.
+    """Draw a random change of hue and one of saturation; for each, draw first a limit, then the change.
 
     The paper's code draws in the same way. Only here, a hue shift of zero is drawn again, because zero might
     leave the flow image unchanged.

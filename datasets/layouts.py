@@ -26,7 +26,7 @@ class Annotated:
     frames: int | None = None
     seconds: tuple[float, float] | None = None
     images: tuple[int, int] | None = None
-    # Why the data set's rules exclude this clip; empty if they include it.
+    # Why the data set's rules exclude this clip; empty if the clip is not excluded.
     filtered: str = ""
     # Why the annotation entry cannot be parsed; empty if it can be parsed.
     broken: str = ""

@@ -33,7 +33,7 @@ JITTERED = "jittered"
 FLOW = "Flow"
 # Number of flow directions: to the next frame and to the previous frame.
 DIRECTIONS = 2
-# For networks that see flow of two frames: range [low, high) of the second frame's offset from the first.
+# If a network sees two frames and their flow, the second frame has a random offset in [low, high).
 SECOND_FRAME_OFFSETS = (-10, 10)
 
 
@@ -66,8 +66,8 @@ def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
     further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
     if further and pairs == "paper":
         raise UserError(
-            "further orders need clips in two styles and both orders, which pairs=paper does not show: "
-            "omit orders, or give pairs=both"
+            "optional orders need each clip in two styles and both orders, which pairs=paper does not show: "
+            "omit the option orders, or give pairs=both"
         )
     return further
 

@@ -15,7 +15,7 @@ BUFFERS = 2
 
 
 def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generator[list[Decoded], None, None]:
-    """Yield the batches with their frames on the device; a GPU gets the frames of a batch ahead of use."""
+    """Yield the batches with their frames on the device; frames are copied to a GPU ahead of use."""
     if device.type != "cuda":
         yield from batches
         return

@@ -158,7 +158,7 @@ def sprites(scene: Scene, look: Look, rng: np.random.Generator, size: int, frame
 def figures(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
     """Render a shape that only motion reveals: the texture inside moves opposite to the texture outside."""
     steps = path(scene, frames)
-    # The edge is blurred, because a single frame would show a sharp edge.
+    # The edge is blurred, because a sharp edge would be visible in a single frame.
     inside = mask(scene, size, np.zeros((1, 2)), look.wavelength / 5)
     figure, ground = (texture(rng, size, look.wavelength, sign * steps) for sign in (1, -1))
     # The division makes the variance the same everywhere, also at the edge of the shape.

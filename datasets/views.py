@@ -149,7 +149,7 @@ def plan_pairs(
     """List each pair of views once, as (factor that the views share, view a, view b), in clip order."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    parity[by_rank] = np.arange(len(clips)) % 2  # each factor is for a random half of the clips
+    parity[by_rank] = np.arange(len(clips)) % 2  # each factor goes to a random half of the clips
     partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
         partner[DYNAMIC] = same_class(clips, seed)

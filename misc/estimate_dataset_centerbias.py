@@ -18,12 +18,13 @@ from static_dynamic.command import Options, command
 from static_dynamic.datasets.numbering import is_image
 from static_dynamic.errors import UserError
 
-SIZE = (480, 854)  # height and width to which all masks are resized
+# Height and width to which all masks are resized.
+SIZE = (480, 854)
 
 
 @command
 def main() -> None:
-    """Compute how often objects cover each pixel of the masks, and draw these frequencies as an image."""
+    """Compute how often each pixel belongs to an object, and draw these frequencies as an image."""
     parser = Options(__doc__)
     parser.add_argument("--root", type=Path, default="data/DAVIS/Annotations/480p", help="folder of masks")
     parser.add_argument("--dataset", default="davis", help="name for the figure")

@@ -1,4 +1,4 @@
-"""Average the result files of one segmentation network over seeds, for files with four factors.
+"""Average the result files of one segmentation network over seeds; each file has four factors.
 
     python misc/mean_var_analysis_4factors.py dim_outputs/vos_models/results_final_4pairs/MODEL
 

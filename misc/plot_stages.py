@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 @command
 def main() -> None:
-    """Write the percentages per stage as TikZ code or as figures."""
+    """Write the dynamic and static percentages of each stage as TikZ code or as figures."""
     parser = Options(__doc__)
     parser.add_argument("--in_file", type=Path, required=True, help="a result file, or a folder of several")
     parser.add_argument("--out_plot", help="file to write (default: stages.tex, or stages.png)")
@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def streams_of(source: Path, names: list[str]) -> dict:
-    """Return a dict that maps each requested stream in the result files to the table of its stages."""
+    """Map each requested stream that the result files have to a table of the stream's stages."""
     table = average_seeds(source) if source.is_dir() else read_dimensions(source)
     found = {name: table[table["stream"] == name] for name in names if name in set(table["stream"])}
     if not found:

@@ -1,4 +1,4 @@
-"""Draw bar charts of the mean and standard deviation of unit correlations, per kind of pair.
+"""Draw bar charts of unit correlations: mean and standard deviation for each kind of pair.
 
     python misc/plot_stats_fromtable.py [--in_dir dim_outputs/vos_models/stats_tables] [--out_dir plots_stats]
 
@@ -26,14 +26,14 @@ def main() -> None:
     given = parser.parse_args()
     tables = sorted(given.in_dir.glob("*/[!.]*.csv"))
     if not tables:
-        raise UserError(f"{given.in_dir} holds no MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
+        raise UserError(f"{given.in_dir} holds no file MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
     for path in tqdm(tables, unit="table"):
         draw(path, given.out_dir)
     print(f"{len(tables)} figures in {given.out_dir}")
 
 
 def draw(path: Path, out: Path) -> None:
-    """Draw the bar chart of one table to the file MODEL_STREAM_PLACE_SEED.png."""
+    """Draw the bar chart of one table; write it to the file MODEL_STREAM_PLACE_SEED.png."""
     name = SEED_OF_TABLE.fullmatch(path.stem)
     if not name:
         raise UserError(

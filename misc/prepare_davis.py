@@ -37,7 +37,8 @@ from static_dynamic.stylize.sequences import Video, write_image
 
 FRAMES, MASKS, LISTS = (Path(kind, RESOLUTION) for kind in ("JPEGImages", "Annotations", "ImageSets"))
 STEPS = dict(zip(FLOW_FOLDERS, (1, -1), strict=True))
-SIZE_NOTE = ".short_side"  # hidden file that records the --short_side with which a copy was made
+# Hidden file that records the --short_side with which a copy was made.
+SIZE_NOTE = ".short_side"
 
 
 def write_flow(root: Path, name: str) -> None:
@@ -52,7 +53,7 @@ def write_flow(root: Path, name: str) -> None:
 
 
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
-    """Copy the frames and masks of one sequence, scaled down to `short_side` if it is given."""
+    """Copy the frames and masks of one sequence; if `short_side` is given, scale both down to it."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
         for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name

@@ -74,7 +74,7 @@ def assign(entries: list[Annotated], available: list[int], fps: float) -> list[t
 
 
 def jobs_of(name: str, given: argparse.Namespace) -> list[partial[None]]:
-    """Copy the annotations of one data set; return one function per video that renders the video."""
+    """Copy one data set's annotations; return a list of functions, each of which renders one video."""
     root = given.out / name
     row = configs.row("dataset", name)
     row.root = str(root)
@@ -104,7 +104,7 @@ def jobs_of(name: str, given: argparse.Namespace) -> list[partial[None]]:
 
 @command
 def main() -> None:
-    """Make the example data sets and print the commands that run on these data sets."""
+    """Make the example data sets; for each data set, print the command that analyses it."""
     parser = Options(__doc__)
     parser.add_argument("videos", type=Path, help="folder of videos")
     parser.add_argument("annotations", type=Path, help="folder that holds the annotation files")

@@ -35,7 +35,7 @@ def choose(ids: list[str], number: int | None, seed: int) -> list[int]:
 
 
 def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: int) -> tuple[str, int, int]:
-    """Return a tuple (csv text of the chosen lines, number of chosen lines, number of all lines)."""
+    """Choose lines of a csv list; return (their csv text, number of chosen lines, number of all lines)."""
     lines = []
     for n, line in read_csv(file, ("label", "youtube_id")):
         if line is None:
@@ -51,7 +51,7 @@ def subset_csv(file: Path, classes: set[str] | None, number: int | None, seed: i
 
 
 def subset_json(file: Path, number: int | None, seed: int) -> tuple[str, int, int]:
-    """Return a tuple (json text of the chosen clips, number of chosen clips, number of all clips)."""
+    """Choose clips of a json list; return (their json text, number of chosen clips, number of all clips)."""
     content = read_json(file, (list, dict))
     clips = content.get("database", content) if isinstance(content, dict) else content
     if isinstance(clips, dict):

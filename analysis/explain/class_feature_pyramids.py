@@ -70,13 +70,13 @@ class Pyramid:
 
         The size of the result of `nested` grows with this number.
         """
-        counts: NDArray = np.ones(self.label + 1)  # number of paths from the class to each kernel
+        counts: NDArray = np.ones(self.label + 1)  # number of paths to each kernel from the class
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())
 
     def children(self, level: int, unit: int) -> NDArray:
-        """Return the numbers of the next-level kernels that a kernel is linked to, in ascending order."""
+        """Return, in ascending order, the numbers of the next-level kernels that a kernel is linked to."""
         parent, child, _ = self.steps[level]
         return np.unique(child[parent == unit])
 
@@ -103,7 +103,7 @@ class Pyramid:
         return self.clip.sum_maps(level, unit, children).float().cpu().numpy()
 
     def feature_map(self, level: int, unit: int) -> NDArray:
-        """Return a kernel's feature map (t, h, w) as the network's next layer receives it."""
+        """Return a kernel's feature map (t, h, w), as the next layer of the network receives it."""
         parent, child, _ = self.steps[level - 1]
         reader = int(parent[child == unit][0])
         return self.clip.sum_maps(level - 1, reader, np.array([unit])).float().cpu().numpy()
@@ -210,7 +210,7 @@ def build_pyramid(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Keep the `k` strongest links of each parent kernel; ties keep the lower child number."""
+    """Keep the `k` strongest links of each parent kernel; of equal links, keep the lower child number."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]

@@ -55,15 +55,15 @@ def names_of_json(text: str) -> list[str]:
 
 
 def names_of_source(text: str) -> list[str]:
-    """Return the class names, taken to be the longest list in Python code; the code is parsed, not run."""
+    """Return the longest list in Python code as the class names; the code is parsed, not run."""
     lists = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.List)]
     names = ast.literal_eval(max(lists, key=lambda node: len(node.elts)))
-    # The class names in the code are written like folder names: hurling_-sport- means hurling (sport).
+    # Python code may write class names like folder names: hurling_-sport- means hurling (sport).
     return [re.sub(r"-(.+)-$", r"(\1)", name.replace("_", " ")) for name in names]
 
 
 def names_of_weights(asset: str | None, classes: int) -> list[str] | None:
-    """Return the class names of pretrained weights; None if these names are unknown or not readable."""
+    """Return the names of the classes of pretrained weights; None if the names are unknown or unreadable."""
     source = asset_row(asset).get("names") if asset else None
     if source is None:
         return None
@@ -92,5 +92,5 @@ def find_label(label: str | int | None, names: list[str] | None) -> int | None:
 
 
 def _plain(name: str) -> str:
-    """Return a class name in lower case and with spaces for underscores, to compare differing spellings."""
+    """Return a class name in lower case, with spaces for underscores, so that spellings can be compared."""
     return name.strip().lower().replace("_", " ")

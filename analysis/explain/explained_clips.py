@@ -36,7 +36,7 @@ class ShownClip:
     exact: bool = False
 
     def positions(self, spec, n_sample_frames: int | None, resample_fps: float | None) -> NDArray[np.int64]:
-        """Return the frame numbers of the T frames that a network with the input format `spec` takes."""
+        """Return the numbers of the T frames of the clip that a network with input format `spec` receives."""
         if self.exact:
             return self.clip.first + subsample_positions(self.clip.length, spec.frames, np.float64)
         window = n_sample_frames or spec.frames * spec.sampling_rate
@@ -66,7 +66,7 @@ def pictures_of(video: Tensor, spec) -> NDArray[np.uint8]:
 
 
 def find_shown_clips(cfg: DictConfig) -> list[ShownClip]:
-    """Return the clips of ``task.input`` if given, or of the data set; raise UserError if there are none."""
+    """Return the clips of ``task.input`` (None: of the data set); raise UserError if there is no clip."""
     task = cfg.task
     if task.input is not None:
         clips = []
@@ -112,7 +112,7 @@ def videos_of(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def make_clip(name: str, frames: Frames, start: int, end: int | None) -> ShownClip:
-    """Return the clip of frames `start` to `end` - 1, counted from 0; ``end=None``: up to the last frame."""
+    """Return the clip of the frames `start` to `end` - 1, counted from 0 (`end` None: to the last frame)."""
     count = len(frames)
     if not count:
         raise UserError(f"{frames.path} holds no frames")

@@ -40,7 +40,7 @@ OWN = (SUMMARY, NODE_LINK)
 
 
 def clip_folders(root: Path, clips: Iterable[str]) -> list[Path]:
-    """Return one folder below `root` per clip, named after the clip; repeated names get a number.
+    """Return one folder per clip below `root`, named after the clip; a repeated name gets a number.
 
     Raises UserError if one of the folders holds something that no earlier run wrote.
     """
@@ -98,7 +98,7 @@ def write_explanation(
 
 
 def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None = None) -> None:
-    """Write a pyramid as nested JSON (as Stergiou et al.), as JSON of nodes and links, and as a csv table."""
+    """Write a pyramid as nested JSON (Stergiou et al.'s format), as JSON of nodes and links, and as csv."""
     if pyramid.n_paths <= MOST_PATHS:
         write_text(folder / "class_dependency_graph.json", json.dumps(pyramid.nested()))
     else:
@@ -140,7 +140,8 @@ def write_pictures(
     size = pyramid.clip.size
     frames = frames[: size[0], : size[1], : size[2]]
     name = f"{summary['class']}, {summary['clip']}"
-    jobs = []  # per picture: (file, saliency tube, saliency tube of a uniform clip, title)
+    # One job per picture: (file, saliency tube, saliency tube of a uniform clip, title).
+    jobs = []
     for level in range(1, len(pyramid.steps) + 1):
         tubes = level_map(pyramid, level), level_map(blank, level)
         jobs.append((f"levels/level_{level}", *tubes, f"{name}: level {level}"))
@@ -160,7 +161,7 @@ def page_title(summary: dict) -> str:
 
 
 def facts(summary: dict) -> list[str]:
-    """Return sentences that state a clip's prediction, frames and options, and the ``task=profile`` run."""
+    """Return sentences about a clip: the prediction, the frames, the options, the ``task=profile`` run."""
     first, last = min(summary["frames"]), max(summary["frames"])
     prediction = f"{summary['prediction_class']} ({summary['prediction_probability']:.3f})"
     if summary["label"] != summary["prediction"]:
@@ -224,7 +225,7 @@ def write_shares(
 
 
 def format_shares(table: pd.DataFrame, labels: Labels) -> str:
-    """Return a text table of the share of each kind (or unit class) among the selected kernels."""
+    """Return, as a text table, the share of each kind (or unit class) among the selected kernels."""
     rows = []
     for _, row in table.iterrows():
         cells = {key: row[key] for key in ("label", "level", "stage", "clips", "kernels")}

@@ -36,9 +36,9 @@ class Explainer:
     names: list[str] | None
     # Keyword arguments of `class_feature_pyramid`.
     options: dict
-    # None with rules=original, which does not trace layers.
+    # The layers below the classifier; None with rules=original, which does not trace layers.
     path: FeaturePath | None
-    # None if ``task.profile`` is not given.
+    # Kinds and unit classes of the kernels; None if ``task.profile`` is not given.
     classes: KernelClasses | None
 
     def explain(self, clip: ShownClip, positions: NDArray) -> tuple[Pyramid, Tensor, dict]:
@@ -84,7 +84,7 @@ class Explainer:
         return measure_faithfulness(probability, video, pyramid, self.blank(pyramid), masks, seed)
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
-        """Return a copy of the pyramid with the feature maps of a uniform clip in the mean colour."""
+        """Return a copy of a pyramid, with the feature maps of a uniform clip in the mean colour."""
         video = torch.zeros(1, 3, *pyramid.clip.size, device=next(self.net.parameters()).device)
         read = RULES[pyramid.rules](self.net, self.net.prepare(video), self.options["depth"], self.path)
         return replace(pyramid, clip=read)
@@ -95,7 +95,7 @@ class Explainer:
 
 
 def make_explainer(cfg: DictConfig, options: dict) -> Explainer:
-    """Build an Explainer from options; raise UserError if an option, the class or the profile is invalid."""
+    """Build an Explainer from options; raise UserError if options, class or ``task.profile`` are invalid."""
     net, weights = build_network(cfg)
     path = None
     if options["rules"] == "corrected" or cfg.task.profile:

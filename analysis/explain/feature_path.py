@@ -21,9 +21,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Consecutive channels of a tensor: (layer that computes the channels, or None; first channel; last + 1).
+# Consecutive channels of a tensor: (layer that computes them, or None; first channel; last channel + 1).
 Segment = tuple[str | None, int, int]
-# Each output channel of these operators mixes input channels, so channels cannot be traced further.
+# These operators mix input channels into each output channel, so channels cannot be traced through them.
 MIXERS = {"convolution", "mm", "bmm", "addmm", "baddbmm", "matmul", "einsum"}
 
 
@@ -108,13 +108,13 @@ class FeaturePath:
     def depth(self) -> int:
         """Number of levels, not counting level 0 (the classifier)."""
         number = 0
-        # Stop after as many levels as layers, because a module that is called twice could loop forever.
+        # A module that is called twice could repeat levels without end: stop after as many levels as layers.
         while self.level(number + 1) and number < len(self.layers):
             number += 1
         return number
 
     def _below(self, names: list[str]) -> list[str]:
-        """Return the layers of the next level, which compute the inputs of the layers `names`."""
+        """Return the layers of the next level: those that compute the inputs of the layers `names`."""
         waiting = self._waiting(names)
         below = ([name] if name in waiting else self.layers[name].sources for name in names)
         return list(dict.fromkeys(source for sources in below for source in sources))
@@ -169,7 +169,7 @@ class _Tracer(TorchDispatchMode):
         self.calls: dict[str, int] = {}
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return which layers compute a tensor's channels; empty if its channel axis is not `axis`."""
+        """Return the segments of a tensor's channels; empty if the tensor's channel axis is not `axis`."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 
@@ -178,7 +178,7 @@ class _Tracer(TorchDispatchMode):
         return max((self.layers[name].depth for name, *_ in segments if name), default=0)
 
     def hook(self, name: str) -> Callable:
-        """Return a forward hook that records the module `name` and the feature maps in its output."""
+        """Return a forward hook that records which layers compute the output of the module `name`."""
 
         def after(module: nn.Module, args: tuple, output):
             self.calls[name] = self.calls.get(name, 0) + 1
@@ -207,7 +207,7 @@ class _Tracer(TorchDispatchMode):
         name = func.overloadpacket.__name__
         sources = [x for x in tree_leaves(args) if isinstance(x, Tensor) and id(x) in self.known]
         if sources and name not in MIXERS:
-            # Trace an output's channels to the largest input tensor, or to the deepest of equally large ones.
+            # Trace channels to the largest input tensor; of equally large ones, to that of the deepest layer.
             sources.sort(key=lambda x: (x.numel(), self.depth(self.segments(x))), reverse=True)
             for i, x in enumerate(_elements(output)):
                 followed = (self._follow(name, args, source, x, i) for source in sources)
@@ -254,7 +254,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Yield the segments of channels `first` to `end` - 1 of a tensor whose channels are `segments`."""
+    """Cut the `segments`, which cover all channels of a tensor, to the channels `first` to `end` - 1."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:
@@ -281,7 +281,7 @@ def _viewed(args, source, x, axis):
 
 
 def _reduced(args, source, x, axis):
-    """Return the number of the channel axis after ``mean`` or the like; None if the channels were reduced."""
+    """Return the number of the channel axis after a reduction (``mean``); None if this axis was reduced."""
     if len(args) < 2 or args[1] is None:
         return None
     gone = {d % source.dim() for d in ([args[1]] if isinstance(args[1], int) else args[1])}
@@ -296,7 +296,7 @@ def _slice_start(args: tuple) -> int:
     return max(first + args[0].shape[args[1]], 0) if first < 0 else first
 
 
-# Operator that may move the channel axis -> function that returns its new number, or None if channels mix.
+# Operator that may move the channel axis -> function that returns the new axis (None: channels mix).
 MOVES = {
     "permute": _permuted,
     "transpose": _swapped,
@@ -305,7 +305,7 @@ MOVES = {
     **dict.fromkeys(("mean", "sum", "amax", "select"), _reduced),
 }
 
-# Operator that reorders or skips positions of an axis -> test whether this axis is the channel axis.
+# Operator that reorders or skips positions on an axis -> test whether that axis is the channel axis.
 PICKS = {
     "flip": lambda args, source, axis: axis in {d % source.dim() for d in args[1]},
     "roll": lambda args, source, axis: len(args) < 3 or axis in {d % source.dim() for d in args[2]},

@@ -1,4 +1,4 @@
-"""Look up kinds (content, motion, ...) and classes (dynamic, ...) of kernels in a task=profile run.
+"""Look up the kinds (content ...) and unit classes (dynamic ...) of kernels in a ``task=profile`` run.
 
 A kernel has a kind and a unit class if its output channel is a unit of a profiled stage. This holds for the
 last convolution before the stage's output; with parallel branches, for the last convolution of each branch.
@@ -30,7 +30,7 @@ SAME = ("family", "args", "num_classes", "init")
 
 @dataclass(frozen=True)
 class Labels:
-    """A table column that labels units: its name, its values, and its value for non-unit kernels."""
+    """A table column that labels units: its name, the labels, and the label of kernels that are not units."""
 
     column: str
     values: tuple[str, ...]
@@ -100,14 +100,14 @@ def require_same_network(folder: Path, profiled: dict, explained: dict) -> None:
 
 
 def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
-    """Return a table of the kernel (layer, channel) that computes each unit; skip units without a kernel."""
+    """Return a table with the kernel (layer, channel) that computes each unit; skip units without kernel."""
     rows = []
     for name, stage in net.stages.items():
         first = 0
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # the units of the remaining taps cannot be numbered
+                break  # without this tap's channels, the units of later taps cannot be numbered
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -145,7 +145,7 @@ def class_shares(
     level: float = 0.95,
     labels: Labels = BY_CLASS,
 ) -> pd.DataFrame:
-    """Estimate the share of each unit class (or kind) among the kernels in the pyramids of many clips.
+    """Estimate each unit class's (or kind's) share among the kernels in the pyramids of many clips.
 
     `counts`: rows of `count_kernels` of every clip, with the columns ``clip``, ``cluster`` and ``label``.
 

@@ -23,9 +23,9 @@ from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 
 TEMPLATE = Path(__file__).with_name("pyramid_page.html")
-# Largest number of frames per saliency tube (FRAMES) and of cells per side of a heat map (CELLS).
+# A saliency tube on the page has at most FRAMES frames, with at most CELLS x CELLS cells each.
 FRAMES, CELLS = 16, 28
-# Units of kind dead and of kind unknown form one group with this name.
+# Name of the group of all units whose kind is dead or unknown.
 DEAD_OR_UNKNOWN = "dead or unknown"
 NOT_PROFILED = "not profiled"
 # Kind of kernels -> (colour, matplotlib marker). Markers distinguish the kinds in greyscale prints.
@@ -33,7 +33,7 @@ KIND_MARKS = {kind: (PART_COLOURS[kind], marker) for kind, (marker, _) in PART_L
 KIND_MARKS |= {DEAD_OR_UNKNOWN: (PART_COLOURS[DEAD_OR_UNKNOWN], "x"), NOT_PROFILED: ("#FFFFFF", "o")}
 CLASS_MARKS = {name: (colour, MARKERS[name]) for name, colour in COLOURS.items()}
 CLASS_MARKS |= {NOT_PROFILED: ("#FFFFFF", "o")}
-# Colours of layers, for pages without kinds and classes. Further layers use the colours again.
+# Colours of layers on pages without kinds and classes; after the last colour, the first is used again.
 LAYER_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0072B2", "#D55E00")
 
 
@@ -47,7 +47,7 @@ def write_page(
     title: str,
     facts: Sequence[str],
 ) -> None:
-    """Write the HTML page of a pyramid; `blank` is the same pyramid with feature maps of a uniform clip.
+    """Write the HTML page of a pyramid; `blank` is this pyramid with the feature maps of a uniform clip.
 
     `nodes`: table of all kernels, with the columns ``stage``, ``class`` and ``kind`` if they are known.
     `shown`: rows of `nodes` to draw. `frames`: the clip, (T, H, W, 3). `facts`: lines below the title.
@@ -123,7 +123,7 @@ def description(row: dict) -> str:
 
 
 def _node(pyramid: Pyramid, blank: Pyramid, row: dict, times: NDArray) -> dict:
-    """Return one kernel's data for the page; `times`: times of the shown frames as fractions of the clip."""
+    """Return one kernel's data for the page; `times`: times of the frames on the page (0 to 1)."""
     level, unit = row["level"], row["unit"]
     heat = scaled(tube_map(pyramid, level, unit), tube_map(blank, level, unit))
     rows, columns = (

@@ -36,7 +36,7 @@ from static_dynamic.analysis.explain.feature_path import FeaturePath, trace_path
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import VideoNetwork
 
-# Links from one level to the next, as three arrays: parent kernels, child kernels, strengths.
+# Links from one level to the next: an array of parent kernels, one of child kernels, one of strengths.
 Links = tuple[NDArray, NDArray, NDArray]
 NO_LINKS: Links = (np.empty(0, int), np.empty(0, int), np.empty(0, np.float32))
 
@@ -55,7 +55,7 @@ def class_scores(weight: Tensor) -> NDArray:
 
 
 def clip_size(inputs) -> tuple[int, int, int]:
-    """Return (frames, height, width) of the input with most frames; raise UserError for a batch of clips."""
+    """Return (frames, height, width) of the longest input tensor; raise UserError for a batch of clips."""
     clips = [x for x in tree_leaves(inputs) if isinstance(x, Tensor)]
     if any(x.shape[0] != 1 for x in clips):
         raise UserError(f"a class feature pyramid needs one clip, but this batch has {clips[0].shape[0]}")
@@ -88,15 +88,15 @@ def weight_of(net: VideoNetwork, name: str) -> Tensor:
 
 
 def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tuple[int, int]:
-    """Return a network's numbers of classes and of pyramid levels; `path` is None with rules=original."""
+    """Return (number of classes, number of pyramid levels) of a network; `path`: None for rules=original."""
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last tap is the classifier, not a level
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last tap is the classifier: no level
 
 
 class Corrected:
-    """Activations of one clip, with kernel selection along the network's connections (rules=corrected)."""
+    """Activations of one clip; kernels are selected along the network's connections (rules=corrected)."""
 
     def __init__(self, net: VideoNetwork, inputs, depth: int, path: FeaturePath | None = None):
         self.net = net
@@ -131,7 +131,7 @@ class Corrected:
             x = args[0].movedim(-1, 1)[0] if isinstance(module, nn.Linear) else args[0][0]
             if padding:  # remove the zeros that a padding operator added
                 x = nn.functional.pad(x, [-side for side in padding])
-            self.inputs[name] = x.clone()  # keep a copy, because later layers may overwrite x
+            self.inputs[name] = x.clone()  # a copy, because later layers may overwrite x
 
         return hook
 
@@ -222,7 +222,7 @@ def normalised(products: NDArray) -> NDArray:
 
 
 def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
-    """Resize feature maps (T, H, W) to the largest of their sizes; return their sum (zeros without maps)."""
+    """Resize feature maps (T, H, W) to the largest of their sizes; return the sum (no maps: zeros)."""
     if not maps:
         return torch.zeros(size)
     shape = [max(sides) for sides in zip(*(m.shape for m in maps), strict=True)]
@@ -231,7 +231,7 @@ def sum_resized(maps: Sequence[Tensor], size: tuple[int, int, int]) -> Tensor:
 
 
 class Original:
-    """Activations of one clip, with kernel selection as in Stergiou et al.'s code (rules=original).
+    """Activations of one clip; kernels are selected as in Stergiou et al.'s code (rules=original).
 
     The entries of the lists go from the input to the classifier, whose own entry is left out. Each entry has
     the weights `kernels` of its parallel convolutions, their `names`, and the `activations` (C, T, H, W). The
@@ -263,7 +263,7 @@ class Original:
         def keep(name: str):
             return lambda module, args, output: outputs.update({name: output[0].clone()})
 
-        # Selecting kernels needs activations of the last `depth` layers; summing maps needs one layer more.
+        # To select kernels, activations of the last `depth` layers are needed; to sum maps, one layer more.
         wanted = taps[-depth - 1 :]
         with ExitStack() as stack:
             for name in {name for entry in wanted for name in entry}:
@@ -333,7 +333,7 @@ class Original:
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps `children`, taken from one layer too early, as in Stergiou et al.'s code."""
+        """Sum the feature maps numbered `children` of one layer too early, as Stergiou et al.'s code does."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

@@ -29,14 +29,14 @@ HEAT_COLOURS = matplotlib.colormaps["inferno"]
 PERCENTILE = 99.5
 # Pictures show a saliency tube minus this factor times the same kernel's tube for a uniform clip.
 BLANK_FACTOR = 1.25
-# Largest numbers of frames per strip and per stack, and the longer side of a strip's frame in pixels.
+# Most frames per strip, most frames per stack, and the longer side in pixels of a frame in a strip.
 STRIP_FRAMES, STACK_FRAMES, STRIP_SIDE = 8, 8, 128
 # Frames per second of the written videos, slow enough to follow by eye.
 FRAMES_PER_SECOND = 8
 
 
 def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
-    """Subtract the tube of a uniform clip and scale to [0, 1]; return zeros if a value is not finite."""
+    """Subtract the tube of a uniform clip and scale to [0, 1]; return zeros if a voxel is not finite."""
     shown = np.maximum(tube - BLANK_FACTOR * np.maximum(blank, 0), 0)
     if not np.isfinite(shown).all() or not shown.any():
         return np.zeros(tube.shape, np.float32)
@@ -45,7 +45,7 @@ def scaled(tube: NDArray, blank: NDArray) -> NDArray[np.float32]:
 
 
 def tube_map(pyramid: Pyramid, level: int, unit: int) -> NDArray:
-    """Return a kernel's saliency tube, or its feature map on the last level, where kernels lack children."""
+    """Return a kernel's saliency tube; on the last level, where kernels have no children, its feature map."""
     if level < len(pyramid.steps):
         return pyramid.saliency_tube(level, unit)
     return pyramid.feature_map(level, unit)
@@ -133,7 +133,7 @@ def draw_stack(path: Path, shown: NDArray[np.uint8], heat: NDArray, title: str) 
 
 
 def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
-    """Write frames (T, H, W, 3) as an MP4 video, with one thread so that equal frames give equal bytes."""
+    """Encode frames (T, H, W, 3) as MP4 with one thread, so that equal frames give equal bytes."""
     with atomic_path(path) as temporary, video_writer(temporary, FRAMES_PER_SECOND, threads="1") as write:
         for picture in shown:
             write(picture)
@@ -141,7 +141,7 @@ def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
     """Write frames (T, H, W, 3) as an animated GIF that repeats endlessly."""
-    octree = Image.Quantize.FASTOCTREE  # octree is faster than PIL's default, which takes seconds per frame
+    octree = Image.Quantize.FASTOCTREE  # PIL's default takes seconds per frame
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:
         first.save(temporary, save_all=True, append_images=rest, duration=1000 // FRAMES_PER_SECOND, loop=0)
