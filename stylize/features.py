@@ -18,7 +18,8 @@ log = logging.getLogger(__name__)
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
 HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: file of torchvision's VGG19 weights in torch's hub cache
 SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
-GAIN = 3.0  # GAIN multiplies the features of `NeighbourDifferences`: the loss weight suits VGG19
+# GAIN multiplies the features of `NeighbourDifferences`, because the loss weight was chosen for VGG19.
+GAIN = 3.0
 
 
 def build_features(layers: Sequence[int] = (0, 3, 5), weights: str | Path | None = None) -> nn.Module:

@@ -40,7 +40,7 @@ from static_dynamic.stylize.training_config import GUIDES
 log = logging.getLogger(__name__)
 
 SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE lists the frames of a video that were left out
-IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records with which weights and options frames were made
+IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made the frames
 DEFAULT_NAMING = "%06d.jpg"
 BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
 # OLD_PRECISIONS maps values of `--precision` in version 0.1 to the present values.
@@ -150,11 +150,11 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # delete the list that an earlier run may have left
+        note.unlink(missing_ok=True)  # delete the list of skipped frames of an earlier run
     # If no frame of a video is readable, the video's job stays unfinished and the next run repeats the job.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return
-    if job.target.exists():  # another process has written the same frames: discard these
+    if job.target.exists():  # another process has written this video: discard the copy
         shutil.rmtree(job.folder)
     else:
         job.folder.rename(job.target)

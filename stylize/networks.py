@@ -107,7 +107,7 @@ class Generator(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Residual block: add to the input the output of ReLU, convolution, batch norm, ReLU, convolution."""
+    """Residual block: input + output of (ReLU, convolution, batch norm, ReLU, convolution)."""
 
     def __init__(self, channels: int, use_bias: bool):
         super().__init__()

@@ -66,7 +66,7 @@ def list_with_originals(cfg: DictConfig) -> ClipList:
     if root is not None and root.is_dir() and originals is None and not (root / f"style_{ORIGINAL}").is_dir():
         raise UserError(
             f"{root} has no style_{ORIGINAL}, but task=style_quality needs the unstylized videos: give "
-            "normal_data_root=DIR, the folder of unstylized videos with the names of the stylized videos"
+            "normal_data_root=DIR, where DIR holds the unstylized videos under the names of the stylized ones"
         )
     # Clips are listed from the first style of `wanted`, so videos that exist only unstylized are not listed.
     wanted = (*(style for style in styles if style != ORIGINAL), ORIGINAL)

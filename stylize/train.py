@@ -46,7 +46,7 @@ OLD_RULES = {"mended": "corrected"}  # OLD_RULES maps values of version 0.1's ``
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8
 SHEET_ROWS = 4
-# COOLDOWN: the learning rate falls to 0 in this last fraction of the training (``--rules corrected``).
+# COOLDOWN: last fraction of the training, in which ``--rules corrected`` lowers the learning rate to 0.
 COOLDOWN = 0.25
 LOSSES = ("generator", "image", "features", "adversarial", "discriminator")
 # COUNTERS: attributes of `_Run` that are saved in state.pt
@@ -137,7 +137,7 @@ class _Run:
 
     @cached_property
     def seconds_at_end(self) -> float:
-        """Estimate the seconds for last checkpoint and contact sheet from the time to stylize one frame."""
+        """Estimate how many seconds last checkpoint and contact sheet will take, by stylizing one frame."""
         begin = time.monotonic()
         largest = max(self.frames, key=lambda frame: frame.mask.numel())
         run_once(self.trainer.generator, largest.pre)
