@@ -1,4 +1,4 @@
-"""Quoting and formatting of values for Hydra overrides (``key=value`` on the command line)."""
+"""Quote and format values for Hydra overrides (``key=value`` on the command line)."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""Translation of command-line flags (``--stg 5``) to Hydra overrides (``stg=5``), and checks of overrides."""
+"""Translate command-line flags (``--stg 5``) to Hydra overrides (``stg=5``), and check the overrides."""
 
 import logging
 import types

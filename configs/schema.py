@@ -1,4 +1,4 @@
-"""Declaration of options as dataclass fields, each with type, default value and explanation.
+"""Declare options as dataclass fields, each with type, default value and explanation.
 
 Hydra composes the configuration from these dataclasses, so that an unknown name or a value of the wrong type
 is an error. The explanation states what the default None (null) means. The options of all tasks are in
