@@ -48,10 +48,14 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 MODELS = ("slowfast_r50_8x8", "i3d_inception")
 BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
-# EQUAL_PAIRS, EQUAL_WIDTH: largest wanted time ratios extraction/baseline, at equal pairs or interval width.
-EQUAL_PAIRS, EQUAL_WIDTH = 1 / 8, 1 / 4
-# Smallest wanted speeds: CACHED_RATIO is extraction of cached frames / bare passes, BF16_GAIN bf16 / fp32.
-CACHED_RATIO, BF16_GAIN = 0.90, 1.5
+# EQUAL_PAIRS: largest wanted time ratio of extraction to baseline, at equal numbers of pairs.
+EQUAL_PAIRS = 1 / 8
+# EQUAL_WIDTH: largest wanted time ratio of extraction to baseline, at equal width of intervals.
+EQUAL_WIDTH = 1 / 4
+# CACHED_RATIO: smallest wanted speed ratio of extraction (frames in memory) to bare forward passes.
+CACHED_RATIO = 0.90
+# BF16_GAIN: smallest wanted speed ratio of bf16 to fp32.
+BF16_GAIN = 1.5
 
 
 @command

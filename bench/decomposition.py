@@ -57,7 +57,7 @@ class Design:
 
     @cached_property
     def planted(self) -> NDArray:
-        """Return variances (4, C) of content, motion, appearance and residual of C units; each sum is 1."""
+        """Return the variances (4, C) of the four parts of C units; the variances of each unit sum to 1."""
         sizes = np.random.default_rng(9).uniform(0.1, 1.0, (4, self.units))
         return sizes / sizes.sum(0)
 

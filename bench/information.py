@@ -92,7 +92,7 @@ def truths(design: Design) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Return the bits shared by pair members projected on `vectors`; `second`: the pairs' second moments."""
+    """Project pair members on `vectors`; return their shared bits. `second`: second moments of the pairs."""
     units, k = vectors.shape
     both = np.zeros((1 + 2 * units, 1 + 2 * k))
     both[0, 0], both[1 : 1 + units, 1 : 1 + k], both[1 + units :, 1 + k :] = 1, vectors, vectors

@@ -97,12 +97,12 @@ def plan(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) 
 
 
 def is_kept(clips: int, kind: str, f: int, width: float, rng: np.random.Generator) -> bool:
-    """Return whether the interval of a simulated study of `clips` clips is at most `width` in half-width."""
+    """Simulate a study of `clips` clips; return whether the interval's half-width is at most `width`."""
     return bool(half_widths(min(clips, MOST_CLIPS), kind, rng)[f] <= width)
 
 
 def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[NDArray, NDArray]:
-    """Return two arrays (expected size, planned size): fraction of kept plans, median number of clips."""
+    """Return fraction of kept plans and median number of clips, each as [expected size, planned size]."""
     kept, sizes = [], []
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="pilot", leave=False):
         rng = np.random.default_rng([2, clips, run])

@@ -1,4 +1,4 @@
-"""Measure after how many videos the option ``until`` stops runs, and the coverage of their intervals.
+"""Measure after how many videos the option ``until`` stops a run, and the coverage of the run's intervals.
 
     python -m bench.sequential [--runs 400 --widths 0.1,0.05,0.03]
 

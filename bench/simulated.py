@@ -90,7 +90,7 @@ class Design:
         return z + fixed["style"]
 
     def finished_pairs(self, videos: int, rng: np.random.Generator) -> pd.DataFrame:
-        """Draw the skipped views; return the table of pairs without pairs that contain a skipped view."""
+        """Skip random views; return the table of pairs without the pairs that contain a skipped view."""
         views, pairs = self.tables(videos)
         skipped = rng.choice(len(views), self.skipped, replace=False)
         return pairs[~pairs["a"].isin(skipped) & ~pairs["b"].isin(skipped)].reset_index(drop=True)
@@ -151,5 +151,5 @@ def sums_of(rows: NDArray, pairs: pd.DataFrame) -> Moments:
 
 
 def grid(y: NDArray) -> tuple[NDArray, NDArray]:
-    """Reshape activations to (views, units); return also the row numbers, shape (clips, styles, orders)."""
+    """Reshape activations to (views, units); also return an array (clips, styles, orders) of row numbers."""
     return y.reshape(-1, y.shape[-1]), np.arange(y[..., 0].size).reshape(y.shape[:-1])
