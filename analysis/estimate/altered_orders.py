@@ -50,7 +50,7 @@ FURTHER_ORDERS = {
 
 @dataclass(frozen=True)
 class AlteredOrder:
-    """Views in one altered frame order, with random numbers for the test of motion and for unit counts."""
+    """Views in one altered frame order, with random numbers for the motion test and unit-count intervals."""
 
     name: str
     table: OrderTable

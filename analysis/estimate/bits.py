@@ -1,4 +1,4 @@
-"""Estimate mutual information in bits between paired activations, under the assumption of a Gaussian.
+"""Estimate mutual information in bits between paired activations, assuming a Gaussian distribution.
 
 A unit score r gives -1/2 log2(1 - r^2) bits. The estimate is biased upwards because r^2 is too large by
 chance; the mean of the bootstrap replicates shows by how much. The interval of the mean bits of a stage is

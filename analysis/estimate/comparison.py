@@ -248,7 +248,7 @@ def differences(
     layers: pd.DataFrame,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Estimate the differences in variance parts, scores and shares between every pair of runs.
+    """Estimate the differences in variance parts, scores and shares between every two runs.
 
     Runs with the same stages are compared stage by stage. Other runs are compared at their shown stages only:
     the fifth block of one network does not correspond to the fifth stage of another.

@@ -1,4 +1,4 @@
-"""Sums over pairs of activations, and the paper's scores computed from these sums.
+"""Compute sums over pairs of activations, and the paper's scores from these sums.
 
 A pair has two members, za and zb: the activations of C units for two views. The scores of a factor depend on
 its pairs only through four sums per unit, which `Moments` holds:
@@ -37,7 +37,7 @@ def layer_score(covariance: NDArray, pooled_variance: NDArray) -> NDArray:
 
 
 def unit_score(covariance: NDArray, variance: NDArray) -> NDArray:
-    """Return each unit's covariance divided by variance: the correlation of pair members; NaN if constant."""
+    """Return each unit's correlation of pair members (covariance / variance); NaN if the unit is constant."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variance > 0, covariance / variance, np.nan)
 
@@ -51,11 +51,11 @@ class WithinFactors(NamedTuple):
 
 
 class LayerParts(NamedTuple):
-    """Statistics of a layer per factor, summed over units; adding two objects adds their units."""
+    """Statistics of a layer per factor, summed over units; `total_parts` adds up blocks of units."""
 
-    covariance: NDArray  # covariance of the two members of pairs, (..., F)
-    variance: NDArray  # variance over the members of one factor's pairs, (..., F)
-    pooled_variance: NDArray  # variance over the members of all pairs, (..., 1)
+    covariance: NDArray  # (..., F) covariance of the two members of pairs
+    variance: NDArray  # (..., F) variance over the members of one factor's pairs
+    pooled_variance: NDArray  # (..., 1) variance over the members of all pairs
 
     @property
     def scores(self) -> NDArray:
@@ -70,7 +70,7 @@ class LayerParts(NamedTuple):
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over the pairs of each factor (dynamic, static), per unit, from which all scores are computed.
+    """Sums per unit over the pairs of each factor (dynamic, static); they determine all scores.
 
     Leading axes are free: none for the whole sample, (K,) clusters, or (R,) bootstrap replicates. Activations
     are shifted by one row per factor, so that a constant unit sums to exactly zero.
@@ -84,7 +84,7 @@ class Moments:
 
     @classmethod
     def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Self:
-        """Compute the sums per factor from members za and zb. Shapes: (pairs, units) -> (factors, units)."""
+        """Return sums per factor from members `za`, `zb` (pairs, units). Shape of sums: (factors, units)."""
         count = np.zeros(n_factors)
         total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):
@@ -149,13 +149,13 @@ class Moments:
         return self._each(lambda sums: sums.sum(0) - sums)
 
     def unit_blocks(self, samples: int) -> Iterator[slice]:
-        """Yield slices of units for which the sums of `samples` replicates or clusters fit into memory."""
+        """Yield slices of units for which the sums in `samples` replicates (or clusters) fit into memory."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, samples * factors)))
         yield from (slice(start, start + width) for start in range(0, units, width))
 
     def replicates(self, weights: NDArray) -> Iterator[tuple[slice, Self]]:
-        """Yield blocks of units (slices) that fit into memory, with the blocks' sums in each replicate."""
+        """Yield slices of units that fit into memory, each with the sums of its units in every replicate."""
         for block in self.unit_blocks(len(weights)) if len(weights) else ():
             yield block, self.units(block).resample(weights)
 
@@ -192,7 +192,7 @@ class Moments:
         return self.layer_parts().scores
 
     def unit_scores(self) -> NDArray:
-        """Return the paper's unit score of each factor and unit; NaN for constant units."""
+        """Return the paper's score of each unit for each factor; NaN for constant units."""
         return unit_score(self.within_factors.covariance, self.within_factors.variance)
 
     def _each(self, change: Callable[[NDArray], NDArray]) -> Self:

@@ -46,7 +46,7 @@ def style_pairs(styles: int) -> NDArray:
 
 
 def order_differences(y: NDArray, table: OrderTable, largest: NDArray) -> NDArray:
-    """Subtract activations in altered from those in forward order, and centre over clips. Shape: (K, S, C).
+    """Return activations in forward order minus those in altered order, centred over clips. Shape: (K, S, C).
 
     Units that do not depend on the frame order are 0. `y` (K, S, 2, C) are activations, `largest` (C,) is
     the largest absolute activation of each unit.

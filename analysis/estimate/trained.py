@@ -102,7 +102,7 @@ class Training:
         write_table(self.folder / RESULT, pd.concat(rows))
 
     def read_checkpoint(self, cfg: DictConfig, model: DictConfig, net, step: int) -> Store:
-        """Save the weights, compute activations for the profile's views, and return the activation store."""
+        """Save the network's weights, compute its activations for the profile, and return their store."""
         folder = self.folder / f"step_{step:06d}"
         weights = folder / "weights.pt"
         with atomic_path(weights) as temporary:

@@ -1,4 +1,4 @@
-"""Estimate intervals of unit scores, class probabilities of units, and intervals of the units per class.
+"""Estimate intervals of unit scores, probabilities of unit classes, and intervals of class counts.
 
 A unit score r is a correlation, so its interval is made for Fisher's z = arctanh(r), by the jackknife over
 clusters (`jackknife.py`):
@@ -36,7 +36,7 @@ from .moments import Moments
 FEWEST_VIDEOS = 3
 # A unit rests on two videos if leaving both out reduces its variance to less than this fraction.
 LEAST_REST = 0.05
-# A unit's interval has 0.75 degrees of freedom per effective video, minus 1.
+# The interval of a unit has DF_PER_VIDEO * (effective number of videos) - 1 degrees of freedom.
 DF_PER_VIDEO = 0.75
 # Unit classes for which the number of units has an interval; the number of dead units is exact.
 COUNTED = UNIT_CLASSES[:4]

@@ -44,7 +44,7 @@ def sweep_thresholds(units: pd.DataFrame, thresholds: Iterable[float]) -> pd.Dat
 def top_units(
     store: Store, units: pd.DataFrame, stage: str, threshold: float, count: int, clips: int
 ) -> pd.DataFrame:
-    """Per unit class, find the `count` top-scoring units, and for each unit the `clips` main clips.
+    """Find, per class, `count` top-scoring units and, per unit, `clips` clips that contribute most.
 
     Joint units are ranked by the lower of their two scores. The table has one row per unit and clip: part is
     the clip's fraction of the score (joint units: of the sum of both scores), side the clip's mean activation

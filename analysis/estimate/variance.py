@@ -47,7 +47,7 @@ CANCELLATION = 1e-12
 
 
 def estimate_variance(run_dir: str | Path, *, level: float = 0.95, progress: bool = False) -> RunEstimate:
-    """Decompose the variance of every stage of a run with pairs=factorial; jackknife over videos.
+    """Decompose each stage's variance in a run with pairs=factorial, with intervals by a jackknife.
 
     ``layers`` has one row per stage and component, ``units`` one row per unit and component. Raises UserError
     if the run is not factorial, if fewer than two clips have all views, or if an activation is not finite.
@@ -121,7 +121,7 @@ def decompose_stage(
 def component_bounds(
     sums: NDArray, whole: NDArray, without: NDArray, levels: tuple[int, ...], level: float
 ) -> tuple[NDArray, NDArray]:
-    """Return each unit's MOVER interval of the seven variance components; NaN for units with few videos.
+    """Return MOVER intervals of each unit's seven variance components; NaN for units with few videos.
 
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.

@@ -49,7 +49,7 @@ class Fold:
 
     views: NDArray  # row numbers of views
     pairs: list[NDArray]  # one array per factor: indices of this fold's pairs in `FactorPairs`
-    clusters: int  # number of clusters with dynamic pairs or number with static pairs, if smaller
+    clusters: int  # number of clusters with dynamic pairs, or with static pairs if these are fewer
 
 
 def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:
