@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Name of the DAVIS folders that hold unstylized frames, masks and split lists.
 RESOLUTION = "480p"
-# Folders of the flow images: the first for flow to the next frame, the second for flow to the previous one.
+# Folders of the flow images: the first for flow to the next frame, the second to the previous frame.
 FLOW_FOLDERS = ("FlowImages_gap1", "FlowImages_gap-1")
 PREPARE = "python misc/prepare_davis.py"
 # Largest allowed relative difference between the aspect ratios of a frame and its flow image.
@@ -152,7 +152,7 @@ def list_davis(
     found: list[FrameClip] = []
     names, sizes = {}, {}
     for (video, sequence), stems in videos.items():
-        # The last frame, and the first if flow to the previous frame is needed, are left out: they lack flow.
+        # Leave out the last frame and, if flow to the previous frame is needed, the first: they lack flow.
         names[video] = stems if dataset.cinematograms else stems[int(both) : -1]
         try:
             sizes[video] = require_files(replace(clips, names=names), video)

@@ -124,7 +124,7 @@ class FrameStore(ImageSequence):
         with self._connection() as connection:
             for name in (self.names[i] for i in indices):
                 query = "SELECT frames FROM Images WHERE ObjId = ?"
-                # If the table's index is damaged, this query finds no row, although `names` found it.
+                # If the table's index is damaged, the query finds no row, although `names` lists one.
                 (data,) = connection.execute(query, (name,)).fetchone() or (None,)
                 if not isinstance(data, bytes):
                     raise BadFrames(f"{file}: frame {name} holds {type(data).__name__}, not bytes")

@@ -33,7 +33,7 @@ JITTERED = "jittered"
 FLOW = "Flow"
 # Number of flow directions: to the next frame and to the previous frame.
 DIRECTIONS = 2
-# If a network sees two frames and their flow, the second frame has a random offset in [low, high).
+# Networks that see flow of two frames: the second frame has a random offset in this range [low, high).
 SECOND_FRAME_OFFSETS = (-10, 10)
 
 

@@ -167,7 +167,7 @@ def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) ->
 
 
 def ended(processes: list[BaseProcess]) -> list[BaseProcess]:
-    """Return the workers that have ended; wait up to 1 s, because a worker's error may precede its end."""
+    """Return the workers that have ended; wait up to 1 s, as errors may arrive before the workers end."""
     wait([process.sentinel for process in processes], timeout=1.0)
     return [process for process in processes if process.exitcode is not None]
 

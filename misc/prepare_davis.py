@@ -53,7 +53,7 @@ def write_flow(root: Path, name: str) -> None:
 
 
 def copy_sequence(source: Path, out: Path, short_side: int | None, name: str) -> None:
-    """Copy the frames and masks of one sequence; if `short_side` is given, scale both down to it."""
+    """Copy the frames and masks of one sequence; with `short_side`, scale the copies down to this side."""
     for kind, shrink in ((FRAMES, smaller_frame), (MASKS, smaller_mask)):
         for file in sorted((source / kind / name).glob("*")):
             target = out / kind / name / file.name

@@ -70,7 +70,7 @@ class Pyramid:
 
         The size of the result of `nested` grows with this number.
         """
-        counts: NDArray = np.ones(self.label + 1)  # number of paths to each kernel from the class
+        counts: NDArray = np.ones(self.label + 1)  # number of paths from the class to each kernel
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())

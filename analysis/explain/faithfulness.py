@@ -57,7 +57,7 @@ def measure_faithfulness(
 
     size, rng = tuple(video.shape[1:]), generator(seed, "saliency", "random masks")
     maps = [scaled(level_map(pyramid, k), level_map(blank, k)) for k in range(1, len(pyramid.steps) + 1)]
-    # Shape of a map -> for each random mask and test, the fraction of the probability left (masks, 2).
+    # Shape of a map -> (masks, 2) fractions of the probability that random masks leave in the two tests.
     found: dict[tuple[int, ...], NDArray] = {}
     rows = []
     total = len(maps) + masks * len({heat.shape for heat in maps})
@@ -75,7 +75,7 @@ def measure_faithfulness(
 
 
 def blur(video: Tensor) -> Tensor:
-    """Blur each frame of a video (3, T, H, W) by a Gaussian with SD `BLUR` times the shorter side."""
+    """Blur each frame of a video (3, T, H, W) by a Gaussian whose SD is `BLUR` times the shorter side."""
     sigma = BLUR * min(video.shape[2:])
     smooth = ndimage.gaussian_filter(video.cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
     return torch.from_numpy(smooth).to(video.device)
@@ -84,9 +84,10 @@ def blur(video: Tensor) -> Tensor:
 def largest(
     heat: NDArray, size: tuple[int, ...], shown: tuple[int, ...], rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Return a mask of shape `size` (T, H, W) of the voxels with the largest heat, a fraction `AREA`.
+    """Select the fraction `AREA` of the voxels with the largest heat; return a mask of shape `size`.
 
-    `heat` covers the first `shown` frames, rows and columns of the video. Ties are broken at random.
+    `size` is (T, H, W). `heat` covers the first `shown` frames, rows and columns of the video. Ties are
+    broken at random.
     """
     voxels = zoom_cells(heat.astype(np.float64), shown).ravel()
     order = np.lexsort((rng.random(voxels.size), -voxels))
@@ -98,7 +99,7 @@ def largest(
 
 
 def numbers_of(own: NDArray, random: NDArray) -> dict[str, float]:
-    """Compute columns of the table of `measure_faithfulness` from the results of a map and random masks.
+    """Compute columns of the table of `measure_faithfulness` from the results of a map and of random masks.
 
     `own` (2,) and `random` (masks, 2) hold the fraction of the probability that is left for each of `WAYS`.
     """

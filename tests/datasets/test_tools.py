@@ -29,7 +29,7 @@ def test_a_script_finds_the_package_from_any_folder(way, tmp_path):
     }[way]
     folder = MISC.parent if way == "as a module" else tmp_path
     done = subprocess.run([sys.executable, *command, "--help"], cwd=folder, capture_output=True, text=True)
-    assert done.returncode == 0 and "files with four factors" in done.stdout, done.stderr
+    assert done.returncode == 0 and "each file has four factors" in done.stdout, done.stderr
 
 
 def test_frames_are_extracted_at_a_frame_rate(call, tmp_path):
