@@ -49,11 +49,13 @@ class Design:
     """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    kind: str = "normal"  # `kind` is the distribution: normal, loudness varies, or a key of THRESHOLDS
+    # `kind` is the distribution: normal, loudness varies, or a key of THRESHOLDS
+    kind: str = "normal"
     units: int = 20
     clips_per_video: int = 1
     styles_per_clip: int = STYLES
-    skipped: int = 0  # number of randomly chosen views that are skipped
+    # number of randomly chosen views that are skipped
+    skipped: int = 0
 
     @cached_property
     def planted(self) -> NDArray:

@@ -36,12 +36,15 @@ class Design:
     """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    kind: str = "normal"  # `kind`: normal, one loud video, loudness varies, or a key of THRESHOLDS
+    # `kind`: normal, one loud video, loudness varies, or a key of THRESHOLDS
+    kind: str = "normal"
     units: int = 20
     clips_per_video: int = 1
-    skipped: int = 0  # number of randomly chosen views that are skipped
+    # number of randomly chosen views that are skipped
+    skipped: int = 0
     pairs: str = "factorial"
-    network: int = 9  # seed of the properties of the units (`loadings`)
+    # seed of the properties of the units (`loadings`)
+    network: int = 9
 
     @cached_property
     def loadings(self) -> dict[str, NDArray]:

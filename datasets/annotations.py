@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from static_dynamic.errors import UserError, nearest
 
-from . import lists as lists  # importing lists.py registers its annotation readers
+# importing lists.py registers its annotation readers
+from . import lists as lists
 from .annotation_files import find_annotation, read_csv, read_json, shorten
 from .layouts import LAYOUTS as LAYOUTS
 from .layouts import MALFORMED, Annotated, entries_of, layout

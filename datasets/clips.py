@@ -85,7 +85,8 @@ class ClipList:
 
         `spec` is the input spec of the network.
         """
-        from .loader import ViewBatches  # avoids a circular import: loader.py imports clips.py
+        # avoids a circular import: loader.py imports clips.py
+        from .loader import ViewBatches
 
         return ViewBatches(self, views, rows, batch_rows)
 

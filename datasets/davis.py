@@ -80,7 +80,8 @@ class DavisClips(ClipList):
 
     def batches(self, views: pd.DataFrame, rows: NDArray, batch_rows: int, spec) -> FlowBatches:
         """Return the rows `rows` of the table `views` as a `FlowBatches`, in batches of `batch_rows`."""
-        from .flow_batches import FlowBatches  # avoids a circular import: flow_batches.py imports davis.py
+        # avoids a circular import: flow_batches.py imports davis.py
+        from .flow_batches import FlowBatches
 
         return FlowBatches(self, views, rows, batch_rows, spec.shape)
 
@@ -171,7 +172,8 @@ def list_davis(
             f"no usable frame of split {dataset.split} below {clips.original_root} "
             f"({len(filtered) + len(skipped)} videos were left out)"
         )
-    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]  # folders of the flow images to read
+    # folders of the flow images to read
+    flows = FLOW_FOLDERS if both_flows else FLOW_FOLDERS[:1]
     clips = replace(clips, names=names, sizes=sizes, clips=tuple(found[:limit]), flows=flows)
     return replace(clips, skipped=tuple(skipped), filtered=tuple(filtered))
 

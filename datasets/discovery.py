@@ -105,7 +105,8 @@ def find_video(folder: Path, name: str) -> Path:
         file = folder / f"{name}{suffix}"
         if file.is_file():
             return file
-    if path.parent.is_dir():  # search for suffixes in mixed case, such as .Mp4
+    # search for suffixes in mixed case, such as .Mp4
+    if path.parent.is_dir():
         for entry in _entries(path.parent):
             if _stem(entry.name) == path.name != entry.name and entry.is_file():
                 return Path(entry.path)
@@ -198,7 +199,8 @@ def _holds_frames(folder: str) -> bool:
                 if entry.name == STORE_NAME or (len(images) == ENOUGH_IMAGES and not videos):
                     return True
     except OSError:
-        return True  # treat the folder as a video: opening it later raises an error that names it
+        # treat the folder as a video: opening it later raises an error that names it
+        return True
     if not images or videos >= {os.path.splitext(name)[0] for name in images}:
         return False
     return not videos or len(images) >= ENOUGH_IMAGES or _are_numbered(images)

@@ -107,7 +107,8 @@ class FlowBatches(ViewBatches):
                     f"{file} has {size_text(picture.size)} pixels, "
                     f"but the video's first frame has {size_text(size)}"
                 )
-            if picture.size != size:  # the paper's code resizes flow images to the frame's size first
+            # the paper's code resizes flow images to the frame's size first
+            if picture.size != size:
                 picture = picture.resize(size, Image.Resampling.BICUBIC)
             # When Pillow scales down, it widens the bilinear filter, which avoids aliasing.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)

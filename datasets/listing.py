@@ -198,7 +198,8 @@ def common_info(by_style: dict[int, VideoInfo]) -> VideoInfo:
         counts = ", ".join(f"style_{k} begins with {number}" for k, number in first.items())
         raise BadFrames(f"the styles of the video begin with different frame numbers: {counts}")
     common = next(iter(by_style.values()))
-    if common.fps is None:  # images store no frame rate: use the rate of a video file in another style
+    # images store no frame rate: use the rate of a video file in another style
+    if common.fps is None:
         stored = next((info for info in by_style.values() if info.fps), common)
         common = replace(common, fps=stored.fps, times=stored.times)
     common = replace(common, notes=tuple(dict.fromkeys(n for info in by_style.values() for n in info.notes)))

@@ -63,7 +63,8 @@ def _only_number(names: Sequence[str]) -> list[int]:
     This is the common case, and many times faster than comparing all numbers.
     """
     first, last = min(names, default=""), max(names, default="")
-    start = len(os.path.commonprefix([first, last]))  # length of the prefix that all names share
+    # length of the prefix that all names share
+    start = len(os.path.commonprefix([first, last]))
     while start and first[start - 1].isdecimal():
         start -= 1
     digits = DIGITS.match(first, start)

@@ -97,7 +97,8 @@ def ordered_rows(
             for name, count in pathways.items()
         }
         fewest = min(seen.values(), key=len)
-        still = fewest[len(fewest) // 2]  # in the order `frozen`, all pathways repeat this frame
+        # in the order `frozen`, all pathways repeat this frame
+        still = fewest[len(fewest) // 2]
         for alteration, (name, forward) in product(shown, seen.items()):
             shown_frames = forward
             if alteration == FURTHER_ALTERATIONS[REVERSED]:
@@ -178,7 +179,8 @@ def window_frames(
             )
         stride = clip.fps / resample_fps
     count = max(1, int(clip.length / stride))
-    shown = None  # if the frame rate varies: index of the frame at each resampled time
+    # if the frame rate varies: index of the frame at each resampled time
+    shown = None
     if resample_fps is not None and clip.fps and clip.times is not None:
         shown = resample(clip.length, clip.fps, resample_fps, clip.times)
         count = len(shown)

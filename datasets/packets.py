@@ -46,7 +46,8 @@ def open_container(path: Path) -> Iterator[tuple[av.container.InputContainer, av
             raise BadFrames(f"{path} holds no video stream")
         if stream.codec_context is None:
             raise BadFrames(f"{path} has a video codec that FFmpeg does not know")
-        stream.thread_count = 1  # one thread is enough, because worker processes run in parallel
+        # one thread is enough, because worker processes run in parallel
+        stream.thread_count = 1
         try:
             yield container, stream
         except av.FFmpegError as error:
@@ -136,20 +137,23 @@ def decoded(
     Frames come in display order. The third value, ``agrees``, is False if the frame is not the next one that
     the packets announce.
     """
-    waiting: list[int] = []  # presentation times of packets whose frames are not yet decoded
+    # presentation times of packets whose frames are not yet decoded
+    waiting: list[int] = []
     key: int | None = None
     index = 0
     for packet in packets:
         if key is None:
             if not packet.is_keyframe:
-                continue  # skip packets before the first key frame, because they cannot be decoded
+                # skip packets before the first key frame, because they cannot be decoded
+                continue
             key = packet.pts if times and packet.pts is not None else BEGINNING
             index = bisect_left(times, key)
         if is_shown(packet) and packet.pts is not None and packet.pts >= key:
             heappush(waiting, packet.pts)
         for frame in packet.decode():
             if times and (frame.pts is None or frame.pts < key):
-                continue  # skip frames before the key frame: their reference frames were not decoded
+                # skip frames before the key frame: their reference frames were not decoded
+                continue
             yield index, frame, bool(waiting) and heappop(waiting) == frame.pts
             index += 1
 

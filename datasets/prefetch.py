@@ -25,7 +25,8 @@ def on_device(batches: Iterable[list[Decoded]], device: torch.device) -> Generat
         stream.wait_event(copied)
         for decoded in batch:
             if decoded.frames is not None:
-                decoded.frames.record_stream(stream)  # keep this memory until `stream` has used it
+                # keep this memory until `stream` has used it
+                decoded.frames.record_stream(stream)
         yield batch
 
 
@@ -44,7 +45,8 @@ class Sender:
         """Start copying a batch to the device; return (batch on the device, CUDA event after the copy)."""
         self.turn = (self.turn + 1) % BUFFERS
         copied = self.copied[self.turn]
-        copied.synchronize()  # wait until this buffer is copied, because it is overwritten now
+        # wait until this buffer is copied, because it is overwritten now
+        copied.synchronize()
         needed = sum(decoded.frames.numel() for decoded in batch if decoded.frames is not None)
         if needed > len(self.buffers[self.turn]):
             self.buffers[self.turn] = torch.empty(needed, dtype=torch.uint8, pin_memory=True)

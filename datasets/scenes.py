@@ -73,7 +73,8 @@ class Look:
 
 def travelled(scene: Scene, frames: int) -> NDArray[np.float64]:
     """Return the signed distance (T,) travelled since the first frame, along the direction of the motion."""
-    time = (np.arange(1, frames) - 0.5) / max(1, frames - 1)  # times half-way between successive frames
+    # times half-way between successive frames
+    time = (np.arange(1, frames) - 0.5) / max(1, frames - 1)
     return scene.speed * np.concatenate([[0.0], np.cumsum(PATTERNS[scene.pattern](time))])
 
 

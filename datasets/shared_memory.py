@@ -39,7 +39,8 @@ class SharedFrames:
     def __init__(self, workers: int):
         self.memory = torch.frombuffer(mmap.mmap(-1, workers * REGION), dtype=torch.uint8)
         self.base = self.memory.data_ptr()
-        self.slots: list[tuple[int, int]] = []  # (offset, size) of each slot that this worker uses
+        # (offset, size) of each slot that this worker uses
+        self.slots: list[tuple[int, int]] = []
         _open.add(self.base)
 
     @classmethod

@@ -114,7 +114,8 @@ class VideoFile:
         Raises BadFrames if there are too few frames, or one of the frames is damaged.
         """
         wanted, found, last = set(indices), {}, -1
-        to_rgb = VideoReformatter()  # one object for all frames, because it is slow to set up
+        # one object for all frames, because it is slow to set up
+        to_rgb = VideoReformatter()
         for last, frame, damaged in self._frames(min(wanted)):
             if last in wanted:
                 found[last] = self._pixels(last, frame, damaged, to_rgb)

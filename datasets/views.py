@@ -106,7 +106,8 @@ def make_views(
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
     plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
-    wanted = defaultdict(set)  # clip number -> (style, alteration) of each view of the clip
+    # clip number -> (style, alteration) of each view of the clip
+    wanted = defaultdict(set)
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
@@ -149,21 +150,24 @@ def plan_pairs(
     """List each pair of views once, as (factor that the views share, view a, view b), in clip order."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    parity[by_rank] = np.arange(len(clips)) % 2  # each factor goes to a random half of the clips
+    # each factor goes to a random half of the clips
+    parity[by_rank] = np.arange(len(clips)) % 2
     partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
         partner[DYNAMIC] = same_class(clips, seed)
     if not app_shuffle:
         partner[STATIC] = other_class(clips, seed)
 
-    plan: dict[tuple[int, Member, Member], None] = {}  # an ordered set of pairs: only the keys are used
+    # an ordered set of pairs: only the keys are used
+    plan: dict[tuple[int, Member, Member], None] = {}
     for i, k in product(range(len(clips)), range(repeats)):
         rng = generator(seed, clips[i].id, f"styles {k}" if k else "styles")
         for factor, (s, first), (t, second) in scheme(styles, rng, (parity[i] + k) % 2):
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                second = first  # both views have the same order and show two videos
+                # both views have the same order and show two videos
+                second = first
             j = partner[factor][i]
             if j is not None:
                 # Repeat k uses alteration k + 1 instead of 1, so that repeats share no shuffle or jitter.

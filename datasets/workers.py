@@ -104,7 +104,8 @@ def loader(batches: ViewBatches, num_workers: int, timeout: float = CLIP_TIMEOUT
                     raise
                 record_crashes(source, crashed, overdue, crashes, timeout, error)
             finally:
-                del iterator  # deleting the iterator ends the worker processes that still run
+                # deleting the iterator ends the worker processes that still run
+                del iterator
                 source.close()
 
 

@@ -31,7 +31,8 @@ def in_threads(work: Callable, items: Sequence, workers: int | None, desc: str, 
         try:
             return list(tqdm(pool.map(work, items), total=len(items), desc=desc, unit=unit))
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # after an error or interrupt, work on no further item
+            # after an error or interrupt, work on no further item
+            pool.shutdown(cancel_futures=True)
             raise
 
 

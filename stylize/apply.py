@@ -23,8 +23,10 @@ PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat
 class Style(Protocol):
     """Interface of a style: a callable that stylizes a batch of frames."""
 
-    guides: int  # `guides`: number of guide images; an input frame has 3 + 3 * `guides` channels
-    identity: str  # styles with equal `identity` strings produce equal frames
+    # `guides`: number of guide images; an input frame has 3 + 3 * `guides` channels
+    guides: int
+    # styles with equal `identity` strings produce equal frames
+    identity: str
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
         """Start to stylize a batch; the returned function waits for, and returns, the frames (B, H, W, 3)."""

@@ -19,8 +19,10 @@ def bilateral(frames: Iterable[Frame], window: int = 15, divisor: float = 16) ->
     about 330 bytes per pixel.
     """
     held: dict[int, Frame] = {}
-    to_past: dict[int, Flow] = {}  # `to_past` maps a frame number to the flow to the previous frame
-    to_next: dict[int, Flow] = {}  # `to_next` maps a frame number to the flow to the next frame
+    # `to_past` maps a frame number to the flow to the previous frame
+    to_past: dict[int, Flow] = {}
+    # `to_next` maps a frame number to the flow to the next frame
+    to_next: dict[int, Flow] = {}
     source, read, t = iter(frames), 0, 0
     while True:
         while read <= t + window and (frame := next(source, None)) is not None:

@@ -23,7 +23,8 @@ from static_dynamic.unpickler import StandIn
 from static_dynamic.weights import check_numbers, digest
 
 ROOT_CLASS = "GeneratorJ"
-DIGEST = "sha256"  # DIGEST: key of the tensors' hash in a safetensors file (the format has no checksum)
+# DIGEST: key of the tensors' hash in a safetensors file (the format has no checksum)
+DIGEST = "sha256"
 # MAX_VISITS limits the number of modules read: reading a module that contains itself would never end.
 MAX_VISITS = 10_000
 # STAND_INS: Python classes that pickles of Texler et al. name. `StandIn` replaces them; none is imported.

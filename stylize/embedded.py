@@ -24,7 +24,8 @@ from static_dynamic.stylize.generate import generate
 from static_dynamic.stylize.jobs import make_jobs
 
 NAMING = "%06d.jpg"
-TRAINED_BATCH = 8  # TRAINED_BATCH: number of frames per forward pass of a trained style
+# TRAINED_BATCH: number of frames per forward pass of a trained style
+TRAINED_BATCH = 8
 # The hash in the data folder's name still includes these texts of version 0.1, so old folders are found.
 OLD_TEXTS = {
     "about": "24 shots of real video, fetched once and stylized in the four shipped styles",

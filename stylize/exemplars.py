@@ -43,7 +43,8 @@ def wash(frame: Frame, smooth: float, saturation: float, outline: float) -> Fram
     for _ in range(2):
         flat = cv2.bilateralFilter(flat, d=7, sigmaColor=smooth, sigmaSpace=5)
     lab = cv2.cvtColor(flat.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    lab[..., 0] = 30 + 0.72 * lab[..., 0]  # lightness L is at least 30: watercolour has no black
+    # lightness L is at least 30: watercolour has no black
+    lab[..., 0] = 30 + 0.72 * lab[..., 0]
     lab[..., 1:] = saturation * lab[..., 1:]
     colour = np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1)
     return _to_uint8(colour * (1 - outline * edges(flat))[..., None])

@@ -16,8 +16,10 @@ log = logging.getLogger(__name__)
 
 # Output channels of VGG19's convolutions; 0 stands for max pooling. A ReLU follows each convolution.
 VGG19 = (64, 64, 0, 128, 128, 0, 256, 256, 256, 256, 0, 512, 512, 512, 512, 0, 512, 512, 512, 512, 0)
-HUB_FILE = "vgg19-dcbb9e9d.pth"  # HUB_FILE: file of torchvision's VGG19 weights in torch's hub cache
-SCALES = 3  # SCALES: number of resolutions at which `NeighbourDifferences` takes differences
+# HUB_FILE: file of torchvision's VGG19 weights in torch's hub cache
+HUB_FILE = "vgg19-dcbb9e9d.pth"
+# SCALES: number of resolutions at which `NeighbourDifferences` takes differences
+SCALES = 3
 # GAIN multiplies the features of `NeighbourDifferences`, because the loss weight was chosen for VGG19.
 GAIN = 3.0
 

@@ -17,8 +17,10 @@ from static_dynamic.files import atomic_path
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Flow = NDArray[np.float32]  # (H, W, 2): right, down
 
-FLO_MAGIC = np.float32(202021.25).tobytes()  # FLO_MAGIC: first 4 bytes of a Middlebury .flo file ("PIEH")
-MIN_SIDE = 16  # MIN_SIDE: 16 pixels, because the DIS flow algorithm matches 8x8 patches at half resolution
+# FLO_MAGIC: first 4 bytes of a Middlebury .flo file ("PIEH")
+FLO_MAGIC = np.float32(202021.25).tobytes()
+# MIN_SIDE: 16 pixels, because the DIS flow algorithm matches 8x8 patches at half resolution
+MIN_SIDE = 16
 # Middlebury's colour wheel (Baker et al., 2007) runs from red over yellow, green, cyan, blue, magenta to red.
 # An arc of the wheel is (number of hues, RGB channel that changes, +1 if rising or -1 if falling).
 ARCS = ((15, 1, +1), (6, 0, -1), (4, 2, +1), (11, 1, -1), (13, 0, +1), (6, 2, -1))
@@ -46,7 +48,8 @@ def grid(height: int, width: int) -> NDArray[np.float32]:
 
 def look_up(image: NDArray, positions: NDArray[np.float32]) -> NDArray:
     """Sample an image bilinearly at `positions`, an array (h, w, 2) of x, y; clamp to the image border."""
-    none: Any = None  # cv2.remap's second map is empty, because `positions` holds both x and y
+    # cv2.remap's second map is empty, because `positions` holds both x and y
+    none: Any = None
     return cv2.remap(image, positions, none, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 

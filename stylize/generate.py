@@ -39,10 +39,13 @@ from static_dynamic.stylize.training_config import GUIDES
 
 log = logging.getLogger(__name__)
 
-SKIPPED_FILE = "skipped.json"  # SKIPPED_FILE lists the frames of a video that were left out
-IDENTITY_FILE = ".stylize.json"  # IDENTITY_FILE records the weights and options that made the frames
+# SKIPPED_FILE lists the frames of a video that were left out
+SKIPPED_FILE = "skipped.json"
+# IDENTITY_FILE records the weights and options that made the frames
+IDENTITY_FILE = ".stylize.json"
 DEFAULT_NAMING = "%06d.jpg"
-BATCH_SIZE = 8  # BATCH_SIZE: default number of frames per forward pass
+# BATCH_SIZE: default number of frames per forward pass
+BATCH_SIZE = 8
 # OLD_PRECISIONS maps values of `--precision` in version 0.1 to the present values.
 OLD_PRECISIONS = {"float32": "fp32", "float16": "fp16"}
 
@@ -150,11 +153,13 @@ def _finish(job: Job, skipped: list[Skipped]) -> None:
     if job.skipped:
         write_text(note, json.dumps([asdict(entry) for entry in job.skipped], indent=2) + "\n")
     else:
-        note.unlink(missing_ok=True)  # delete the list of skipped frames of an earlier run
+        # delete the list of skipped frames of an earlier run
+        note.unlink(missing_ok=True)
     # If no frame of a video is readable, the video's job stays unfinished and the next run repeats the job.
     if job.folder == job.target or not any((job.folder / name).exists() for name in job.names):
         return
-    if job.target.exists():  # another process has written this video: discard the copy
+    # another process has written this video: discard the copy
+    if job.target.exists():
         shutil.rmtree(job.folder)
     else:
         job.folder.rename(job.target)

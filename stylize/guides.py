@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from static_dynamic.stylize.flow import Flow, Frame
 
 Points = NDArray[np.float64]  # (N, 2): x, y
-TRIES = 30  # TRIES: number of candidates that Bridson's method tries around one point
+# TRIES: number of candidates that Bridson's method tries around one point
+TRIES = 30
 
 
 def poisson_disk(width: float, height: float, radius: float, rng: np.random.Generator) -> Points:
     """Sample dense random points, at least `radius` apart, in a rectangle (Poisson disk; Bridson, 2007)."""
-    cell = radius / np.sqrt(2)  # `cell`: side of a grid cell, chosen so that a cell holds at most one point
+    # `cell`: side of a grid cell, chosen so that a cell holds at most one point
+    cell = radius / np.sqrt(2)
     columns, rows = int(width / cell) + 1, int(height / cell) + 1
     # `taken` holds the point in each grid cell; an empty cell holds the far-away point (-1e9, -1e9).
     # The grid has a margin of two empty cells on every side, so that every cell has a 5x5 neighbourhood.

@@ -18,10 +18,12 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import remove_leftovers
 from static_dynamic.stylize.flow import Frame
 
-SAME = "same"  # SAME: with ``naming=same``, output frames keep the names of the input frames
+# SAME: with ``naming=same``, output frames keep the names of the input frames
+SAME = "same"
 PATTERN = re.compile(r"[\w.-]*%0\d+d[\w.-]*\.(jpg|png)")
 
-Result = Frame | BadFrames  # Result: a frame (H, W, C), or the error raised by reading the frame
+# Result: a frame (H, W, C), or the error raised by reading the frame
+Result = Frame | BadFrames
 Reader = Callable[[range, bool], Iterator[tuple[int, Result]]]
 """Function that reads the frames of an index range; if the second argument is False, it skips the frames."""
 
@@ -31,7 +33,8 @@ class Skipped:
     """Consecutive frames that could not be stylized, and the reason."""
 
     video: str
-    frame: int | None  # `frame`: first skipped frame, counted from 1; None if the whole video is skipped
+    # `frame`: first skipped frame, counted from 1; None if the whole video is skipped
+    frame: int | None
     count: int
     reason: str
 
@@ -154,7 +157,8 @@ def _sequential(video: VideoFile) -> Reader:
             # Waiting cannot deadlock: chunks are started in order, so a thread is reading the previous one.
             condition.wait_for(lambda: next_index == indices.start)
             try:
-                for i, frame in islice(source, len(indices)):  # a decoding error ends `source`
+                # a decoding error ends `source`
+                for i, frame in islice(source, len(indices)):
                     if wanted:
                         found[i] = frame
                     count = i + 1

@@ -19,15 +19,18 @@ from static_dynamic.stylize.flow import Flow, Frame, consistent, dense_flow, war
 QUANTILES = np.linspace(0.005, 0.995, 100)
 # GRADIENT_SIGMA: sigma in pixels of the Gaussian blur that is applied before image gradients are computed
 GRADIENT_SIGMA = 2.0
-SCALES = 4  # SCALES: number of texture scales, for structure of 1, 2, 4 and 8 pixels
+# SCALES: number of texture scales, for structure of 1, 2, 4 and 8 pixels
+SCALES = 4
 
 
 @dataclass(frozen=True)
 class Motion:
     """Optical flow between two unstylized frames in both directions, and masks of pixels with valid flow."""
 
-    forward: Flow  # `forward`: flow from the first frame to the second
-    backward: Flow  # `backward`: flow from the second frame to the first
+    # `forward`: flow from the first frame to the second
+    forward: Flow
+    # `backward`: flow from the second frame to the first
+    backward: Flow
     # `forward_valid` (H, W) is True where the first frame's pixel is visible in the second frame.
     forward_valid: NDArray[np.bool_]
     # `backward_valid` (H, W) is True where the second frame's pixel is visible in the first frame.
@@ -92,8 +95,10 @@ def texture_energies(lab: NDArray[np.float32]) -> NDArray[np.float64]:
 class Appearance:
     """Appearance of a few frames: distribution of colours, and strength of texture per scale."""
 
-    colours: NDArray[np.float64]  # `colours`: 100 quantiles of each channel L, a, b; shape (3, 100)
-    textures: NDArray[np.float64]  # `textures`: log2 of the texture strength per scale; shape (SCALES,)
+    # `colours`: 100 quantiles of each channel L, a, b; shape (3, 100)
+    colours: NDArray[np.float64]
+    # `textures`: log2 of the texture strength per scale; shape (SCALES,)
+    textures: NDArray[np.float64]
 
     @classmethod
     def of(cls, frames: Sequence[Frame]) -> Appearance:

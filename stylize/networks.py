@@ -67,7 +67,8 @@ class Generator(nn.Module):
             raise ValueError(f"filters={tuple(filters)}: the third and the fourth number must be equal")
         sizes = {"filters": tuple(filters), "resnet_blocks": resnet_blocks, "input_channels": input_channels}
         options = {"use_bias": use_bias, "tanh": tanh, "append_smoothers": append_smoothers}
-        self.config: dict[str, Any] = {**sizes, **options}  # `config`: the arguments of `build_generator`
+        # `config`: the arguments of `build_generator`
+        self.config: dict[str, Any] = {**sizes, **options}
         self.conv0 = _down(input_channels, f0, 7, 1, use_bias)
         self.conv1 = _down(f0, f1, 3, 2, use_bias)
         self.conv2 = _down(f1, f2, 3, 2, use_bias)

@@ -21,9 +21,12 @@ from static_dynamic.datasets.frames import FrameFolder, read_image
 from static_dynamic.errors import UserError, quoted
 from static_dynamic.stylize.pictures import to_tensor
 
-MASK_ON = 128  # MASK_ON: brightness above which a mask pixel is on
-EROSION = 7  # EROSION: side in pixels of the square that erodes masks under the rules ``original``
-EPOCH = 5  # EPOCH: number of times that each patch midpoint is used per epoch
+# MASK_ON: brightness above which a mask pixel is on
+MASK_ON = 128
+# EROSION: side in pixels of the square that erodes masks under the rules ``original``
+EROSION = 7
+# EPOCH: number of times that each patch midpoint is used per epoch
+EPOCH = 5
 
 Point = tuple[int, int]  # y, x
 
@@ -33,9 +36,12 @@ class KeyFrame:
     """Key frame: a video frame with guide images, stylized version and mask."""
 
     name: str
-    pre: Tensor  # `pre`: frame and guide images in [-1, 1], shape (3 + 3 per guide, H, W)
-    post: Tensor  # `post`: stylized frame in [-1, 1], shape (3, H, W)
-    mask: Tensor  # `mask`: 1 in the area to train on, else 0; shape (1, H, W)
+    # `pre`: frame and guide images in [-1, 1], shape (3 + 3 per guide, H, W)
+    pre: Tensor
+    # `post`: stylized frame in [-1, 1], shape (3, H, W)
+    post: Tensor
+    # `mask`: 1 in the area to train on, else 0; shape (1, H, W)
+    mask: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,8 @@ class Rules:
     valid: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
     # `cut` maps (image, midpoint, size) to a patch (C, size, size)
     cut: Callable[[Tensor, Point, int], Tensor]
-    mask_weights: bool  # `mask_weights`: whether the loss is weighted by the mask
+    # `mask_weights`: whether the loss is weighted by the mask
+    mask_weights: bool
 
 
 def eroded(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

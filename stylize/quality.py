@@ -25,11 +25,13 @@ from static_dynamic.stylize.flow import Frame, dense_flow
 from static_dynamic.stylize.measures import Appearance, Motion, motion_error, residual_motion
 
 log = logging.getLogger(__name__)
-ORIGINAL = 0  # ORIGINAL: style id of the unstylized videos
+# ORIGINAL: style id of the unstylized videos
+ORIGINAL = 0
 MEASURES = ("motion", "flicker", "contrast", "colour", "texture")
 # MIN_RESIDUAL_MOTION: pixels of residual motion that interpolation causes even in a static clip
 MIN_RESIDUAL_MOTION = 0.2
-THUMBNAIL = 220  # THUMBNAIL: width in pixels of the images on the contact sheet
+# THUMBNAIL: width in pixels of the images on the contact sheet
+THUMBNAIL = 220
 T = TypeVar("T")
 
 
@@ -38,21 +40,29 @@ class ClipQuality:
     """Quality measurements of one clip in all styles."""
 
     clip: str
-    rows: list[dict]  # `rows`: one dict per style, with the keys clip, style and MEASURES
-    distances: list[dict]  # `distances`: one dict (clip, a, b, colour, texture) per pair of styles a, b
-    pictures: dict[int, Frame]  # `pictures`: style id -> thumbnail of one frame
+    # `rows`: one dict per style, with the keys clip, style and MEASURES
+    rows: list[dict]
+    # `distances`: one dict (clip, a, b, colour, texture) per pair of styles a, b
+    distances: list[dict]
+    # `pictures`: style id -> thumbnail of one frame
+    pictures: dict[int, Frame]
 
 
 @dataclass(frozen=True)
 class Quality:
     """Quality measurements and verdicts of all styles of a data set."""
 
-    styles: pd.DataFrame  # `styles`: medians over clips, one row per style, with a column ``verdict``
-    pairs: pd.DataFrame  # `pairs`: median distances over clips, one row per pair of styles
-    failures: dict[int, list[str]]  # `failures`: style id -> reasons why the style fails
+    # `styles`: medians over clips, one row per style, with a column ``verdict``
+    styles: pd.DataFrame
+    # `pairs`: median distances over clips, one row per pair of styles
+    pairs: pd.DataFrame
+    # `failures`: style id -> reasons why the style fails
+    failures: dict[int, list[str]]
     measured: list[ClipQuality]
-    chosen: list[str]  # `chosen`: ids of the clips that were selected for measurement
-    skipped: list[list[str]]  # `skipped`: [clip, reason] of each clip that could not be read
+    # `chosen`: ids of the clips that were selected for measurement
+    chosen: list[str]
+    # `skipped`: [clip, reason] of each clip that could not be read
+    skipped: list[list[str]]
 
 
 def list_with_originals(cfg: DictConfig) -> ClipList:

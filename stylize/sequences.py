@@ -13,7 +13,8 @@ from static_dynamic.files import atomic_path
 from static_dynamic.stylize.flow import Frame
 
 JPEG_QUALITY = 95
-CHUNK = 16  # CHUNK: number of frames that are decoded together
+# CHUNK: number of frames that are decoded together
+CHUNK = 16
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def run_flow(args: argparse.Namespace) -> None:
             step, folder_names = DIRECTIONS[name]
             folders = {form: args.output / folder_names[form] / video.name for form in args.forms}
             first = 0 if step > 0 else len(stems) - 1
-            missing = {}  # `missing`: frame index -> {file format: path of the missing file}
+            # `missing`: frame index -> {file format: path of the missing file}
+            missing = {}
             for t in range(first, len(stems) - 1 - first, step):
                 files = {form: folders[form] / f"{stems[t]}{SUFFIXES[form]}" for form in args.forms}
                 missing[t] = {form: path for form, path in files.items() if not path.exists()}
@@ -120,7 +121,8 @@ def run_guide(args: argparse.Namespace) -> None:
             keys[key] = sample_points(mask, args.radius, rng)
             colours[key] = rng.uniform(size=(len(keys[key]), 3)).astype(np.float32)
         tracks = track_all(video, keys)
-        order = sorted(keys, reverse=True)  # draw the points of the first key frame last, on top
+        # draw the points of the first key frame last, on top
+        order = sorted(keys, reverse=True)
         all_colours = np.concatenate([colours[key] for key in order])
         for t, sigma, path in progress(todo, "guides", video, len(files), len(todo)):
             points = np.concatenate([tracks[key][t] for key in order])

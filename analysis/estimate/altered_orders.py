@@ -54,8 +54,10 @@ class AlteredOrder:
 
     name: str
     table: OrderTable
-    multipliers: NDArray  # (replicates, videos) standard normal numbers, for intervals of unit counts
-    signs: NDArray  # (videos, flips, pairs of styles) random signs for the sign-flip test of motion
+    # (replicates, videos) standard normal numbers, for intervals of unit counts
+    multipliers: NDArray
+    # (videos, flips, pairs of styles) random signs for the sign-flip test of motion
+    signs: NDArray
 
     def decompose(self, activations: NDArray) -> Decomposition:
         """Decompose the variance of each unit of a stage into content, motion, appearance and residual."""

@@ -78,7 +78,8 @@ def estimate_stage(
     known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
     unit_bits = np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)
-    counts = np.zeros((len(weights), len(COUNTED)))  # number of units per class in each bootstrap replicate
+    # number of units per class in each bootstrap replicate
+    counts = np.zeros((len(weights), len(COUNTED)))
     # `bits_sum` sums bits over units, per replicate; `influence` is the influence of each cluster on the sum.
     bits_sum, influence = np.zeros((len(weights), measured)), np.zeros((len(weights), measured, clusters))
     parts = []

@@ -104,7 +104,8 @@ def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd
 def table_of(store: Store) -> OrderTable:
     """Tabulate a finished run's views in forward order and in the altered order of its static pairs."""
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
-    assert table is not None  # not None, because the calibrated data set has views in an altered order
+    # not None, because the calibrated data set has views in an altered order
+    assert table is not None
     return table
 
 
@@ -154,7 +155,8 @@ def mixing_curves(store: Store, scenes: pd.DataFrame) -> pd.DataFrame:
 
 def standardised(values: NDArray, table: OrderTable) -> NDArray:
     """Standardise the columns of `values` (views, C) to mean 0 and variance 1 over the views in `table`."""
-    kept = values[table.rows[table.kept]]  # axes: (clip, style) combination, frame order, unit
+    # axes: (clip, style) combination, frame order, unit
+    kept = values[table.rows[table.kept]]
     return (values - kept.mean((0, 1))) / kept.std((0, 1))
 
 
@@ -178,7 +180,8 @@ def check(table: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
             value = found.get((bound.family, bound.number))
         else:
             value = numbers.loc[key, bound.number] if key in numbers.index else None
-        if value is not None:  # skip bounds of scene families that were not rendered
+        # skip bounds of scene families that were not rendered
+        if value is not None:
             holds = bound.least <= value <= bound.most
             rows.append({**vars(bound), "estimate": float(value), "holds": bool(holds)})
     return pd.DataFrame(rows)

@@ -50,7 +50,8 @@ def estimate_convergence(
         for size in sample_sizes(len(names)):
             sample = sums.clusters(np.sort(order[:size]))
             if (sample.count.sum(0) == 0).any() or not sample.over_clusters().pooled_variance().any():
-                continue  # skip a sample that lacks pairs of one factor, or whose units do not vary
+                # skip a sample that lacks pairs of one factor, or whose units do not vary
+                continue
             layer, _ = estimate_stage(sample, bootstrap_weights(size, n_boot, seed), 0.5, level)
             scores = {k: v for k, v in layer.items() if k.startswith("score_")}
             found = parts.mean([(0, stage)], level, among=names[order[:size]])

@@ -42,10 +42,14 @@ CANCELLATION = 1e-12
 class Products(NamedTuple):
     """Per unit: mean products of centred activations for two views of a clip, and variance of activations."""
 
-    d: NDArray  # mean product of activations for two views of a clip: same order, different styles
-    t: NDArray  # mean product of activations for two views of a clip: same style, different orders
-    b: NDArray  # mean product of activations for two views of a clip: different styles and orders
-    v: NDArray  # variance of the centred activations; 0 if it is only rounding error
+    # mean product of activations for two views of a clip: same order, different styles
+    d: NDArray
+    # mean product of activations for two views of a clip: same style, different orders
+    t: NDArray
+    # mean product of activations for two views of a clip: different styles and orders
+    b: NDArray
+    # variance of the centred activations; 0 if it is only rounding error
+    v: NDArray
 
     def parts(self) -> NDArray:
         """Return each unit's content, motion, appearance, residual; NaN if it is dead. Shape: (..., 4, C)."""
@@ -75,10 +79,12 @@ def excess(bits: NDArray, content: NDArray) -> NDArray:
 class OrderSums:
     """Sums over clips, from which `Products` are computed. Sums per video have a leading axis of videos."""
 
-    pairs: NDArray  # (..., S, S) number of clips that have both the style of axis -2 and that of axis -1
+    # (..., S, S) number of clips that have both the style of axis -2 and that of axis -1
+    pairs: NDArray
     # Sums of activations over the clips that also have the style of axis -2. Shape: (..., S, 2, S or 1, C).
     linear: NDArray
-    product: NDArray  # (..., 4, C) sums of products of activations, one per field of `Products`: d, t, b, v
+    # (..., 4, C) sums of products of activations, one per field of `Products`: d, t, b, v
+    product: NDArray
 
     @classmethod
     def per_video(cls, y: NDArray, table: OrderTable) -> Self:
@@ -118,7 +124,8 @@ class OrderSums:
         """Return mean products of activations, each centred on the mean of its style and frame order."""
         styles = self.pairs.shape[-1]
         own = np.arange(styles)
-        clips = self.pairs[..., own, own]  # (..., S) number of clips of each style
+        # (..., S) number of clips of each style
+        clips = self.pairs[..., own, own]
         total = self.linear[..., own, :, own if self.linear.shape[-2] > 1 else 0, :]  # (S, ..., 2, C)
         total = np.moveaxis(total, 0, -3)  # (..., S, 2, C)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -154,7 +161,8 @@ class OrderSums:
         `first` (..., S, 2, C) are the means of the first members, `second` those of the second members.
         """
         linear = self.linear
-        if linear.shape[-2] == 1:  # every clip has every style, so the sums factorise
+        # every clip has every style, so the sums factorise
+        if linear.shape[-2] == 1:
             crossed = (linear[..., 0, :].sum(-3) * second.sum(-3)).sum(-2)
             squared = self.pairs[..., 0, 0, None] * (first.sum(-3) * second.sum(-3)).sum(-2)
         else:
@@ -171,16 +179,26 @@ class Decomposition:
     layer.
     """
 
-    units: NDArray  # (4, units) estimated content, motion, appearance and residual of each unit
-    errors: NDArray  # (4, units) standard errors of content, motion, appearance and residual
-    layer: Jackknife  # (4,) content, motion, appearance and residual, averaged over units
-    bits: Jackknife  # (3,) bits of content, motion and appearance, averaged over units
-    variance: NDArray  # (units,) variance of the centred activations; 0 for dead units
-    p_layer: float  # p-value of the layer in the test of motion (`motion_test.py`)
-    p_units: NDArray  # (units,) p-value of each unit in the test of motion
-    p_family: NDArray  # (units,) family-wise p-value of each unit in the test of motion
-    error: NDArray  # (3, 3) covariance of the errors of content, motion, appearance; mean over units
-    noise: NDArray  # (replicates, 3, units) random draws of the errors of content, motion, appearance
+    # (4, units) estimated content, motion, appearance and residual of each unit
+    units: NDArray
+    # (4, units) standard errors of content, motion, appearance and residual
+    errors: NDArray
+    # (4,) content, motion, appearance and residual, averaged over units
+    layer: Jackknife
+    # (3,) bits of content, motion and appearance, averaged over units
+    bits: Jackknife
+    # (units,) variance of the centred activations; 0 for dead units
+    variance: NDArray
+    # p-value of the layer in the test of motion (`motion_test.py`)
+    p_layer: float
+    # (units,) p-value of each unit in the test of motion
+    p_units: NDArray
+    # (units,) family-wise p-value of each unit in the test of motion
+    p_family: NDArray
+    # (3, 3) covariance of the errors of content, motion, appearance; mean over units
+    error: NDArray
+    # (replicates, 3, units) random draws of the errors of content, motion, appearance
+    noise: NDArray
     videos: int
 
     @property
@@ -263,7 +281,8 @@ class LayerTotals(NamedTuple):
         """Add a block of units to the totals; the mask `live` (C,) selects the units that count."""
         self.parts[:] += whole.parts()[:, live].sum(-1)
         self.parts_left_out[:] += left_out.parts()[..., live].sum(-1)
-        with np.errstate(invalid="ignore"):  # no warning if infinite bits of opposite sign give NaN
+        # no warning if infinite bits of opposite sign give NaN
+        with np.errstate(invalid="ignore"):
             self.bits[:] += whole.bits()[:, live].sum(-1)
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
 

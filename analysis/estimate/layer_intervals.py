@@ -21,11 +21,16 @@ class LayerSample:
     """Scores and shares (the five `MEASURES`) of a stage, estimated from the clusters (videos) of a run."""
 
     value: NDArray  # (5,)
-    replicates: NDArray  # (R, 5) scores and shares of each bootstrap replicate
-    scalars: NDArray  # (K, J) contributions of each cluster, from `cluster_scalars`
-    deviation: NDArray  # (K, 5) jackknife deviation of each cluster
-    smallest: NDArray  # (5,) smallest possible scores and shares
-    largest: NDArray  # (5,) largest possible scores and shares
+    # (R, 5) scores and shares of each bootstrap replicate
+    replicates: NDArray
+    # (K, J) contributions of each cluster, from `cluster_scalars`
+    scalars: NDArray
+    # (K, 5) jackknife deviation of each cluster
+    deviation: NDArray
+    # (5,) smallest possible scores and shares
+    smallest: NDArray
+    # (5,) largest possible scores and shares
+    largest: NDArray
 
     @classmethod
     def of(cls, sums: Moments, weights: NDArray) -> Self:
@@ -41,7 +46,8 @@ class LayerSample:
         value = append_shares(parts.scores)
         blocks = (sums.units(block) for block in sums.unit_blocks(clusters))
         left_out = total_parts(block.leave_one_out().layer_parts() for block in blocks)
-        assert left_out is not None  # not None, because a stage has at least one unit
+        # not None, because a stage has at least one unit
+        assert left_out is not None
         deviation = jackknife(value, append_shares(left_out.scores)).deviation
         if replicates is None:
             replicates = sums.resample(np.empty((0, clusters))).layer_parts()

@@ -53,9 +53,12 @@ class WithinFactors(NamedTuple):
 class LayerParts(NamedTuple):
     """Statistics of a layer per factor, summed over units; `total_parts` adds up blocks of units."""
 
-    covariance: NDArray  # (..., F) covariance of the two members of pairs
-    variance: NDArray  # (..., F) variance over the members of one factor's pairs
-    pooled_variance: NDArray  # (..., 1) variance over the members of all pairs
+    # (..., F) covariance of the two members of pairs
+    covariance: NDArray
+    # (..., F) variance over the members of one factor's pairs
+    variance: NDArray
+    # (..., 1) variance over the members of all pairs
+    pooled_variance: NDArray
 
     @property
     def scores(self) -> NDArray:
@@ -174,7 +177,8 @@ class Moments:
     def pooled_variance(self) -> NDArray:
         """Return each unit's variance over the members of all pairs, dynamic and static pairs together."""
         _, variance, mean = self.within_factors
-        with np.errstate(invalid="ignore"):  # replicates without any pair have the weight NaN
+        # replicates without any pair have the weight NaN
+        with np.errstate(invalid="ignore"):
             weight = (self.count / self.count.sum(-1, keepdims=True))[..., None]  # (..., F, 1)
         # A factor without pairs has weight 0, so 0 replaces the factor's NaN mean and variance.
         mean, variance = np.where(weight > 0, mean, 0.0), np.where(weight > 0, variance, 0.0)

@@ -68,7 +68,8 @@ class MotionTest:
         self.table, self.signs = table, signs
         self.statistic, self.p_units = np.full((2, units), np.nan)
         flips = signs.shape[1]
-        self.largest = np.full(flips, -np.inf)  # largest unit statistic of each sign flip
+        # largest unit statistic of each sign flip
+        self.largest = np.full(flips, -np.inf)
         # Sum over units of (product of order differences / variance), per video and pair of styles.
         self.layer = np.zeros((table.videos, signs.shape[2]))
 

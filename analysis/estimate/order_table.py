@@ -23,10 +23,14 @@ class OrderTable:
     A style of a clip is kept if its views in both orders were computed, and a clip if two styles are kept.
     """
 
-    rows: NDArray  # (clips, styles, 2 orders) row numbers of views; 0 where a view is missing
-    kept: NDArray  # (clips, styles) True where the views in both frame orders were computed
-    video: NDArray  # (clips,) index of each clip's video, ascending
-    names: NDArray  # (videos,) names of the videos
+    # (clips, styles, 2 orders) row numbers of views; 0 where a view is missing
+    rows: NDArray
+    # (clips, styles) True where the views in both frame orders were computed
+    kept: NDArray
+    # (clips,) index of each clip's video, ascending
+    video: NDArray
+    # (videos,) names of the videos
+    names: NDArray
 
     @classmethod
     def of_views(cls, views: pd.DataFrame, done: NDArray, altered: str) -> Self | None:
@@ -36,7 +40,8 @@ class OrderTable:
         and each frame of a view counts as a clip of its own.
         """
         table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))
-        if "frame" in views:  # number the frames within each view, which may contain a frame twice
+        # number the frames within each view, which may contain a frame twice
+        if "frame" in views:
             table["frame"] = table.groupby(["clip", "style", "order", "flow"]).cumcount()
         table = table[done]
         table = table[table["is_altered"] >= 0]

@@ -31,8 +31,10 @@ class PairedEstimate:
     value: NDArray  # (5,)
     low: NDArray  # (5,)
     high: NDArray  # (5,)
-    videos: tuple[int, int]  # number of videos of the added runs, and of the subtracted runs
-    paired: bool  # True if added and subtracted runs are estimated from the same videos
+    # number of videos of the added runs, and of the subtracted runs
+    videos: tuple[int, int]
+    # True if added and subtracted runs are estimated from the same videos
+    paired: bool
 
     def columns(self) -> dict:
         """Return table columns by name: each score and share, with the bounds of its interval."""
@@ -101,7 +103,8 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        deviation = np.concatenate(deviations)  # concatenated, as variances of independent videos add up
+        # concatenated, as variances of independent videos add up
+        deviation = np.concatenate(deviations)
         bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
         low, high = (np.clip(bound, smallest, largest) for bound in bounds)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)

@@ -83,7 +83,8 @@ class PairedParts:
         key = run, stage, tuple(videos)
         if key not in self._found:
             whole = self.tables[run]
-            assert whole is not None  # `whole` is not None: `common_videos` found videos in it
+            # `whole` is not None: `common_videos` found videos in it
+            assert whole is not None
             table = whole.of_videos(videos)
             nothing = np.empty((0, table.videos)), draw_pair_signs(table, 0, (0,))  # no replicates, no flips
             self._found[key] = decompose(self.stores[run].activations(stage), table, *nothing).layer

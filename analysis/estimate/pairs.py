@@ -51,15 +51,23 @@ def read_sums(store: Store, stage: str, pairs: pd.DataFrame, cluster: NDArray, c
 class FactorPairs:
     """The pairs of one factor (dynamic or static), sorted by cluster (all clips of one video)."""
 
-    a: NDArray  # (N,) row number of the first member of each pair
-    b: NDArray  # (N,) row number of the second member of each pair
-    cluster: NDArray  # (N,) cluster number of each pair, ascending, from 0 to K - 1
+    # (N,) row number of the first member of each pair
+    a: NDArray
+    # (N,) row number of the second member of each pair
+    b: NDArray
+    # (N,) cluster number of each pair, ascending, from 0 to K - 1
+    cluster: NDArray
     clip: NDArray  # (N,) clip numbers
-    group_a: NDArray  # (N,) index of the first member's combination of style and frame order
-    group_b: NDArray  # (N,) index of the second member's combination of style and frame order
-    strand_a: NDArray  # (N,) dynamic pairs: style number of the first member; static pairs: 0
-    strand_b: NDArray  # (N,) dynamic pairs: style number of the second member; static pairs: 1
-    slot: NDArray  # (N,) position of each pair among the clip's pairs of this factor, from 0
+    # (N,) index of the first member's combination of style and frame order
+    group_a: NDArray
+    # (N,) index of the second member's combination of style and frame order
+    group_b: NDArray
+    # (N,) dynamic pairs: style number of the first member; static pairs: 0
+    strand_a: NDArray
+    # (N,) dynamic pairs: style number of the second member; static pairs: 1
+    strand_b: NDArray
+    # (N,) position of each pair among the clip's pairs of this factor, from 0
+    slot: NDArray
     names: NDArray  # (K,) cluster names
 
     @property

@@ -116,7 +116,8 @@ def plan_study(
     orders = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
     if orders is not None and orders.videos < FEWEST:
         orders = None
-    if orders is not None:  # no replicates and no sign flips are needed
+    # no replicates and no sign flips are needed
+    if orders is not None:
         nothing = np.empty((0, orders.videos)), draw_pair_signs(orders, 0, (0,))
     tables = []
     for name in store.stages if stage is None else [stage]:
@@ -208,8 +209,10 @@ def pair_terms(rows: NDArray, pairs: pd.DataFrame) -> pd.DataFrame:
 class VarianceComponents:
     """Variance components of the error of a score: between clusters (videos), and within clips."""
 
-    squared: NDArray  # (K,) squared contribution of each pilot cluster to the error of the score
-    drawn: NDArray  # (K,) variance of each cluster's error due to the random choice of styles
+    # (K,) squared contribution of each pilot cluster to the error of the score
+    squared: NDArray
+    # (K,) variance of each cluster's error due to the random choice of styles
+    drawn: NDArray
 
     @property
     def between(self) -> float:
@@ -277,7 +280,8 @@ def variance_components(terms: pd.DataFrame, f: int, pilot: str, planned: str) -
     by_factor = [terms["cluster"], terms["clip"], terms["factor"]]
     mean, square = term.groupby(by_factor).mean(), (term**2).groupby(by_factor).mean()
     level = ["cluster", "clip"]
-    if planned == "paper":  # each clip has one pair, which is randomly dynamic or static
+    # each clip has one pair, which is randomly dynamic or static
+    if planned == "paper":
         clip = mean.groupby(level).mean()
         within = square.groupby(level).mean() - clip**2
     else:

@@ -64,7 +64,8 @@ def inflation(pairs: FactorPairs, own: NDArray | slice = slice(None)) -> float:
     a, b, cluster = pairs.group_a[own], pairs.group_b[own], pairs.cluster[own]
     counts = np.zeros((1 + max(a.max(), b.max()), pairs.clusters), bool)
     counts[a, cluster] = counts[b, cluster] = True
-    videos = counts.sum(1)  # number of videos per style and order
+    # number of videos per style and order
+    videos = counts.sum(1)
     fewest = np.minimum(videos[a], videos[b])
     return float(np.mean(1 - 1 / np.maximum(2, fewest)) ** -0.5)
 
@@ -105,7 +106,8 @@ def score_p_values(
     _, variance, _ = m.within_factors
     units = rows.shape[1]
     statistic, p_unit = np.full((2, len(factors), units), np.nan)
-    layer = [np.zeros(len(pairs.a)) for pairs in factors]  # product of each pair's members, summed over units
+    # product of each pair's members, summed over units
+    layer = [np.zeros(len(pairs.a)) for pairs in factors]
     largest = [np.full(len(flips), -np.inf) for flips in signs]
     for start in range(0, units, UNITS_AT_A_TIME):
         block = slice(start, start + UNITS_AT_A_TIME)

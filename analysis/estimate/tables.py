@@ -49,7 +49,8 @@ def write_tables(folder: Path, result: RunEstimate) -> None:
     for _, row in result.layers.iterrows():
         file = dimensions_file(folder, row["stage"])
         with atomic_path(file) as temporary, temporary.open("w", newline="") as opened:
-            writer = csv.writer(opened)  # lines end with CRLF as in Kowal et al.'s code
+            # lines end with CRLF as in Kowal et al.'s code
+            writer = csv.writer(opened)
             writer.writerow([row[f"dims_{factor}"] for factor in FACTORS])
             writer.writerow([row[f"dims_percent_{factor}"] for factor in FACTORS])
 
@@ -156,7 +157,8 @@ def read_layers(folder: str | Path) -> pd.DataFrame:
         raise DamagedRun(
             f"{folder}/layers.csv names no stage, or names a stage twice: give the command of the run again"
         )
-    return layers.copy()  # copied into one memory block, as pandas warns of fragmented frames
+    # copied into one memory block, as pandas warns of fragmented frames
+    return layers.copy()
 
 
 def existing_file(folder: str | Path, name: str) -> Path:

@@ -27,7 +27,8 @@ def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: 
     of the unit's part, side is the clip's mean activation (kind motion: mean of forward minus altered order)
     in standard deviations of the unit, row is the row number of one of the clip's views.
     """
-    values = store.activations(stage)  # raises UserError if the run lacks the stage
+    # raises UserError if the run lacks the stage
+    values = store.activations(stage)
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
     rows = []
     chosen = units[units["stage"] == stage].set_index("unit")

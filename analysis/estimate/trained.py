@@ -27,7 +27,8 @@ from .bootstrap import estimate_run
 from .decomposition import PARTS
 from .tables import seed_half_widths
 
-RESULT = "training.csv"  # written at the end: if this file exists, the training is not repeated
+# written at the end: if this file exists, the training is not repeated
+RESULT = "training.csv"
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Condition:
     """Training condition: what the network learns, and from which videos."""
 
     target: str  # key of `CLASSES`
-    shortcut: bool = False  # in most training videos, the shape's position reveals the motion direction
+    # in most training videos, the shape's position reveals the motion direction
+    shortcut: bool = False
     dropout: bool = False  # StaticDropout
 
 
@@ -79,7 +81,8 @@ class Training:
         of the profile. At the end, one row per checkpoint and stage is written to ``training.csv``.
         """
         condition = CONDITIONS[self.condition]
-        for old in self.folder.glob("step_*"):  # delete checkpoints of an interrupted training
+        # delete checkpoints of an interrupted training
+        for old in self.folder.glob("step_*"):
             rmtree(old)
         model = row("model", self.network)
         model.num_classes = CLASSES[condition.target]

@@ -76,8 +76,10 @@ class UnitIntervals:
     z: NDArray  # (F, C) bias-corrected
     error: NDArray  # (F, C)
     df: NDArray  # (F, C)
-    effective_videos: NDArray  # (C,) smaller of both factors' effective numbers of videos; NaN if dead
-    few_videos: NDArray  # (C,) True if the unit varies, but in fewer than three videos
+    # (C,) smaller of both factors' effective numbers of videos; NaN if dead
+    effective_videos: NDArray
+    # (C,) True if the unit varies, but in fewer than three videos
+    few_videos: NDArray
 
     @classmethod
     def of(cls, sums: Moments) -> Self:

@@ -50,7 +50,8 @@ def top_units(
     the clip's fraction of the score (joint units: of the sum of both scores), side the clip's mean activation
     in standard deviations of the unit, row the row number of one of the clip's views.
     """
-    values = store.activations(stage)  # raises UserError if the run lacks the stage
+    # raises UserError if the run lacks the stage
+    values = store.activations(stage)
     pairs = store.finished_pairs()
     chosen = units[units["stage"] == stage].set_index("unit")
     index = classify(chosen["score_dynamic"].to_numpy(), chosen["score_static"].to_numpy(), threshold)

@@ -85,16 +85,19 @@ def decompose_stage(
     values: NDArray, rows: NDArray, clusters: NDArray, level: float
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Decompose the variance of one stage; return one table of the stage, and one table of its units."""
-    units, levels = values.shape[1], rows.shape[1:]  # `levels`: number of styles and number of orders
+    # `levels`: number of styles and number of orders
+    units, levels = values.shape[1], rows.shape[1:]
     n_clusters = int(clusters.max()) + 1
     per_unit = []
     total, left_out = np.zeros(len(COMPONENTS)), np.zeros((n_clusters, len(COMPONENTS)))
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (clips, S, O, block)
         settle(block)
-        block -= block[0, 0, 0].copy()  # a smaller offset gives less rounding error in squares
+        # a smaller offset gives less rounding error in squares
+        block -= block[0, 0, 0].copy()
         terms = table_sums(block)
-        sums = np.zeros((n_clusters, *terms.shape[1:]))  # axes: cluster, term of `table_sums`, unit
+        # axes: cluster, term of `table_sums`, unit
+        sums = np.zeros((n_clusters, *terms.shape[1:]))
         np.add.at(sums, clusters, terms)
         whole = sums.sum(0)
         without = mean_squares(whole - sums, *levels)  # (clusters, 7, block)
@@ -126,7 +129,8 @@ def component_bounds(
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.
     """
-    cells = sums[:, 5:] / sums[:, :1].sum(0)  # contribution of each cluster to the mean per style and order
+    # contribution of each cluster to the mean per style and order
+    cells = sums[:, 5:] / sums[:, :1].sum(0)
     spread = sums[:, 1] - 2 * (sums[:, 5:] * cells.sum(0)).sum(1) + sums[:, 0] * (cells.sum(0) ** 2).sum(0)
     videos = effective_number(np.maximum(spread, 0))  # (C,)
     # An effect that a unit lacks in all videos has a mean square of zero up to rounding error.
@@ -144,7 +148,8 @@ def component_bounds(
     point = (weights * whole).sum(1)
     ends = []
     for side, rising, falling in ((-1, below, above), (1, above, below)):
-        distance = weights * np.where(weights > 0, rising, falling)  # axes: component, mean square, unit
+        # axes: component, mean square, unit
+        distance = weights * np.where(weights > 0, rising, falling)
         squared = np.einsum("ajc,akc,jkc->ac", distance, distance, correlation)
         ends.append(point + side * np.sqrt(np.maximum(squared, 0)))
     low, high = (np.where(videos >= FEWEST_VIDEOS, end, np.nan) for end in ends)

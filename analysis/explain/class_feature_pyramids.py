@@ -70,7 +70,8 @@ class Pyramid:
 
         The size of the result of `nested` grows with this number.
         """
-        counts: NDArray = np.ones(self.label + 1)  # number of paths from the class to each kernel
+        # number of paths from the class to each kernel
+        counts: NDArray = np.ones(self.label + 1)
         for parent, child, _ in self.steps:
             counts = np.bincount(child, weights=counts[parent])
         return int(counts.sum())

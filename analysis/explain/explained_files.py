@@ -70,7 +70,8 @@ def replaced_folder(folder: Path) -> Iterator[Path]:
                 folder.rename(old)
             new.rename(folder)
         finally:
-            if old.exists() and not folder.exists():  # new.rename failed, so put the old folder back
+            # new.rename failed, so put the old folder back
+            if old.exists() and not folder.exists():
                 old.rename(folder)
 
 

@@ -107,7 +107,8 @@ def stage_kernels(net: VideoNetwork, path: FeaturePath) -> pd.DataFrame:
         for tap in stage.taps:
             segments = channels_of(tap, path)
             if not segments and len(stage.taps) > 1:
-                break  # without this tap's channels, the units of later taps cannot be numbered
+                # without this tap's channels, the units of later taps cannot be numbered
+                break
             for layer, start, end in segments:
                 if layer is not None:
                     number = np.arange(end - start)
@@ -174,7 +175,8 @@ def shares_of(
 ) -> dict[str, float]:
     """Return each label's share among a stage's selected kernels and among all kernels of the stage."""
     with np.errstate(invalid="ignore"):
-        point = sums.sum(0) / sums.sum()  # `sums` has shape (videos, labels)
+        # `sums` has shape (videos, labels)
+        point = sums.sum(0) / sums.sum()
         resampled = weights @ sums
         replicates = resampled / resampled.sum(axis=1, keepdims=True)
     low, high = interval(point, replicates, len(sums), level)

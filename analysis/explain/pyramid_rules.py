@@ -92,7 +92,8 @@ def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tup
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    return len(weight_of(net, kernels[-1][0])), len(taps) - 1  # the last tap is the classifier: no level
+    # the last tap is the classifier: no level
+    return len(weight_of(net, kernels[-1][0])), len(taps) - 1
 
 
 class Corrected:
@@ -129,9 +130,11 @@ class Corrected:
 
         def hook(module, args):
             x = args[0].movedim(-1, 1)[0] if isinstance(module, nn.Linear) else args[0][0]
-            if padding:  # remove the zeros that a padding operator added
+            # remove the zeros that a padding operator added
+            if padding:
                 x = nn.functional.pad(x, [-side for side in padding])
-            self.inputs[name] = x.clone()  # a copy, because later layers may overwrite x
+            # a copy, because later layers may overwrite x
+            self.inputs[name] = x.clone()
 
         return hook
 
@@ -179,7 +182,8 @@ class Corrected:
             return rows, sources[rows], np.ones(len(rows), np.float32)
         if not len(sources):
             return NO_LINKS
-        kernels = self.kernels[name][rows]  # shape: (kernels, input channels per group)
+        # shape: (kernels, input channels per group)
+        kernels = self.kernels[name][rows]
         width = kernels.shape[1]
         groups = len(sources) // width
         group = rows // (self.path.layers[name].rows // groups)
@@ -198,7 +202,8 @@ class Corrected:
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
         """Sum the input channels of kernel `unit` that the kernels `children` compute; return (T, H, W)."""
-        if level == 0:  # the classifier reads pooled maps, so use the maps before pooling
+        # the classifier reads pooled maps, so use the maps before pooling
+        if level == 0:
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
         (name,), row = self.name(level, np.array([unit]))
@@ -315,7 +320,8 @@ class Original:
                 )
             if len(rows):
                 with np.errstate(invalid="ignore", divide="ignore"):  # a NaN is not >= theta
-                    products = kernels * read  # shape: (kernels, input channels)
+                    # shape: (kernels, input channels)
+                    products = kernels * read
                     products = products / products.sum(axis=1, keepdims=True)
                     low = products.min(axis=1, keepdims=True)
                     scores = (products - low) / (products.max(axis=1, keepdims=True) - low)

@@ -75,7 +75,8 @@ def reserve_space(files: list[Path]) -> None:
                 os.posix_fallocate(opened.fileno(), 0, size)
             except OSError as error:
                 if error.errno not in (*DISK_FULL, errno.EFBIG):
-                    return  # ignore the error: some file systems cannot allocate disk space in advance
+                    # ignore the error: some file systems cannot allocate disk space in advance
+                    return
                 raise UserError(
                     f"no space on the disk for {file} ({size / 2**20:.0f} MiB): free some space and "
                     "give the same command again, or give another save_dir"

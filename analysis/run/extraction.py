@@ -110,10 +110,12 @@ def extract(
         desc="extract",
         unit="view",
         smoothing=0.1,
-        leave=None,  # if nested below another progress bar, remove this bar at the end
+        # if nested below another progress bar, remove this bar at the end
+        leave=None,
     )
     pending: deque[tuple[NDArray, NDArray, PendingRows]] = deque()
-    lag = 1 if device.type == "cuda" else 0  # write one batch to disk while the GPU computes the next batch
+    # write one batch to disk while the GPU computes the next batch
+    lag = 1 if device.type == "cuda" else 0
 
     def write_pending(remaining: int) -> None:
         while len(pending) > remaining:
@@ -135,7 +137,8 @@ def extract(
         ) from error
     finally:
         store.commit()
-        batches.close()  # stop the decoding workers now, not at garbage collection
+        # stop the decoding workers now, not at garbage collection
+        batches.close()
         bar.close()
 
 

@@ -120,7 +120,8 @@ def import_activations(
         "versions": versions(),
     }
     with locked(path):
-        require_free(path)  # check again: another process may have written here since the first check
+        # check again: another process may have written here since the first check
+        require_free(path)
         with temporary_folder(path / "import") as temporary:
             new = temporary / "run"
             manifest = create_files(new, manifest, table, pair_table)
@@ -214,7 +215,8 @@ def pairs_of_views(table: pd.DataFrame) -> pd.DataFrame:
         if order in alterations
     }
     pair_rows = []
-    unused = np.random.default_rng(0)  # this generator is never used, because factorial pairs are not random
+    # this generator is never used, because factorial pairs are not random
+    unused = np.random.default_rng(0)
     clusters = table.drop_duplicates("clip").set_index("clip")["cluster"]
     for clip, styles in table.groupby("clip", sort=False)["style"].unique().items():
         for factor, first, second in factorial(sorted(styles), unused, DYNAMIC):

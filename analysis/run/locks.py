@@ -55,7 +55,8 @@ def writing(path: Path) -> Iterator[None]:
         try:
             yield
         except UserError as error:
-            with suppress(OSError):  # the message cannot be written if the disk is full
+            # the message cannot be written if the disk is full
+            with suppress(OSError):
                 write_text(path / ERROR_NAME, f"{error}\n")
             raise
 
@@ -66,7 +67,8 @@ def is_locked(path: Path) -> bool:
         with (path / LOCK_NAME).open("r+") as file:
             return fcntl is not None and not _take_lock(file, path)
     except OSError:
-        return False  # the lock file does not exist, or belongs to another user
+        # the lock file does not exist, or belongs to another user
+        return False
 
 
 def _take_lock(file: IO, path: Path, waits: tuple[float, ...] = ()) -> bool:

@@ -59,7 +59,8 @@ def require_unchanged(
     spec, done = reader.net.input_spec, store.done()
     clip_of = views["clip"].to_numpy()
     for clip in dict.fromkeys(clip_of[done[evenly_spaced(CLIPS_AGAIN, len(done))]]):
-        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows  # start of the clip's first batch
+        # start of the clip's first batch
+        first = done[clip_of[done] == clip][0] // batch_rows * batch_rows
         rows = done[(done >= first) & (done < first + batch_rows) & (clip_of[done] == clip)]
         (batch,) = loader(clips.batches(views, rows, len(rows), spec), min(num_workers, 1), clip_timeout)
         require_same_pixels(batch, store)
@@ -173,7 +174,8 @@ def require_same_files(
             for batch in tqdm(batches, desc="compare frames", total=-(-len(rows) // 8), unit="batch"):
                 require_same_pixels(batch, store)
     elif len(store.done()):
-        return  # earlier versions wrote no ``inputs.parquet``, so changed files are unknown
+        # earlier versions wrote no ``inputs.parquet``, so changed files are unknown
+        return
     write_unlisted(file, now)
 
 

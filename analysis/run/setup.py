@@ -77,7 +77,8 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
     if cfg.checkpoint == NO_CHECKPOINT:
         log.warning("checkpoint=%s: no weights are loaded; the network has random weights", NO_CHECKPOINT)
         cfg.model.init = "random"
-    if cfg.model.init != "checkpoint":  # random weights, or a network without weights
+    # random weights, or a network without weights
+    if cfg.model.init != "checkpoint":
         checkpoint = None
     else:
         checkpoint = cfg.checkpoint or cfg.model.checkpoint
@@ -87,7 +88,8 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
                 "or model.init=random to analyse the untrained network"
             )
     classes = cfg.dataset.get("num_classes")
-    if classes and checkpoint != "pretrained":  # a pretrained network keeps its own classes
+    # a pretrained network keeps its own classes
+    if classes and checkpoint != "pretrained":
         log.info(
             "classifier with the %d classes of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name
         )

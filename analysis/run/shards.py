@@ -171,7 +171,8 @@ def require_same_data(shards: Sequence[Store]) -> None:
             )
     views = shards[0].views
     if "jitter" in views:
-        return  # with optical flow, no two views share pixels that could be compared
+        # with optical flow, no two views share pixels that could be compared
+        return
     frames = [views[name].tolist() for name in frame_columns(views)]
     keys = [
         (video, style, np.unique(np.concatenate(shown)).tobytes())

@@ -81,13 +81,17 @@ class Store:
         }
         self._checksums: np.memmap | None = None
         self._pixels: np.memmap | None = None
-        if (path / CHECKSUMS_NAME).exists():  # runs of earlier versions have no checksums
+        # runs of earlier versions have no checksums
+        if (path / CHECKSUMS_NAME).exists():
             self._checksums = open_array(path / CHECKSUMS_NAME, np.uint32, (rows, len(columns)), mode)
             self._pixels = open_array(path / PIXELS_NAME, np.uint32, (rows,), mode)
         self._require_consistent()
-        self.fresh = True  # `fresh` is True until `extract` has checked that the run can be resumed
-        self._checked: set[str] = set()  # stages whose rows were compared with their checksums
-        self._finished = self.status != TO_DO  # `_finished` is True also for views that are not flushed yet
+        # `fresh` is True until `extract` has checked that the run can be resumed
+        self.fresh = True
+        # stages whose rows were compared with their checksums
+        self._checked: set[str] = set()
+        # `_finished` is True also for views that are not flushed yet
+        self._finished = self.status != TO_DO
         self._uncommitted: list[NDArray] = []
         self._committed = time.monotonic()
 
@@ -189,7 +193,8 @@ class Store:
         """Mark the views of a clip as skipped; list the views, with the reason, in the manifest."""
         own = rows - self.first
         if (self.status[own] == SKIPPED).all():
-            return  # the clip was skipped, and listed in the manifest, before this run was resumed
+            # the clip was skipped, and listed in the manifest, before this run was resumed
+            return
         entry = {"clip": clip, "views": rows.tolist(), "reason": reason}
         others = [e for e in self.manifest["skipped_views"] if e["views"] != entry["views"]]
         self.update_manifest(skipped_views=sorted([*others, entry], key=lambda e: e["views"]))

@@ -15,7 +15,8 @@ from static_dynamic.rng import generator
 from static_dynamic.spacing import evenly_spaced
 
 WEIGHT_DECAY = 0.05
-WARM_UP = 0.1  # fraction of the steps in which the learning rate rises
+# fraction of the steps in which the learning rate rises
+WARM_UP = 0.1
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Schedule:
     steps: int
     batch_size: int  # videos per step
     learning_rate: float  # largest learning rate
-    checkpoints: int  # number of evenly spaced checkpoints after step 0
+    # number of evenly spaced checkpoints after step 0
+    checkpoints: int
 
     @property
     def measured(self) -> list[int]:
@@ -45,7 +47,8 @@ class StaticDropout:
 
     rate: float
     seed: int
-    probability: Tensor | None = None  # drop probabilities, shape (units,); None before `update`
+    # drop probabilities, shape (units,); None before `update`
+    probability: Tensor | None = None
     random: torch.Generator = field(init=False)
 
     def __post_init__(self):

@@ -37,7 +37,8 @@ def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> N
     for axes, family in zip(panels, families, strict=False):
         rows = table[table["family"] == family].iloc[::-1]
         y = np.arange(len(rows))
-        ends = np.zeros((2, len(rows)))  # ends of the stacked bars below and above 0
+        # ends of the stacked bars below and above 0
+        ends = np.zeros((2, len(rows)))
         for part in PARTS:
             values = 100 * rows[part].to_numpy()
             left = np.where(values < 0, *ends)

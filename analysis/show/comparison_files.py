@@ -22,5 +22,6 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         write_text(folder / name, text)
     for suffix, (name, draw) in product(formats, FIGURES.items()):
         figure = draw(comparison)
-        if figure is not None:  # `figure` is None if the runs lack the data for this figure
+        # `figure` is None if the runs lack the data for this figure
+        if figure is not None:
             save(figure, folder / f"{name}.{suffix}")

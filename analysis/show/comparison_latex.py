@@ -136,7 +136,8 @@ def by_depth(layers: pd.DataFrame, name: str, columns: dict[str, str], caption: 
         for k, (curve, option) in enumerate(options.items()):
             part = layers[layers["curve"] == curve]
             if part[column].isna().all():
-                continue  # skip this curve: pgfplots has no legend entry for a curve without points
+                # skip this curve: pgfplots has no legend entry for a curve without points
+                continue
             x = np.arange(len(part)) if shared else part["depth"]
             path = f"{name}{panel}{k}"
             colour = option.partition(",")[0]
@@ -183,7 +184,8 @@ def classes(comparison: Comparison) -> str:
     shown = comparison.layers[comparison.layers["shown"]].reset_index(drop=True)
     labels = shown["curve"] + ", " + shown["stage"]
     longest = labels.str.len().max() - len(", ")
-    width = max(0.3, 0.9 - 0.0105 * longest)  # `width`: width of the bars as a fraction of the text width
+    # `width`: width of the bars as a fraction of the text width
+    width = max(0.3, 0.9 - 0.0105 * longest)
     names = ",".join(f"{{{escape_latex(label)}}}" for label in labels)
     body = [
         rf"\begin{{axis}}[xbar stacked, bar width=10pt, xmin=0, xmax=100, width={width:.2f}\textwidth,",

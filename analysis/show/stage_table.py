@@ -26,7 +26,8 @@ def candidate_rows(
             "stage": ", ".join(stages.get(path, [])),
         }
         for path, candidate in find_candidates(net, layout, leading_tokens).items()
-        if f"{path}." != net.prefix  # leave out the module that wraps the whole network
+        # leave out the module that wraps the whole network
+        if f"{path}." != net.prefix
     ]
 
 

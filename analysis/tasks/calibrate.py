@@ -23,7 +23,8 @@ def run(cfg: DictConfig) -> None:
     """
     with open_dict(cfg):
         cfg.model = row("model", "yardstick")
-        if cfg.dataset.name != "calibrated":  # dataset=calibrated on the command line keeps its options
+        # dataset=calibrated on the command line keeps its options
+        if cfg.dataset.name != "calibrated":
             cfg.dataset = row("dataset", "calibrated")
         cfg.merge_with(NEEDED)
         cfg.dataset.root = str(prepare(cfg.dataset, cfg.style))

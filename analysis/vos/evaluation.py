@@ -85,7 +85,8 @@ def evaluate_sequence(
             write_frame(segmentation.overlay(image, mask, truth))
             rows.append({"frame": stem, **{name: of(mask, truth) for name, of in MEASURES.items()}})
             bar.update()
-    if len(clips.flows) == 1:  # leave out the first frame, as the evaluation of DAVIS does
+    # leave out the first frame, as the evaluation of DAVIS does
+    if len(clips.flows) == 1:
         rows = rows[1:] or rows
     (unfinished / "masks.json").write_text(json.dumps(segmentation.coco_masks(masks)), encoding="utf-8")
     write_csv(unfinished / "frames.csv", pd.DataFrame(rows))

@@ -62,7 +62,8 @@ def write_statistics(folder: Path, name: str, seed: int, run: Path, result: RunE
         return
     for stage, units in result.units.groupby("stage", sort=False):
         neither = correlations(store.activations(stage), a, b)
-        both = np.ones(len(neither))  # frames that share both factors are identical: correlation 1
+        # frames that share both factors are identical: correlation 1
+        both = np.ones(len(neither))
         shared = units[["score_dynamic", "score_static"]].to_numpy()
         table = np.column_stack([units["unit"], shared, neither, both])
         alive = np.isfinite(table).all(axis=1)

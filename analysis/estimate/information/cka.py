@@ -65,8 +65,10 @@ def gram_matrices(
 
 def gram_matrix(x: NDArray) -> NDArray:
     """Return the Gram matrix of centred samples, with a zero diagonal. Shape: (samples, samples)."""
-    x = x - x[0]  # subtracting the first sample makes constant units exactly zero
-    x = x - x.mean(0)  # centring lessens rounding error, and does not change HSIC
+    # subtracting the first sample makes constant units exactly zero
+    x = x - x[0]
+    # centring lessens rounding error, and does not change HSIC
+    x = x - x.mean(0)
     k = x @ x.T
     np.fill_diagonal(k, 0)
     return k

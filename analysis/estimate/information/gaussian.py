@@ -62,7 +62,8 @@ def normal_scores(x: NDArray, counts: NDArray) -> NDArray:
     x = np.take_along_axis(x, order, axis=1)
     begins = np.ones((units, n), bool)
     begins[:, 1:] = x[:, 1:] != x[:, :-1]
-    starts = np.flatnonzero(begins)  # index of the first value in each group of equal values
+    # index of the first value in each group of equal values
+    starts = np.flatnonzero(begins)
     tied = np.add.reduceat(counts[order].ravel(), starts)
     up_to = np.cumsum(tied) - starts // n * total
     # Mean ranks of ties are whole or half numbers, so twice the mean rank is an index into this table.
@@ -155,7 +156,8 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
     """Add the rank bias to the arctanh of each unit's correlation; leave correlations of 1 unchanged."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # no warning if rounding makes |r| larger than 1
+    # no warning if rounding makes |r| larger than 1
+    with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))
 
 
@@ -164,7 +166,8 @@ def correlation(za: NDArray, zb: NDArray) -> NDArray:
 
     Both members have one common mean.
     """
-    shift = za[0]  # subtracting the first row makes constant units exactly zero
+    # subtracting the first row makes constant units exactly zero
+    shift = za[0]
     za, zb = za - shift, zb - shift
     mean = (za.mean(0) + zb.mean(0)) / 2
     za, zb = za - mean, zb - mean

@@ -48,8 +48,10 @@ class Fold:
     """One of the two folds of the cross-fitting, with half of the clusters (videos)."""
 
     views: NDArray  # row numbers of views
-    pairs: list[NDArray]  # one array per factor: indices of this fold's pairs in `FactorPairs`
-    clusters: int  # number of clusters with dynamic pairs, or with static pairs if these are fewer
+    # one array per factor: indices of this fold's pairs in `FactorPairs`
+    pairs: list[NDArray]
+    # number of clusters with dynamic pairs, or with static pairs if these are fewer
+    clusters: int
 
 
 def split_folds(factors: Sequence[FactorPairs], seed: int) -> list[Fold]:

@@ -128,7 +128,8 @@ def stage_curves(
     spans = list(zip([0, *breaks], [*breaks, len(layers)], strict=True))
     for k, (label, value, colour) in enumerate(lines):
         y = chart.y(value)
-        right = WIDTH - RIGHT - k * (WIDTH - LEFT - RIGHT) / len(lines)  # shift labels to avoid overlap
+        # shift labels to avoid overlap
+        right = WIDTH - RIGHT - k * (WIDTH - LEFT - RIGHT) / len(lines)
         tip = f"{label}: {value:.{digits}f}"
         chart.add("line", tip=tip, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, stroke=colour, class_="reference")
         chart.add("text", label, x=right, y=y - 3, class_="end small")

@@ -56,7 +56,8 @@ def make_example(manifest: dict, views: pd.DataFrame, clip: str) -> Example:
     first = views.iloc[0]
     video = first["video"]
     column = max(frame_columns(views), key=lambda c: len(first[c]))
-    wanted = []  # `wanted` holds (label, style, frame positions) of each strip to make
+    # `wanted` holds (label, style, frame positions) of each strip to make
+    wanted = []
     if (root / "style_0").is_dir() and not (views["style"] == 0).any():
         wanted.append(("original", 0, first[column]))
     by_style = views.sort_values("style")
