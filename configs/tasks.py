@@ -209,12 +209,12 @@ class TrainCalibrated(Task):
         choices=("velocity", "layout", "texture", "shortcut", "static_dropout"),
     )
     seeds: int = option(5, "number of seeds, counted from the option seed", least=1, most=1000)
-    steps: int = option(300, "training steps", least=1, most=10_000_000)
+    steps: int = option(500, "training steps", least=1, most=10_000_000)
     checkpoints: int = option(
         3, "number of checkpoints with a profile, besides the untrained network", least=1, most=1000
     )
     batch_size: int = option(32, "videos per training step", least=2, most=100_000)
-    learning_rate: Number = option(0.005, "largest learning rate of AdamW", least=1e-9, most=10)
+    learning_rate: Number = option(0.002, "largest learning rate of AdamW", least=1e-9, most=10)
     train_videos: int = option(
         256, "number of scenes to train on, each in four styles", least=1, most=100_000
     )

@@ -1,13 +1,15 @@
 """Render videos and labels for ``task=train_calibrated``: moving shapes of known motion, layout and texture.
 
-A label is a class that the scene or its look is drawn from, so that the labels are exact:
+The labels are exact, because they are computed from the numbers that a video is rendered from:
 
     velocity   direction of the motion: the 8 values of `DIRECTIONS`
-    layout     place of the shape in the first frame: the 9 cells of a 3 x 3 grid
+    layout     place of the shape, averaged over the frames: the 9 cells of a 3 x 3 grid
     texture    wavelength of the texture: 4 classes, which overlap with the styles
+
+The place is averaged because a network needs the order of the frames to tell the place in the first frame.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pandas as pd
@@ -16,21 +18,29 @@ from numpy.typing import NDArray
 from static_dynamic.rng import generator
 
 from .calibrated import DIRECTIONS, PLACES, STYLES, WAVELENGTHS, draw_look, draw_scenes
-from .scenes import Scene, render
+from .scenes import Scene, path, render
 
 # Family of scenes in which motion, layout and texture are all visible.
 FAMILY = "sprites"
 # Wavelengths that separate the texture classes: geometric means of neighbouring styles' wavelengths.
 CUTS = np.sqrt(np.array(list(WAVELENGTHS.values()))[1:] * np.array(list(WAVELENGTHS.values()))[:-1])
+# Borders between the cells of the grid of places, in sides of a frame.
+BORDERS = (np.array(PLACES)[1:] + np.array(PLACES)[:-1]) / 2
 CLASSES = {"velocity": len(DIRECTIONS), "layout": len(PLACES) ** 2, "texture": len(CUTS) + 1}
 
 
-def labels_of(target: str, truth: pd.DataFrame) -> NDArray[np.int64]:
-    """Return the labels (n,) of `target`, a key of `CLASSES`, for the n rows of a table of ground truth."""
+def labels_of(target: str, truth: pd.DataFrame, frames: int) -> NDArray[np.int64]:
+    """Return the labels (n,) of `target`, a key of `CLASSES`, for the n rows of a table of ground truth.
+
+    `frames` is the number of frames of each video.
+    """
     if target == "velocity":
         return np.searchsorted(DIRECTIONS, truth["direction"])
     if target == "layout":
-        across, down = (np.searchsorted(PLACES, truth[axis]) for axis in ("x", "y"))
+        names = [field.name for field in fields(Scene)]
+        scenes = [Scene(*values) for values in truth[names].itertuples(index=False)]
+        moved = [path(scene, frames).mean(0) for scene in scenes]
+        across, down = np.digitize(truth[["x", "y"]].to_numpy() + moved, BORDERS).T
         return len(PLACES) * down + across
     return np.digitize(truth["wavelength"], CUTS)
 

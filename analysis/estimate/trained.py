@@ -88,7 +88,8 @@ class Training:
         model.num_classes = CLASSES[condition.target]
         net = build_from_row(model, seed=self.seed)
         dropout = StaticDropout(cfg.task.static_dropout, self.seed) if condition.dropout else None
-        labels = labels_of(condition.target, truth)
+        frames = cfg.dataset.render.frames
+        labels = labels_of(condition.target, truth, frames)
         rows = []
         device = choose_device(cfg.device)
         for step, loss in train(net, videos, labels, schedule, self.seed, device, dropout):
@@ -99,7 +100,7 @@ class Training:
                 dropout.update((units["content"] + units["appearance"]).to_numpy())
             layers = found.layers[["stage", "units", *PARTS]]
             about = {"network": self.network, "condition": self.condition, "seed": self.seed, "step": step}
-            measured = {"loss": loss, "accuracy": accuracy(store, condition.target)}
+            measured = {"loss": loss, "accuracy": accuracy(store, condition.target, frames)}
             rows.append(layers.assign(**about, **measured)[[*about, *measured, *layers]])
             yield step
         write_table(self.folder / RESULT, pd.concat(rows))
@@ -129,13 +130,13 @@ def folder_of(cfg: DictConfig) -> Path:
     return Path(cfg.save_dir) / "train_calibrated" / json_sha256(identity)[:8]
 
 
-def accuracy(store: Store, target: str) -> float:
+def accuracy(store: Store, target: str, frames: int) -> float:
     """Return the fraction of forward views for which the class with the largest score is the label."""
     views = store.views
     shown = ((views["order"] == "forward") & (store.status == DONE)).to_numpy()
     truth = pd.read_parquet(Path(store.manifest["root"]) / TRUTH)
     seen = views.loc[shown, ["cluster", "style"]].rename(columns={"cluster": "video"})
-    labels = labels_of(target, seen.merge(truth, on=["video", "style"], how="left"))
+    labels = labels_of(target, seen.merge(truth, on=["video", "style"], how="left"), frames)
     return float((store.activations(LOGITS)[shown].argmax(1) == labels).mean())
 
 

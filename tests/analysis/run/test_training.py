@@ -1,5 +1,7 @@
 """Training on rendered scenes: labels, shortcut, batches, StaticDropout, and networks that learn."""
 
+from dataclasses import fields
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,7 @@ import torch
 
 from static_dynamic.analysis.run.training import Schedule, StaticDropout, train
 from static_dynamic.datasets.calibrated import DIRECTIONS, PLACES, STYLES, draw_scenes
-from static_dynamic.datasets.scenes import heading
+from static_dynamic.datasets.scenes import Scene, heading, path
 from static_dynamic.datasets.training_scenes import CLASSES, labels_of, render_training, with_shortcut
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_model
@@ -20,14 +22,17 @@ def test_labels_name_direction_cell_and_wavelength():
     assert videos.shape == (24 * len(STYLES), 3, 2, 16, 16) and videos.dtype == np.uint8
     for _, scene in truth.iterrows():
         row = pd.DataFrame([scene])
-        assert DIRECTIONS[labels_of("velocity", row)[0]] == scene["direction"]
-        down, across = divmod(labels_of("layout", row)[0], 3)
-        assert (PLACES[across], PLACES[down]) == (scene["x"], scene["y"])
+        assert DIRECTIONS[labels_of("velocity", row, 4)[0]] == scene["direction"]
+        down, across = divmod(labels_of("layout", row, 4)[0], 3)
+        steps = path(Scene(*(scene[field.name] for field in fields(Scene))), 4)
+        middle = np.array([scene["x"], scene["y"]]) + steps.mean(axis=0)
+        nearest = [PLACES[k] for k in (across, down)]
+        assert (np.abs(middle - nearest) <= 0.1).all()  # half the distance between two places
     for target, classes in CLASSES.items():
-        labels = labels_of(target, truth)
+        labels = labels_of(target, truth, 4)
         assert set(labels) <= set(range(classes))
-    assert truth.groupby(labels_of("texture", truth))["wavelength"].max().is_monotonic_increasing
-    assert (pd.crosstab(labels_of("texture", truth), truth["style"]) > 0).to_numpy().sum() > 4
+    assert truth.groupby(labels_of("texture", truth, 4))["wavelength"].max().is_monotonic_increasing
+    assert (pd.crosstab(labels_of("texture", truth, 4), truth["style"]) > 0).to_numpy().sum() > 4
 
 
 def test_with_a_shortcut_the_shape_begins_where_it_moves_to():
@@ -37,7 +42,7 @@ def test_with_a_shortcut_the_shape_begins_where_it_moves_to():
         assert away @ heading(scene.direction) / np.linalg.norm(away) == pytest.approx(1)
     _, free = render_training(24, 16, 4, 2, seed=0)
     _, short = render_training(24, 16, 4, 2, seed=0, shortcut=1.0)
-    places = short.groupby(labels_of("velocity", short))[["x", "y"]].nunique()
+    places = short.groupby(labels_of("velocity", short, 4))[["x", "y"]].nunique()
     assert (places == 1).all(axis=None)
     same = [name for name in free if name not in ("x", "y")]
     pd.testing.assert_frame_equal(free[same], short[same])
