@@ -166,7 +166,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def difference_coverage(
     design: Design, videos: int, runs: int, progress: bool = False
 ) -> tuple[NDArray, NDArray]:
-    """Return how often intervals of differences between two networks with equal true parts contain 0.
+    """Compare two networks whose true parts are equal; return how often the difference's interval holds 0.
 
     The first network sees `videos` videos. The second network sees the same videos, or twice as many other
     videos. Shapes: (4,), (4,).

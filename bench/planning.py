@@ -79,7 +79,7 @@ def half_widths(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
 
 
 def required_widths(kind: str) -> NDArray:
-    """Return the median half-width of studies of 60 clips, in the order of `NUMBERS`."""
+    """Return the median half-width of the interval of each of `NUMBERS`, over studies of 60 clips."""
     rngs = [np.random.default_rng([1, i]) for i in range(100)]
     return np.median([half_widths(REFERENCE, kind, rng) for rng in rngs], axis=0)
 

@@ -131,7 +131,7 @@ def seek(container, stream, start: int) -> list[int]:
 def decoded(
     packets: Iterable[av.Packet], times: Sequence[int] = ()
 ) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-    """Decode packets from the next key frame on; yield (index, frame, whether the frame was announced).
+    """Decode packets from the next key frame on; yield (index, frame, whether the packets announce it).
 
     `times` are the presentation times of all frames after a seek, and empty at the start of the file.
     Frames come in display order. The third value, ``agrees``, is False if the frame is not the next one that

@@ -44,7 +44,7 @@ def main() -> None:
 
 
 def streams_of(source: Path, names: list[str]) -> dict:
-    """Map each requested stream that the result files have to a table of the stream's stages."""
+    """Return a table of stages for each requested stream that the result files contain."""
     table = average_seeds(source) if source.is_dir() else read_dimensions(source)
     found = {name: table[table["stream"] == name] for name in names if name in set(table["stream"])}
     if not found:

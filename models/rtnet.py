@@ -30,7 +30,7 @@ DILATED = 512
 BRIDGED = (64, 128, 256)
 # Numbers of output channels of decoders 1 to 4; decoder k has the resolution of layer k.
 DECODED = (64, 64, 128, 256)
-# Number of query positions that scattering attention processes at once, to save memory.
+# To save memory, scattering attention computes at most this many query positions at a time.
 CHUNK = 1024
 
 upsampled = partial(resized, align_corners=True)

@@ -42,7 +42,7 @@ from static_dynamic.stylize.training_config import guides_of, read_training_conf
 
 log = logging.getLogger(__name__)
 
-# OLD_RULES maps values of version 0.1's ``--rules`` to present values
+# Value of ``--rules`` in version 0.1 -> value in this version.
 OLD_RULES = {"mended": "corrected"}
 SAVE_EVERY_S = 60
 VALIDATION_FRAMES = 8

@@ -42,7 +42,7 @@ class MotionColumn(NamedTuple):
 # Altered frame orders besides that of the static pairs, each with its column of the result tables.
 FURTHER_ORDERS = {
     RESHUFFLED: MotionColumn("motion_reshuffled"),
-    # With reversed frames, motion / 2 is the variance fraction of the response component that changes sign.
+    # Half of the motion part is the variance of the component whose sign changes when frames are reversed.
     REVERSED: MotionColumn("motion_direction", 0.5),
     FROZEN: MotionColumn("motion_any"),
 }

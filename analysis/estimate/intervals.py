@@ -42,7 +42,7 @@ FEWEST_CLUSTERS = 8
 
 
 def bootstrap_weights(n_clusters: int, n_boot: int, seed: int | list[int]) -> NDArray:
-    """Draw bootstrap weights. Shape: (replicates, clusters); there are no replicates of a single cluster."""
+    """Draw bootstrap weights (replicates, clusters); with a single cluster, there are 0 replicates."""
     if n_clusters < 2:
         return np.empty((0, n_clusters))
     rng = np.random.default_rng(seed)

@@ -103,7 +103,7 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        # concatenated, as variances of independent videos add up
+        # The deviations of all videos stand side by side, because the variances of independent videos add up.
         deviation = np.concatenate(deviations)
         bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
         low, high = (np.clip(bound, smallest, largest) for bound in bounds)

@@ -129,7 +129,7 @@ def component_bounds(
     `sums` (K, terms, C) are of the clusters, `whole` (7, C) the mean squares, `without` (K, 7, C) the mean
     squares without each cluster.
     """
-    # contribution of each cluster to the mean per style and order
+    # what each cluster adds to the mean activation of every combination of style and order
     cells = sums[:, 5:] / sums[:, :1].sum(0)
     spread = sums[:, 1] - 2 * (sums[:, 5:] * cells.sum(0)).sum(1) + sums[:, 0] * (cells.sum(0) ** 2).sum(0)
     videos = effective_number(np.maximum(spread, 0))  # (C,)

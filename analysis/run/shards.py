@@ -157,7 +157,7 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
 
 
 def require_same_data(shards: Sequence[Store]) -> None:
-    """Raise UserError if two shards read files of different sizes, or different pixels of one video."""
+    """Raise UserError if a file had different sizes, or a video different pixels, when two shards read it."""
     listed = {shard.path: shard.path / INPUTS_NAME for shard in shards}
     sizes = {path: read_table(file).drop(columns="time") for path, file in listed.items() if file.exists()}
     for path, table in sizes.items():
