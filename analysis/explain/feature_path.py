@@ -95,7 +95,7 @@ class FeaturePath:
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Return those layers of a level that wait in the next level, where a longer parallel branch goes on."""
+        """Return the layers of a level that wait in the next level for a longer parallel branch."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
@@ -120,7 +120,7 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return those layers of `names` that wait in the next level, where a longer parallel branch goes on."""
+        """Return the layers of `names` that wait in the next level for a longer parallel branch."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 

@@ -15,7 +15,7 @@ NOTE_WIDTH = 100
 
 
 def format_layers(layers: pd.DataFrame, title: str) -> str:
-    """Return text tables with one row per stage: parts, units of each kind, the paper's scores and classes."""
+    """Return text tables with a row per stage: parts, units of each kind, the paper's scores and classes."""
     first = layers.iloc[0]
     pairs = f"{first['pairs_dynamic']} dynamic and {first['pairs_static']} static pairs"
     intervals = "no intervals: they need at least two videos"
