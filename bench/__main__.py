@@ -50,7 +50,7 @@ BATCHES = {"cuda": (8, 16, 32, 64), "cpu": (2, 8)}  # batch sizes to try
 HEIGHT, WIDTH = 256, 340
 # EQUAL_PAIRS: largest wanted time ratio of extraction to baseline, at equal numbers of pairs.
 EQUAL_PAIRS = 1 / 8
-# EQUAL_WIDTH: largest wanted time ratio of extraction to baseline, at equal width of intervals.
+# Goal: confidence intervals of equal width take at most this fraction of the time of the baseline.
 EQUAL_WIDTH = 1 / 4
 # CACHED_RATIO: smallest wanted speed ratio of extraction (frames in memory) to bare forward passes.
 CACHED_RATIO = 0.90

@@ -57,7 +57,7 @@ def simulate(clips: int, kind: str, rng: np.random.Generator) -> NDArray:
 
 
 def pairs_of(clips: int) -> pd.DataFrame:
-    """Return the table of pairs of a run with pairs=factorial and `clips` videos of one clip each."""
+    """Return the pairs of a run of `clips` videos with pairs=factorial; each video has a single clip."""
     return tables(clips, 1, "factorial")[1]
 
 
@@ -113,7 +113,7 @@ def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[
 
 @command
 def main() -> None:
-    """Print how often plans are kept, per distribution of activations, pilot size, and score or part."""
+    """Print how often runs of the planned size reach the planned precision, in a table of all simulations."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--numbers", default=",".join(NUMBERS), help="scores and parts (comma-separated)")

@@ -26,7 +26,10 @@ def main() -> None:
     given = parser.parse_args()
     tables = sorted(given.in_dir.glob("*/[!.]*.csv"))
     if not tables:
-        raise UserError(f"{given.in_dir} holds no file MODEL/PLACE,STREAM_SEED.csv: give --in_dir FOLDER")
+        raise UserError(
+            f"{given.in_dir} has no file named like MODEL/PLACE,STREAM_SEED.csv: give the folder of such "
+            "files with --in_dir"
+        )
     for path in tqdm(tables, unit="table"):
         draw(path, given.out_dir)
     print(f"{len(tables)} figures in {given.out_dir}")

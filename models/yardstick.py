@@ -184,7 +184,7 @@ class Velocity(nn.Module):
 
 
 class Drift(nn.Module):
-    """Maps (B, cells, T, 1, 1) whose mean over time is the linear trend of `Layout`, per clip length."""
+    """Slope over time of each unit of `Layout`: the mean over time of (B, cells, T, 1, 1) is the slope."""
 
     def __init__(self):
         super().__init__()

@@ -144,7 +144,7 @@ class Moments:
         return self._each(lambda sums: sums[None])
 
     def resample(self, weights: NDArray) -> Self:
-        """Return the sums of each bootstrap replicate. Shape of `weights`: (replicates, clusters)."""
+        """Return the sums over clusters of each replicate; `weights` (replicates, clusters) are the factors."""
         return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
     def leave_one_out(self) -> Self:

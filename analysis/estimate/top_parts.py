@@ -21,7 +21,7 @@ COLUMNS = ["kind", "unit", "rank", *BITS, "clip", "part", "side", "row"]
 
 
 def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: int) -> pd.DataFrame:
-    """Find, per kind, `count` units with the largest part and, per unit, `clips` clips that contribute most.
+    """Find the `count` units of each kind with the largest part, and the `clips` clips that add most to it.
 
     The table has one row per unit and clip, and no rows if the run has no parts: part is the clip's fraction
     of the unit's part, side is the clip's mean activation (kind motion: mean of forward minus altered order)

@@ -202,7 +202,7 @@ class Corrected:
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
         """Sum the input channels of kernel `unit` that the kernels `children` compute; return (T, H, W)."""
-        # the classifier reads pooled maps, so use the maps before pooling
+        # Pooled maps have no positions, so use the maps before the pooling that the classifier reads.
         if level == 0:
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)

@@ -287,9 +287,7 @@ def require_finite(stage: str, rows: NDArray) -> None:
             value = rows[row, unit]
             place = f"the activations of {stage} hold {value} in row {row}, unit {unit}"
             if np.isfinite(value):
-                raise UserError(
-                    f"{place}, which float32 cannot hold: scale all activations of the stage down"
-                )
+                raise UserError(f"{place}, too large for float32: scale all activations of the stage down")
             raise UserError(f"{place}: leave this view out of views and of all stages")
 
 

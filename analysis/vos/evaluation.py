@@ -140,7 +140,7 @@ def foreground(net: VideoNetwork, inputs: dict[str, Tensor]) -> NDArray[np.float
 
 
 def views_of(clips: DavisClips, sequence: str) -> pd.DataFrame:
-    """Return a table with one row per frame of a sequence: unstylized views without flow jitter."""
+    """Return a table of the unstylized views of a sequence, one per frame, without flow jitter."""
     count, frames_per_view = len(clips.names[sequence]), clips.rows_per_view
     rows = []
     for first in range(0, count, frames_per_view):
