@@ -287,7 +287,7 @@ class LayerTotals(NamedTuple):
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
 
     def means(self, live: int) -> tuple[Jackknife, Jackknife]:
-        """Return jackknife estimates of parts and bits, averaged over units; `live` is the number of units."""
+        """Return jackknife estimates of parts and bits, averaged over units; `live` is their number."""
         with np.errstate(invalid="ignore", divide="ignore"):
             parts = jackknife(self.parts / live, self.parts_left_out / live)
             bits = jackknife(self.bits / live, self.bits_left_out / live)
