@@ -56,7 +56,8 @@ def busy(processes: int) -> Iterator[None]:
 def seconds(model: str, passes: int, setting: dict[str, str]) -> float:
     """Return the duration of `passes` forward passes of a network, in a process with an OpenMP setting."""
     command = [sys.executable, "-c", WORK, model, str(passes)]
-    done = subprocess.run(command, env=os.environ | setting, capture_output=True, text=True, check=True)
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_", "KMP_"))}
+    done = subprocess.run(command, env=own | setting, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
@@ -69,15 +70,16 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=8, help="forward passes per process")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
-    cores = os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
     print(f"| network | other processes | {' | '.join(SETTINGS)} |")
     print(f"|---|---:|{'---:|' * len(SETTINGS)}")
     for model in given.models:
         for load in (0, cores):
             ratios: dict[str, list[float]] = {name: [] for name in SETTINGS}
             with busy(load):
-                for _ in range(given.rounds):
-                    times = {name: seconds(model, given.passes, own) for name, own in SETTINGS.items()}
+                for k in range(given.rounds):
+                    order = [*SETTINGS][k:] + [*SETTINGS][:k]  # no setting is always first
+                    times = {name: seconds(model, given.passes, SETTINGS[name]) for name in order}
                     for name, own in times.items():
                         ratios[name].append(times["default"] / own)
             cells = [f"{statistics.median(own):.2f}" for own in ratios.values()]

@@ -139,7 +139,7 @@ class Saliency(Task):
     masks: int | None = option(
         None,
         "number of random masks that the map of each level is compared with; 0: no test of faithfulness; "
-        "null: 19 for a single clip, 0 for several",
+        "null: 9 for a single clip whose pictures are drawn, else 0",
         least=0,
     )
 

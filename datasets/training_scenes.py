@@ -24,6 +24,8 @@ from .scenes import Scene, path, render
 FAMILY = "sprites"
 # Wavelengths that separate the texture classes: geometric means of neighbouring styles' wavelengths.
 CUTS = np.sqrt(np.array(list(WAVELENGTHS.values()))[1:] * np.array(list(WAVELENGTHS.values()))[:-1])
+# Increase LABELS_VERSION if a label means something else.
+LABELS_VERSION = 2
 # Borders between the cells of the grid of places, in sides of a frame.
 BORDERS = (np.array(PLACES)[1:] + np.array(PLACES)[:-1]) / 2
 CLASSES = {"velocity": len(DIRECTIONS), "layout": len(PLACES) ** 2, "texture": len(CUTS) + 1}

@@ -107,6 +107,11 @@ def train(plan: Plan) -> Generator:
                 bar.set_postfix(run.log())
             elif time.monotonic() - run.saved > SAVE_EVERY_S:
                 run.save()
+    if not run.step:
+        raise UserError(
+            f"minutes={plan.minutes:g} end before the first step, because reading the key frames and drawing "
+            "the contact sheet take longer: give more minutes"
+        )
     return run.finish()
 
 
@@ -139,8 +144,9 @@ class _Run:
     @cached_property
     def seconds_at_end(self) -> float:
         """Estimate how many seconds last checkpoint and contact sheet will take, by stylizing one frame."""
-        begin = time.monotonic()
         largest = max(self.frames, key=lambda frame: frame.mask.numel())
+        run_once(self.trainer.generator, largest.pre)  # the first pass takes longer than all others
+        begin = time.monotonic()
         run_once(self.trainer.generator, largest.pre)
         return 2 * VALIDATION_FRAMES * (time.monotonic() - begin)
 

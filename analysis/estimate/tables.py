@@ -144,7 +144,8 @@ def read_units(folder: str | Path) -> pd.DataFrame:
     if counts.to_dict() != layers.to_dict():
         raise DamagedRun(
             f"{folder}/units.parquet and layers.csv differ in their stages or numbers of units: "
-            "give the command of the run again"
+            "give the command of the run again, or, after import_activations, call "
+            "estimate_run(FOLDER).write(FOLDER) in Python"
         )
     return units
 

@@ -1,5 +1,6 @@
 """Train networks on rendered scenes, profile their checkpoints, and compare the training conditions."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
@@ -18,9 +19,10 @@ from static_dynamic.analysis.run.tables import read_table, write_table
 from static_dynamic.analysis.run.training import Schedule, StaticDropout, train
 from static_dynamic.configs import row
 from static_dynamic.datasets.calibrated import TRUTH, VERSION
-from static_dynamic.datasets.training_scenes import CLASSES, labels_of
+from static_dynamic.datasets.training_scenes import CLASSES, LABELS_VERSION, labels_of
 from static_dynamic.device import choose_device
-from static_dynamic.files import atomic_path, json_sha256
+from static_dynamic.errors import UserError
+from static_dynamic.files import atomic_path, json_sha256, write_text
 from static_dynamic.models import build_from_row
 
 from .bootstrap import estimate_run
@@ -56,6 +58,7 @@ COMPARED = (
     ("static_dropout", "shortcut", "accuracy"),
 )
 NUMBERS = ("accuracy", *PARTS)
+NETWORKS = ("small_cnn", "small_transformer")
 # Task options that do not change the result of a training, and so do not enter its folder's name.
 CHOOSES = ("networks", "conditions", "seeds", "outdir", "name", "about", "run", "needs_data")
 
@@ -121,13 +124,22 @@ class Training:
 
 
 def folder_of(cfg: DictConfig) -> Path:
-    """Return ``task.outdir`` or, if it is null, a folder in ``save_dir`` named by a hash of the options."""
-    if cfg.task.outdir:
-        return Path(cfg.task.outdir).expanduser()
+    """Return ``task.outdir`` or, if it is null, a folder in ``save_dir`` named by a hash of the options.
+
+    The options are kept in ``options.json``. Raises UserError if the folder holds trainings with others.
+    """
     task = {str(k): v for k, v in cfg.task.items() if k not in CHOOSES}
     identity = {"task": task, "render": OmegaConf.to_container(cfg.dataset.render), "version": VERSION}
-    identity |= {"styles": cfg.styles, "orders": list(cfg.orders), "seed": cfg.seed}
-    return Path(cfg.save_dir) / "train_calibrated" / json_sha256(identity)[:8]
+    identity |= {"styles": cfg.styles, "orders": list(cfg.orders), "seed": cfg.seed, "labels": LABELS_VERSION}
+    identity["networks"] = {name: OmegaConf.to_container(row("model", name)) for name in NETWORKS}
+    digest = json_sha256(identity)[:8]
+    given = cfg.task.outdir
+    folder = Path(given).expanduser() if given else Path(cfg.save_dir) / "train_calibrated" / digest
+    kept, options = folder / "options.json", json.dumps(identity, indent=2) + "\n"
+    if kept.exists() and kept.read_text() != options:
+        raise UserError(f"{folder} holds trainings with other options: give another task.outdir")
+    write_text(kept, options)
+    return folder
 
 
 def accuracy(store: Store, target: str, frames: int) -> float:

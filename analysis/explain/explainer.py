@@ -79,7 +79,7 @@ class Explainer:
 
         @torch.inference_mode()
         def probability(changed: Tensor) -> float:
-            return float(self.net(self.inputs(changed))[0].softmax(dim=0)[pyramid.label])
+            return float(self.net(self.inputs(changed))[0].double().softmax(dim=0)[pyramid.label])
 
         return measure_faithfulness(probability, video, pyramid, self.blank(pyramid), masks, seed)
 

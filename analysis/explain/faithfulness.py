@@ -1,9 +1,10 @@
 """Test the faithfulness of saliency maps: does the prediction depend on the voxels with large values?
 
 The test is deletion and insertion (Petsiuk et al., BMVC 2018) at a single area. Either the fraction `AREA`
-of the voxels with the largest heat is blurred, or all other voxels are. The same is done with random masks of
-the same area and smoothness. If a map marks what the prediction depends on, then less probability than with
-random masks is left when its voxels are blurred, and more when all other voxels are blurred.
+of the voxels with the largest heat is blurred, or all other voxels are. Random masks are made from the same
+map, which is flipped and shifted at random, so they have the same area and smoothness. If the map marks what
+the prediction depends on, less probability than with random masks is left when its voxels are blurred, and
+more probability is left when all other voxels are blurred.
 """
 
 from collections.abc import Callable
@@ -57,20 +58,16 @@ def measure_faithfulness(
 
     size, rng = tuple(video.shape[1:]), generator(seed, "saliency", "random masks")
     maps = [scaled(level_map(pyramid, k), level_map(blank, k)) for k in range(1, len(pyramid.steps) + 1)]
-    # Shape of a map -> (masks, 2) fractions of the probability that random masks leave in the two tests.
-    found: dict[tuple[int, ...], NDArray] = {}
     rows = []
-    total = len(maps) + masks * len({heat.shape for heat in maps})
-    with tqdm(total=total, desc="test of faithfulness", unit="mask", delay=2) as bar:
+    with tqdm(total=len(maps) * (1 + masks), desc="test of faithfulness", unit="mask", delay=2) as bar:
         for level, heat in enumerate(maps, start=1):
-            if heat.shape not in found:
-                found[heat.shape] = np.zeros((masks, len(WAYS)))
-                for k in range(masks):
-                    found[heat.shape][k] = left(largest(rng.random(heat.shape), size, pyramid.clip.size, rng))
-                    bar.update()
-            own = left(largest(heat, size, pyramid.clip.size, rng)) if heat.any() else np.full(2, np.nan)
-            bar.update()
-            rows.append({"level": level, **numbers_of(own, found[heat.shape]), "masks": masks})
+            found = np.full((1 + masks, len(WAYS)), np.nan)  # of the map, and of random masks
+            for k in range(1 + masks):
+                if heat.any():
+                    moved = displaced(heat, rng) if k else heat
+                    found[k] = left(largest(moved, size, pyramid.clip.size, rng))
+                bar.update()
+            rows.append({"level": level, **numbers_of(found[0], found[1:]), "masks": masks})
     return pd.DataFrame(rows)
 
 
@@ -79,6 +76,12 @@ def blur(video: Tensor) -> Tensor:
     sigma = BLUR * min(video.shape[2:])
     smooth = ndimage.gaussian_filter(video.cpu().numpy(), (0, 0, sigma, sigma), mode="nearest")
     return torch.from_numpy(smooth).to(video.device)
+
+
+def displaced(heat: NDArray, rng: np.random.Generator) -> NDArray:
+    """Flip a map (t, h, w) along random axes, and shift it by random numbers of cells; cells wrap around."""
+    flipped = np.flip(heat, [axis for axis in range(heat.ndim) if rng.random() < 0.5])
+    return np.roll(flipped, [int(rng.integers(side)) for side in heat.shape], axis=range(heat.ndim))
 
 
 def largest(
@@ -90,9 +93,10 @@ def largest(
     broken at random.
     """
     voxels = zoom_cells(heat.astype(np.float64), shown).ravel()
-    order = np.lexsort((rng.random(voxels.size), -voxels))
+    voxels += 1e-9 * (voxels.max() or 1) * rng.random(voxels.size)
+    count = round(AREA * voxels.size)
     chosen = np.zeros(voxels.size, bool)
-    chosen[order[: round(AREA * voxels.size)]] = True
+    chosen[np.argpartition(-voxels, count)[:count]] = True
     mask = np.zeros(size, bool)
     mask[: shown[0], : shown[1], : shown[2]] = chosen.reshape(shown)
     return mask
@@ -134,7 +138,7 @@ def format_faithfulness(table: pd.DataFrame) -> str:
         "faithfulness: percentage of the probability that is left\n"
         f"  blurred: after blurring the {100 * AREA:.0f} % of the voxels with the largest heat\n"
         f"  kept:    after blurring all other voxels\n"
-        f"  random:  mean of {masks} random masks of the same area and smoothness\n\n{align(rows)}"
+        f"  random:  mean of {masks} random masks: the same map, flipped and shifted\n\n{align(rows)}"
     )
 
 

@@ -222,7 +222,9 @@ def files_in(folder: Path, suffixes: str | tuple[str, ...], what: str, pickled: 
     files = [p for p in files if p.suffix != ".pkl" or p.name.startswith(pickled)]
     found = sorted({p.suffix for p in files})
     if not files:
-        shown = " or ".join(f"*{suffix}" for suffix in np.atleast_1d(suffixes))
+        shown = " or ".join(
+            f"{pickled if suffix == '.pkl' else ''}*{suffix}" for suffix in np.atleast_1d(suffixes)
+        )
         raise UserError(f"{folder} holds no {what} ({shown}): give the result folder of one network")
     if len(found) > 1:
         raise UserError(f"{folder} holds {' and '.join(found)} files: keep the files of one program only")

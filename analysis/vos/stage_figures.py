@@ -74,7 +74,7 @@ def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) 
             axes.plot(table["iteration"], table[factor], label=factor, **_line(factor))
         stream, _, place = stage.rpartition("_")
         title = f"{STREAM_TITLES.get(stream, stream)}, {place}"
-        axes.set(title=title, xlabel="training iteration", xlim=(0, 1.05 * table["iteration"].max()))
+        axes.set(title=title, xlabel="training iteration", xlim=(0, 1.05 * max(1, table["iteration"].max())))
 
     _draw_shares(stages, draw, path, title)
 

@@ -132,8 +132,11 @@ def test_a_stopped_training_goes_on_to_the_same_result(root, config, tmp_path, m
 
 
 def test_minutes_end_a_training(root, config, tmp_path):
-    train(plan(root, config, tmp_path / "log", minutes=0.01))
-    assert (tmp_path / "log" / "model.safetensors").exists()
+    train(plan(root, config, tmp_path / "log", minutes=0.1))
+    assert (tmp_path / "log" / "model.safetensors").exists() and (tmp_path / "log" / "losses.csv").exists()
+    with pytest.raises(UserError, match="end before the first step.*give more minutes"):
+        train(plan(root, config, tmp_path / "none", minutes=1e-6))
+    assert not (tmp_path / "none" / "model.safetensors").exists()
 
 
 def test_minutes_count_the_time_of_checkpoints(root, config, tmp_path, monkeypatch):

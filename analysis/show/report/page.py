@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -272,15 +273,18 @@ def cell(value: object, low: float | None = None, high: float | None = None) -> 
     A number has three significant digits. A number and the bounds of its interval have the same number of
     decimals, so that the larger of the number and half the interval's width has three significant digits.
     """
-    if not isinstance(value, float):
-        return str(value)
-    if np.isnan(value):
+    if low is None or high is None or np.isnan([low, high]).any() or not isinstance(value, Real):
+        if not isinstance(value, float):
+            return str(value)
+        return "-" if np.isnan(value) else f"{value:g}" if value.is_integer() else f"{value:.3g}"
+    number = float(value)
+    if np.isnan(number):
         return "-"
-    if low is None or high is None or np.isnan([low, high]).any():
-        return f"{value:g}" if value.is_integer() else f"{value:.3g}"
-    largest = max(abs(value), (high - low) / 2)
+    largest = max(abs(number), (high - low) / 2)
     decimals = int(np.clip(2 - np.floor(np.log10(largest)), 0, 8)) if largest else 0
-    return f"{value:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
+    # adding 0 turns a negative zero into zero
+    number, low, high = (round(float(x), decimals) + 0.0 for x in (number, low, high))
+    return f"{number:.{decimals}f} [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def left_out(manifest: dict) -> list[dict]:

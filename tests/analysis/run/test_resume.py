@@ -113,7 +113,7 @@ def test_changed_pixels_of_one_clip_in_the_middle(begun):
     root, folder, again, _ = begun
     shutil.rmtree(root / "style_2" / "clip2")
     shutil.copytree(root / "style_2" / "clip1", root / "style_2" / "clip2")
-    assert "the pixels of clip clip2, style 2 are others" in refuse(again, folder)
+    assert "the pixels of clip clip2, style 2 changed since the run" in refuse(again, folder)
 
 
 def test_a_copied_data_set_goes_on(begun):

@@ -107,9 +107,9 @@ def test_one_clip_gives_graphs_tubes_and_page(run, explain, video, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["label"] == 7 and len(summary["frames"]) == 4
     assert "level" in out and "most important" in out and str(folder.name) in out
-    assert "faithfulness: percentage of the probability that is left" in out and "of 19" in out
+    assert "faithfulness: percentage of the probability that is left" in out and "of 9" in out
     faithful = pd.read_csv(folder / "faithfulness.csv")
-    assert faithful["level"].tolist() == [1, 2, 3] and (faithful["blurred_better"] <= 19).all()
+    assert faithful["level"].tolist() == [1, 2, 3] and (faithful["blurred_better"] <= 9).all()
 
     for name in ("levels/level_1", "levels/level_3", f"kernels/level_1_kernel_{top(kernels, 1)}"):
         strip = Image.open(folder / f"{name}.png")
