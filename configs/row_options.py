@@ -10,6 +10,8 @@ from .schema import Number, option
 
 # model.init: checkpoint loads weights, random keeps initial weights, none is for networks without weights.
 INITS = ("checkpoint", "random", "none")
+# Orders of the axes of a stage's outputs: keys of `POOLS` in models/stages.py.
+LAYOUTS = ("maps", "channels_last", "tokens")
 
 
 @dataclass
@@ -38,7 +40,7 @@ class ModelRow:
     num_classes: int | None = option(None, "number of classes", least=1, most=1_000_000)
     checkpoint: str | None = option(None, "file of weights")
     target: str | None = option(None, "package.module.function that builds the network")
-    layout: str | None = option(None, "axes of the outputs of stages: maps, channels_last or tokens")
+    layout: str | None = option(None, "axes of the outputs of stages; null: detected", choices=LAYOUTS)
     leading_tokens: int | None = option(None, "number of tokens before the patches", least=0, most=10_000)
     input: Input = field(default_factory=Input)
 
@@ -50,7 +52,7 @@ class Render:
     videos: int = option(24, "videos per family", least=1, most=100_000)
     frames: int = option(24, "frames per video", least=2, most=10_000)
     size: int = option(64, "height and width in pixels", least=16, most=4096)
-    seed: int = option(1, "seed of the videos", least=0, most=2**63 - 1)
+    seed: int = option(0, "seed of the videos", least=0, most=2**63 - 1)
 
 
 @dataclass

@@ -17,11 +17,13 @@ from static_dynamic.configs.common import Common
 from static_dynamic.configs.grammar import format_value, quote, unquote
 from static_dynamic.configs.help import help_text
 from static_dynamic.configs.options import check, composed, translate
+from static_dynamic.configs.row_options import LAYOUTS
 from static_dynamic.configs.schema import options_of
 from static_dynamic.configs.tasks import Task, tasks
 from static_dynamic.datasets import list_clips
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import find_stage
+from static_dynamic.models.stages import POOLS
 from static_dynamic.stylize import quality_report
 
 ALL_OPTIONS = [
@@ -265,3 +267,9 @@ def test_scripts_compose_the_configuration_themselves():
     merged = OmegaConf.merge(cfg, {"task": {"label": "5", "end": 9}, "cfp": {"theta": 1}})
     assert merged.task.label == "5" and merged.task.end == 9 and merged.cfp.theta == 1
     assert cfg.task.run == "static_dynamic.analysis.tasks.saliency.run" and cfg.task.needs_data
+
+
+def test_layouts_that_users_may_name_are_pooled():
+    assert {*LAYOUTS, "cls"} == {*POOLS}
+    with pytest.raises(UserError, match=r"unknown value model\.layout=abc; nearest known: maps"):
+        check(["model=custom", "model.layout=abc"])
