@@ -80,8 +80,8 @@ def blur(video: Tensor) -> Tensor:
 
 def displaced(heat: NDArray, rng: np.random.Generator) -> NDArray:
     """Flip a map (t, h, w) along random axes, and shift it by random numbers of cells; cells wrap around."""
-    flipped = np.flip(heat, [axis for axis in range(heat.ndim) if rng.random() < 0.5])
-    return np.roll(flipped, [int(rng.integers(side)) for side in heat.shape], axis=range(heat.ndim))
+    flipped = np.flip(heat, tuple(axis for axis in range(heat.ndim) if rng.random() < 0.5))
+    return np.roll(flipped, [int(rng.integers(side)) for side in heat.shape], axis=tuple(range(heat.ndim)))
 
 
 def largest(

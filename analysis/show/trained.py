@@ -44,9 +44,9 @@ def draw_training(summary: pd.DataFrame, path: Path) -> None:
         debiased.set(title=f"shortcut, {stages[-1]}", xlabel="step", ylabel="motion (%)")
         draw_curves(accurate, last, DEBIASED, "step", "accuracy")
         accurate.set(title="accuracy without shortcut", xlabel="step", ylabel="accuracy (%)", ylim=(0, 102))
-    for axes, place in ((panels[0], "best"), (panels[3], "lower right")):
+    for axes in (panels[0], panels[3]):
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8, loc=place)
+            axes.legend(frameon=False, fontsize=8)
     seeds = summary["seeds"].max()
     figure.suptitle(f"mean over {seeds} seeds; bands: 95 % intervals over seeds", fontsize=11)
     save(figure, path)
