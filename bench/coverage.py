@@ -134,7 +134,7 @@ class MemoryRun:
 
 
 def differences(design: Design, videos: tuple[int, int], runs: int, progress: bool = False) -> NDArray:
-    """Return the coverage of intervals of two networks' differences in dynamic and in static layer score.
+    """Compare two networks; return the coverage of the intervals of the difference of each layer score.
 
     The networks see the same videos if both numbers of `videos` are equal, otherwise different videos.
     """

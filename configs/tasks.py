@@ -235,7 +235,7 @@ class TrainCalibrated(Task):
 # A style fails if the median of a measure over the clips is above `most` or below `least`.
 LIMITS = {
     # `motion` is the relative error of a stylized video's optical flow against the original video's flow.
-    # `motion` is 0.07 to 0.11 for built-in styles, 0.3 with noise of 40 grey levels, 1.0 for frozen frames.
+    # This error is 0.07 to 0.11 for built-in styles, 0.3 with noise of 40 grey levels, 1.0 for frozen frames.
     "motion": {"most": 0.4, "says": "motion is not kept"},
     # `flicker` is the warping error of a stylized video, relative to the original video's warping error.
     # `flicker` is 1.16 to 1.45 for built-in styles, 2.5 with noise of 5 grey levels, 5 with 3-pixel jitter.

@@ -118,7 +118,7 @@ class ResNet3D(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return (modules whose kernels are read, modules whose outputs are read) in Stergiou et al.'s code.
+        """Return two lists: modules whose kernels Stergiou et al.'s code reads, modules whose outputs it reads.
 
         Each entry is a tuple with one module path.
         """

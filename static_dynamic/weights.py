@@ -26,7 +26,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def check_numbers(own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: Path) -> None:
-    """Raise UserError if a checkpoint holds NaN, infinity, or another kind of numbers than the network.
+    """Raise UserError if a checkpoint holds NaN, infinity, or numbers of another type than the network.
 
     `own` is the network's state dict; `state` has the same keys and shapes. Integers are allowed where the
     network counts (num_batches_tracked), infinite values where the network's own values are the same.

@@ -281,7 +281,7 @@ class LayerTotals(NamedTuple):
         """Add a block of units to the totals; the mask `live` (C,) selects the units that count."""
         self.parts[:] += whole.parts()[:, live].sum(-1)
         self.parts_left_out[:] += left_out.parts()[..., live].sum(-1)
-        # no warning if infinite bits of opposite sign give NaN
+        # no warning if the bits of the units are inf and -inf, whose sum is NaN
         with np.errstate(invalid="ignore"):
             self.bits[:] += whole.bits()[:, live].sum(-1)
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)

@@ -51,7 +51,7 @@ class WithinFactors(NamedTuple):
 
 
 class LayerParts(NamedTuple):
-    """Statistics of a layer per factor, summed over units; `total_parts` adds up blocks of units."""
+    """Statistics of a layer per factor, summed over a block of units; `total_parts` adds up the blocks."""
 
     # (..., F) covariance of the two members of pairs
     covariance: NDArray
@@ -152,7 +152,7 @@ class Moments:
         return self._each(lambda sums: sums.sum(0) - sums)
 
     def unit_blocks(self, samples: int) -> Iterator[slice]:
-        """Yield slices of units for which the sums in `samples` replicates (or clusters) fit into memory."""
+        """Split the units into slices whose sums, for all `samples` replicates or clusters, fit into memory."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, samples * factors)))
         yield from (slice(start, start + width) for start in range(0, units, width))
