@@ -118,7 +118,7 @@ class ResNet3D(VideoNetwork):
         return classify(x.flatten(1))
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return two lists: modules whose kernels Stergiou et al.'s code reads, modules whose outputs it reads.
+        """Return lists of the modules whose kernels and whose outputs Stergiou et al.'s code reads.
 
         Each entry is a tuple with one module path.
         """

@@ -152,7 +152,7 @@ class Moments:
         return self._each(lambda sums: sums.sum(0) - sums)
 
     def unit_blocks(self, samples: int) -> Iterator[slice]:
-        """Split the units into slices whose sums, for all `samples` replicates or clusters, fit into memory."""
+        """Split the units into slices whose sums fit into memory for all `samples` replicates or clusters."""
         factors, units = self.total.shape[-2:]
         width = max(1, int(REPLICATE_NUMBERS / max(1, samples * factors)))
         yield from (slice(start, start + width) for start in range(0, units, width))
