@@ -192,7 +192,7 @@ def difference_row(design: Design, videos: int, runs: int) -> list[str]:
 
 @command
 def main() -> None:
-    """Simulate runs of all designs; print coverages, accuracies of probabilities, false-positive rates."""
+    """Simulate runs; print coverage of intervals, calibration of probabilities, false-positive rates."""
     parser = Options(__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--clips", default="12,24,100", help="numbers of videos (comma-separated list)")

@@ -49,7 +49,7 @@ class Design:
     """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    # `kind` is the distribution: normal, loudness varies, or a key of THRESHOLDS
+    # Distribution of the simulated activations: "normal", "loudness varies" or a key of THRESHOLDS.
     kind: str = "normal"
     units: int = 20
     clips_per_video: int = 1

@@ -30,7 +30,7 @@ STYLES = (1, 2, 3, 4)
 # VERSION is part of the name of the data set's folder: increase VERSION if the pixels of a scene change.
 VERSION = 1
 DIRECTIONS = tuple(range(0, 360, 45))
-# Speeds of the motion; the unit is the length of a frame's side per frame.
+# Distances that the motion covers from one frame to the next, as fractions of the image's side.
 SPEEDS = (1 / 128, 1 / 64, 3 / 128)
 COHERENCES = (0.25, 0.5, 1.0)
 PLACES = (0.3, 0.5, 0.7)

@@ -150,7 +150,7 @@ def flow_rows(
 # In the rule drawn_short, the window of a short clip starts at least SHORT frames before the clip's end.
 SHORT = 8
 # Each rule returns the number of possible first frames of a window; the first frame is drawn uniformly.
-# drawn_short is the rule of the paper's code for SSv2 and Diving48.
+# Kowal et al.'s code chooses windows in videos of SSv2 and Diving48 by the rule `drawn_short`.
 WINDOWS: dict[str, Callable[[int, int], int]] = {
     "first": lambda clip, window: 1,
     "drawn": lambda clip, window: max(0, clip - window) + 1,

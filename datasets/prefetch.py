@@ -61,7 +61,7 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # Each batch gets a new event, because a buffer's event may be reused before the consumer waits.
+            # One event per batch: one per buffer could be recorded again before the consumer waits for it.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)

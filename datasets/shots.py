@@ -12,7 +12,7 @@ from .frames import VideoFile
 CHANGE = 11.0
 # The difference at a cut also exceeds RATIO times the median of the AROUND differences on each side of it.
 RATIO, AROUND = 2.5, 6
-# Change SHOTS_VERSION only if the code finds other shots: data sets of another SHOTS_VERSION are not reused.
+# Change SHOTS_VERSION if the code splits videos differently: data sets of another version are not reused.
 # The value is the SHA-256 of this file in version 0.1, so that data sets made by version 0.1 are reused.
 SHOTS_VERSION = "3f7fb23814215f250c423546086821907e2d7c658bfddc70c71352f7992fa9d1"
 

@@ -1,4 +1,4 @@
-"""Read frames of a video file by index, with the numbers that decoding the whole file gives.
+"""Read frames of a video file by number; numbers count the frames that decoding the whole file gives.
 
 If the packets of a file do not announce its frames correctly, frames are counted by decoding the whole file,
 and positions are reached by decoding from the start.
@@ -52,7 +52,7 @@ class VideoFile:
         """Frame times, frame rate and shape of the video, according to the packets and the first frame."""
         with open_container(self.path) as (container, stream):
             # If the index of an mp4 file has evenly spaced decoding times, they serve as the frame times.
-            # If the decoding times are uneven, all packets are read for their presentation times.
+            # The index has no presentation times: if the decoding times are uneven, all packets are read.
             entries = stream.index_entries if index_is_complete(container, self.path) else ()
             times = [entry.timestamp for entry in entries if not entry.is_discard]
             even = len(set(np.diff(times))) == 1

@@ -147,7 +147,7 @@ def _signals_blocked(signals: set[signal.Signals]) -> Iterator[None]:
 
 @contextmanager
 def watchdog(source: Monitored, processes: list[BaseProcess], timeout: float) -> Iterator[set[int | None]]:
-    """Kill workers that decode one clip for more than `timeout` seconds; yield a set of their process ids."""
+    """Kill workers that decode one clip for over `timeout` seconds; yield the set of killed process ids."""
     overdue: set[int | None] = set()
     stop = threading.Event()
 

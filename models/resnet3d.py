@@ -139,7 +139,7 @@ class ResNeXt3D(ResNet3D):
         super().__init__(num_classes, inner=inner, groups=groups, **options)
 
     def original_lists(self) -> tuple[list[tuple], list[tuple]]:
-        """Return the lists of `ResNet3D.original_lists`, reduced to each layer's last block, without pooling.
+        """Like `ResNet3D.original_lists`, but list only the last block of each layer and no pooling layer.
 
         Without pooling, Stergiou et al.'s code pairs each kernel with the activation of another layer; see
         ``analysis/explain/pyramid_rules.py``.

@@ -211,7 +211,7 @@ ENCODERS: dict[str, tuple[type[nn.Module], int]] = {
 
 @register("yardstick")
 class Yardstick(VideoNetwork):
-    """Network of all hand-made encoders for clips (B, 3, T, H, W), without weights and without classes."""
+    """Apply every hand-made encoder to clips (B, 3, T, H, W); there are no weights and no classifier."""
 
     def __init__(self, num_classes: int | None = None):
         super().__init__()

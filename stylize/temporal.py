@@ -208,7 +208,7 @@ def parser() -> Options:
 
 @command
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command flow, bilateral or guide."""
+    """Run one of the commands ``flow``, ``bilateral`` and ``guide``."""
     args = parser().parse_args(argv)
     args.run(args)
 

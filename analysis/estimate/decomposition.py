@@ -112,7 +112,7 @@ class OrderSums:
         return cls(pairs, linear, table.per_video(product))
 
     def whole(self) -> Self:
-        """Add up the sums of all videos."""
+        """Add the sums of the single videos up to the sums of the whole data set."""
         return type(self)(self.pairs.sum(0), self.linear.sum(0), self.product.sum(0))
 
     def leave_one_out(self) -> Self:

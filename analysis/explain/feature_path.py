@@ -169,7 +169,7 @@ class _Tracer(TorchDispatchMode):
         self.calls: dict[str, int] = {}
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return the segments of a tensor's channels; empty if the tensor's channel axis is not `axis`."""
+        """Return which layer computes which channels of a tensor; empty if its channel axis is not `axis`."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 

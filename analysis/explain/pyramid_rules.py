@@ -339,7 +339,7 @@ class Original:
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the feature maps numbered `children` of one layer too early, as Stergiou et al.'s code does."""
+        """Sum the maps `children` of the layer before the right one, as Stergiou et al.'s code does."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

@@ -155,7 +155,7 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
-    """Add the rank bias to the arctanh of each unit's correlation; leave correlations of 1 unchanged."""
+    """Add to the arctanh of each unit's correlation what ranking takes from it; leave correlations of 1."""
     # no warning if rounding makes |r| larger than 1
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))

@@ -50,7 +50,7 @@ def local_bits(x: NDArray, y: NDArray, k: int = NEIGHBOURS) -> NDArray:
     psi = digamma(np.arange(len(x) + 1))
     marginal = np.zeros(len(x))
     for values in (x, y):
-        # Values are sorted because searchsorted is several times faster on almost ascending bounds.
+        # searchsorted is several times faster if the bounds almost ascend, so the values are sorted first.
         order = np.argsort(values)
         ordered, reach = values[order], radius[order]
         inside = np.searchsorted(ordered, ordered + reach, "right")
