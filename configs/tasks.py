@@ -193,14 +193,18 @@ class TrainStyle(Task):
     )
 
 
+# Networks of ``task=train_calibrated``.
+SMALL_NETWORKS = ("small_cnn", "small_transformer")
+
+
 @dataclass
 class TrainCalibrated(Task):
     """Train small networks to classify velocity, layout or texture of rendered scenes, and profile them."""
 
     networks: list[str] = option(
-        ["small_cnn", "small_transformer"],
+        list(SMALL_NETWORKS),
         "networks to train",
-        choices=("small_cnn", "small_transformer"),
+        choices=SMALL_NETWORKS,
     )
     conditions: list[str] = option(
         ["velocity", "layout", "texture", "shortcut", "static_dropout"],

@@ -20,6 +20,12 @@ from .decomposition import PARTS
 from .estimator import FACTORS, MEASURED
 from .jackknife import student_quantile
 
+# How to write damaged result tables again.
+WAY_OUT = (
+    "give the command of the run again, or, after import_activations, call "
+    "estimate_run(FOLDER).write(FOLDER) in Python"
+)
+
 
 @dataclass(frozen=True)
 class RunEstimate:
@@ -143,9 +149,7 @@ def read_units(folder: str | Path) -> pd.DataFrame:
     counts = units["stage"].value_counts()
     if counts.to_dict() != layers.to_dict():
         raise DamagedRun(
-            f"{folder}/units.parquet and layers.csv differ in their stages or numbers of units: "
-            "give the command of the run again, or, after import_activations, call "
-            "estimate_run(FOLDER).write(FOLDER) in Python"
+            f"{folder}/units.parquet and layers.csv differ in their stages or numbers of units: {WAY_OUT}"
         )
     return units
 
@@ -155,9 +159,7 @@ def read_layers(folder: str | Path) -> pd.DataFrame:
     columns = ("stage", "units", "threshold", *(f"score_{f}" for f in MEASURED))
     layers = read_table(existing_file(folder, "layers.csv"), columns, text=("stage",)).set_index("stage")
     if not layers.index.is_unique or not len(layers):
-        raise DamagedRun(
-            f"{folder}/layers.csv names no stage, or names a stage twice: give the command of the run again"
-        )
+        raise DamagedRun(f"{folder}/layers.csv names no stage, or names a stage twice: {WAY_OUT}")
     # copied into one memory block, as pandas warns of fragmented frames
     return layers.copy()
 

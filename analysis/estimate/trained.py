@@ -18,6 +18,7 @@ from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.run.tables import read_table, write_table
 from static_dynamic.analysis.run.training import Schedule, StaticDropout, train
 from static_dynamic.configs import row
+from static_dynamic.configs.tasks import SMALL_NETWORKS
 from static_dynamic.datasets.calibrated import TRUTH, VERSION
 from static_dynamic.datasets.training_scenes import CLASSES, LABELS_VERSION, labels_of
 from static_dynamic.device import choose_device
@@ -58,7 +59,6 @@ COMPARED = (
     ("static_dropout", "shortcut", "accuracy"),
 )
 NUMBERS = ("accuracy", *PARTS)
-NETWORKS = ("small_cnn", "small_transformer")
 # Task options that do not change the result of a training, and so do not enter its folder's name.
 CHOOSES = ("networks", "conditions", "seeds", "outdir", "name", "about", "run", "needs_data")
 
@@ -131,7 +131,7 @@ def folder_of(cfg: DictConfig) -> Path:
     task = {str(k): v for k, v in cfg.task.items() if k not in CHOOSES}
     identity = {"task": task, "render": OmegaConf.to_container(cfg.dataset.render), "version": VERSION}
     identity |= {"styles": cfg.styles, "orders": list(cfg.orders), "seed": cfg.seed, "labels": LABELS_VERSION}
-    identity["networks"] = {name: OmegaConf.to_container(row("model", name)) for name in NETWORKS}
+    identity["networks"] = {name: OmegaConf.to_container(row("model", name)) for name in SMALL_NETWORKS}
     digest = json_sha256(identity)[:8]
     given = cfg.task.outdir
     folder = Path(given).expanduser() if given else Path(cfg.save_dir) / "train_calibrated" / digest

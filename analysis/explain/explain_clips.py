@@ -56,9 +56,10 @@ def explain_clips(cfg: DictConfig) -> Path:
             continue
         done.append(folder)
         about = {"clip": clip.clip.id, "cluster": clip.clip.cluster or clip.clip.id}
-        table = explainer.faithfulness(pyramid, video, masks, cfg.seed) if masks else None
+        blank = explainer.blank(pyramid) if drawing or masks else None
+        table = explainer.faithfulness(pyramid, blank, video, masks, cfg.seed) if blank and masks else None
         frames = pictures_of(video, spec)
-        files.write_explanation(folder, explainer, pyramid, frames, summary, drawing, table)
+        files.write_explanation(folder, explainer, pyramid, blank, frames, summary, drawing, table)
         if table is not None:
             faithful.append(table.assign(**about)[[*about, *table]])
         if explainer.classes:

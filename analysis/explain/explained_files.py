@@ -79,6 +79,7 @@ def write_explanation(
     folder: Path,
     explainer: Explainer,
     pyramid: Pyramid,
+    blank: Pyramid | None,
     frames: NDArray[np.uint8],
     summary: dict,
     drawing: dict | None,
@@ -86,13 +87,14 @@ def write_explanation(
 ) -> None:
     """Write all result files of one clip into `folder`, replacing the files of an earlier run.
 
+    `blank`: result of `Explainer.blank`; only pictures need it.
     `drawing`: the options `kernels` and `video` of `write_pictures`; None: no pictures.
     `faithfulness`: result of `measure_faithfulness`; None: not measured.
     """
     with replaced_folder(folder) as temporary:
         write_graphs(temporary, pyramid, explainer.classes)
-        if drawing:
-            write_pictures(temporary, explainer, pyramid, frames, summary, **drawing)
+        if drawing and blank:
+            write_pictures(temporary, explainer.classes, pyramid, blank, frames, summary, **drawing)
         if faithfulness is not None:
             write_table(temporary / FAITHFULNESS, faithfulness)
         write_text(temporary / SUMMARY, to_json(summary))
@@ -122,8 +124,9 @@ def write_graphs(folder: Path, pyramid: Pyramid, classes: KernelClasses | None =
 
 def write_pictures(
     folder: Path,
-    explainer: Explainer,
+    classes: KernelClasses | None,
     pyramid: Pyramid,
+    blank: Pyramid,
     frames: NDArray[np.uint8],
     summary: dict,
     kernels: int,
@@ -134,8 +137,7 @@ def write_pictures(
     `frames`: the clip as the network sees it, (T, H, W, 3). `kernels`: number of kernels drawn per level.
     `video`: format of the tube videos, mp4, gif or none.
     """
-    blank = explainer.blank(pyramid)
-    nodes = pyramid.nodes if explainer.classes is None else explainer.classes.of(pyramid.nodes)
+    nodes = pyramid.nodes if classes is None else classes.of(pyramid.nodes)
     ranked = nodes.sort_values(["level", "importance"], ascending=[True, False], kind="stable")
     shown = ranked.groupby("level").head(kernels)
     size = pyramid.clip.size

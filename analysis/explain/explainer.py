@@ -74,14 +74,16 @@ class Explainer:
         """Return the network input for one video (3, T, h, w): one tensor, or one tensor per pathway."""
         return self.net.prepare(video[None].to(next(self.net.parameters()).device))
 
-    def faithfulness(self, pyramid: Pyramid, video: Tensor, masks: int, seed: int) -> pd.DataFrame:
+    def faithfulness(
+        self, pyramid: Pyramid, blank: Pyramid, video: Tensor, masks: int, seed: int
+    ) -> pd.DataFrame:
         """Compare the saliency map of each pyramid level with random masks, by `measure_faithfulness`."""
 
         @torch.inference_mode()
         def probability(changed: Tensor) -> float:
             return float(self.net(self.inputs(changed))[0].double().softmax(dim=0)[pyramid.label])
 
-        return measure_faithfulness(probability, video, pyramid, self.blank(pyramid), masks, seed)
+        return measure_faithfulness(probability, video, pyramid, blank, masks, seed)
 
     def blank(self, pyramid: Pyramid) -> Pyramid:
         """Return a copy of a pyramid, with the feature maps of a uniform clip in the mean colour."""

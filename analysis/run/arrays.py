@@ -27,7 +27,7 @@ def activation_file(path: Path, stage: str) -> Path:
 
 
 def create_files(path: Path, manifest: dict, views: pd.DataFrame, pairs: pd.DataFrame) -> dict:
-    """Create all files of a new run except the manifest, with arrays full of zeros.
+    """Create the files of a new run, all but the manifest; the arrays hold zeros.
 
     Returns the manifest with the hashes of the tables. Raises UserError if the disk is too small.
     """

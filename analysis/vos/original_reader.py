@@ -85,7 +85,7 @@ def average_seeds(folder: Path, factors: Sequence[str] = FACTORS) -> pd.DataFram
     ``residual`` is the last factor, its average is 100 minus the other factors' averages, without
     an interval. Raises UserError if the stages of the files differ.
     """
-    files = files_in(folder, ".txt", "result file")
+    files = files_in(folder, (".txt",), "result file")
     tables = [read_dimensions(file, factors) for file in files]
     names = ["place", "stream"]
     for file, table in zip(files, tables, strict=True):
@@ -134,7 +134,7 @@ def iteration_of(path: Path) -> int:
 def read_iterations(folder: Path) -> pd.DataFrame:
     """Read the result files of `folder`, one per training iteration, into a table with column `iteration`."""
     by_iteration: dict[int, Path] = {}
-    for file in files_in(folder, ".txt", "result file"):
+    for file in files_in(folder, (".txt",), "result file"):
         other = by_iteration.setdefault(iteration_of(file), file)
         if other != file:
             raise UserError(f"{file} and {other.name} have the same iteration in their names: remove one")
@@ -210,7 +210,7 @@ def read_statistics(path: Path) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["unit", *CONDITIONS])
 
 
-def files_in(folder: Path, suffixes: str | tuple[str, ...], what: str, pickled: str = "") -> list[Path]:
+def files_in(folder: Path, suffixes: tuple[str, ...], what: str, pickled: str = "") -> list[Path]:
     """Return the sorted files in `folder` whose names end in one of `suffixes`, without hidden files.
 
     Hidden files are incomplete. A pickle counts only if its name begins with `pickled`. Raises UserError if
@@ -222,9 +222,7 @@ def files_in(folder: Path, suffixes: str | tuple[str, ...], what: str, pickled: 
     files = [p for p in files if p.suffix != ".pkl" or p.name.startswith(pickled)]
     found = sorted({p.suffix for p in files})
     if not files:
-        shown = " or ".join(
-            f"{pickled if suffix == '.pkl' else ''}*{suffix}" for suffix in np.atleast_1d(suffixes)
-        )
+        shown = " or ".join(f"{pickled if suffix == '.pkl' else ''}*{suffix}" for suffix in suffixes)
         raise UserError(f"{folder} holds no {what} ({shown}): give the result folder of one network")
     if len(found) > 1:
         raise UserError(f"{folder} holds {' and '.join(found)} files: keep the files of one program only")
