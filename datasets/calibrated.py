@@ -28,12 +28,11 @@ from .write import in_threads
 TRUTH = "truth.parquet"
 STYLES = (1, 2, 3, 4)
 # VERSION is part of the name of the data set's folder: increase VERSION if the pixels of a scene change.
-VERSION = 1
+VERSION = 2
 DIRECTIONS = tuple(range(0, 360, 45))
 # Distances that the motion covers from one frame to the next, as fractions of the image's side.
 SPEEDS = (1 / 128, 1 / 64, 3 / 128)
 COHERENCES = (0.25, 0.5, 1.0)
-PLACES = (0.3, 0.5, 0.7)
 # Mean wavelength of the texture in each style, as a fraction of the frame's side.
 WAVELENGTHS = {1: 0.14, 2: 0.17, 3: 0.20, 4: 0.24}
 # Mean contrast of the texture in each style: the standard deviation of the brightness (0 to 1).
@@ -81,14 +80,20 @@ def write_all(root: Path, families: list[str], videos: int, size: int, frames: i
 
 
 def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:
-    """Yield random scenes of a family; each direction, each speed, each shape ... occurs equally often."""
+    """Yield random scenes of a family; each direction, each speed, each shape ... occurs equally often.
+
+    The place of the shape in the first frame is uniform on the torus: each row and each column of a grid of
+    `videos` x `videos` cells has one place (a Latin hypercube). The place is then uniform in every other
+    frame too, so that the place in a single frame does not tell the direction of the motion.
+    """
     rng = generator(seed, family, "scenes")
 
     def balanced(values: tuple) -> list:
         return [values[i % len(values)] for i in rng.permutation(videos)]
 
-    factors = (DIRECTIONS, SPEEDS, tuple(PATTERNS), COHERENCES, tuple(SHAPES), PLACES, PLACES)
-    for direction, speed, *others in zip(*map(balanced, factors), strict=True):
+    factors = (DIRECTIONS, SPEEDS, tuple(PATTERNS), COHERENCES, tuple(SHAPES))
+    places = [(rng.permutation(videos) + rng.random(videos)) / max(1, videos) for _ in "xy"]
+    for direction, speed, *others in zip(*map(balanced, factors), *places, strict=True):
         yield Scene(family, float(direction), 0.0 if family == "layout" else speed, *others)
 
 

@@ -99,9 +99,11 @@ def test_factors_are_balanced():
     scenes = list(draw_scenes("sprites", 24, 0))
     counts = {
         name: np.unique([getattr(s, name) for s in scenes], return_counts=True)[1]
-        for name in ("direction", "speed", "pattern", "coherence", "shape", "x", "y")
+        for name in ("direction", "speed", "pattern", "coherence", "shape")
     }
     assert all(len(set(n)) == 1 for n in counts.values()), counts
+    for places in ([s.x for s in scenes], [s.y for s in scenes]):
+        assert sorted((24 * np.array(places)).astype(int)) == list(range(24))
     assert len(set(scenes)) == 24 and scenes == list(draw_scenes("sprites", 24, 0))
     assert scenes != list(draw_scenes("sprites", 24, 1))
 

@@ -1,6 +1,6 @@
 """Training on rendered scenes: labels, shortcut, batches, StaticDropout, and networks that learn."""
 
-from dataclasses import fields
+from collections import Counter, defaultdict
 
 import numpy as np
 import pandas as pd
@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from static_dynamic.analysis.run.training import Schedule, StaticDropout, train
-from static_dynamic.datasets.calibrated import DIRECTIONS, PLACES, STYLES, draw_scenes
-from static_dynamic.datasets.scenes import Scene, heading, path
-from static_dynamic.datasets.training_scenes import CLASSES, labels_of, render_training, with_shortcut
+from static_dynamic.datasets.calibrated import DIRECTIONS, STYLES, draw_scenes
+from static_dynamic.datasets.scenes import PATTERNS, heading, path
+from static_dynamic.datasets.training_scenes import (
+    CLASSES,
+    GRID,
+    labels_of,
+    mean_place,
+    render_training,
+    with_shortcut,
+)
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_model
 
@@ -23,11 +30,15 @@ def test_labels_name_direction_cell_and_wavelength():
     for _, scene in truth.iterrows():
         row = pd.DataFrame([scene])
         assert DIRECTIONS[labels_of("velocity", row, 4)[0]] == scene["direction"]
-        down, across = divmod(labels_of("layout", row, 4)[0], 3)
-        steps = path(Scene(*(scene[field.name] for field in fields(Scene))), 4)
-        middle = np.array([scene["x"], scene["y"]]) + steps.mean(axis=0)
-        nearest = [PLACES[k] for k in (across, down)]
-        assert (np.abs(middle - nearest) <= 0.1).all()  # half the distance between two places
+        down, across = divmod(labels_of("layout", row, 4)[0], GRID)
+        # the slow way: follow the shape from frame to frame, as a point on two circles
+        x, y, steps = scene["x"], scene["y"], [(0.0, 0.0)]
+        for time in (0.5 / 3, 1.5 / 3, 2.5 / 3):
+            step = scene["speed"] * PATTERNS[scene["pattern"]](np.array(time)) * heading(scene["direction"])
+            steps.append((steps[-1][0] + step[0], steps[-1][1] + step[1]))
+        for start, moved, cell in zip((x, y), np.transpose(steps), (across, down), strict=True):
+            mean = (start + sum(moved) / 4) % 1
+            assert cell / GRID <= mean <= (cell + 1) / GRID
     for target, classes in CLASSES.items():
         labels = labels_of(target, truth, 4)
         assert set(labels) <= set(range(classes))
@@ -35,17 +46,37 @@ def test_labels_name_direction_cell_and_wavelength():
     assert (pd.crosstab(labels_of("texture", truth, 4), truth["style"]) > 0).to_numpy().sum() > 4
 
 
-def test_with_a_shortcut_the_shape_begins_where_it_moves_to():
+def test_with_a_shortcut_the_mean_place_tells_the_direction():
     for scene in draw_scenes("sprites", 24, 0):
-        moved = with_shortcut(scene)
-        away = np.array([moved.x - 0.5, moved.y - 0.5])
-        assert away @ heading(scene.direction) / np.linalg.norm(away) == pytest.approx(1)
+        moved = with_shortcut(scene, 24)
+        cell = np.floor(GRID * mean_place(moved, 24)) - 1
+        assert cell @ heading(scene.direction) / np.linalg.norm(cell) == pytest.approx(1)
+        within = [GRID * mean_place(s, 24) % 1 for s in (scene, moved)]
+        np.testing.assert_allclose(*within, atol=1e-9)
     _, free = render_training(24, 16, 4, 2, seed=0)
     _, short = render_training(24, 16, 4, 2, seed=0, shortcut=1.0)
-    places = short.groupby(labels_of("velocity", short, 4))[["x", "y"]].nunique()
-    assert (places == 1).all(axis=None)
+    cells = pd.crosstab(labels_of("velocity", short, 4), labels_of("layout", short, 4))
+    assert ((cells > 0).sum() <= 1).all() and ((cells > 0).sum(axis=1) == 1).all()
     same = [name for name in free if name not in ("x", "y")]
     pd.testing.assert_frame_equal(free[same], short[same])
+
+
+@pytest.mark.parametrize("frame", [0, 12, 23, None])
+def test_no_place_tells_the_direction(frame):
+    """A table that was learnt from other scenes cannot read the direction from a place (None: the mean)."""
+
+    def cells(seed):
+        for scene in draw_scenes("sprites", 4000, seed):
+            steps = path(scene, 24)
+            moved = steps.mean(axis=0) if frame is None else steps[frame]
+            place = (np.array([scene.x, scene.y]) + moved) % 1
+            yield tuple((6 * place).astype(int)), scene.direction
+
+    counts = defaultdict(Counter)
+    for cell, direction in cells(0):
+        counts[cell][direction] += 1
+    right = np.mean([counts[cell].most_common(1)[0][0] == direction for cell, direction in cells(1)])
+    assert abs(right - 1 / len(DIRECTIONS)) < 4 * np.sqrt(1 / 8 * 7 / 8 / 4000)
 
 
 def test_static_units_are_dropped_as_often_as_they_are_static():
