@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from static_dynamic import configs
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.checkpoints import load_weights
-from static_dynamic.models.stages import InputSpec, VideoNetwork, check_stages
+from static_dynamic.models.stages import InputSpec, VideoNetwork
 
 FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
@@ -72,9 +72,12 @@ def build_model(
         Arguments of the family; they replace those of the config file.
     """
     row = configs.row("model", name)
-    return build_from_row(
+    net = build_from_row(
         row, num_classes=num_classes, checkpoint=checkpoint, seed=seed, drop_head=drop_head, **options
     )
+    # This access checks the declared stages.
+    _ = net.classes
+    return net
 
 
 def build_from_row(
@@ -86,7 +89,11 @@ def build_from_row(
     drop_head: bool = False,
     **options,
 ) -> VideoNetwork:
-    """Build a network from the config `row`, a file of ``configs/model`` or a config composed by Hydra."""
+    """Build a network from the config `row`, a file of ``configs/model`` or a config composed by Hydra.
+
+    Unlike `build_model`, this function does not check the declared stages: a command on a finished run needs
+    no check, which takes seconds. The first use of ``net.classes`` checks the stages.
+    """
     _import_families()
     if row.family not in FAMILIES:
         raise UserError(f"unknown model.family={row.family}{nearest(str(row.family), FAMILIES)}")
@@ -106,7 +113,6 @@ def build_from_row(
     if not row.get("adapter"):
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
-    check_stages(net)
     if checkpoint == "pretrained":
         if not row.get("pretrained"):
             raise UserError(

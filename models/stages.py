@@ -6,7 +6,7 @@ The file of a family declares the ``stages`` of its networks; this file reads th
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
@@ -131,10 +131,17 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
-    # number of class scores; None if the network has no classifier
-    classes: int | None = None
     # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
     prefix: str = ""
+
+    @cached_property
+    def classes(self) -> int | None:
+        """Number of class scores; None if the network has no classifier.
+
+        The first access also checks the declared stages; it raises RuntimeError if a stage has another number
+        of units.
+        """
+        return self.count_classes(check_stages(self))
 
     @property
     def flow_directions(self) -> int:
@@ -273,11 +280,15 @@ def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:
         return torch.func.functional_call(net, weights, (inputs,))
 
 
-def check_stages(net: VideoNetwork) -> None:
-    """Count a network's classes; raise RuntimeError if a stage has another number of units than declared."""
+def check_stages(net: VideoNetwork) -> Any:
+    """Run the network on the meta device and return the output of ``forward``.
+
+    Raises RuntimeError if a stage has another number of units than declared.
+    """
     with tapped(net, net.stages, stop=False) as pooled:
-        net.classes = net.count_classes(run_on_meta(net))
+        output = run_on_meta(net)
     for name, stage in net.stages.items():
         units = sum(pooled[tap].shape[1] for tap in stage.taps)
         if units != stage.units:
             raise RuntimeError(f"{type(net).__name__} {name}: {units} units, {stage.units} declared")
+    return output

@@ -118,7 +118,7 @@ class Training:
         with open_dict(own):
             own.model, own.checkpoint, own.run_dir = model, str(weights), str(folder / "profile")
         planned = PlannedRun.of(own)
-        store = planned.open(planned.folder, planned.manifest)
+        store = planned.open(planned.folder)
         planned.read(store)
         return store
 

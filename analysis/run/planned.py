@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +10,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.identity import identity_of, manifest_of, run_folder
+from static_dynamic.analysis.run.manifest import has_run
 from static_dynamic.analysis.run.setup import (
     batch_size_of,
     build_network,
@@ -17,6 +19,7 @@ from static_dynamic.analysis.run.setup import (
     require_fit,
     sampling_of,
 )
+from static_dynamic.analysis.run.shards import Shard
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, make_views, parse_styles
 from static_dynamic.models import VideoNetwork
@@ -34,7 +37,7 @@ class PlannedRun:
     views: pd.DataFrame
     pairs: pd.DataFrame
     folder: Path
-    manifest: dict
+    identity: dict
     batch_size: int
 
     @classmethod
@@ -57,11 +60,22 @@ class PlannedRun:
         identity = identity_of(cfg, clips, weights, window)
         folder = run_folder(cfg, identity, f"seed{cfg.seed:03d}")
         batch_size = batch_size_of(cfg, folder)
-        manifest = manifest_of(cfg, net, clips, identity, views, pairs, batch_size)
-        return cls(cfg, net, clips, views, pairs, folder, manifest, batch_size)
+        return cls(cfg, net, clips, views, pairs, folder, identity, batch_size)
 
-    def open(self, folder: Path, manifest: dict) -> Store:
+    @cached_property
+    def manifest(self) -> dict:
+        """Content of ``manifest.json`` of a new run."""
+        return manifest_of(
+            self.cfg, self.net, self.clips, self.identity, self.views, self.pairs, self.batch_size
+        )
+
+    def open(self, folder: Path, shard: Shard | None = None) -> Store:
         """Create or resume the store of the run, or of one of its shards, in `folder`."""
+        if shard:
+            manifest = shard.manifest(self.manifest)
+        else:
+            # A run that is resumed has a manifest. The manifest of a new run takes seconds.
+            manifest = {"identity": self.identity} if has_run(folder) else self.manifest
         return Store.create_or_resume(folder, manifest, self.views, self.pairs)
 
     def read(self, store: Store, end: int | None = None) -> None:

@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> None:
         cfg.dataset.root = str(prepare(cfg.dataset, cfg.style))
     planned = PlannedRun.of(cfg)
     with writing(planned.folder):
-        store = planned.open(planned.folder, planned.manifest)
+        store = planned.open(planned.folder)
         planned.read(store)
         scenes = read_scenes(planned.clips.root)
         table = calibrate(store, scenes, cfg.n_permutations, cfg.seed)

@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 def run(cfg: DictConfig) -> Path:
     """Compute and analyse the activations of ``cfg.model`` on ``cfg.dataset``; return the run folder."""
     planned = PlannedRun.of(cfg)
-    net, folder, manifest = planned.net, planned.folder, planned.manifest
+    net, folder = planned.net, planned.folder
     shard = shard_of(cfg, planned.batch_size * planned.clips.rows_per_view)
     if shard and not is_complete(folder):
         own = shard.folder(folder)
         with writing(own):
-            planned.read(planned.open(own, shard.manifest(manifest)))
+            planned.read(planned.open(own, shard))
         if not shard.torchrun:
             log.info("shard %s is finished; once all shards are finished, run task=merge", own)
             return own
@@ -35,7 +35,7 @@ def run(cfg: DictConfig) -> Path:
         return folder
 
     with writing(folder):
-        store = planned.open(folder, manifest)
+        store = planned.open(folder)
         if cfg.until is not None:
             read_until(store, cfg.until, partial(planned.read, store))
         planned.read(store)
