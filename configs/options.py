@@ -97,7 +97,8 @@ def check(arguments: Sequence[str]) -> None:
         for group in GROUPS_OF_ROWS:
             given, usual = (OmegaConf.to_container(one[group], resolve=False) for one in (config, rows))
             check_kinds(given, usual, group)
-    composed(of_hydra, return_hydra_config=True)
+    if of_hydra:
+        composed(of_hydra, return_hydra_config=True)
     for override in overrides:
         option = COMMON.get(override.key_or_group)
         if option and option.ignored:
