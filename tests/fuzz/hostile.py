@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from static_dynamic.unpickler import FUNCTIONS
+from static_dynamic.pickle_functions import FUNCTIONS
 
 CALLS = (
     ("os", "system"),

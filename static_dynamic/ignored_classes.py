@@ -1,0 +1,63 @@
+"""Classes of objects that a pickle may hold beside its tensors, and that are ignored when it is read.
+
+Ignored objects describe how a network was trained: options, paths, dates, optimizers. The names in this file
+are compared as text. No class is imported and no function is called, whatever its name.
+"""
+
+import sys
+
+# Module of the standard library -> names of classes and functions whose objects are ignored; None: all names.
+_BUILTINS = """bool bytes complex dict float int list object range slice str tuple type NoneType""".split()
+_PATHS = ["Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"]
+STANDARD: dict[str, list[str] | None] = {
+    "__builtin__": [*_BUILTINS, "long", "unicode", "xrange"],
+    "builtins": _BUILTINS,
+    "argparse": ["Namespace"],
+    "collections": ["deque"],
+    "collections.abc": None,
+    "datetime": ["date", "datetime", "time", "timedelta", "timezone"],
+    "decimal": ["Decimal"],
+    "enum": None,
+    "fractions": ["Fraction"],
+    "operator": ["or_"],
+    "pathlib": _PATHS,
+    "pathlib._local": _PATHS,
+    "re": ["_compile"],
+    "types": ["GenericAlias", "NoneType", "SimpleNamespace"],
+    "typing": None,
+    "uuid": ["SafeUUID", "UUID"],
+    "zoneinfo": ["ZoneInfo"],
+}
+# Names of numpy that are ignored: types of numbers. Arrays and scalars of these types are read.
+NUMPY = """bool bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 complex64
+    complex128 str_ bytes_ object_ datetime64 timedelta64""".split()
+# Modules of torch and numpy whose classes and functions are ignored, with the modules inside them.
+PARTS = (
+    "numpy.random",
+    "torch.amp",
+    "torch.cuda.amp",
+    "torch.nn",
+    "torch.optim",
+    "torch.torch_version",
+    "torch.utils.data",
+)
+# Packages of which only the names above are ignored; Python 2 has the modules __builtin__ and copy_reg.
+CLOSED = {*sys.stdlib_module_names, "__builtin__", "commands", "copy_reg", "torch", "numpy"}
+
+
+def is_ignored(module: str, name: str) -> bool:
+    """Return whether objects of a class, or results of a function, become placeholders.
+
+    They do in every package outside the standard library, torch and numpy: the user's own classes are there.
+    """
+    package = module.partition(".")[0]
+    if package not in CLOSED:
+        return True
+    if module in STANDARD:
+        names = STANDARD[module]
+        return names is None or name in names
+    if module == "numpy":
+        return name in NUMPY
+    if (module, name) == ("torch.serialization", "_get_layout"):
+        return True
+    return any(module == part or module.startswith(f"{part}.") for part in PARTS)
