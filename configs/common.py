@@ -161,8 +161,13 @@ class Subject:
     checkpoint: str | None = option(
         None, "file of weights, or pretrained for weights to download; null: the value of model.checkpoint"
     )
+    checkpoint_key: str | None = option(
+        None,
+        "entry or key prefix of the weights in the checkpoint, such as model_ema or teacher; "
+        "null: the weights that fit the network, not averaged",
+    )
     drop_head: bool = option(
-        False, "do not load the classifier of the checkpoint, which was trained on other classes"
+        False, "accept a checkpoint without classifier, or with one that was trained on other classes"
     )
     stg: int | str | None = option(
         None,

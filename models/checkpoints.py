@@ -11,9 +11,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from static_dynamic.assets import asset_row, cache_dir, fetch
-from static_dynamic.errors import MAX_NAME, UserError, checkpoint_errors, one_line, reason
+from static_dynamic.errors import MAX_NAME, UserError, checkpoint_errors, one_line
 from static_dynamic.files import atomic_path, sha256, write_text
+from static_dynamic.models.checkpoint_keys import converted, find_weights, state_dict_of
+from static_dynamic.models.classifier_keys import foreign_head, head_keys
 from static_dynamic.models.stages import VideoNetwork
+from static_dynamic.pickle_functions import kind
 from static_dynamic.pickled import read_pickled
 from static_dynamic.weights import check_numbers, hash_lines
 
@@ -21,15 +24,14 @@ log = logging.getLogger(__name__)
 
 # Config value ``pretrained: package``: the package that defines the network loads the pretrained weights.
 PACKAGE = "package"
-# Keys under which known code bases store the state dict in a checkpoint.
-WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "blobs")
 
 
 def read_checkpoint(path: Path) -> Mapping:
     """Read a checkpoint file: safetensors, torch (old or new format), or a pickle of numpy arrays.
 
-    No code in the file runs. Raises UserError if the file is missing or damaged, or refers to any class but
-    tensors and arrays.
+    No code in the file runs. Objects that are neither tensors, arrays, containers, text nor numbers are
+    ignored, and the log names their classes. Raises UserError if the file is missing or damaged, or asks for
+    a function or class that is not allowed.
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path} does not exist")
@@ -45,22 +47,9 @@ def read_checkpoint(path: Path) -> Mapping:
     return content
 
 
-def state_dict_of(content: Mapping, path: Path) -> dict:
-    """Return the state dict of a checkpoint, without the ``module.`` prefixes of data-parallel training."""
-    if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, but must hold a state dict")
-    for name in WRAPPERS:
-        if isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    if not all(isinstance(key, str) for key in content):
-        raise UserError(f"checkpoint {path} holds a dict with numbers as keys, but must hold a state dict")
-    if content and all(key.startswith("module.") for key in content):
-        content = {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
-
-
-def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = False) -> None:
+def load_weights(
+    net: VideoNetwork, source: Path | str, *, drop_head: bool = False, key: str | None = None
+) -> None:
     """Load weights into `net`; raise UserError if a key is missing or unexpected, or a shape differs.
 
     Parameters
@@ -68,31 +57,27 @@ def load_weights(net: VideoNetwork, source: Path | str, *, drop_head: bool = Fal
     source
         Path of a checkpoint file, path of a checkpoint folder (MATNet), or name of an asset.
     drop_head
-        Keep the classifier of `net` if the checkpoint's classifier has another number of classes.
+        Keep the classifier of `net` if the checkpoint has none, or one with another number of classes.
+    key
+        Entry or key prefix of the weights in the file (option ``checkpoint_key``); None finds the weights.
     """
     if isinstance(source, Path):
         content = net.read_folder(source) if source.is_dir() else read_checkpoint(source)
-        state = converted(net, state_dict_of(content, source), source)
-        load_state(net, state, source, drop_head=drop_head)
+        state, hint = find_weights(net, content, source, key)
+        load_state(net, state, source, drop_head=drop_head, hint=hint)
         return
     stored = asset_weights(net, source)
     load_state(net, read_checkpoint(stored), stored)
 
 
-def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
-    """Translate a state dict to the keys of `net`; raise UserError if the state dict cannot be translated."""
-    try:
-        return net.convert(state)
-    except UserError:
-        raise
-    except Exception as error:
-        # catch every exception: `convert` can fail in any way if the file lacks keys or has wrong shapes
-        name = type(net).__name__
-        raise UserError(f"checkpoint {source} does not fit {name}: {reason(error)}") from error
+def load_state(
+    net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bool = False, hint: str = ""
+) -> None:
+    """Load a state dict that has the keys of `net`; `source` is the file that error messages name.
 
-
-def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bool = False) -> None:
-    """Load a state dict that has the keys of `net`; `source` is the file that error messages name."""
+    `drop_head` keeps the classifier of `net`, see `load_weights`. `hint` is added to the message about
+    weights that do not fit.
+    """
     own = net.state_dict()
     # add batch norm's num_batches_tracked, which old checkpoints lack and which has no effect in eval mode
     state = {**{k: v for k, v in own.items() if k.endswith("num_batches_tracked")}, **state}
@@ -100,8 +85,18 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
     for key in own:
         if not isinstance(state.get(key, own[key]), Tensor):
             raise UserError(
-                f"checkpoint {source}: {key} has type {type(state[key]).__name__}, but must be a tensor"
+                f"checkpoint {source}: {key} has type {one_line(kind(state[key]), MAX_NAME)}, "
+                "but must be a tensor"
             )
+    missing = [key for key in own if key not in state]
+    if missing and set(missing) <= head_keys(net) and state.keys() <= own.keys():
+        if not drop_head:
+            raise UserError(
+                f"checkpoint {source} has no classifier (missing: {', '.join(missing)}): give drop_head=true "
+                "(the classifier stays random)"
+            )
+        log.warning("%s has no classifier (missing: %s): logits are random", source, ", ".join(missing))
+        state |= {key: own[key] for key in missing}
     head = foreign_head(own, state)
     if head:
         theirs, ours = (len(values[next(iter(head))]) for values in (state, own))
@@ -128,17 +123,11 @@ def load_state(net: VideoNetwork, state: Mapping, source: Path, *, drop_head: bo
             for kind, keys in problems.items()
             if keys
         )
-        raise UserError(f"checkpoint {source} does not fit {type(net).__name__}: {found}")
+        raise UserError(
+            f"checkpoint {source} does not fit {type(net).__name__}: {found}{hint and f'; {hint}'}"
+        )
     check_numbers(own, state, source)
     net.load_state_dict(dict(state))
-
-
-def foreign_head(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
-    """Return the classifier's keys if two state dicts differ only in the number of classes, else []."""
-    keys = [k for k, v in own.items() if k in state and state[k].shape != v.shape]
-    counts = {(len(own[k]), len(state[k])) for k in keys if own[k].dim() == state[k].dim() > 0}
-    alike = all(own[k].shape[1:] == state[k].shape[1:] for k in keys)
-    return keys if own.keys() == state.keys() and alike and len(counts) == 1 else []
 
 
 def asset_weights(net: VideoNetwork, name: str) -> Path:
@@ -168,16 +157,19 @@ def asset_weights(net: VideoNetwork, name: str) -> Path:
     return path
 
 
-def weights_file(net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None) -> Path | None:
+def weights_file(
+    net: VideoNetwork, checkpoint: str | Path | None, pretrained: str | None, key: str | None = None
+) -> Path | None:
     """Return the file whose hash identifies the weights in a run's manifest; return None for random weights.
 
-    Weights of a package, or of a folder of several files, are identified by a file of tensor hashes.
+    Weights of a package, of a folder of several files, or of the entry `key` of a file, are identified by a
+    file of tensor hashes.
     """
     if checkpoint is None:
         return None
     if checkpoint == "pretrained":
         return asset_weights(net, pretrained) if pretrained and pretrained != PACKAGE else tensor_hashes(net)
-    return tensor_hashes(net) if Path(checkpoint).is_dir() else Path(checkpoint)
+    return tensor_hashes(net) if key or Path(checkpoint).is_dir() else Path(checkpoint)
 
 
 def tensor_hashes(net: VideoNetwork) -> Path:

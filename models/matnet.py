@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from static_dynamic.errors import UserError, nearest
 
-from .checkpoints import read_checkpoint, state_dict_of
+from .checkpoint_keys import state_dict_of
+from .checkpoints import read_checkpoint
 from .registry import register
 from .resnet2d import ARCHITECTURES, WIDTH, conv, pooled, resnet_layers, stem
 from .stages import NO_OPTIONS, Tap

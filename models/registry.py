@@ -47,6 +47,7 @@ def build_model(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     drop_head: bool = False,
+    checkpoint_key: str | None = None,
     **options,
 ) -> VideoNetwork:
     """Build a network by name, in eval mode and on the CPU: ``build_model("slowfast_r50_8x8")``.
@@ -67,13 +68,21 @@ def build_model(
     seed
         Seed of the random weights.
     drop_head
-        Keep the network's random classifier if the checkpoint's has another number of classes.
+        Keep the network's random classifier if the checkpoint has none, or one of other classes.
+    checkpoint_key
+        Entry or key prefix of the weights in the checkpoint, such as ``"model_ema"``; None finds the weights.
     options
         Arguments of the family; they replace those of the config file.
     """
     row = configs.row("model", name)
     net = build_from_row(
-        row, num_classes=num_classes, checkpoint=checkpoint, seed=seed, drop_head=drop_head, **options
+        row,
+        num_classes=num_classes,
+        checkpoint=checkpoint,
+        seed=seed,
+        drop_head=drop_head,
+        checkpoint_key=checkpoint_key,
+        **options,
     )
     # This access checks the declared stages.
     _ = net.classes
@@ -87,6 +96,7 @@ def build_from_row(
     checkpoint: str | Path | None = None,
     seed: int = 0,
     drop_head: bool = False,
+    checkpoint_key: str | None = None,
     **options,
 ) -> VideoNetwork:
     """Build a network from the config `row`, a file of ``configs/model`` or a config composed by Hydra.
@@ -121,7 +131,7 @@ def build_from_row(
             )
         load_weights(net, row.pretrained)
     elif checkpoint is not None:
-        load_weights(net, Path(checkpoint), drop_head=drop_head)
+        load_weights(net, Path(checkpoint), drop_head=drop_head, key=checkpoint_key)
     return net
 
 

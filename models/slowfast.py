@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from static_dynamic.models.caffe2_names import from_caffe2
+from static_dynamic.models.mmaction2_names import from_mmaction2
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import NO_OPTIONS, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
@@ -287,6 +288,13 @@ class ResNet(PositionWise):
         widths = stage_widths(width)
         self.head = named(("pool", HeadPool(pool)), *classifier(widths[-1], num_classes))
         self.stages = {f"stage{s}": Stage(w, (Tap(f"s{s}"),)) for s, w in enumerate(widths, start=1)}
+        # mmaction2's I3D and C2D have arrays of the same shapes, but other strides and paddings
+        stem_frames = temporal_kernels[0][0]
+        self.is_slowonly = temporal_pool == 1 and stem_frames == 1 and not any(nonlocal_after)
+
+    def convert(self, state: Mapping) -> Mapping:
+        """Translate the names of caffe2 arrays, and the keys of mmaction2's SlowOnly network."""
+        return super().convert(from_mmaction2(state, "slowonly") if self.is_slowonly else state)
 
 
 class TwoPathways(PositionWise):

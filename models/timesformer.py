@@ -14,6 +14,7 @@ from einops import rearrange, reduce, repeat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from static_dynamic.models.mmaction2_names import from_mmaction2
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
@@ -138,7 +139,8 @@ class TimeSformer(VideoNetwork):
         return self.model(x)
 
     def convert(self, state: Mapping) -> Mapping:
-        """Add the key prefix ``model.`` if missing; resize the embeddings to the sizes in the network."""
+        """Translate mmaction2's keys, add the prefix ``model.`` if missing, and resize the embeddings."""
+        state = from_mmaction2(state, "timesformer")
         state = {f"model.{key.removeprefix('model.')}": value for key, value in state.items()}
         side = isqrt(self.model.pos_embed.shape[1] - 1)
         for key, fit, size in (

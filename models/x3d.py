@@ -4,11 +4,12 @@ Key names are those of PySlowFast (``s2.pathway0_res0.branch2.a.weight``, ``head
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from static_dynamic.models.mmaction2_names import from_mmaction2
 from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
@@ -144,3 +145,11 @@ class X3D(VideoNetwork):
         for module in self.children():  # s1 .. s5, head
             inputs = module(inputs)
         return inputs
+
+    def convert(self, state: Mapping) -> Mapping:
+        """Translate the keys of mmaction2's X3D, whose first classifier layer is linear instead of 1x1x1."""
+        state = dict(from_mmaction2(state, "x3d"))
+        weight = state.get("head.lin_5.weight")
+        if isinstance(weight, Tensor) and weight.dim() == 2:
+            state["head.lin_5.weight"] = weight[..., None, None, None]
+        return state

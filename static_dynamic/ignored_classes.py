@@ -7,7 +7,7 @@ are compared as text. No class is imported and no function is called, whatever i
 import sys
 
 # Module of the standard library -> names of classes and functions whose objects are ignored; None: all names.
-_BUILTINS = """bool bytes complex dict float int list object range slice str tuple type NoneType""".split()
+_BUILTINS = """bool complex dict float int list object range slice str tuple type NoneType""".split()
 _PATHS = ["Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath"]
 STANDARD: dict[str, list[str] | None] = {
     "__builtin__": [*_BUILTINS, "long", "unicode", "xrange"],

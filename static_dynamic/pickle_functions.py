@@ -67,6 +67,13 @@ def make_table(items: Any = ()) -> dict:
     return {key: value for key, value in items if not isinstance(key, Ignored)}
 
 
+def _no_bytes(*arguments: Any) -> bytes:
+    """Return b"", which pickles for Python 2 write as a call; refuse other arguments, which can be huge."""
+    if arguments:
+        raise RefusedFile("builtins.bytes")
+    return b""
+
+
 def _empty(*_: Any) -> dict:
     return {}
 
@@ -138,6 +145,7 @@ TOLERANT = (_data, _empty)
 # Python 2 has the module __builtin__; pickles for Python 2 name it.
 for core in ("builtins", "__builtin__"):
     FUNCTIONS[core, "set"] = FUNCTIONS[core, "frozenset"] = list
+    FUNCTIONS[core, "bytes"] = _no_bytes
     # Python 3.11 pickles a member of an enumeration as getattr(CLASS, NAME)
     FUNCTIONS[core, "getattr"] = _only_ignored("builtins.getattr")
 # Calls by which pickles write generic types (list[int]), unions and partial functions.

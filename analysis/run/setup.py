@@ -94,8 +94,14 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
             "classifier with the %d classes of dataset=%s (dataset.num_classes)", classes, cfg.dataset.name
         )
         cfg.model.num_classes = classes
-    net = build_from_row(cfg.model, checkpoint=checkpoint, seed=cfg.seed, drop_head=cfg.drop_head)
-    return net, weights_file(net, checkpoint, cfg.model.get("pretrained"))
+    net = build_from_row(
+        cfg.model,
+        checkpoint=checkpoint,
+        seed=cfg.seed,
+        drop_head=cfg.drop_head,
+        checkpoint_key=cfg.checkpoint_key,
+    )
+    return net, weights_file(net, checkpoint, cfg.model.get("pretrained"), cfg.checkpoint_key)
 
 
 def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> ClipList:
