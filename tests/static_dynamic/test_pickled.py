@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from static_dynamic.errors import RefusedFile, UserError, checkpoint_errors
+from static_dynamic.pickle_functions import Ignored
 from static_dynamic.pickled import read_pickled
 
 HUGE = 2**50
@@ -107,6 +108,16 @@ REFUSED = {
     "call of nested tuples": NESTED + b"NR",
     "new object of nested tuples": NESTED + b")\x81",
     "encoding of nested tuples": call("_codecs", "encode", text("x") + NESTED),
+    "attribute of a number": call("builtins", "getattr", b"K\x01" + text("bit_length")),
+    "partial of a number": call("functools", "partial", b"K\x01" + text("x")),
+    "new object of a number": call("copyreg", "_reconstructor", b"K\x01K\x02N"),
+    "call of bytes": call("builtins", "bytes", number(2**33)),
+    "storage of another package": b"(" + text("storage") + b"ca\nFloatStorage\n" + text("0") * 2 + b"K\x01tQ",
+    "call with an ignored object": call("os", "system", b"cargparse\nNamespace\n"),
+    "only an ignored object": b"cargparse\nNamespace\n)\x81}b",
+    "classes": b"".join(f"ca\nb{i}\n".encode() for i in range(1001)),
+    "name of a class": b"ca\n" + b"b" * 2000 + b"\n",
+    "objects of an ignored class as keys of a list": b"cargparse\nNamespace\n)\x81N\x85s",
     "many operations": b"]" * 3_500_000,
     "set": b"\x8f(K\x01\x90",
     "key": b"}" + NESTED + b"Ns",
@@ -123,6 +134,36 @@ def test_a_hostile_pickle_is_refused_at_once(tmp_path, name):
         with checkpoint_errors(tmp_path / "w.pkl", "arrays"):
             read_pickled(tmp_path / "w.pkl")
     assert time.process_time() - start < 10
+
+
+def test_an_ignored_object_has_no_data(tmp_path):
+    """Nothing that a pickle does with a placeholder is kept, and memory does not grow."""
+    config = b"ca.config\nConfig\n"
+    programs = {
+        "state": config + b")\x81}" + text("x") + b"]sb",
+        "arguments": config + b"(" + text("x") * 3 + b"tR",
+        "items": config + b")\x81(" + text("x") + b"]" + text("y") + b"]u",
+        "one item": config + b")\x81" + text("x") + b"]s",
+        "appended": config + b")\x81(K\x01K\x02e",
+        "called again": config + b")R)R)R",
+        "attribute": call("builtins", "getattr", config + text("x")),
+        "dtype": call("numpy", "dtype", text("O8") + b"K\x00K\x01") + b"(K\x03" + text("|") + b"NNNtb",
+        "array": call("numpy.core.multiarray", "_reconstruct", b"N)N")
+        + b"(K\x01K\x02\x85"
+        + call("numpy", "dtype", text("O8"))
+        + b"\x89]tb",
+        "tensor": call("torch._utils", "_rebuild_tensor", config + b"K\x00K\x03\x85K\x01\x85"),
+        "repeated": config + b")R" * 10**6,
+    }
+    for name, program in programs.items():
+        (tmp_path / "w.pkl").write_bytes(b"\x80\x02}" + text("a") + program + b"s.")
+        found = read_pickled(tmp_path / "w.pkl")["a"]
+        if name == "array":
+            assert found.shape == (0,)
+        else:
+            assert isinstance(found, Ignored) and vars(found).keys() == {"name"}, name
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x02}" + config + b")\x81K\x01s" + text("a") + b"K\x02s.")
+    assert read_pickled(tmp_path / "w.pkl") == {"a": 2}
 
 
 def zipped(path, records, **options):

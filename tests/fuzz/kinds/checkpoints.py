@@ -1,5 +1,6 @@
 """Mutants of checkpoints of video networks and of stylization generators."""
 
+import argparse
 import io
 import json
 import pickle
@@ -110,8 +111,10 @@ def originals() -> dict[str, bytes]:
         whole = build_generator((4, 8, 8, 8, 8, 6), 1)
     whole.load_state_dict(generator)
     return {
-        "network.pt": torch_file({"model_state": net, "epoch": 3, "cfg": "text"}, True),
-        "network_legacy.pt": torch_file({"state_dict": {f"module.{k}": v for k, v in net.items()}}, False),
+        "network.pt": torch_file({"args": options(), "model_state": net, "epoch": 3, "cfg": "text"}, True),
+        "network_legacy.pt": torch_file(
+            {"state_dict": {f"module.{k}": v for k, v in net.items()}, "args": options()}, False
+        ),
         "network.pkl": pickle.dumps({"blobs": {k: v.numpy() for k, v in net.items()}}, protocol=2),
         "network.safetensors": save(net),
         "generator.pt": torch_file(generator, True),
@@ -119,6 +122,11 @@ def originals() -> dict[str, bytes]:
         "module.pt": (GOLDEN / "fspbt_tiny_whole_module.pth").read_bytes(),
         "generator.safetensors": generator_file(whole),
     }
+
+
+def options() -> argparse.Namespace:
+    """Return an object beside the tensors, which is ignored."""
+    return argparse.Namespace(data=Path("data"), rate=0.1, betas=[0.9, 0.999])
 
 
 def torch_file(content: object, zipped: bool) -> bytes:
