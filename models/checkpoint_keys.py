@@ -33,10 +33,10 @@ COMPILED = "_orig_mod"
 AVERAGES = {"ema", "swa", "averaged", "average", "shadow"}
 # Largest depth of nested dicts, and largest number of prefixes per state dict, that are tried.
 MAX_DEPTH = 3
-MAX_PREFIXES = 20
+MAX_PREFIXES = 10
 # Largest number of entries that are tried. An entry is not tried if it has more than MAX_COPIES times as many
 # keys as the network, plus MAX_KEYS.
-MAX_ENTRIES = 20
+MAX_ENTRIES = 12
 MAX_COPIES = 10
 MAX_KEYS = 1000
 # Name of batch norm's counter, which old checkpoints lack and which has no effect in eval mode.
@@ -201,12 +201,15 @@ class _Search:
     def fits(self, entry: tuple[str, ...], state: Mapping) -> list[Fit]:
         """Return the state dicts in one entry that fit; more than one if the keys have several prefixes."""
         short = unwrapped(state)
-        for keys in (state, short):
+        prefixes = self.prefixes(short)
+        # if all keys are there with a prefix, the dict itself cannot fit (and Hugging Face is slow to say so)
+        behind = any(all(prefix + key in short for key in self.needed) for prefix in prefixes)
+        for keys in () if behind else (state, short) if short.keys() != state.keys() else (state,):
             whole = self.fit(entry, "", keys)
             if whole is not None:
                 return [whole]
         found: list[Fit] = []
-        for prefix in self.prefixes(short):
+        for prefix in prefixes:
             if any(prefix.startswith(fit.prefix) for fit in found):
                 continue
             part = {key.removeprefix(prefix): v for key, v in short.items() if key.startswith(prefix)}

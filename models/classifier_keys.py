@@ -13,7 +13,7 @@ def head_keys(net: VideoNetwork) -> set[str]:
     These are the classifier, and normalisation before it. A network without class scores has none. Modules
     that never start do not count, because other modules may use their weights.
     """
-    if net.classes is None:
+    if not getattr(net, "stages", None) or net.classes is None:
         return set()
     waiting = {tap.module for stage in net.stages.values() for tap in stage.taps}
     # modules that started before, and after, the deepest stage was read

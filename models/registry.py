@@ -123,6 +123,8 @@ def build_from_row(
     if not row.get("adapter"):
         net.input_spec = InputSpec(**_plain(row.input))
     net.eval().requires_grad_(False)
+    if checkpoint_key and checkpoint in (None, "pretrained"):
+        raise UserError(f"checkpoint_key={checkpoint_key} chooses weights in a file: give checkpoint=FILE")
     if checkpoint == "pretrained":
         if not row.get("pretrained"):
             raise UserError(

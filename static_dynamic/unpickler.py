@@ -26,6 +26,8 @@ ROOM = 2**28
 # Largest number of ignored classes in one pickle, and largest number of characters of the name of a class.
 MAX_IGNORED = 1000
 MAX_CLASS_NAME = 1000
+# Largest number of arguments of a call.
+MAX_ARGUMENTS = 100
 
 OPERATIONS = """proto frame binpersid none false true binint binint1 binint2 long1 binfloat binstring binbytes
     binunicode binunicode8 binbytes8 bytearray8 short_binstring short_binbytes short_binunicode tuple
@@ -145,6 +147,10 @@ class Unpickler(_Base):
         # Check the types here, because Python's error message would print the object, whose text can be huge.
         if not callable(function) or not isinstance(arguments, tuple):
             raise TypeError("an object that is not a function is called")
+        if len(arguments) > MAX_ARGUMENTS:
+            raise TypeError("a function is called with too many arguments")
+        # count the arguments too, because a pickle can pass one long list to many calls
+        self._take(sum(sys.getsizeof(a) for a in arguments if isinstance(a, list | tuple | dict)))
         missing = [value for value in arguments if isinstance(value, Ignored)]
         if missing and function not in TOLERANT:
             # what would be computed from an ignored object is ignored too
@@ -183,10 +189,9 @@ class Unpickler(_Base):
         """Run the pickle operation BUILD: set the state of an object."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.ndarray):
-            missing = [value for value in state if isinstance(value, Ignored)]
-            if missing:
-                # leave the array empty, because it holds no numbers (text, objects)
-                self._note(missing[0])
+            if isinstance(state, tuple) and len(state) == 5 and isinstance(state[2], Ignored):
+                # leave the array empty, because its data type is ignored (text, objects)
+                self._note(state[2])
                 return
             target.__setstate__(state)
             self._take(target.nbytes)

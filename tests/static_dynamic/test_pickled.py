@@ -118,6 +118,17 @@ REFUSED = {
     "classes": b"".join(f"ca\nb{i}\n".encode() for i in range(1001)),
     "name of a class": b"ca\n" + b"b" * 2000 + b"\n",
     "objects of an ignored class as keys of a list": b"cargparse\nNamespace\n)\x81N\x85s",
+    # long arguments of many calls: each call takes time, although its result is small
+    "repeated dicts": b"]("
+    + (text("a") + b"N\x86") * 10**6
+    + b"eq\x00"
+    + call("collections", "OrderedDict", b"h\x00") * 10**5,
+    "dicts of ignored keys": b"]("
+    + b"cargparse\nNamespace\nq\x01"
+    + b"h\x01N\x86" * 10**6
+    + b"eq\x00"
+    + call("collections", "OrderedDict", b"h\x00") * 10**5,
+    "many arguments": b"(" + b"N" * 10**6 + b"tq\x00" + b"ctorch\ndevice\nq\x01" + b"h\x01h\x00R" * 10**5,
     "many operations": b"]" * 3_500_000,
     "set": b"\x8f(K\x01\x90",
     "key": b"}" + NESTED + b"Ns",
