@@ -1,9 +1,9 @@
 """Translate the keys of mmaction2's checkpoints to those of the networks here that have the same layers.
 
 Three networks of mmaction2 compute what networks of this program compute: SlowOnly-50 (``slow_r50_8x8``), X3D
-(``x3d_m``) and TimeSformer with divided attention (``timesformer``). Other networks of mmaction2 differ and
-are refused: I3D has strides of 2 in time in its stem, C2D pads its first pooling layer differently, the
-lateral connections of SlowFast have neither batch norm nor ReLU, and MViT is version 2.
+(``x3d_m``) and TimeSformer with divided attention (``timesformer``). Other networks of mmaction2 are refused.
+I3D has strides of 2 in time in its stem, and C2D does not pad its first pooling layer. The lateral
+connections of SlowFast have neither batch norm nor ReLU. MViT is version 2. TSN has the same keys as C2D.
 """
 
 import logging

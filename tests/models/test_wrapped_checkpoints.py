@@ -18,11 +18,14 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file
 from torch import nn
 
 from static_dynamic.errors import UserError
+from static_dynamic.files import sha256
+from static_dynamic.misc import convert_checkpoint
 from static_dynamic.models import build_model
-from static_dynamic.models.checkpoints import load_weights, read_checkpoint
+from static_dynamic.models.checkpoints import load_weights, read_checkpoint, weights_file
 from static_dynamic.models.classifier_keys import head_keys
 
 NAME = "small_cnn"
@@ -358,3 +361,84 @@ def test_hostile_nests_and_keys_are_read_quickly(tmp_path, net):
         torch.save(content, tmp_path / "w.pt")
         with pytest.raises(UserError):
             load_weights(net, tmp_path / "w.pt")
+
+
+def test_a_converted_checkpoint_holds_the_chosen_weights(tmp_path, net, monkeypatch, capsys):
+    average = other_weights(net)
+    body = {f"module.{k}": v for k, v in average.items() if k not in head_keys(net)}
+    content = {"args": argparse.Namespace(lr=0.1), "model": net.state_dict(), "model_ema": body}
+    torch.save(content, tmp_path / "w.pt")
+    out = tmp_path / "w.safetensors"
+    command = ["convert_checkpoint", str(tmp_path / "w.pt"), str(out), "--model", NAME]
+    for options, expected in (
+        ((), net.state_dict()),
+        (("--checkpoint_key=model_ema", "--drop_head"), average),
+    ):
+        monkeypatch.setattr("sys.argv", [*command, *options])
+        assert convert_checkpoint.main() == 0
+        written = load_file(out)
+        assert written.keys() == net.state_dict().keys()
+        assert all(torch.equal(written[key], expected[key]) for key in written.keys() - head_keys(net))
+    monkeypatch.setattr("sys.argv", [*command, "--checkpoint_key=model_ema"])
+    assert convert_checkpoint.main() == 2
+    assert "has no classifier" in capsys.readouterr().err
+
+
+def test_the_chosen_entry_is_part_of_the_identity_of_a_run(tmp_path, net, monkeypatch):
+    monkeypatch.setenv("SD_CACHE", str(tmp_path / "cache"))
+    path, average = tmp_path / "w.pt", other_weights(net)
+    torch.save({"model": net.state_dict(), "ema": average}, path)
+    assert weights_file(net, path, None) == path
+    chosen = build_model(NAME, checkpoint=path, checkpoint_key="ema")
+    plain = build_model(NAME, checkpoint=path, checkpoint_key="model")
+    files = {sha256(weights_file(n, path, None, key)) for n, key in ((chosen, "ema"), (plain, "model"))}
+    assert len(files | {sha256(path)}) == 3
+    for checkpoint in (None, "pretrained"):
+        with pytest.raises(UserError, match="checkpoint_key=ema chooses weights in a file"):
+            build_model(NAME, checkpoint=checkpoint, checkpoint_key="ema")
+
+
+class Attending(nn.Module):
+    """Network of one's own, in which torch uses the weights of ``attention.out_proj`` without calling it."""
+
+    def __init__(self, num_classes=5):
+        super().__init__()
+        self.stem = nn.Conv3d(3, 8, 4, 4)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.fc_norm = nn.LayerNorm(8)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        tokens = self.stem(x).flatten(2).transpose(1, 2)
+        tokens = self.attention(tokens, tokens, tokens)[0]
+        return self.fc(self.fc_norm(tokens.mean(dim=1)))
+
+
+def test_weights_that_a_stage_needs_are_never_left_random(tmp_path):
+    options = {
+        "network": f"{__name__}.Attending",
+        "input": {
+            "frames": 4,
+            "sampling_rate": 1,
+            "size": 16,
+            "crop": 16,
+            "mean": [0.5] * 3,
+            "std": [0.5] * 3,
+        },
+        "stages": ["attention"],
+    }
+    net = build_model("custom", **options)
+    assert head_keys(net) == {"fc_norm.weight", "fc_norm.bias", "fc.weight", "fc.bias"}
+    state = net.state_dict()
+    body = {f"model.{key}": value for key, value in state.items() if not key.startswith("fc")}
+    torch.save({"state_dict": body}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="has no classifier"):
+        build_model("custom", checkpoint=tmp_path / "w.pt", **options)
+    loaded = build_model(
+        "custom", checkpoint=tmp_path / "w.pt", drop_head=True, seed=3, **options
+    ).state_dict()
+    assert all(torch.equal(loaded[key.removeprefix("model.")], value) for key, value in body.items())
+    del body["model.attention.out_proj.weight"]
+    torch.save({"state_dict": body}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="does not fit"):
+        build_model("custom", checkpoint=tmp_path / "w.pt", drop_head=True, **options)
