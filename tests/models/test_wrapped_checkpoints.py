@@ -456,3 +456,44 @@ def test_weights_that_a_stage_needs_are_never_left_random(tmp_path):
     torch.save({"state_dict": body}, tmp_path / "w.pt")
     with pytest.raises(UserError, match="does not fit"):
         build_model("custom", checkpoint=tmp_path / "w.pt", drop_head=True, **options)
+
+
+def test_checkpoints_that_timm_saves(tmp_path, net):
+    timm = pytest.importorskip("timm.utils", reason="timm is an optional package")
+    plain = trained(net, torch.compile)
+    average = timm.ModelEmaV3(plain, decay=0.5)
+    with torch.no_grad():
+        plain.blocks[0][0].weight.mul_(2)
+    average.update(plain)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1)
+    args = argparse.Namespace(model="small_cnn", opt="sgd", lr=0.1, output=tmp_path)
+    saver = timm.CheckpointSaver(plain, optimizer, args, average, checkpoint_dir=str(tmp_path))
+    saver.save_checkpoint(3, 0.5)
+    (path,) = tmp_path.glob("checkpoint-3*")
+    expected = {k.removeprefix("_orig_mod."): v for k, v in plain.state_dict().items()}
+    assert same(load(path), expected)
+    averaged = load(path, checkpoint_key="state_dict_ema")
+    assert not same(averaged, expected)
+    torch.testing.assert_close(
+        averaged["blocks.0.0.weight"],
+        (expected["blocks.0.0.weight"] + net.state_dict()["blocks.0.0.weight"]) / 2,
+    )
+
+
+def test_wrapped_and_headless_weights_of_hugging_face_load_quietly(tmp_path, caplog):
+    transformers = pytest.importorskip("transformers", reason="transformers is an optional package")
+    sizes = {"image_size": 32, "patch_size": 16, "num_frames": 4, "hidden_size": 24, "intermediate_size": 48}
+    config = transformers.TimesformerConfig(**sizes, num_hidden_layers=2, num_attention_heads=2, num_labels=5)
+    theirs = transformers.TimesformerForVideoClassification(config)
+    theirs.save_pretrained(tmp_path / "net")
+    spec = {"frames": 4, "sampling_rate": 1, "size": 32, "crop": 32, "mean": [0.5] * 3, "std": [0.5] * 3}
+    options = {"network": str(tmp_path / "net"), "input": spec, "checkpoint": tmp_path / "w.pt", "seed": 3}
+    state = theirs.state_dict()
+    body = {f"model.{key}": value for key, value in state.items() if not key.startswith("classifier")}
+    for content in ({f"model.{k}": v for k, v in state.items()}, torch.compile(theirs).state_dict()):
+        torch.save({"state_dict": content}, tmp_path / "w.pt")
+        assert same(build_model("huggingface", **options).state_dict(), state)
+    torch.save({"state_dict": body}, tmp_path / "w.pt")
+    loaded = build_model("huggingface", **options, drop_head=True).state_dict()
+    assert all(torch.equal(loaded[key.removeprefix("model.")], value) for key, value in body.items())
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"static_dynamic"}
