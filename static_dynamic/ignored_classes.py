@@ -20,6 +20,7 @@ STANDARD: dict[str, list[str] | None] = {
     "enum": None,
     "fractions": ["Fraction"],
     "operator": ["or_"],
+    "_operator": ["or_"],
     "pathlib": _PATHS,
     "pathlib._local": _PATHS,
     "re": ["_compile"],

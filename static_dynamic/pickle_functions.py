@@ -148,11 +148,12 @@ for core in ("builtins", "__builtin__"):
     FUNCTIONS[core, "bytes"] = _no_bytes
     # Python 3.11 pickles a member of an enumeration as getattr(CLASS, NAME)
     FUNCTIONS[core, "getattr"] = _only_ignored("builtins.getattr")
-# Calls by which pickles write generic types (list[int]), unions and partial functions.
-for pair in (("operator", "getitem"), ("functools", "reduce"), ("functools", "partial")):
-    FUNCTIONS[pair] = _only_ignored(".".join(pair))
-for core in ("copyreg", "copy_reg"):
-    FUNCTIONS[core, "_reconstructor"] = _only_ignored(f"{core}._reconstructor")
+# Calls by which pickles write generic types (list[int]), unions, partial functions and objects of Python 2.
+CALLS = """operator.getitem _operator.getitem functools.reduce _functools.reduce __builtin__.reduce
+    functools.partial _functools.partial copyreg._reconstructor copy_reg._reconstructor""".split()
+for name in CALLS:
+    core, _, last = name.rpartition(".")
+    FUNCTIONS[core, last] = _only_ignored(name)
 # The package is numpy.core in numpy 1 and numpy._core in numpy 2.
 for core in ("numpy.core", "numpy._core"):
     FUNCTIONS[f"{core}.multiarray", "_reconstruct"] = lambda *_: np.empty(0)

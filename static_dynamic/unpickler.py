@@ -205,6 +205,21 @@ class Unpickler(_Base):
             # the state of a dict, tensor or placeholder is dropped; state for any other object is refused
             raise TypeError("state is given to an object that has none")
 
+    def load_empty_set(self) -> None:
+        """Run the pickle operation EMPTY_SET: make a list, because hashes of hostile items take forever."""
+        self.append([])
+
+    def load_additems(self) -> None:
+        """Run the pickle operation ADDITEMS: add items to the list that stands for a set."""
+        items, target = self.pop_mark(), self.stack[-1]
+        if not isinstance(target, list | Ignored):
+            raise TypeError("items are given to an object that is not a set")
+        target.extend(items)
+
+    def load_frozenset(self) -> None:
+        """Run the pickle operation FROZENSET: make a list of the items."""
+        self.append(self.pop_mark())
+
     def load_frame(self) -> None:
         """Run the pickle operation FRAME: skip the frame's length, which only reading ahead would need."""
         self.read(8)
@@ -219,6 +234,9 @@ class Unpickler(_Base):
         load_setitem,
         load_setitems,
         load_build,
+        load_empty_set,
+        load_additems,
+        load_frozenset,
         load_frame,
         load_bytearray8,
     ):

@@ -130,7 +130,8 @@ REFUSED = {
     + call("collections", "OrderedDict", b"h\x00") * 10**5,
     "many arguments": b"(" + b"N" * 10**6 + b"tq\x00" + b"ctorch\ndevice\nq\x01" + b"h\x01h\x00R" * 10**5,
     "many operations": b"]" * 3_500_000,
-    "set": b"\x8f(K\x01\x90",
+    "items of a number": b"K\x01(K\x01\x90",
+    "items of a dict": b"}(K\x01\x90",
     "key": b"}" + NESTED + b"Ns",
     "key among keys": b"}(" + NESTED + b"Nu",
     "key in a constructor": b"ccollections\nOrderedDict\n]" + NESTED + b"N\x86a\x85R",
@@ -145,6 +146,17 @@ def test_a_hostile_pickle_is_refused_at_once(tmp_path, name):
         with checkpoint_errors(tmp_path / "w.pkl", "arrays"):
             read_pickled(tmp_path / "w.pkl")
     assert time.process_time() - start < 10
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_sets_become_lists_without_hashes(tmp_path, protocol):
+    content = {"set": {1, 2}, "frozen": frozenset([3]), "empty": set()}
+    (tmp_path / "w.pkl").write_bytes(pickle.dumps(content, protocol=protocol))
+    assert read_pickled(tmp_path / "w.pkl") == {"set": [1, 2], "frozen": [3], "empty": []}
+    (tmp_path / "w.pkl").write_bytes(b"\x80\x04" + NESTED + b"\x8f(h\x00\x90.")
+    start = time.process_time()
+    assert len(read_pickled(tmp_path / "w.pkl")) == 1
+    assert time.process_time() - start < 1
 
 
 def test_an_ignored_object_has_no_data(tmp_path):
