@@ -218,7 +218,9 @@ class Unpickler(_Base):
 
     def load_frozenset(self) -> None:
         """Run the pickle operation FROZENSET: make a list of the items."""
-        self.append(self.pop_mark())
+        # `pop_mark` replaces `append`, so call it first
+        items = self.pop_mark()
+        self.append(items)
 
     def load_frame(self) -> None:
         """Run the pickle operation FRAME: skip the frame's length, which only reading ahead would need."""
