@@ -63,7 +63,7 @@ def make_table(items: Any = ()) -> dict:
     items = dict.items(items) if isinstance(items, dict) else [(key, value) for key, value in items]
     for key, _ in items:
         if not isinstance(key, str | Ignored) and not (isinstance(key, int) and abs(key) < MAX_KEY):
-            raise TypeError(f"a key is a {type(key).__name__}, not text")
+            raise RefusedFile(f"a dict with a key that is no text but a {type(key).__name__}")
     return {key: value for key, value in items if not isinstance(key, Ignored)}
 
 

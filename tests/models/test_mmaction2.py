@@ -214,7 +214,6 @@ class TimeSformer(nn.Module):
 
 CASES = {
     "slow_r50_8x8": (SlowOnly, {"pool": None}, (8, 64, 64)),
-    "slow_r50_4x16": (SlowOnly, {"pool": None}, (4, 64, 64)),
     "x3d_m": (X3D, {}, (4, 64, 64)),
     "timesformer": (TimeSformer, SMALL, (2, 32, 32)),
 }
