@@ -1,5 +1,6 @@
 """Turn a network that a loader has built into a network with stages and an input spec."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from fnmatch import fnmatchcase
@@ -9,9 +10,11 @@ from static_dynamic.errors import UserError, reason
 from static_dynamic.models.adapters.network import AdaptedNetwork, Loaded
 from static_dynamic.models.registry import register
 from static_dynamic.models.stage_choice import choose, declare, default_stages
-from static_dynamic.models.stage_discovery import find_candidates
+from static_dynamic.models.stage_discovery import Candidate, find_candidates
 from static_dynamic.models.stages import InputSpec
 from static_dynamic.weights import check_no_nan
+
+log = logging.getLogger(__name__)
 
 # Function (name of a network, number of classes or None, whether to load weights, options) -> `Loaded`.
 Loader = Callable[[str, int | None, bool, Mapping], Loaded]
@@ -63,15 +66,7 @@ def adapt(
         check_no_nan(loaded.net.state_dict(), label)
     spec = input_spec(label, input, loaded.input, known_inputs, (network, type(loaded.net).__name__))
     net = AdaptedNetwork(loaded, feed, spec).eval()
-    try:
-        found = find_candidates(net, layout, leading_tokens)
-    except Exception as error:
-        # catch every exception, because code of another package runs here
-        size = " x ".join(map(str, (spec.frames, *spec.shape)))
-        raise UserError(
-            f"{label} does not run on a clip of {size} ({reason(error)}): change model.input (clip size) "
-            "or model.feed (order of the axes)"
-        ) from error
+    found = find_outputs(net, label, layout, leading_tokens)
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
     whole = own.pop("net")
     net.output = whole.taps
@@ -81,6 +76,31 @@ def adapt(
     if not net.stages:
         raise UserError(f"{label}: no stage was found. Give model.stages (task=stages lists the modules)")
     return net
+
+
+def find_outputs(
+    net: AdaptedNetwork, label: str, layout: str | None, leading_tokens: int | None
+) -> dict[str, Candidate]:
+    """Return the candidates of `find_candidates`; compute a real pass if the meta device does not suffice.
+
+    Raises UserError if the network does not run on a clip of its input spec.
+    """
+    size = " x ".join(map(str, (net.input_spec.frames, *net.input_spec.shape)))
+    # catch every exception, because code of another package runs here
+    try:
+        return find_candidates(net, layout, leading_tokens)
+    except Exception as error:
+        first = reason(error)
+    net.runs_on_meta = False
+    try:
+        found = find_candidates(net, layout, leading_tokens)
+    except Exception as error:
+        raise UserError(
+            f"{label} does not run on a clip of {size} ({reason(error)}): change model.input (clip size) "
+            "or model.feed (order of the axes)"
+        ) from error
+    log.info("%s: shapes of outputs come from passes of random pixels on the CPU (%s)", label, first)
+    return found
 
 
 def input_spec(

@@ -1,5 +1,6 @@
 """Wrap a network of another package, so that the outputs of its modules can be read."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from static_dynamic.models.layouts import PREFIX_TOKENS
 from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
 
@@ -57,7 +59,9 @@ class AdaptedNetwork(VideoNetwork):
         pattern = f"b c t h w -> {self.feed}"
         one = isinstance(inputs, Tensor)
         arranged = rearrange(inputs, pattern) if one else [rearrange(x, pattern) for x in inputs]
-        output = self.net(arranged, **self.call)
+        keyword = input_keyword(self.net)
+        args, kwargs = ((), {keyword: arranged}) if keyword else ((arranged,), {})
+        output = self.net(*args, **kwargs, **self.call)
         return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
 
     def count_classes(self, output: Any) -> int | None:
@@ -73,8 +77,8 @@ class AdaptedNetwork(VideoNetwork):
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the names of stages that average positions: all but class tokens (``PATH/cls``)."""
-        return [name for name in self.stages if not name.endswith("/cls")]
+        """Return the names of stages that average positions: all but prefix tokens (``PATH/cls`` ...)."""
+        return [name for name in self.stages if name.rpartition("/")[2] not in PREFIX_TOKENS.values()]
 
     # mypy reports an error, because torch declares two overloads of state_dict
     def state_dict(self, *args, **kwargs) -> dict:  # type: ignore[override]
@@ -84,3 +88,18 @@ class AdaptedNetwork(VideoNetwork):
     def load_state_dict(self, state_dict: Mapping, strict: bool = True, assign: bool = False):
         """Load a state dict into the wrapped network."""
         return self.net.load_state_dict(state_dict, strict, assign)
+
+
+def input_keyword(net: nn.Module) -> str | None:
+    """Return the keyword by which ``forward`` takes the clip; None if the clip is its first argument.
+
+    Networks of Hugging Face name their input ``main_input_name``. Other networks that take no positional
+    arguments get the clip as their first keyword argument without a default.
+    """
+    parameters = inspect.signature(net.forward).parameters.values()
+    name = getattr(net, "main_input_name", None)
+    if name in {parameter.name for parameter in parameters}:
+        return name
+    if any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters):
+        return None
+    return next((p.name for p in parameters if p.kind == p.KEYWORD_ONLY and p.default is p.empty), None)
