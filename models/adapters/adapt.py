@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from static_dynamic.errors import UserError, reason
-from static_dynamic.models.adapters.network import AdaptedNetwork, Loaded
+from static_dynamic.models.adapters.network import AdaptedNetwork, Loaded, Wanted
 from static_dynamic.models.registry import register
 from static_dynamic.models.stage_choice import choose, declare, default_stages
 from static_dynamic.models.stage_discovery import Candidate, find_candidates
@@ -16,8 +16,7 @@ from static_dynamic.weights import check_no_nan
 
 log = logging.getLogger(__name__)
 
-# Function (name of a network, number of classes or None, whether to load weights, options) -> `Loaded`.
-Loader = Callable[[str, int | None, bool, Mapping], Loaded]
+Loader = Callable[[Wanted], Loaded]
 
 
 def adapter(family: str, example: str) -> Callable[[Loader], Loader]:
@@ -40,7 +39,7 @@ def adapt(
     num_classes: int | None,
     *,
     network: str | None,
-    feed: str,
+    feed: str | None,
     input: Mapping,
     known_inputs: Mapping[str, Mapping],
     stages: Sequence[str] | None = None,
@@ -61,11 +60,11 @@ def adapt(
             "leave out num_classes, or give model.init=random or checkpoint=FILE"
         )
     label = f"model={family} ({network})"
-    loaded = load(network, num_classes, pretrained, options or {})
+    loaded = load(Wanted(network, num_classes, pretrained, options or {}, input))
     if pretrained:
         check_no_nan(loaded.net.state_dict(), label)
     spec = input_spec(label, input, loaded.input, known_inputs, (network, type(loaded.net).__name__))
-    net = AdaptedNetwork(loaded, feed, spec).eval()
+    net = AdaptedNetwork(loaded, feed or loaded.feed, spec).eval()
     found = find_outputs(net, label, layout, leading_tokens)
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
     whole = own.pop("net")

@@ -15,17 +15,44 @@ from static_dynamic.spacing import subsample_positions
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What the options ask of a package.
+
+    Parameters
+    ----------
+    network
+        Name of the network.
+    num_classes
+        Number of classes; None means the package's default.
+    pretrained
+        Whether to load weights.
+    options
+        Further arguments of the package's builder.
+    input
+        Fields of `InputSpec` that the user gives; the others are None.
+    """
+
+    network: str
+    num_classes: int | None = None
+    pretrained: bool = False
+    options: Mapping = field(default_factory=dict)
+    input: Mapping = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Loaded:
     """A network that a package has built, with the preprocessing that the package declares.
 
-    ``input`` holds fields of `InputSpec`. ``call`` holds arguments of the forward pass besides the clip.
-    ``convert`` turns the state dict of a checkpoint file into the network's own keys.
+    ``input`` holds fields of `InputSpec`, ``feed`` the axes of the network's input. ``call`` holds arguments
+    of the forward pass besides the clip. ``convert`` turns the state dict of a checkpoint file into the
+    network's own keys.
     """
 
     net: nn.Module
     input: Mapping = field(default_factory=dict)
     call: Mapping = field(default_factory=dict)
     convert: Callable[[Mapping], Mapping] = dict
+    feed: str = "b c t h w"
 
 
 class AdaptedNetwork(VideoNetwork):

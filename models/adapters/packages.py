@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import ModuleType
 
 import torch
@@ -17,14 +18,23 @@ def load_package(family: str, module: str) -> ModuleType:
     """
     try:
         return importlib.import_module(module)
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and "." not in missing:
             raise UserError(f"model={family} needs the package {missing}: pip install {missing}") from error
         raise UserError(
             f"model={family}: {module} cannot be imported with torch {torch.__version__} "
-            f"({reason(error)}): install the version of {module.partition('.')[0]} for this torch"
+            f"({reason(error)}): install the version of {blamed(error, module)} for this torch"
         ) from error
+
+
+def blamed(error: BaseException, module: str) -> str:
+    """Return the package in whose code the import of `module` failed, other than torch and Python's importer."""
+    roots = [
+        frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)
+    ]
+    packages = [root for root in roots if root not in ("torch", "importlib", "static_dynamic", "")]
+    return packages[-1] if packages else module.partition(".")[0]
 
 
 @contextmanager

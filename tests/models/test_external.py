@@ -157,7 +157,7 @@ def test_torchvision(torchvision):
     assert torchvision.asked == {"check_hash": True, "weights_only": True}
     assert all(torch.equal(v, torchvision.trained[k]) for k, v in net.state_dict().items())
     spec = net.input_spec
-    assert (spec.frames, spec.sampling_rate, spec.size, spec.crop, spec.fps) == (16, 2, 36, 32, 30)
+    assert (spec.frames, spec.sampling_rate, spec.size, spec.crop, spec.fps) == (16, 2, (36, 48), 32, 30)
     assert spec.mean == (0.43,) * 3 and spec.std == (0.22,) * 3
     assert net(clip(net)).shape == (2, 3)
     untrained = build_model("torchvision", network="mvit_v1_b", options={"width": 6})
@@ -167,7 +167,13 @@ def test_torchvision(torchvision):
 
 
 def test_timm_by_its_interface(monkeypatch):
-    config = {"input_size": (3, 32, 32), "crop_pct": 0.8, "mean": (0.5,) * 3, "std": (0.2,) * 3}
+    config = {
+        "crop_mode": "center",
+        "input_size": (3, 32, 32),
+        "crop_pct": 0.81,
+        "mean": (0.5,) * 3,
+        "std": (0.2,) * 3,
+    }
     stand_in(
         monkeypatch,
         "timm",
@@ -177,7 +183,7 @@ def test_timm_by_its_interface(monkeypatch):
     )
     net = build_model("timm", network="resnet50.a1_in1k", num_classes=7)
     spec = net.input_spec
-    assert (spec.frames, spec.size, spec.crop, spec.mean) == (8, 40, 32, (0.5,) * 3)
+    assert (spec.frames, spec.size, spec.crop, spec.mean) == (8, 39, 32, (0.5,) * 3)
     assert net(clip(net)).shape == (2, 7)
     assert [tap.fold for stage in net.stages.values() for tap in stage.taps] == [8, 8]
     with pytest.raises(UserError, match="has no network 'resnet5'; nearest known: resnet50"):
@@ -269,3 +275,13 @@ def test_a_package_that_does_not_go_with_this_torch_is_one_line(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
     with pytest.raises(UserError, match=r"with torch .* \(operator torchvision::nms does not exist\)"):
         build_model("torchvision", network="r3d_18")
+
+
+def test_the_package_that_does_not_fit_torch_is_named(tmp_path, monkeypatch):
+    (tmp_path / "timm.py").write_text("import torchvision")
+    (tmp_path / "torchvision.py").write_text("import torch\ntorch.ops.torchvision.nms(1)")
+    for module in [m for m in sys.modules if m.partition(".")[0] in ("timm", "torchvision")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="timm cannot be imported .*: install the version of torchvision for"):
+        build_model("timm", network="resnet50")
