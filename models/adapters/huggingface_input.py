@@ -100,16 +100,18 @@ def build_processor(kind: str, settings: Mapping) -> Any:
 def geometry(where: str, settings: Mapping, side: Any) -> dict:
     """Return size and crop, as `static_dynamic.models.stages.InputSpec` has them."""
     size = {key: value for key, value in dict_of(settings.get("size")).items() if value}
-    short = size.get("shortest_edge")
+    scaled: Any
+    fitting: Any
     if not settings.get("do_resize"):
         raise UserError(f"{where} does not resize frames, but a run needs one frame size: {WAY_OUT}")
     if size.keys() == {"height", "width"}:
         scaled = fitting = (size["height"], size["width"])
     elif size.keys() == {"shortest_edge"} and settings.get("crop_pct"):
-        square = short >= CROP_PCT_BELOW
-        scaled, fitting = (short, short) if square else int(short / settings["crop_pct"]), (short, short)
+        scaled = fitting = (size["shortest_edge"], size["shortest_edge"])
+        if scaled[0] < CROP_PCT_BELOW:
+            scaled = int(scaled[0] / settings["crop_pct"])
     elif size.keys() == {"shortest_edge"}:
-        scaled, fitting = short, side
+        scaled, fitting = size["shortest_edge"], side
     else:
         raise UserError(f"{where} has a size that this program cannot read ({size}): {WAY_OUT}")
     if settings.get("do_center_crop"):

@@ -29,7 +29,7 @@ def load_package(family: str, module: str) -> ModuleType:
 
 
 def blamed(error: BaseException, module: str) -> str:
-    """Return the package in whose code the import of `module` failed, other than torch and Python's importer."""
+    """Return the package, other than torch, in whose code the import of `module` failed."""
     roots = [
         frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_tb(error.__traceback__)
     ]
