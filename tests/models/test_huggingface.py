@@ -143,9 +143,9 @@ PROCESSORS = [
 
 @pytest.mark.parametrize("name, settings, shape", PROCESSORS)
 def test_preprocessing_is_the_processor_s(tmp_path, name, settings, shape):
-    kind = getattr(transformers, name)
-    if getattr(kind, "is_dummy", False):
-        pytest.skip(f"{name} needs torchvision")
+    kind = getattr(transformers, name, None)
+    if kind is None or getattr(kind, "is_dummy", False):
+        pytest.skip(f"{name} needs torchvision, or a later version of transformers")
     save(tmp_path, "VideoMAE", processor=False)
     processor = kind(**settings)
     processor.save_pretrained(tmp_path)
