@@ -3,6 +3,7 @@
 The file of a family declares the ``stages`` of its networks; this file reads them.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -297,10 +298,16 @@ def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:
             device = next((tensor.device for tensor in tensors.values()), None)
             rng = torch.Generator().manual_seed(0)
             return net(net.example_input(lambda size: torch.rand(size, generator=rng).to(device), batch))
-        weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-        return torch.func.functional_call(
-            net, weights, (net.example_input(partial(torch.empty, device="meta"), batch),)
-        )
+        # The copy shares no weights with the network, and keeps what the network caches while it runs.
+        memo: dict[int, Any] = {id(tensor): on_meta(tensor) for tensor in tensors.values()}
+        inputs = net.example_input(partial(torch.empty, device="meta"), batch)
+        return copy.deepcopy(net, memo)(inputs)
+
+
+def on_meta(tensor: Tensor) -> Tensor:
+    """Return a tensor or parameter of the same shape on the meta device."""
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 
 
 def check_stages(net: VideoNetwork) -> Any:
