@@ -11,6 +11,7 @@ from tests.models.toys import (
     INPUT,
     AttentionFirst,
     Branches,
+    Caches,
     ChannelsLast,
     Frame,
     FramesBeforeChannels,
@@ -239,3 +240,10 @@ def test_a_network_that_reads_values_is_run_for_real(caplog):
     torch.testing.assert_close(
         net.read(x, ["layer2"])["layer2"], outputs_of(net, x)["layer2"].mean((2, 3, 4))
     )
+
+
+def test_what_a_network_caches_without_values_is_not_kept():
+    net = custom(Caches)
+    assert net.runs_on_meta and net.net.scale is None
+    x = clip(net)
+    torch.testing.assert_close(net(x), custom(CNN)(2 * x))
