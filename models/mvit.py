@@ -5,7 +5,8 @@ residual pooling and relative positions. The class token is the first token and 
 """
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isqrt
 
 import torch
 from einops import rearrange, repeat
@@ -148,6 +149,21 @@ class MViT(VideoNetwork):
             width, grid = outputs, strided(grid, (1, q_stride, q_stride))
         self.norm = nn.LayerNorm(width, eps=EPS)
         self.head = nn.Sequential(OrderedDict(projection=nn.Linear(width, num_classes)))
+
+    def convert(self, state: Mapping) -> Mapping:
+        """Fit the position embeddings of a checkpoint for clips of another size, in space and in time.
+
+        The authors' code interpolates the sum of both embeddings trilinearly, which is bilinear interpolation
+        of the spatial embedding plus linear interpolation of the temporal embedding.
+        """
+        grid, state = strided(self.clip, PATCH_STRIDE), dict(state)
+        space, time = state.get("pos_embed_spatial"), state.get("pos_embed_temporal")
+        if space is not None and space.shape[1] != grid[1] * grid[2]:
+            maps = rearrange(space, "1 (h w) c -> 1 c h w", h=isqrt(space.shape[1]))
+            state["pos_embed_spatial"] = F.interpolate(maps, grid[1:], mode="bilinear").flatten(2).mT
+        if time is not None and time.shape[1] != grid[0]:
+            state["pos_embed_temporal"] = F.interpolate(time.mT, grid[0], mode="linear").mT
+        return state
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 3, T, H, W) to logits (B, classes)."""

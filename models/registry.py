@@ -142,5 +142,5 @@ def _plain(node: DictConfig | None) -> dict[str, Any]:
 
 
 def _import_families() -> None:
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        importlib.import_module(f"static_dynamic.models.{module.name}")
+    for module in pkgutil.walk_packages([str(Path(__file__).parent)], "static_dynamic.models."):
+        importlib.import_module(module.name)

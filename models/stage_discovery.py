@@ -1,35 +1,43 @@
-"""Find the modules of a network whose outputs can be read, and choose the network's stages from them.
+"""Find the modules of a network whose outputs can be read.
 
-The network runs on the meta device, where tensors have shapes but no values.
+The network runs on the meta device, where tensors have shapes but no values, with one clip and with two
+clips: the axis that doubles is the batch axis.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from itertools import chain
-from math import prod
-from typing import cast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from static_dynamic.errors import UserError, nearest
+from static_dynamic.models.layouts import (
+    PASSING,
+    Shape,
+    batch_axis_of,
+    batch_first,
+    count_patches,
+    count_skipped,
+    given_prefix,
+    is_attention,
+    layout_of,
+    prefix_tokens,
+    split_prefix,
+)
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork, run_on_meta
 
-# Names that code bases give to the parameter that holds the class token.
-CLASS_TOKENS = {"cls_token", "class_token", "class_embedding"}
-
-Shape = tuple[int, ...]
 # Index or key of a tensor in a module's output -> shape of the tensor.
 Shapes = dict[int | str | None, Shape]
+# Index or key of a tensor in a module's output -> (shape, batch axis).
+Outputs = dict[int | str | None, tuple[Shape, int]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A module of a network: shapes of its output tensors for one clip, and how its output is pooled.
+    """One run of a module: shapes of its output tensors for one clip, and how its output is pooled.
 
-    ``taps`` is empty if the module cannot be read; ``reason`` says why. ``depth`` is the module's position
-    in the order of execution.
+    ``taps`` is empty if the output cannot be read; ``reason`` says why. ``prefix`` holds name -> stage of the
+    tokens before the patch tokens. ``depth`` is the run's position in the order of execution.
+    ``embeds`` is True if the output has other numbers of axes than all inputs, as of a patch embedding.
     """
 
     module: str
@@ -39,223 +47,199 @@ class Candidate:
     taps: tuple[Tap, ...] = ()
     units: int = 0
     reason: str = ""
+    prefix: Mapping[str, Stage] = field(default_factory=dict)
+    embeds: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """Shapes of the input and output tensors of one run of the module `path`; runs count from 1."""
+
+    path: str
+    number: int
+    inputs: frozenset[Shape]
+    outputs: Shapes
 
 
 def find_candidates(
     net: VideoNetwork, layout: str | None = None, leading_tokens: int | None = None
 ) -> dict[str, Candidate]:
-    """Return module path -> `Candidate` for every module that `net` runs, in the order of execution.
+    """Return a dict of `Candidate` for every run of every module of `net`, in the order of execution.
+
+    The keys are module paths. The k-th run of a module that runs several times has the key ``PATH@k``.
 
     Parameters
     ----------
     layout
-        Layout of outputs with three axes or more. None infers the layout from the number of axes and from
-        the axes that have the clip's aspect ratio.
+        Layout of outputs with three axes or more. None infers the layout from the shape.
     leading_tokens
-        Number of tokens before the patch tokens. None counts class tokens and registers.
+        Number of tokens before the patch tokens. None counts class tokens, distillation tokens and registers.
     """
-    calls, outputs = outputs_of(net, batch=1)
-    _, doubled = outputs_of(net, batch=2)
-    frame = net.input_spec.shape
-    patches = count_patches(outputs, frame)
-    if leading_tokens is None:
-        leading_tokens = count_leading_tokens(net)
+    runs, doubled = runs_of(net, batch=1), runs_of(net, batch=2)
+    repeated = {path for path, number in runs if number > 1}
     kinds = {path: type(module).__name__ for path, module in net.named_modules()}
-    found = {}
-    for depth, (path, shapes) in enumerate(outputs.items()):
-        # an output can be split into clips only if the first axis doubles with the batch size
-        batched = {
-            key: shape
-            for key, shape in shapes.items()
-            if len(shape) > 1 and doubled[path].get(key) == (2 * shape[0], *shape[1:])
-        }
-        readable = pathways(batched)
-        taps = tuple(
-            Tap(path, key, kind, count_skipped(shape, kind, leading_tokens, patches), shape[0])
-            for key, shape in readable.items()
-            if (kind := layout_of(shape, frame, layout)) is not None
+    rules = Rules(net, layout, leading_tokens, kinds, runs, doubled)
+    return {
+        f"{run.path}@{run.number}" if run.path in repeated else run.path: rules.candidate(
+            run, kinds[run.path], depth, run.path in repeated
         )
-        if calls[path] > 1:
-            reason = f"runs {calls[path]} times"
-        elif not readable:
-            reason = "has an output without a batch axis"
-        elif not taps:
-            reason = "has an output whose layout is unknown (give model.layout)"
-        else:
-            reason = ""
-        units = sum(readable[tap.select][1 if tap.layout == "maps" else -1] for tap in taps)
-        about = (path, kinds[path], depth, tuple(shapes.values()))
-        found[path] = Candidate(*about, reason=reason) if reason else Candidate(*about, taps, units)
-    return found
+        for depth, run in enumerate(runs.values())
+    }
 
 
-def outputs_of(net: VideoNetwork, batch: int) -> tuple[Counter[str], dict[str, Shapes]]:
-    """Run a network on the meta device; return each module's number of runs and shapes of its last output."""
-    calls: Counter[str] = Counter()
-    outputs: dict[str, Shapes] = {}
+class Rules:
+    """How the outputs of a network are read, from the shapes of all runs for one clip and for two clips.
+
+    `kinds` holds module path -> name of the Python class. The other arguments are those of `find_candidates`.
+    """
+
+    def __init__(
+        self, net: VideoNetwork, layout: str | None, leading_tokens: int | None, kinds, runs, doubled
+    ):
+        prefix = prefix_tokens(net) if leading_tokens is None else given_prefix(leading_tokens)
+        self.layout, self.prefix, self.doubled = layout, split_prefix(prefix), doubled
+        self.given = leading_tokens is not None
+        self.frame, self.frames = net.input_spec.shape, net.input_spec.frames
+        self.leading = sum(prefix.values())
+        read = {key: self.batched(run) for key, run in runs.items()}
+        first = [batch_first(*output) for outputs in read.values() for output in outputs.values()]
+        self.token_counts = {shape[1] for shape in first if len(shape) == 3 and shape[1] != shape[2]}
+        states = [self.without_attention(run, kinds[run.path], read[key]) for key, run in runs.items()]
+        first = [batch_first(*output) for outputs in states for output in outputs.values()]
+        self.patches = count_patches(first, self.frame)
+
+    def batched(self, run: Run) -> Outputs:
+        """Return the outputs of a run that have a batch axis: key -> (shape, batch axis)."""
+        other = self.doubled.get((run.path, run.number))
+        axes = {
+            key: (shape, batch_axis_of(shape, other.outputs.get(key) if other else None))
+            for key, shape in run.outputs.items()
+        }
+        return {key: (shape, axis) for key, (shape, axis) in axes.items() if axis is not None}
+
+    def candidate(self, run: Run, kind: str, depth: int, repeated: bool) -> Candidate:
+        """Describe how the output of one run is pooled, or why it cannot be read."""
+        about = (run.path, kind, depth, tuple(run.outputs.values()))
+        if not run.outputs:
+            return Candidate(*about, reason="returns no tensor")
+        batched = self.batched(run)
+        if not batched:
+            return Candidate(*about, reason="has an output without a batch axis")
+        states = self.without_attention(run, kind, batched)
+        if not states:
+            return Candidate(*about, reason="returns attention weights, whose mean is constant")
+        states = choose_tensors(states, run.inputs)
+        taps = []
+        for key, (shape, axis) in states.items():
+            first = batch_first(shape, axis)
+            layout = layout_of(first, self.frame, self.layout, self.frames, kind)
+            # with a batch axis elsewhere, only (N, B, C) is unambiguous
+            if layout is None or (axis and len(shape) != 3):
+                return Candidate(*about, reason="has an output whose layout is unknown (give model.layout)")
+            tokens = self.leading if layout == "tokens" and len(first) == 3 else 0
+            skip = count_skipped(first, tokens, self.patches)
+            if skip is None and self.given:
+                skip = tokens
+            if skip is None:
+                reason = f"has {first[1]} tokens, with or without {self.leading} class and register tokens"
+                return Candidate(*about, reason=f"{reason} (give model.leading_tokens)")
+            number = run.number if repeated else None
+            tap = Tap(run.path, key, layout, skip, first[0], batch_axis=axis, run=number)
+            taps.append((tap, first[{"maps": 1, "time_first": 2}.get(layout, -1)]))
+        return Candidate(
+            *about,
+            tuple(tap for tap, _ in taps),
+            sum(units for _, units in taps),
+            prefix=self.prefix_stages(taps),
+            embeds=not {len(shape) for shape, _ in states.values()} & set(map(len, run.inputs)),
+        )
+
+    def without_attention(self, run: Run, kind: str, batched: Outputs) -> Outputs:
+        """Return the outputs of a run without attention matrices, whose means over positions are constant."""
+        counts = {shape[1] for shape in run.inputs | set(run.outputs.values()) if len(shape) == 3}
+        if kind in PASSING and self.layout is None:
+            counts |= self.token_counts
+        # (B, N, N) can also be a hidden state of N tokens with N channels
+        return {
+            key: (shape, axis)
+            for key, (shape, axis) in batched.items()
+            if not is_attention(shape, counts)
+            or (len(shape) == 3 and (shape in run.inputs or len(batched) == 1))
+        }
+
+    def prefix_stages(self, taps: list[tuple[Tap, int]]) -> dict[str, Stage]:
+        """Return name -> stage of each kind of prefix token, from the taps and units of an output."""
+        stages = {}
+        for name, (start, number) in self.prefix.items():
+            own = tuple(replace(tap, skip=start, keep=number) for tap, _ in taps if tap.skip)
+            if own:
+                stages[name] = Stage(sum(units for tap, units in taps if tap.skip), own)
+        return stages
+
+
+def choose_tensors(outputs: Outputs, inputs: frozenset[Shape]) -> Outputs:
+    """Choose which tensors of an output to read.
+
+    All tensors are read if each is a feature map (one per pathway). If the first has the shape of an input,
+    all with the shape of an input and as many axes are read (one per branch). Otherwise the first is read.
+    """
+    (first, _), *_ = outputs.values()
+    if all(len(shape) >= 4 for shape, _ in outputs.values()):
+        return outputs
+    branches = {
+        key: (shape, axis)
+        for key, (shape, axis) in outputs.items()
+        if shape in inputs and len(shape) == len(first)
+    }
+    return branches if first in inputs else dict(list(outputs.items())[:1])
+
+
+def runs_of(net: VideoNetwork, batch: int) -> dict[tuple[str, int], Run]:
+    """Run a network for the shapes of tensors; return (module path, number of the run) -> `Run`."""
+    counts: dict[str, int] = {}
+    runs: dict[tuple[str, int], Run] = {}
 
     def hook_for(path: str):
-        def hook(module, inputs, output):
-            calls[path] += 1
-            # remove the entry first, so that a module that runs twice moves to the end of the dict
-            outputs.pop(path, None)
-            outputs[path] = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
+        def hook(module, args, kwargs, output):
+            counts[path] = counts.get(path, 0) + 1
+            inputs = frozenset(tuple(tensor.shape) for tensor in nested_tensors((args, kwargs)))
+            shapes = {key: tuple(value.shape) for key, value in tensors_of(output).items()}
+            runs[path, counts[path]] = Run(path, counts[path], inputs, shapes)
 
         return hook
 
-    handles = [module.register_forward_hook(hook_for(path)) for path, module in net.named_modules() if path]
+    handles = [
+        module.register_forward_hook(hook_for(path), with_kwargs=True)
+        for path, module in net.named_modules()
+        if path
+    ]
     try:
         run_on_meta(net, batch)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, outputs
+    return runs
 
 
-def tensors_of(output) -> dict[int | str | None, Tensor]:
-    """Return a dict, index or key -> tensor, of a module's output; a single tensor has the key None."""
+def tensors_of(output: Any) -> dict[int | str | None, Tensor]:
+    """Return index or key -> tensor of a module's output, each once; a single tensor has the key None."""
     if isinstance(output, Tensor):
         return {None: output}
     if isinstance(output, list | tuple):
         output = dict(enumerate(output))
     items = output.items() if isinstance(output, Mapping) else ()
-    return {key: value for key, value in items if isinstance(value, Tensor)}
+    found: dict[int | str | None, Tensor] = {}
+    for key, value in items:
+        if isinstance(value, Tensor) and not any(value is other for other in found.values()):
+            found[key] = value
+    return found
 
 
-def pathways(shapes: Shapes) -> Shapes:
-    """Choose which tensors to read: all if each is a feature map (one per pathway), else only the first."""
-    if all(len(shape) >= 4 for shape in shapes.values()):
-        return dict(shapes)
-    return dict(list(shapes.items())[:1])
-
-
-def layout_of(shape: Shape, frame: tuple[int, int], wanted: str | None = None) -> str | None:
-    """Return an output's layout: `wanted` if given, for three axes or more; else infer it from `shape`.
-
-    With four axes or more, the two axes with the aspect ratio of `frame` (height, width) are spatial: the
-    last two (maps) or the two before the last (channels last). If neither pair has this ratio, return None.
-    """
-    if wanted is not None and len(shape) > 2:
-        return wanted
-    if len(shape) < 4:
-        return "tokens" if len(shape) == 3 else "maps"
-    layouts = {"maps": (shape[-2], shape[-1]), "channels_last": (shape[-3], shape[-2])}
-    return next((layout for layout, cells in layouts.items() if in_proportion(cells, frame)), None)
-
-
-def in_proportion(cells: tuple[int, int], frame: tuple[int, int]) -> bool:
-    """Return whether a grid (rows, columns) and a frame (height, width) have about the same aspect ratio."""
-    (rows, columns), (height, width) = cells, frame
-    return rows == columns if height == width else abs(rows * width - columns * height) <= height + width
-
-
-def count_skipped(shape: Shape, layout: str | None, tokens: int, patches: int | None) -> int:
-    """Return how many class and register tokens an output (rows, N, C) starts with: `tokens` or none (0).
-
-    The count is `tokens` if rows * (N - `tokens`) divides `patches`, the number of patches of a clip.
-    """
-    if layout != "tokens" or not 0 < tokens < shape[1] or (patches and patches % (shape[0] * shape[1]) == 0):
-        return 0
-    tiles = patches is None or patches % (shape[0] * (shape[1] - tokens)) == 0
-    return tokens if tiles else 0
-
-
-def count_patches(outputs: Mapping[str, Shapes], frame: tuple[int, int]) -> int | None:
-    """Count a clip's patches: the positions of the first feature map. Return None without a feature map."""
-    for shape in chain.from_iterable(shapes.values() for shapes in outputs.values()):
-        if len(shape) > 3 and layout_of(shape, frame) == "maps":
-            return shape[0] * prod(shape[2:])
-    return None
-
-
-def count_leading_tokens(net: nn.Module) -> int:
-    """Count tokens before the patch tokens: timm's ``num_prefix_tokens``, or 1 if there is a class token."""
-    # return the count of the outermost module that has one; ``modules`` yields outer modules first
-    for module in net.modules():
-        if hasattr(module, "num_prefix_tokens"):
-            return cast(int, module.num_prefix_tokens)
-    return int(any(name.rpartition(".")[2] in CLASS_TOKENS for name, _ in net.named_parameters()))
-
-
-def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> list[str]:
-    """Return the paths of modules that match the patterns, in depth order; ``*`` does not match a dot.
-
-    Raises UserError if a pattern matches no module, or no module that can be read.
-    """
-    chosen = set()
-    for pattern in patterns if isinstance(patterns, list | tuple) else [patterns]:
-        # convert the pattern to text, because YAML reads a module path such as 0 as a number
-        pattern = str(pattern)
-        parts = pattern.split(".")
-        matching = [
-            candidate
-            for path, candidate in found.items()
-            if path.count(".") + 1 == len(parts) and all(map(fnmatchcase, path.split("."), parts))
-        ]
-        if not matching:
-            raise UserError(
-                f"model.stages: the network runs no module {pattern!r}{nearest(pattern, found)} "
-                "(task=stages prints all modules)"
-            )
-        if not any(candidate.taps for candidate in matching):
-            raise UserError(
-                f"model.stages: {pattern!r} cannot be read, because the module {matching[0].reason}"
-            )
-        chosen |= {candidate.depth for candidate in matching if candidate.taps}
-    return [path for path, candidate in found.items() if candidate.depth in chosen]
-
-
-def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
-    """Choose default stages: a transformer's blocks; otherwise top-level modules that return feature maps."""
-    for path, module in net.named_modules():
-        entries = [f"{path}.{name}".lstrip(".") for name, _ in module.named_children()]
-        alike = len({type(child) for child in module.children()}) == 1
-        if is_list(module) and len(entries) > 1 and alike and all(holds(found.get(e), 3) for e in entries):
-            return entries
-    return feature_maps(net, found)
-
-
-def feature_maps(
-    module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
-) -> list[str]:
-    """Choose child modules that return feature maps; split a list whose entries differ in map size."""
-    children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
-    chosen = []
-    for name, child in children.items():
-        entries = [found.get(f"{name}.{entry}") for entry in child._modules]
-        sizes = {entry.shapes for entry in entries if entry is not None and holds(entry, 4)}
-        if is_list(child) and (name not in found or (len(sizes) > 1 and not inside_list)):
-            chosen += feature_maps(child, found, name, inside_list=True)
-        elif holds(found.get(name), 4) and next(child.parameters(), None) is not None:
-            chosen.append(name)
-    if chosen:
-        return chosen
-    return [name for below, child in children.items() for name in feature_maps(child, found, below)]
-
-
-def is_list(module: nn.Module) -> bool:
-    """Return whether a module is a ``Sequential`` or a ``ModuleList``."""
-    return isinstance(module, nn.Sequential | nn.ModuleList)
-
-
-def holds(candidate: Candidate | None, axes: int) -> bool:
-    """Return whether a module outputs tokens (if `axes` is 3) or feature maps (if `axes` is 4)."""
-    if candidate is None or not candidate.taps:
-        return False
-    shape, layout = candidate.shapes[0], candidate.taps[0].layout
-    if axes == 3 or layout == "tokens":
-        return axes == 3 and layout == "tokens"
-    space = shape[-2:] if layout == "maps" else shape[-3:-1]
-    # outputs with one position are pooled features, not feature maps
-    return len(shape) >= axes and prod(space) > 1
-
-
-def declare(paths: Sequence[str], found: Mapping[str, Candidate]) -> dict[str, Stage]:
-    """Declare one stage per module path; a module with a class token gets a second stage, ``PATH/cls``."""
-    stages = {}
-    for path in sorted(paths, key=lambda path: found[path].depth):
-        taps, units = found[path].taps, found[path].units
-        stages[path] = Stage(units, taps)
-        if any(tap.skip for tap in taps):
-            stages[f"{path}/cls"] = Stage(units, tuple(replace(tap, layout="cls", skip=0) for tap in taps))
-    return stages
+def nested_tensors(value: Any) -> list[Tensor]:
+    """Return all tensors in nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    items = value if isinstance(value, list | tuple) else []
+    return [tensor for item in items for tensor in nested_tensors(item)]

@@ -3,11 +3,12 @@
 The file of a family declares the ``stages`` of its networks; this file reads them.
 """
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -30,8 +31,7 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "maps": lambda x: _mean(x, range(2, x.dim())),  # (B, C, ...)
     "channels_last": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, ..., C)
     "tokens": lambda x: _mean(x, range(1, x.dim() - 1)),  # (B, N, C)
-    # the class token is the first token
-    "cls": lambda x: x[:, 0].float(),
+    "time_first": lambda x: POOLS["maps"](x.transpose(1, 2)),  # (B, T, C, ...)
 }
 
 
@@ -49,6 +49,13 @@ class Tap:
         Key of `POOLS`.
     skip
         Number of leading tokens to leave out, such as class tokens.
+    keep
+        Number of tokens to average after the first `skip` tokens; None means all.
+    batch_axis
+        Axis of the output that holds the clips of a batch: 1 for tokens (N, B, C). The other fields describe
+        the output after this axis has been moved to the front.
+    run
+        Which run of the module to read, from 1, if the module runs several times in one forward pass.
     fold
         Number of consecutive rows per clip, if the network folds frames or positions into the batch axis.
         The rows of a clip are averaged.
@@ -59,13 +66,18 @@ class Tap:
     layout: str = "maps"
     skip: int = 0
     fold: int = 1
+    keep: int | None = None
+    batch_axis: int = 0
+    run: int | None = None
 
     def pool(self, output: Any) -> Tensor:
         """Average a module's output over time and space to (B, units), in float32 on the output's device."""
         if self.select is not None:
             output = output[self.select]
-        if self.skip:
-            output = output[:, self.skip :]
+        if self.batch_axis:
+            output = output.movedim(self.batch_axis, 0)
+        if self.skip or self.keep is not None:
+            output = output[:, self.skip : None if self.keep is None else self.skip + self.keep]
         pooled = POOLS[self.layout](output)  # (B * fold, units)
         return pooled.unflatten(0, (-1, self.fold)).mean(dim=1) if self.fold > 1 else pooled
 
@@ -131,6 +143,8 @@ class VideoNetwork(nn.Module):
 
     stages: dict[str, Stage]
     input_spec: InputSpec
+    # False if the network does not run on the meta device, so that only a real pass shows shapes of outputs
+    runs_on_meta: bool = True
     # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
     prefix: str = ""
 
@@ -249,10 +263,14 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
     pooled: dict[Tap, Tensor] = {}
 
     def hook_for(taps: list[Tap]):
+        runs = count(1)
+
         def hook(module, inputs, output):
+            run = next(runs)
             for tap in taps:
-                pooled[tap] = tap.pool(output)
-                missing.discard(tap)
+                if tap.run in (None, run):
+                    pooled[tap] = tap.pool(output)
+                    missing.discard(tap)
             if stop and not missing:
                 raise AllRead
 
@@ -271,13 +289,25 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
 def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:
     """Run the network and its forward hooks on the meta device, where tensors have shapes but no values.
 
-    Returns the output of ``forward``.
+    A network whose ``runs_on_meta`` is False computes a real pass of random pixels instead. Returns the
+    output of ``forward``.
     """
-    tensors = chain(net.named_parameters(), net.named_buffers())
-    weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
-    inputs = net.example_input(partial(torch.empty, device="meta"), batch)
+    tensors = dict(chain(net.named_parameters(), net.named_buffers()))
     with torch.no_grad():
-        return torch.func.functional_call(net, weights, (inputs,))
+        if not net.runs_on_meta:
+            device = next((tensor.device for tensor in tensors.values()), None)
+            rng = torch.Generator().manual_seed(0)
+            return net(net.example_input(lambda size: torch.rand(size, generator=rng).to(device), batch))
+        # The copy shares no weights with the network, and keeps what the network caches while it runs.
+        memo: dict[int, Any] = {id(tensor): on_meta(tensor) for tensor in tensors.values()}
+        inputs = net.example_input(partial(torch.empty, device="meta"), batch)
+        return copy.deepcopy(net, memo)(inputs)
+
+
+def on_meta(tensor: Tensor) -> Tensor:
+    """Return a tensor or parameter of the same shape on the meta device."""
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, requires_grad=False) if isinstance(tensor, nn.Parameter) else empty
 
 
 def check_stages(net: VideoNetwork) -> Any:

@@ -7,7 +7,7 @@ order in another batch, so a constant unit can differ by a few times this.
 import numpy as np
 from numpy.typing import NDArray
 
-# A unit counts as constant if its activations spread by at most this fraction of their mean.
+# A unit counts as constant if its standard deviation is at most this fraction of its mean.
 ROUNDING = 1e-6
 
 
@@ -21,8 +21,10 @@ def settle(y: NDArray, rows: NDArray | None = None) -> None:
 
     If `rows` is given, only these rows decide whether a unit is constant.
     """
-    used = y if rows is None else y[rows]
-    reference = used.reshape(-1, y.shape[-1])[0].copy()
-    deviation = np.abs(used - reference).max(tuple(range(y.ndim - 1)))
-    constant = deviation <= ROUNDING * np.abs(reference)
+    used = (y if rows is None else y[rows]).reshape(-1, y.shape[-1])
+    # subtracted first, because the mean square of large numbers would hide a small variance
+    reference = used[0].copy()
+    deviation = used - reference
+    mean, variance = deviation.mean(0) + reference, deviation.var(0)
+    constant = without_rounding(variance, mean) == 0
     y[..., constant] = reference[constant]

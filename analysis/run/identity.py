@@ -42,6 +42,10 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
 def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | None) -> dict:
     """Return the part of a run's identity that describes network, weights and data set (folder `root`)."""
     model = cast(dict, OmegaConf.to_container(cfg.model, resolve=True))
+    # a network that lies in a folder is called as its folder, because manifests are published with results
+    if cfg.model.get("adapter") and Path(str(model["name"])).is_dir():
+        name = Path(model["name"]).resolve().name
+        model = {**model, "name": name, "args": {**model["args"], "network": name}}
     return {
         "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
         "weights_sha256": sha256(weights) if weights else None,

@@ -11,23 +11,29 @@ def candidate_rows(
 
     The arguments are those of `find_candidates`.
     """
-    stages: dict[str, list[str]] = {}
-    for name, stage in net.stages.items():
-        for module in {tap.module: None for tap in stage.taps}:
-            stages.setdefault(module, []).append(name)
     return [
         {
             "depth": candidate.depth,
-            "module": path.removeprefix(net.prefix),
+            "module": key.removeprefix(net.prefix),
             "kind": candidate.kind,
             "output of one clip": ", ".join(" x ".join(map(str, shape)) for shape in candidate.shapes),
             "units": candidate.units or "",
             "layout": describe_layout(candidate),
-            "stage": ", ".join(stages.get(path, [])),
+            "stage": ", ".join(stages_of(net, candidate)),
         }
-        for path, candidate in find_candidates(net, layout, leading_tokens).items()
+        for key, candidate in find_candidates(net, layout, leading_tokens).items()
         # leave out the module that wraps the whole network
-        if f"{path}." != net.prefix
+        if f"{key}." != net.prefix
+    ]
+
+
+def stages_of(net: VideoNetwork, candidate: Candidate) -> list[str]:
+    """Return the names of the stages that read the module of a candidate in the same run."""
+    runs = {tap.run for tap in candidate.taps}
+    return [
+        name
+        for name, stage in net.stages.items()
+        if any(tap.module == candidate.module and tap.run in runs | {None} for tap in stage.taps)
     ]
 
 
@@ -37,8 +43,9 @@ def describe_layout(candidate: Candidate) -> str:
         return f"({candidate.reason})"
     tap = candidate.taps[0]
     leading = f" behind {tap.skip} leading" if tap.skip else ""
+    batch = f", clips on axis {tap.batch_axis}" if tap.batch_axis else ""
     folded = f", {tap.fold} rows per clip" if tap.fold > 1 else ""
-    return f"{tap.layout}{leading}{folded}"
+    return f"{tap.layout}{leading}{batch}{folded}"
 
 
 def format_rows(rows: list[dict]) -> str:

@@ -1,10 +1,11 @@
 """The transformers against slow loops, and what goldens do not see of them and of X3D."""
 
 from itertools import product
-from math import exp
+from math import exp, isqrt
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_model
@@ -204,6 +205,26 @@ def test_mvit_predicts_from_the_normed_class_token_and_reports_the_mean_token():
 def test_mvit_refuses_a_clip_of_another_size():
     with pytest.raises(UserError, match="4, 32, 32"):
         MViT(**TINY_MVIT)(torch.zeros(1, 3, 4, 64, 64))
+
+
+def test_mvit_fits_position_embeddings_in_space_and_time_as_trilinear_interpolation_does():
+    state = MViT(**TINY_MVIT).state_dict()
+    net = MViT(**TINY_MVIT | {"frames": 8, "crop": 48})
+    fitted = net.convert(state)
+    net.load_state_dict(fitted)
+    (t, side), (new_t, new_side) = (
+        (len(s["pos_embed_temporal"][0]), isqrt(len(s["pos_embed_spatial"][0]))) for s in (state, fitted)
+    )
+    assert new_t == 2 * t and 2 * new_side == 3 * side
+
+    def grid(s, t, side):
+        space = s["pos_embed_spatial"].mT.unflatten(2, (1, side, side))
+        return (space + s["pos_embed_temporal"].mT[..., None, None]).expand(-1, -1, t, side, side)
+
+    size = (new_t, new_side, new_side)
+    expected = F.interpolate(grid(state, t, side), size=size, mode="trilinear", align_corners=False)
+    torch.testing.assert_close(grid(fitted, new_t, new_side), expected)
+    assert all(torch.equal(MViT(**TINY_MVIT).convert(state)[key], value) for key, value in state.items())
 
 
 def test_x3d_classifies_every_window_of_a_large_clip_and_the_whole_of_a_small_one():

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
+from static_dynamic.analysis.estimate.constant import without_rounding
 from static_dynamic.analysis.estimate.jackknife import student_quantile
 from static_dynamic.analysis.estimate.pairs import FactorPairs
 from static_dynamic.analysis.estimate.sign_flips import p_value
@@ -75,7 +76,8 @@ def neighbour_information(
     # For each slot (position of a pair within a clip), choose one pair per cluster.
     positions = [slot[np.unique(pairs.cluster[slot], return_index=True)[1]] for slot in pairs.slots()]
     clusters = pairs.cluster[positions[0]]
-    if len(clusters) < NEIGHBOURS + 2 or np.ptp(np.concatenate([za, zb])) == 0:
+    both = np.concatenate([za, zb]).astype(np.float64)
+    if len(clusters) < NEIGHBOURS + 2 or without_rounding(both.var(), both.mean()) == 0:
         return dict.fromkeys(("value", "low", "high", "p"), np.nan)
     rng = np.random.default_rng([seed, 2])
     once = np.ones(len(clusters), int)

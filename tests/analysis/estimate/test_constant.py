@@ -53,6 +53,25 @@ def test_every_table_of_a_run(tmp_path):
     assert of_pairs.loc[of_pairs["unit"] >= 3, "value"].isna().all()
 
 
+def test_one_rule_decides_in_every_table_what_is_constant(tmp_path):
+    # standard deviations relative to the mean; single activations deviate by more than three times as much
+    spreads = np.array([0.4e-6, 0.7e-6, 2e-6, 1e-3])
+
+    def near_constant(views):
+        noise = np.random.default_rng(2).standard_normal((len(views), len(spreads)))
+        noise[::7] *= 2.5
+        noise /= noise.std(0)
+        return np.hstack([effects(0, units=1)(views), 3 * (1 + spreads * noise)])
+
+    run = write_run(tmp_path / "run", near_constant, clips=12)
+    rows = np.load(run / "activations" / "stage1.npy").astype(np.float64)
+    oracle = rows.var(axis=0) <= 1e-12 * (rows**2).mean(axis=0)
+    assert list(oracle) == [False, True, True, False, False]
+    units = estimate_run(run, n_boot=20, n_permutations=9).units.set_index("unit")
+    assert list(units["class"] == "dead") == list(oracle) and list(units["kind"] == "dead") == list(oracle)
+    assert list(estimate_variance(run).units.groupby("unit")["variance"].max() == 0) == list(oracle)
+
+
 def test_constant_units_change_no_layer(tmp_path):
     with_noise = estimate_run(write_run(tmp_path / "a", draw, clips=12), n_boot=20).layers
     alone = estimate_run(write_run(tmp_path / "b", effects(0, units=3), clips=12), n_boot=20).layers

@@ -21,7 +21,7 @@ from tests.analysis.manifests import edit_manifest, forget_checks, small_manifes
 from tests.analysis.run.test_extraction import OrderBlind, T, contents, planted_clips
 from tests.analysis.run.test_shards import asked, bytes_of, undrawn
 from tests.datasets.test_loader import dataset
-from tests.models.test_external import CNN, custom
+from tests.models.toys import CNN, custom
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
