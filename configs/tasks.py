@@ -90,6 +90,30 @@ class Plan(Task):
 
 
 @dataclass
+class Probe(Task):
+    """Decode named variables (direction, speed, style, class, ...) from each stage of runs=[FOLDER,...]."""
+
+    variables: list[str] = option(
+        [],
+        "variables to decode: style, order, label, columns of task.csv, and on dataset=calibrated family, "
+        "direction, speed, pattern, coherence, shape, place, wavelength, contrast, colour; empty: all that vary",
+    )
+    csv: str | None = option(
+        None,
+        "csv file with further variables: a column video or clip names the rows, every other column is a "
+        "variable (numbers, or names of classes); null: none",
+    )
+    circular: list[str] = option([], "columns of task.csv that are angles in degrees")
+    classes: list[str] = option([], "columns of task.csv whose numbers are names of classes")
+    untrained: str | None = option(
+        None,
+        "folder of a run of the untrained network (model.init=random) on the same views, to compare with; "
+        "null: none",
+    )
+    folds: int = option(10, "number of sets of videos, each predicted from the others", least=2, most=1000)
+
+
+@dataclass
 class Units(Task):
     """Draw score histograms of finished runs (runs=[FOLDER]); show clips that raise the top units' scores."""
 

@@ -1,0 +1,369 @@
+"""Decode named variables from the units of each stage, with controls, intervals and the stage of appearance.
+
+A probe is a ridge regression that is trained on some videos and tested on others (`probe_ridge.py`). Its
+score is the fraction of variance explained, or the balanced accuracy. Targets permuted between videos give
+the score at chance, and decodability puts it at 0 and a perfect score at 1:
+
+    decodability = (score - chance) / (1 - chance)      chance: mean score of the permuted targets
+
+Intervals come from a jackknife over videos (`probe_jackknife.py`), whose probes are also trained without the
+left-out videos. The standard error is at least that of permuted targets, times 1 - decodability, because the
+jackknife error of a probe that finds nothing is nearly 0.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+from tqdm import tqdm
+
+from static_dynamic.analysis.run.store import DONE, Store
+from static_dynamic.datasets.orders import FORWARD, first_altered_order
+from static_dynamic.errors import UserError
+from static_dynamic.rng import generator
+
+from .constant import ROUNDING
+from .intervals import with_bounds
+from .jackknife import Jackknife, jackknife, student_quantile
+from .pairs import not_finite
+from .probe_jackknife import MOST_BLOCKS, left_out_scores
+from .probe_permutations import donor_grid, permute
+from .probe_ridge import cross_validate
+from .probe_variables import CLASSES, Variable
+from .tables import read_layers, read_units
+
+ALL, ALTERED, UNTRAINED = "all", "altered order", "untrained"
+# Parts of the decomposition that are compared with decodability.
+COMPARED_PARTS = ("content", "motion", "appearance")
+# Fraction of the units of a stage in the probes of the units with the largest parts.
+QUARTER = 0.25
+FEWEST_VIDEOS = 4
+# A variable appears at the first stage whose decodability is this fraction of the largest one.
+HALF = 0.5
+LEVEL, SIGNIFICANT = 0.95, 0.05
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a probe reads at one stage: activations (views, units), and a row of them per view (-1: none)."""
+
+    name: str
+    activations: NDArray
+    row_of: NDArray
+    permuted: bool = True
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Result of one probe: score, score at chance, scores of permuted targets, and deviations by video."""
+
+    score: float
+    chance: float
+    null: NDArray  # (permutations,)
+    deviation: NDArray  # (J,): jackknife deviations of the decodability
+    least: float  # smallest standard error of the decodability
+    videos: int
+    views: int
+    units: int
+
+    @property
+    def decodability(self) -> float:
+        """Score with chance at 0 and a perfect score at 1."""
+        return (self.score - self.chance) / (1 - self.chance)
+
+    @property
+    def error(self) -> float:
+        """Standard error of the decodability."""
+        return max(self.least, float(np.sqrt((self.deviation**2).sum())))
+
+    @property
+    def null_decodability(self) -> NDArray:
+        """Decodability of the permuted targets. Shape: (permutations,)."""
+        return (self.null - self.chance) / (1 - self.chance)
+
+    @property
+    def p(self) -> float:
+        """Permutation p-value of the score; NaN without permutations."""
+        return (
+            float((1 + (self.null >= self.score).sum()) / (1 + len(self.null))) if len(self.null) else np.nan
+        )
+
+
+@dataclass(frozen=True)
+class Probes:
+    """Tables of probes: one row per variable, stage and features, and one row per variable."""
+
+    stages: pd.DataFrame
+    variables: pd.DataFrame
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """File name -> table."""
+        return {"probe.csv": self.stages, "probe_variables.csv": self.variables}
+
+
+def probe_run(
+    folder: str | Path,
+    variables: Sequence[Variable],
+    untrained: str | Path | None = None,
+    *,
+    folds: int = 10,
+    n_permutations: int = 200,
+    n_boot: int = 1000,
+    seed: int = 1,
+    progress: bool = False,
+) -> Probes:
+    """Decode `variables` of a finished run from every stage.
+
+    `untrained` is the folder of a run of the untrained network on the same views. Raises UserError if a run
+    is not finished, if it lacks views or stages, or if a variable is known for fewer than four videos.
+    """
+    store = Store.open(folder)
+    store.require_finished()
+    other = matched(store, untrained) if untrained else None
+    views, done = store.views, store.status == DONE
+    parts = parts_of_units(Path(folder))
+    for variable in variables:
+        known = views["cluster"].iloc[np.intersect1d(variable.rows(views), np.flatnonzero(done))].nunique()
+        if known < FEWEST_VIDEOS:
+            raise UserError(
+                f"{variable.name} is known for {known} videos of {folder}, but a probe needs {FEWEST_VIDEOS}"
+            )
+    rows, summaries = [], []
+    targets = {v.name: Targets.of(v, views, folds, n_permutations, seed) for v in variables}
+    found: dict[str, dict[str, Probed]] = {name: {} for name in targets}
+    total = len(store.stages) * len(targets)
+    with tqdm(total=total, desc="probe", unit="probe", disable=None if progress else True) as bar:
+        for stage in store.stages:
+            all_features = list(features_of(store, stage, other, parts))
+            for variable in variables:
+                bar.set_postfix_str(f"{stage}, {variable.name}")
+                own = [f for f in all_features if not (variable.all_orders and f.name == ALTERED)]
+                probed = probe_stage(targets[variable.name], own)
+                rows += list(rows_of(variable, stage, probed))
+                found[variable.name][stage] = probed[ALL]
+                bar.update()
+    layers = read_layers(Path(folder)) if (Path(folder) / "layers.csv").exists() else pd.DataFrame()
+    for variable in variables:
+        rng = generator(seed, variable.name, "probe bootstrap")
+        summaries.append(summary_of(variable, found[variable.name], layers, n_boot, rng))
+    order = {v.name: k for k, v in enumerate(variables)}
+    table = pd.DataFrame(rows).sort_values("variable", key=lambda c: c.map(order), kind="stable")
+    return Probes(table.reset_index(drop=True), pd.DataFrame(summaries))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of one variable: the known views, their videos and folds, and replicates of the targets."""
+
+    classes: bool
+    rows: NDArray  # (n,) row numbers of the views
+    video: NDArray  # (n,) from 0 to G - 1
+    fold: NDArray  # (G,)
+    block: NDArray  # (G,): block of the jackknife
+    replicates: NDArray  # (n, B, k): the target itself, then permuted targets
+
+    @classmethod
+    def of(
+        cls, variable: Variable, views: pd.DataFrame, folds: int, permutations: int, seed: int
+    ) -> "Targets":
+        """Assign videos to folds and blocks at random, and draw permutations of the targets between videos."""
+        rows = variable.rows(views)
+        own = views.iloc[rows]
+        names, video = np.unique(own["cluster"].to_numpy(str), return_inverse=True)
+        fold = generator(seed, variable.name, "probe folds").permutation(len(names)) % folds
+        blocks = min(MOST_BLOCKS, len(names))
+        block = generator(seed, variable.name, "probe blocks").permutation(len(names)) % blocks
+        rng = generator(seed, variable.name, "probe permutations")
+        grid, cells = donor_grid(own)
+        donors = [np.arange(len(rows)), *(permute(grid, cells, rng) for _ in range(permutations))]
+        replicates = variable.targets[rows][np.stack(donors, axis=1)]
+        return cls(variable.kind == CLASSES, rows, video, fold, block, replicates)
+
+
+def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Probed]:
+    """Probe one stage; the first of the `features` are all units, whose chance others without one take."""
+    found: dict[str, Probed] = {}
+    for one in features:
+        rows = one.row_of[targets.rows]
+        usable = rows >= 0
+        replicates = targets.replicates[usable] if one.permuted else targets.replicates[usable, :1]
+        activations, video = one.activations[rows[usable]], targets.video[usable]
+        score, *null = cross_validate(activations, replicates, video, targets.fold, targets.classes).score
+        if null:
+            chance = float(np.mean(null))
+        elif found:
+            chance = found[ALL].chance
+        else:
+            chance = 1 / replicates.shape[2] if targets.classes else 0.0
+        scores = left_out_scores(activations, replicates[:, 0], video, targets.block, targets.classes)
+        deviation = jackknife(np.array(scores.whole), scores.blocks).deviation / (1 - chance)
+        spread = np.std(null) if null else np.std(found[ALL].null) if found else 0.0
+        least = float(spread) / (1 - chance) * (1 - (score - chance) / (1 - chance))
+        if targets.classes and np.abs(deviation).max() < ROUNDING:
+            # the accuracy is the same without any block, usually 1: the error of a share, with two more videos
+            share = (score * len(targets.fold) + 1) / (len(targets.fold) + 2)
+            least = max(least, np.sqrt(share * (1 - share) / (len(targets.fold) + 2)) / (1 - chance))
+        videos = len(np.unique(video))
+        found[one.name] = Probed(
+            float(score),
+            chance,
+            np.array(null),
+            deviation,
+            float(least),
+            videos,
+            len(video),
+            activations.shape[1],
+        )
+    return found
+
+
+def features_of(
+    store: Store, stage: str, other: tuple[Store, NDArray] | None, parts: pd.DataFrame | None
+) -> Iterator[Features]:
+    """Yield what probes read at one stage: all units, and the controls.
+
+    The controls are the views in the altered order, the untrained network, and the quarters of the units with
+    the largest parts. Raises UserError if activations are not finite.
+    """
+    views, done = store.views, store.status == DONE
+    rows = np.where(done, np.arange(len(views)), -1)
+    activations = np.asarray(store.activations(stage))
+    if not np.isfinite(activations[done]).all():
+        raise not_finite(store, stage)
+    yield Features(ALL, activations, rows)
+    altered = rows_in_order(views, first_altered_order(views))
+    altered = np.where((altered >= 0) & done[altered], altered, -1)
+    if (altered >= 0).any():
+        yield Features(ALTERED, activations, altered)
+    if other is not None and stage in other[0].stages:
+        yield Features(UNTRAINED, np.asarray(other[0].activations(stage)), other[1])
+    if parts is not None:
+        own = parts[parts["stage"] == stage].set_index("unit")[list(COMPARED_PARTS)].dropna()
+        count = int(np.ceil(QUARTER * len(own)))
+        for part in COMPARED_PARTS if count else ():
+            units = np.sort(own[part].nlargest(count).index.to_numpy())
+            yield Features(f"{part} units", activations[:, units], rows, permuted=False)
+
+
+def rows_in_order(views: pd.DataFrame, order: str) -> NDArray:
+    """Return, for each view, the row of the same clip and style in another order; -1 if there is none."""
+    keys = pd.MultiIndex.from_frame(views[["clip", "style"]])
+    shown = views["order"].to_numpy() == order
+    first = ~keys[shown].duplicated()
+    where = pd.Series(np.flatnonzero(shown)[first], index=keys[shown][first])
+    return where.reindex(keys).fillna(-1).to_numpy(int)
+
+
+def matched(store: Store, untrained: str | Path) -> tuple[Store, NDArray]:
+    """Open the run of the untrained network; also return its row for each view of `store` (-1: skipped).
+
+    Raises UserError if the run is not finished, or has not all views, or none of the stages.
+    """
+    other = Store.open(untrained)
+    other.require_finished()
+    keys, theirs = (pd.MultiIndex.from_frame(one.views[["clip", "style", "order"]]) for one in (store, other))
+    if theirs.duplicated().any() or (missing := ~keys.isin(theirs)).any():
+        count = int(missing.sum()) if not theirs.duplicated().any() else len(keys)
+        raise UserError(
+            f"task.untrained={untrained} lacks {count} of the {len(keys)} views of {store.path}: "
+            "run the untrained network (model.init=random) with the same data, styles, orders and seed"
+        )
+    if not set(store.stages) & set(other.stages):
+        raise UserError(f"task.untrained={untrained} has none of the stages {', '.join(store.stages)}")
+    row = theirs.get_indexer(keys)
+    return other, np.where(other.status[row] == DONE, row, -1)
+
+
+def parts_of_units(folder: Path) -> pd.DataFrame | None:
+    """Read the parts of all units of a run; None if the run has none."""
+    if not (folder / "units.parquet").exists():
+        return None
+    units = read_units(folder)
+    return units if set(COMPARED_PARTS) <= set(units) else None
+
+
+def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterator[dict]:
+    """Yield the table rows of one stage: decodability from each of the features, and what others lack."""
+    whole = probed[ALL]
+    for name, one in probed.items():
+        blocks = len(one.deviation)
+        row = {
+            "variable": variable.name,
+            "kind": variable.kind,
+            "stage": stage,
+            "features": name,
+            "videos": one.videos,
+            "views": one.views,
+            "units": one.units,
+            "score": one.score,
+            "chance": one.chance,
+            "p": one.p,
+        }
+        row |= interval("decodability", one.decodability, one.error, blocks)
+        row["decodability_high"] = min(1.0, row["decodability_high"])
+        if name == ALL:
+            yield row | with_bounds("lost", np.nan, np.nan, np.nan)
+            continue
+        difference = Jackknife(np.array(0.0), whole.deviation - one.deviation)
+        error = max(float(difference.error), whole.least, one.least)
+        yield row | interval("lost", whole.decodability - one.decodability, error, blocks)
+
+
+def interval(name: str, value: float, error: float, blocks: int) -> dict:
+    """Return table columns: a number and its 95 % interval, from a standard error with `blocks` blocks."""
+    half = student_quantile(LEVEL, max(1, blocks - 1)) * error
+    return with_bounds(name, value, value - half, value + half)
+
+
+def summary_of(
+    variable: Variable, stages: dict[str, Probed], layers: pd.DataFrame, n_boot: int, rng: np.random.Generator
+) -> dict:
+    """Return the table row of one variable: its first stage, and the rank correlations with the parts.
+
+    The intervals are quantiles over `n_boot` random draws of the decodability of all stages, from the normal
+    distribution with the covariances of the jackknife.
+    """
+    names = list(stages)
+    value = np.array([one.decodability for one in stages.values()])
+    deviation = np.stack([one.deviation for one in stages.values()], axis=1)  # (J, stages)
+    rest = np.array([one.error for one in stages.values()]) ** 2 - (deviation**2).sum(0)
+    noise = rng.standard_normal((n_boot, len(deviation))) @ deviation
+    noise += np.sqrt(np.maximum(rest, 0)) * rng.standard_normal(noise.shape)
+    widen = student_quantile(LEVEL, max(1, len(deviation) - 1)) / student_quantile(LEVEL, np.inf)
+    values = np.concatenate([value[None], value + widen * noise])  # (1 + R, stages)
+    highest = np.stack([one.null_decodability for one in stages.values()]).max(0)
+    p = (1 + (highest >= value.max()).sum()) / (1 + len(highest)) if len(highest) else np.nan
+    row = {
+        "variable": variable.name,
+        "kind": variable.kind,
+        "about": variable.about,
+        "best_stage": names[int(value.argmax())],
+        "decodability": value.max(),
+        "p_family": p,
+    }
+    first = (values >= HALF * values.max(1, keepdims=True)).argmax(1)
+    ends = first[0], *np.quantile(first, (0.025, 0.975), method="inverted_cdf").astype(int)
+    known = value.max() > 0 and not p > SIGNIFICANT
+    row |= with_bounds("first_stage", *(names[k] if known else "" for k in ends))
+    for part in COMPARED_PARTS:
+        found = np.full(3, np.nan)
+        if part in layers and len(names) > 2:
+            of_stage = layers[part].reindex(names).to_numpy(float)
+            ranks = rank_correlation(values, of_stage)
+            if np.isfinite(ranks).all():
+                found = np.array([ranks[0], *np.quantile(ranks, (0.025, 0.975))])
+        row |= with_bounds(f"rank_correlation_{part}", *found)
+    return row
+
+
+def rank_correlation(values: NDArray, other: NDArray) -> NDArray:
+    """Return the rank correlation (R,) over stages of each row of `values` (R, stages) with `other`."""
+    a, b = (rankdata(x, axis=-1) for x in (values, other))
+    a, b = a - a.mean(-1, keepdims=True), b - b.mean()
+    with np.errstate(invalid="ignore"):
+        return (a @ b) / np.sqrt((a**2).sum(-1) * (b**2).sum())

@@ -1,0 +1,48 @@
+"""Permute the targets of probes between videos, and styles and orders within videos.
+
+Views of one video are alike, so single views cannot be exchanged. A permutation gives each video the targets
+of another video, clip by clip, and exchanges the styles and the orders within each video in a random way that
+is the same for all its clips. Without information about the target, all these targets are equally probable.
+"""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+
+def donor_grid(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
+    """Arrange views in a grid of row numbers (videos, clips, styles, orders).
+
+    Also return the cell (4, views) of each view. Empty cells of a video with fewer clips, or of a clip with
+    fewer views, repeat views of the same video.
+    """
+    video = pd.factorize(views["cluster"], sort=True)[0]
+    clip = rank_within(views["clip"], video)
+    style = rank_within(views["style"], pd.factorize(views["clip"])[0])
+    order = pd.factorize(views["order"])[0]
+    cells = np.stack([video, clip, style, order])
+    grid = np.full(cells.max(1) + 1, -1)
+    grid[tuple(cells)] = np.arange(len(views))
+    for own in grid:
+        clips = int((own >= 0).any(axis=(1, 2)).sum())
+        for k, rows in enumerate(own):
+            if k >= clips:
+                own[k] = own[k % clips]
+            else:
+                rows[rows < 0] = np.resize(rows[rows >= 0], int((rows < 0).sum()))
+    return grid, cells
+
+
+def rank_within(values: pd.Series, group: NDArray) -> NDArray:
+    """Number the different values within each group from 0."""
+    return values.groupby(group).transform(lambda own: pd.factorize(own, sort=True)[0]).to_numpy(int)
+
+
+def permute(grid: NDArray, cells: NDArray, rng: np.random.Generator) -> NDArray:
+    """Return, for each view, the row number of the view whose target it gets. Shape: (views,)."""
+    videos, _, styles, orders = grid.shape
+    video, clip, style, order = cells
+    donor = rng.permutation(videos)
+    new_style = rng.random((videos, styles)).argsort(1)
+    new_order = rng.random((videos, orders)).argsort(1)
+    return grid[donor[video], clip, new_style[video, style], new_order[video, order]]
