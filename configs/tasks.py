@@ -96,7 +96,8 @@ class Probe(Task):
     variables: list[str] = option(
         [],
         "variables to decode: style, order, label, columns of task.csv, and on dataset=calibrated family, "
-        "direction, speed, pattern, coherence, shape, place, wavelength, contrast, colour; empty: all that vary",
+        "direction, speed, pattern, coherence, shape, place, wavelength, contrast and colour; empty: all "
+        "that vary",
     )
     csv: str | None = option(
         None,

@@ -22,39 +22,31 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.orders import FORWARD, first_altered_order
 from static_dynamic.errors import UserError
 from static_dynamic.rng import generator
 
 from .constant import ROUNDING
 from .intervals import with_bounds
 from .jackknife import Jackknife, jackknife, student_quantile
-from .pairs import not_finite
+from .probe_features import (
+    ALL,
+    ALTERED,
+    COMPARED_PARTS,
+    Features,
+    features_of,
+    matched,
+    parts_of_units,
+)
 from .probe_jackknife import MOST_BLOCKS, left_out_scores
 from .probe_permutations import donor_grid, permute
 from .probe_ridge import cross_validate
 from .probe_variables import CLASSES, Variable
-from .tables import read_layers, read_units
+from .tables import read_layers
 
-ALL, ALTERED, UNTRAINED = "all", "altered order", "untrained"
-# Parts of the decomposition that are compared with decodability.
-COMPARED_PARTS = ("content", "motion", "appearance")
-# Fraction of the units of a stage in the probes of the units with the largest parts.
-QUARTER = 0.25
 FEWEST_VIDEOS = 4
 # A variable appears at the first stage whose decodability is this fraction of the largest one.
 HALF = 0.5
 LEVEL, SIGNIFICANT = 0.95, 0.05
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a probe reads at one stage: activations (views, units), and a row of them per view (-1: none)."""
-
-    name: str
-    activations: NDArray
-    row_of: NDArray
-    permuted: bool = True
 
 
 @dataclass(frozen=True)
@@ -171,7 +163,7 @@ class Targets:
     def of(
         cls, variable: Variable, views: pd.DataFrame, folds: int, permutations: int, seed: int
     ) -> "Targets":
-        """Assign videos to folds and blocks at random, and draw permutations of the targets between videos."""
+        """Assign videos to folds and blocks at random, and permute the targets between videos."""
         rows = variable.rows(views)
         own = views.iloc[rows]
         names, video = np.unique(own["cluster"].to_numpy(str), return_inverse=True)
@@ -205,7 +197,7 @@ def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Pro
         spread = np.std(null) if null else np.std(found[ALL].null) if found else 0.0
         least = float(spread) / (1 - chance) * (1 - (score - chance) / (1 - chance))
         if targets.classes and np.abs(deviation).max() < ROUNDING:
-            # the accuracy is the same without any block, usually 1: the error of a share, with two more videos
+            # no block changes the accuracy, which is usually 1: the error of a share, with two more videos
             share = (score * len(targets.fold) + 1) / (len(targets.fold) + 2)
             least = max(least, np.sqrt(share * (1 - share) / (len(targets.fold) + 2)) / (1 - chance))
         videos = len(np.unique(video))
@@ -220,71 +212,6 @@ def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Pro
             activations.shape[1],
         )
     return found
-
-
-def features_of(
-    store: Store, stage: str, other: tuple[Store, NDArray] | None, parts: pd.DataFrame | None
-) -> Iterator[Features]:
-    """Yield what probes read at one stage: all units, and the controls.
-
-    The controls are the views in the altered order, the untrained network, and the quarters of the units with
-    the largest parts. Raises UserError if activations are not finite.
-    """
-    views, done = store.views, store.status == DONE
-    rows = np.where(done, np.arange(len(views)), -1)
-    activations = np.asarray(store.activations(stage))
-    if not np.isfinite(activations[done]).all():
-        raise not_finite(store, stage)
-    yield Features(ALL, activations, rows)
-    altered = rows_in_order(views, first_altered_order(views))
-    altered = np.where((altered >= 0) & done[altered], altered, -1)
-    if (altered >= 0).any():
-        yield Features(ALTERED, activations, altered)
-    if other is not None and stage in other[0].stages:
-        yield Features(UNTRAINED, np.asarray(other[0].activations(stage)), other[1])
-    if parts is not None:
-        own = parts[parts["stage"] == stage].set_index("unit")[list(COMPARED_PARTS)].dropna()
-        count = int(np.ceil(QUARTER * len(own)))
-        for part in COMPARED_PARTS if count else ():
-            units = np.sort(own[part].nlargest(count).index.to_numpy())
-            yield Features(f"{part} units", activations[:, units], rows, permuted=False)
-
-
-def rows_in_order(views: pd.DataFrame, order: str) -> NDArray:
-    """Return, for each view, the row of the same clip and style in another order; -1 if there is none."""
-    keys = pd.MultiIndex.from_frame(views[["clip", "style"]])
-    shown = views["order"].to_numpy() == order
-    first = ~keys[shown].duplicated()
-    where = pd.Series(np.flatnonzero(shown)[first], index=keys[shown][first])
-    return where.reindex(keys).fillna(-1).to_numpy(int)
-
-
-def matched(store: Store, untrained: str | Path) -> tuple[Store, NDArray]:
-    """Open the run of the untrained network; also return its row for each view of `store` (-1: skipped).
-
-    Raises UserError if the run is not finished, or has not all views, or none of the stages.
-    """
-    other = Store.open(untrained)
-    other.require_finished()
-    keys, theirs = (pd.MultiIndex.from_frame(one.views[["clip", "style", "order"]]) for one in (store, other))
-    if theirs.duplicated().any() or (missing := ~keys.isin(theirs)).any():
-        count = int(missing.sum()) if not theirs.duplicated().any() else len(keys)
-        raise UserError(
-            f"task.untrained={untrained} lacks {count} of the {len(keys)} views of {store.path}: "
-            "run the untrained network (model.init=random) with the same data, styles, orders and seed"
-        )
-    if not set(store.stages) & set(other.stages):
-        raise UserError(f"task.untrained={untrained} has none of the stages {', '.join(store.stages)}")
-    row = theirs.get_indexer(keys)
-    return other, np.where(other.status[row] == DONE, row, -1)
-
-
-def parts_of_units(folder: Path) -> pd.DataFrame | None:
-    """Read the parts of all units of a run; None if the run has none."""
-    if not (folder / "units.parquet").exists():
-        return None
-    units = read_units(folder)
-    return units if set(COMPARED_PARTS) <= set(units) else None
 
 
 def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterator[dict]:
@@ -304,8 +231,9 @@ def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterat
             "chance": one.chance,
             "p": one.p,
         }
-        row |= interval("decodability", one.decodability, one.error, blocks)
-        row["decodability_high"] = min(1.0, row["decodability_high"])
+        bounds = interval("decodability", one.decodability, one.error, blocks)
+        bounds["decodability_high"] = min(1.0, bounds["decodability_high"])
+        row |= bounds
         if name == ALL:
             yield row | with_bounds("lost", np.nan, np.nan, np.nan)
             continue
@@ -314,7 +242,7 @@ def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterat
         yield row | interval("lost", whole.decodability - one.decodability, error, blocks)
 
 
-def interval(name: str, value: float, error: float, blocks: int) -> dict:
+def interval(name: str, value: float, error: float, blocks: int) -> dict[str, float]:
     """Return table columns: a number and its 95 % interval, from a standard error with `blocks` blocks."""
     half = student_quantile(LEVEL, max(1, blocks - 1)) * error
     return with_bounds(name, value, value - half, value + half)

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from static_dynamic.analysis.estimate.probe import ALL, ALTERED, COMPARED_PARTS, UNTRAINED, Probes
-from static_dynamic.analysis.show.figures import PART_COLOURS, draw_band, new_panels, part_line, save
+from static_dynamic.analysis.estimate.probe import Probes
+from static_dynamic.analysis.estimate.probe_features import ALL, ALTERED, COMPARED_PARTS, UNTRAINED
+from static_dynamic.analysis.show.figures import draw_band, new_panels, part_line, save
 from static_dynamic.analysis.show.text import align, value_and_bounds, with_interval
 
 # Colour, marker and line of each curve: (name in the legend, style, whether its interval is drawn).
