@@ -37,10 +37,10 @@ from .probe_features import (
     matched,
     parts_of_units,
 )
-from .probe_jackknife import MOST_BLOCKS, left_out_scores
-from .probe_permutations import donor_grid, permute
+from .probe_jackknife import left_out_scores
 from .probe_ridge import cross_validate
-from .probe_variables import CLASSES, Variable
+from .probe_targets import Targets
+from .probe_variables import Variable
 from .tables import read_layers
 
 FEWEST_VIDEOS = 4
@@ -146,35 +146,6 @@ def probe_run(
     order = {v.name: k for k, v in enumerate(variables)}
     table = pd.DataFrame(rows).sort_values("variable", key=lambda c: c.map(order), kind="stable")
     return Probes(table.reset_index(drop=True), pd.DataFrame(summaries))
-
-
-@dataclass(frozen=True)
-class Targets:
-    """Targets of one variable: the known views, their videos and folds, and replicates of the targets."""
-
-    classes: bool
-    rows: NDArray  # (n,) row numbers of the views
-    video: NDArray  # (n,) from 0 to G - 1
-    fold: NDArray  # (G,)
-    block: NDArray  # (G,): block of the jackknife
-    replicates: NDArray  # (n, B, k): the target itself, then permuted targets
-
-    @classmethod
-    def of(
-        cls, variable: Variable, views: pd.DataFrame, folds: int, permutations: int, seed: int
-    ) -> "Targets":
-        """Assign videos to folds and blocks at random, and permute the targets between videos."""
-        rows = variable.rows(views)
-        own = views.iloc[rows]
-        names, video = np.unique(own["cluster"].to_numpy(str), return_inverse=True)
-        fold = generator(seed, variable.name, "probe folds").permutation(len(names)) % folds
-        blocks = min(MOST_BLOCKS, len(names))
-        block = generator(seed, variable.name, "probe blocks").permutation(len(names)) % blocks
-        rng = generator(seed, variable.name, "probe permutations")
-        grid, cells = donor_grid(own)
-        donors = [np.arange(len(rows)), *(permute(grid, cells, rng) for _ in range(permutations))]
-        replicates = variable.targets[rows][np.stack(donors, axis=1)]
-        return cls(variable.kind == CLASSES, rows, video, fold, block, replicates)
 
 
 def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Probed]:

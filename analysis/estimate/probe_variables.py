@@ -97,7 +97,7 @@ def targets_of(values: ArrayLike, kind: str, video: NDArray) -> NDArray:
         labels = pd.Series(values, dtype=object)
         videos = pd.Series(video).groupby(labels).nunique()
         known = sorted(videos.index[videos > 1], key=str)
-        codes = pd.Categorical(labels, categories=known).codes
+        codes = pd.Categorical(labels.where(labels.isin(known)), categories=known).codes
         return np.where(codes[:, None] >= 0, np.eye(len(known))[codes] if known else 0.0, np.nan)
     numbers = np.asarray(values, float).reshape(len(video), -1)
     if kind == CIRCLE:

@@ -1,13 +1,49 @@
-"""Permute the targets of probes between videos, and styles and orders within videos.
+"""Targets of probes: views, folds of videos, and targets permuted between videos and within videos.
 
 Views of one video are alike, so single views cannot be exchanged. A permutation gives each video the targets
 of another video, clip by clip, and exchanges the styles and the orders within each video in a random way that
 is the same for all its clips. Without information about the target, all these targets are equally probable.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from static_dynamic.rng import generator
+
+from .probe_jackknife import MOST_BLOCKS
+from .probe_variables import CLASSES, Variable
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Targets of one variable: the known views, their videos and folds, and replicates of the targets."""
+
+    classes: bool
+    rows: NDArray  # (n,) row numbers of the views
+    video: NDArray  # (n,) from 0 to G - 1
+    fold: NDArray  # (G,)
+    block: NDArray  # (G,): block of the jackknife
+    replicates: NDArray  # (n, B, k): the target itself, then permuted targets
+
+    @classmethod
+    def of(
+        cls, variable: Variable, views: pd.DataFrame, folds: int, permutations: int, seed: int
+    ) -> "Targets":
+        """Assign videos to folds and blocks at random, and permute the targets between videos."""
+        rows = variable.rows(views)
+        own = views.iloc[rows]
+        names, video = np.unique(own["cluster"].to_numpy(str), return_inverse=True)
+        fold = generator(seed, variable.name, "probe folds").permutation(len(names)) % folds
+        blocks = min(MOST_BLOCKS, len(names))
+        block = generator(seed, variable.name, "probe blocks").permutation(len(names)) % blocks
+        rng = generator(seed, variable.name, "probe permutations")
+        grid, cells = donor_grid(own)
+        donors = [np.arange(len(rows)), *(permute(grid, cells, rng) for _ in range(permutations))]
+        replicates = variable.targets[rows][np.stack(donors, axis=1)]
+        return cls(variable.kind == CLASSES, rows, video, fold, block, replicates)
 
 
 def donor_grid(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
