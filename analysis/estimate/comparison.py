@@ -14,6 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
 
+from .compared_probes import compared_probes
 from .decomposition import PARTS
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
@@ -32,7 +33,8 @@ class Comparison:
 
     ``runs`` has one row per run or group of averaged seeds, ``layers`` per run and stage, ``differences`` per
     two runs and stage. ``units`` has the unit scores of the shown stages, ``sweep`` the percentage of units
-    per class and threshold at the shown stage of each curve. A run whose stages are read in several ways
+    per class and threshold at the shown stage of each curve. ``probes`` has the decodability per run,
+    variable and stage, and no rows if no run has probes. A run whose stages are read in several ways
     (streams, pathways) has one curve over depth per reading. Each curve shows one of its stages in the
     figures of a single stage (column ``shown`` of `layers`).
     """
@@ -42,6 +44,7 @@ class Comparison:
     differences: pd.DataFrame
     units: pd.DataFrame
     sweep: pd.DataFrame
+    probes: pd.DataFrame
 
 
 def compare_runs(
@@ -114,7 +117,9 @@ def compare_runs(
     sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
     sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
     runs = describe(stores, groups, iterations)
-    return Comparison(runs, layers, differences(boot, parts, groups, layers, progress), shown_units, sweep)
+    between = differences(boot, parts, groups, layers, progress)
+    probes = compared_probes(paths, groups, layers)
+    return Comparison(runs, layers, between, shown_units, sweep, probes)
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:

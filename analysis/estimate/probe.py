@@ -40,7 +40,7 @@ from .probe_features import (
 from .probe_jackknife import left_out_scores
 from .probe_ridge import cross_validate
 from .probe_targets import Targets
-from .probe_variables import Variable
+from .probe_variables import CLASSES, Variable
 from .tables import read_layers
 
 FEWEST_VIDEOS = 4
@@ -203,6 +203,9 @@ def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterat
             "p": one.p,
         }
         bounds = interval("decodability", one.decodability, one.error, blocks)
+        # an accuracy lies between 0 and 1, and no score exceeds 1
+        lowest = -one.chance / (1 - one.chance) if variable.kind == CLASSES else -np.inf
+        bounds["decodability_low"] = max(lowest, bounds["decodability_low"])
         bounds["decodability_high"] = min(1.0, bounds["decodability_high"])
         row |= bounds
         if name == ALL:

@@ -179,8 +179,25 @@ def training(comparison: Comparison) -> Figure | None:
     return figure
 
 
+def probes(comparison: Comparison) -> Figure | None:
+    """Draw the decodability of each variable by stage; return None if no run has probes."""
+    table = comparison.probes
+    if table.empty:
+        return None
+    variables = list(dict.fromkeys(table["variable"]))
+    columns = min(3, len(variables))
+    size = (3.5 * columns, 0.8 + 2.6 * -(-len(variables) // columns))
+    figure, panels = new_panels(len(variables), columns, size)
+    for axes, variable in zip(panels, variables, strict=True):
+        draw_by_depth(axes, table[table["variable"] == variable], "decodability")
+        axes.set(title=variable)
+    figure.supylabel("decodability (0: chance, 1: no error)", fontsize=10)
+    add_legend(figure)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Comparison], Figure | None]] = {
-    f.__name__: f for f in (parts, curves, plane, classes, histograms, sweep, training)
+    f.__name__: f for f in (parts, curves, plane, classes, histograms, sweep, training, probes)
 }
 
 

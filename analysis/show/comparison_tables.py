@@ -40,7 +40,19 @@ def grids(comparison: Comparison) -> list[Grid]:
     tables = [grid_of_runs(comparison.runs)]
     tables += [grid_of_parts(layers)] if layers["content"].notna().any() else []
     tables += [grid_of_scores(layers), grid_of_classes(layers)]
+    tables += [grid_of_probes(comparison.probes)] if len(comparison.probes) else []
     return tables + grids_of_differences(differences)
+
+
+def grid_of_probes(probes: pd.DataFrame) -> Grid:
+    """Return the table of decodability with intervals, with one row per variable and run."""
+    rows = []
+    for (variable, run), own in probes.groupby(["variable", "run"], sort=False):
+        best = own.loc[own["decodability"].idxmax()]
+        cells = {"variable": variable, "run": run, "best stage": best["stage"]}
+        rows.append(cells | {"decodability": with_interval(best, "decodability", 1, 2)})
+    caption = "Variables decoded from held-out videos, at the stage with the largest decodability, with "
+    return Grid("probes", caption + "95 % intervals over videos (0: chance, 1: no error).", rows)
 
 
 def grid_of_runs(runs: pd.DataFrame) -> Grid:

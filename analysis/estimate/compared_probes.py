@@ -1,0 +1,32 @@
+"""Decodability of variables in several runs, for ``task=compare``."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from static_dynamic.analysis.run.tables import read_table
+
+from .probe_features import ALL
+
+COLUMNS = ("variable", "stage", "features", "decodability", "decodability_low", "decodability_high", "p")
+
+
+def compared_probes(
+    folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
+) -> pd.DataFrame:
+    """Collect ``probe.csv`` of the runs that have one, with columns run, curve and depth; may be empty.
+
+    Runs that are averaged over seeds are left out, because the errors of runs on the same videos are not
+    independent. `layers` is the table of the compared stages.
+    """
+    found = []
+    for label, members in groups.items():
+        file = folders[members[0]] / "probe.csv"
+        if len(members) > 1 or not file.exists():
+            continue
+        table = read_table(file, COLUMNS, text=("variable", "stage"))
+        table = table.loc[table["features"] == ALL, list(COLUMNS)].drop(columns="features")
+        own = layers.loc[layers["run"] == label, ["run", "curve", "stage", "depth"]]
+        found.append(own.merge(table, on="stage"))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["run", *COLUMNS])
