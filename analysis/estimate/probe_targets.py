@@ -5,6 +5,7 @@ of another video, clip by clip, and exchanges the styles and the orders within e
 is the same for all its clips. Without information about the target, all these targets are equally probable.
 """
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,12 @@ from static_dynamic.rng import generator
 
 from .probe_jackknife import MOST_BLOCKS
 from .probe_variables import CLASSES, Variable
+
+log = logging.getLogger(__name__)
+
+# The largest number of target values of all permutations together, which bounds memory and time. At least
+# FEWEST_PERMUTATIONS are drawn, the smallest number with which p can be 0.05.
+LARGEST, FEWEST_PERMUTATIONS = 100_000_000, 19
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,15 @@ class Targets:
         block = generator(seed, variable.name, "probe blocks").permutation(len(names)) % blocks
         rng = generator(seed, variable.name, "probe permutations")
         grid, cells = donor_grid(own)
+        allowed = max(FEWEST_PERMUTATIONS, LARGEST // max(1, variable.targets[rows].size))
+        if permutations > allowed:
+            log.warning(
+                "%s: %d permutations instead of %d, because of many views and classes",
+                variable.name,
+                allowed,
+                permutations,
+            )
+            permutations = allowed
         donors = [np.arange(len(rows)), *(permute(grid, cells, rng) for _ in range(permutations))]
         replicates = variable.targets[rows][np.stack(donors, axis=1)]
         return cls(variable.kind == CLASSES, rows, video, fold, block, replicates)

@@ -165,11 +165,12 @@ def of_calibrated(store: Store) -> dict[str, Variable]:
     Raises UserError if the data set of the run is no longer on disk.
     """
     root = Path(store.manifest.get("root", ""))
-    if not (root / TRUTH).is_file():
+    settings = root / "complete.json"
+    if not (root / TRUTH).is_file() or not settings.is_file():
         if store.manifest["identity"]["dataset"]["name"] == "calibrated":
             raise UserError(f"{root / TRUTH} is missing, which holds the variables of {store.path}")
         return {}
-    frames = json.loads((root / "complete.json").read_text())["settings"]["frames"]
+    frames = json.loads(settings.read_text())["settings"]["frames"]
     views = store.views
     keys = views[["cluster", "style"]].rename(columns={"cluster": "video"})
     truth = keys.merge(pd.read_parquet(root / TRUTH), on=["video", "style"], how="left")
