@@ -77,8 +77,11 @@ class Ablate(Task):
         "listed: task.units",
         choices=("kind", "class", "motion", "appearance", "content", "listed"),
     )
-    doses: list[Number] = option(
-        [1, 2, 5, 10, 20, 50], "percentages of the units to remove, for motion, appearance and content"
+    doses: list[float] = option(
+        [1.0, 2.0, 5.0, 10.0, 20.0, 50.0],
+        "percentages of the units to remove, for motion, appearance and content",
+        least=0.001,
+        most=100,
     )
     units: list[int] = option([], "numbers of the units to remove, for task.sets=[listed]")
     replace: str = option(

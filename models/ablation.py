@@ -31,11 +31,11 @@ def ablated(
         (units of the stage,) one number per unit, which replaces all values of the unit's map; or the outputs
         of the taps' modules for another input with as many views (`tap_outputs`): activation patching.
     """
-    chosen = torch.tensor(sorted(set(units)), dtype=torch.long)
-    count = net.stages[name].units
-    wrong = next((int(unit) for unit in chosen if not 0 <= unit < count), None)
+    numbers, count = sorted(set(units)), net.stages[name].units
+    wrong = next((unit for unit in numbers if not 0 <= unit < count), None)
     if wrong is not None:
         raise UserError(f"{name} has the units 0 to {count - 1}: unit {wrong} does not exist")
+    chosen = torch.tensor(numbers, dtype=torch.long)
     by_module: dict[str, list[Tap]] = {}
     for tap in net.stages[name].taps:
         by_module.setdefault(tap.module, []).append(tap)
