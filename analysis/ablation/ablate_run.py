@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.ablation.donors import DONORS, donor_rows
-from static_dynamic.analysis.ablation.effects import KEYS, estimate_effects
+from static_dynamic.analysis.ablation.effects import estimate_effects
 from static_dynamic.analysis.ablation.measures import ClassMeasures, MaskMeasures, Measures
 from static_dynamic.analysis.ablation.passes import Ablation
 from static_dynamic.analysis.ablation.rebuild import RebuiltRun, kept_views, rebuild
 from static_dynamic.analysis.ablation.unit_sets import choose_sets, matched_sets
+from static_dynamic.analysis.estimate.bootstrap import estimate_run
+from static_dynamic.analysis.estimate.compared_ablations import ABLATION_NAME, read_ablation
 from static_dynamic.analysis.estimate.order_table import alteration
-from static_dynamic.analysis.estimate.tables import read_units
+from static_dynamic.analysis.estimate.tables import read_units, write_tables
 from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.analysis.run.tables import read_table, write_table
+from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.vos.segmentation import read_mask
 from static_dynamic.datasets.davis import RESOLUTION
 from static_dynamic.datasets.orders import first_altered_order
@@ -27,7 +29,6 @@ from static_dynamic.models.stage_names import find_stage
 from static_dynamic.rng import generator
 from static_dynamic.spacing import evenly_spaced
 
-TABLE = "ablation.csv"
 # Version of the numbers in RUN/ablation/HASH; increase it when they change.
 VERSION = 1
 
@@ -45,7 +46,7 @@ def ablate_run(cfg: DictConfig, folder: Path) -> pd.DataFrame:
     if cfg.stg is not None:
         stage = find_stage(cfg.stg, list(store.stages), cfg)
     constants, variance = moments(store, stage)
-    units = read_units(folder)
+    units = units_of(cfg, folder)
     sets = choose_sets(
         units[units["stage"] == stage], variance > 0, list(task.sets), list(task.doses), list(task.units)
     )
@@ -93,8 +94,23 @@ def ablate_run(cfg: DictConfig, folder: Path) -> pd.DataFrame:
     table = estimate_effects(sets, randoms, numbers, measures.names, clusters, variance)
     table.insert(0, "stage", stage)
     table.insert(1, "replace", task.replace)
-    write_table(folder / TABLE, with_earlier(folder, table))
+    write_table(folder / ABLATION_NAME, with_earlier(folder, table))
     return table
+
+
+def units_of(cfg: DictConfig, folder: Path) -> pd.DataFrame:
+    """Read ``units.parquet``; checkpoints of ``task=train_calibrated`` need an estimate first."""
+    if not (folder / "units.parquet").exists():
+        estimate = estimate_run(
+            folder,
+            cfg.n_boot,
+            cfg.seed,
+            threshold=cfg.joint_encoding_thresh,
+            n_permutations=cfg.n_permutations,
+            progress=True,
+        )
+        write_tables(folder, estimate)
+    return read_units(folder)
 
 
 def moments(store: Store, stage: str) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -149,9 +165,8 @@ def mask_reader(run: RebuiltRun) -> Callable[[Sequence[int]], list[NDArray[np.bo
 
 def with_earlier(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
     """Return `table` after the rows of ``ablation.csv`` that it does not replace."""
-    file = folder / TABLE
-    if not file.exists():
+    earlier = read_ablation(folder)
+    if earlier is None:
         return table
-    earlier = read_table(file, KEYS, text=("stage", "replace", "set", "measure"))
     same = (earlier["stage"] == table["stage"].iloc[0]) & (earlier["replace"] == table["replace"].iloc[0])
     return pd.concat([earlier[~same], table], ignore_index=True)

@@ -26,8 +26,6 @@ from static_dynamic.analysis.estimate.jackknife import degrees_of_freedom, jackk
 
 # Two effects that differ by at most this number count as equal.
 ROUNDING = 1e-12
-# Columns that identify a row of ``ablation.csv``.
-KEYS = ("stage", "replace", "set", "dose", "measure")
 
 
 def estimate_effects(

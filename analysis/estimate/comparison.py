@@ -14,6 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
 
+from .compared_ablations import collect_ablations
 from .decomposition import PARTS
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
@@ -42,6 +43,8 @@ class Comparison:
     differences: pd.DataFrame
     units: pd.DataFrame
     sweep: pd.DataFrame
+    # rows of ``ablation.csv`` of the runs that have one
+    ablation: pd.DataFrame
 
 
 def compare_runs(
@@ -114,7 +117,9 @@ def compare_runs(
     sweep = sweep_thresholds(shown_units.assign(stage=shown_units["curve"]), SWEEP)
     sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
     runs = describe(stores, groups, iterations)
-    return Comparison(runs, layers, differences(boot, parts, groups, layers, progress), shown_units, sweep)
+    ablation = collect_ablations(paths, groups)
+    compared = differences(boot, parts, groups, layers, progress)
+    return Comparison(runs, layers, compared, shown_units, sweep, ablation)
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:

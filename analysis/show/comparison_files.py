@@ -17,6 +17,8 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
     """Write every table and figure of a comparison; equal comparisons give byte-identical files."""
     for name in ("runs", "layers", "differences", "sweep"):
         write_table(folder / f"{name}.csv", getattr(comparison, name))
+    if len(comparison.ablation):
+        write_table(folder / "ablation.csv", comparison.ablation)
     write_text(folder / "comparison.md", as_markdown(comparison))
     for name, text in comparison_files(comparison).items():
         write_text(folder / name, text)

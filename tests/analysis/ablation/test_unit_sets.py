@@ -6,7 +6,11 @@ import pytest
 
 from static_dynamic.analysis.ablation.effects import effect_columns, estimate_effects, p_value
 from static_dynamic.analysis.ablation.unit_sets import UnitSet, choose_sets, matched_sets
+from static_dynamic.analysis.estimate.comparison import compare_runs
+from static_dynamic.analysis.run.tables import write_table
+from static_dynamic.analysis.show.comparison_files import write_comparison
 from static_dynamic.errors import UserError
+from tests.analysis.finished import finished_run
 
 KINDS = ["motion", "content", "appearance", "content", "dead", "mixed"]
 
@@ -129,3 +133,24 @@ def test_random_labels_alarm_in_at_most_one_of_twenty_plants():
         alarms += p_value(np.array(effects)) <= 0.05
     # expected 20 (5 %), standard deviation 4.4
     assert 5 < alarms < 20 + 2 * 4.4
+
+
+def test_compare_shows_the_ablations_of_every_run(tmp_path):
+    folders = [finished_run(tmp_path / name, model=name) for name in ("a", "b", "c")]
+    for k, folder in enumerate(folders[:2]):
+        row = {
+            "stage": "stage2",
+            "replace": "mean",
+            "set": "kind motion",
+            "dose": 25.0,
+            "measure": "divergence",
+        }
+        row |= {"excess": 0.1 + k, "excess_low": 0.0, "excess_high": 2.0, "p": 0.02}
+        write_table(folder / "ablation.csv", pd.DataFrame([row]))
+    comparison = compare_runs(folders, n_boot=20)
+    assert comparison.ablation[["run", "excess"]].values.tolist() == [["a", 0.1], ["b", 1.1]]
+    write_comparison(comparison, tmp_path / "out", ["png"])
+    text = (tmp_path / "out" / "comparison.md").read_text()
+    assert "1.100 [0.000, 2.000] (p 0.020)" in text and "25 %" in text
+    assert len(pd.read_csv(tmp_path / "out" / "ablation.csv")) == 2
+    assert (tmp_path / "out" / "table_ablations.tex").exists()
