@@ -3,8 +3,9 @@
     python -m bench.ablation [--plants 2000]
 
 Each plant is a random classifier of 10 classes that reads 60 or 400 units of very different variance, on 12
-clips in two styles and two orders. A random set of units is labelled, and loud units are more often labelled
-than quiet ones. The effect is measured as in ``ablation.csv``, for the labelled set and 99 random sets.
+clips in two styles and two orders. A random set of units is labelled. In some designs loud units are labelled
+up to twice as often as quiet ones. The effect is measured as in ``ablation.csv``, for the labelled set and 99
+random sets.
 """
 
 import argparse
@@ -17,11 +18,16 @@ from static_dynamic.analysis.ablation.measures import ClassMeasures, ClipViews
 from static_dynamic.analysis.ablation.unit_sets import matched_sets
 
 MEASURES = ("divergence", "top1_kept", "order_bits", "style_bits")
-DESIGNS = {"60 units, 8 labelled": (60, 8), "400 units, 20 labelled": (400, 20)}
+# Name of a design -> number of units, number of labelled units, whether loud units are labelled more often.
+DESIGNS = {
+    "60 units, 8 labelled": (60, 8, False),
+    "60 units, 8 labelled, loud ones more often": (60, 8, True),
+    "400 units, 20 labelled, loud ones more often": (400, 20, True),
+}
 CLIPS, CLASSES, RANDOM = 12, 10, 99
 
 
-def p_values(units: int, labelled: int, seed: int) -> dict[str, float]:
+def p_values(units: int, labelled: int, loud: bool, seed: int) -> dict[str, float]:
     """Return the p-value of each measure in one plant."""
     rng = np.random.default_rng(seed)
     spread = np.exp(rng.standard_normal(units) / 2)
@@ -31,7 +37,7 @@ def p_values(units: int, labelled: int, seed: int) -> dict[str, float]:
     order = rng.standard_normal((CLIPS, 1, 2, units)) * rng.random(units)
     activations = ((clip + style + order) * spread).reshape(CLIPS, 4, units)
     variance = activations.reshape(-1, units).var(axis=0)
-    rank = variance.argsort().argsort() + units
+    rank = loud * variance.argsort().argsort() + units
     chosen = rng.choice(units, labelled, replace=False, p=rank / rank.sum())
     views = ClipViews.of(pd.DataFrame({"style": [1, 1, 2, 2], "altered": [0, 1, 0, 1], "position": 0}))
     measures = ClassMeasures(None, labelled=False)  # type: ignore[arg-type]

@@ -129,7 +129,8 @@ class MaskMeasures:
 
     def measure(self, whole: NDArray, found: NDArray, views: ClipViews) -> list[float]:
         """Return the measures of one clip."""
-        p, q = (np.clip(x, LEAST_PROBABILITY, 1 - LEAST_PROBABILITY) for x in (whole, found))
+        low, high = LEAST_PROBABILITY, 1 - LEAST_PROBABILITY
+        p, q = (np.clip(x.astype(np.float64), low, high) for x in (whole, found))
         bits = (rel_entr(p, q) + rel_entr(1 - p, 1 - q)).mean() * BITS
         before, after = whole > 0.5, found > 0.5
         own = [
