@@ -67,6 +67,39 @@ class Compare(Task):
 
 
 @dataclass
+class Ablate(Task):
+    """Remove units of a stage (stg) of finished runs (runs=[FOLDER]); measure how the prediction changes."""
+
+    sets: list[str] = option(
+        ["kind", "motion", "appearance", "content"],
+        "which units to remove, one set after another. kind: the units of each kind; class: of each class of "
+        "the paper; motion, appearance, content: the units with the largest part, in each of task.doses; "
+        "listed: task.units",
+        choices=("kind", "class", "motion", "appearance", "content", "listed"),
+    )
+    doses: list[float] = option(
+        [1.0, 2.0, 5.0, 10.0, 20.0, 50.0],
+        "percentages of the units to remove, for motion, appearance and content",
+        least=0.001,
+        most=100,
+    )
+    units: list[int] = option([], "numbers of the units to remove, for task.sets=[listed]")
+    replace: str = option(
+        "mean",
+        "what replaces the map of a unit. mean: its mean over the data set; zero; or its map for another "
+        "input: clip (a clip of another video), order or style (the same clip in another order or style)",
+        choices=("mean", "zero", "clip", "order", "style"),
+    )
+    random: int = option(
+        100, "random sets of equal size and matched variance that each set is compared with", least=1
+    )
+    examples: int | None = option(
+        None, "number of clips to read, evenly spread over the clips of the run; null: all", least=1
+    )
+    data_root: str | None = option(None, "folder with style_1, ...; null: the data folder of the run")
+
+
+@dataclass
 class Information(Task):
     """Estimate mutual information in bits and CKA of a finished run (runs=[FOLDER]), with p-values."""
 

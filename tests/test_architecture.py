@@ -27,9 +27,19 @@ MAY_IMPORT = {
     SHOW: BELOW | {RUN, ESTIMATE},
     "analysis.vos": BELOW | {RUN, ESTIMATE, SHOW},
     "analysis.explain": BELOW | {RUN, ESTIMATE, SHOW},
+    "analysis.ablation": BELOW | {RUN, ESTIMATE, "analysis.vos"},
     "analysis.outputs": BELOW | {RUN, ESTIMATE, SHOW, "analysis.vos", "analysis.explain"},
     "analysis.tasks": BELOW
-    | {RUN, ESTIMATE, SHOW, "analysis.vos", "analysis.explain", "analysis.outputs", "stylize"},
+    | {
+        RUN,
+        ESTIMATE,
+        SHOW,
+        "analysis.vos",
+        "analysis.explain",
+        "analysis.ablation",
+        "analysis.outputs",
+        "stylize",
+    },
 }
 FOLDERS = ("static_dynamic", "configs", "datasets", "models", "stylize", "analysis", "misc", "bench")
 

@@ -14,6 +14,7 @@ from static_dynamic.analysis.run.store import Store
 from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
 
+from .compared_ablations import collect_ablations
 from .compared_probes import compared_probes
 from .decomposition import PARTS
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
@@ -45,6 +46,8 @@ class Comparison:
     units: pd.DataFrame
     sweep: pd.DataFrame
     probes: pd.DataFrame
+    # rows of ``ablation.csv`` of the runs that have one
+    ablation: pd.DataFrame
 
 
 def compare_runs(
@@ -118,8 +121,8 @@ def compare_runs(
     sweep = percent(sweep).assign(curve=sweep["stage"], threshold=sweep["threshold"])
     runs = describe(stores, groups, iterations)
     between = differences(boot, parts, groups, layers, progress)
-    probes = compared_probes(paths, groups, layers)
-    return Comparison(runs, layers, between, shown_units, sweep, probes)
+    probes, ablation = compared_probes(paths, groups, layers), collect_ablations(paths, groups)
+    return Comparison(runs, layers, between, shown_units, sweep, probes, ablation)
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:

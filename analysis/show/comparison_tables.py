@@ -41,6 +41,7 @@ def grids(comparison: Comparison) -> list[Grid]:
     tables += [grid_of_parts(layers)] if layers["content"].notna().any() else []
     tables += [grid_of_scores(layers), grid_of_classes(layers)]
     tables += [grid_of_probes(comparison.probes)] if len(comparison.probes) else []
+    tables += [grid_of_ablations(comparison.ablation)] if len(comparison.ablation) else []
     return tables + grids_of_differences(differences)
 
 
@@ -123,6 +124,25 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
     if bounds.notna().any(axis=None):
         caption += " In brackets: 95 % intervals over videos."
     return Grid("classes", caption, rows)
+
+
+def grid_of_ablations(ablation: pd.DataFrame) -> Grid:
+    """Return the table of the effects of ablations beyond those of random sets, one row per run and set."""
+    rows = []
+    keys = ["stage", "replace", "set", "dose", "run"]
+    ordered = ablation.sort_values(["stage", "replace", "set", "dose"], kind="stable")
+    for key, own in ordered.groupby(keys, sort=False):
+        cells = dict(zip(keys, (str(value) for value in key), strict=True)) | {"dose": f"{key[3]:.3g} %"}
+        for _, row in own.iterrows():
+            cells[row["measure"]] = f"{with_interval(row, 'excess', 1, 3)} (p {row['p']:.3f})"
+        rows.append(cells)
+    measures = list(dict.fromkeys(ablation["measure"]))
+    filled = [{**dict.fromkeys([*keys, *measures], "-"), **cells} for cells in rows]
+    caption = (
+        "Change of each measure when units are removed, less that of random sets of equal size and matched "
+        "variance, with 95 % intervals over videos and p-values against the random sets."
+    )
+    return Grid("ablations", caption, filled)
 
 
 def grids_of_differences(differences: pd.DataFrame) -> list[Grid]:
