@@ -174,6 +174,18 @@ class Subject:
         "stage (layer) to analyse: a name (stage3/fuse1/fast, layer4,app_stream) or a number (CNNs: 1 to 5, "
         "transformers: block, counted from 0); null: all stages, or the deepest where only one is shown",
     )
+    units: str = option(
+        "channels",
+        "units of the stages: channels of their outputs; of a transformer also heads (the outputs of the "
+        "attention heads before the output projection) or neurons (the hidden layers of the MLPs)",
+        choices=("channels", "heads", "neurons"),
+    )
+    tokens: str | None = option(
+        None,
+        "tokens of a transformer that are averaged: patches, the class token, or modules with one token per "
+        "frame; null: channels as the stages of the network declare, heads and neurons over patches",
+        choices=("patches", "class", "frames"),
+    )
     path: str = option(
         "fast", "SlowFast: pathway to analyse; cat: both, concatenated", choices=("slow", "fast", "cat")
     )

@@ -17,6 +17,7 @@ from static_dynamic import configs
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.checkpoints import load_weights
 from static_dynamic.models.stages import InputSpec, VideoNetwork
+from static_dynamic.models.units import choose_units
 
 FAMILIES: dict[str, Callable[..., VideoNetwork]] = {}
 
@@ -48,6 +49,8 @@ def build_model(
     seed: int = 0,
     drop_head: bool = False,
     checkpoint_key: str | None = None,
+    units: str = "channels",
+    tokens: str | None = None,
     **options,
 ) -> VideoNetwork:
     """Build a network by name, in eval mode and on the CPU: ``build_model("slowfast_r50_8x8")``.
@@ -71,6 +74,11 @@ def build_model(
         Keep the network's random classifier if the checkpoint has none, or one of other classes.
     checkpoint_key
         Entry or key prefix of the weights in the checkpoint, such as ``"model_ema"``; None finds the weights.
+    units
+        Units of the stages: ``channels``, or ``heads`` or ``neurons`` of a transformer (`choose_units`).
+    tokens
+        Tokens that are averaged: ``patches``, ``class`` or ``frames``; None averages the tokens that the
+        stages declare, and patches if the units are heads or neurons.
     options
         Arguments of the family; they replace those of the config file.
     """
@@ -82,6 +90,8 @@ def build_model(
         seed=seed,
         drop_head=drop_head,
         checkpoint_key=checkpoint_key,
+        units=units,
+        tokens=tokens,
         **options,
     )
     # This access checks the declared stages.
@@ -97,6 +107,8 @@ def build_from_row(
     seed: int = 0,
     drop_head: bool = False,
     checkpoint_key: str | None = None,
+    units: str = "channels",
+    tokens: str | None = None,
     **options,
 ) -> VideoNetwork:
     """Build a network from the config `row`, a file of ``configs/model`` or a config composed by Hydra.
@@ -125,6 +137,7 @@ def build_from_row(
     net.eval().requires_grad_(False)
     if checkpoint_key and checkpoint in (None, "pretrained"):
         raise UserError(f"checkpoint_key={checkpoint_key} chooses weights in a file: give checkpoint=FILE")
+    choose_units(net, units, tokens, row.get("layout"), row.get("leading_tokens"))
     if checkpoint == "pretrained":
         if not row.get("pretrained"):
             raise UserError(

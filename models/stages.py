@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from static_dynamic.errors import UserError, nearest
+from static_dynamic.models.fused_attention import recorded_projections
 
 # Empty default of the argument `options`; only SlowFast networks have options (``path`` and ``fuse``).
 NO_OPTIONS: Mapping = MappingProxyType({})
@@ -59,6 +60,9 @@ class Tap:
     fold
         Number of consecutive rows per clip, if the network folds frames or positions into the batch axis.
         The rows of a clip are averaged.
+    source
+        The tensor to read: the module's ``output``; its first ``input``; or ``heads``, the concatenated
+        outputs of the attention heads of an ``nn.MultiheadAttention``.
     """
 
     module: str
@@ -69,6 +73,7 @@ class Tap:
     keep: int | None = None
     batch_axis: int = 0
     run: int | None = None
+    source: str = "output"
 
     def pool(self, output: Any) -> Tensor:
         """Average a module's output over time and space to (B, units), in float32 on the output's device."""
@@ -84,11 +89,15 @@ class Tap:
 
 @dataclass(frozen=True)
 class Stage:
-    """A place in a network: pooled outputs of one or more modules, concatenated to ``units`` columns."""
+    """A place in a network: pooled outputs of one or more modules, concatenated to ``units`` columns.
+
+    If the units are attention heads, ``heads`` is their number; the columns of a head are consecutive.
+    """
 
     units: int
     taps: tuple[Tap, ...]
     stream: str = "rgb"
+    heads: int | None = None
 
 
 @dataclass(frozen=True)
@@ -269,21 +278,27 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
             run = next(runs)
             for tap in taps:
                 if tap.run in (None, run):
-                    pooled[tap] = tap.pool(output)
+                    pooled[tap] = tap.pool(read_source(tap, module, inputs, output))
                     missing.discard(tap)
             if stop and not missing:
                 raise AllRead
 
         return hook
 
-    handles = [
-        net.get_submodule(path).register_forward_hook(hook_for(taps)) for path, taps in by_module.items()
-    ]
-    try:
-        yield pooled
-    finally:
-        for handle in handles:
-            handle.remove()
+    def read_source(tap: Tap, module: nn.Module, inputs: tuple, output: Any) -> Any:
+        return output if tap.source == "output" else inputs[0] if tap.source == "input" else heads[module]
+
+    fused = {path for path, taps in by_module.items() if any(tap.source == "heads" for tap in taps)}
+    with recorded_projections(net.get_submodule(path) for path in fused) as heads:
+        # these hooks run after those of `recorded_projections`, which are registered first
+        handles = [
+            net.get_submodule(path).register_forward_hook(hook_for(taps)) for path, taps in by_module.items()
+        ]
+        try:
+            yield pooled
+        finally:
+            for handle in handles:
+                handle.remove()
 
 
 def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:

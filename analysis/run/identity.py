@@ -32,10 +32,12 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **({"views": "0.2.0"} if changed else {}),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # Defaults are left out, so runs older than the options precision and tune keep their identity.
+        # Defaults are left out, so runs older than an option keep their identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
         **({"until": cfg.until} if cfg.until is not None else {}),
+        **({"units": cfg.units} if cfg.units != "channels" else {}),
+        **({"tokens": cfg.tokens} if cfg.tokens is not None else {}),
     }
 
 
@@ -76,7 +78,12 @@ def manifest_of(
     return {
         "identity": identity,
         "stages": {
-            name: {"units": stage.units, "stream": stage.stream} for name, stage in net.stages.items()
+            name: {
+                "units": stage.units,
+                "stream": stage.stream,
+                **({"heads": stage.heads} if stage.heads else {}),
+            }
+            for name, stage in net.stages.items()
         },
         # task=merge never builds the network, so it reads the names of these stages from the manifest.
         "deepest_stage": net.stage_name(None, cfg),

@@ -97,9 +97,7 @@ def build_network(cfg: DictConfig) -> tuple[VideoNetwork, Path | None]:
     net = build_from_row(
         cfg.model,
         checkpoint=checkpoint,
-        seed=cfg.seed,
-        drop_head=cfg.drop_head,
-        checkpoint_key=cfg.checkpoint_key,
+        **{key: cfg[key] for key in ("seed", "drop_head", "checkpoint_key", "units", "tokens")},
     )
     return net, weights_file(net, checkpoint, cfg.model.get("pretrained"), cfg.checkpoint_key)
 

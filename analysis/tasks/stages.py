@@ -8,7 +8,7 @@ from static_dynamic.models import build_from_row
 
 def run(cfg: DictConfig) -> None:
     """Print the modules of ``cfg.model`` in order of execution; weights and data are not loaded."""
-    net = build_from_row(cfg.model, seed=cfg.seed)
+    net = build_from_row(cfg.model, seed=cfg.seed, units=cfg.units, tokens=cfg.tokens)
     size = " x ".join(map(str, (net.input_spec.frames, *net.input_spec.shape)))
     rows = candidate_rows(net, cfg.model.get("layout"), cfg.model.get("leading_tokens"))
     print(f"{cfg.model.name}, one clip of {size}\n")
