@@ -40,6 +40,7 @@ class ModelRow:
     num_classes: int | None = option(None, "number of classes", least=1, most=1_000_000)
     checkpoint: str | None = option(None, "file of weights")
     target: str | None = option(None, "package.module.function that builds the network")
+    part: str | None = option(None, "module whose modules are read; null: the whole network")
     layout: str | None = option(None, "axes of the outputs of stages; null: detected", choices=LAYOUTS)
     leading_tokens: int | None = option(None, "number of tokens before the patches", least=0, most=10_000)
     input: Input = field(default_factory=Input)

@@ -54,12 +54,15 @@ def layout_of(
         Layout that the user gives for outputs with three axes or more; it is returned as it is.
     frames
         Number of frames of the clip; with five axes, an axis 1 that divides this number is time, unless
-        axis 2 divides it too.
+        axis 2 divides it too. Outputs (N, C) with more rows per clip than frames are tokens.
     kind
         Python class of the module; (B, C, T) is the output of Conv1d and its kin.
     """
     if wanted is not None and len(shape) > 2:
         return wanted
+    if len(shape) == 2 and 0 < frames < shape[0]:
+        # the tokens of all clips in one row of tokens
+        return "tokens"
     if len(shape) < 4:
         return "tokens" if len(shape) == 3 and "1d" not in kind else "maps"
     spatial = {"maps": (shape[-2], shape[-1]), "channels_last": (shape[-3], shape[-2])}

@@ -120,6 +120,8 @@ def build_from_row(
     if row.family not in FAMILIES:
         raise UserError(f"unknown model.family={row.family}{nearest(str(row.family), FAMILIES)}")
     arguments = {**_plain(row.get("args")), **options}
+    if row.get("part"):
+        arguments["part"] = row.part
     # networks of other packages load their pretrained weights while they are built
     if row.get("adapter") and checkpoint == "pretrained":
         arguments["pretrained"], checkpoint = True, None

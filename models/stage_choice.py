@@ -60,23 +60,27 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
         if len(lists) == 1 and is_list(net.get_submodule(lists[0])):
             inner = blocks_of(net.get_submodule(lists[0]), by_path, lists[0])
             blocks = [path for path in blocks if path != lists[0]] + list(inner)
+    # a network of a single block of tokens
+    blocks = blocks or list(chain.from_iterable(block_lists(net, by_path, least=1)))
     return [key for path in blocks for key in runs[path]]
 
 
-def block_lists(module: nn.Module, found: Mapping[str, Candidate], path: str = "") -> Iterator[list[str]]:
-    """Yield the readable blocks of each outermost list that holds two or more blocks of one class.
+def block_lists(
+    module: nn.Module, found: Mapping[str, Candidate], path: str = "", least: int = 2
+) -> Iterator[list[str]]:
+    """Yield the readable blocks of each outermost list that holds `least` or more blocks of one class.
 
     Lists of patch embeddings and of plain convolutions are left out. Lists inside a list that itself does not
     run count on their own.
     """
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     blocks = blocks_of(module, found, path)
-    alike = max(Counter(map(type, blocks.values())).values(), default=0) > 1
+    alike = max(Counter(map(type, blocks.values())).values(), default=0) >= least
     if is_list(module) and alike and not all(found[name].embeds for name in blocks):
         yield list(blocks)
         children = {name: child for name, child in children.items() if name not in found}
     for name, child in children.items():
-        yield from block_lists(child, found, name)
+        yield from block_lists(child, found, name, least)
 
 
 def blocks_of(module: nn.Module, found: Mapping[str, Candidate], path: str) -> dict[str, nn.Module]:

@@ -73,8 +73,10 @@ def find_candidates(
     layout
         Layout of outputs with three axes or more. None infers the layout from the shape.
     leading_tokens
-        Number of tokens before the patch tokens. None counts class tokens, distillation tokens and registers.
+        Number of tokens before the patch tokens. None takes ``net.leading_tokens`` or, if that is None too,
+        counts class tokens, distillation tokens and registers.
     """
+    leading_tokens = net.leading_tokens if leading_tokens is None else leading_tokens
     runs, doubled = runs_of(net, batch=1), runs_of(net, batch=2)
     repeated = {path for path, number in runs if number > 1}
     kinds = {path: type(module).__name__ for path, module in net.named_modules()}

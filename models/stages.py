@@ -154,6 +154,8 @@ class VideoNetwork(nn.Module):
     input_spec: InputSpec
     # False if the network does not run on the meta device, so that only a real pass shows shapes of outputs
     runs_on_meta: bool = True
+    # number of tokens before the patch tokens; None counts the parameters of the network for such tokens
+    leading_tokens: int | None = None
     # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
     prefix: str = ""
 

@@ -49,7 +49,8 @@ def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | Non
         name = Path(model["name"]).resolve().name
         model = {**model, "name": name, "args": {**model["args"], "network": name}}
     return {
-        "model": {key: value for key, value in model.items() if key not in NOT_IDENTITY},
+        # without a part, a run has the identity of runs that are older than the option
+        "model": {k: v for k, v in model.items() if k not in NOT_IDENTITY and (k, v) != ("part", None)},
         "weights_sha256": sha256(weights) if weights else None,
         "dataset": {"name": clips.name, "folder": root.name, "listing_sha256": clips.listing_sha256},
     }

@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from fnmatch import fnmatchcase
 from functools import partial
 
 from static_dynamic.errors import UserError, reason
 from static_dynamic.models.adapters.network import AdaptedNetwork, Loaded, Wanted
+from static_dynamic.models.adapters.parts import Part, possible_parts, suggestion
+from static_dynamic.models.layouts import prefix_tokens
 from static_dynamic.models.registry import register
 from static_dynamic.models.stage_choice import choose, declare, default_stages
 from static_dynamic.models.stage_discovery import Candidate, find_candidates
@@ -47,8 +49,9 @@ def adapt(
     leading_tokens: int | None = None,
     options: Mapping | None = None,
     pretrained: bool = False,
+    part: str | None = None,
 ) -> AdaptedNetwork:
-    """Load a network of another package and declare its stages.
+    """Load a network of another package and declare its stages, or those of a part of it.
 
     The keyword arguments are the options of the config group ``model``.
     """
@@ -63,26 +66,53 @@ def adapt(
     loaded = load(Wanted(network, num_classes, pretrained, options or {}, input))
     if pretrained:
         check_no_nan(loaded.net.state_dict(), label)
-    spec = input_spec(label, input, loaded.input, known_inputs, (network, type(loaded.net).__name__))
-    net = AdaptedNetwork(loaded, feed or loaded.feed, spec).eval()
-    found = find_outputs(net, label, layout, leading_tokens)
+    names = (network, type(loaded.net).__name__)
+    ways = list(possible_parts(loaded.net, part, label))
+    for way in ways:
+        kinds = (*names, type(way.net).__name__)
+        spec = input_spec(label, input, loaded.input, known_inputs, kinds)
+        net = AdaptedNetwork(take_part(loaded, way), feed or loaded.feed, spec).eval()
+        if way.inside and not prefix_tokens(net.net.get_submodule(way.inside)):
+            net.leading_tokens = 0
+        try:
+            found = find_outputs(net, label, layout, leading_tokens, suggestion(loaded.net, part))
+            break
+        except UserError:
+            if way is ways[-1]:
+                raise
     own = {path.removeprefix(net.prefix): candidate for path, candidate in found.items()}
-    whole = own.pop("net")
-    net.output = whole.taps
+    whole = own.pop("net", None)
+    net.output = whole.taps if whole else ()
     # num_classes is 0 for timm networks without a classifier, which return features instead of class scores
-    net.has_head = len(whole.shapes[0]) == 2 and getattr(loaded.net, "num_classes", None) != 0
+    scores = whole is not None and bool(whole.shapes) and len(whole.shapes[0]) == 2 and not way.run
+    net.has_head = scores and getattr(net.net, "num_classes", None) != 0
+    own = {path: candidate for path, candidate in own.items() if way.holds(path.partition("@")[0])}
     net.stages = declare(choose(stages, own) if stages else default_stages(net.net, own), own)
     if not net.stages:
         raise UserError(f"{label}: no stage was found. Give model.stages (task=stages lists the modules)")
     return net
 
 
+def take_part(loaded: Loaded, way: Part) -> Loaded:
+    """Return the part of a loaded network that runs; a checkpoint may hold the whole network's weights."""
+    if not way.path and not way.run:
+        return loaded
+
+    def convert(state: Mapping) -> Mapping:
+        # without a path, the whole network runs
+        start = f"{way.path}." if way.path else ""
+        own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+        return own or state
+
+    return replace(loaded, net=way.net, run=way.run, call={}, convert=convert if way.path else loaded.convert)
+
+
 def find_outputs(
-    net: AdaptedNetwork, label: str, layout: str | None, leading_tokens: int | None
+    net: AdaptedNetwork, label: str, layout: str | None, leading_tokens: int | None, way_out: str
 ) -> dict[str, Candidate]:
     """Return the candidates of `find_candidates`; compute a real pass if the meta device does not suffice.
 
-    Raises UserError if the network does not run on a clip of its input spec.
+    Raises UserError, which ends in `way_out`, if the network does not run on a clip of its input spec.
     """
     size = " x ".join(map(str, (net.input_spec.frames, *net.input_spec.shape)))
     # catch every exception, because code of another package runs here
@@ -94,10 +124,7 @@ def find_outputs(
     try:
         found = find_candidates(net, layout, leading_tokens)
     except Exception as error:
-        raise UserError(
-            f"{label} does not run on a clip of {size} ({reason(error)}): change model.input (clip size) "
-            "or model.feed (order of the axes)"
-        ) from error
+        raise UserError(f"{label} does not run on a clip of {size} ({reason(error)}): {way_out}") from error
     log.info("%s: shapes of outputs come from passes of random pixels on the CPU (%s)", label, first)
     return found
 

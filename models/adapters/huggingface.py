@@ -77,8 +77,10 @@ def key_of(config: Any, keys: tuple[str, ...]) -> str | None:
 
 def preprocessing(label: str, wanted: Wanted, config: Any) -> dict:
     """Return size, crop, mean and std that the processor's files and the config declare."""
-    key = key_of(config, SIDES)
-    side = getattr(config, key) if key else None
+    # a model of video and text holds the config of its vision tower
+    holder = config if key_of(config, SIDES) else getattr(config, "vision_config", config)
+    key = key_of(holder, SIDES)
+    side = getattr(holder, key) if key else None
     if all(wanted.input.get(name) is not None for name in ("size", "crop", "mean", "std")):
         return {}
     return {"size": side, "crop": side} | declared_input(
@@ -90,7 +92,9 @@ def set_frames(label: str, wanted: Wanted, config: Any) -> dict:
     """Write the wanted number of frames into a config; return the number of frames of the input spec."""
     key, frames = key_of(config, FRAMES), wanted.input.get("frames")
     if key is None:
-        return dict(IMAGES)
+        tower = getattr(config, "vision_config", None)
+        own = key_of(tower, FRAMES)
+        return {**IMAGES, **({"frames": getattr(tower, own)} if own else {})}
     if frames is not None:
         if wanted.options.get(key, frames) != frames:
             raise UserError(

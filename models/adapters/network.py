@@ -45,7 +45,8 @@ class Loaded:
 
     ``input`` holds fields of `InputSpec`, ``feed`` the axes of the network's input. ``call`` holds arguments
     of the forward pass besides the clip. ``convert`` turns the state dict of a checkpoint file into the
-    network's own keys.
+    network's own keys. ``run``, a function (network, clip) -> output, is for networks that do not take the
+    clip itself.
     """
 
     net: nn.Module
@@ -53,6 +54,7 @@ class Loaded:
     call: Mapping = field(default_factory=dict)
     convert: Callable[[Mapping], Mapping] = dict
     feed: str = "b c t h w"
+    run: Callable[[nn.Module, Tensor], Any] | None = None
 
 
 class AdaptedNetwork(VideoNetwork):
@@ -67,7 +69,7 @@ class AdaptedNetwork(VideoNetwork):
     def __init__(self, loaded: Loaded, feed: str, input_spec: InputSpec):
         super().__init__()
         self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
-        self.call, self.convert_keys = loaded.call, loaded.convert
+        self.call, self.convert_keys, self.run = loaded.call, loaded.convert, loaded.run
         self.stages: dict[str, Stage] = {}
         # one tap per tensor of the wrapped network's output; each tap pools a tensor to logits
         self.output: tuple[Tap, ...] = ()
@@ -83,13 +85,17 @@ class AdaptedNetwork(VideoNetwork):
 
     def forward(self, inputs: Tensor | Sequence[Tensor]) -> Tensor:
         """Map a clip (B, 3, T, H, W), or a list of one such tensor per pathway, to logits (B, classes)."""
+        output = self.run(self.net, inputs) if self.run else self.run_wrapped(inputs)
+        return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
+
+    def run_wrapped(self, inputs: Tensor | Sequence[Tensor]) -> Any:
+        """Run the wrapped network on inputs with the axes ``feed``, and return its output."""
         pattern = f"b c t h w -> {self.feed}"
         one = isinstance(inputs, Tensor)
         arranged = rearrange(inputs, pattern) if one else [rearrange(x, pattern) for x in inputs]
         keyword = input_keyword(self.net)
         args, kwargs = ((), {keyword: arranged}) if keyword else ((arranged,), {})
-        output = self.net(*args, **kwargs, **self.call)
-        return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
+        return self.net(*args, **kwargs, **self.call)
 
     def count_classes(self, output: Any) -> int | None:
         """Return the number of class scores in an output; None if the wrapped network has no classifier."""

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from static_dynamic import configs
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_from_row
-from tests.models.toys import INPUT, CNN, clip, custom
+from tests.models.toys import CNN, INPUT, clip, custom
 
 SPEC = INPUT | {"size": 32}
 BUILT_IN = {

@@ -270,7 +270,9 @@ class Diverged(CNN):
 
 
 def custom(kind, **options):
-    return build_model("custom", **{"network": f"{kind.__module__}.{kind.__name__}", "input": INPUT, **options})
+    return build_model(
+        "custom", **{"network": f"{kind.__module__}.{kind.__name__}", "input": INPUT, **options}
+    )
 
 
 def clip(net, batch=2):
