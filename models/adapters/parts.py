@@ -26,6 +26,11 @@ def run_frames(module: nn.Module, clip: Tensor) -> Any:
     return module(rearrange(clip, "b c t h w -> (b t) c h w"))
 
 
+def frames_first(clip: Tensor) -> Tensor:
+    """Return a clip (B, 3, T, H, W) as (B, T, 3, H, W), contiguous in memory."""
+    return clip.transpose(1, 2).contiguous()
+
+
 def run_patches(module: nn.Module, clip: Tensor) -> Any:
     """Run a vision tower of Qwen2-VL, Qwen2.5-VL or Qwen3-VL on flattened patches and their grid."""
     patches, grid = qwen_patches(clip, module.config)  # type: ignore[arg-type]
@@ -75,7 +80,7 @@ def run_qwen(module: nn.Module, clip: Tensor) -> Any:
 
 def run_llava(module: Any, clip: Tensor) -> Any:
     """Run LLaVA's tower, projector and language model on a clip without text."""
-    features = module.get_video_features(rearrange(clip, "b c t h w -> b t c h w"))
+    features = module.get_video_features(frames_first(clip))
     # (B, N, C)
     features = getattr(features, "pooler_output", features)
     return module.language_model(inputs_embeds=features)
@@ -83,12 +88,12 @@ def run_llava(module: Any, clip: Tensor) -> Any:
 
 def run_xclip(module: Any, clip: Tensor) -> Any:
     """Run X-CLIP's vision model and its transformer over one token per frame (``mit``)."""
-    return module.get_video_features(rearrange(clip, "b c t h w -> b t c h w"))
+    return module.get_video_features(frames_first(clip))
 
 
 def run_vjepa(module: nn.Module, clip: Tensor) -> Any:
     """Run V-JEPA 2's encoder and predictor; the predictor sees and predicts all patches of the clip."""
-    return module(pixel_values_videos=rearrange(clip, "b c t h w -> b t c h w"))
+    return module(pixel_values_videos=frames_first(clip))
 
 
 # Pattern of a Python class -> how a clip runs a module of this class.
