@@ -5,8 +5,8 @@
 All stages, the last stage and a plain forward pass are timed in each round, in rotating order. Ratios of the
 median times are printed.
 
-With --units heads or neurons, passes that read these units are timed in turns with passes that read the ordinary
-stages. The median and the quartiles, over rounds, of the ratio of CPU times are printed.
+With --units heads or neurons, passes that read these units are timed in turns with passes that read the
+ordinary stages. The median and the quartiles, over rounds, of the ratio of CPU times are printed.
 """
 
 import sys

@@ -180,7 +180,7 @@ def test_language_models_over_video_tokens(models, kind):
         more = {"video_grid_thw": torch.tensor([[2, side, side]] * 2)}
         more |= {"pixel_values_videos": patches, "mm_token_type_ids": torch.full_like(tokens, 2)}
     else:
-        videos = x.transpose(1, 2)
+        videos = x.transpose(1, 2).contiguous()
         with torch.inference_mode():
             count = theirs.get_video_features(videos).pooler_output.shape[1]
         tokens, more = torch.full((2, count), 90), {"pixel_values_videos": videos}
