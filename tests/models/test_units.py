@@ -30,7 +30,7 @@ def inputs_of(net, inputs):
     """The first input of every module, by plain hooks: path -> tensor."""
     seen = {}
     handles = [
-        module.register_forward_pre_hook(lambda m, i, path=path: seen.update({path: i[0]}))
+        module.register_forward_pre_hook(lambda m, i, path=path: seen.update({path: i[0] if i else None}))
         for path, module in net.named_modules()
         if path
     ]
