@@ -11,6 +11,8 @@ from torch import Tensor
 from static_dynamic.errors import UserError
 from static_dynamic.models.stages import AllRead, Tap, VideoNetwork, run_on_meta, tapped
 
+# Layout of a module's output -> axis of the channels, where it is not the last one.
+CHANNEL_AXES = {"maps": 1, "time_first": 2}
 # Tap -> the outputs of the tap's module, one per call of the module in a forward pass.
 TapOutputs = Mapping[Tap, Sequence[Any]]
 
@@ -21,7 +23,9 @@ def ablated(
 ) -> Iterator[None]:
     """Replace units of the stage `name` in every forward pass of the ``with`` block.
 
-    Only the values that the stage's taps read are replaced: with ``Tap.skip``, leading tokens stay.
+    Only the values that the stage's taps read are replaced: with ``Tap.skip``, leading tokens stay. Raises
+    UserError for attention heads and MLP neurons, which are no channels of a module's output, and for one of
+    several runs of a module.
 
     Parameters
     ----------
@@ -31,6 +35,11 @@ def ablated(
         (units of the stage,) one number per unit, which replaces all values of the unit's map; or the outputs
         of the taps' modules for another input with as many views (`tap_outputs`): activation patching.
     """
+    if any(tap.source != "output" or tap.run is not None for tap in net.stages[name].taps):
+        raise UserError(
+            f"units of {name} cannot be removed: give a run with units=channels, and a stage whose module "
+            "runs once in a forward pass"
+        )
     numbers, count = sorted(set(units)), net.stages[name].units
     wrong = next((unit for unit in numbers if not 0 <= unit < count), None)
     if wrong is not None:
@@ -103,10 +112,7 @@ def replace_units(tap: Tap, output: Any, channels: Tensor, new: Any) -> Any:
 
 def channels_last(tap: Tap, tensor: Tensor) -> Tensor:
     """Return the part of a module's output that `tap` reads, as a view with the channels as last axis."""
-    if tap.layout == "cls":
-        return tensor[:, 0]
-    tensor = tensor[:, tap.skip :] if tap.skip else tensor
-    return tensor.movedim(1, -1) if tap.layout == "maps" else tensor
+    return tap.read_part(tensor).movedim(CHANNEL_AXES.get(tap.layout, -1), -1)
 
 
 def put_back(output: Any, select: int | str | None, tensor: Tensor) -> Any:

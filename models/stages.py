@@ -79,12 +79,15 @@ class Tap:
         """Average a module's output over time and space to (B, units), in float32 on the output's device."""
         if self.select is not None:
             output = output[self.select]
-        if self.batch_axis:
-            output = output.movedim(self.batch_axis, 0)
+        pooled = POOLS[self.layout](self.read_part(output))  # (B * fold, units)
+        return pooled.unflatten(0, (-1, self.fold)).mean(dim=1) if self.fold > 1 else pooled
+
+    def read_part(self, output: Tensor) -> Tensor:
+        """Return the part of a module's output that is averaged, as a view with the batch axis first."""
+        output = output.movedim(self.batch_axis, 0)
         if self.skip or self.keep is not None:
             output = output[:, self.skip : None if self.keep is None else self.skip + self.keep]
-        pooled = POOLS[self.layout](output)  # (B * fold, units)
-        return pooled.unflatten(0, (-1, self.fold)).mean(dim=1) if self.fold > 1 else pooled
+        return output
 
 
 @dataclass(frozen=True)

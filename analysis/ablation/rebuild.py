@@ -99,6 +99,7 @@ def options_of_run(cfg: DictConfig, folder: Path, identity: dict) -> DictConfig:
         own.model = OmegaConf.create({key: defaults.get(key) for key in NOT_IDENTITY} | identity["model"])
         own.checkpoint = cfg.checkpoint or (str(neighbour) if neighbour.is_file() else None)
         own.seed = identity["seed"]
+        own.units, own.tokens = identity.get("units", "channels"), identity.get("tokens")
         own.orders = identity.get("orders", ["forward", "shuffled"])
         known = identity["dataset"]["name"] in configs.rows("dataset")
         if cfg.dataset.name != identity["dataset"]["name"]:

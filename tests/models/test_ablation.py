@@ -148,13 +148,41 @@ def test_class_tokens_and_outputs_of_several_tensors():
     with ablated(net := Fixed(Tap("block", layout="tokens", skip=1), tokens), "stage1", [2], torch.zeros(6)):
         found = net(None)
     assert torch.equal(found[:, 0], tokens[:, 0]) and (found[:, 1:, 2] == 0).all()
-    with ablated(net := Fixed(Tap("block", layout="cls"), tokens), "stage1", [2], torch.zeros(6)):
+    with ablated(net := Fixed(Tap("block", layout="tokens", keep=1), tokens), "stage1", [2], torch.zeros(6)):
         found = net(None)
     assert torch.equal(found[:, 1:], tokens[:, 1:]) and (found[:, 0, 2] == 0).all()
     pair = {"a": noise(2, 6, 3), "b": noise(2, 6, 3, seed=1)}
     with ablated(net := Fixed(Tap("block", select="b"), pair), "stage1", [0], torch.zeros(6)):
         found = net(None)
     assert torch.equal(found["a"], pair["a"]) and (found["b"][:, 0] == 0).all() and pair["b"][:, 0].any()
+
+
+@pytest.mark.parametrize(
+    "tap, shape",
+    [
+        (Tap("block", layout="time_first"), (2, 3, 6, 4, 5)),
+        (Tap("block", layout="tokens", skip=1, keep=2), (2, 5, 6)),
+        (Tap("block", layout="tokens", batch_axis=1, skip=1), (5, 2, 6)),
+        (Tap("block", layout="maps", fold=2), (4, 6, 3, 3)),
+    ],
+)
+def test_what_a_tap_reads_is_replaced_and_nothing_else(tap, shape):
+    output, values = noise(*shape), torch.arange(6.0)
+    with ablated(net := Fixed(tap, output), "stage1", [1, 4], values):
+        found = net(None)
+    before, after = tap.pool(output), tap.pool(found)
+    assert torch.allclose(after[:, [1, 4]], values[[1, 4]].expand(2, 2))
+    assert torch.equal(after[:, [0, 2, 3, 5]], before[:, [0, 2, 3, 5]])
+    read = before.numel() // 6 * tap.fold
+    positions = output.numel() // 6 if not (tap.skip or tap.keep) else read * (tap.keep or 4)
+    assert (found != output).sum() == 2 * positions
+
+
+@pytest.mark.parametrize("change", [{"source": "heads"}, {"source": "input"}, {"run": 2}])
+def test_units_that_are_no_output_of_the_module_are_refused(change):
+    net = Fixed(Tap("block", layout="tokens", **change), noise(2, 5, 6))
+    with pytest.raises(UserError, match="units=channels"), ablated(net, "stage1", [0], torch.zeros(6)):
+        pass
 
 
 class TwoTaps(VideoNetwork):
