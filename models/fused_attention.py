@@ -22,7 +22,7 @@ def recorded_projections(modules: Iterable[nn.MultiheadAttention]) -> Iterator[d
     the block, also for ``nn.TransformerEncoderLayer``. The values that the modules compute do not change.
     """
     recorded: dict[nn.Module, Tensor] = {}
-    running: list[nn.Module] = []
+    running: list[nn.MultiheadAttention] = []
     linear, fused = F.linear, torch.backends.mha.get_fastpath_enabled()
 
     def record(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

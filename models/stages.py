@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -294,7 +294,9 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
         return output if tap.source == "output" else inputs[0] if tap.source == "input" else heads[module]
 
     fused = {path for path, taps in by_module.items() if any(tap.source == "heads" for tap in taps)}
-    with recorded_projections(net.get_submodule(path) for path in fused) as heads:
+    with recorded_projections(
+        cast(nn.MultiheadAttention, net.get_submodule(path)) for path in fused
+    ) as heads:
         # these hooks run after those of `recorded_projections`, which are registered first
         handles = [
             net.get_submodule(path).register_forward_hook(hook_for(taps)) for path, taps in by_module.items()

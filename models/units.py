@@ -171,10 +171,10 @@ def layer_of(net: VideoNetwork, path: str, owners: Mapping[str, str], units: str
 def describe(net: VideoNetwork, layer: Layer, candidate: Candidate, units: str) -> Layer:
     """Add width and number of heads to a layer; check by the shapes of weights that the layer reads units."""
     module = net.get_submodule(layer.path)
-    attention = isinstance(module, nn.MultiheadAttention)
+    attention = module if isinstance(module, nn.MultiheadAttention) else None
     if not candidate.taps:
         return replace(layer, reason=candidate.reason)
-    width = module.embed_dim if attention else widths(module)[0]
+    width = int(attention.embed_dim) if attention else widths(module)[0]
     layer = replace(layer, candidate=candidate, width=width)
     part = layer.path if attention else LAYERS[units].fullmatch(layer.path)["part"]  # type: ignore[index]
     if units == HEADS:

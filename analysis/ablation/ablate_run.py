@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from static_dynamic.analysis.run.setup import batch_size_of
 from static_dynamic.analysis.run.store import DONE, Store
 from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.vos.segmentation import read_mask
+from static_dynamic.datasets import DavisClips
 from static_dynamic.datasets.davis import RESOLUTION
 from static_dynamic.datasets.orders import first_altered_order
 from static_dynamic.errors import UserError
@@ -148,7 +150,7 @@ def no_masks(rows: Sequence[int]) -> list[NDArray[np.bool_]]:
 
 def mask_reader(run: RebuiltRun) -> Callable[[Sequence[int]], list[NDArray[np.bool_]]]:
     """Return a function that reads the true masks of views, given their rows; none if a file is missing."""
-    views, clips = run.store.views, run.clips
+    views, clips = run.store.views, cast(DavisClips, run.clips)
 
     def read(rows: Sequence[int]) -> list[NDArray[np.bool_]]:
         files = []

@@ -76,7 +76,9 @@ class ClipViews:
 class Measures(Protocol):
     """What is measured of a network's predictions."""
 
-    names: tuple[str, ...]
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the measures."""
 
     def predict(self, inputs) -> Tensor:
         """Return the network's prediction for a batch of views, one row per view."""

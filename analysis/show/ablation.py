@@ -96,9 +96,10 @@ def draw_set(axes: Axes, name: str, table: pd.DataFrame) -> None:
     low, high = (np.abs(table[f"effect_{end}"].to_numpy() - effect) for end in ("low", "high"))
     bars = np.nan_to_num(np.stack([low, high]))
     several = len(table) > 1
-    style = {"color": colour, "capsize": 2, "markersize": 4, "linewidth": 1.3}
     marker = "o-" if several else {"kind": "s", "class": "^"}.get(name.partition(" ")[0], "D")
-    axes.errorbar(x, effect, bars, fmt=marker, label=name, **style)
+    axes.errorbar(
+        x, effect, bars, fmt=marker, label=name, color=colour, capsize=2, markersize=4, linewidth=1.3
+    )
     band = table[["random", "random_low", "random_high"]].to_numpy(float)
     if several:
         draw_band(axes, x, band.T, color=colour, linestyle=":", linewidth=0.8)

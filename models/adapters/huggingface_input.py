@@ -76,7 +76,7 @@ def read_settings(network: str) -> tuple[str, dict]:
             path = cached_file(network, file)
         except OSError:
             continue
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(str(path)).read_text(encoding="utf-8"))
         settings = content if key is None else content.get(key)
         if settings:
             return file, settings

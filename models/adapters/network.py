@@ -54,7 +54,7 @@ class Loaded:
     call: Mapping = field(default_factory=dict)
     convert: Callable[[Mapping], Mapping] = dict
     feed: str = "b c t h w"
-    run: Callable[[nn.Module, Tensor], Any] | None = None
+    run: Callable[[nn.Module, Any], Any] | None = None
 
 
 class AdaptedNetwork(VideoNetwork):
