@@ -11,7 +11,7 @@ from .schema import Number, option
 # model.init: checkpoint loads weights, random keeps initial weights, none is for networks without weights.
 INITS = ("checkpoint", "random", "none")
 # Orders of the axes of a stage's outputs: keys of `POOLS` in models/stages.py.
-LAYOUTS = ("maps", "channels_last", "tokens")
+LAYOUTS = ("maps", "time_first", "channels_last", "tokens")
 
 
 @dataclass

@@ -270,6 +270,6 @@ def test_scripts_compose_the_configuration_themselves():
 
 
 def test_layouts_that_users_may_name_are_pooled():
-    assert {*LAYOUTS, "cls"} == {*POOLS}
+    assert {*LAYOUTS} == {*POOLS}
     with pytest.raises(UserError, match=r"unknown value model\.layout=abc; nearest known: maps"):
         check(["model=custom", "model.layout=abc"])
