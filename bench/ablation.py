@@ -28,7 +28,7 @@ CLIPS, CLASSES, RANDOM = 12, 10, 99
 
 
 def p_values(units: int, labelled: int, loud: bool, seed: int) -> dict[str, float]:
-    """Return the p-value of each measure in one plant."""
+    """Return the p-value of each measure in one simulated network."""
     rng = np.random.default_rng(seed)
     spread = np.exp(rng.standard_normal(units) / 2)
     weights = rng.standard_normal((units, CLASSES)) * 2 / np.sqrt(units)

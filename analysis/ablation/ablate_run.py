@@ -31,7 +31,7 @@ from static_dynamic.models.stage_names import find_stage
 from static_dynamic.rng import generator
 from static_dynamic.spacing import evenly_spaced
 
-# Version of the numbers in RUN/ablation/HASH; increase it when they change.
+# Increase VERSION if the numbers in RUN/ablation/HASH are computed in another way.
 VERSION = 1
 
 

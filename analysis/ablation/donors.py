@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from static_dynamic.errors import UserError
 from static_dynamic.rng import generator
 
-# Values of the option ``task.replace`` that take the values of another view, and the message without one.
+# Values of the option ``task.replace`` that take activations from another view -> the message if a run has no
+# such view.
 DONORS = {
     "clip": "no other video has a clip in the same style and order",
     "order": "no clip and style was read in two orders",

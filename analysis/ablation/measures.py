@@ -74,7 +74,7 @@ class ClipViews:
 
 
 class Measures(Protocol):
-    """What is measured of a network's predictions."""
+    """Interface of the classes that measure how predictions change."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from static_dynamic.models.partial import PartialForward, Recording
 
 log = logging.getLogger(__name__)
 
-# Number of sets that are timed before the cost of the whole command is told.
+# Number of sets that are timed before the program logs how long the whole command will take.
 TIMED_SETS = 3
 
 
@@ -105,7 +105,7 @@ class Ablation:
     def tell_cost(
         self, network: PartialForward, chunks: list[Chunk], sets: Sequence[NDArray[np.int64]], left: int
     ) -> None:
-        """Time some sets on one clip, and log how long the sets of all clips that are left will take."""
+        """Time some sets on one clip, and log how long the sets of all remaining clips will take."""
         begin = time.perf_counter()
         for units in sets[:TIMED_SETS]:
             self.predict(network, chunks, units)

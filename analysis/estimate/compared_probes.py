@@ -1,4 +1,4 @@
-"""Decodability of variables in several runs, for ``task=compare``."""
+"""Collect the decodability of variables in several runs, for ``task=compare``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ COLUMNS = ("variable", "stage", "features", "decodability", "decodability_low", 
 def compared_probes(
     folders: Sequence[Path], groups: Mapping[str, Sequence[int]], layers: pd.DataFrame
 ) -> pd.DataFrame:
-    """Collect ``probe.csv`` of the runs that have one, with columns run, curve and depth; may be empty.
+    """Collect ``probe.csv`` of the runs that have one, with the further columns run, curve and depth.
 
     Runs that are averaged over seeds are left out, because the errors of runs on the same videos are not
     independent. `layers` is the table of the compared stages.

@@ -87,14 +87,14 @@ class Probed:
 
 @dataclass(frozen=True)
 class Probes:
-    """Tables of probes: one row per variable, stage and features, and one row per variable."""
+    """Results of all probes: a table with one row per probe, and a table with one row per variable."""
 
     stages: pd.DataFrame
     variables: pd.DataFrame
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """File name -> table."""
+        """Dict from the file name of each table to the table."""
         return {"probe.csv": self.stages, "probe_variables.csv": self.variables}
 
 
@@ -149,7 +149,10 @@ def probe_run(
 
 
 def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Probed]:
-    """Probe one stage; the first of the `features` are all units, whose chance others without one take."""
+    """Train and test one probe per entry of `features` at one stage; the first entry must be all units.
+
+    Where the targets are not permuted, the score at chance is that of the probe of all units.
+    """
     found: dict[str, Probed] = {}
     for one in features:
         rows = one.row_of[targets.rows]
@@ -168,7 +171,8 @@ def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Pro
         spread = np.std(null) if null else np.std(found[ALL].null) if found else 0.0
         least = float(spread) / (1 - chance) * (1 - (score - chance) / (1 - chance))
         if targets.classes and np.abs(deviation).max() < ROUNDING:
-            # no block changes the accuracy, which is usually 1: the error of a share, with two more videos
+            # The accuracy is the same without any block (usually 1), so the jackknife error is 0. It is replaced
+            # by the standard error of a proportion, with one right and one wrong video added.
             share = (score * len(targets.fold) + 1) / (len(targets.fold) + 2)
             least = max(least, np.sqrt(share * (1 - share) / (len(targets.fold) + 2)) / (1 - chance))
         videos = len(np.unique(video))
@@ -186,7 +190,7 @@ def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Pro
 
 
 def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterator[dict]:
-    """Yield the table rows of one stage: decodability from each of the features, and what others lack."""
+    """Yield one table row per probe of a stage: decodability, and its loss compared with all units."""
     whole = probed[ALL]
     for name, one in probed.items():
         blocks = len(one.deviation)

@@ -1,4 +1,6 @@
-"""What probes read at a stage: all units, and controls (altered order, untrained network, units by part)."""
+"""Choose the activations that probes read: all units of a stage, and controls.
+
+Controls are views in an altered order, an untrained network, and the units with the largest parts."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +26,7 @@ QUARTER = 0.25
 
 @dataclass(frozen=True)
 class Features:
-    """What a probe reads at one stage: activations (views, units), and a row of them per view (-1: none)."""
+    """Activations (rows, units) that a probe reads, and the row number of each view (-1: no row)."""
 
     name: str
     activations: NDArray
@@ -35,7 +37,7 @@ class Features:
 def features_of(
     store: Store, stage: str, other: tuple[Store, NDArray] | None, parts: pd.DataFrame | None
 ) -> Iterator[Features]:
-    """Yield what probes read at one stage: all units, and the controls.
+    """Yield the activations that probes read at one stage: all units first, then the controls.
 
     The controls are the views in the altered order, the untrained network, and the quarters of the units with
     the largest parts. Raises UserError if activations are not finite.

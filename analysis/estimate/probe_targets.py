@@ -1,4 +1,4 @@
-"""Targets of probes: views, folds of videos, and targets permuted between videos and within videos.
+"""Make the targets of probes, divide videos into folds, and permute targets between and within videos.
 
 Views of one video are alike, so single views cannot be exchanged. A permutation gives each video the targets
 of another video, clip by clip, and exchanges the styles and the orders within each video in a random way that
@@ -86,7 +86,7 @@ def donor_grid(views: pd.DataFrame) -> tuple[NDArray, NDArray]:
 
 
 def rank_within(values: pd.Series, group: NDArray) -> NDArray:
-    """Number the different values within each group from 0."""
+    """Number the distinct values within each group, from 0."""
     return values.groupby(group).transform(lambda own: pd.factorize(own, sort=True)[0]).to_numpy(int)
 
 

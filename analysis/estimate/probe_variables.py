@@ -1,4 +1,4 @@
-"""Named variables of the views of a run, as targets of probes: design, ground truth, and columns of a csv.
+"""Read the named variables that probes decode: style, order and label, ground truth, and columns of a csv.
 
 `CALIBRATED` lists the variables of the calibrated data set. A new variable is a new line there.
 """
@@ -50,7 +50,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Truth:
-    """How a variable follows from the ground truth of a calibrated scene in one style."""
+    """Definition of a variable as a function of the ground truth of calibrated scenes."""
 
     kind: str
     families: tuple[str, ...]  # families of scenes that have the variable; none: all families
@@ -135,7 +135,8 @@ def variables_of(
             chosen.append(found[name])
         elif wanted or name in columns:
             raise UserError(
-                f"the variable {quoted(name)} has no two values in two videos each of {store.path}"
+                f"the variable {quoted(name)} needs at least two values, each in at least two videos of "
+                f"{store.path}"
             )
     return chosen
 
@@ -168,7 +169,7 @@ def of_calibrated(store: Store) -> dict[str, Variable]:
     settings = root / "complete.json"
     if not (root / TRUTH).is_file() or not settings.is_file():
         if store.manifest["identity"]["dataset"]["name"] == "calibrated":
-            raise UserError(f"{root / TRUTH} is missing, which holds the variables of {store.path}")
+            raise UserError(f"{root / TRUTH} is missing; this file holds the variables of {store.path}")
         return {}
     frames = json.loads(settings.read_text())["settings"]["frames"]
     views = store.views

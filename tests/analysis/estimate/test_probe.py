@@ -237,7 +237,7 @@ def test_bad_input_is_named(planted_run, tmp_path):
     store, csv = Store.open(planted_run), tmp_path / "truth.csv"
     with pytest.raises(UserError, match="no variable 'amuont'; nearest known: amount"):
         variables_of(store, ["amuont"], csv)
-    with pytest.raises(UserError, match="no two values in two videos each"):
+    with pytest.raises(UserError, match="needs at least two values"):
         variables_of(store, ["label"])
     with pytest.raises(UserError, match="task.circular and task.classes name columns of a csv"):
         variables_of(store, (), None, ["angle"])
