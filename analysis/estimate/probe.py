@@ -171,8 +171,8 @@ def probe_stage(targets: Targets, features: Sequence[Features]) -> dict[str, Pro
         spread = np.std(null) if null else np.std(found[ALL].null) if found else 0.0
         least = float(spread) / (1 - chance) * (1 - (score - chance) / (1 - chance))
         if targets.classes and np.abs(deviation).max() < ROUNDING:
-            # The accuracy is the same without any block (usually 1), so the jackknife error is 0. Instead, take
-            # the standard error of a proportion, with one right and one wrong video added.
+            # The accuracy is the same without any block (usually 1), so the jackknife error is 0.
+            # The standard error of a proportion, with one right and one wrong video added, replaces it.
             share = (score * len(targets.fold) + 1) / (len(targets.fold) + 2)
             least = max(least, np.sqrt(share * (1 - share) / (len(targets.fold) + 2)) / (1 - chance))
         videos = len(np.unique(video))
