@@ -39,7 +39,7 @@ def test_every_declared_stage_is_in_the_table(name):
 
 def test_the_printed_table(capsys):
     model = configs.row("model", "x3d_xs")
-    run(OmegaConf.create({"model": model, "seed": 1}))
+    run(OmegaConf.create({"model": model, "seed": 1, "units": "channels", "tokens": None}))
     title, _, header, *lines, _, summary = capsys.readouterr().out.splitlines()
     assert title == "x3d_xs, one clip of 4 x 160 x 160"
     assert header.split() == "depth module kind output of one clip units layout stage".split()
