@@ -403,4 +403,5 @@ def test_the_citation_file_and_the_changelog_name_this_version():
         assert all({"family-names", "given-names"} == set(author) for author in reference["authors"])
         assert reference["title"] in (ROOT / "README.md").read_text(encoding="utf-8")
     headings = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.M)
-    assert headings[0] == static_dynamic.__version__
+    released = [heading for heading in headings if heading != "Unreleased"]
+    assert released[0] == static_dynamic.__version__
