@@ -6,11 +6,13 @@ All stages, the last stage and a plain forward pass are timed in each round, in 
 median times are printed.
 
 With --units heads or neurons, passes that read these units are timed in turns with passes that read the
-ordinary stages. The median and the quartiles, over rounds, of the ratio of CPU times are printed.
+ordinary stages; all passes go on to the class scores. The median and the quartiles, over rounds, of the ratio
+of CPU times are printed.
 """
 
 import sys
 from argparse import Namespace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,7 +52,10 @@ def main() -> None:
 
 def compare_units(net: VideoNetwork, other: VideoNetwork, inputs: Any, given: Namespace) -> None:
     """Print the time of reading the units of `other`, relative to reading the stages of `net`."""
-    reads = {"stages": lambda: net.read(inputs), given.units: lambda: other.read(inputs)}
+    reads = {
+        name: partial(one.read, inputs, [*one.stages, "logits"])
+        for name, one in (("stages", net), (given.units, other))
+    }
     times = in_turns(reads, given.rounds)
     low, ratio, high = np.quantile(times[given.units][:, 1] / times["stages"][:, 1], (0.25, 0.5, 0.75))
     print(

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from static_dynamic import configs
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.checkpoints import load_weights
+from static_dynamic.models.stage_choice import keep_part
 from static_dynamic.models.stages import InputSpec, VideoNetwork
 from static_dynamic.models.units import choose_units
 
@@ -120,8 +121,10 @@ def build_from_row(
     if row.family not in FAMILIES:
         raise UserError(f"unknown model.family={row.family}{nearest(str(row.family), FAMILIES)}")
     arguments = {**_plain(row.get("args")), **options}
-    if row.get("part"):
-        arguments["part"] = row.part
+    part = arguments.pop("part", None) or row.get("part")
+    # networks of other packages can run a part alone, so they choose the part while they are built
+    if row.get("adapter"):
+        arguments["part"] = part
     # networks of other packages load their pretrained weights while they are built
     if row.get("adapter") and checkpoint == "pretrained":
         arguments["pretrained"], checkpoint = True, None
@@ -139,6 +142,8 @@ def build_from_row(
     net.eval().requires_grad_(False)
     if checkpoint_key and checkpoint in (None, "pretrained"):
         raise UserError(f"checkpoint_key={checkpoint_key} chooses weights in a file: give checkpoint=FILE")
+    if part and not row.get("adapter"):
+        keep_part(net, part)
     choose_units(net, units, tokens, row.get("layout"), row.get("leading_tokens"))
     if checkpoint == "pretrained":
         if not row.get("pretrained"):

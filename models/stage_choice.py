@@ -10,8 +10,8 @@ from torch import nn
 
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.layouts import Shape
-from static_dynamic.models.stage_discovery import Candidate
-from static_dynamic.models.stages import Stage
+from static_dynamic.models.stage_discovery import Candidate, find_candidates
+from static_dynamic.models.stages import Stage, VideoNetwork
 
 
 def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> list[str]:
@@ -152,3 +152,25 @@ def declare(keys: Sequence[str], found: Mapping[str, Candidate]) -> dict[str, St
         stages[key] = Stage(candidate.units, candidate.taps)
         stages |= {f"{key}/{name}": stage for name, stage in candidate.prefix.items()}
     return stages
+
+
+def keep_part(net: VideoNetwork, part: str) -> None:
+    """Keep the stages of a network that read modules of the part `part` (a module path) only.
+
+    If there are none, declare the default stages of the part. Raises UserError if the network has no such
+    module, or if no module of the part can be read.
+    """
+    modules = dict(net.named_modules())
+    if part not in modules:
+        raise UserError(f"model.part={part} is no module{nearest(part, modules)}")
+
+    def inside(path: str) -> bool:
+        return path == part or path.startswith(f"{part}.")
+
+    own = {name: stage for name, stage in net.stages.items() if all(inside(tap.module) for tap in stage.taps)}
+    if not own:
+        found = {key: one for key, one in find_candidates(net).items() if inside(one.module)}
+        own = declare(default_stages(net, found), found)
+    if not own:
+        raise UserError(f"model.part={part}: no module of this part can be read as a stage")
+    net.stages = own

@@ -28,6 +28,7 @@ SLOW = (
     "analysis/run/test_shards.py::test_jobs_of_joblib_have_workers_of_their_own",
     "analysis/run/test_shards.py::test_merged_shards_are_the_run",
     "analysis/run/test_shards.py::test_processes_of_torchrun_share_a_run",
+    "analysis/outputs/test_heads.py",
     "analysis/tasks/test_calibrate.py::test_all_bounds_hold_and_a_broken_bound_ends_with_status_1",
     "analysis/tasks/test_compare.py::test_the_same_comparison_gives_the_same_bytes",
     "analysis/tasks/test_damaged_runs.py::test_compare",

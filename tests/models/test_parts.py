@@ -251,3 +251,16 @@ def test_parts_of_one_s_own_networks():
         custom(VideoAndText, part="mixer")
     with pytest.raises(UserError, match="change model.input"):
         custom(VideoAndText)
+
+
+def test_parts_of_built_in_networks():
+    whole = build_model("small_transformer")
+    net = build_model("small_transformer", part="blocks.1")
+    x = clip(net)
+    assert list(net.stages) == ["stage2"]
+    assert torch.equal(net.read(x)["stage2"], whole.read(x)["stage2"])
+    # a part without declared stages gets the default stages of its modules
+    net = build_model("small_cnn", part="blocks.2.0")
+    assert [tap.module for stage in net.stages.values() for tap in stage.taps] == ["blocks.2.0"]
+    with pytest.raises(UserError, match="model.part=block.1 is no module; nearest known: blocks.1"):
+        build_model("small_transformer", part="block.1")
