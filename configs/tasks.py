@@ -276,7 +276,7 @@ class TrainCalibrated(Task):
         3, "number of checkpoints with a profile, besides the untrained network", least=1, most=1000
     )
     batch_size: int = option(32, "videos per training step", least=2, most=100_000)
-    learning_rate: Number = option(0.002, "largest learning rate of AdamW", least=1e-9, most=10)
+    learning_rate: Number = option(0.001, "largest learning rate of AdamW", least=1e-9, most=10)
     train_videos: int = option(
         256, "number of scenes to train on, each in four styles", least=1, most=100_000
     )
