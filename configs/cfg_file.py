@@ -32,7 +32,7 @@ KEYS = ["model", "extra_args", "dataset", *TABLE["common"], *OPTIONS]
 ACCEPTED = {
     bool: ("true or false", lambda value: type(value) is bool),
     int: ("a whole number from 1 on", lambda value: type(value) is int and value > 0),
-    # Where a text is expected, an int is accepted, too, because some DAVIS splits are named by a year.
+    # An option with a text as default also accepts an int, because some DAVIS splits are named by a year.
     str: ("a word", lambda value: type(value) in (str, int)),
     type(None): ("a word or a number", lambda value: value is None or type(value) in (str, int)),
 }
@@ -64,7 +64,8 @@ def expand(arguments: Sequence[str]) -> list[str]:
         found = to_overrides({"model": names[model]} | keys, "the command line")
         # Leave out the override model=..., because it is already one of the arguments.
         del found["model"]
-    # Drop options that the data set lacks: a later error says that the data set has no optical flow.
+    # Drop options that the data set lacks, so that the user gets the later error about missing optical flow
+    # instead of an error about an unknown option.
     dataset = given.get("dataset", found.get("dataset"))
     if dataset in rows("dataset"):
         known = row("dataset", dataset)

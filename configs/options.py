@@ -117,7 +117,7 @@ def parse(arguments: Sequence[str]) -> list[Override]:
     except HydraException as error:
         raise UserError(_one_line(error)) from error
     except ValueError as error:  # Python refuses to parse integers with thousands of digits
-        raise UserError(f"the number given for an option has too many digits: {reason(error)}") from error
+        raise UserError(f"an option has too many digits ({reason(error)}): give a smaller number") from error
 
 
 def check_name(override: Override) -> None:
@@ -181,7 +181,7 @@ def suggested(names: Iterable[str]) -> list[str]:
 
 
 def unknown(name: str, known: dict[str, str]) -> str:
-    """Return the error message for an unknown option; `known` maps last parts of names to full names."""
+    """Return the error message for an unknown option; `known` is a dict {last part of a name: full name}."""
     close = nearest(name.rpartition(".")[2], known).rpartition(": ")[2]
     group = name.partition(".")[0]
     where = f"{PROGRAM} {group}=NAME --help lists them" if group in GROUPS else HELP

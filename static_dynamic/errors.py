@@ -57,7 +57,7 @@ def checkpoint_errors(path: Path, allowed: str) -> Iterator[None]:
     try:
         yield
     except (UserError, PermissionError):
-        # an unreadable file is not damaged: leave a PermissionError to `as_user_error`
+        # a file without read permission is not damaged: `as_user_error` makes the message for PermissionError
         raise
     except RefusedFile as error:
         asked = one_line(error, 2 * MAX_NAME)

@@ -43,7 +43,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
         handle = _open_locked(temporary, os.O_RDWR | os.O_CREAT)
         if handle is None:
-            # without a lock (held by another process, or not supported), use a random temporary name
+            # if another process holds the lock, or locks are not supported, use a random temporary name
             prefix = f".{path.stem}{PART}-"
             new, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=path.suffix)
             os.close(new)
@@ -76,7 +76,7 @@ def temporary_folder(folder: Path) -> Iterator[Path]:
     temporary.mkdir(exist_ok=True)
     handle = _open_locked(temporary / LOCK, os.O_RDWR | os.O_CREAT)
     if handle is None:
-        # without a lock (held by another process, or not supported), use a folder with a random name
+        # if another process holds the lock, or locks are not supported, use a folder with a random name
         with suppress(OSError):
             # remove the folder if it is empty; rmdir fails otherwise
             temporary.rmdir()
@@ -159,7 +159,7 @@ def _open_locked(part: Path, flags: int) -> int | None:
         if os.path.samestat(os.fstat(handle), part.stat()):
             return handle
     except OSError:
-        # return None: another process holds the lock or has removed the file
+        # another process holds the lock or has removed the file, so the function returns None
         pass
     os.close(handle)
     return None

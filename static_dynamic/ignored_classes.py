@@ -1,4 +1,4 @@
-"""Classes of objects that a pickle may hold beside its tensors, and that are ignored when it is read.
+"""List the classes whose objects the unpickler ignores; a pickle may hold such objects beside its tensors.
 
 Ignored objects describe how a network was trained: options, paths, dates, optimizers. The names in this file
 are compared as text. No class is imported and no function is called, whatever its name.
@@ -29,7 +29,8 @@ STANDARD: dict[str, list[str] | None] = {
     "uuid": ["SafeUUID", "UUID"],
     "zoneinfo": ["ZoneInfo"],
 }
-# Names of numpy that are ignored: types of numbers. Arrays and scalars of these types are read.
+# Data types of numpy that are ignored if a pickle names the type itself (``numpy.float32``).
+# Numeric arrays and scalars are read, because they name their data type by a code (``f4``).
 NUMPY = """bool bool_ float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64 complex64
     complex128 str_ bytes_ object_ datetime64 timedelta64""".split()
 # Modules of torch and numpy whose classes and functions are ignored, with the modules inside them.
@@ -42,14 +43,15 @@ PARTS = (
     "torch.torch_version",
     "torch.utils.data",
 )
-# Packages of which only the names above are ignored; Python 2 has the modules __builtin__ and copy_reg.
+# In these packages, only the names listed above are ignored.
+# The modules __builtin__, commands and copy_reg exist only in Python 2.
 CLOSED = {*sys.stdlib_module_names, "__builtin__", "commands", "copy_reg", "torch", "numpy"}
 
 
 def is_ignored(module: str, name: str) -> bool:
-    """Return whether objects of a class, or results of a function, become placeholders.
+    """Return whether placeholders replace the objects of a class or the results of a function.
 
-    They do in every package outside the standard library, torch and numpy: the user's own classes are there.
+    Outside the standard library, torch and numpy, every class and function is ignored: it may be the user's.
     """
     package = module.partition(".")[0]
     if package not in CLOSED:

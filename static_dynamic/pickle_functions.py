@@ -1,4 +1,4 @@
-"""Functions, classes and data types that a pickle may name, and what takes their place.
+"""Replacements for the functions, classes and data types that a pickle may name.
 
 `FUNCTIONS` and `TYPES` are the closed list of names from which tensors, arrays and containers are made.
 Objects of the classes in ``ignored_classes.py`` become `Ignored` objects.
@@ -41,20 +41,20 @@ TYPES |= {str(kind).removeprefix("torch."): kind for kind in DTYPES.values()}
 
 
 class Ignored:
-    """Placeholder without data for a class that is not read, and for all objects of this class."""
+    """Placeholder for an ignored class and for all objects of this class; it holds only the class name."""
 
     def __init__(self, name: str):
         self.name = name
 
     def append(self, item: Any) -> None:
-        """Drop an item of an object derived from ``list``."""
+        """Drop an item that a pickle appends to an ignored object, such as one derived from ``list``."""
 
     def extend(self, items: list) -> None:
-        """Drop items of an object derived from ``list``."""
+        """Drop items that a pickle appends to an ignored object, such as one derived from ``list``."""
 
 
 def kind(value: Any) -> str:
-    """Return the name of the class of a value that was read, also of an `Ignored` object."""
+    """Return the name of a value's class; for an `Ignored` object, the name of the ignored class."""
     return value.name if isinstance(value, Ignored) else type(value).__name__
 
 
@@ -68,7 +68,7 @@ def make_table(items: Any = ()) -> dict:
 
 
 def _no_bytes(*arguments: Any) -> bytes:
-    """Return b"", which pickles for Python 2 write as a call; refuse other arguments, which can be huge."""
+    """Return b"" for ``bytes()`` in pickles for Python 2; refuse arguments, which can ask for huge data."""
     if arguments:
         raise RefusedFile("builtins.bytes")
     return b""
@@ -115,7 +115,10 @@ def _data(data: Any, *_: Any) -> Any:
 
 
 def _only_ignored(name: str) -> Callable:
-    """Return a function that refuses its call; a call whose argument is ignored never reaches it."""
+    """Return a function that raises RefusedFile.
+
+    The unpickler ignores calls with an ignored argument without running them, so these calls are not refused.
+    """
 
     def refuse(*_: Any) -> Any:
         raise RefusedFile(name)
@@ -127,7 +130,7 @@ def _only_ignored(name: str) -> Callable:
 FUNCTIONS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): make_table,
     ("collections", "Counter"): make_table,
-    # the argument is the class of the default values
+    # drop the argument, which is the class of the default values
     ("collections", "defaultdict"): _empty,
     ("_codecs", "encode"): _encode,
     ("numpy", "ndarray"): "numpy.ndarray",
@@ -140,15 +143,16 @@ FUNCTIONS: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_parameter_with_state"): _data,
     ("torch.nn.parameter", "Parameter"): _data,
 }
-# Functions that need no data of those arguments that may be ignored.
+# Functions that run even if an argument is an `Ignored` object, because they do not read its data.
 TOLERANT = (_data, _empty)
-# Python 2 has the module __builtin__; pickles for Python 2 name it.
+# Pickles for Python 2 call the module `builtins` by its name in Python 2, `__builtin__`.
 for core in ("builtins", "__builtin__"):
     FUNCTIONS[core, "set"] = FUNCTIONS[core, "frozenset"] = list
     FUNCTIONS[core, "bytes"] = _no_bytes
     # Python 3.11 pickles a member of an enumeration as getattr(CLASS, NAME)
     FUNCTIONS[core, "getattr"] = _only_ignored("builtins.getattr")
-# Calls by which pickles write generic types (list[int]), unions, partial functions and objects of Python 2.
+# Functions that pickles call to make generic types (list[int]), unions and partial functions, and functions
+# that pickles for Python 2 call to make objects.
 CALLS = """operator.getitem _operator.getitem functools.reduce _functools.reduce __builtin__.reduce
     functools.partial _functools.partial copyreg._reconstructor copy_reg._reconstructor""".split()
 for name in CALLS:

@@ -68,7 +68,7 @@ def read_pickled(path: Path, classes: Mapping[str, set[str]] | None = None) -> A
 
 @dataclass(frozen=True)
 class _Reader:
-    """The file and the settings of all unpicklers that read parts of it."""
+    """File that holds one or more pickles, and the settings of the unpicklers that read these pickles."""
 
     file: IO[bytes]
     size: int
@@ -76,12 +76,12 @@ class _Reader:
     ignored: dict[str, None] | None
 
     def load(self, storage: Callable[[tuple], Any] | None = None, file: IO[bytes] | None = None) -> Any:
-        """Read one pickle, from the current position of the file unless another `file` is given."""
+        """Read one pickle from `file`; if `file` is None, from the current position of this reader's file."""
         return Unpickler(file or self.file, self.size, self.classes, self.ignored, storage).load()
 
 
 def _check_type(dtype: Any) -> None:
-    """Raise RefusedFile if a storage has no data type of torch, but a storage class of another package."""
+    """Raise RefusedFile if the data type of a storage is not a data type of torch."""
     if not isinstance(dtype, torch.dtype):
         raise RefusedFile(kind(dtype))
 

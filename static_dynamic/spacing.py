@@ -15,7 +15,8 @@ def subsample_positions(length: int, count: int, dtype: DTypeLike = np.float32) 
     """
     if np.dtype(dtype) == np.float64:
         return np.linspace(0, length - 1, count).astype(np.int64)
-    # torch, because numpy's linspace rounds float32 differently; imported here, because torch loads slowly.
+    # Use torch, because numpy's linspace rounds float32 differently.
+    # The import is inside the function, because torch loads slowly.
     import torch
 
     # The positions are computed on the CPU, so that rounding selects the same frames on every device.

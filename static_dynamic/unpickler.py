@@ -63,7 +63,7 @@ _Base: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
 class Unpickler(_Base):
-    """Unpickler of allowed objects.
+    """Unpickler that builds allowed objects, replaces ignored ones by placeholders, and refuses all others.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ class Unpickler(_Base):
         # Files that Python 2 wrote hold byte strings, which latin1 keeps unchanged.
         super().__init__(_Bounded(file, size), encoding="latin1")
         self.classes, self.storage, self.ignored = classes, storage, ignored
-        # (module, name) of a class that is not read -> its placeholder
+        # (module, name) of an ignored class -> placeholder of the class
         self.placeholders: dict[tuple[str, str], Ignored] = {}
         self.room = 2 * size + ROOM
 
@@ -153,7 +153,7 @@ class Unpickler(_Base):
         self._take(sum(sys.getsizeof(a) for a in arguments if isinstance(a, list | tuple | dict)))
         missing = [value for value in arguments if isinstance(value, Ignored)]
         if missing and function not in TOLERANT:
-            # what would be computed from an ignored object is ignored too
+            # do not call the function: the result of a call with an ignored argument is ignored too
             self._note(missing[0])
             self.stack[-1] = missing[0]
             return
@@ -218,12 +218,12 @@ class Unpickler(_Base):
 
     def load_frozenset(self) -> None:
         """Run the pickle operation FROZENSET: make a list of the items."""
-        # `pop_mark` replaces `append`, so call it first
+        # call `pop_mark` first, because `pop_mark` assigns a new function to `self.append`
         items = self.pop_mark()
         self.append(items)
 
     def load_frame(self) -> None:
-        """Run the pickle operation FRAME: skip the frame's length, which only reading ahead would need."""
+        """Run the pickle operation FRAME: skip the frame's length, which is only for reading ahead."""
         self.read(8)
 
     def load_bytearray8(self) -> None:

@@ -29,7 +29,7 @@ class Style(Protocol):
     identity: str
 
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch; the returned function waits for, and returns, the frames (B, H, W, 3)."""
+        """Start to stylize a batch; return a function that waits for and returns the frames (B, H, W, 3)."""
 
 
 def make_style(row: Mapping, device: torch.device, precision: str | None = None) -> Style:
@@ -65,7 +65,7 @@ class TrainedStyle:
 
     @torch.inference_mode()
     def __call__(self, frames: Frames) -> Callable[[], Frames]:
-        """Start to stylize a batch; the returned function waits for, and returns, the frames (B, H, W, 3)."""
+        """Start to stylize a batch; return a function that waits for and returns the frames (B, H, W, 3)."""
         source = torch.from_numpy(frames)
         if self.device.type == "cuda":
             source = source.pin_memory().to(self.device, non_blocking=True)

@@ -27,7 +27,8 @@ ROOT_CLASS = "GeneratorJ"
 DIGEST = "sha256"
 # MAX_VISITS limits the number of modules read: reading a module that contains itself would never end.
 MAX_VISITS = 10_000
-# STAND_INS: classes named in Texler et al.'s pickles. `StandIn` takes their place, and none is imported.
+# STAND_INS: module -> names of its classes in Texler et al.'s pickles. The classes are not imported;
+# `StandIn` objects replace objects of these classes.
 STAND_INS = {
     "models": {ROOT_CLASS, "UpsamplingLayer"},
     "torch.nn.modules.activation": {"LeakyReLU", "ReLU", "Tanh"},

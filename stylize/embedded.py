@@ -60,7 +60,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
 
 
 def identity_of(dataset: DictConfig, style: DictConfig, trained: dict[int, Style]) -> dict:
-    """Return a dict of the settings that determine the pixels; the folder's name contains the dict's hash.
+    """Return a dict of all settings that affect the frames; the data folder's name contains the dict's hash.
 
     The settings are in the form of version 0.1, so that folders of version 0.1 and runs on them are found.
     """
@@ -97,7 +97,7 @@ def _clips(dataset: DictConfig) -> list[tuple[str, Path, int]]:
 def render_clip(
     root: Path, dataset: DictConfig, styles: dict[int, dict | None], clip: tuple[str, Path, int]
 ) -> None:
-    """Write a clip in every style whose folder lacks the clip; the style None leaves it unstylized."""
+    """Write a clip in every style whose folder lacks the clip; for style None, write the clip unstylized."""
     asset, path, first = clip
     targets = {k: root / f"style_{k}" / f"{asset}_{first:05d}" for k in styles}
     missing = [k for k, target in targets.items() if not target.exists()]

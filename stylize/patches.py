@@ -101,7 +101,8 @@ class PatchSampler:
         for frame, valid in zip(frames, self.valid, strict=True):
             if not len(valid):
                 raise UserError(
-                    f"mask of key frame {quoted(frame.name)}: no pixel can be the midpoint of a patch"
+                    f"mask of key frame {quoted(frame.name)}: no pixel can be the midpoint of a patch; "
+                    "enlarge the white area of the mask"
                 )
             if min(frame.mask.shape[1:]) < size:
                 raise UserError(
@@ -166,7 +167,7 @@ class FrameSampler(PatchSampler):
 def load_key_frames(
     pre: Path, post: Path, mask: Path | None, guides: list[Path], *, multiple: int = 1
 ) -> list[KeyFrame]:
-    """Read the key frames: each image in folder `post`, with the images of equal name in the other folders.
+    """Read key frames: each image in `post`, with the images of the same name in `pre`, `mask` and `guides`.
 
     If the folder `mask` is None, the whole of every frame is used. Height and width are cropped to a multiple
     of `multiple`. Raises UserError if a folder does not exist, a frame has no counterpart, or the images of a
@@ -187,7 +188,9 @@ def load_key_frames(
             images[part] = read_image(files[stem])
         sizes = {part: image.shape[1::-1] for part, image in images.items()}
         if len(set(sizes.values())) > 1:
-            raise UserError(f"the images of key frame {quoted(stem)} differ in size: {sizes}")
+            raise UserError(
+                f"the images of key frame {quoted(stem)} differ in size ({sizes}): scale them to one size"
+            )
         height, width = (side - side % multiple for side in images["style"].shape[:2])
         images = {part: image[:height, :width] for part, image in images.items()}
         on = images["mask"][..., 0] > MASK_ON if mask is not None else np.ones((height, width), bool)

@@ -40,7 +40,10 @@ class Video:
         while chunk := list(islice(waiting, CHUNK)):
             for i, frame in zip(chunk, self.frames.read(chunk), strict=True):
                 if frame.shape != (size := size or frame.shape):
-                    raise BadFrames(f"{self.frames.path} holds frames of different sizes: see frame {i + 1}")
+                    raise BadFrames(
+                        f"{self.frames.path} holds frames of different sizes (see frame {i + 1}): "
+                        "scale the frames to one size"
+                    )
                 yield i, frame
 
     def neighbours(self, indices: Iterable[int], step: int) -> Iterator[tuple[int, Frame, Frame]]:

@@ -143,9 +143,10 @@ class _Run:
 
     @cached_property
     def seconds_at_end(self) -> float:
-        """Estimate how many seconds last checkpoint and contact sheet will take, by stylizing one frame."""
+        """Estimate, from one stylized frame, the seconds for the last checkpoint and the contact sheet."""
         largest = max(self.frames, key=lambda frame: frame.mask.numel())
-        run_once(self.trainer.generator, largest.pre)  # the first pass takes longer than all others
+        # do not time the first forward pass, which takes longer than later passes
+        run_once(self.trainer.generator, largest.pre)
         begin = time.monotonic()
         run_once(self.trainer.generator, largest.pre)
         return 2 * VALIDATION_FRAMES * (time.monotonic() - begin)
@@ -189,7 +190,7 @@ class _Run:
         self.saved = time.monotonic()
 
     def log(self) -> dict[str, str]:
-        """Write mean losses since the last log, generator, stylized validation frames and state to files."""
+        """Write the generator, mean losses since the last log, validation frames and the state to files."""
         begin = time.monotonic()
         means = (self.sums / max(self.counted, 1)).tolist()
         if self.counted:
