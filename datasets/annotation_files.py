@@ -40,7 +40,9 @@ def read_json(file: Path, kind: type | tuple[type, ...]):
     try:
         content = json.loads(file.read_bytes())  # finds the encoding
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{file} is not readable json ({shorten(error)})") from error
+        raise UserError(
+            f"{file} is not readable json ({shorten(error)}): repair the file or download it again"
+        ) from error
     if not isinstance(content, kind):
         known = kind if isinstance(kind, tuple) else (kind,)
         expected = " or ".join(each.__name__ for each in known)
@@ -79,7 +81,9 @@ def read_csv(
                 whole = sound and len(fields) == len(columns)
                 yield reader.line_num, dict(zip(columns, fields, strict=True)) if whole else None
     except csv.Error as error:
-        raise UserError(f"{file} line {reader.line_num} is not csv ({error})") from error
+        raise UserError(
+            f"{file} line {reader.line_num} is not csv ({error}): repair the file or download it again"
+        ) from error
 
 
 def shorten(value: object) -> str:

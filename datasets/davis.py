@@ -153,7 +153,8 @@ def list_davis(
     found: list[FrameClip] = []
     names, sizes = {}, {}
     for (video, sequence), stems in videos.items():
-        # Leave out the last frame and, if flow to the previous frame is needed, the first: they lack flow.
+        # Leave out the last frame, which has no flow to a next frame. If flow to the previous frame is
+        # needed, leave out the first frame, too.
         names[video] = stems if dataset.cinematograms else stems[int(both) : -1]
         try:
             sizes[video] = require_files(replace(clips, names=names), video)

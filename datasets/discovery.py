@@ -83,7 +83,9 @@ def require_videos(folder: Path) -> list[str]:
     """List the distinct names of the videos below `folder`; raise UserError if there is no video."""
     names = list(dict.fromkeys(list_videos(folder)))
     if not names:
-        raise UserError(f"{folder} holds no videos")
+        raise UserError(
+            f"{folder} holds no videos: give a folder of video files, folders of images or frame stores"
+        )
     return names
 
 
@@ -199,7 +201,7 @@ def _holds_frames(folder: str) -> bool:
                 if entry.name == STORE_NAME or (len(images) == ENOUGH_IMAGES and not videos):
                     return True
     except OSError:
-        # treat the folder as a video: opening it later raises an error that names it
+        # treat the folder as a video, so that opening the folder later raises an error that names the folder
         return True
     if not images or videos >= {os.path.splitext(name)[0] for name in images}:
         return False
@@ -237,5 +239,6 @@ def _is_unknown(name: str) -> bool:
 def _is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # raised by a symbolic link that points to itself
+    except OSError:
+        # a symbolic link that points to itself raises OSError
         return False

@@ -104,7 +104,8 @@ class FrameStore(ImageSequence):
                         f"{file} has no ordinary table Images: make the file with misc/make_frames_db.py"
                     )
                 yield connection
-        except (sqlite3.Error, UnicodeDecodeError) as error:  # UnicodeDecodeError: a name is not UTF-8
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # a frame name that is not UTF-8 raises UnicodeDecodeError
             raise BadFrames(f"{file} is not a readable frame store ({error})") from error
 
     @cached_property

@@ -116,7 +116,7 @@ class ViewBatches(Dataset):
 
 
 def crc32(frame: Tensor) -> int:
-    """Return the CRC-32 of every fourth pixel row of a frame (H, W, C); replace 0 (no digest) by 1."""
+    """Return a CRC-32 of every fourth pixel row of a frame (H, W, C); never 0, which means no digest."""
     return zlib.crc32(np.ascontiguousarray(frame[::HASHED_ROWS].numpy()).data) or 1
 
 

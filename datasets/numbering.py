@@ -96,9 +96,10 @@ def _position(columns: list[tuple[int, ...]]) -> int | None:
 
 
 def _is_out_of_order(values: list[int]) -> bool:
-    """Return whether all equal values are adjacent, like minutes in time stamps, but values do not ascend.
+    """Return whether the values are not in ascending order, although equal values are always adjacent.
 
-    Values that recur later, such as the seconds of a clock or a score, say nothing about the order.
+    Such values, for example the minutes of time stamps, show that the frames are in the wrong order. Values
+    that recur later, such as the seconds of a clock or a score, say nothing about the order.
     """
     blocks = [value for value, _ in groupby(values)]
     return len(set(blocks)) == len(blocks) and blocks != sorted(blocks)

@@ -66,13 +66,14 @@ def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
     further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
     if further and pairs == "paper":
         raise UserError(
-            "optional orders need each clip in two styles and both orders, which pairs=paper does not show: "
-            "omit the option orders, or give pairs=both"
+            "the orders reshuffled, reversed and frozen need the orders forward and shuffled of each clip in "
+            "two styles, which pairs=paper does not show: omit the option orders, or give pairs=both"
         )
     return further
 
 
-# (style, alteration) of a view; alteration 0: none, k: k-th shuffle or jitter, -k: see FURTHER_ALTERATIONS.
+# (style, alteration) of a view. Alteration 0 leaves the view unaltered, a positive number k means the k-th
+# shuffle or jitter, and a negative number is a value of FURTHER_ALTERATIONS.
 Variant = tuple[int, int]
 
 
@@ -179,7 +180,7 @@ def window_frames(
             )
         stride = clip.fps / resample_fps
     count = max(1, int(clip.length / stride))
-    # if the frame rate varies: index of the frame at each resampled time
+    # index of the frame at each resampled time; None if the frame rate is constant or is not resampled
     shown = None
     if resample_fps is not None and clip.fps and clip.times is not None:
         shown = resample(clip.length, clip.fps, resample_fps, clip.times)

@@ -20,7 +20,7 @@ from .pixels import MAX_FRAMES, BadFrames
 
 # Number of leading boxes of an mp4 file that are searched for `moof`, which marks a fragmented file.
 FIRST_BOXES = 16
-# The function `examined` holds back at most this number of successive B-frames.
+# Largest number of frames that `examined` holds back while it waits for a frame that is not a B-frame.
 MAX_B_FRAMES = 16
 # A presentation time earlier than that of any frame.
 BEGINNING = -(1 << 63)
@@ -131,7 +131,7 @@ def seek(container, stream, start: int) -> list[int]:
 def decoded(
     packets: Iterable[av.Packet], times: Sequence[int] = ()
 ) -> Iterator[tuple[int, av.VideoFrame, bool]]:
-    """Decode packets from the next key frame on; yield (index, frame, whether the packets announce it).
+    """Decode packets from the next key frame on; yield one tuple (index, frame, agrees) per frame.
 
     `times` are the presentation times of all frames after a seek, and empty at the start of the file.
     Frames come in display order. The third value, ``agrees``, is False if the frame is not the next one that
@@ -161,7 +161,7 @@ def decoded(
 def examined(
     decoded: Iterable[tuple[int, av.VideoFrame, bool]],
 ) -> Iterator[tuple[int, av.VideoFrame, bool, bool]]:
-    """Extend each tuple (index, frame, agrees) by a flag: whether the decoder reports the frame as damaged.
+    """Append to each tuple (index, frame, agrees) of `decoded` a flag: whether the frame is damaged.
 
     Damage lasts until the next key frame. B-frames may refer to the next frame that is not a B-frame, so they
     are held back until the decoder has reported on this frame.

@@ -61,7 +61,8 @@ class Sender:
                     decoded = replace(decoded, frames=pinned.to(self.device, non_blocking=True))
                     buffer = buffer[pinned.numel() :]
                 moved.append(decoded)
-            # One event per batch: one per buffer could be recorded again before the consumer waits for it.
+            # Each batch has its own event: the buffer's event may already be recorded for a later batch
+            # when the consumer waits.
             arrived = torch.cuda.Event()
             arrived.record(self.stream)
             copied.record(self.stream)

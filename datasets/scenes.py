@@ -20,7 +20,8 @@ PATTERNS: dict[str, Callable[[NDArray], NDArray]] = {
     "speeding": lambda time: 0.25 + 1.5 * time,
     "slowing": lambda time: 1.75 - 1.5 * time,
 }
-# Each shape is a function of the distances x and y to its centre, in radii; the function is below 1 inside.
+# Each shape is a function of the distances x and y to the shape's centre, in radii. The function is below
+# 1 inside the shape.
 SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
     "disc": lambda x, y: np.hypot(x, y),
     "square": lambda x, y: np.maximum(abs(x), abs(y)) / 0.89,

@@ -53,7 +53,7 @@ class SharedFrames:
             return None
 
     def allocate(self, shape: tuple[int, ...], worker: int) -> Tensor:
-        """Allocate a uint8 tensor in the shared memory of `worker`; if this is full, in private memory."""
+        """Allocate a uint8 tensor in the region of `worker`, or in private memory if the region is full."""
         size = HEADER + math.prod(shape)
         offset = next((o for o, length in self.slots if length >= size and self.memory[o] == FREE), None)
         if offset is None:
@@ -73,7 +73,7 @@ class SharedFrames:
         return replace(decoded, frames=Location(frames.storage_offset(), tuple(frames.shape)))
 
     def unpack(self, decoded):
-        """Replace a `Location`, which `pack` stored in any process, by the frames at this location."""
+        """Replace a `Location` in `decoded` by the frames there; any process may have packed them."""
         if not isinstance(decoded.frames, Location):
             return decoded
         offset, shape = decoded.frames

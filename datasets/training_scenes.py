@@ -24,7 +24,7 @@ from .scenes import Scene, path, render
 FAMILY = "sprites"
 # Wavelengths that separate the texture classes: geometric means of neighbouring styles' wavelengths.
 CUTS = np.sqrt(np.array(list(WAVELENGTHS.values()))[1:] * np.array(list(WAVELENGTHS.values()))[:-1])
-# Increase LABELS_VERSION if a label means something else.
+# Increase LABELS_VERSION if the meaning of a label changes.
 LABELS_VERSION = 3
 # Rows and columns of the grid of places, whose cells are the classes of `layout`.
 GRID = 3
@@ -53,7 +53,7 @@ def mean_place(scene: Scene, frames: int) -> NDArray[np.float64]:
     frame on the right and enters it on the left lies near these edges, not in the middle.
     """
     place = (np.array([scene.x, scene.y]) + path(scene, frames).mean(0)) % 1
-    # A tiny negative number modulo 1 rounds to 1.
+    # A tiny negative number modulo 1 rounds to 1, which is the same place on the torus as 0.
     return np.where(place < 1, place, 0.0)
 
 

@@ -101,7 +101,10 @@ def make_views(
     if FLOW in pathways:
         rows_of = partial(flow_rows, pathways, seed, pairs == "paper")
     elif min(pathways.values()) < 2:
-        raise UserError("this network sees one frame at a time: there is no order to shuffle")
+        raise UserError(
+            "this network sees one frame at a time, so there is no order to shuffle: "
+            "give a network that sees several frames"
+        )
     else:
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
     count = repeats if pairs == "paper" else 1
@@ -150,7 +153,7 @@ def plan_pairs(
     """List each pair of views once, as (factor that the views share, view a, view b), in clip order."""
     by_rank = sorted(range(len(clips)), key=lambda i: digest(seed, clips[i].id, "rank"))
     parity = np.empty(len(clips), dtype=int)
-    # each factor goes to a random half of the clips
+    # for pairs=paper: a random half of the clips gets a dynamic pair first, the other half a static pair
     parity[by_rank] = np.arange(len(clips)) % 2
     partner: dict[int, Sequence[int | None]] = {f: range(len(clips)) for f in (DYNAMIC, STATIC)}
     if not m_same:
@@ -166,7 +169,7 @@ def plan_pairs(
             if factor == STATIC and use_normal_app:
                 s = t = 0
             if factor == STATIC and not app_shuffle:
-                # both views have the same order and show two videos
+                # the two views show two videos, so both views have the same order
                 second = first
             j = partner[factor][i]
             if j is not None:
@@ -233,7 +236,7 @@ def both(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfCli
 
 
 def paper(styles: list[int], rng: np.random.Generator, factor: int) -> PairsOfClip:
-    """Make one pair of a clip in random styles; `factor` makes it a dynamic or a static pair."""
+    """Make one pair of a clip in random styles; `factor` chooses a dynamic or a static pair."""
     return [both(styles, rng, factor)[factor]]
 
 

@@ -181,7 +181,7 @@ def record_crashes(
     timeout: float,
     error: Exception,
 ) -> None:
-    """Count worker crashes per clip (idle workers: under None); skip a clip after `TRIES` crashes."""
+    """Count the crashes of workers per clip, and of idle workers; skip a clip after `TRIES` crashes."""
     batches = source.batches
     for process, (_, item, _) in _with_progress(source, crashed):
         key = batches.keys[int(item)] if item != IDLE else None

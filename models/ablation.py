@@ -79,7 +79,7 @@ def ablated(
 
 
 def columns_of_taps(net: VideoNetwork, name: str) -> dict[Tap, slice]:
-    """Return the columns of the stage's rows that each tap of the stage `name` fills."""
+    """Map each tap of the stage `name` to the columns of the stage that the tap's pooled output fills."""
     taps = net.stages[name].taps
     if len(taps) == 1:
         return {taps[0]: slice(0, net.stages[name].units)}
@@ -96,7 +96,7 @@ def columns_of_taps(net: VideoNetwork, name: str) -> dict[Tap, slice]:
 
 
 def replace_units(tap: Tap, output: Any, channels: Tensor, new: Any) -> Any:
-    """Return a module's output with other values in `channels`; the given output stays as it is.
+    """Return a copy of a module's output in which the channels `channels` have new values.
 
     `new` is a tensor (channels,) of constants, or an output of the module for another input.
     """
@@ -116,7 +116,7 @@ def channels_last(tap: Tap, tensor: Tensor) -> Tensor:
 
 
 def put_back(output: Any, select: int | str | None, tensor: Tensor) -> Any:
-    """Return a module's output in which `tensor` replaces the element `select` (None: the whole output)."""
+    """Return a module's output with `tensor` as element `select`, or `tensor` alone if `select` is None."""
     if select is None:
         return tensor
     if isinstance(output, tuple):

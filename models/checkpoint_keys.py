@@ -62,15 +62,15 @@ def find_weights(
     usual = [fit for fit in fits if fit.from_usual_entry]
     if wanted:
         names = ", ".join(one_line(f.name, MAX_NAME) for f in fits if f.name) or "none"
-        # the entry or the prefix alone is enough, where the weights have both
+        # the user may name the entry, the prefix, or both
         fits = [f for f in fits if wanted in (f.name, ".".join(f.entry), f.prefix.removesuffix("."))]
         if not fits:
             raise UserError(
-                f"checkpoint {source}: no weights that fit {type(net).__name__} at "
-                f"checkpoint_key={wanted} (entries and prefixes that fit: {names})"
+                f"checkpoint {source} holds no weights at checkpoint_key={wanted} that fit "
+                f"{type(net).__name__}: give another checkpoint_key (entries and prefixes that fit: {names})"
             )
     elif not fits or (not usual and search.has_usual_entry(entries)):
-        # where the usual entry does not fit, weights of another entry are not taken unasked
+        # if an entry with a usual name does not fit, another entry is taken only if the user asks for it
         base = state_dict_of(content, source)
         state = search.known(converted(net, base, source))
         return state, _hint(search, state, base, fits)
@@ -82,7 +82,7 @@ def find_weights(
 
 
 def _hint(search: Search, state: Mapping, base: Mapping, fits: list[Fit]) -> str:
-    """Say what nearly fits, if the state dict `base`, translated to `state`, does not."""
+    """Return a hint for the user if the state dict `base`, translated to `state`, does not fit."""
     if fits:
         return f"the weights {quoted(fits[0].name)} would fit: give {_option(fits[0])}"
     return mmaction2_names.HINT if mmaction2_names.is_mmaction2(base) else search.nearly(state)

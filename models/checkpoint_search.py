@@ -21,12 +21,13 @@ WRAPPERS = ("model_state", "state_dict", "model_state_dict", "model", "module", 
 COMPILED = "_orig_mod"
 # Words in the names of entries that hold averaged weights.
 AVERAGES = {"ema", "swa", "averaged", "average", "shadow"}
-# Largest depth of nested dicts, and largest number of prefixes per state dict, that are tried.
+# Largest depth of nested dicts that are tried.
 MAX_DEPTH = 3
+# Largest number of prefixes per state dict that are tried.
 MAX_PREFIXES = 10
-# Largest number of entries that are tried. An entry is not tried if it has more than MAX_COPIES times as many
-# keys as the network, plus MAX_KEYS.
+# Largest number of entries that are tried.
 MAX_ENTRIES = 12
+# An entry is not tried if it has more keys than MAX_COPIES * (number of the network's keys) + MAX_KEYS.
 MAX_COPIES = 10
 MAX_KEYS = 1000
 # Name of batch norm's counter, which old checkpoints lack and which has no effect in eval mode.
@@ -37,13 +38,15 @@ COUNTER = "num_batches_tracked"
 class Fit:
     """A state dict that fits the network, and where it was found."""
 
-    # path of the entry in the file, and what was removed from the keys
+    # path of the entry in the file
     entry: tuple[str, ...]
+    # prefix that was removed from the keys
     prefix: str
-    # the state dict with the keys of the network, and with the keys of the file
+    # the state dict with the keys of the network
     state: Mapping
+    # the state dict before its keys were translated to those of the network
     source: Mapping
-    # keys without the prefix, which are left out
+    # keys of the entry that do not begin with the prefix and are left out
     rest: list[str] = field(default_factory=list)
 
     @property
@@ -79,12 +82,12 @@ def _without_compiled(key: str) -> str:
 
 
 def find_entries(content: Any) -> list[tuple[tuple[str, ...], Mapping]]:
-    """List (path, dict) for a dict and of the dicts in it whose keys are text, the outermost first."""
+    """List `content` and its nested dicts as (path, dict), the outermost first, if their keys are text."""
     found = []
     # a hostile file may repeat one dict many times: visit each dict once
     visited: set[int] = set()
     waiting: list[tuple[tuple[str, ...], Any]] = [((), content)]
-    # the loop also runs over what it adds to the list
+    # the loop also visits the dicts that it appends to `waiting`
     for path, value in waiting:
         if not isinstance(value, Mapping) or id(value) in visited:
             continue
@@ -117,7 +120,7 @@ class Search:
         # smallest number of keys of a state dict that can fit: a checkpoint may lack the classifier
         self.least = max(1, len(self.needed) // 2)
         self.head: set[str] | None = None
-        # with the prefix removed with which most keys fit: number of these keys, prefix, unknown keys
+        # (number of keys that fit, prefix, unknown keys) for the prefix whose removal makes most keys fit
         self.nearest: tuple[int, str, list[str]] = (0, "", [])
 
     def eligible(self, entries: list[tuple[tuple[str, ...], Mapping]]) -> list:
@@ -140,7 +143,7 @@ class Search:
         """Return the state dicts in one entry that fit; more than one if the keys have several prefixes."""
         short = unwrapped(state)
         prefixes = self.prefixes(short)
-        # a network that is itself wrapped has the keys of the file
+        # try the keys without the additions of wrappers, then unchanged, because `net` may be wrapped, too
         for keys in (short, state) if short.keys() != state.keys() else (state,):
             whole = self.fit(entry, "", keys)
             if whole is not None:
@@ -170,7 +173,7 @@ class Search:
     def fit(
         self, entry: tuple[str, ...], prefix: str, keys: Mapping, rest: list[str] | None = None
     ) -> Fit | None:
-        """Translate a state dict; return it if no key is missing but the classifier's and none is unknown."""
+        """Translate a state dict; return None if keys are unknown, or missing outside of the classifier."""
         keys = unwrapped(keys) if prefix else keys
         try:
             with silent():
@@ -197,7 +200,7 @@ class Search:
         return sum(key in state for key in self.needed)
 
     def nearly(self, state: Mapping) -> str:
-        """Say how many keys fit with a prefix removed, if more fit than in the state dict itself."""
+        """Return a hint that more keys fit after a prefix is removed; return "" if no removal helps."""
         count, prefix, unknown = self.nearest
         if count <= self.count(state):
             return ""
@@ -206,7 +209,7 @@ class Search:
         return f"{text}, but {len(unknown)} are unknown{example}" if unknown else text
 
     def head_keys(self, missing: set[str]) -> set[str]:
-        """Return the keys of the classifier, which are computed only if keys are missing."""
+        """Return the keys of the classifier; the first call with missing keys computes them."""
         if missing and self.head is None:
             self.head = head_keys(self.net)
         return self.head or set()

@@ -16,8 +16,9 @@ def head_keys(net: VideoNetwork) -> set[str]:
     if not getattr(net, "stages", None) or net.classes is None:
         return set()
     waiting = {tap.module for stage in net.stages.values() for tap in stage.taps}
-    # modules that started before, and after, the deepest stage was read
+    # modules that started before the deepest stage was read
     before: set[str] = set()
+    # modules that started after the deepest stage was read
     after: set[str] = set()
     handles = []
     for name, module in net.named_modules():

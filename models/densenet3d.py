@@ -16,7 +16,7 @@ from static_dynamic.models.registry import register
 from static_dynamic.models.stages import Stage, Tap, VideoNetwork
 
 STEM = 64
-# Number of channels between a dense layer's two convolutions, divided by the number that the layer appends.
+# Ratio of the channels between the two convolutions of a dense layer to the channels that the layer appends.
 BOTTLENECK = 4
 
 

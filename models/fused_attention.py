@@ -1,4 +1,4 @@
-"""Record what the output projection of ``nn.MultiheadAttention`` takes.
+"""Record the input of the output projection of ``nn.MultiheadAttention``.
 
 ``nn.MultiheadAttention`` passes the weights of its module ``out_proj`` to ``F.linear`` and never calls the
 module, so no forward hook of ``out_proj`` runs.
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 @contextmanager
 def recorded_projections(modules: Iterable[nn.MultiheadAttention]) -> Iterator[dict[nn.Module, Tensor]]:
-    """Record the concatenated outputs of the heads of each module during the ``with`` block.
+    """Record the concatenated outputs of the attention heads of `modules` during the ``with`` block.
 
     Yields a dict that each run of a module fills with module -> tensor of the same axes as the module's
     output: (N, B, C), or (B, N, C) if the module is ``batch_first``. While one of the modules runs,

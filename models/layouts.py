@@ -61,7 +61,7 @@ def layout_of(
     if wanted is not None and len(shape) > 2:
         return wanted
     if len(shape) == 2 and 0 < frames < shape[0]:
-        # the tokens of all clips in one row of tokens
+        # each row is one token; the tokens of all clips follow one another
         return "tokens"
     if len(shape) < 4:
         return "tokens" if len(shape) == 3 and "1d" not in kind else "maps"
@@ -95,7 +95,7 @@ def count_patches(shapes: Iterable[Shape], frame: tuple[int, int]) -> set[int]:
 
 
 def prefix_tokens(net: nn.Module) -> dict[str, int]:
-    """Return the tokens before the patch tokens: name of their stage -> number of tokens, in their order."""
+    """Count the tokens before the patch tokens; return stage name -> number of tokens, in token order."""
     found: dict[str, int] = {}
     parameters = {name.rpartition(".")[2]: value for name, value in net.named_parameters()}
     for pattern, stage in PREFIX_TOKENS.items():
@@ -126,7 +126,7 @@ def count_skipped(shape: Shape, tokens: int, patches: Collection[int]) -> int | 
 
 
 def split_prefix(prefix: Mapping[str, int]) -> dict[str, tuple[int, int]]:
-    """Return name of a stage -> (first token, number of tokens) from name -> number of tokens."""
+    """Convert a dict stage name -> number of tokens to stage name -> (first token, number of tokens)."""
     starts, start = {}, 0
     for name, number in prefix.items():
         starts[name] = (start, number)

@@ -1,4 +1,4 @@
-"""Translate the keys of mmaction2's checkpoints to those of the networks here that have the same layers.
+"""Translate the keys of mmaction2's checkpoints to the keys of this program's networks with equal layers.
 
 Three networks of mmaction2 compute what networks of this program compute: SlowOnly-50 (``slow_r50_8x8``), X3D
 (``x3d_m``) and TimeSformer with divided attention (``timesformer``). Other networks of mmaction2 are refused.
@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 # Largest difference of a mean or standard deviation that counts as rounding.
 TOLERANCE = 0.005
-# Pattern of keys that mmaction2's networks have and others do not.
+# Pattern of keys that networks of mmaction2 have and networks of other code bases do not have.
 OWN = re.compile(r"cls_head\.fc|backbone\.(slow_path\.|transformer_layers\.|conv1(_s)?\.conv\.)")
 HINT = (
     "its keys are those of mmaction2, of which SlowOnly-50 (model=slow_r50_8x8 or slow_r50_4x16), X3D "
     "(model=x3d_s or x3d_m) and TimeSformer with divided attention (model=timesformer) load; other networks "
     "of mmaction2 have other layers than the networks here"
 )
-# Pattern of a layer in a residual block of ResNet and X3D -> path of the layer here.
+# Pattern of a layer in mmaction2's residual blocks (ResNet, X3D) -> path of the layer in this program.
 BLOCKS = (
     (r"conv1\.conv", "branch2.a"),
     (r"conv1\.bn", "branch2.a_bn"),
@@ -48,7 +48,7 @@ ATTENTION = r"backbone\.transformer_layers\.layers\.(\d+)\."
 
 @dataclass(frozen=True)
 class Layout:
-    """Keys of one network of mmaction2.
+    """Translation of the keys of one network of mmaction2, and the preprocessing of this network.
 
     ``marker`` is a key that no other network has, ``rules`` are pairs of a pattern of a module's path and its
     path here, and ``mean`` and ``std`` are the preprocessing in training, for colours in [0, 1].

@@ -39,7 +39,7 @@ Predict = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """The k-th call of a module in a forward pass, counted from 0 among the calls outside of the cut's."""
+    """The k-th call of a module, from 0, among its calls that are not inside another call of the cut."""
 
     module: str
     k: int
@@ -47,7 +47,7 @@ class Call:
 
 @dataclass
 class Recording:
-    """Outputs of the calls of the cut for one batch; tensors that are not needed have no values (meta)."""
+    """Outputs of the calls of the cut for one batch; outputs that are not needed are on the meta device."""
 
     outputs: dict[Call, Any]
 
@@ -96,7 +96,7 @@ class PartialForward:
 
     @torch.inference_mode()
     def rest(self, inputs: Any, recorded: Recording) -> Tensor:
-        """Return the prediction; only what comes after the stage is computed.
+        """Compute the prediction from recorded outputs: only the code after the stage runs.
 
         `inputs` must be those of `recorded`; hooks on the modules of the stage run as in a full forward pass.
         """
@@ -111,7 +111,7 @@ class PartialForward:
             full = self.predict(inputs)
         if len(outputs) == len(cut) and self._equal(full, inputs, cut, outputs, 0.0):
             self.cut = cut
-            # The last call of the cut is the one of the stage's module, whose output is always needed.
+            # The last call of the cut runs the stage's module, whose output is always needed.
             self.needed = {cut[-1], *self._find_needed(full, inputs, outputs, cut[:-1])}
             kept = {c: o if c in self.needed else without_values(o) for c, o in outputs.items()}
             if not self._equal(full, inputs, cut, kept, 0.0):
@@ -156,11 +156,12 @@ class PartialForward:
 
 
 def find_cut(net: nn.Module, stage: set[str], run: Callable[[], Any]) -> list[Call]:
-    """Trace a forward pass; return the calls of the cut, in the order in which they returned.
+    """Trace a forward pass; return the outermost module calls that have returned when the stage returns.
 
-    `stage` holds the paths of the stage's modules; the cut is at the return of the first of them.
+    These calls are the cut, in the order in which they returned. `stage` holds the paths of the stage's
+    modules; the cut is at the return of the first of these modules.
     """
-    # each call: [module, number of the enclosing call, whether it returned before the cut]
+    # one list per call: [module path, index of the enclosing call, whether the call returned before the cut]
     calls: list[list] = []
     running: list[int] = []
     cut_at = False
@@ -200,7 +201,7 @@ def find_cut(net: nn.Module, stage: set[str], run: Callable[[], Any]) -> list[Ca
 
 @contextmanager
 def recording(net: nn.Module, cut: Sequence[Call], keep: Callable[[Call, Any], None]) -> Iterator[None]:
-    """Call ``keep(call, output)`` after each call of the cut in a forward pass of the ``with`` block."""
+    """During the ``with`` block, pass each call of the cut and its output to the function `keep`."""
     by_module = _by_module(cut)
     inside = 0
     handles = []
@@ -231,7 +232,7 @@ def recording(net: nn.Module, cut: Sequence[Call], keep: Callable[[Call, Any], N
 
 @contextmanager
 def replaying(net: nn.Module, cut: Sequence[Call], outputs: dict[Call, Any], fill: float) -> Iterator[None]:
-    """Let the calls of the cut return copies of `outputs` during the ``with`` block, and compute nothing.
+    """During the ``with`` block, let the calls of the cut return copies of `outputs` and compute nothing.
 
     Floating-point tensors without values (meta) are filled with the number `fill`, other tensors with 0.
     """
@@ -275,7 +276,7 @@ def without_values(output: Any) -> Any:
 
 
 def with_values(x: Tensor, fill: float, device: torch.device) -> Tensor:
-    """Return a copy of a tensor; a tensor without values becomes one full of the number `fill`."""
+    """Return a copy of a tensor; for a meta tensor, return a tensor filled with `fill` (integers: with 0)."""
     if not x.is_meta:
         return x.clone()
     # All elements share one number in memory: large outputs cost no time. A network that writes into this

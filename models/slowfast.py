@@ -288,7 +288,8 @@ class ResNet(PositionWise):
         widths = stage_widths(width)
         self.head = named(("pool", HeadPool(pool)), *classifier(widths[-1], num_classes))
         self.stages = {f"stage{s}": Stage(w, (Tap(f"s{s}"),)) for s, w in enumerate(widths, start=1)}
-        # mmaction2's I3D and C2D have arrays of the same shapes, but other strides and paddings
+        # Only SlowOnly loads weights of mmaction2. Weights of mmaction2's I3D and C2D have the same shapes as
+        # in this program, but need other strides and paddings.
         stem_frames = temporal_kernels[0][0]
         self.is_slowonly = temporal_pool == 1 and stem_frames == 1 and not any(nonlocal_after)
 

@@ -44,7 +44,7 @@ def choose(patterns: Sequence[str] | str, found: Mapping[str, Candidate]) -> lis
 
 
 def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
-    """Choose default stages: the blocks of all lists if blocks return tokens, else modules with feature maps.
+    """Choose default stages: transformer blocks, or modules with feature maps if no block returns tokens.
 
     Every run of a chosen module is a stage.
     """
@@ -56,11 +56,11 @@ def default_stages(net: nn.Module, found: Mapping[str, Candidate]) -> list[str]:
     if not any(holds(by_path[path], 3) for path in blocks):
         blocks = feature_maps(net, by_path)
         lists = [path for path in blocks if blocks_of(net.get_submodule(path), by_path, path)]
-        # blocks of one size in one list are read one by one
+        # if the only chosen module that contains blocks is a list, each of its blocks is a stage instead
         if len(lists) == 1 and is_list(net.get_submodule(lists[0])):
             inner = blocks_of(net.get_submodule(lists[0]), by_path, lists[0])
             blocks = [path for path in blocks if path != lists[0]] + list(inner)
-    # a network of a single block of tokens
+    # a transformer may have a single block
     blocks = blocks or list(chain.from_iterable(block_lists(net, by_path, least=1)))
     return [key for path in blocks for key in runs[path]]
 
@@ -90,7 +90,7 @@ def blocks_of(module: nn.Module, found: Mapping[str, Candidate], path: str) -> d
 
 
 def is_block(module: nn.Module, candidate: Candidate | None) -> bool:
-    """Return whether a module returns tokens and has sub-modules, or returns maps and has nested ones."""
+    """Return whether a module returns tokens and has children, or returns maps and has grandchildren."""
     grandchildren = any(next(child.children(), None) is not None for child in module.children())
     leaf = next(module.children(), None) is None
     return (holds(candidate, 3) and not leaf) or (holds(candidate, 4) and grandchildren)
@@ -99,7 +99,7 @@ def is_block(module: nn.Module, candidate: Candidate | None) -> bool:
 def feature_maps(
     module: nn.Module, found: Mapping[str, Candidate], path: str = "", inside_list: bool = False
 ) -> list[str]:
-    """Choose child modules that return feature maps; split a child with a list of maps of several sizes."""
+    """Choose children that return feature maps, but modules inside a child whose maps differ in size."""
     children = {f"{path}.{name}".lstrip("."): child for name, child in module.named_children()}
     chosen = []
     for name, child in children.items():

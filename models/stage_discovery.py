@@ -90,7 +90,7 @@ def find_candidates(
 
 
 class Rules:
-    """How the outputs of a network are read, from the shapes of all runs for one clip and for two clips.
+    """Rules for reading a network's outputs, found from the shapes of all runs for one clip and two clips.
 
     `kinds` holds module path -> name of the Python class. The other arguments are those of `find_candidates`.
     """
@@ -135,7 +135,7 @@ class Rules:
         for key, (shape, axis) in states.items():
             first = batch_first(shape, axis)
             layout = layout_of(first, self.frame, self.layout, self.frames, kind)
-            # with a batch axis elsewhere, only (N, B, C) is unambiguous
+            # if the batch axis is not the first axis, only the layout (N, B, C) is unambiguous
             if layout is None or (axis and len(shape) != 3):
                 return Candidate(*about, reason="has an output whose layout is unknown (give model.layout)")
             tokens = self.leading if layout == "tokens" and len(first) == 3 else 0
@@ -161,7 +161,8 @@ class Rules:
         counts = {shape[1] for shape in run.inputs | set(run.outputs.values()) if len(shape) == 3}
         if kind in PASSING and self.layout is None:
             counts |= self.token_counts
-        # (B, N, N) can also be a hidden state of N tokens with N channels
+        # An output (B, N, N) is kept if it has the shape of an input or is the only output, because it can be
+        # a hidden state of N tokens with N channels.
         return {
             key: (shape, axis)
             for key, (shape, axis) in batched.items()
@@ -197,7 +198,7 @@ def choose_tensors(outputs: Outputs, inputs: frozenset[Shape]) -> Outputs:
 
 
 def runs_of(net: VideoNetwork, batch: int) -> dict[tuple[str, int], Run]:
-    """Run a network for the shapes of tensors; return (module path, number of the run) -> `Run`."""
+    """Run a network and record shapes of tensors; return (module path, number of the run) -> `Run`."""
     counts: dict[str, int] = {}
     runs: dict[tuple[str, int], Run] = {}
 
@@ -224,7 +225,7 @@ def runs_of(net: VideoNetwork, batch: int) -> dict[tuple[str, int], Run]:
 
 
 def tensors_of(output: Any) -> dict[int | str | None, Tensor]:
-    """Return index or key -> tensor of a module's output, each once; a single tensor has the key None."""
+    """Return the distinct tensors of a module's output by index or key; a single tensor has the key None."""
     if isinstance(output, Tensor):
         return {None: output}
     if isinstance(output, list | tuple):

@@ -157,7 +157,7 @@ class VideoNetwork(nn.Module):
     input_spec: InputSpec
     # False if the network does not run on the meta device, so that only a real pass shows shapes of outputs
     runs_on_meta: bool = True
-    # number of tokens before the patch tokens; None counts the parameters of the network for such tokens
+    # number of tokens before the patch tokens; None means that the network's token parameters are counted
     leading_tokens: int | None = None
     # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
     prefix: str = ""
@@ -320,7 +320,7 @@ def run_on_meta(net: VideoNetwork, batch: int = 1) -> Any:
             device = next((tensor.device for tensor in tensors.values()), None)
             rng = torch.Generator().manual_seed(0)
             return net(net.example_input(lambda size: torch.rand(size, generator=rng).to(device), batch))
-        # The copy shares no weights with the network, and keeps what the network caches while it runs.
+        # The copy has meta tensors instead of weights. Values that the network caches go into the copy.
         memo: dict[int, Any] = {id(tensor): on_meta(tensor) for tensor in tensors.values()}
         inputs = net.example_input(partial(torch.empty, device="meta"), batch)
         return copy.deepcopy(net, memo)(inputs)
@@ -333,7 +333,7 @@ def on_meta(tensor: Tensor) -> Tensor:
 
 
 def check_stages(net: VideoNetwork) -> Any:
-    """Run the network on the meta device and return the output of ``forward``.
+    """Run the network, check the number of units of each stage, and return the output of ``forward``.
 
     Raises RuntimeError if a stage has another number of units than declared.
     """

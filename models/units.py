@@ -43,10 +43,11 @@ WHAT = {HEADS: "attention heads", NEURONS: "MLP neurons", CHANNELS: "channels"}
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer whose input, or heads, are units of a stage; ``reason`` says why the units cannot be read.
+    """A linear layer whose inputs are a stage's units, or an attention module whose heads are the units.
 
-    ``part`` is the path of the attention module or of the MLP, inside the module of the stage ``owner``.
-    ``heads`` is the number of attention heads, and None for neurons.
+    ``reason`` says why the units cannot be read; it is empty if the units can be read. ``part`` is the path
+    of the attention module or of the MLP, inside the module of the stage ``owner``. ``heads`` is the number
+    of attention heads, and None for neurons.
     """
 
     path: str
@@ -155,7 +156,7 @@ def find_layers(net: VideoNetwork, found: Mapping[str, Candidate], units: str) -
 
 
 def layer_of(net: VideoNetwork, path: str, owners: Mapping[str, str], units: str) -> Layer | None:
-    """Return the layer at a path if its name is that of a layer that reads units, and a stage contains it."""
+    """Return the layer at `path` if it is inside a stage and, judged by path or class, reads the units."""
     inside = [owner for owner in owners if path == owner or path.startswith(f"{owner}.")]
     if not inside:
         return None
@@ -169,7 +170,7 @@ def layer_of(net: VideoNetwork, path: str, owners: Mapping[str, str], units: str
 
 
 def describe(net: VideoNetwork, layer: Layer, candidate: Candidate, units: str) -> Layer:
-    """Add width and number of heads to a layer; check by the shapes of weights that the layer reads units."""
+    """Set a layer's width and number of heads, or the reason why its units cannot be read."""
     module = net.get_submodule(layer.path)
     attention = module if isinstance(module, nn.MultiheadAttention) else None
     if not candidate.taps:
@@ -203,10 +204,11 @@ def widths(module: nn.Module) -> tuple[int, int]:
 
 
 def count_heads(net: nn.Module, path: str, width: int) -> int | None:
-    """Return the number of heads that the attention module at `path`, or a module inside it, names.
+    """Return the number of attention heads that the module at `path`, or a module inside it, declares.
 
     The number must divide `width`. Otherwise the dimension of a head (``head_dim``) is used, and then the
-    configs that the modules hold. Returns None if nothing names the number of heads.
+    configs that the modules hold. Returns None if no module or config declares
+    the number of heads.
     """
     modules = list(net.get_submodule(path).modules())
     configs = [module.config for module in modules if hasattr(module, "config")]
@@ -221,7 +223,7 @@ def count_heads(net: nn.Module, path: str, width: int) -> int | None:
 
 
 def names_of(layers: list[Layer]) -> list[str]:
-    """Return the names of the layers' stages: ``OWNER``, or ``OWNER/PART`` if owners have several parts.
+    """Return one stage name per layer: ``OWNER``, or ``OWNER/PART`` if an owner has several parts.
 
     Runs of a layer that runs several times end in ``@1``, ``@2`` ...
     """

@@ -184,7 +184,7 @@ class Velocity(nn.Module):
 
 
 class Drift(nn.Module):
-    """Slope over time of each unit of `Layout`: the mean over time of (B, cells, T, 1, 1) is the slope."""
+    """Maps (B, cells, T, 1, 1) whose mean over time is the slope over time of each unit of `Layout`."""
 
     def __init__(self):
         super().__init__()

@@ -51,7 +51,7 @@ def adapt(
     pretrained: bool = False,
     part: str | None = None,
 ) -> AdaptedNetwork:
-    """Load a network of another package and declare its stages, or those of a part of it.
+    """Load a network of another package; declare stages of the network, or only of its part `part`.
 
     The keyword arguments are the options of the config group ``model``.
     """
@@ -94,12 +94,12 @@ def adapt(
 
 
 def take_part(loaded: Loaded, way: Part) -> Loaded:
-    """Return the part of a loaded network that runs; a checkpoint may hold the whole network's weights."""
+    """Return the part of a loaded network that runs; its checkpoints may hold the whole network's weights."""
     if not way.path and not way.run:
         return loaded
 
     def convert(state: Mapping) -> Mapping:
-        # without a path, the whole network runs
+        # an empty path means that the whole network runs
         start = f"{way.path}." if way.path else ""
         own = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
         return own or state
@@ -110,7 +110,7 @@ def take_part(loaded: Loaded, way: Part) -> Loaded:
 def find_outputs(
     net: AdaptedNetwork, label: str, layout: str | None, leading_tokens: int | None, way_out: str
 ) -> dict[str, Candidate]:
-    """Return the candidates of `find_candidates`; compute a real pass if the meta device does not suffice.
+    """Call `find_candidates` on the meta device; if the network fails there, run it on random pixels.
 
     Raises UserError, which ends in `way_out`, if the network does not run on a clip of its input spec.
     """

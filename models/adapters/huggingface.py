@@ -24,12 +24,14 @@ HEADS = {
     "ForVideoClassification": "AutoModelForVideoClassification",
     "ForImageClassification": "AutoModelForImageClassification",
 }
-# Keys of a config that hold the number of frames, and the side of a frame in pixels.
+# Keys of a config that hold the number of frames.
 FRAMES = ("num_frames", "frames_per_clip")
+# Keys of a config that hold the side of a frame in pixels.
 SIDES = ("image_size", "crop_size")
-# (class of a network, parameter (1, frames, C)) -> how the authors' code fits it to another number of frames.
+# (pattern of a network's class, pattern of a parameter (1, frames, C)) -> interpolation by which the authors'
+# code resizes the parameter to another number of frames.
 INTERPOLATED = {("Timesformer*", "*time_embeddings"): "nearest"}
-# Image networks see 8 frames, every 8th of the video, as those of timm do.
+# Image networks see 8 frames, every 8th frame of the video, as image networks of timm do.
 IMAGES = {"frames": 8, "sampling_rate": 8}
 
 
@@ -53,7 +55,7 @@ def load_huggingface(wanted: Wanted) -> Loaded:
     kind = type(module)
 
     def convert(state: Mapping) -> Mapping:
-        # `from_pretrained` translates the keys of checkpoints that older versions of transformers wrote
+        # older versions of transformers wrote other keys, which `from_pretrained` translates
         own = set(module.state_dict()) == set(state)
         return state if own else from_pretrained(kind, None, config, state_dict=dict(state)).state_dict()
 
@@ -105,7 +107,7 @@ def set_frames(label: str, wanted: Wanted, config: Any) -> dict:
 
 
 def set_side(auto: Any, config: Any, crop: Any) -> None:
-    """Write the side of the network's frames into a config, unless the shape of a weight depends on it.
+    """Write the side of the network's frames into a config, unless shapes of weights depend on the side.
 
     Networks whose weights depend on the side interpolate these weights themselves, or refuse other sides.
     """

@@ -23,21 +23,23 @@ SOURCES = (
     ("preprocessor_config.json", None),
 )
 TYPES = ("video_processor_type", "image_processor_type", "feature_extractor_type")
-# Steps that an input spec can express, and steps that do not change the frames of a video.
+# Steps that an input spec can express.
 STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+# Steps that do not change the frames of a video.
 HARMLESS = ("do_convert_rgb", "do_sample_frames")
 # Processors that subtract 1 after rescaling although their files have no key ``offset``.
 OFFSET = ("VivitVideoProcessor",)
 # ConvNeXt crops only frames below this size; larger frames are squeezed to a square.
 CROP_PCT_BELOW = 384
-# Largest difference between the expected picture and a processor's picture: grey levels of rounding and
-# interpolation, and pixels by which crops of an odd difference of sides may be shifted.
+# A processor's picture may differ from the expected picture by LEVELS grey levels, because of rounding and
+# interpolation. It may also be shifted by PIXELS pixels, because a crop cannot be centred exactly if the
+# difference between the sides of picture and crop is odd.
 LEVELS, PIXELS = 1.5, 1.1
 WAY_OUT = "give model.input.size, model.input.crop, model.input.mean and model.input.std"
 
 
 def declared_input(label: str, network: str, side: Any) -> dict:
-    """Return size, crop, mean and std that the processor of a Hugging Face model declares; {} without a file.
+    """Return size, crop, mean and std from the processor file of a Hugging Face model; {} if it has none.
 
     `network` is a folder or hub id, and `side` the frame size in the network's config (None if it has none).
     Raises UserError if an input spec cannot express the preprocessing.
@@ -99,7 +101,7 @@ def build_processor(kind: str, settings: Mapping) -> Any:
 
 
 def geometry(where: str, settings: Mapping, side: Any) -> dict:
-    """Return size and crop, as `static_dynamic.models.stages.InputSpec` has them."""
+    """Return the fields size and crop of a `static_dynamic.models.stages.InputSpec`."""
     size = {key: value for key, value in dict_of(settings.get("size")).items() if value}
     scaled: Any
     fitting: Any
@@ -120,7 +122,9 @@ def geometry(where: str, settings: Mapping, side: Any) -> dict:
         fitting = (cut.get("height"), cut.get("width"))
     fitting = (fitting, fitting) if isinstance(fitting, int) else tuple(fitting or (None,))
     if None in fitting:
-        raise UserError(f"{where} keeps the shape of frames, but a run needs one: give model.input.crop")
+        raise UserError(
+            f"{where} keeps the aspect ratio of frames, but a run needs one frame size: give model.input.crop"
+        )
     return {"size": scaled, "crop": fitting[0] if len(set(fitting)) == 1 else fitting}
 
 
@@ -130,7 +134,7 @@ def dict_of(size: Any) -> dict:
 
 
 def values(settings: Mapping, kind: str) -> dict:
-    """Return mean and std, for values in [0, 1], of the processor's rescaling, offset and normalisation.
+    """Combine a processor's rescaling, offset and normalisation into one mean and std for x in [0, 1].
 
     The processor computes (255 x * factor - offset - image_mean) / image_std from x in [0, 1].
     """

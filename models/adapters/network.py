@@ -16,7 +16,7 @@ from static_dynamic.spacing import subsample_positions
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the options ask of a package.
+    """Options of a run that the loader of a package needs to build a network.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class AdaptedNetwork(VideoNetwork):
         return torch.cat([tap.pool(output) for tap in self.output], dim=1) if self.output else output
 
     def run_wrapped(self, inputs: Tensor | Sequence[Tensor]) -> Any:
-        """Run the wrapped network on inputs with the axes ``feed``, and return its output."""
+        """Rearrange the axes of the inputs as ``feed`` says; return the wrapped network's output."""
         pattern = f"b c t h w -> {self.feed}"
         one = isinstance(inputs, Tensor)
         arranged = rearrange(inputs, pattern) if one else [rearrange(x, pattern) for x in inputs]
@@ -110,7 +110,7 @@ class AdaptedNetwork(VideoNetwork):
         return super().stage_name(self.shown_stages()[-1] if stg is None else stg)
 
     def shown_stages(self, options: Mapping = NO_OPTIONS) -> list[str]:
-        """Return the names of stages that average positions: all but prefix tokens (``PATH/cls`` ...)."""
+        """Return the names of all stages except those that read prefix tokens (``PATH/cls`` ...)."""
         return [name for name in self.stages if name.rpartition("/")[2] not in PREFIX_TOKENS.values()]
 
     # mypy reports an error, because torch declares two overloads of state_dict

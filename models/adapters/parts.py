@@ -60,7 +60,7 @@ def qwen_patches(clip: Tensor, config: Any) -> tuple[Tensor, Tensor]:
         p=side,
         q=side,
     )
-    # the grid always holds values, also while shapes are found on the meta device
+    # the grid stays on the CPU if the clip is on the meta device, because meta tensors have no values
     return patches, torch.tensor([grid] * len(clip), device=None if clip.is_meta else clip.device)
 
 
@@ -96,7 +96,7 @@ def run_vjepa(module: nn.Module, clip: Tensor) -> Any:
     return module(pixel_values_videos=frames_first(clip))
 
 
-# Pattern of a Python class -> how a clip runs a module of this class.
+# Pattern of a Python class -> function that runs a module of this class on a clip.
 RUNS: dict[str, Run] = {
     "CLIPVision*": run_frames,
     "Siglip*Vision*": run_frames,
@@ -114,9 +114,11 @@ RUNS: dict[str, Run] = {
 
 @dataclass(frozen=True)
 class Part:
-    """The module ``net`` at ``path`` that runs, and the path ``inside`` it of the part that is read.
+    """A module that runs on the clip, and the part of this module whose outputs are read.
 
-    ``run`` is None if ``net`` takes the clip in the order of axes ``model.feed``.
+    ``path`` is the path of the module ``net`` in the whole network. ``inside`` is the path of the part in
+    ``net``; it is empty if all of ``net`` is read. ``run`` is None if ``net`` takes the clip in the order of
+    axes ``model.feed``.
     """
 
     net: nn.Module
@@ -130,7 +132,7 @@ class Part:
 
 
 def possible_parts(net: nn.Module, part: str | None, label: str) -> Iterator[Part]:
-    """Yield the ways in which a part can run, the best first; the whole network if `part` is None.
+    """Yield the ways to run a part of a network, the best first; a `part` of None is the whole network.
 
     Raises UserError if the network has no module of this name.
     """
@@ -152,13 +154,13 @@ def possible_parts(net: nn.Module, part: str | None, label: str) -> Iterator[Par
 
 
 def run_of(module: nn.Module) -> Run | None:
-    """Return how a clip runs a module, by the name of its class; None if the class is not in `RUNS`."""
+    """Return the function of `RUNS` that runs a module on a clip; None if `RUNS` lacks the module's class."""
     name = type(module).__name__
     return next((run for pattern, run in RUNS.items() if fnmatchcase(name, pattern)), None)
 
 
 def suggestion(net: nn.Module, part: str | None) -> str:
-    """Return the way out for a network, or a part of it, that does not run on a clip."""
+    """Return what the user can do if a network, or its part `part`, does not run on a clip."""
     if part is not None:
         kind = type(net.get_submodule(part)).__name__
         return (
