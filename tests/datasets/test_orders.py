@@ -83,7 +83,7 @@ def test_orders_do_not_depend_on_other_clips_or_orders(pairs):
     [
         ({"orders": ("forward", "shuffled", "revers")}, "unknown orders=revers; nearest known: reversed"),
         ({"orders": ("forward", "reversed")}, "forward and shuffled are always needed"),
-        ({"pairs": "paper"}, "two styles and both orders, which pairs=paper does not show"),
+        ({"pairs": "paper"}, "two styles, which pairs=paper does not show"),
     ],
 )
 def test_unusable_orders_are_refused(options, message):
