@@ -18,7 +18,8 @@ from static_dynamic.analysis.ablation.measures import ClassMeasures, ClipViews
 from static_dynamic.analysis.ablation.unit_sets import matched_sets
 
 MEASURES = ("divergence", "top1_kept", "order_bits", "style_bits")
-# Name of a design -> number of units, number of labelled units, whether loud units are labelled more often.
+# Name of a design -> number of units, number of labelled units, whether units with large variance (loud
+# units) are labelled more often.
 DESIGNS = {
     "60 units, 8 labelled": (60, 8, False),
     "60 units, 8 labelled, loud ones more often": (60, 8, True),

@@ -54,7 +54,7 @@ def coverage(
 def simulate(
     rng: np.random.Generator, videos: int, share: float, alike: float, clips: int, comparisons: int
 ) -> tuple[pd.DataFrame, NDArray]:
-    """Simulate comparisons of views; return a table (cluster, clip), and 1 where the top-1 class is kept."""
+    """Simulate comparisons of two views; return a table (cluster, clip) and an array (1: equal classes)."""
     video = np.repeat(np.arange(videos), rng.integers(1, clips + 1, videos))  # of each clip
     stays = rng.beta(share * alike, (1 - share) * alike, videos)[video]
     values = rng.random((len(video), comparisons)) < stays[:, None]

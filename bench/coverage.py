@@ -44,7 +44,7 @@ REPLICATES, FLIPS = 400, 99
 
 
 def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> dict[str, NDArray]:
-    """Simulate runs; return coverages of intervals, and the accuracy of class probabilities near 0.85."""
+    """Simulate runs; return coverages of intervals, and the accuracy of classes of probability near 0.85."""
     truth = design.truth
     weights = bootstrap_weights(videos, REPLICATES, 0)
     counts = np.array([(truth["class"] == k).sum() for k in range(4)])

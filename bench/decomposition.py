@@ -49,7 +49,8 @@ class Design:
     """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    # Distribution of the simulated activations: "normal", "loudness varies" or a key of THRESHOLDS.
+    # Distribution of the activations: "normal", "loudness varies" (each video's activations are multiplied by
+    # a random factor) or a key of THRESHOLDS.
     kind: str = "normal"
     units: int = 20
     clips_per_video: int = 1
@@ -166,7 +167,7 @@ def coverage(design: Design, videos: int, runs: int, progress: bool = False) -> 
 def difference_coverage(
     design: Design, videos: int, runs: int, progress: bool = False
 ) -> tuple[NDArray, NDArray]:
-    """Compare two networks whose true parts are equal; return how often the difference's interval holds 0.
+    """Compare two networks whose true parts are equal; return how often the difference's interval contains 0.
 
     The first network sees `videos` videos. The second network sees the same videos, or twice as many other
     videos. Shapes: (4,), (4,).

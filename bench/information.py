@@ -92,7 +92,10 @@ def truths(design: Design) -> tuple[list[dict], list[NDArray]]:
 
 
 def bits_in(vectors: NDArray, second: NDArray) -> float:
-    """Project pair members on `vectors`; return their shared bits. `second`: second moments of the pairs."""
+    """Return the mutual information (bits) of pair members projected on `vectors`.
+
+    `second` is the second-moment matrix of the pairs, as `truths` returns it.
+    """
     units, k = vectors.shape
     both = np.zeros((1 + 2 * units, 1 + 2 * k))
     both[0, 0], both[1 : 1 + units, 1 : 1 + k], both[1 + units :, 1 + k :] = 1, vectors, vectors

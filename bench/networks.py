@@ -77,7 +77,7 @@ def detached(output):
 
 
 def expected_rows(row: Row, seen: dict) -> dict[str, Tensor]:
-    """Return stage name -> rows (clips, units) as `row` says, in the order of execution."""
+    """Return stage name -> expected activations (clips, units), from the outputs `seen` of the modules."""
     found = {}
     for path, output in seen.items():
         for pattern, axes, *rest in row.read:
@@ -104,7 +104,7 @@ def mean(tensors: list[Tensor], axes: str, start: int, stop: int | None) -> Tens
 
 
 def largest_difference(row: Row, net: VideoNetwork) -> float:
-    """Return the largest relative difference of stages and hooks; infinity if other stages are read."""
+    """Return the largest relative difference between stages and hooks; infinity if stage names differ."""
     rng = torch.Generator().manual_seed(0)
     inputs = net.example_input(lambda size: torch.randn(size, generator=rng), CLIPS)
     expected, rows = expected_rows(row, hooked(net, inputs)), net.read(inputs)

@@ -78,7 +78,8 @@ def main() -> None:
             ratios: dict[str, list[float]] = {name: [] for name in SETTINGS}
             with busy(load):
                 for k in range(given.rounds):
-                    order = [*SETTINGS][k:] + [*SETTINGS][:k]  # no setting is always first
+                    # Each round starts with another setting, so that no setting is always measured first.
+                    order = [*SETTINGS][k:] + [*SETTINGS][:k]
                     times = {name: seconds(model, given.passes, SETTINGS[name]) for name in order}
                     for name, own in times.items():
                         ratios[name].append(times["default"] / own)

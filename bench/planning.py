@@ -102,7 +102,10 @@ def is_kept(clips: int, kind: str, f: int, width: float, rng: np.random.Generato
 
 
 def kept_plans(clips: int, kind: str, f: int, width: float, runs: int) -> tuple[NDArray, NDArray]:
-    """Return fraction of kept plans and median number of clips, each as [expected size, planned size]."""
+    """Return the fraction of studies that reach `width`, and the median number of clips.
+
+    Both are arrays (2,): for the expected size and for the planned size.
+    """
     kept, sizes = [], []
     for run in tqdm(range(runs), desc=f"{kind}, {clips} clips", unit="pilot", leave=False):
         rng = np.random.default_rng([2, clips, run])

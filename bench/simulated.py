@@ -25,9 +25,9 @@ LARGE, LARGE_RUNS = 1000, 40
 SPREAD = 1.2
 # A threshold of z standard deviations sets 70 % (z = 0.52) or 90 % (z = 1.28) of the activations to zero.
 THRESHOLDS = {"rectified 70 %": 0.52, "rectified 90 %": 1.28}
-# LOUD multiplies the activations of one video.
+# With "one loud video", the activations of one video are multiplied by LOUD.
 LOUD = 6.0
-# LOUDNESS: a video's activations are multiplied by exp(LOUDNESS * a standard normal number).
+# With "loudness varies", each video's activations are multiplied by exp(LOUDNESS * a standard normal number).
 LOUDNESS = 0.8
 
 
@@ -36,7 +36,8 @@ class Design:
     """Design of a simulated run: layout of the views, and distribution of the activations."""
 
     name: str
-    # `kind`: normal, one loud video, loudness varies, or a key of THRESHOLDS
+    # Distribution of the activations: "normal", "one loud video" (its activations are multiplied by LOUD),
+    # "loudness varies" (each video has a random factor, see LOUDNESS), or a key of THRESHOLDS.
     kind: str = "normal"
     units: int = 20
     clips_per_video: int = 1

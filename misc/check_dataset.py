@@ -60,7 +60,8 @@ def check_sequences(row: DictConfig, given: argparse.Namespace) -> int:
     styles = parse_styles(given.styles) if given.styles else styles_on_disk(row)
     if not styles:
         raise UserError(
-            f"{given.root} has no folder JPEGImages/{row.style_folders[0]}: is it a DAVIS download?"
+            f"{given.root} has no folder JPEGImages/{row.style_folders[0]}: "
+            "give the folder of a DAVIS download"
         )
     faults, notes, videos, images = check_davis(row, styles, given.workers)
     print(*notes, *faults, sep="\n", end="\n" if notes or faults else "")

@@ -26,7 +26,9 @@ def main() -> None:
     table = read_iterations(given.in_dir)
     table = table[table["stream"] == given.stream]
     if table.empty:
-        raise UserError(f"{given.in_dir}: no result file has a stage of stream {given.stream}")
+        raise UserError(
+            f"{given.in_dir}: no result file has a stage of stream {given.stream}: give another --stream"
+        )
     stages = {f"{given.stream}_{place}": rows for place, rows in table.groupby("place")}
     parts = {given.out_plot.replace("%s", name): {name: rows} for name, rows in stages.items()}
     for path, part in parts.items() if "%s" in given.out_plot else [(given.out_plot, stages)]:

@@ -101,7 +101,7 @@ def ablate_run(cfg: DictConfig, folder: Path) -> pd.DataFrame:
 
 
 def units_of(cfg: DictConfig, folder: Path) -> pd.DataFrame:
-    """Read ``units.parquet``; checkpoints of ``task=train_calibrated`` need an estimate first."""
+    """Read ``units.parquet``; compute and write it first if it is missing (``task=train_calibrated``)."""
     if not (folder / "units.parquet").exists():
         estimate = estimate_run(
             folder,
@@ -124,7 +124,7 @@ def moments(store: Store, stage: str) -> tuple[NDArray[np.float32], NDArray[np.f
 
 
 def measures_of(run: RebuiltRun) -> Measures:
-    """Return what is measured of the network's predictions; raise UserError if it predicts nothing."""
+    """Return the measures for the network's masks or class scores; raise UserError if it predicts neither."""
     if run.net.flow_directions:
         return MaskMeasures(run.net)
     if not run.net.classes:
@@ -136,7 +136,7 @@ def measures_of(run: RebuiltRun) -> Measures:
 
 
 def some_clips(views: pd.DataFrame, examples: int | None) -> pd.DataFrame:
-    """Return the views of `examples` clips, evenly spread over the list of clips (None: of all clips)."""
+    """Return the views of `examples` evenly spaced clips, or of all clips if `examples` is None."""
     clips = views["clip"].unique()
     if examples is None or examples >= len(clips):
         return views
@@ -149,7 +149,7 @@ def no_masks(rows: Sequence[int]) -> list[NDArray[np.bool_]]:
 
 
 def mask_reader(run: RebuiltRun) -> Callable[[Sequence[int]], list[NDArray[np.bool_]]]:
-    """Return a function that reads the true masks of views, given their rows; none if a file is missing."""
+    """Return a function: row numbers of views -> list of true masks, which is empty if a file is missing."""
     views, clips = run.store.views, cast(DavisClips, run.clips)
 
     def read(rows: Sequence[int]) -> list[NDArray[np.bool_]]:
@@ -166,7 +166,7 @@ def mask_reader(run: RebuiltRun) -> Callable[[Sequence[int]], list[NDArray[np.bo
 
 
 def with_earlier(folder: Path, table: pd.DataFrame) -> pd.DataFrame:
-    """Return `table` after the rows of ``ablation.csv`` that it does not replace."""
+    """Return the rows of ``ablation.csv`` that `table` does not replace, followed by the rows of `table`."""
     earlier = read_ablation(folder)
     if earlier is None:
         return table

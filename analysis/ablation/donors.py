@@ -41,7 +41,7 @@ def donor_rows(views: pd.DataFrame, replace: str, seed: int) -> pd.Series:
 
 
 def next_of(styles: NDArray) -> dict[int, int]:
-    """Map each style to the next one, and the last to the first."""
+    """Map each style to the next style, and the last style to the first."""
     return dict(zip(styles.tolist(), np.roll(styles, -1).tolist(), strict=True))
 
 

@@ -37,7 +37,7 @@ def estimate_effects(
     variance: NDArray,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Return a table with one row per set and measure; measures that no clip has are left out.
+    """Return a table with one row per set and measure; measures without a value for any clip are left out.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def estimate_effects(
 
 
 def effect_columns(whole: NDArray, values: NDArray, clusters: NDArray, level: float) -> dict:
-    """Return the table columns of one set and measure.
+    """Return columns of the table of effects, for one set of units and one measure, as a dict.
 
     Shapes: `whole` and `clusters` (clips,), `values` (clips, 1 + random sets), the chosen set first.
     """

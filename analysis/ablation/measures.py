@@ -36,22 +36,23 @@ from static_dynamic.analysis.vos.segmentation import boundary_measure, object_ma
 from static_dynamic.models import VideoNetwork
 
 BITS = 1 / np.log(2)
-# Predictions and altered predictions are kept this far from probabilities 0 and 1 of an object.
+# Object probabilities are clipped to the range from LEAST_PROBABILITY to 1 - LEAST_PROBABILITY.
 LEAST_PROBABILITY = 1e-6
 
 
 @dataclass(frozen=True)
 class ClipViews:
-    """The views of one clip: indices into the arrays of predictions, and what is known of the clip."""
+    """The views of one clip (indices into arrays of predictions), with the clip's class and true masks."""
 
     # Indices of the views in forward order.
     forward: NDArray[np.int64]
-    # Pairs of indices: forward and altered order of one style; two styles, both in forward order.
+    # Pairs of indices: a view in forward order, and a view of the same style in the altered order.
     orders: list[tuple[int, int]]
+    # Pairs of indices: two views in forward order, in different styles.
     styles: list[tuple[int, int]]
-    # Number of the clip's class; -1 if it is not known.
+    # Number of the clip's class; -1 if the class is not known.
     label: int = -1
-    # True masks of the forward views (H, W); empty if they are not known.
+    # True masks (H, W) of the views in forward order; empty if the true masks are not known.
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
 
     @classmethod

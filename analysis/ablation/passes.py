@@ -71,7 +71,7 @@ class Ablation:
     masks: Callable[[Sequence[int]], list[NDArray[np.bool_]]] = lambda rows: []
 
     def measure_clips(self, sets: Sequence[NDArray[np.int64]], folder: Path, identity: dict) -> NDArray:
-        """Return an array (clips, 1 + sets, measures); clips whose numbers are in `folder` are not repeated.
+        """Return an array (clips, 1 + sets, measures); clips with a file in `folder` are read from it.
 
         Raises UserError if a view cannot be read, or the network is not the one of the run.
         """
@@ -96,7 +96,7 @@ class Ablation:
         return np.stack([read_numbers(file, shape) for file in files])
 
     def prepare(self, own: pd.DataFrame) -> PartialForward:
-        """Check that the network is the one of the run; plan the forward passes from the stage on."""
+        """Check that the rebuilt network equals the run's network; plan forward passes from the stage on."""
         rows = own.index.to_numpy()[: self.run.clips.rows_per_view]
         inputs, order = self.run.inputs_of(rows)
         self.run.require_same_network(inputs, order, self.stage)
@@ -105,7 +105,7 @@ class Ablation:
     def tell_cost(
         self, network: PartialForward, chunks: list[Chunk], sets: Sequence[NDArray[np.int64]], left: int
     ) -> None:
-        """Time some sets on one clip, and log how long the sets of all remaining clips will take."""
+        """Time the first sets on one clip; log the estimated time of all sets on all remaining clips."""
         begin = time.perf_counter()
         for units in sets[:TIMED_SETS]:
             self.predict(network, chunks, units)
@@ -155,9 +155,10 @@ class Ablation:
         count = len(order)
 
         def reorder(x: Tensor) -> Tensor:
-            # A view may have several rows (folded frames), and several rows may be one element (RTNet).
+            # One or more rows of the output per view: several if frames are folded into the batch axis.
             if x.dim() and len(x) % count == 0:
                 return x.unflatten(0, (count, -1))[place].flatten(0, 1)
+            # One row of the output for several views that the network reads together (RTNet).
             if x.dim() and len(x) * together == count:
                 return x[place[::together] // together]
             raise UserError(
@@ -212,7 +213,7 @@ class Ablation:
 
 
 def read_numbers(file: Path, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Read the numbers of one clip; raise DamagedRun if the file is damaged."""
+    """Read the stored measures of one clip; raise DamagedRun if the file is damaged."""
     try:
         numbers = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

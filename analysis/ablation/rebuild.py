@@ -24,7 +24,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.files import sha256
 from static_dynamic.models import VideoNetwork
 
-# Weights of a checkpoint of ``task=train_calibrated``, in the folder that holds the run folder.
+# Name of the file of weights that ``task=train_calibrated`` writes beside the run folder of a checkpoint.
 NEIGHBOUR = "weights.pt"
 
 
@@ -72,7 +72,9 @@ def rebuild(cfg: DictConfig, folder: Path) -> RebuiltRun:
     store.require_finished()
     identity = store.manifest["identity"]
     if identity["model"]["init"] == IMPORTED:
-        raise UserError(f"{folder} was imported: its network is unknown. Give a task=profile run")
+        raise UserError(
+            f"{folder} was imported, so its network is unknown: give the folder of a task=profile run"
+        )
     own = options_of_run(cfg, folder, identity)
     net, weights = build_network(own)
     found = sha256(weights) if weights else None
@@ -106,7 +108,7 @@ def options_of_run(cfg: DictConfig, folder: Path, identity: dict) -> DictConfig:
             own.dataset = (
                 configs.row("dataset", identity["dataset"]["name"]) if known else {"name": "unknown"}
             )
-        # the network of the run has this number of classes already
+        # The options of the run's network contain the number of classes, so the data set must not change it.
         own.dataset.num_classes = None
     return own
 

@@ -16,11 +16,13 @@ LABELLED = {
     "kind": ("kind", COUNTED_KINDS),
     "class": ("class", UNIT_CLASSES[:4]),
 }
-# Values of the option ``task.sets`` that take the units with the largest part, in several doses.
+# Values of the option ``task.sets`` that take the units with the largest motion, appearance or content part.
+# One set is made per percentage in ``task.doses``.
 RANKED = ("motion", "appearance", "content")
 # Value of the option ``task.sets`` that takes the units in ``task.units``.
 LISTED = "listed"
-# Random sets have as many units as the chosen set in each of these strata of units with similar variance.
+# Number of strata of units with similar variance. In each stratum, a random set has as many units as the
+# chosen set.
 STRATA = 10
 # Smallest number of units per stratum; a stage with fewer units than twice this number is one stratum.
 LEAST_PER_STRATUM = 10
@@ -32,7 +34,7 @@ class UnitSet:
 
     # Why these units were chosen, e.g. "kind motion" or "most motion".
     name: str
-    # Percentage of the stage's live units that was asked for, or that the set has.
+    # Size of the set in percent of the stage's live units (for ranked units: the value in ``task.doses``).
     dose: float
     units: NDArray[np.int64]
 

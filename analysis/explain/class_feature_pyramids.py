@@ -211,7 +211,7 @@ def build_pyramid(
 
 
 def strongest(links: Links, k: int) -> Links:
-    """Keep the `k` strongest links of each parent kernel; of equal links, keep the lower child number."""
+    """Keep the `k` strongest links of each parent kernel; prefer the lower child number in ties."""
     parent, child, strength = links
     order = np.lexsort((child, -strength, parent))
     ordered = parent[order]

@@ -61,7 +61,8 @@ def measure_faithfulness(
     rows = []
     with tqdm(total=len(maps) * (1 + masks), desc="test of faithfulness", unit="mask", delay=2) as bar:
         for level, heat in enumerate(maps, start=1):
-            found = np.full((1 + masks, len(WAYS)), np.nan)  # of the map, and of random masks
+            # The first row of `found` holds the results of the map, the other rows those of random masks.
+            found = np.full((1 + masks, len(WAYS)), np.nan)
             for k in range(1 + masks):
                 if heat.any():
                     moved = displaced(heat, rng) if k else heat
@@ -143,7 +144,7 @@ def format_faithfulness(table: pd.DataFrame) -> str:
 
 
 def format_clips(table: pd.DataFrame) -> str:
-    """Return as text, per level, in how many clips the map beats the mean of the random masks."""
+    """Return a text table: number of clips per level whose map does better than the mean of random masks."""
     rows = []
     for level, own in table.groupby("level"):
         clips = own.dropna(subset=["blurred"])

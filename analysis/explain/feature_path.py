@@ -95,7 +95,7 @@ class FeaturePath:
         return self.levels[number]
 
     def waiting(self, number: int) -> set[str]:
-        """Return the layers of a level that wait in the next level for a longer parallel branch."""
+        """Return the layers of a level that the next level repeats, because a parallel branch is longer."""
         return self._waiting(self.level(number))
 
     def offsets(self, number: int) -> dict[str, int]:
@@ -120,7 +120,7 @@ class FeaturePath:
         return list(dict.fromkeys(source for sources in below for source in sources))
 
     def _waiting(self, names: list[str]) -> set[str]:
-        """Return the layers of `names` that wait in the next level for a longer parallel branch."""
+        """Return the layers of `names` that the next level repeats, because a parallel branch is longer."""
         parallel = {self.layers[source].inputs: n for n in names for source in self.layers[n].sources}
         return {n for n in names if self.layers[n].inputs and parallel.get(self.layers[n].inputs, n) != n}
 
@@ -169,7 +169,7 @@ class _Tracer(TorchDispatchMode):
         self.calls: dict[str, int] = {}
 
     def segments(self, x: Tensor, axis: int | None = None) -> tuple[Segment, ...]:
-        """Return which layer computes which channels of a tensor; empty if its channel axis is not `axis`."""
+        """Return the segments of a tensor; empty if `axis` is given and is not the tensor's channel axis."""
         _, own_axis, segments = self.known.get(id(x), (None, None, ()))
         return segments if axis is None or own_axis == axis else ()
 
@@ -254,7 +254,7 @@ def _joined(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def _cut(segments: Iterable[Segment], first: int, end: int) -> Iterator[Segment]:
-    """Cut the `segments`, which cover all channels of a tensor, to the channels `first` to `end` - 1."""
+    """Yield the segments of the channels `first` to `end` - 1, given the `segments` of a whole tensor."""
     for name, a, b in segments:
         low, high = max(first, 0), min(end, b - a)
         if low < high:

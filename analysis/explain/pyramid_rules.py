@@ -92,7 +92,7 @@ def count_classes_and_levels(net: VideoNetwork, path: FeaturePath | None) -> tup
     if path:
         return len(weight_of(net, path.classifier)), path.depth
     kernels, taps = original_lists(net)
-    # the last tap is the classifier: no level
+    # the last tap is the classifier, which is not counted as a level
     return len(weight_of(net, kernels[-1][0])), len(taps) - 1
 
 
@@ -202,7 +202,7 @@ class Corrected:
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
         """Sum the input channels of kernel `unit` that the kernels `children` compute; return (T, H, W)."""
-        # Pooled maps have no positions, so use the maps before the pooling that the classifier reads.
+        # The classifier reads pooled maps, which have no positions: use the maps before the pooling.
         if level == 0:
             maps = [self.maps[n][c] for n, c in zip(*self.name(1, children), strict=True)]
             return sum_resized(maps, self.size)
@@ -268,7 +268,7 @@ class Original:
         def keep(name: str):
             return lambda module, args, output: outputs.update({name: output[0].clone()})
 
-        # To select kernels, activations of the last `depth` layers are needed; to sum maps, one layer more.
+        # Kernels are selected by activations of the last `depth` layers; summing maps needs one more layer.
         wanted = taps[-depth - 1 :]
         with ExitStack() as stack:
             for name in {name for entry in wanted for name in entry}:
@@ -339,7 +339,7 @@ class Original:
         return [self.names[-level][w] for w in which], units - starts[which]
 
     def sum_maps(self, level: int, unit: int, children: NDArray) -> Tensor:
-        """Sum the maps `children` of the layer before the right one, as Stergiou et al.'s code does."""
+        """Sum the maps `children` of the wrong layer, one layer too early, as Stergiou et al.'s code does."""
         if level + 2 > len(self.activations):
             return torch.full(self.activations[0].shape[1:], torch.nan)
         activation = self.activations[-level - 2]

@@ -141,7 +141,7 @@ def write_mp4(path: Path, shown: NDArray[np.uint8]) -> None:
 
 def write_gif(path: Path, shown: NDArray[np.uint8]) -> None:
     """Write frames (T, H, W, 3) as an animated GIF that repeats endlessly."""
-    # PIL's default takes seconds per frame
+    # The default method of PIL's `quantize` takes seconds per frame.
     octree = Image.Quantize.FASTOCTREE
     first, *rest = (Image.fromarray(picture).quantize(256, octree) for picture in shown)
     with atomic_path(path) as temporary:

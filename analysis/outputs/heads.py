@@ -29,7 +29,7 @@ def write_heads(run: FinishedRun) -> None:
 
 
 def head_rows(run: FinishedRun) -> Iterator[dict]:
-    """Yield the row of each head; ``first_unit`` and ``last_unit`` are its columns in ``units.parquet``."""
+    """Yield one row per head; ``first_unit`` and ``last_unit`` are unit numbers as in ``units.parquet``."""
     store, options = Store.open(run.folder), run.options
     orders = AlteredOrders.of_run(store, options.n_boot, options.n_permutations, options.seed)
     for stage, about in store.stages.items():

@@ -1,4 +1,4 @@
-"""Print and draw the effects of ablations: tables of measures by set, dose curves with the random band."""
+"""Print and draw the effects of ablations of chosen sets of units, compared with those of random sets."""
 
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def format_ablation(table: pd.DataFrame) -> str:
     )
 
 
-# Value of the option ``task.replace`` -> words for it.
+# Value of the option ``task.replace`` -> description of the values that replace the units' activations.
 REPLACED = {
     "mean": "their mean over the data set",
     "zero": "zero",
@@ -62,7 +62,7 @@ REPLACED = {
 
 
 def draw_ablation(table: pd.DataFrame, path: Path, title: str) -> None:
-    """Draw one panel per measure: the effect over the percentage of ablated units, and the random band.
+    """Draw, for each measure, effects of chosen and random sets against the percentage of ablated units.
 
     Curves are sets with several doses, points are single sets; bars reach over the intervals of the effect
     over videos. Bands and grey bars are the central 95 % of the effects of the random sets.
@@ -89,7 +89,7 @@ def draw_ablation(table: pd.DataFrame, path: Path, title: str) -> None:
 
 
 def draw_set(axes: Axes, name: str, table: pd.DataFrame) -> None:
-    """Draw the effects of one set in all its doses, and the band of its random sets."""
+    """Draw the effects of one set for each percentage of ablated units, and the band of its random sets."""
     colour = (COLOURS | PART_COLOURS).get(name.rpartition(" ")[2], "0.3")
     x = np.maximum(table["dose"].to_numpy(float), 1e-2)
     effect = table["effect"].to_numpy()

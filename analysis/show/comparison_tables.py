@@ -127,7 +127,7 @@ def grid_of_classes(layers: pd.DataFrame) -> Grid:
 
 
 def grid_of_ablations(ablation: pd.DataFrame) -> Grid:
-    """Return the table of the effects of ablations beyond those of random sets, one row per run and set."""
+    """Return the table of the effects of ablations minus the mean effect of random sets."""
     rows = []
     keys = ["stage", "replace", "set", "dose", "run"]
     ordered = ablation.sort_values(["stage", "replace", "set", "dose"], kind="stable")

@@ -10,7 +10,7 @@ from static_dynamic.analysis.estimate.probe_features import ALL, ALTERED, COMPAR
 from static_dynamic.analysis.show.figures import draw_band, new_panels, part_line, save
 from static_dynamic.analysis.show.text import align, value_and_bounds, with_interval
 
-# Colour, marker and line of each curve: (name in the legend, style, whether its interval is drawn).
+# Features that a variable is decoded from -> (name in the legend, line style, whether intervals are drawn).
 CURVES: dict[str, tuple[str, dict, bool]] = {
     ALL: ("all units", {"color": "#000000", "marker": "o", "linewidth": 2}, True),
     ALTERED: ("altered order", {"color": "#E69F00", "marker": "v", "linestyle": "--"}, True),
@@ -56,7 +56,7 @@ def draw_probes(probes: Probes, path: Path) -> None:
 
 
 def format_probes(probes: Probes) -> str:
-    """Return text tables: decodability of each variable by stage, and from controls at its best stage."""
+    """Return two text tables: decodability of variables at each stage, and controls at the best stages."""
     stages = probes.stages[probes.stages["features"] == ALL]
     by_stage, controls = [], []
     for _, row in probes.variables.iterrows():

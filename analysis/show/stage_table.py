@@ -28,7 +28,7 @@ def candidate_rows(
 
 
 def stages_of(net: VideoNetwork, candidate: Candidate) -> list[str]:
-    """Return the names of the stages that read the module of a candidate in the same run."""
+    """Return the names of the stages that read the same module, in the same run of it, as `candidate`."""
     runs = {tap.run for tap in candidate.taps}
     return [
         name

@@ -8,7 +8,8 @@ from static_dynamic.analysis.estimate.estimator import FACTORS, UNIT_CLASSES
 from static_dynamic.analysis.show.parts import ABSENT, LIMITS, OVERLAP, has_parts, kind_cells, part_cells
 from static_dynamic.analysis.show.text import align, with_interval
 
-# A note warns if effective videos are below FEWEST_EFFECTIVE, or below LEAST_EFFECTIVE times all videos.
+# A note warns if the effective number of videos is below FEWEST_EFFECTIVE, or below LEAST_EFFECTIVE times the
+# number of all videos.
 FEWEST_EFFECTIVE, LEAST_EFFECTIVE = 10, 0.5
 # Notes in a terminal are wrapped at this number of characters.
 NOTE_WIDTH = 100

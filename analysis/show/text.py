@@ -87,7 +87,7 @@ def format_plan(table: pd.DataFrame) -> str:
 
 
 def plan_rows(table: pd.DataFrame, of: str) -> str:
-    """Return one text table of planned study sizes; its last column joins score, the text `of` and stage."""
+    """Return a text table of planned study sizes; `of` is printed between score and stage."""
     widest = table.loc[table.groupby("pairs", sort=False)["clusters"].idxmax()].sort_values("hours")
     shown = widest[["pairs"]].copy()
     for name, column in (("videos", "clusters"), ("clips", "clips"), ("views", "views"), ("hours", "hours")):

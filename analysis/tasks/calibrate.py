@@ -23,7 +23,7 @@ def run(cfg: DictConfig) -> None:
     """
     with open_dict(cfg):
         cfg.model = row("model", "yardstick")
-        # dataset=calibrated on the command line keeps its options
+        # If the command line gives dataset=calibrated, the data set keeps the options of the command line.
         if cfg.dataset.name != "calibrated":
             cfg.dataset = row("dataset", "calibrated")
         cfg.merge_with(NEEDED)

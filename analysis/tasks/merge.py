@@ -53,7 +53,7 @@ def run(cfg: DictConfig) -> None:
 
 
 def _options_of_run(cfg: DictConfig, manifest: dict) -> PlainOptions:
-    """Return the options of this command; those in `OF_RUN` are taken from the run's manifest.
+    """Return the options of this command, but take the options in `OF_RUN` from the run's manifest.
 
     A manifest is data of unknown origin: only values of the expected type are taken, texts are never
     interpolated, and neither a network nor an output folder is chosen by the manifest.

@@ -18,12 +18,12 @@ from static_dynamic.datasets.training_scenes import FAMILY, render_training
 
 # The task sets these options, whatever the command line gives.
 NEEDED = {"pairs": "factorial", "stg": None, "until": None, "n_examples": 1_000_000, "shards": 1}
-# Added to the seed of the profiled videos to seed the training videos, so that the videos differ.
+# The seed of the training videos is the seed of the profiled videos plus SEED_STEP, so the videos differ.
 SEED_STEP = 1000
 
 
 def run(cfg: DictConfig) -> None:
-    """Train each network in each condition with each seed, if not done yet; write tables and a figure."""
+    """Train all networks that are not trained yet, per condition and seed; write tables and a figure."""
     task, size = cfg.task, row("model", cfg.task.networks[0]).input
     with open_dict(cfg):
         seed = cfg.dataset.render.seed if cfg.dataset.name == "calibrated" else 0
