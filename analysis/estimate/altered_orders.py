@@ -39,7 +39,7 @@ class MotionColumn(NamedTuple):
     factor: float = 1.0
 
 
-# Altered frame orders besides that of the static pairs, each with its column of the result tables.
+# A run may have these orders besides the altered order of its static pairs; each has its own result column.
 FURTHER_ORDERS = {
     RESHUFFLED: MotionColumn("motion_reshuffled"),
     # Half of the motion part is the variance of the component whose sign changes when frames are reversed.
@@ -139,7 +139,7 @@ def columns_of_parts(found: Decomposition, level: float) -> tuple[dict, dict]:
 
 
 def motion_columns(found: Decomposition, column: MotionColumn, level: float) -> tuple[dict, dict]:
-    """Return the columns of motion for an altered frame order other than that of the static pairs."""
+    """Return the motion columns of an altered frame order that is not the order of the static pairs."""
     k = PARTS.index("motion")
     of_layer = (found.layer.estimate, *found.bounds(found.layer, level))
     of_units = (found.units, *found.unit_bounds(level))

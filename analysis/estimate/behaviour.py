@@ -109,7 +109,7 @@ def comparison_columns(store: Store, change: str, compared: pd.DataFrame, level:
 
 
 def accuracy_columns(views: pd.DataFrame, level: float) -> dict:
-    """Return the accuracy, its interval and the number of clips; only views with a known label count."""
+    """Return accuracy, interval and number of clips, computed from the views whose label is known."""
     known = views[views["right"].notna()]
     found = share_and_bounds(known, known["right"].to_numpy(), level)
     return {"labelled_clips": counts_of(known)["clips"], **with_bounds("accuracy", *found)}
@@ -121,7 +121,7 @@ def counts_of(table: pd.DataFrame) -> dict:
 
 
 def divergences(scores: NDArray, a: NDArray, b: NDArray) -> NDArray:
-    """For each i, return the Jensen-Shannon divergence in bits of class probabilities of rows a[i], b[i]."""
+    """Return, for each i, the Jensen-Shannon divergence (bits) of class probabilities in rows a[i], b[i]."""
     bits = np.empty(len(a))
     for block in blocks(len(a), scores.shape[1]):
         p, q = (probabilities(scores[rows[block]]) for rows in (a, b))

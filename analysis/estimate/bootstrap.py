@@ -74,7 +74,7 @@ def estimate_stage(
     point = estimate_moments(whole, threshold)
     paper = count_classes(classify(point.unit_scores[0], point.unit_scores[1], threshold))
     intervals = UnitIntervals.of(sums)
-    # Units that vary in few videos only have scores near 1 by chance, so no bits are computed for them.
+    # Scores of units that vary only in few videos are near 1 by chance, so these units have NaN bits.
     known = np.where(intervals.few_videos, np.nan, point.unit_scores)  # (F, C)
     unit_bits = np.full((measured, units), np.nan)
     class_probability = np.full((units, len(UNIT_CLASSES)), np.nan)

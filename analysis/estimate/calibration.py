@@ -30,7 +30,7 @@ from .order_table import OrderTable
 
 # Weights of the motion signal in units that mix motion and layout.
 WEIGHTS = tuple(k / 10 for k in range(11))
-# On this family of scenes, motion units and layout units of the hand-made encoders are also mixed.
+# `mixing_curves` mixes motion and layout units of the hand-made encoders on this family of scenes.
 MIXED_FAMILY = "sprites"
 LEVEL = 0.95
 
@@ -104,7 +104,7 @@ def calibrate(store: Store, scenes: pd.DataFrame, n_flips: int, seed: int) -> pd
 def table_of(store: Store) -> OrderTable:
     """Tabulate a finished run's views in forward order and in the altered order of its static pairs."""
     table = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
-    # not None, because the calibrated data set has views in an altered order
+    # `table` is not None, because the calibrated data set has views in an altered order
     assert table is not None
     return table
 

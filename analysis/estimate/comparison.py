@@ -109,7 +109,7 @@ def compare_runs(
     layers.insert(1, "curve", layers["run"].where(~several, layers["run"] + " " + layers["reading"]))
     if not layers["shown"].any():
         known = ", ".join(dict.fromkeys(layers["stage"]))
-        raise UserError(f"stg={stage}: no run has this stage (stages: {known})")
+        raise UserError(f"stg={stage}: no run has this stage: give one of {known}")
 
     units = unit_scores(paths, groups, layers)
     counts = {run: counts_at(part, threshold) for run, part in units.groupby("run", sort=False)}

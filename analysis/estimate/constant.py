@@ -22,7 +22,7 @@ def settle(y: NDArray, rows: NDArray | None = None) -> None:
     If `rows` is given, only these rows decide whether a unit is constant.
     """
     used = (y if rows is None else y[rows]).reshape(-1, y.shape[-1])
-    # subtracted first, because the mean square of large numbers would hide a small variance
+    # The first row is subtracted, because the mean square of large numbers would hide a small variance
     reference = used[0].copy()
     deviation = used - reference
     mean, variance = deviation.mean(0) + reference, deviation.var(0)

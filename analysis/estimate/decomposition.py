@@ -81,7 +81,8 @@ class OrderSums:
 
     # (..., S, S) number of clips that have both the style of axis -2 and that of axis -1
     pairs: NDArray
-    # Sums of activations over the clips that also have the style of axis -2. Shape: (..., S, 2, S or 1, C).
+    # (..., S, 2, S or 1, C) sums of activations in the style of axis -4, over clips that have the style of
+    # axis -2. The length of axis -2 is 1 if every clip has every style.
     linear: NDArray
     # (..., 4, C) sums of products of activations, one per field of `Products`: d, t, b, v
     product: NDArray
@@ -112,7 +113,7 @@ class OrderSums:
         return cls(pairs, linear, table.per_video(product))
 
     def whole(self) -> Self:
-        """Add the sums of the single videos up to the sums of the whole data set."""
+        """Return the sums over the whole data set: add up the sums of all videos."""
         return type(self)(self.pairs.sum(0), self.linear.sum(0), self.product.sum(0))
 
     def leave_one_out(self) -> Self:
@@ -287,7 +288,7 @@ class LayerTotals(NamedTuple):
             self.bits_left_out[:] += left_out.bits()[..., live].sum(-1)
 
     def means(self, live: int) -> tuple[Jackknife, Jackknife]:
-        """Return jackknife estimates of parts and bits, averaged over units; `live` is their number."""
+        """Return jackknife estimates of parts and bits, averaged over units; `live` counts the units."""
         with np.errstate(invalid="ignore", divide="ignore"):
             parts = jackknife(self.parts / live, self.parts_left_out / live)
             bits = jackknife(self.bits / live, self.bits_left_out / live)

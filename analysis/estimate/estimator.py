@@ -137,7 +137,7 @@ def estimate_moments(m: Moments, threshold: float, residual_index: int = 2) -> E
     n_factors = max(measured, residual_index + 1)
     if not m.pooled_variance().sum() > 0:
         raise UserError(
-            "no unit of this stage varies between inputs, so nothing can be estimated: are all clips equal?"
+            "no unit of this stage varies between inputs, so use clips that differ from each other"
         )
     scores = np.ones(n_factors)
     unit_scores = np.ones((n_factors, units))

@@ -60,7 +60,7 @@ def without_error_spread(parts: NDArray, error: NDArray) -> NDArray:
 
 
 def root(covariance: NDArray, inverse: bool = False) -> NDArray:
-    """Return the root of a symmetric matrix, or the root's inverse; negative eigenvalues count as 0."""
+    """Return the square root of a symmetric matrix, or the inverse root; negative eigenvalues count as 0."""
     values, vectors = np.linalg.eigh(covariance)
     values = np.where(values > 1e-12 * np.abs(values).max(initial=1e-300), values, 0)
     with np.errstate(divide="ignore"):

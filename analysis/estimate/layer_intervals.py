@@ -46,7 +46,7 @@ class LayerSample:
         value = append_shares(parts.scores)
         blocks = (sums.units(block) for block in sums.unit_blocks(clusters))
         left_out = total_parts(block.leave_one_out().layer_parts() for block in blocks)
-        # not None, because a stage has at least one unit
+        # `left_out` is not None, because a stage has at least one unit
         assert left_out is not None
         deviation = jackknife(value, append_shares(left_out.scores)).deviation
         if replicates is None:

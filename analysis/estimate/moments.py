@@ -144,7 +144,7 @@ class Moments:
         return self._each(lambda sums: sums[None])
 
     def resample(self, weights: NDArray) -> Self:
-        """Return the sums over clusters of each replicate, with factors `weights` (replicates, clusters)."""
+        """Return each replicate's sums over clusters, weighted by `weights` (replicates, clusters)."""
         return self._each(lambda sums: np.tensordot(weights, sums, 1))
 
     def leave_one_out(self) -> Self:

@@ -103,14 +103,14 @@ class PairedBootstrap:
                 error = error + standard_errors(scalars, np.ones((1, len(videos))), signs) ** 2
                 errors = errors + standard_errors(scalars, self._weights(len(videos), stream), signs) ** 2
         error, errors = np.sqrt(error[0]), np.sqrt(errors)
-        # The deviations of all videos stand side by side, because the variances of independent videos add up.
+        # The deviations of all videos are concatenated, because the variances of independent videos add up.
         deviation = np.concatenate(deviations)
         bounds = studentised_bounds(value, replicates, error, errors, min(count), level, deviation)
         low, high = (np.clip(bound, smallest, largest) for bound in bounds)
         return PairedEstimate(value, low, high, (count[0], count[-1]), paired=len(streams) == 1)
 
     def common_videos(self, members: Members) -> NDArray:
-        """Return the names of the videos that all runs `members` have; none if the data sets differ."""
+        """Return the names of the videos that all runs `members` have; empty if the data sets differ."""
         first, *others = (run for run, _ in members)
         videos = self.videos[first]
         for other in others:

@@ -116,8 +116,8 @@ def plan_study(
     orders = OrderTable.of_views(store.views, store.status == DONE, first_altered_order(store.views))
     if orders is not None and orders.videos < FEWEST:
         orders = None
-    # no replicates and no sign flips are needed
     if orders is not None:
+        # A plan needs neither replicates nor sign flips, so `decompose` gets empty arrays of random numbers.
         nothing = np.empty((0, orders.videos)), draw_pair_signs(orders, 0, (0,))
     tables = []
     for name in store.stages if stage is None else [stage]:
@@ -253,7 +253,7 @@ class VarianceComponents:
 
 
 def stretch_of(half: float, own: VarianceComponents) -> float:
-    """Return the pilot's half-width divided by the one from its variance components, but at least 1."""
+    """Return the pilot's half-width divided by the half-width from variance components; at least 1."""
     expected = own.half_width(len(own.squared))
     return float(np.fmax(1, half / expected)) if expected > 0 else 1.0
 

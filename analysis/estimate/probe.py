@@ -1,4 +1,4 @@
-"""Decode named variables from the units of each stage, with controls, intervals and the stage of appearance.
+"""Decode named variables from the units of each stage, with controls; find each variable's first stage.
 
 A probe is a ridge regression that is trained on some videos and tested on others (`probe_ridge.py`). Its
 score is the fraction of variance explained, or the balanced accuracy. Targets permuted between videos give
@@ -51,7 +51,7 @@ LEVEL, SIGNIFICANT = 0.95, 0.05
 
 @dataclass(frozen=True)
 class Probed:
-    """Result of one probe: score, score at chance, scores of permuted targets, and deviations by video."""
+    """Result of one probe: score, score at chance, scores of permuted targets, and jackknife deviations."""
 
     score: float
     chance: float
@@ -64,7 +64,7 @@ class Probed:
 
     @property
     def decodability(self) -> float:
-        """Score with chance at 0 and a perfect score at 1."""
+        """Score, rescaled so that chance is 0 and a perfect score is 1."""
         return (self.score - self.chance) / (1 - self.chance)
 
     @property
@@ -207,7 +207,7 @@ def rows_of(variable: Variable, stage: str, probed: dict[str, Probed]) -> Iterat
             "p": one.p,
         }
         bounds = interval("decodability", one.decodability, one.error, blocks)
-        # an accuracy lies between 0 and 1, and no score exceeds 1
+        # The bounds are clipped to the possible range: an accuracy is at least 0, and a score is at most 1.
         lowest = -one.chance / (1 - one.chance) if variable.kind == CLASSES else -np.inf
         bounds["decodability_low"] = max(lowest, bounds["decodability_low"])
         bounds["decodability_high"] = min(1.0, bounds["decodability_high"])
@@ -229,7 +229,7 @@ def interval(name: str, value: float, error: float, blocks: int) -> dict[str, fl
 def summary_of(
     variable: Variable, stages: dict[str, Probed], layers: pd.DataFrame, n_boot: int, rng: np.random.Generator
 ) -> dict:
-    """Return the table row of one variable: its first stage, and the rank correlations with the parts.
+    """Return the table row of one variable: first stage, and rank correlations of decodability with parts.
 
     The intervals are quantiles over `n_boot` random draws of the decodability of all stages, from the normal
     distribution with the covariances of the jackknife.

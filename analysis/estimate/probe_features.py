@@ -20,7 +20,7 @@ from .tables import read_units
 ALL, ALTERED, UNTRAINED = "all", "altered order", "untrained"
 # Parts of the decomposition that are compared with decodability.
 COMPARED_PARTS = ("content", "motion", "appearance")
-# Fraction of the units of a stage in the probes of the units with the largest parts.
+# Probes of the units with the largest parts use this fraction of the units of a stage.
 QUARTER = 0.25
 
 
@@ -72,7 +72,7 @@ def rows_in_order(views: pd.DataFrame, order: str) -> NDArray:
 
 
 def matched(store: Store, untrained: str | Path) -> tuple[Store, NDArray]:
-    """Open the run of the untrained network; also return its row for each view of `store` (-1: skipped).
+    """Open the untrained network's run; return it, and its row for each view of `store` (-1: skipped).
 
     Raises UserError if the run is not finished, or has not all views, or none of the stages.
     """
@@ -86,13 +86,16 @@ def matched(store: Store, untrained: str | Path) -> tuple[Store, NDArray]:
             "run the untrained network (model.init=random) with the same data, styles, orders and seed"
         )
     if not set(store.stages) & set(other.stages):
-        raise UserError(f"task.untrained={untrained} has none of the stages {', '.join(store.stages)}")
+        raise UserError(
+            f"task.untrained={untrained} has none of the stages {', '.join(store.stages)}: "
+            "give a run of the same network"
+        )
     row = theirs.get_indexer(keys)
     return other, np.where(other.status[row] == DONE, row, -1)
 
 
 def parts_of_units(folder: Path) -> pd.DataFrame | None:
-    """Read the parts of all units of a run; None if the run has none."""
+    """Read the variance parts of all units of a run; return None if the run has no variance parts."""
     if not (folder / "units.parquet").exists():
         return None
     units = read_units(folder)

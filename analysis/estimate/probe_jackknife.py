@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from .probe_ridge import PENALTIES, decompose_rows, groups_of_equal_size, left_out_errors, standardised
 
-# Largest number of blocks; with more videos, a block holds several videos. The accuracy of few videos changes
-# in steps, for which blocks of single videos give too large errors.
+# Largest number of blocks; with more videos, a block holds several videos. Blocks of single videos would give
+# too large errors of an accuracy, because the accuracy of few videos changes in steps.
 MOST_BLOCKS = 12
 
 

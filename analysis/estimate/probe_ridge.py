@@ -24,12 +24,12 @@ from .constant import without_rounding
 
 # Penalties, as multiples of the number of units (the mean square of a standardised row).
 PENALTIES = (1e-9, 1e-6, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0, 1e4)
-# Columns of replicates that are solved together, which bounds the memory.
+# To limit memory, replicates are solved in groups with about this many target columns.
 CHUNK = 1024
 
 
 class Losses(NamedTuple):
-    """Losses of held-out predictions, and of the best constant, summed over the views of each video."""
+    """Losses of held-out predictions, and losses for which the score is 0, summed over each video's views."""
 
     probe: NDArray  # (B, G)
     constant: NDArray  # (B, G)
@@ -41,7 +41,7 @@ class Losses(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """Decomposition of the standardised training rows, and the test rows in the same directions."""
+    """Singular value decomposition of standardised training rows, and the products T X' U of test rows."""
 
     basis: NDArray  # (n, r): U
     squares: NDArray  # (r,): S^2
@@ -57,7 +57,7 @@ def standardised(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
 
 
 def decompose_rows(train: NDArray, test: NDArray) -> Spectrum:
-    """Decompose standardised training rows (n, p); directions of rounding errors alone are left out."""
+    """Decompose standardised training rows (n, p); leave out directions that hold only rounding error."""
     n, p = train.shape
     squares, vectors = np.linalg.eigh(train @ train.T if n <= p else train.T @ train)
     kept = squares > max(n, p) * np.finfo(float).eps * max(squares[-1], np.finfo(float).tiny)
@@ -69,7 +69,7 @@ def decompose_rows(train: NDArray, test: NDArray) -> Spectrum:
 
 
 def groups_of_equal_size(video: NDArray) -> Iterator[NDArray]:
-    """Yield arrays (videos, rows per video) of row numbers, one for each number of rows per video."""
+    """Group videos of equally many rows; yield row numbers (videos, rows per video) of each group."""
     order = np.argsort(video, kind="stable")
     rows = np.split(order, np.flatnonzero(np.diff(video[order])) + 1)
     for size in sorted({len(own) for own in rows}):

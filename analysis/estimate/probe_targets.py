@@ -19,8 +19,8 @@ from .probe_variables import CLASSES, Variable
 
 log = logging.getLogger(__name__)
 
-# The largest number of target values of all permutations together, which bounds memory and time. At least
-# FEWEST_PERMUTATIONS are drawn, the smallest number with which p can be 0.05.
+# To limit memory and time, all permutations together have at most LARGEST target values. But at least
+# FEWEST_PERMUTATIONS are drawn, because p cannot be as small as 0.05 with fewer permutations.
 LARGEST, FEWEST_PERMUTATIONS = 100_000_000, 19
 
 

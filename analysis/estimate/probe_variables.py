@@ -37,7 +37,7 @@ class Variable:
     name: str
     kind: str
     targets: NDArray
-    # number of classes, or the unit of the numbers
+    # short description of the variable for tables
     about: str = ""
     # True if the views in all orders are used, because the order is the target
     all_orders: bool = False
@@ -53,8 +53,8 @@ class Truth:
     """Definition of a variable as a function of the ground truth of calibrated scenes."""
 
     kind: str
-    families: tuple[str, ...]  # families of scenes that have the variable; none: all families
-    # Function of the table of ground truth (one row per view) and of the number of frames of a video.
+    families: tuple[str, ...]  # families of scenes that have the variable; empty: all families
+    # Computes the variable from the table of ground truth (one row per view) and the frames per video.
     values: Callable[[pd.DataFrame, int], ArrayLike]
     about: str
 
@@ -114,7 +114,7 @@ def variables_of(
     circular: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> list[Variable]:
-    """Return the variables `wanted` of a run, or all that vary between its views.
+    """Return the variables `wanted` of a run; if `wanted` is empty, all variables that vary between views.
 
     `circular` names columns of the csv that are angles in degrees, `classes` columns whose numbers are names.
     Raises UserError if a variable is unknown or does not vary, or if the csv lacks videos of the run.
@@ -216,7 +216,7 @@ def read_columns(
         raise UserError(
             f"task.csv={file} lacks {len(absent)} of the {views[key].nunique()} {key}s of the run: "
             f"{', '.join(map(str, absent[:MOST_NAMES]))}{', ...' if len(absent) > MOST_NAMES else ''} "
-            "(a row with empty cells says that values are unknown)"
+            "(add the missing rows; empty cells mean unknown values)"
         )
     names = [str(name) for name in table if name not in KEYS]
     for given, option in ((circular, "circular"), (classes, "classes")):

@@ -21,7 +21,7 @@ COLUMNS = ["kind", "unit", "rank", *BITS, "clip", "part", "side", "row"]
 
 
 def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: int) -> pd.DataFrame:
-    """Find the `count` units of each kind with the largest part, and the `clips` clips that add most to it.
+    """Find, per kind, `count` units with the largest part and, per unit, `clips` clips that contribute most.
 
     The table has one row per unit and clip, and no rows if the run has no parts: part is the clip's fraction
     of the unit's part, side is the clip's mean activation (kind motion: mean of forward minus altered order)
@@ -46,7 +46,7 @@ def top_parts(store: Store, units: pd.DataFrame, stage: str, count: int, clips: 
 def fractions_of_clips(
     values: NDArray, table: OrderTable, unit: int, part: str, views: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return, for each clip, its fraction of a unit's part, its mean activation, and the row of one view."""
+    """Return each clip's fraction of a unit's part, mean activation, and the row number of one view."""
     y = table.read(values, slice(unit, unit + 1))[0][..., 0]  # (K, S, 2)
     kept = table.kept[..., None]
     z = np.where(kept, y - y.sum(0, where=kept) / np.maximum(1, kept.sum(0)), 0)

@@ -106,7 +106,7 @@ class UnitIntervals:
         return low, high
 
     def calibrate(self, r: NDArray, block: slice) -> NDArray:
-        """Transform bootstrap replicates `r` of unit scores, so that they spread like the intervals.
+        """Transform bootstrap replicates `r` of unit scores, so that their spread agrees with the intervals.
 
         Shape of `r`: (R, F, block). Replicates of units with few videos are returned as they are.
         """

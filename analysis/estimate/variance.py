@@ -75,7 +75,9 @@ def complete_table(store: Store) -> tuple[NDArray, NDArray]:
             f"{store.path}: variances need every style in both frame orders: run with pairs=factorial"
         )
     if len(table) < 2:
-        raise UserError(f"{store.path}: variances need two clips that have all views, not {len(table)}")
+        raise UserError(
+            f"{store.path}: variances need two clips that have all views, not {len(table)}: use more clips"
+        )
     table = table.sort_index(axis=1)
     clusters = np.unique(table.index.get_level_values("cluster"), return_inverse=True)[1]
     return table.to_numpy(dtype=np.int64).reshape(len(table), styles, 2), clusters
@@ -93,7 +95,7 @@ def decompose_stage(
     for start in range(0, units, UNITS_AT_A_TIME):
         block = values[:, start : start + UNITS_AT_A_TIME][rows].astype(np.float64)  # (clips, S, O, block)
         settle(block)
-        # a smaller offset gives less rounding error in squares
+        # Subtracting one activation from each unit lessens the rounding error of squares.
         block -= block[0, 0, 0].copy()
         terms = table_sums(block)
         # axes: cluster, term of `table_sums`, unit

@@ -210,7 +210,8 @@ def decode_sample(
     batch = [decoded for decoded in batch if decoded.frames is not None]
     if not batch:
         raise UserError(
-            "precision=bf16 and tune=true are tested on sampled views, but all sampled videos are unreadable"
+            "precision=bf16 and tune=true are tested on sampled views, but all sampled videos are "
+            "unreadable: repair the videos, or give precision=fp32 and tune=false"
         )
     return batch
 

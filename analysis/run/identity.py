@@ -32,7 +32,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **({"views": "0.2.0"} if changed else {}),
         "n_sample_frames": window,
         "seed": cfg.seed,
-        # Defaults are left out, so runs older than an option keep their identity.
+        # Default values are left out, so that runs made before an option existed keep their identity.
         **({"precision": cfg.precision} if cfg.precision not in (None, "fp32") else {}),
         **({"tune": True} if cfg.tune else {}),
         **({"until": cfg.until} if cfg.until is not None else {}),
@@ -44,12 +44,12 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
 def subject_of(cfg: DictConfig, clips: ClipList, root: Path, weights: Path | None) -> dict:
     """Return the part of a run's identity that describes network, weights and data set (folder `root`)."""
     model = cast(dict, OmegaConf.to_container(cfg.model, resolve=True))
-    # a network that lies in a folder is called as its folder, because manifests are published with results
+    # A network in a local folder is named without the folder's path: manifests are published with results.
     if cfg.model.get("adapter") and Path(str(model["name"])).is_dir():
         name = Path(model["name"]).resolve().name
         model = {**model, "name": name, "args": {**model["args"], "network": name}}
     return {
-        # without a part, a run has the identity of runs that are older than the option
+        # part=None is left out, so that runs made before the option model.part existed keep their identity.
         "model": {k: v for k, v in model.items() if k not in NOT_IDENTITY and (k, v) != ("part", None)},
         "weights_sha256": sha256(weights) if weights else None,
         "dataset": {"name": clips.name, "folder": root.name, "listing_sha256": clips.listing_sha256},

@@ -25,7 +25,7 @@ ANY = object
 NUMBER = (int, float)
 OPTIONAL_TEXT = (str, type(None))
 # Type of each entry of a JSON object. Keys that end in "?" are optional; the key `...` stands for any key.
-# In place of a type, a list holds the type of all its items, and a tuple holds all allowed types.
+# [T] stands for a list whose items have type T; (T, U) stands for a value of type T or U.
 IDENTITY = {
     "model": {"name": str, "init": OPTIONAL_TEXT},
     "dataset": {"name": str, "folder": str},

@@ -74,7 +74,7 @@ class PlannedRun:
         if shard:
             manifest = shard.manifest(self.manifest)
         else:
-            # A run that is resumed has a manifest. The manifest of a new run takes seconds.
+            # A resumed run has a manifest already, so `self.manifest`, which takes seconds, is not computed.
             manifest = {"identity": self.identity} if has_run(folder) else self.manifest
         return Store.create_or_resume(folder, manifest, self.views, self.pairs)
 

@@ -153,7 +153,7 @@ def require_same_files(
     clip_timeout: float,
     num_workers: int,
 ) -> None:
-    """Decode changed files of finished views again; raise UserError if pixels changed.
+    """Decode files of finished views again if they changed on disk; raise UserError if pixels changed.
 
     At the beginning of a run, the sizes and times of all files are written to ``inputs.parquet``.
     """

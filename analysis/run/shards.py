@@ -81,7 +81,7 @@ def shard_of(cfg: DictConfig, batch_size: int) -> Shard | None:
         return Shard(rank, processes, batch_size, torchrun=True) if processes > 1 else None
     if not 0 <= cfg.shard < cfg.shards:
         raise UserError(
-            f"shard={cfg.shard} does not exist: shards={cfg.shards} are numbered 0 to {cfg.shards - 1}"
+            f"shard={cfg.shard} does not exist: with shards={cfg.shards}, give shard=0 to {cfg.shards - 1}"
         )
     return Shard(cfg.shard, cfg.shards, batch_size) if cfg.shards > 1 else None
 
@@ -157,7 +157,7 @@ def merge_shards(run: Path, folders: Sequence[Path], *, remove: bool = False) ->
 
 
 def require_same_data(shards: Sequence[Store]) -> None:
-    """Raise UserError if a file had different sizes, or a video different pixels, when two shards read it."""
+    """Raise UserError if two shards read different sizes of one file, or different pixels of one video."""
     listed = {shard.path: shard.path / INPUTS_NAME for shard in shards}
     sizes = {path: read_table(file).drop(columns="time") for path, file in listed.items() if file.exists()}
     for path, table in sizes.items():

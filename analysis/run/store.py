@@ -256,7 +256,7 @@ class Store:
         return self.pairs[both].reset_index(drop=True)
 
     def _leave_out(self, own: NDArray, status: int) -> None:
-        """Set the status of rows that get no activations; row 0 is the first row of this store."""
+        """Set the status of the rows `own` without activations; row 0 is the first row of this store."""
         for sums in (self._checksums, self._pixels):
             if sums is not None:
                 sums[own] = 0

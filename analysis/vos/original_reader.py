@@ -123,7 +123,7 @@ CI_FORMAT = {
 
 
 def iteration_of(path: Path) -> int:
-    """Return the training iteration in a file name: its last word if a number, else its third last word."""
+    """Return the training iteration in a file name: the last word between "_", or else the third last."""
     words = path.stem.split("_")
     for word in (words[-1], *words[-3:-2]):
         if word.isdecimal():
@@ -186,7 +186,7 @@ def read_unit_scores(file: Path) -> NDArray[np.float64]:
 
 def read_numbers(file: Path, shape: str) -> NDArray[np.float64]:
     """Read a 2D array of floats from a ``.npy`` file or a pickle, without running code in the file."""
-    # This import is local, because the module imports torch, which takes seconds.
+    # This import is local, because `pickled` imports torch, which takes seconds.
     from static_dynamic.pickled import read_pickled
 
     try:

@@ -133,7 +133,7 @@ def unit_information(
 
 
 def transformed(values: NDArray, member: NDArray, transform: Transform) -> NDArray:
-    """Transform the activations for one member (first or second) of all pairs, each view only once."""
+    """Transform the activations for one member (first or second) of all pairs; transform each view once."""
     views, position, counts = np.unique(member, return_inverse=True, return_counts=True)
     return transform(values[views], counts)[position]
 
@@ -155,7 +155,7 @@ def rank_bias(values: NDArray, za: NDArray, zb: NDArray, pairs: FactorPairs) -> 
 
 
 def correct_rank_bias(r: NDArray, bias: NDArray) -> NDArray:
-    """Add to the arctanh of each unit's correlation what ranking takes from it; leave correlations of 1."""
+    """Add the rank bias to the arctanh of each unit's correlation; leave correlations of 1 unchanged."""
     # no warning if rounding makes |r| larger than 1
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(1 - abs(r) < IDENTICAL, r, np.tanh(np.arctanh(r) + bias))

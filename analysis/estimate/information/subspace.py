@@ -50,7 +50,7 @@ class Fold:
     views: NDArray  # row numbers of views
     # one array per factor: indices of this fold's pairs in `FactorPairs`
     pairs: list[NDArray]
-    # number of clusters with dynamic pairs, or with static pairs if these are fewer
+    # smaller of two numbers: clusters with dynamic pairs, clusters with static pairs
     clusters: int
 
 

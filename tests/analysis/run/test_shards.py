@@ -132,7 +132,7 @@ def test_shards_that_do_not_belong_together_are_refused(whole, tmp_path):
 def test_which_shard_this_is(monkeypatch):
     assert shard_of(asked(), 3) is None
     assert shard_of(asked("shards=4", "shard=3"), 3) == Shard(3, 4, 3)
-    with pytest.raises(UserError, match="shard=4 does not exist: shards=4 are numbered 0 to 3"):
+    with pytest.raises(UserError, match="shard=4 does not exist: with shards=4, give shard=0 to 3"):
         shard_of(asked("shards=4", "shard=4"), 3)
     for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
