@@ -7,7 +7,7 @@ median times are printed.
 
 With --units heads or neurons, passes that read these units are timed in turns with passes that read the
 ordinary stages; all passes go on to the class scores. The median and the quartiles, over rounds, of the ratio
-of CPU times are printed.
+of CPU times are printed. --model bench.stages.Encoder is a network of PyTorch's own encoder layers.
 """
 
 import sys
@@ -17,10 +17,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from bench.meters import in_turns
 from static_dynamic.command import Options, command
 from static_dynamic.models import VideoNetwork, build_model
+
+# Input of a network that is given by the import path of its class.
+INPUT = {"frames": 8, "sampling_rate": 1, "size": 224, "crop": 224, "mean": [0.5] * 3, "std": [0.25] * 3}
 
 
 @command
@@ -32,11 +36,11 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--units", choices=("heads", "neurons"))
     given = parser.parse_args()
-    net = build_model(given.model)
+    net = build(given.model)
     spec = net.input_spec
     inputs = net.example_input(torch.randn, given.batch)
     if given.units:
-        return compare_units(net, build_model(given.model, units=given.units), inputs, given)
+        return compare_units(net, build(given.model, units=given.units), inputs, given)
     last = net.stage_name(None, {"path": "cat"})
     reads = {
         "plain forward": lambda: net.read(inputs, ["logits"]),
@@ -48,6 +52,31 @@ def main() -> None:
     print(f"{given.model}, {clip}, batch {given.batch}, {len(net.stages)} stages, {given.rounds} rounds")
     for name in ("last stage", "plain forward"):
         print(f"time of all stages / {name:<14}{medians['all stages'] / medians[name]:.3f}")
+
+
+class Encoder(nn.Module):
+    """Tubelets of 2 x 16 x 16, then six encoder layers of PyTorch with fused attention, and a classifier."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv3d(3, 384, (2, 16, 16), (2, 16, 16))
+        layers = (nn.TransformerEncoderLayer(384, 6, 1536, batch_first=True) for _ in range(6))
+        self.blocks = nn.ModuleList(layers)
+        self.head = nn.Linear(384, 400)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map a clip (B, 3, T, H, W) to logits (B, 400)."""
+        x = self.patches(x).flatten(2).mT  # (B, N, 384)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x.mean(dim=1))
+
+
+def build(name: str, **options: Any) -> VideoNetwork:
+    """Build a network with random weights by its name, or by the import path of its class."""
+    if "." in name:
+        return build_model("custom", network=name, input=INPUT, **options)
+    return build_model(name, **options)
 
 
 def compare_units(net: VideoNetwork, other: VideoNetwork, inputs: Any, given: Namespace) -> None:
