@@ -9,4 +9,5 @@ from .estimate.tables import average_runs as average_runs
 from .estimate.variance import estimate_variance as estimate_variance
 from .explain.class_feature_pyramids import Pyramid as Pyramid
 from .explain.class_feature_pyramids import class_feature_pyramid as class_feature_pyramid
+from .run.feature_files import read_features as read_features
 from .run.importing import import_activations as import_activations

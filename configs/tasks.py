@@ -67,6 +67,37 @@ class Compare(Task):
 
 
 @dataclass
+class Features(Task):
+    """Write the activations of stages as npz, HDF5 or Parquet files, with frame times, and as RDMs."""
+
+    needs_data: bool = True
+    views: str = option(
+        "original",
+        "network inputs. original: each clip unstylized (style 0), frames in order; forward: each clip in every "
+        "style of styles, frames in order; all: those of task=profile with the same options",
+        choices=("original", "forward", "all"),
+    )
+    stages: list[str] = option(
+        [], "names or numbers of the stages, and logits for the class scores; empty: all stages"
+    )
+    time: bool = option(
+        False,
+        "keep the time axis: features of the shape (views, time steps, units) instead of (views, units)",
+    )
+    format: str = option(
+        "npz",
+        "file format: npz, h5 (needs the package h5py) or parquet",
+        choices=("npz", "h5", "parquet"),
+    )
+    rdm: str | None = option(
+        None,
+        "also write the dissimilarity matrix of the views for each stage, in a file of rsatoolbox. correlation: "
+        "1 - correlation; euclidean: squared distance divided by the number of columns; null: none",
+        choices=("correlation", "euclidean"),
+    )
+
+
+@dataclass
 class Ablate(Task):
     """Remove units of a stage (stg) of finished runs (runs=[FOLDER]); measure how the prediction changes."""
 

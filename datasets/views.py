@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 # Numbers of the two factors in the table of pairs.
 DYNAMIC, STATIC = 0, 1
+# Value of `pairs` for views without pairs: each clip in every style, in the order forward.
+NO_PAIRS = "none"
+PAIR_COLUMNS = ("factor", "a", "b", "clip", "cluster")
 
 
 def make_views(
@@ -67,7 +70,8 @@ def make_views(
     pairs
         Per clip, with S styles: ``factorial`` makes S(S-1)/2 dynamic and S static pairs from every style in
         both orders. ``both`` makes one pair per factor from two styles in both orders. ``paper`` makes one
-        pair, with factors balanced over the clips.
+        pair, with factors balanced over the clips. ``none`` makes no pairs: the views are each clip in every
+        style, in the order forward.
     app_shuffle
         True: a static pair is a clip in both orders. False: two clips of different classes in one style.
     m_same
@@ -89,32 +93,38 @@ def make_views(
     pairs
         One row per pair: factor, a, b (row numbers in `views`), clip and cluster of a.
     """
-    for option, value, known in (("pairs", pairs, SCHEMES), ("window", window, WINDOWS)):
+    for option, value, known in (("pairs", pairs, (*SCHEMES, NO_PAIRS)), ("window", window, WINDOWS)):
         if value not in known:
             raise UserError(f"unknown {option}={value}{nearest(value, known)} (known: {', '.join(known)})")
     if not isinstance(repeats, int) or repeats < 1:
         raise UserError(f"dataset.nreps={repeats} is not a positive integer")
     further = further_alterations(orders, pairs)
-    if len(set(styles)) < 2:
+    if len(set(styles)) < 2 and pairs != NO_PAIRS:
         raise UserError(f"styles={','.join(map(str, styles))}: a dynamic pair needs two different styles")
     rows_of: Callable[..., Iterator[list[dict]]]
     if FLOW in pathways:
         rows_of = partial(flow_rows, pathways, seed, pairs == "paper")
-    elif min(pathways.values()) < 2:
+    elif min(pathways.values()) < 2 and pairs != NO_PAIRS:
         raise UserError(
             "this network sees one frame at a time, so there is no order to shuffle: "
             "give a network that sees several frames"
         )
     else:
         rows_of = partial(ordered_rows, pathways, seed, n_sample_frames, window, resample_fps)
-    count = repeats if pairs == "paper" else 1
-    plan = plan_pairs(clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count)
     # clip number -> (style, alteration) of each view of the clip
-    wanted = defaultdict(set)
+    wanted: dict[int, set[Variant]] = defaultdict(set)
+    plan: list[tuple[int, Member, Member]] = []
+    if pairs == NO_PAIRS:
+        wanted |= {i: {(style, UNALTERED) for style in styles} for i in range(len(clips))}
+    else:
+        count = repeats if pairs == "paper" else 1
+        plan = plan_pairs(
+            clips, list(styles), SCHEMES[pairs], seed, app_shuffle, use_normal_app, m_same, count
+        )
     for _, *members in plan:
         for i, style, alteration in members:
             wanted[i].add((style, alteration))
-    if pairs != "paper":
+    if pairs not in ("paper", NO_PAIRS):
         altered = [ALTERED] if app_shuffle and not use_normal_app else []
         for i in wanted:
             shown = {style for style, _ in wanted[i]}
@@ -133,7 +143,7 @@ def make_views(
         for f, a, b in plan
         for row_a, row_b in zip(row_range[a], row_range[b], strict=True)
     ]
-    return pd.DataFrame(view_rows), pd.DataFrame(pair_rows)
+    return pd.DataFrame(view_rows), pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS))
 
 
 # One view of a pair: (clip number, style, alteration).

@@ -116,6 +116,8 @@ class MViT(VideoNetwork):
         of keys and values is the same in all blocks.
     """
 
+    token_order = "frame by frame"
+
     def __init__(
         self,
         num_classes: int,

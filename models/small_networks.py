@@ -59,6 +59,8 @@ class SmallTransformer(VideoNetwork):
     token. Input (B, 3, T, H, W) of `frames` x `crop` x `crop`; a tubelet has `tubelet` frames, rows, columns.
     """
 
+    token_order = "frame by frame"
+
     def __init__(
         self,
         num_classes: int,

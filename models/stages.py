@@ -36,6 +36,37 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+# Place of the time steps in an output with the batch axis first -> function that moves the time steps to axis
+# 1: (B, T, ...). The second argument is the number of time steps of the output.
+TIME_PLACES: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "axis 1": lambda x, steps: x,  # (B, T, ...)
+    "axis 2": lambda x, steps: x.movedim(2, 1),  # (B, C, T, ...)
+    "rows": lambda x, steps: x.unflatten(0, (-1, steps)),  # (B * T, ...)
+    "frame by frame": lambda x, steps: x.unflatten(1, (steps, -1)),  # tokens (B, T * positions, C)
+    "position by position": lambda x, steps: x.unflatten(1, (-1, steps)).movedim(
+        2, 1
+    ),  # (B, positions * T, C)
+}
+
+
+@dataclass(frozen=True)
+class Time:
+    """How a tap keeps the time axis: the output has ``own`` time steps, which are averaged to ``steps``.
+
+    ``place`` is a key of `TIME_PLACES`; ``steps`` divides ``own``.
+    """
+
+    place: str
+    own: int
+    steps: int
+
+    def pool(self, part: Tensor, layout: str) -> Tensor:
+        """Average an output with the batch axis first over space, and over time to (B, steps, units)."""
+        moved = TIME_PLACES[self.place](part, self.own)  # (B, own, ...)
+        frames = POOLS["maps" if layout == "time_first" else layout](moved.flatten(0, 1))  # (B * own, units)
+        return frames.unflatten(0, (-1, self.steps, self.own // self.steps)).mean(dim=2)
+
+
 @dataclass(frozen=True)
 class Tap:
     """A module whose output is read, and how the output is pooled over time and space.
@@ -63,6 +94,8 @@ class Tap:
     source
         The tensor to read: the module's ``output``; its first ``input``; or ``heads``, the concatenated
         outputs of the attention heads of an ``nn.MultiheadAttention``.
+    time
+        How the time axis is kept; None averages over time.
     """
 
     module: str
@@ -74,11 +107,17 @@ class Tap:
     batch_axis: int = 0
     run: int | None = None
     source: str = "output"
+    time: Time | None = None
 
     def pool(self, output: Any) -> Tensor:
-        """Average a module's output over time and space to (B, units), in float32 on the output's device."""
+        """Average a module's output over time and space to (B, units), in float32 on the output's device.
+
+        With ``time``, the output is averaged over space only, to (B, steps, units).
+        """
         if self.select is not None:
             output = output[self.select]
+        if self.time is not None:
+            return self.time.pool(self.read_part(output), self.layout)
         pooled = POOLS[self.layout](self.read_part(output))  # (B * fold, units)
         return pooled.unflatten(0, (-1, self.fold)).mean(dim=1) if self.fold > 1 else pooled
 
@@ -94,13 +133,19 @@ class Tap:
 class Stage:
     """A place in a network: pooled outputs of one or more modules, concatenated to ``units`` columns.
 
-    If the units are attention heads, ``heads`` is their number; the columns of a head are consecutive.
+    If the units are attention heads, ``heads`` is their number; the columns of a head are consecutive. If the
+    taps keep the time axis, the columns are those of the first time step, then those of the second, ...
     """
 
     units: int
     taps: tuple[Tap, ...]
     stream: str = "rgb"
     heads: int | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of time steps; 1 if the taps average over time."""
+        return self.taps[0].time.steps if self.taps[0].time else 1
 
 
 @dataclass(frozen=True)
@@ -159,6 +204,10 @@ class VideoNetwork(nn.Module):
     runs_on_meta: bool = True
     # number of tokens before the patch tokens; None means that the network's token parameters are counted
     leading_tokens: int | None = None
+    # order of the tokens of all frames in modules that return tokens: a key of `TIME_PLACES`; None: unknown
+    token_order: str | None = None
+    # True if the network sees single frames, each in a row of its own of the batch axis
+    folds_frames: bool = False
     # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
     prefix: str = ""
 
@@ -256,7 +305,8 @@ class VideoNetwork(nn.Module):
                 rows[name] = logits.float().reshape(logits.shape[0], -1)  # (B, classes)
                 continue
             stage = self.stages[name]
-            rows[name] = torch.cat([pooled[tap] for tap in stage.taps], dim=1)  # (B, units)
+            # (B, units), or (B, steps, units of one step) if the time axis is kept
+            rows[name] = torch.cat([pooled[tap] for tap in stage.taps], dim=-1).flatten(1)
             if rows[name].shape[1] != stage.units:
                 raise RuntimeError(f"{name} yields {rows[name].shape[1]} units; {stage.units} are declared")
         return rows
@@ -340,7 +390,7 @@ def check_stages(net: VideoNetwork) -> Any:
     with tapped(net, net.stages, stop=False) as pooled:
         output = run_on_meta(net)
     for name, stage in net.stages.items():
-        units = sum(pooled[tap].shape[1] for tap in stage.taps)
+        units = sum(pooled[tap].shape[1:].numel() for tap in stage.taps)
         if units != stage.units:
             raise RuntimeError(f"{type(net).__name__} {name}: {units} units, {stage.units} declared")
     return output

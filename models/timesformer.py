@@ -125,6 +125,8 @@ class TimeSformer(VideoNetwork):
     other sizes, and if a checkpoint has embeddings of another size.
     """
 
+    token_order = "position by position"
+
     def __init__(
         self, num_classes: int, frames: int, crop: int, patch: int, width: int, depth: int, heads: int
     ):

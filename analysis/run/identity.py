@@ -83,6 +83,8 @@ def manifest_of(
                 "units": stage.units,
                 "stream": stage.stream,
                 **({"heads": stage.heads} if stage.heads else {}),
+                # a stage that keeps the time axis has steps x units columns
+                **({"steps": stage.steps} if stage.steps > 1 else {}),
             }
             for name, stage in net.stages.items()
         },

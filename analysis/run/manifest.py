@@ -47,7 +47,8 @@ MANIFEST = {
 # Entries that only the manifest of a run with activations has, with their types.
 OF_ACTIVATIONS = {
     "identity": IDENTITY | {"styles": [int], "pairs": str, "seed": int},
-    "stages": {...: {"units": int, "stream": str, "heads?": int}},
+    "stages": {...: {"units": int, "stream": str, "heads?": int, "steps?": int}},
+    "features?": {"format": str, "rdm": OPTIONAL_TEXT},
     "counts": dict.fromkeys(("views", "clips", "clusters", "pairs_dynamic", "pairs_static"), int),
     "input": {"pathways": {...: int}, "size?": ANY, "crop?": ANY},
     "skipped_views": [{"clip": str, "views": [int], "reason": str}],

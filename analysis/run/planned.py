@@ -10,6 +10,7 @@ import pandas as pd
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.identity import identity_of, manifest_of, run_folder
+from static_dynamic.analysis.run.locks import writing
 from static_dynamic.analysis.run.manifest import has_run
 from static_dynamic.analysis.run.setup import (
     batch_size_of,
@@ -19,7 +20,7 @@ from static_dynamic.analysis.run.setup import (
     require_fit,
     sampling_of,
 )
-from static_dynamic.analysis.run.shards import Shard
+from static_dynamic.analysis.run.shards import Shard, is_complete, merge_shards, shard_of, wait_for_all
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, make_views, parse_styles
 from static_dynamic.models import VideoNetwork
@@ -77,6 +78,25 @@ class PlannedRun:
             # A resumed run has a manifest already, so `self.manifest`, which takes seconds, is not computed.
             manifest = {"identity": self.identity} if has_run(folder) else self.manifest
         return Store.create_or_resume(folder, manifest, self.views, self.pairs)
+
+    def read_shard(self) -> Path | None:
+        """Compute the shard of this process, if the options ask for shards and the run is not complete.
+
+        Returns the folder of results if this process is done. Returns None if this process goes on with the
+        whole run in ``folder``. Under torchrun, only the process of shard 0 goes on, with the merged run.
+        """
+        shard = shard_of(self.cfg, self.batch_size * self.clips.rows_per_view)
+        if shard and not is_complete(self.folder):
+            own = shard.folder(self.folder)
+            with writing(own):
+                self.read(self.open(own, shard))
+            if not shard.torchrun:
+                log.info("shard %s is finished; once all shards are finished, run task=merge", own)
+                return own
+            wait_for_all()
+            if shard.index == 0:
+                merge_shards(self.folder, shard.all_folders(self.folder), remove=True)
+        return self.folder if shard and shard.index else None
 
     def read(self, store: Store, end: int | None = None) -> None:
         """Compute and store the missing activations of all views, or only of the views before row `end`."""

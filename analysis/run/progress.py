@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from static_dynamic.analysis.run.arrays import STATUS_NAME, open_array
+from static_dynamic.analysis.run.feature_files import FEATURES_TABLE
 from static_dynamic.analysis.run.locks import ERROR_NAME, LOCK_NAME, is_locked
 from static_dynamic.analysis.run.manifest import IMPORTED, has_run, read_manifest
 from static_dynamic.analysis.run.store import DONE, REPORT_NAME, SKIPPED, TO_DO, Store
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 
 # Largest number of characters of an error message in the table of task=status.
 REASON_WIDTH = 100
-# Last files that task=profile and task=evaluate_vos write: if one of these files exists, the run is done.
-LAST_FILES = (REPORT_NAME, "sequences.csv")
+# Last files that task=profile, evaluate_vos and features write: if one of them exists, the run is done.
+LAST_FILES = (REPORT_NAME, "sequences.csv", FEATURES_TABLE)
 
 
 def finished_runs(cfg: DictConfig, task: str) -> list[Path]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from static_dynamic.analysis.outputs import conclude
 from static_dynamic.analysis.outputs.registry import PlainOptions
+from static_dynamic.analysis.run.feature_files import FEATURES, export_features
 from static_dynamic.analysis.run.locks import locked
 from static_dynamic.analysis.run.manifest import read_manifest
 from static_dynamic.analysis.run.shards import find_shards, group_shards, merge_shards
@@ -36,6 +37,10 @@ def run(cfg: DictConfig) -> None:
         try:
             merge_shards(folder, shards)
             manifest = read_manifest(folder)
+            if FEATURES in manifest:
+                with locked(folder):
+                    export_features(folder, manifest[FEATURES]["format"], manifest[FEATURES]["rdm"])
+                continue
             options = _options_of_run(cfg, manifest)
             names = list(manifest["stages"])
             shown = [name for name in manifest.get("shown_stages", ()) if name in names] or names

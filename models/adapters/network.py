@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -12,6 +13,16 @@ from torch import Tensor, nn
 from static_dynamic.models.layouts import PREFIX_TOKENS
 from static_dynamic.models.stages import NO_OPTIONS, InputSpec, Stage, Tap, VideoNetwork
 from static_dynamic.spacing import subsample_positions
+
+# Class of a wrapped network -> order of the tokens of all frames, a key of `TIME_PLACES`.
+TOKEN_ORDERS = {
+    "Timesformer*": "position by position",
+    "VideoMAE*": "frame by frame",
+    "Vivit*": "frame by frame",
+    "VJEPA2*": "frame by frame",
+    "MViT": "frame by frame",
+    "MultiscaleVisionTransformers": "frame by frame",
+}
 
 
 @dataclass(frozen=True)
@@ -70,6 +81,9 @@ class AdaptedNetwork(VideoNetwork):
         super().__init__()
         self.net, self.feed, self.input_spec = loaded.net, feed, input_spec
         self.call, self.convert_keys, self.run = loaded.call, loaded.convert, loaded.run
+        kind = type(loaded.net).__name__
+        self.token_order = next((o for name, o in TOKEN_ORDERS.items() if fnmatchcase(kind, name)), None)
+        self.folds_frames = feed.startswith("(b t)")
         self.stages: dict[str, Stage] = {}
         # one tap per tensor of the wrapped network's output; each tap pools a tensor to logits
         self.output: tuple[Tap, ...] = ()

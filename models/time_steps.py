@@ -1,0 +1,105 @@
+"""Keep the time axis of stages: average the outputs of modules over space only.
+
+Time steps are found by the shape of an output: feature maps have a time axis, or one row per frame. The
+order of tokens does not follow from their shape, so the network declares it (``token_order``). An output
+whose time steps are unknown is refused.
+"""
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from math import gcd
+from typing import Any
+
+from torch import Tensor
+
+from static_dynamic.errors import UserError
+from static_dynamic.models.layouts import Shape
+from static_dynamic.models.stage_discovery import find_candidates
+from static_dynamic.models.stages import Tap, Time, VideoNetwork, run_on_meta, tapped
+from static_dynamic.models.units import temporal_sizes
+
+# Layout of a feature map with five axes, batch axis first -> place of its time steps.
+OF_MAPS = {"maps": "axis 2", "channels_last": "axis 1", "time_first": "axis 1"}
+WAY_OUT = "give task.time=false, or other stages with task.stages=[STAGE,...]"
+
+
+class _Part(Tap):
+    """A tap that returns the part of a module's output that is averaged, instead of the average."""
+
+    def pool(self, output: Any) -> Tensor:
+        return self.read_part(output if self.select is None else output[self.select])
+
+
+def keep_time(net: VideoNetwork, names: Iterable[str]) -> None:
+    """Replace the named stages of a network by stages that keep the time axis, with steps x units columns.
+
+    If the outputs of a stage differ in their number of time steps, the steps of each are averaged to the
+    greatest common divisor of these numbers. Raises UserError if the time steps of a stage are unknown.
+    """
+    names = list(names)
+    shapes = shapes_of(net, names)
+    tubelets = next(temporal_sizes(find_candidates(net)), net.input_spec.frames)
+    kept = {}
+    for name in names:
+        stage = net.stages[name]
+        times = [time_of(net, name, tap, shapes[tap], tubelets) for tap in stage.taps]
+        steps = gcd(*(time.own if time else 1 for time in times))
+        if steps > 1:
+            taps = tuple(
+                replace(tap, time=replace(time, steps=steps))
+                for tap, time in zip(stage.taps, times, strict=True)
+                if time
+            )
+            kept[name] = replace(stage, units=steps * stage.units, taps=taps, heads=None)
+    net.stages = net.stages | kept
+
+
+def shapes_of(net: VideoNetwork, names: Iterable[str]) -> dict[Tap, Shape]:
+    """Return the shape of what each tap of the named stages averages, for one clip, batch axis first."""
+    stages, parts = net.stages, {}
+    of = {
+        tap: _Part(**{field.name: getattr(tap, field.name) for field in fields(tap)})
+        for name in names
+        for tap in stages[name].taps
+    }
+    try:
+        net.stages = {
+            name: replace(stages[name], taps=tuple(of[t] for t in stages[name].taps)) for name in names
+        }
+        with tapped(net, net.stages, stop=False) as parts:
+            run_on_meta(net)
+    finally:
+        net.stages = stages
+    return {tap: tuple(parts[part].shape) for tap, part in of.items()}
+
+
+def time_of(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: int) -> Time | None:
+    """Return where the time steps of a tap of the stage `name` are; None if the output has one time step.
+
+    Parameters
+    ----------
+    shape
+        Shape of what the tap averages, for one clip, with the batch axis first.
+    tubelets
+        Number of time steps of the network's patch embedding.
+    """
+    rows, frames = shape[0], net.input_spec.frames
+    maps = len(shape) > 3 and tap.layout != "tokens"
+    if rows > 1:
+        # The rows of a clip are its frames if the network sees single frames, or if maps hold all of space.
+        known = rows == frames if net.folds_frames else maps and len(shape) == 4 and frames % rows == 0
+        place, own = "rows", rows
+    elif maps:
+        known, place = len(shape) < 6, OF_MAPS[tap.layout]
+        own = shape[2 if place == "axis 2" else 1] if len(shape) == 5 else 1
+    elif len(shape) == 2 or tap.keep is not None:
+        # a vector, or class and register tokens, belong to the whole clip
+        known, place, own = True, "", 1
+    else:
+        place, own = net.token_order or "", tubelets
+        known = bool(place) and tap.layout == "tokens" and shape[1] % own == 0
+    if not known:
+        raise UserError(
+            f"task.time: the time steps of stage {name} are unknown, because it returns {shape}: {WAY_OUT}"
+        )
+    return Time(place, own, own) if own > 1 else None
