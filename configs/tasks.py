@@ -73,8 +73,8 @@ class Features(Task):
     needs_data: bool = True
     views: str = option(
         "original",
-        "network inputs. original: each clip unstylized (style 0), frames in order; forward: each clip in every "
-        "style of styles, frames in order; all: those of task=profile with the same options",
+        "network inputs. original: each clip unstylized (style 0), frames in order; forward: each clip in "
+        "every style of styles, frames in order; all: those of task=profile with the same options",
         choices=("original", "forward", "all"),
     )
     stages: list[str] = option(
@@ -91,8 +91,8 @@ class Features(Task):
     )
     rdm: str | None = option(
         None,
-        "also write the dissimilarity matrix of the views for each stage, in a file of rsatoolbox. correlation: "
-        "1 - correlation; euclidean: squared distance divided by the number of columns; null: none",
+        "also write the dissimilarity matrix of the views for each stage, in a file of rsatoolbox. "
+        "correlation: 1 - correlation; euclidean: squared distance divided by number of columns; null: none",
         choices=("correlation", "euclidean"),
     )
 

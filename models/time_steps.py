@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from static_dynamic.errors import UserError
-from static_dynamic.models.layouts import Shape
+from static_dynamic.models.layouts import Shape, prefix_tokens
 from static_dynamic.models.stage_discovery import find_candidates
 from static_dynamic.models.stages import Tap, Time, VideoNetwork, run_on_meta, tapped
 from static_dynamic.models.units import temporal_sizes
@@ -42,15 +42,11 @@ def keep_time(net: VideoNetwork, names: Iterable[str]) -> None:
     kept = {}
     for name in names:
         stage = net.stages[name]
-        times = [time_of(net, name, tap, shapes[tap], tubelets) for tap in stage.taps]
-        steps = gcd(*(time.own if time else 1 for time in times))
+        taps = [with_time(net, name, tap, shapes[tap], tubelets) for tap in stage.taps]
+        steps = gcd(*(tap.time.own if tap.time else 1 for tap in taps))
         if steps > 1:
-            taps = tuple(
-                replace(tap, time=replace(time, steps=steps))
-                for tap, time in zip(stage.taps, times, strict=True)
-                if time
-            )
-            kept[name] = replace(stage, units=steps * stage.units, taps=taps, heads=None)
+            timed = tuple(replace(tap, time=replace(tap.time, steps=steps)) for tap in taps if tap.time)
+            kept[name] = replace(stage, units=steps * stage.units, taps=timed, heads=None)
     net.stages = net.stages | kept
 
 
@@ -73,8 +69,11 @@ def shapes_of(net: VideoNetwork, names: Iterable[str]) -> dict[Tap, Shape]:
     return {tap: tuple(parts[part].shape) for tap, part in of.items()}
 
 
-def time_of(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: int) -> Time | None:
-    """Return where the time steps of a tap of the stage `name` are; None if the output has one time step.
+def with_time(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: int) -> Tap:
+    """Return a tap of the stage `name` that keeps the time axis; the tap itself if its output has one time
+    step.
+
+    Tokens before the patch tokens belong to no time step and are left out.
 
     Parameters
     ----------
@@ -83,23 +82,28 @@ def time_of(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: int)
     tubelets
         Number of time steps of the network's patch embedding.
     """
-    rows, frames = shape[0], net.input_spec.frames
+    rows, frames, place, own, skip = tap.fold, net.input_spec.frames, "rows", 1, tap.skip
     maps = len(shape) > 3 and tap.layout != "tokens"
     if rows > 1:
         # The rows of a clip are its frames if the network sees single frames, or if maps hold all of space.
         known = rows == frames if net.folds_frames else maps and len(shape) == 4 and frames % rows == 0
-        place, own = "rows", rows
+        own = rows
     elif maps:
-        known, place = len(shape) < 6, OF_MAPS[tap.layout]
-        own = shape[2 if place == "axis 2" else 1] if len(shape) == 5 else 1
+        known = len(shape) < 6
+        if len(shape) == 5:
+            place, own = OF_MAPS[tap.layout], shape[2 if tap.layout == "maps" else 1]
     elif len(shape) == 2 or tap.keep is not None:
         # a vector, or class and register tokens, belong to the whole clip
-        known, place, own = True, "", 1
+        known = True
     else:
-        place, own = net.token_order or "", tubelets
-        known = bool(place) and tap.layout == "tokens" and shape[1] % own == 0
+        leading = sum(prefix_tokens(net).values())
+        # the number of tokens tells whether the output begins with the leading tokens
+        skips = {more for more in (0, leading) if (shape[1] - more) % tubelets == 0}
+        known = tap.layout == "tokens" and net.token_order is not None and len(skips) == 1
+        if known:
+            place, own, skip = net.token_order, tubelets, tap.skip + skips.pop()
     if not known:
         raise UserError(
             f"task.time: the time steps of stage {name} are unknown, because it returns {shape}: {WAY_OUT}"
         )
-    return Time(place, own, own) if own > 1 else None
+    return replace(tap, skip=skip, time=Time(place, own, own)) if own > 1 else tap

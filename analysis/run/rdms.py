@@ -44,8 +44,9 @@ def write_rdms(folder: Path, form: str, measure: str, store: Store, about: Mappi
     count = len(rows) * (len(rows) - 1) // 2
     if count < 1 or count * len(store.stages) > MOST:
         raise UserError(
-            f"task.rdm={measure}: {count} dissimilarities of {len(rows)} views for each of {len(store.stages)} "
-            f"stages, but 1 to {MOST} of all stages are possible: change n_examples or task.stages"
+            f"task.rdm={measure}: {count} dissimilarities of {len(rows)} views for each of "
+            f"{len(store.stages)} stages, but 1 to {MOST} of all stages are possible: "
+            "change n_examples or task.stages"
         )
     name, compare = MEASURES[measure]
     found = np.empty((len(store.stages), count))
