@@ -143,7 +143,9 @@ def make_views(
         for f, a, b in plan
         for row_a, row_b in zip(row_range[a], row_range[b], strict=True)
     ]
-    return pd.DataFrame(view_rows), pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS))
+    # without pairs, the types of the columns must be given
+    table = pd.DataFrame(pair_rows, columns=list(PAIR_COLUMNS))
+    return pd.DataFrame(view_rows), table.astype(dict.fromkeys(PAIR_COLUMNS[:3], np.int64))
 
 
 # One view of a pair: (clip number, style, alteration).

@@ -214,6 +214,7 @@ def read_parquet(path: Path) -> dict[str, NDArray]:
     for name in table.column_names:
         if name not in ("step", FEATURES):
             column = table[name].to_numpy()
+            column = column.astype(np.str_) if column.dtype.kind == "O" else column
             per_step = column.reshape(-1, steps or 1)
             found[name] = per_step if name in STEP_COLUMNS else per_step[:, 0]
     return found
