@@ -18,11 +18,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
 
 import main
 import static_dynamic
+from static_dynamic.analysis.tasks import features
 from static_dynamic.command import Options
-from static_dynamic.configs import rows
+from static_dynamic.configs import CONFIG_DIR, rows
 from static_dynamic.configs.options import check, translate
 from tests.analysis.finished import finished_run
 from tests.conftest import moving_square, write_frames
@@ -201,10 +203,10 @@ def check_pip(words: tuple[str, ...]):
 def places(tmp_path_factory):
     """The names that the pages use for folders of the reader -> such folders, all below ``HERE``."""
     here = tmp_path_factory.mktemp("reader")
-    for style in (1, 2):
+    for style in (0, 1, 2):
         for k in range(8):
             frames = moving_square(k, n=8)
-            write_frames(here / "DIR" / f"style_{style}" / f"clip{k}", frames if style == 1 else 255 - frames)
+            write_frames(here / "DIR" / f"style_{style}" / f"clip{k}", 255 - frames if style == 2 else frames)
     listed = "".join(f"clip{k},{k % 2}\n" for k in range(8))
     (here / "DIR" / "clips.csv").write_text(f"video,class\n{listed}")
     runs = {"RUN": {}, "PILOT": {}, "A": {}, "B": {"model": "small"}}
@@ -212,6 +214,10 @@ def places(tmp_path_factory):
     runs |= {f"dim_outputs/i3d/folder/seed00{seed}": {"seed": seed} for seed in (1, 2)}
     for name, options in runs.items():
         finished_run(here / name, names="clip{}".format, root=here / "DIR", **options)
+    options = ["task=features", "model=small_cnn", "model.init=random", "dataset=folder", "task.views=all"]
+    options += ["styles='1,2'", f"stylized_data_dir={here / 'DIR'}", f"run_dir={here / 'FEATURES'}"]
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        features.run(compose("config", overrides=[*options, "num_workers=0"]))
     package = here / "mypackage"
     package.mkdir()
     (package / "__init__.py").write_text(
@@ -280,7 +286,7 @@ def test_main_jobs_run_on_a_tiny_data_set(command, in_process, places, monkeypat
     small = ["model.input.size=40", "model.input.crop=32", "n_boot=20", "num_workers=0", "styles='1,2'"]
     status, out, err = in_process(main, *words, "model.init=random", "n_examples=2", *small)
     assert status == 0, err
-    assert "dynamic score" in out
+    assert ("features/" if value_of(words, "task") == "features" else "dynamic score") in out
 
 
 def test_averages_of_the_documented_folders(in_process, places):

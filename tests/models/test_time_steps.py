@@ -142,6 +142,11 @@ def test_a_frame_changes_its_own_step_in_networks_of_hugging_face(tmp_path, kind
     require_steps_follow_frames(net)
 
 
+def test_a_frame_changes_its_own_step_in_torchvisions_mvit():
+    pytest.importorskip("torchvision.models", reason="torchvision is not installed", exc_type=ImportError)
+    require_steps_follow_frames(build_model("torchvision", network="mvit_v1_b", checkpoint=None))
+
+
 def test_an_image_network_has_one_step_per_frame():
     net = custom(Frame, feed="(b t) c h w")
     video, tap = clip(net), next(iter(net.stages.values())).taps[0]
