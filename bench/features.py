@@ -41,8 +41,7 @@ def measure(options: list[str], folder: str) -> list[float]:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise UserError(f"{' '.join(words)} failed with status {process.returncode}: give the command by
-        hand")
+        raise UserError(f"{' '.join(words)} failed with status {process.returncode}: run it by hand")
     return [time.perf_counter() - begin, used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20]
 
 
@@ -70,8 +69,9 @@ def main() -> None:
         wall, cpu, memory = np.median(numbers, axis=0)
         ratios = np.median(np.array(numbers) / main_job, axis=0)
         row = {"case": name, "seconds": f"{wall:.1f}", "CPU seconds": f"{cpu:.1f}", "GiB": f"{memory:.2f}"}
-        rows.append(row | dict(zip(("time ratio", "CPU ratio", "memory ratio"), ratios.round(3),
-        strict=True)))
+        rows.append(
+            row | dict(zip(("time ratio", "CPU ratio", "memory ratio"), ratios.round(3), strict=True))
+        )
     print(align(rows))
     worst = max(rows[1]["time ratio"], rows[1]["memory ratio"])
     print(f"\nfeatures: at most {MOST} times the main job is accepted: {'yes' if worst <= MOST else 'no'}")
