@@ -101,7 +101,7 @@ def with_time(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: in
         skips = {more for more in (0, leading) if (shape[1] - more) % tubelets == 0}
         known = tap.layout == "tokens" and net.token_order is not None and len(skips) == 1
         if known:
-            place, own, skip = net.token_order, tubelets, tap.skip + skips.pop()
+            place, own, skip = str(net.token_order), tubelets, tap.skip + skips.pop()
     if not known:
         raise UserError(
             f"task.time: the time steps of stage {name} are unknown, because it returns {shape}: {WAY_OUT}"

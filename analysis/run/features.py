@@ -66,7 +66,7 @@ class PlannedFeatures(PlannedRun):
     @cached_property
     def manifest(self) -> dict:
         """Content of ``manifest.json``, with the chosen stages only."""
-        manifest = PlannedRun.manifest.func(self)
+        manifest = super().manifest
         if LOGITS in self.chosen and "classes" not in manifest["class_scores"]:
             raise UserError(f"task.stages={LOGITS}: {manifest['class_scores']['reason']}: omit {LOGITS}")
         if self.cfg.task.stages and LOGITS not in self.chosen:

@@ -11,7 +11,8 @@ from omegaconf import open_dict
 from static_dynamic.configs import row
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_from_row, build_model
-from static_dynamic.models.time_steps import keep_time
+from static_dynamic.models.stages import Tap
+from static_dynamic.models.time_steps import keep_time, with_time
 from static_dynamic.models.units import HEADS, LAYERS
 from tests.models.test_huggingface import VIDEO, save
 from tests.models.toys import Frame, Tokens, clip, custom
@@ -163,8 +164,7 @@ def test_unknown_time_steps_are_refused():
     assert net.stages == before
 
 
-def test_a_frame_of_a_network_with_optical_flow_is_one_step():
-    net = build_model("rtnet", checkpoint=None)
-    before = dict(net.stages)
-    keep_time(net, net.stages)
-    assert net.stages == before
+def test_frames_with_rows_of_their_own_have_one_step():
+    """Networks with optical flow return two rows per view, one for each of its frames."""
+    tap = Tap("module")
+    assert with_time(build_model("small_cnn", checkpoint=None), "stage", tap, (2, 64, 8, 8), 2) == tap
