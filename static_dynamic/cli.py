@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import MutableMapping
 from typing import NoReturn
 
 import hydra
@@ -16,6 +17,9 @@ from static_dynamic.configs import CONFIG_DIR
 from static_dynamic.configs.help import help_text
 from static_dynamic.configs.options import check, translate
 from static_dynamic.errors import UserError
+
+# Number of times that a waiting thread of OpenMP checks for work before it sleeps.
+SPIN_COUNT = "10000"
 
 
 @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="config")
@@ -39,10 +43,22 @@ def stop(error: UserError) -> NoReturn:
     sys.exit(report(error))
 
 
+def limit_spinning(environment: MutableMapping[str, str]) -> None:
+    """Let the waiting threads of torch sleep early, unless the user chose how long they spin.
+
+    Threads that spin for a long time slow down extraction several times if other programs use the cores
+    (`bench/openmp.py`). GNU's OpenMP library reads this setting when torch is imported, so this function runs
+    before that.
+    """
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(environment):
+        environment["GOMP_SPINCOUNT"] = SPIN_COUNT
+
+
 def run() -> None:
     """Check the command line and run the chosen task, or print the help text."""
     # Ask Hydra for full errors, because by default Hydra shortens tracebacks and hides the type of an error.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    limit_spinning(os.environ)
     if CHECKOUT:
         # set PYTHONPATH, so that processes of a Hydra launcher find this package
         paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)

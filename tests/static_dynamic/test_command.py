@@ -14,6 +14,7 @@ import analysis
 import datasets
 import models
 import stylize
+from static_dynamic.cli import SPIN_COUNT, limit_spinning
 from static_dynamic.command import Options, command, positive
 from static_dynamic.errors import UserError
 from tests.paths import ROOT
@@ -169,3 +170,30 @@ def test_short_names_in_a_checkout_give_the_same_objects(short_first):
         check += f"import {first} as c, {second} as d; assert c is d; "
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": SPIN_COUNT}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+    ],
+)
+def test_threads_sleep_early_unless_the_user_decides(given, expected):
+    environment = dict(given)
+    limit_spinning(environment)
+    assert environment == expected
+
+
+def test_the_spin_count_is_set_before_torch_is_imported():
+    code = (
+        "import os, sys\n"
+        "import static_dynamic.cli as cli\n"
+        "os.environ.pop('GOMP_SPINCOUNT', None)\n"
+        "sys.argv = ['main.py', '--help']\n"
+        "cli.main()\n"
+        "assert 'torch' not in sys.modules and os.environ['GOMP_SPINCOUNT'] == cli.SPIN_COUNT\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, check=True, capture_output=True)
