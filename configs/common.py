@@ -186,6 +186,16 @@ class Subject:
         "frame; null: channels as the stages of the network declare, heads and neurons over patches",
         choices=("patches", "class", "frames"),
     )
+    cells: str | None = option(
+        None,
+        "also average activations per cell: of a grid TIMExHEIGHTxWIDTH such as 1x8x8 (maps) or 8x1x1 (time "
+        "courses); mask: inside and outside of the masks; objects: per labelled object; null: no cells",
+    )
+    masks: str | None = option(
+        None,
+        "masks of the videos, with cells=mask or objects: a folder (MASKS/VIDEO/*.png, VIDEO.npz), a COCO "
+        "json file, or davis (the annotations of the DAVIS data set); null: the masks of the data set",
+    )
     path: str = option(
         "fast", "SlowFast: pathway to analyse; cat: both, concatenated", choices=("slow", "fast", "cat")
     )

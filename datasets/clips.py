@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .loader import Decoded, ViewBatches
+    from .masks import Masks
 
 # Two frame rates count as equal if their relative difference is at most this value.
 RATE_TOLERANCE = 0.05
@@ -71,6 +72,8 @@ class ClipList:
     classes: int = 0
     # Activation rows per view; networks that see flow give one row per frame.
     rows_per_view: int = 1
+    # Regions of the videos' frames, if activations are averaged per region.
+    masks: Masks | None = None
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""
@@ -101,6 +104,16 @@ class ClipList:
 
         pathways = to_inputs(batch, spec, device)
         return pathways if len(pathways) > 1 else pathways[0]
+
+    def to_masks(self, batch: list[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
+        """Convert the masks of a decoded batch to a dict pathway -> (B, regions, T, height, width) float32.
+
+        A value is the fraction of a pixel of the network input that belongs to the region.
+        """
+        from .loader import to_masks
+
+        assert self.masks is not None
+        return to_masks(batch, spec, device, len(self.masks.regions))
 
     @property
     def listing_sha256(self) -> str:

@@ -91,6 +91,13 @@ class DavisClips(ClipList):
 
         return flow_inputs(batch, spec, device)
 
+    def to_masks(self, batch: list[Decoded], spec, device: torch.device) -> dict[str, Tensor]:
+        """Convert the masks of a decoded batch to the dict of masks that `flow_masks` returns."""
+        from .flow_batches import flow_masks
+
+        assert self.masks is not None
+        return flow_masks(batch, spec, device, len(self.masks.regions))
+
     @property
     def listing_sha256(self) -> str:
         """SHA-256 of styles, style folders, flow folders and clips; the hash is part of a run's identity."""

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from static_dynamic.areas import resample
+
 from .davis import FLOW_FOLDERS, DavisClips, require_shape, size_text
 from .frames import BadFrames, read_image
 from .jitter import Jitter, apply_jitter
@@ -80,6 +82,7 @@ class FlowBatches(ViewBatches):
                     [self._picture(clips.flow_file(video, flow, t), size, True) for flow in folders]
                     for t in positions
                 ]
+            masks = clips.masks.read(video, positions, size[::-1]) if clips.masks else None
         except BadFrames as error:
             # Errors are returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, [], None, str(error))
@@ -94,7 +97,7 @@ class FlowBatches(ViewBatches):
         for t, pictures in enumerate(stacked):
             np.concatenate([np.asarray(p) for p in pictures], axis=-1, out=pixels[t].numpy())
         digests = np.array([crc32(frame) for frame in pixels], np.uint32)
-        return Decoded(clip, style, rows, [], pixels, digests=digests)
+        return Decoded(clip, style, rows, [], pixels, digests=digests, masks=masks)
 
     def _picture(self, file: Path, size: tuple[int, int], is_flow: bool) -> Image.Image:
         """Read a frame or flow image, resize it to the input size; `size` is the video's (width, height)."""
@@ -113,6 +116,14 @@ class FlowBatches(ViewBatches):
             # When Pillow scales down, it widens the bilinear filter, which avoids aliasing.
             self.cache[file] = picture.resize(self.shape[::-1], Image.Resampling.BILINEAR)
         return self.cache[file]
+
+
+def flow_masks(batch: Sequence[Decoded], spec, device: torch.device, regions: int) -> dict[str, Tensor]:
+    """Make masks (B, regions, T, H, W) float32 from a decoded batch, at the input size of the network."""
+    masks = np.stack([decoded.masks for decoded in batch if decoded.masks is not None])
+    numbers = torch.from_numpy(masks).to(device)  # (B, T, H, W)
+    fractions = torch.stack([numbers == region for region in range(regions)], dim=1).float()
+    return dict.fromkeys(spec.pathways, resample(fractions, spec.shape))
 
 
 def flow_inputs(batch: Sequence[Decoded], spec, device: torch.device) -> dict[str, Tensor]:

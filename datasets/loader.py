@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset, get_worker_info
 
+from static_dynamic.areas import resample
 from static_dynamic.errors import UserError
 
 from .clips import ClipList, style_folder
@@ -45,6 +46,8 @@ class Decoded:
     error: str = ""
     # CRC-32 of the frames of each row in `rows`, see `view_digests`.
     digests: NDArray | None = None
+    # Region number of each pixel of the frames (n, H, W) uint8; None if the clips have no masks.
+    masks: NDArray | None = None
 
 
 class ViewBatches(Dataset):
@@ -102,10 +105,12 @@ class ViewBatches(Dataset):
 
         try:
             self.clips.frames_of(video, style).read(wanted.tolist(), allocate)
+            masks = read_masks(self.clips, video, wanted.tolist(), pixels[0])
         except BadFrames as error:
             # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, positions, None, str(error))
-        return Decoded(clip, style, rows, positions, pixels[0], digests=view_digests(pixels[0], positions))
+        digests = view_digests(pixels[0], positions)
+        return Decoded(clip, style, rows, positions, pixels[0], digests=digests, masks=masks)
 
     def allocate(self, shape: tuple[int, ...]) -> Tensor:
         """Allocate a uint8 tensor for frames; worker processes use shared memory if possible."""
@@ -113,6 +118,14 @@ class ViewBatches(Dataset):
         if worker is None or self.shared is None:
             return torch.empty(shape, dtype=torch.uint8)
         return self.shared.allocate(shape, worker.id)
+
+
+def read_masks(clips: ClipList, video: str, positions: list[int], frames: Tensor) -> NDArray | None:
+    """Return the regions (n, H, W) of the frames (n, H, W, C) at `positions`; None if there are no masks."""
+    if clips.masks is None:
+        return None
+    height, width = frames.shape[1:3]
+    return clips.masks.read(video, positions, (height, width))
 
 
 def crc32(frame: Tensor) -> int:
@@ -145,20 +158,40 @@ def to_inputs(batch: list[Decoded], spec, device: torch.device) -> list[Tensor]:
     return [torch.stack(pathway) for pathway in zip(*views, strict=True)]
 
 
+def to_masks(batch: list[Decoded], spec, device: torch.device, regions: int) -> dict[str, Tensor]:
+    """Make masks from a decoded batch, scaled and cropped by area as `preprocess` scales and crops frames.
+
+    Returns pathway -> (B, regions, T, height, width) float32, with the views in the order of the batch.
+    """
+    views = []
+    for decoded in batch:
+        assert decoded.masks is not None
+        numbers = torch.from_numpy(decoded.masks).to(device)
+        fractions = torch.stack([numbers == region for region in range(regions)]).float()  # (R, n, H, W)
+        fractions = crop(resample(fractions, scaled_shape(numbers.shape[1:], spec.size)), spec)
+        views += [[fractions[:, torch.from_numpy(p)] for p in pathways] for pathways in decoded.positions]
+    stacked = (torch.stack(pathway) for pathway in zip(*views, strict=True))
+    return dict(zip(spec.pathways, stacked, strict=True))
+
+
 def preprocess(frames: Tensor, spec) -> Tensor:
     """Normalise, scale and centre-crop uint8 frames (n, H, W, 3); return float32 (3, n, height, width)."""
     x = frames.permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
     values = (torch.tensor(v).view(1, 3, 1, 1) for v in (spec.mean, spec.std))
     mean, std = (v.to(x.device, non_blocking=True) for v in values)
-    x = scale((x - mean) / std, spec.size)
+    return crop(scale((x - mean) / std, spec.size), spec).transpose(0, 1).contiguous()
+
+
+def crop(x: Tensor, spec) -> Tensor:
+    """Cut the centre of images (..., H, W), as large as the network's input; `spec` is its input spec."""
     height, width = (spec.crop, spec.crop) if isinstance(spec.crop, int) else spec.crop
-    top, left = round((x.shape[2] - height) / 2), round((x.shape[3] - width) / 2)
+    top, left = round((x.shape[-2] - height) / 2), round((x.shape[-1] - width) / 2)
     if top < 0 or left < 0:
         raise UserError(
-            f"frames of {x.shape[2]}x{x.shape[3]} (height, width) are smaller than model.input.crop="
+            f"frames of {x.shape[-2]}x{x.shape[-1]} (height, width) are smaller than model.input.crop="
             f"{height}x{width}: give a larger model.input.size"
         )
-    return x[:, :, top : top + height, left : left + width].transpose(0, 1).contiguous()
+    return x[..., top : top + height, left : left + width]
 
 
 def scale(x: Tensor, size: int | tuple[int, int]) -> Tensor:
@@ -167,11 +200,12 @@ def scale(x: Tensor, size: int | tuple[int, int]) -> Tensor:
     If `size` is one number, the short side has `size` pixels and the long side keeps the aspect ratio; its
     length is rounded down.
     """
-    height, width = x.shape[2:]
+    return F.interpolate(x, size=scaled_shape(x.shape[2:], size), mode="bilinear", align_corners=False)
+
+
+def scaled_shape(shape: Sequence[int], size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of images of `shape` (height, width) after scaling, see `scale`."""
+    height, width = shape
     if not isinstance(size, int):
-        shape = tuple(size)
-    elif width < height:
-        shape = (int(height / width * size), size)
-    else:
-        shape = (size, int(width / height * size))
-    return F.interpolate(x, size=shape, mode="bilinear", align_corners=False)
+        return size[0], size[1]
+    return (int(height / width * size), size) if width < height else (size, int(width / height * size))

@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,14 @@ from torch import Tensor, nn
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models.fused_attention import recorded_projections
 
+if TYPE_CHECKING:
+    from static_dynamic.models.cells import Cells
+
 # Empty default of the argument `options`; only SlowFast networks have options (``path`` and ``fuse``).
 NO_OPTIONS: Mapping = MappingProxyType({})
+
+# Ending of the names of stages that are averaged per cell, in `VideoNetwork.readable`.
+CELLS = ".cells"
 
 
 def _mean(output: Tensor, axes: range) -> Tensor:
@@ -96,6 +102,8 @@ class Tap:
         outputs of the attention heads of an ``nn.MultiheadAttention``.
     time
         How the time axis is kept; None averages over time.
+    cells
+        How the output is averaged per cell of a grid, or per region of masks; None averages over space.
     """
 
     module: str
@@ -108,14 +116,18 @@ class Tap:
     run: int | None = None
     source: str = "output"
     time: Time | None = None
+    cells: "Cells | None" = None
 
-    def pool(self, output: Any) -> Tensor:
+    def pool(self, output: Any, masks: Mapping[str, Tensor] = NO_OPTIONS) -> Tensor:
         """Average a module's output over time and space to (B, units), in float32 on the output's device.
 
-        With ``time``, the output is averaged over space only, to (B, steps, units).
+        With ``time``, the output is averaged over space only, to (B, steps, units). With ``cells``, it is
+        averaged per cell, to (B, cells, units); `masks` are those of `VideoNetwork.read`.
         """
         if self.select is not None:
             output = output[self.select]
+        if self.cells is not None and self.cells.grid != (1, 1, 1):
+            return self.cells.pool(self.read_part(output), masks)
         if self.time is not None:
             return self.time.pool(self.read_part(output), self.layout)
         pooled = POOLS[self.layout](self.read_part(output))  # (B * fold, units)
@@ -208,6 +220,8 @@ class VideoNetwork(nn.Module):
     token_order: str | None = None
     # True if the network sees single frames, each in a row of its own of the batch axis
     folds_frames: bool = False
+    # the stages averaged per cell, with cells x units columns each; `add_cells` fills this dict
+    cells: Mapping[str, Stage] = NO_OPTIONS
     # prefix of module paths in wrapped networks of other packages; users give paths without the prefix
     prefix: str = ""
 
@@ -276,8 +290,15 @@ class VideoNetwork(nn.Module):
         scores = isinstance(output, Tensor) and output.dim() == 2 and not self.flow_directions
         return output.shape[1] if scores and output.shape[1] > 1 else None
 
+    @property
+    def readable(self) -> dict[str, Stage]:
+        """All that `read` reads besides class scores: stages, and as ``STAGE.cells`` their cells."""
+        return self.stages | {f"{name}{CELLS}": stage for name, stage in self.cells.items()}
+
     @torch.inference_mode()
-    def read(self, inputs, stages: Iterable[str] | None = None) -> dict[str, Tensor]:
+    def read(
+        self, inputs, stages: Iterable[str] | None = None, masks: Mapping[str, Tensor] = NO_OPTIONS
+    ) -> dict[str, Tensor]:
         """Read stages in one forward pass, which stops after the deepest requested stage.
 
         Returns stage name -> rows (B, units), float32, on the network's device.
@@ -287,14 +308,19 @@ class VideoNetwork(nn.Module):
         inputs
             The output of ``prepare``.
         stages
-            Names of ``self.stages``, or ``"logits"``; None reads every stage.
+            Names of ``self.readable``, or ``"logits"``; None reads every stage.
+        masks
+            Pathway -> (B, regions, T, H, W), the fraction of each pixel that belongs to each region, if the
+            cells of stages are regions of masks.
         """
         wanted = list(self.stages) if stages is None else list(stages)
+        readable = self.readable
         for name in wanted:
-            if name != "logits" and name not in self.stages:
+            if name != "logits" and name not in readable:
                 near = nearest(name, self.stages)
                 raise UserError(f"the network has no stage {name!r}{near} (stages: {', '.join(self.stages)})")
-        with tapped(self, [n for n in wanted if n != "logits"], stop="logits" not in wanted) as pooled:
+        names = [name for name in wanted if name != "logits"]
+        with tapped(self, names, stop="logits" not in wanted, masks=masks) as pooled:
             try:
                 logits = self(inputs)
             except AllRead:
@@ -304,8 +330,8 @@ class VideoNetwork(nn.Module):
             if name == "logits":
                 rows[name] = logits.float().reshape(logits.shape[0], -1)  # (B, classes)
                 continue
-            stage = self.stages[name]
-            # (B, units), or (B, steps, units of one step) if the time axis is kept
+            stage = readable[name]
+            # (B, units), or (B, steps or cells, units of each) if the time axis is kept or there are cells
             rows[name] = torch.cat([pooled[tap] for tap in stage.taps], dim=-1).flatten(1)
             if rows[name].shape[1] != stage.units:
                 raise RuntimeError(f"{name} yields {rows[name].shape[1]} units; {stage.units} are declared")
@@ -313,14 +339,17 @@ class VideoNetwork(nn.Module):
 
 
 @contextmanager
-def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
+def tapped(
+    net: VideoNetwork, names: Iterable[str], *, stop: bool, masks: Mapping[str, Tensor] = NO_OPTIONS
+) -> Iterator[dict[Tap, Tensor]]:
     """Attach forward hooks to the modules of the named stages during the ``with`` block.
 
     Yields a dict that the next forward pass fills with tap -> (B, units). With `stop`, the forward pass ends
-    with the exception `AllRead` once the last tap has been read.
+    with the exception `AllRead` once the last tap has been read. `masks` are those of `VideoNetwork.read`.
     """
     by_module: dict[str, list[Tap]] = {}
-    for tap in chain.from_iterable(net.stages[name].taps for name in names):
+    readable = net.readable
+    for tap in chain.from_iterable(readable[name].taps for name in names):
         if tap not in by_module.setdefault(tap.module, []):
             by_module[tap.module].append(tap)
     missing = set(chain.from_iterable(by_module.values()))
@@ -333,7 +362,7 @@ def tapped(net: VideoNetwork, names: Iterable[str], *, stop: bool) -> Iterator[d
             run = next(runs)
             for tap in taps:
                 if tap.run in (None, run):
-                    pooled[tap] = tap.pool(read_source(tap, module, inputs, output))
+                    pooled[tap] = tap.pool(read_source(tap, module, inputs, output), masks)
                     missing.discard(tap)
             if stop and not missing:
                 raise AllRead

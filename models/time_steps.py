@@ -5,17 +5,17 @@ order of tokens does not follow from their shape, so the network declares it (``
 whose time steps are unknown is refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from math import gcd
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from static_dynamic.errors import UserError
 from static_dynamic.models.layouts import Shape, prefix_tokens
 from static_dynamic.models.stage_discovery import find_candidates
-from static_dynamic.models.stages import Tap, Time, VideoNetwork, run_on_meta, tapped
+from static_dynamic.models.stages import NO_OPTIONS, Tap, Time, VideoNetwork, run_on_meta, tapped
 from static_dynamic.models.units import temporal_sizes
 
 # Layout of a feature map with five axes, batch axis first -> place of its time steps.
@@ -26,7 +26,7 @@ WAY_OUT = "give task.time=false, or other stages with task.stages=[STAGE,...]"
 class _Part(Tap):
     """A tap that returns the part of a module's output that is averaged, instead of the average."""
 
-    def pool(self, output: Any) -> Tensor:
+    def pool(self, output: Any, masks: Mapping[str, Tensor] = NO_OPTIONS) -> Tensor:
         return self.read_part(output if self.select is None else output[self.select])
 
 
@@ -69,9 +69,30 @@ def shapes_of(net: VideoNetwork, names: Iterable[str]) -> dict[Tap, Shape]:
     return {tap: tuple(parts[part].shape) for tap, part in of.items()}
 
 
+class TimeSteps(NamedTuple):
+    """Key of `TIME_PLACES`, number of time steps of an output, and number of leading tokens to skip."""
+
+    place: str
+    own: int
+    skip: int
+
+
 def with_time(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: int) -> Tap:
-    """Return a tap of the stage `name` that keeps the time axis; the tap itself if its output has one time
-    step.
+    """Return a tap of the stage `name` that keeps the time axis; the tap itself if it has one time step.
+
+    The parameters are those of `find_time`; raises UserError if the time steps are unknown.
+    """
+    found = find_time(net, tap, shape, tubelets)
+    if found is None:
+        raise UserError(
+            f"task.time: the time steps of stage {name} are unknown, because it returns {shape}: {WAY_OUT}"
+        )
+    place, own, skip = found
+    return replace(tap, skip=skip, time=Time(place, own, own)) if own > 1 else tap
+
+
+def find_time(net: VideoNetwork, tap: Tap, shape: Shape, tubelets: int) -> TimeSteps | None:
+    """Find the time steps of what a tap averages; return None if they are unknown.
 
     Tokens before the patch tokens belong to no time step and are left out.
 
@@ -102,8 +123,4 @@ def with_time(net: VideoNetwork, name: str, tap: Tap, shape: Shape, tubelets: in
         known = tap.layout == "tokens" and net.token_order is not None and len(skips) == 1
         if known:
             place, own, skip = str(net.token_order), tubelets, tap.skip + skips.pop()
-    if not known:
-        raise UserError(
-            f"task.time: the time steps of stage {name} are unknown, because it returns {shape}: {WAY_OUT}"
-        )
-    return replace(tap, skip=skip, time=Time(place, own, own)) if own > 1 else tap
+    return TimeSteps(place, own, skip) if known else None

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from static_dynamic.analysis.run.forward import Inputs, PendingRows, Reader
+from static_dynamic.analysis.run.forward import Inputs, MaskedInputs, PendingRows, Reader
 from static_dynamic.analysis.run.resume import require_same_files, require_unchanged
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, on_device
@@ -76,7 +76,10 @@ def extract(
             )
 
     def inputs_of(batch: list[Decoded]) -> Inputs:
-        return clips.to_inputs(batch, net.input_spec, device)
+        inputs = clips.to_inputs(batch, net.input_spec, device)
+        if clips.masks is None:
+            return inputs
+        return MaskedInputs(inputs, clips.to_masks(batch, net.input_spec, device))
 
     reader = Reader(
         net,

@@ -8,6 +8,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
@@ -17,10 +18,20 @@ from torch import Tensor
 
 from static_dynamic.errors import UserError
 from static_dynamic.models import VideoNetwork
+from static_dynamic.models.stages import CELLS
 
 log = logging.getLogger(__name__)
 
-Inputs = Tensor | list[Tensor] | dict[str, Tensor]
+
+@dataclass(frozen=True)
+class MaskedInputs:
+    """Network inputs, and for each pathway the masks of its frames: (B, regions, T, H, W)."""
+
+    inputs: Tensor | list[Tensor] | dict[str, Tensor]
+    masks: dict[str, Tensor]
+
+
+Inputs = Tensor | list[Tensor] | dict[str, Tensor] | MaskedInputs
 Rows = dict[str, Tensor]  # stage -> (B, units)
 
 # Largest accepted `relative_error` of a stage in bf16. An error e lowers a correlation by about e^2.
@@ -87,6 +98,8 @@ class Reader:
         if self.channels_last:
             inputs = map_tensors(inputs, channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            if isinstance(inputs, MaskedInputs):
+                return self.net.read(inputs.inputs, self.stages, inputs.masks)
             return self.net.read(inputs, self.stages)
 
     def halve(self, size: int) -> None:
@@ -167,7 +180,8 @@ def channels_last(x: Tensor) -> Tensor:
 
 def use_compile(reader: Reader) -> None:
     """Compile the largest modules of the network that contain no stage."""
-    read = [reader.net.stages[name] for name in reader.stages if name in reader.net.stages]
+    readable = reader.net.readable
+    read = [readable[name] for name in reader.stages if name in readable]
     taps = {tap.module for stage in read for tap in stage.taps}
     # Raise torch's limit on compilations per class: above the limit, modules silently run uncompiled.
     torch._dynamo.config.recompile_limit = sum(1 for _ in reader.net.modules())
@@ -193,8 +207,13 @@ def relative_error(rows: Rows, reference: Rows) -> dict[str, float]:
     """Return per stage the RMS error of `rows`, divided by the standard deviation of `reference`."""
     errors = {}
     for stage, truth in reference.items():
-        noise = (rows[stage].double() - truth.double()).square().mean().sqrt()
-        spread = (truth.double() - truth.double().mean(0)).square().mean().sqrt()
+        ours, exact = rows[stage].double(), truth.double()
+        if stage.endswith(CELLS):
+            # the mean over an empty region of a mask is NaN
+            empty = exact.isnan() & ours.isnan()
+            ours, exact = ours.masked_fill(empty, 0), exact.masked_fill(empty, 0)
+        noise = (ours - exact).square().mean().sqrt()
+        spread = (exact - exact.mean(0)).square().mean().sqrt()
         error = float(noise / spread) if noise else 0.0
         errors[stage] = float("inf") if np.isnan(error) else error
     return errors
@@ -218,6 +237,9 @@ def map_tensors(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:
     """Apply the function `change` to every tensor of a network input; return the changed input."""
     if isinstance(inputs, Tensor):
         return change(inputs)
+    if isinstance(inputs, MaskedInputs):
+        masks = {name: change(mask) for name, mask in inputs.masks.items()}
+        return MaskedInputs(map_tensors(inputs.inputs, change), masks)  # type: ignore[arg-type]
     if isinstance(inputs, dict):
         return {name: change(x) for name, x in inputs.items()}
     return [change(x) for x in inputs]
@@ -232,6 +254,8 @@ def count_views(inputs: Inputs) -> int:
     """Return the number of views in a network input (the batch size)."""
     if isinstance(inputs, Tensor):
         return len(inputs)
+    if isinstance(inputs, MaskedInputs):
+        return count_views(inputs.inputs)
     return len(next(iter(inputs.values() if isinstance(inputs, dict) else inputs)))
 
 

@@ -15,6 +15,7 @@ from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
+from static_dynamic.models.cells import parse_grid
 from static_dynamic.models.source_code import source_hashes
 
 # Entries of configs/model/NAME.yaml that do not change activations, so a run's identity leaves them out.
@@ -38,6 +39,8 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **({"until": cfg.until} if cfg.until is not None else {}),
         **({"units": cfg.units} if cfg.units != "channels" else {}),
         **({"tokens": cfg.tokens} if cfg.tokens is not None else {}),
+        **({"cells": cfg.cells} if cfg.cells is not None else {}),
+        **({"masks": clips.masks.identity} if clips.masks is not None else {}),
     }
 
 
@@ -88,6 +91,7 @@ def manifest_of(
             }
             for name, stage in net.stages.items()
         },
+        **({"cells": about_cells(cfg, net, clips)} if net.cells else {}),
         # task=merge never builds the network, so it reads the names of these stages from the manifest.
         "deepest_stage": net.stage_name(None, cfg),
         "shown_stages": net.shown_stages(cfg),
@@ -114,6 +118,19 @@ def manifest_of(
         # task=merge needs this name for the result files of Kowal et al.'s code.
         **({"original_name": original_name} if original_name else {}),
     }
+
+
+def about_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> dict:
+    """Describe the cells in which activations are averaged: grid or regions, and positions of each stage."""
+    grid = None if clips.masks else list(parse_grid(cfg.cells))
+    stages = {
+        name: {
+            "cells": stage.units // net.stages[name].units,
+            "own": sorted({tap.cells.own for tap in stage.taps if tap.cells}),
+        }
+        for name, stage in net.cells.items()
+    }
+    return {"grid": grid, "regions": list(clips.masks.regions) if clips.masks else [], "stages": stages}
 
 
 def code_version() -> str:

@@ -17,6 +17,8 @@ MANIFEST_NAME = "manifest.json"
 IMPORTED = "imported"
 # Name of the class scores in `Store.activations` and in `VideoNetwork.read`.
 LOGITS = "logits"
+# Ending of the name of a stage's activations per cell, in `Store.activations` and in `VideoNetwork.readable`.
+CELLS = ".cells"
 REPAIR = "remove the run folder and run again"
 # Largest number of characters of an option's value in a message.
 VALUE_WIDTH = 200
@@ -48,6 +50,7 @@ MANIFEST = {
 OF_ACTIVATIONS = {
     "identity": IDENTITY | {"styles": [int], "pairs": str, "seed": int},
     "stages": {...: {"units": int, "stream": str, "heads?": int, "steps?": int}},
+    "cells?": {"grid": ANY, "regions": [str], "stages": {...: {"cells": int, "own": [ANY]}}},
     "features?": {"format": str, "rdm": OPTIONAL_TEXT},
     "counts": dict.fromkeys(("views", "clips", "clusters", "pairs_dynamic", "pairs_static"), int),
     "input": {"pathways": {...: int}, "size?": ANY, "crop?": ANY},
@@ -137,10 +140,18 @@ def mismatches(value: object, schema: object, name: str = "") -> Iterator[str]:
 
 
 def columns_of(manifest: dict) -> dict[str, int]:
-    """Return the number of columns of each file of activations: units of a stage, or classes for "logits"."""
+    """Return the number of columns of each file of activations.
+
+    A stage has a column per unit, its cells (``STAGE.cells``) have one per cell and unit, and ``logits`` has
+    one per class. The columns of the first cell come first.
+    """
     classes = manifest.get("class_scores", {}).get("classes")
     units = {stage: about["units"] for stage, about in manifest["stages"].items()}
-    return units | ({LOGITS: classes} if classes else {})
+    cells = {
+        f"{stage}{CELLS}": about["cells"] * units[stage]
+        for stage, about in manifest.get("cells", {}).get("stages", {}).items()
+    }
+    return units | cells | ({LOGITS: classes} if classes else {})
 
 
 def require_same_run(path: Path, identity: dict) -> None:

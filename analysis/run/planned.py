@@ -19,6 +19,7 @@ from static_dynamic.analysis.run.setup import (
     read_views,
     require_fit,
     sampling_of,
+    with_cells,
 )
 from static_dynamic.analysis.run.shards import Shard, is_complete, merge_shards, shard_of, wait_for_all
 from static_dynamic.analysis.run.store import Store
@@ -53,6 +54,7 @@ class PlannedRun:
         clips = find_clips(cfg, net, listed)
         spec = net.input_spec
         window = cfg.n_sample_frames or spec.frames * spec.sampling_rate
+        clips = with_cells(cfg, net, clips)
         for line in clips.remarks(spec.fps, cfg.resample_fps, window):
             log.warning(line)
         views, pairs = make_views(

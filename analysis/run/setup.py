@@ -11,6 +11,7 @@ from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.manifest import has_run, read_manifest, to_json
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
+from static_dynamic.datasets.masks import open_masks
 from static_dynamic.datasets.orders import (
     ALTERED_ORDERS,
     FLOW,
@@ -23,6 +24,7 @@ from static_dynamic.device import choose_device, launched
 from static_dynamic.errors import UserError
 from static_dynamic.files import write_text
 from static_dynamic.models import VideoNetwork, build_from_row
+from static_dynamic.models.cells import MASK, OBJECTS, add_cells, parse_grid
 from static_dynamic.models.checkpoints import weights_file
 from static_dynamic.rng import digest
 
@@ -117,6 +119,20 @@ def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> C
     return replace(clips, clips=tuple(sorted(clips.clips, key=lambda c: digest(cfg.seed, c.id, "until"))))
 
 
+def with_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> ClipList:
+    """Let the network average per cell, as the option ``cells`` asks; return the clips with their masks."""
+    if cfg.cells is None:
+        if cfg.masks is not None:
+            raise UserError(f"masks={cfg.masks} has no effect without cells=mask or cells=objects")
+        return clips
+    if cfg.cells not in (MASK, OBJECTS):
+        add_cells(net, parse_grid(cfg.cells))
+        return clips
+    masks = open_masks(cfg.masks or cfg.dataset.get("masks"), clips, objects=cfg.cells == OBJECTS)
+    add_cells(net, None, len(masks.regions))
+    return replace(clips, masks=masks)
+
+
 def find_frames(
     cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...], limit: int | None = None
 ) -> DavisClips:
@@ -159,6 +175,8 @@ def read_views(
         if end is None:
             log.info("all %d views are on disk: %s", len(views), store.path)
         return
+    if clips.masks is not None:
+        clips.masks.check(clips, views)
     device = choose_device(cfg.device)
     begin = time.perf_counter()
     extract(

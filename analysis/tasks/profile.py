@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from static_dynamic.analysis.estimate.sequential import read_until
 from static_dynamic.analysis.outputs import conclude
 from static_dynamic.analysis.run.locks import writing
+from static_dynamic.analysis.run.mean_frame import write_mean_frame
 from static_dynamic.analysis.run.planned import PlannedRun
 
 
@@ -22,5 +23,7 @@ def run(cfg: DictConfig) -> Path:
         if cfg.until is not None:
             read_until(store, cfg.until, partial(planned.read, store))
         planned.read(store)
+        if "cells" in store.manifest:
+            write_mean_frame(net, planned.clips, planned.views, folder, cfg.clip_timeout)
         conclude(cfg, folder, net.stage_name(cfg.stg, cfg), net.shown_stages(cfg))
     return folder

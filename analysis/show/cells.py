@@ -1,0 +1,142 @@
+"""Figures of parts by cell: maps over space, courses over time, and bars per region of masks."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from static_dynamic.analysis.estimate.decomposition import BITS
+from static_dynamic.analysis.show.figures import PART_COLOURS, draw_band, new_panels, part_line, save
+from static_dynamic.analysis.show.text import align, value_and_bounds, with_interval
+
+# Width of the figures in inches: 174 mm, the text width of most journals.
+WIDTH = 6.85
+# Hatch patterns that tell the bars of regions apart, also in grey.
+REGION_HATCHES = ("", "////", "....", "xxxx")
+FONT = 7
+
+
+def draw_cells(cells: pd.DataFrame, frame: NDArray | None, folder: Path, title: str) -> list[Path]:
+    """Draw the figures that fit the cells of a run; return their paths.
+
+    `cells` is the table ``cells.csv``. `frame` (H, W, 3) uint8 is the mean frame of the network's input.
+    """
+    if "region" in cells:
+        draw_regions(cells, folder / "cells.png", title)
+        return [folder / "cells.png"]
+    drawn = []
+    if cells["row"].max() or cells["column"].max():
+        draw_maps(cells, frame, folder / "cells.png", title)
+        drawn.append(folder / "cells.png")
+    if cells["time"].max():
+        draw_courses(cells, folder / "cells_time.png", title)
+        drawn.append(folder / "cells_time.png")
+    return drawn
+
+
+def draw_maps(cells: pd.DataFrame, frame: NDArray | None, path: Path, title: str) -> None:
+    """Draw maps of content, motion and appearance (%), one row per stage, beside the mean frame.
+
+    All maps of a part share one colour scale. Parts are averaged over the time cells of the grid.
+    """
+    stages = list(cells["stage"].unique())
+    first = frame is not None
+    figure = Figure(figsize=(WIDTH, 0.7 + 1.35 * len(stages)), layout="constrained")
+    panels = figure.subplots(len(stages), len(BITS) + first, squeeze=False)
+    for k, part in enumerate(BITS, start=first):
+        maps = [map_of(cells[cells["stage"] == stage], part) for stage in stages]
+        low, high = min(0.0, np.nanmin(maps, initial=0)), max(1.0, np.nanmax(maps, initial=0))
+        for axes, values in zip(panels[:, k], maps, strict=True):
+            picture = axes.imshow(values, cmap="cividis", vmin=low, vmax=high)
+        panels[0, k].set_title(part, fontsize=FONT + 1)
+        bar = figure.colorbar(picture, ax=panels[:, k].tolist(), location="bottom", shrink=0.8, aspect=25)
+        bar.ax.tick_params(labelsize=FONT)
+        bar.set_label("part of the variance (%)", fontsize=FONT)
+    for stage, line in zip(stages, panels, strict=True):
+        for axes in line:
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(stage, fontsize=FONT)
+        if frame is not None:
+            line[0].imshow(frame)
+    if first:
+        panels[0, 0].set_title("mean frame", fontsize=FONT + 1)
+    figure.suptitle(title, fontsize=FONT + 1)
+    save(figure, path)
+
+
+def map_of(cells: pd.DataFrame, part: str) -> NDArray:
+    """Return the map (rows, columns) of a part of one stage in percent, averaged over time cells."""
+    return 100 * cells.pivot_table(part, "row", "column", "mean", dropna=False).to_numpy(float)
+
+
+def draw_courses(cells: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw content, motion and appearance over time, one panel per stage, with 95 % intervals.
+
+    If the grid has several cells per time step, the curves are means over these cells, without intervals.
+    """
+    groups = list(cells.groupby("stage", sort=False))
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure, panels = new_panels(len(groups), columns, (WIDTH, 0.7 + 1.7 * rows), sharex=True, sharey=True)
+    for axes, (stage, own) in zip(panels, groups, strict=True):
+        several = own["row"].max() or own["column"].max()
+        for part in BITS:
+            style = part_line(part) | {"markersize": 3, "linewidth": 1, "label": part}
+            if several:
+                mean = 100 * own.groupby("time")[part].mean()
+                axes.plot(mean.index + 1, mean, **style)
+            else:
+                draw_band(axes, own["time"] + 1, value_and_bounds(own, part, 100), **style)
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.set_title(stage, fontsize=FONT)
+        axes.set_ylim(max(-20, axes.get_ylim()[0]), min(110, axes.get_ylim()[1]))
+        axes.tick_params(labelsize=FONT)
+    figure.supxlabel("time cell of the clip", fontsize=FONT)
+    figure.supylabel("part of the variance (%)", fontsize=FONT)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT)
+    figure.suptitle(title, fontsize=FONT + 1)
+    save(figure, path)
+
+
+def draw_regions(cells: pd.DataFrame, path: Path, title: str) -> None:
+    """Draw bars of each part per stage and region of the masks, with 95 % intervals over videos."""
+    stages, regions = list(cells["stage"].unique()), list(cells["region"].unique())
+    figure, panels = new_panels(len(BITS), 1, (WIDTH, 0.7 + 1.6 * len(BITS)), sharex=True)
+    width = 0.8 / len(regions)
+    for axes, part in zip(panels, BITS, strict=True):
+        for k, region in enumerate(regions):
+            own = cells[cells["region"] == region].set_index("stage").loc[stages]
+            value, low, high = value_and_bounds(own, part, 100)
+            bars = np.nan_to_num(np.maximum(0, [value - low, high - value]))
+            place = np.arange(len(stages)) + width * (k - (len(regions) - 1) / 2)
+            look = {"hatch": REGION_HATCHES[k % len(REGION_HATCHES)], "edgecolor": "white", "linewidth": 0}
+            look |= {"facecolor": PART_COLOURS[part], "alpha": 1 - 0.5 * k / max(1, len(regions) - 1)}
+            errors = {"yerr": bars, "error_kw": {"linewidth": 0.8}, "capsize": 1.5}
+            axes.bar(place, value, 0.95 * width, label=region, **look, **errors)
+        axes.axhline(0, color="black", linewidth=0.5)
+        axes.set_ylim(max(-20, axes.get_ylim()[0]), min(110, axes.get_ylim()[1]))
+        axes.set_ylabel(f"{part} (%)", fontsize=FONT)
+        axes.tick_params(labelsize=FONT)
+        axes.legend(frameon=False, fontsize=FONT, loc="upper left", bbox_to_anchor=(1, 1))
+    rotation = 0 if len(stages) <= 6 else 45
+    panels[-1].set_xticks(range(len(stages)), stages, rotation=rotation, ha="right" if rotation else "center")
+    figure.suptitle(f"{title}; bars: 95 % intervals over videos", fontsize=FONT + 1)
+    save(figure, path)
+
+
+def format_regions(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Return a text table of the parts (%) per stage and region, and of their paired differences."""
+    rows = [
+        {"stage": row["stage"], "region": row["region"], "videos": row["videos"]}
+        | {f"{part} %": with_interval(row, part, 100, 1) for part in BITS}
+        for _, row in cells.iterrows()
+    ]
+    paired = [
+        {"stage": stage, "difference": f"{left} - {right}"}
+        | {f"{row['part']} %": with_interval(row, "difference", 100, 1) for _, row in own.iterrows()}
+        for (stage, left, right), own in differences.groupby(["stage", "left", "right"], sort=False)
+    ]
+    return f"{align(rows)}\n\ndifferences between regions, paired by video\n\n{align(paired)}"
