@@ -66,4 +66,5 @@ class DatasetRow:
     nreps: int = option(1, "repetitions of each pair", least=1, most=10_000)
     annotations_dir: str | None = option(None, "folder of the annotation files")
     original_data_root: str | None = option(None, "folder of the unstylized videos")
+    masks: str | None = option(None, "masks of the videos, as for the option masks")
     render: Render = field(default_factory=Render)

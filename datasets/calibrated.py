@@ -1,7 +1,8 @@
 """Render the videos of ``dataset=calibrated``, whose static and dynamic content is known exactly.
 
 Each video is a scene of one family, shown in several styles. A style gives each video a new texture, contrast
-and colours, but the same motion, shape and place. ``truth.parquet`` has one row per video and style.
+and colours, but the same motion, shape and place. ``truth.parquet`` has one row per video and style, and
+``masks/VIDEO.npz`` the mask of the shape in each frame.
 """
 
 import json
@@ -22,10 +23,10 @@ from static_dynamic.errors import UserError, nearest
 from static_dynamic.files import atomic_path, json_sha256, temporary_folder, write_text
 from static_dynamic.rng import generator
 
-from .scenes import FAMILIES, PATTERNS, SHAPES, Look, Scene, path, render
+from .scenes import FAMILIES, PATTERNS, SHAPES, Look, Scene, path, render, shape_mask
 from .write import in_threads
 
-TRUTH = "truth.parquet"
+TRUTH, MASKS = "truth.parquet", "masks"
 STYLES = (1, 2, 3, 4)
 # VERSION is part of the name of the data set's folder: increase VERSION if the pixels of a scene change.
 VERSION = 2
@@ -53,7 +54,7 @@ def prepare(dataset: DictConfig, style: DictConfig) -> Path:
             )
     identity = {"settings": settings, "version": VERSION}
     root = cache_dir() / "datasets" / f"calibrated-{json_sha256(identity)[:12]}"
-    if not (root / "complete.json").exists():
+    if not (root / "complete.json").exists() or not (root / MASKS).exists():
         write_all(root, **settings)
         write_text(root / "complete.json", json.dumps(identity, indent=2) + "\n")
     return root
@@ -77,6 +78,12 @@ def write_all(root: Path, families: list[str], videos: int, size: int, frames: i
         rows.append({"video": name, "style": style, **asdict(scenes[name]), **mean, **asdict(look)})
     with atomic_path(root / TRUTH) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
+    if not (root / MASKS).exists():
+        with temporary_folder(root / MASKS) as temporary:
+            (temporary / "new").mkdir()
+            for name, scene in scenes.items():
+                np.savez_compressed(temporary / "new" / f"{name}.npz", shape_mask(scene, size, frames))
+            (temporary / "new").rename(root / MASKS)
 
 
 def draw_scenes(family: str, videos: int, seed: int) -> Iterator[Scene]:

@@ -30,6 +30,8 @@ SHAPES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
 }
 # Radius of the disc, as a fraction of the frame's side; all shapes have about the same area.
 RADIUS = 0.22
+# Family of scenes with a shape -> whether the shape moves.
+SHAPED = {"layout": False, "sprites": True, "figures": False}
 # Number of dots in a random-dot kinematogram.
 DOTS = 80
 # Number of frames after which a dot jumps to a random place.
@@ -119,6 +121,14 @@ def mask(scene: Scene, size: int, steps: NDArray, edge: float = 0.0) -> NDArray[
     x, y = offsets(scene.x + steps[:, 0], size), offsets(scene.y + steps[:, 1], size)
     distance = SHAPES[scene.shape](x[:, None, :] / RADIUS, y[:, :, None] / RADIUS)
     return 1 / (1 + np.exp((distance - 1) * RADIUS / max(edge, 0.5 / size)))
+
+
+def shape_mask(scene: Scene, size: int, frames: int) -> NDArray[np.uint8]:
+    """Return the mask (T, H, W) of a scene's shape: 1 inside; 0 everywhere if its family has no shape."""
+    if scene.family not in SHAPED:
+        return np.zeros((frames, size, size), np.uint8)
+    steps = path(scene, frames) if SHAPED[scene.family] else np.zeros((frames, 2))
+    return (mask(scene, size, steps) > 0.5).astype(np.uint8)
 
 
 def flow(scene: Scene, look: Look, rng: np.random.Generator, size: int, frames: int) -> NDArray:
