@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 # Values of the option ``cells`` besides grids: background and foreground, or background and each object.
 MASK, OBJECTS = "mask", "objects"
 Grid = tuple[int, int, int]
-NO_PLACES = "have a single position in the axes of the grid, or positions whose place in the video is unknown"
+NO_PLACES = "have one position in the axes of the grid, or positions whose place in the video is unknown"
 # Longest side of a grid; outputs have fewer positions.
 LARGEST = 64
 
@@ -53,16 +53,18 @@ class Cells:
         """
         x = TIME_PLACES[self.place](part, self.own[0])  # (B, t, ...)
         channels = 2 if self.channels_first else -1
-        if not self.channels_first:
-            x = x.reshape(*x.shape[:2], *self.own[1:], x.shape[-1])  # (B, t, h, w, units)
+        if x.dim() == 4:
+            x = x.unflatten(2, self.own[1:])  # tokens: (B, t, h, w, units)
         if self.grid is None:
             mask = masks[self.pathway]  # (B, regions, T, H, W)
             if len(mask) != len(x):
                 # networks that see several frames of a video return one row per frame
                 mask = mask.movedim(2, 1).flatten(0, 1).unsqueeze(2)
-            weights = resample(mask, self.own)  # (B, regions, t, h, w)
-            sums = torch.einsum("brthw,bthwc->brc", weights, x.movedim(channels, -1).float())
-            return sums / weights.sum(dim=(2, 3, 4)).unsqueeze(2)
+            x = x.movedim(channels, -1).float()  # (B, t, h, w, units)
+            weights = resample(mask, tuple(x.shape[1:4]))  # (B, regions, t, h, w)
+            # rows are added up in float64: sums over whole clips would lose digits in float32
+            sums = torch.einsum("brthw,bthwc->brthc", weights, x).double().sum(dim=(2, 3))
+            return (sums / weights.double().sum(dim=(2, 3, 4)).unsqueeze(2)).float()
         for axis, cells in zip((1, 3, 4) if self.channels_first else (1, 2, 3), self.grid, strict=True):
             x = average_along(x, axis, cells)
         return x.movedim(channels, -1).flatten(1, 3)
@@ -100,9 +102,7 @@ def add_cells(net: VideoNetwork, grid: Grid | None, regions: int = 0) -> None:
     if not cells:
         raise UserError(f"cells: {listed(without)} {NO_PLACES}: omit cells")
     if without:
-        log.warning(
-            "cells: %s get no cells, because the places of their activations are unknown", listed(without)
-        )
+        log.warning("cells: %s %s, so they get no cells", listed(without), NO_PLACES)
     net.cells = cells
 
 
@@ -137,7 +137,8 @@ def with_cells(net: VideoNetwork, tap: Tap, shape: Shape, tubelets: int, grid: G
     # the pathway with the fewest frames that still shows every time step of the output
     pathway = min(frames, key=lambda name: (frames[name] < time.own, frames[name]))
     own = (time.own, *space)
-    if grid is not None and all(size == 1 for size, cells in zip(own, grid, strict=True) if cells > 1):
+    divided = [size for size, cells in zip(own, grid or (), strict=grid is not None) if cells > 1]
+    if divided and max(divided) == 1:
         return None  # all cells would be equal
     return replace(tap, skip=time.skip, cells=Cells(time.place, own, grid, pathway, channels_first))
 
