@@ -143,8 +143,10 @@ def read_videos(content: dict) -> dict[str, list[CocoFrame]]:
     for annotation in content["annotations"]:
         key = annotation["video_id"]
         numbers[key] += 1
-        shapes = annotation.get("segmentations") or [None] * len(by_id[key])
-        boxes = annotation.get("bboxes") or [None] * len(by_id[key])
+        shapes, boxes = (
+            [None] * len(by_id[key]) if annotation.get(name) is None else annotation[name]
+            for name in ("segmentations", "bboxes")
+        )
         for frame, shape, box in zip(by_id[key], shapes, boxes, strict=True):
             if shape or box:
                 frame.objects.append((numbers[key], {"segmentation": shape, "bbox": box}))

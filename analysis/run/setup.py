@@ -121,11 +121,11 @@ def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> C
 
 def with_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> ClipList:
     """Let the network average per cell, as the option ``cells`` asks; return the clips with their masks."""
-    if cfg.cells is None:
-        if cfg.masks is not None:
-            raise UserError(f"masks={cfg.masks} has no effect without cells=mask or cells=objects")
+    if cfg.cells is None and cfg.masks is None:
         return clips
     if cfg.cells not in (MASK, OBJECTS):
+        if cfg.masks is not None:
+            raise UserError(f"masks={cfg.masks} has no effect without cells=mask or cells=objects")
         add_cells(net, parse_grid(cfg.cells))
         return clips
     masks = open_masks(cfg.masks or cfg.dataset.get("masks"), clips, objects=cfg.cells == OBJECTS)

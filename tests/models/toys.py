@@ -269,6 +269,25 @@ class Diverged(CNN):
         self.stem.weight.data[0] = torch.nan
 
 
+class Detectors(nn.Module):
+    """Pixels' brightness, and opponent Reichardt detectors of motion to the right and down, on a torus."""
+
+    def __init__(self):
+        super().__init__()
+        self.maps = DetectorMaps()
+
+    def forward(self, x):
+        return self.maps(x).mean(dim=(2, 3, 4))
+
+
+class DetectorMaps(nn.Module):
+    def forward(self, x):
+        grey = x.mean(dim=1) - 0.5  # (B, T, H, W)
+        later = torch.cat([grey[:, 1:], grey[:, -1:]], dim=1)
+        moves = [grey * later.roll(-1, dims=axis) - later * grey.roll(-1, dims=axis) for axis in (-1, -2)]
+        return torch.stack([grey, *moves], dim=1)
+
+
 def custom(kind, **options):
     return build_model(
         "custom", **{"network": f"{kind.__module__}.{kind.__name__}", "input": INPUT, **options}
