@@ -70,10 +70,14 @@ def places(about: dict, cells: int) -> list[dict]:
 
 
 def layer_row(result: CellResult, tested: bool) -> dict:
-    """Return one row of ``cells.csv``: parts of a cell with 95 % intervals over videos."""
+    """Return one row of ``cells.csv``: parts of a cell with 95 % intervals over videos.
+
+    Parts are fractions of the variance in this cell; ``variance`` is its mean over units, by which the
+    variances of cells can be compared.
+    """
     found = result.found
     row = {"stage": result.stage, **result.place, "units": int((found.variance > 0).sum())}
-    row |= {"videos": found.videos}
+    row |= {"videos": found.videos, "variance": float(found.variance.mean())}
     row |= bounded(PARTS, found.layer.estimate, found.bounds(found.layer, LEVEL))
     return row | ({"p_motion": found.p_layer} if tested else {})
 
@@ -82,7 +86,7 @@ def unit_rows(result: CellResult) -> pd.DataFrame:
     """Return the parts of each unit in one cell, with their standard errors."""
     found = result.found
     columns: dict = {"stage": result.stage, **result.place, "unit": np.arange(found.units.shape[1])}
-    columns |= dict(zip(PARTS, found.units, strict=True))
+    columns |= {"variance": found.variance, **dict(zip(PARTS, found.units, strict=True))}
     columns |= {f"{part}_error": error for part, error in zip(PARTS, found.errors, strict=True)}
     return pd.DataFrame(columns)
 

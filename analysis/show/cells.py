@@ -1,6 +1,7 @@
 """Figures of parts by cell: maps over space, courses over time, and bars per region of masks."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,9 +113,13 @@ def draw_regions(cells: pd.DataFrame, path: Path, title: str) -> None:
             value, low, high = value_and_bounds(own, part, 100)
             bars = np.nan_to_num(np.maximum(0, [value - low, high - value]))
             place = np.arange(len(stages)) + width * (k - (len(regions) - 1) / 2)
-            look = {"hatch": REGION_HATCHES[k % len(REGION_HATCHES)], "edgecolor": "white", "linewidth": 0}
+            look: dict[str, Any] = {
+                "hatch": REGION_HATCHES[k % len(REGION_HATCHES)],
+                "edgecolor": "white",
+                "linewidth": 0,
+            }
             look |= {"facecolor": PART_COLOURS[part], "alpha": 1 - 0.5 * k / max(1, len(regions) - 1)}
-            errors = {"yerr": bars, "error_kw": {"linewidth": 0.8}, "capsize": 1.5}
+            errors: dict[str, Any] = {"yerr": bars, "error_kw": {"linewidth": 0.8}, "capsize": 1.5}
             axes.bar(place, value, 0.95 * width, label=region, **look, **errors)
         axes.axhline(0, color="black", linewidth=0.5)
         axes.set_ylim(max(-20, axes.get_ylim()[0]), min(110, axes.get_ylim()[1]))
