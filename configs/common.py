@@ -103,7 +103,14 @@ class Sampling:
     orders: list[str] = option(
         ["forward", "shuffled"],
         "orders of the frames that the network sees; reshuffled, reversed and frozen (one frame repeated) "
-        "may be added, each with a motion part of its own",
+        "may be added, each with a motion part of its own; with masks also new_background (the moving "
+        "foreground on a new, still background) and frozen_foreground (one frame of it there)",
+    )
+    backgrounds: str = option(
+        "stripes",
+        "background in the orders new_background and frozen_foreground: stripes or noise, drawn for each "
+        "clip, or clip: a frame of another video",
+        choices=("stripes", "noise", "clip"),
     )
     n_examples: int = option(3000, "maximum number of clips, from the start of the data set's list", least=1)
     until: Number | None = option(
@@ -193,7 +200,8 @@ class Subject:
     )
     masks: str | None = option(
         None,
-        "masks of the videos, with cells=mask or objects: a folder (MASKS/VIDEO/*.png, VIDEO.npz), a COCO "
+        "masks of the videos, for cells=mask or objects, and for orders with a new background: a folder "
+        "(MASKS/VIDEO/*.png, VIDEO.npz), a COCO "
         "json file, or davis (the annotations of the DAVIS data set); null: the masks of the data set",
     )
     path: str = option(

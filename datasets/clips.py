@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from .backgrounds import Backgrounds
     from .loader import Decoded, ViewBatches
     from .masks import Masks
 
@@ -72,8 +73,10 @@ class ClipList:
     classes: int = 0
     # Activation rows per view; networks that see flow give one row per frame.
     rows_per_view: int = 1
-    # Regions of the videos' frames, if activations are averaged per region.
+    # Regions of the videos' frames, if activations are averaged per region, or backgrounds are replaced.
     masks: Masks | None = None
+    # New backgrounds of the clips, if backgrounds are replaced.
+    backgrounds: Backgrounds | None = None
 
     def frames_of(self, video: str, style: int) -> Frames:
         """Open the frames of one video in one style."""

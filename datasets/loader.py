@@ -19,8 +19,10 @@ from torch.utils.data import Dataset, get_worker_info
 from static_dynamic.areas import resample
 from static_dynamic.errors import UserError
 
+from .backgrounds import paste
 from .clips import ClipList, style_folder
 from .frames import BadFrames
+from .orders import SWAPPED
 from .shared_memory import SharedFrames, release
 
 # Only every fourth pixel row is hashed, because hashing all rows takes 3 to 26 % of the decoding time.
@@ -60,6 +62,8 @@ class ViewBatches(Dataset):
         self.keys = list(zip(chosen["clip"], chosen["video"], chosen["style"], strict=True))
         self.rows = np.asarray(rows)
         self.frames = [chosen[c].tolist() for c in views.columns if c.startswith("frames_")]
+        swapped = clips.backgrounds is not None
+        self.swapped = chosen["order"].isin(SWAPPED).to_numpy() if swapped else np.zeros(len(rows), bool)
         self.batch_size = batch_size
         # Maps each clip that is skipped, because it crashed workers, to the reason for error messages.
         self.given_up: dict[Key, str] = {}
@@ -98,14 +102,21 @@ class ViewBatches(Dataset):
         if key in self.given_up:
             return Decoded(clip, style, rows, positions, None, self.given_up[key])
         pixels = []
+        positions, pasted = paste_later(positions, self.swapped[members], len(wanted))
 
         def allocate(shape, dtype) -> NDArray:
-            pixels.append(self.allocate(shape))
-            return pixels[0].numpy()
+            pixels.append(self.allocate((shape[0] + len(pasted), *shape[1:])))
+            return pixels[0][: shape[0]].numpy()
 
         try:
             self.clips.frames_of(video, style).read(wanted.tolist(), allocate)
             masks = read_masks(self.clips, video, wanted.tolist(), pixels[0])
+            if len(pasted) and self.clips.backgrounds and masks is not None:
+                frames_of_clip = pixels[0].numpy()
+                height, width = frames_of_clip.shape[1:3]
+                background = self.clips.backgrounds.of_clip(self.clips, clip, style, height, width)
+                frames_of_clip[len(wanted) :] = paste(frames_of_clip[pasted], masks[pasted], background)
+                masks = np.concatenate([masks, masks[pasted]])
         except BadFrames as error:
             # The error is returned, because an exception in a worker would stop the run with a traceback.
             return Decoded(clip, style, rows, positions, None, str(error))
@@ -118,6 +129,22 @@ class ViewBatches(Dataset):
         if worker is None or self.shared is None:
             return torch.empty(shape, dtype=torch.uint8)
         return self.shared.allocate(shape, worker.id)
+
+
+def paste_later(
+    positions: list[list[NDArray]], swapped: NDArray, frames: int
+) -> tuple[list[list[NDArray]], NDArray[np.int64]]:
+    """Let views on a new background show frames that follow the `frames` decoded frames.
+
+    Returns the new positions, and for each new frame the position of the frame whose foreground it shows.
+    """
+    shown = [np.concatenate(p) for p, new in zip(positions, swapped, strict=True) if new]
+    pasted = np.unique(np.concatenate(shown)) if shown else np.zeros(0, np.int64)
+    changed = [
+        [frames + np.searchsorted(pasted, p) for p in of_view] if new else of_view
+        for of_view, new in zip(positions, swapped, strict=True)
+    ]
+    return changed, pasted
 
 
 def read_masks(clips: ClipList, video: str, positions: list[int], frames: Tensor) -> NDArray | None:

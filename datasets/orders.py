@@ -24,9 +24,12 @@ from .rates import resample
 UNALTERED, ALTERED = 0, 1
 # Names of the frame orders in which a network can see a clip.
 FORWARD, SHUFFLED, RESHUFFLED, REVERSED, FROZEN = "forward", "shuffled", "reshuffled", "reversed", "frozen"
-ALTERED_ORDERS = (SHUFFLED, RESHUFFLED, REVERSED, FROZEN)
+# Orders in which the foreground is shown on a new background (`backgrounds.py`).
+NEW_BACKGROUND, FROZEN_FOREGROUND = "new_background", "frozen_foreground"
+SWAPPED = (NEW_BACKGROUND, FROZEN_FOREGROUND)
+ALTERED_ORDERS = (SHUFFLED, RESHUFFLED, REVERSED, FROZEN, *SWAPPED)
 # Optional order -> number of its alteration; positive numbers stand for shuffles or jitters.
-FURTHER_ALTERATIONS = {RESHUFFLED: -1, REVERSED: -2, FROZEN: -3}
+FURTHER_ALTERATIONS = {RESHUFFLED: -1, REVERSED: -2, FROZEN: -3, NEW_BACKGROUND: -4, FROZEN_FOREGROUND: -5}
 # Name of the altered order of networks that see flow: forward frames with jittered flow colours.
 JITTERED = "jittered"
 # Name of the pathway that sees optical flow.
@@ -66,8 +69,8 @@ def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
     further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
     if further and pairs == "paper":
         raise UserError(
-            "the orders reshuffled, reversed and frozen need the orders forward and shuffled of each clip in "
-            "two styles, which pairs=paper does not show: omit the option orders, or give pairs=both"
+            f"the orders {', '.join(FURTHER_ALTERATIONS)} need the orders forward and shuffled of each clip "
+            "in two styles, which pairs=paper does not show: omit the option orders, or give pairs=both"
         )
     return further
 
@@ -98,15 +101,15 @@ def ordered_rows(
             for name, count in pathways.items()
         }
         fewest = min(seen.values(), key=len)
-        # in the order `frozen`, all pathways repeat this frame
+        # in the orders `frozen` and `frozen_foreground`, all pathways repeat this frame
         still = fewest[len(fewest) // 2]
         for alteration, (name, forward) in product(shown, seen.items()):
             shown_frames = forward
             if alteration == FURTHER_ALTERATIONS[REVERSED]:
                 shown_frames = forward[::-1]
-            elif alteration == FURTHER_ALTERATIONS[FROZEN]:
+            elif alteration in (FURTHER_ALTERATIONS[FROZEN], FURTHER_ALTERATIONS[FROZEN_FOREGROUND]):
                 shown_frames = np.full_like(forward, still)
-            elif alteration != UNALTERED:
+            elif alteration not in (UNALTERED, FURTHER_ALTERATIONS[NEW_BACKGROUND]):
                 shown_frames = shuffle(
                     forward, generator(seed, clip.id, f"{shuffle_purpose(alteration)} {name}")
                 )

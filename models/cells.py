@@ -106,6 +106,11 @@ def add_cells(net: VideoNetwork, grid: Grid | None, regions: int = 0) -> None:
     net.cells = cells
 
 
+def uses_masks(net: VideoNetwork) -> bool:
+    """Return whether the cells of a network are the regions of masks."""
+    return any(tap.cells and tap.cells.grid is None for stage in net.cells.values() for tap in stage.taps)
+
+
 def listed(names: Iterable[str]) -> str:
     """Return the first names of a list as text, with the number of the others."""
     names = list(names)

@@ -7,6 +7,9 @@ further altered order gives one motion part of its own:
     motion_reshuffled   frames shuffled by a second seed: how ``motion`` depends on the chosen order
     motion_direction    reversed frames, halved: the part of the answer that turns its sign with the direction
     motion_any          one frame repeated: what needs any motion
+    background          new background behind the moving foreground: what needs the background
+    foreground_motion   one frame of the foreground repeated, compared with the moving foreground, both on
+                        the new background: what needs the motion of the foreground
 """
 
 import logging
@@ -17,7 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.orders import FROZEN, RESHUFFLED, REVERSED, first_altered_order
+from static_dynamic.datasets.orders import (
+    FORWARD,
+    FROZEN,
+    FROZEN_FOREGROUND,
+    NEW_BACKGROUND,
+    RESHUFFLED,
+    REVERSED,
+    first_altered_order,
+)
 
 from .decomposition import BITS, PARTS, Decomposition, decompose
 from .intervals import with_bounds
@@ -33,10 +44,14 @@ SIGNIFICANT = 0.05
 
 
 class MotionColumn(NamedTuple):
-    """Name of a motion column of the result tables, and the factor by which its values are multiplied."""
+    """Name of a motion column of the result tables, and the factor by which its values are multiplied.
+
+    The altered order is compared with the order ``base``.
+    """
 
     name: str
     factor: float = 1.0
+    base: str = FORWARD
 
 
 # A run may have these orders besides the altered order of its static pairs; each has its own result column.
@@ -45,6 +60,8 @@ FURTHER_ORDERS = {
     # Half of the motion part is the variance of the component whose sign changes when frames are reversed.
     REVERSED: MotionColumn("motion_direction", 0.5),
     FROZEN: MotionColumn("motion_any"),
+    NEW_BACKGROUND: MotionColumn("background"),
+    FROZEN_FOREGROUND: MotionColumn("foreground_motion", base=NEW_BACKGROUND),
 }
 
 
@@ -111,7 +128,8 @@ def open_order(
 
     Returns None if no clip has two styles both in the forward and in the altered order.
     """
-    table = OrderTable.of_views(store.views, done, name)
+    base = FURTHER_ORDERS[name].base if name in FURTHER_ORDERS else FORWARD
+    table = OrderTable.of_views(store.views, done, name, base)
     if table is None:
         return None
     replicates = min(n_boot, REPLICATES) if table.videos > 1 else 0

@@ -6,6 +6,8 @@ The class probabilities p of a view are the softmax of its class scores. Two vie
     js_bits     Jensen-Shannon divergence of the class probabilities p and q, from 0 to 1 bit:
                 H((p + q) / 2) - (H(p) + H(q)) / 2, where H is the entropy in bits
     accuracy    share of views whose class with the largest score is the label of the clip
+    contrasted  share of clips that are right with the moving foreground on a new background, and wrong with
+                one frame of it there
 
 A new style compares every two styles of a clip, both in the order ``forward``. An altered order compares the
 altered and the forward view of one style. Values are averaged over the styles of a clip, then over clips.
@@ -28,14 +30,15 @@ from scipy.special import rel_entr
 
 from static_dynamic.analysis.run.manifest import LOGITS
 from static_dynamic.analysis.run.store import DONE, Store
-from static_dynamic.datasets.orders import ALTERED_ORDERS, FORWARD
+from static_dynamic.datasets.orders import ALTERED_ORDERS, FORWARD, SWAPPED
 from static_dynamic.errors import UserError
 
 from .intervals import with_bounds
 from .jackknife import degrees_of_freedom, jackknife, student_quantile
 
-# The table column ``change`` holds one of these values, or the name of an altered frame order.
-NO_CHANGE, NEW_STYLE = "none", "new style"
+# The table column ``change`` holds one of these values, or the name of an altered frame order. The row
+# CONTRASTED has the contrasted accuracy of Li et al. (2023).
+NO_CHANGE, NEW_STYLE, CONTRASTED = "none", "new style", "contrasted"
 CLIP = ["cluster", "clip"]
 # Class probabilities are computed in blocks of this many numbers, to limit memory.
 NUMBERS = 2**22
@@ -65,7 +68,11 @@ def estimate_behaviour(run_dir: str | Path, *, level: float = 0.95) -> pd.DataFr
         altered = views[views["order"] == order]
         compared = comparison_columns(store, order, forward.merge(altered, on=[*CLIP, "style"]), level)
         rows.append(compared | accuracy_columns(altered, level))
-    kept = [row["labelled_clips"] if row["change"] == NO_CHANGE else row["clips"] for row in rows]
+    if set(SWAPPED) <= set(views["order"]):
+        contrasted = contrast(*(views[views["order"] == order] for order in SWAPPED))
+        rows.append({"change": CONTRASTED, **counts_of(contrasted), **accuracy_columns(contrasted, level)})
+    of_labels = (NO_CHANGE, CONTRASTED)
+    kept = [row["labelled_clips"] if row["change"] in of_labels else row["clips"] for row in rows]
     table = pd.DataFrame(rows, columns=list(rows[1] | accuracy_columns(forward, level)))
     table["labelled_clips"] = table["labelled_clips"].fillna(0).astype(int)
     return table[np.array(kept) > 0].reset_index(drop=True)
@@ -113,6 +120,16 @@ def accuracy_columns(views: pd.DataFrame, level: float) -> dict:
     known = views[views["right"].notna()]
     found = share_and_bounds(known, known["right"].to_numpy(), level)
     return {"labelled_clips": counts_of(known)["clips"], **with_bounds("accuracy", *found)}
+
+
+def contrast(moving: pd.DataFrame, frozen: pd.DataFrame) -> pd.DataFrame:
+    """Count a view as right if its class is right with the moving foreground, and wrong with the frozen one.
+
+    The mean is the contrasted accuracy: how often a network needs the motion of the foreground to be right.
+    """
+    both = moving.merge(frozen[[*CLIP, "style", "right"]], on=[*CLIP, "style"], suffixes=("", "_frozen"))
+    known = both["right"].notna()
+    return both.assign(right=np.where(known, (both["right"] == 1) & (both["right_frozen"] == 0), np.nan))
 
 
 def counts_of(table: pd.DataFrame) -> dict:

@@ -33,13 +33,13 @@ class OrderTable:
     names: NDArray
 
     @classmethod
-    def of_views(cls, views: pd.DataFrame, done: NDArray, altered: str) -> Self | None:
+    def of_views(cls, views: pd.DataFrame, done: NDArray, altered: str, base: str = FORWARD) -> Self | None:
         """Tabulate the computed views (`done`); return None if no clip has two styles in both frame orders.
 
-        `altered` names the altered order. For networks that see flow, the altered order is the jittered flow,
-        and each frame of a view counts as a clip of its own.
+        `altered` names the altered order, which is compared with the order `base`. For networks that see
+        flow, the altered order is the jittered flow, and each frame of a view counts as a clip of its own.
         """
-        table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered))
+        table = views.assign(row=np.arange(len(views)), is_altered=alteration(views, altered, base))
         # number the frames within each view, which may contain a frame twice
         if "frame" in views:
             table["frame"] = table.groupby(["clip", "style", "order", "flow"]).cumcount()
@@ -103,11 +103,11 @@ class OrderTable:
         yield from (slice(start, min(units, start + width)) for start in range(0, units, width))
 
 
-def alteration(views: pd.DataFrame, altered: str) -> NDArray:
-    """Return 0 for each view in forward order, 1 for each view in the order `altered`, and -1 otherwise."""
+def alteration(views: pd.DataFrame, altered: str, base: str = FORWARD) -> NDArray:
+    """Return 0 for each view in the order `base`, 1 for each in the order `altered`, and -1 otherwise."""
     order = views["order"].to_numpy()
     if "flow" not in views:
-        return np.select([order == FORWARD, order == altered], [0, 1], -1)
+        return np.select([order == base, order == altered], [0, 1], -1)
     # Views with jittered flow have the order "forward" and a number above 0 in the column "flow".
     jittered = views["flow"].to_numpy() > 0
     of_altered = jittered if altered == JITTERED else order == altered

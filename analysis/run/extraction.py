@@ -20,6 +20,7 @@ from static_dynamic.datasets.loader import Decoded
 from static_dynamic.datasets.workers import CLIP_TIMEOUT, loader
 from static_dynamic.errors import UserError, nearest
 from static_dynamic.models import VideoNetwork
+from static_dynamic.models.cells import uses_masks
 from static_dynamic.spacing import evenly_spaced
 
 POLICIES = ("error", "skip")
@@ -77,7 +78,7 @@ def extract(
 
     def inputs_of(batch: list[Decoded]) -> Inputs:
         inputs = clips.to_inputs(batch, net.input_spec, device)
-        if clips.masks is None:
+        if clips.masks is None or not uses_masks(net):
             return inputs
         return MaskedInputs(inputs, clips.to_masks(batch, net.input_spec, device))
 

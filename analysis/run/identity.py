@@ -15,7 +15,7 @@ from static_dynamic.assets import versions
 from static_dynamic.datasets import ClipList
 from static_dynamic.files import file_name, json_sha256, sha256
 from static_dynamic.models import VideoNetwork
-from static_dynamic.models.cells import parse_grid
+from static_dynamic.models.cells import parse_grid, uses_masks
 from static_dynamic.models.source_code import source_hashes
 
 # Entries of configs/model/NAME.yaml that do not change activations, so a run's identity leaves them out.
@@ -40,6 +40,7 @@ def identity_of(cfg: DictConfig, clips: ClipList, weights: Path | None, window: 
         **({"units": cfg.units} if cfg.units != "channels" else {}),
         **({"tokens": cfg.tokens} if cfg.tokens is not None else {}),
         **({"cells": cfg.cells} if cfg.cells is not None else {}),
+        **({"backgrounds": cfg.backgrounds} if clips.backgrounds is not None else {}),
         **({"masks": clips.masks.identity} if clips.masks is not None else {}),
     }
 
@@ -122,7 +123,8 @@ def manifest_of(
 
 def about_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> dict:
     """Describe the cells in which activations are averaged: grid or regions, and positions of each stage."""
-    grid = None if clips.masks else list(parse_grid(cfg.cells))
+    regions = uses_masks(net)
+    grid = None if regions else list(parse_grid(cfg.cells))
     stages = {
         name: {
             "cells": stage.units // net.stages[name].units,
@@ -130,7 +132,11 @@ def about_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> dict:
         }
         for name, stage in net.cells.items()
     }
-    return {"grid": grid, "regions": list(clips.masks.regions) if clips.masks else [], "stages": stages}
+    return {
+        "grid": grid,
+        "regions": list(clips.masks.regions) if clips.masks and regions else [],
+        "stages": stages,
+    }
 
 
 def code_version() -> str:

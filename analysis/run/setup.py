@@ -11,13 +11,16 @@ from static_dynamic.analysis.run.extraction import extract
 from static_dynamic.analysis.run.manifest import has_run, read_manifest, to_json
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import ClipList, DavisClips, list_clips, list_davis
+from static_dynamic.datasets.backgrounds import Backgrounds
 from static_dynamic.datasets.masks import open_masks
 from static_dynamic.datasets.orders import (
     ALTERED_ORDERS,
     FLOW,
     FORWARD,
+    NEW_BACKGROUND,
     REVERSED,
     SHUFFLED,
+    SWAPPED,
     further_alterations,
 )
 from static_dynamic.device import choose_device, launched
@@ -120,17 +123,28 @@ def find_clips(cfg: DictConfig, net: VideoNetwork, styles: tuple[int, ...]) -> C
 
 
 def with_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> ClipList:
-    """Let the network average per cell, as the option ``cells`` asks; return the clips with their masks."""
-    if cfg.cells is None and cfg.masks is None:
-        return clips
-    if cfg.cells not in (MASK, OBJECTS):
-        if cfg.masks is not None:
-            raise UserError(f"masks={cfg.masks} has no effect without cells=mask or cells=objects")
+    """Let the network average per cell, as the option ``cells`` asks; return the clips with their masks.
+
+    The clips also get new backgrounds, if ``orders`` has an order with a new background.
+    """
+    swapped, regions = set(SWAPPED) & set(cfg.orders), cfg.cells in (MASK, OBJECTS)
+    if cfg.cells is not None and not regions:
         add_cells(net, parse_grid(cfg.cells))
+    if not swapped and not regions:
+        if cfg.masks is not None:
+            raise UserError(
+                f"masks={cfg.masks} has no effect without cells=mask, cells=objects, or an order such as "
+                f"{NEW_BACKGROUND}"
+            )
         return clips
     masks = open_masks(cfg.masks or cfg.dataset.get("masks"), clips, objects=cfg.cells == OBJECTS)
-    add_cells(net, None, len(masks.regions))
-    return replace(clips, masks=masks)
+    if regions:
+        add_cells(net, None, len(masks.regions))
+    if not swapped:
+        return replace(clips, masks=masks)
+    if net.flow_directions:
+        raise UserError(f"orders={','.join(swapped)}: optical flow has no new background: omit these orders")
+    return replace(clips, masks=masks, backgrounds=Backgrounds.of(cfg.backgrounds, cfg.seed, clips))
 
 
 def find_frames(

@@ -51,6 +51,8 @@ PART_COLOURS = {
     "motion_reshuffled": "#E69F00",
     "motion_direction": "#A0522D",
     "motion_any": "#7A0019",
+    "background": "#56B4E9",
+    "foreground_motion": "#000000",
 }
 # Markers and line styles that distinguish the curves of the variance parts in greyscale.
 PART_LINES = {
@@ -62,6 +64,8 @@ PART_LINES = {
     "motion_reshuffled": ("P", ":"),
     "motion_direction": ("<", "-."),
     "motion_any": ("*", "--"),
+    "background": ("X", "--"),
+    "foreground_motion": ("p", ":"),
 }
 MARKERS = {"dynamic": "o", "static": "s", "joint": "D", "residual": "^", "dead": "x"}
 # Hatch patterns that distinguish the bars of unit classes and of variance sources in greyscale.
