@@ -114,7 +114,12 @@ def test_one_decode_serves_all_orders(tmp_path, batch_size, orders):
     cfg = OmegaConf.create({"batch_size": batch_size, "orders": orders, "device": "cpu"})
     views, _ = views_of(orders=orders)
     rows = np.arange(len(views))
-    batches = ViewBatches(SimpleNamespace(frames_of=frames_of), views, rows, batch_size_of(cfg, tmp_path))
+    batches = ViewBatches(
+        SimpleNamespace(frames_of=frames_of, masks=None, backgrounds=None),
+        views,
+        rows,
+        batch_size_of(cfg, tmp_path),
+    )
     shown = [one for i in range(len(batches)) for one in batches[i]]
     needed = {
         (view["video"], view["style"], frame)

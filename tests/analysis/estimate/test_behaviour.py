@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import t as student
 
 from static_dynamic.analysis.estimate import behaviour
-from static_dynamic.analysis.estimate.behaviour import estimate_behaviour, share_and_bounds
+from static_dynamic.analysis.estimate.behaviour import contrast, estimate_behaviour, share_and_bounds
 from static_dynamic.analysis.run.store import Store
 from static_dynamic.datasets import Clip, make_views
 from static_dynamic.datasets.orders import ALTERED_ORDERS
@@ -128,6 +128,14 @@ def oracle(store):
                 same.setdefault(change, {}).setdefault((video, clip), []).append(stays)
                 bits.setdefault(change, {}).setdefault((video, clip), []).append(divergence(a, b))
         for style in styles:
+            moving, frozen = (
+                scores.get((video, clip, style, o)) for o in ("new_background", "frozen_foreground")
+            )
+            if moving is not None and frozen is not None and labels[clip] >= 0:
+                hits = [list(own).index(max(own)) == labels[clip] for own in (moving, frozen)]
+                right.setdefault("contrasted", {}).setdefault((video, clip), []).append(
+                    float(hits[0] and not hits[1])
+                )
             for order in ORDERS:
                 own = scores.get((video, clip, style, order))
                 if own is not None and labels[clip] >= 0:
@@ -160,6 +168,7 @@ def test_it_equals_the_slow_oracle(tmp_path, monkeypatch, pairs, clips_a_video):
     table = estimate_behaviour(tmp_path)
     assert_equals_oracle(store, table)
     changes = ["none", "new style", *(ALTERED_ORDERS if pairs != "paper" else ("shuffled",))]
+    changes += ["contrasted"] if pairs != "paper" else []
     assert table["change"].tolist() == changes
     assert 0 < table.loc[1, "top1_kept"] < 1 and table.loc[1, "js_bits"] > 0.01
     if pairs == "factorial":
@@ -183,9 +192,10 @@ def test_small_and_huge_scores(tmp_path, size):
     store = run_with_scores(tmp_path, random_scores(classes=2, size=size))
     table = estimate_behaviour(tmp_path)
     assert_equals_oracle(store, table)
-    assert np.isfinite(table["js_bits"].iloc[1:]).all()
+    changes = table.iloc[1:-1]  # without the rows of accuracies alone
+    assert np.isfinite(changes["js_bits"]).all()
     if size > 1:  # probabilities are 0 or 1: a bit wherever the top-1 class changes
-        np.testing.assert_allclose(table["js_bits"].iloc[1:], 1 - table["top1_kept"].iloc[1:])
+        np.testing.assert_allclose(changes["js_bits"], 1 - changes["top1_kept"])
 
 
 def test_infinite_scores_share_all_probability(tmp_path):
@@ -205,7 +215,7 @@ def test_infinite_scores_share_all_probability(tmp_path):
 
 def test_equal_scores_change_nothing(tmp_path):
     run_with_scores(tmp_path, lambda views: np.full((len(views), 4), 7.0))
-    table = estimate_behaviour(tmp_path).iloc[1:]
+    table = estimate_behaviour(tmp_path).iloc[1:-1]
     assert (table["top1_kept"] == 1).all() and not table[["js_bits", "js_bits_low", "js_bits_high"]].any(
         axis=None
     )
@@ -230,7 +240,9 @@ def test_accuracy_needs_labels_that_are_the_networks(tmp_path):
     table = estimate_behaviour(tmp_path / "known").set_index("change")
     np.testing.assert_allclose(table.loc["none", "accuracy"], 1)
     np.testing.assert_allclose(table.loc["frozen", "accuracy"], 1 / 3)
-    assert table["labelled_clips"].tolist() == [12, 0, 12, 12, 12, 12]
+    assert table["labelled_clips"].to_dict() == {c: 12 * (c != "new style") for c in table.index}
+    # one frame of the foreground is as right as the moving foreground: no class needs the motion
+    assert table.loc["contrasted", "accuracy"] == 0
     assert np.isnan(table.loc["new style", "accuracy"])
     run_with_scores(tmp_path / "unknown", scores_of_labels, labelled=False)
     table = estimate_behaviour(tmp_path / "unknown")
@@ -273,3 +285,28 @@ def test_intervals_of_shares_cover_the_truth(videos, share, spread):
         plain += abs(values.mean() - share) <= half
     assert 0.94 <= covered / runs <= 0.995
     assert plain / runs < 0.94
+
+
+def test_contrasted_accuracy_counts_clips_that_need_the_motion_of_the_foreground():
+    rows = [
+        # clip, right with the moving foreground, right with one frame of it
+        ("a", 1, 0),
+        ("b", 1, 1),
+        ("c", 0, 0),
+        ("d", 0, 1),
+        ("e", 1, 0),
+    ]
+    moving, frozen = (
+        pd.DataFrame(
+            [
+                {"cluster": c, "clip": c, "style": s, "right": float(right[k])}
+                for c, *right in rows
+                for s in (1, 2)
+            ]
+        )
+        for k in (0, 1)
+    )
+    found = contrast(moving, frozen)
+    assert found.groupby("clip")["right"].mean().to_dict() == {"a": 1, "b": 0, "c": 0, "d": 0, "e": 1}
+    frozen["right"] = np.nan
+    assert contrast(moving.assign(right=np.nan), frozen)["right"].isna().all()
