@@ -89,7 +89,9 @@ def add_cells(net: VideoNetwork, grid: Grid | None, regions: int = 0) -> None:
     message says so. Raises UserError if no stage gets cells.
     """
     shapes = shapes_of(net, net.stages)
-    tubelets = next(temporal_sizes(find_candidates(net)), net.input_spec.frames)
+    tubelets = net.input_spec.frames
+    if any(tap.layout == "tokens" for stage in net.stages.values() for tap in stage.taps):
+        tubelets = next(temporal_sizes(find_candidates(net)), tubelets)
     cells, without = {}, []
     for name, stage in net.stages.items():
         taps = [with_cells(net, tap, shapes[tap], tubelets, grid) for tap in stage.taps]

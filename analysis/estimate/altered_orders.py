@@ -76,9 +76,9 @@ class AlteredOrder:
     # (videos, flips, pairs of styles) random signs for the sign-flip test of motion
     signs: NDArray
 
-    def decompose(self, activations: NDArray) -> Decomposition:
+    def decompose(self, activations: NDArray, *, tested: bool = True) -> Decomposition:
         """Decompose the variance of each unit of a stage into content, motion, appearance and residual."""
-        return decompose(activations, self.table, self.multipliers, self.signs)
+        return decompose(activations, self.table, self.multipliers, self.signs, tested=tested)
 
 
 @dataclass(frozen=True)

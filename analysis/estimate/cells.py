@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from static_dynamic.analysis.run.arrays import release
 from static_dynamic.analysis.run.manifest import CELLS
 from static_dynamic.analysis.run.store import DONE, Store
 
@@ -39,17 +40,19 @@ def estimate_cells(store: Store, n_flips: int, seed: int) -> Iterator[list[CellR
     The test of motion is made for regions, with `n_flips` sign flips, but not for the cells of a grid.
     """
     about = store.manifest["cells"]
-    flips = n_flips if about["regions"] else 0
+    tested = bool(about["regions"])
     for stage, own in about["stages"].items():
         activations = store.activations(f"{stage}{CELLS}")
-        order = order_of(store, activations, flips, seed)
+        order = order_of(store, activations, n_flips if tested else 0, seed)
         if order is None:
             continue
         units = store.stages[stage]["units"]
-        yield [
-            CellResult(stage, place, order.decompose(activations[:, cell * units : (cell + 1) * units]))
-            for cell, place in enumerate(places(about, own["cells"]))
-        ]
+        results = []
+        for cell, place in enumerate(places(about, own["cells"])):
+            of_cell = activations[:, cell * units : (cell + 1) * units]
+            results.append(CellResult(stage, place, order.decompose(of_cell, tested=tested)))
+        yield results
+        release(activations)
 
 
 def order_of(store: Store, activations: NDArray, n_flips: int, seed: int) -> AlteredOrder | None:
@@ -85,10 +88,12 @@ def layer_row(result: CellResult, tested: bool) -> dict:
 def unit_rows(result: CellResult) -> pd.DataFrame:
     """Return the parts of each unit in one cell, with their standard errors."""
     found = result.found
-    columns: dict = {"stage": result.stage, **result.place, "unit": np.arange(found.units.shape[1])}
-    columns |= {"variance": found.variance, **dict(zip(PARTS, found.units, strict=True))}
-    columns |= {f"{part}_error": error for part, error in zip(PARTS, found.errors, strict=True)}
-    return pd.DataFrame(columns)
+    numbers = {"variance": found.variance, **dict(zip(PARTS, found.units, strict=True))}
+    numbers |= {f"{part}_error": error for part, error in zip(PARTS, found.errors, strict=True)}
+    columns = {name: values.astype(np.float32) for name, values in numbers.items()}
+    return pd.DataFrame(
+        {"stage": result.stage, **result.place, "unit": np.arange(len(found.variance)), **columns}
+    )
 
 
 def differences(results: list[CellResult]) -> Iterator[dict]:

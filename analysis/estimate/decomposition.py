@@ -235,8 +235,12 @@ class Decomposition:
         return found.estimate - half, found.estimate + half
 
 
-def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, signs: NDArray) -> Decomposition:
+def decompose(
+    activations: NDArray, table: OrderTable, multipliers: NDArray, signs: NDArray, *, tested: bool = True
+) -> Decomposition:
     """Decompose each unit's variance into content, motion, appearance and residual, and test for motion.
+
+    With ``tested=False`` the test of motion is left out, and its p-values are NaN.
 
     `activations` has the shape (views, C). `signs` are those of `draw_pair_signs`. `multipliers` (R, G) are
     independent standard normal numbers: the sum over videos of deviations times multipliers is a random draw
@@ -254,7 +258,8 @@ def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, sig
         sums = OrderSums.per_video(y, table)
         whole, left_out = sums.whole().products(), sums.leave_one_out().products()
         variance[block] = whole.v
-        test.add(block, y, whole.v, largest)
+        if tested:
+            test.add(block, y, whole.v, largest)
         known = (whole.v > 0) & (left_out.v > 0).all(0)
         live += known.sum()
         totals.add(whole, left_out, known)
@@ -265,8 +270,9 @@ def decompose(activations: NDArray, table: OrderTable, multipliers: NDArray, sig
         error += np.einsum("gic,gjc->ij", deviation, deviation)
         noise[..., np.arange(units)[block][known]] = np.tensordot(multipliers, deviation, 1)
     layer, bits = totals.means(live)
+    p_values = test.p_values() if tested else (np.nan, *np.full((2, units), np.nan))
     return Decomposition(
-        parts, errors, layer, bits, variance, *test.p_values(), error / max(1, live), noise, table.videos
+        parts, errors, layer, bits, variance, *p_values, error / max(1, live), noise, table.videos
     )
 
 

@@ -1,10 +1,11 @@
 """The ``.npy`` files of a run folder: creation, disk space, reading, and a checksum per row."""
 
 import errno
+import mmap
 import os
 import zlib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -95,6 +96,13 @@ def open_array(file: Path, dtype: DTypeLike, shape: tuple[int, ...], mode: Liter
     if wrong:
         raise DamagedRun(f"{file} is damaged ({wrong}): remove this folder and run again")
     return array
+
+
+def release(array: NDArray) -> None:
+    """Give the memory of a memory-mapped array back to the system; the numbers stay on disk."""
+    if isinstance(array, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+        array.flush()
+        cast(mmap.mmap, array._mmap).madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def checksums_of(rows: NDArray) -> NDArray:

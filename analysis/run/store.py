@@ -41,9 +41,11 @@ from static_dynamic.analysis.run.arrays import (
     fill_with_nan,
     first_damaged,
     open_array,
+    release,
     reserve_space,
 )
 from static_dynamic.analysis.run.manifest import (
+    CELLS,
     columns_of,
     has_run,
     read_manifest,
@@ -228,8 +230,9 @@ class Store:
     def commit(self) -> None:
         """Flush activations to disk, then mark their views as done."""
         if self._uncommitted:
-            for rows in self._rows.values():
-                rows.flush()
+            for name, rows in self._rows.items():
+                # cells are many times larger than stages, and are not read again before the end
+                (release if name.endswith(CELLS) else np.memmap.flush)(rows)
             self._flush_checksums()
             self.status[np.concatenate(self._uncommitted)] = DONE
             self.status.flush()
