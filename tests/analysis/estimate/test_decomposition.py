@@ -48,7 +48,7 @@ def test_given_cases_agree_to_six_digits(tmp_path, name):
     assert layer["effective_units"] == pytest.approx(case["effective_units"], abs=1e-6)
     require_p_values(layer, units, case, "motion", flips)
     for order, case in expected.items():
-        column, factor = FURTHER_ORDERS[order]
+        column, factor, _ = FURTHER_ORDERS[order]
         for suffix in ("", "_low", "_high"):
             own = factor * np.array(case[f"units{suffix}"], float)[1]
             np.testing.assert_allclose(units[column + suffix], own, atol=1e-6)
