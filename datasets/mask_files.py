@@ -27,7 +27,7 @@ ARRAY_SUFFIXES = (".npz", ".npy")
 # Modes of Pillow's images that hold one label per pixel.
 MODES = ("1", "L", "P", "I", "I;16")
 # Largest accepted size of an array in an npz file, in bytes.
-MAX_BYTES = 2**32
+MAX_BYTES = 2**31
 # Number of bytes of the blocks of an npy file that are hashed, and the number of these blocks.
 BLOCK, BLOCKS = 4096, 64
 # Number of array files that a process holds in memory; the styles of a video are read one after the other.

@@ -87,13 +87,14 @@ def match(video: str, masks: MaskSequence, count: int, numbers: Sequence[int] | 
     if numbers is not None and own is not None:
         where = {number: k for k, number in enumerate(own)}
         found = {k: where[number] for k, number in enumerate(numbers) if number in where}
-        if len(found) == len(where) or len(found) == count:
+        # frames 1 to 4 and masks 0 to 2 may be counted differently: the numbers would give wrong masks
+        shifted = own and numbers and own[0] < numbers[0] and own[-1] < numbers[-1]
+        if len(found) in (len(where), count) or (len(masks) != count and not shifted):
             return Index(video, found, count)
         if len(masks) != count:
-            # for example frames 1, 2, 3, 4 and masks 0, 1, 2
             raise BadMasks(
                 f"video {video} has frames {numbers[0]} to {numbers[-1]}, but masks {own[0]} to {own[-1]}, "
-                f"and {count - len(found)} of {count} frames have no mask: name masks like their frames"
+                f"and {count - len(found)} frames have no mask of their number (name masks like frames)"
             )
     if len(masks) != count:
         raise BadMasks(f"video {video} has {count} frames but {len(masks)} masks: give one mask per frame")
