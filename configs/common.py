@@ -201,8 +201,9 @@ class Subject:
     masks: str | None = option(
         None,
         "masks of the videos, for cells=mask or objects, and for orders with a new background: a folder "
-        "(MASKS/VIDEO/*.png, VIDEO.npz), a COCO "
-        "json file, or davis (the annotations of the DAVIS data set); null: the masks of the data set",
+        "(MASKS/VIDEO/*.png, VIDEO.npz), a COCO json file, davis (the annotations of the DAVIS data set), "
+        "detector (torchvision's Mask R-CNN), or package.module.function (a detector); null: those of the "
+        "data set",
     )
     path: str = option(
         "fast", "SlowFast: pathway to analyse; cat: both, concatenated", choices=("slow", "fast", "cat")

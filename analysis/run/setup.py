@@ -137,7 +137,13 @@ def with_cells(cfg: DictConfig, net: VideoNetwork, clips: ClipList) -> ClipList:
                 f"{NEW_BACKGROUND}"
             )
         return clips
-    masks = open_masks(cfg.masks or cfg.dataset.get("masks"), clips, objects=cfg.cells == OBJECTS)
+    masks = open_masks(
+        cfg.masks or cfg.dataset.get("masks"),
+        clips,
+        objects=cfg.cells == OBJECTS,
+        folder=Path(cfg.save_dir) / "masks",
+        device=cfg.device,
+    )
     if regions:
         add_cells(net, None, len(masks.regions))
     if not swapped:
@@ -190,7 +196,7 @@ def read_views(
             log.info("all %d views are on disk: %s", len(views), store.path)
         return
     if clips.masks is not None:
-        clips.masks.check(clips, views)
+        clips.masks.check(clips, views, cfg.on_error)
     device = choose_device(cfg.device)
     begin = time.perf_counter()
     extract(
