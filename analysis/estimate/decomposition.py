@@ -270,9 +270,20 @@ def decompose(
         error += np.einsum("gic,gjc->ij", deviation, deviation)
         noise[..., np.arange(units)[block][known]] = np.tensordot(multipliers, deviation, 1)
     layer, bits = totals.means(live)
-    p_values = test.p_values() if tested else (np.nan, *np.full((2, units), np.nan))
+    unknown = np.full(units, np.nan)
+    p_layer, p_units, p_family = test.p_values() if tested else (np.nan, unknown, unknown)
     return Decomposition(
-        parts, errors, layer, bits, variance, *p_values, error / max(1, live), noise, table.videos
+        parts,
+        errors,
+        layer,
+        bits,
+        variance,
+        p_layer,
+        p_units,
+        p_family,
+        error / max(1, live),
+        noise,
+        table.videos,
     )
 
 

@@ -136,12 +136,17 @@ def format_regions(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Return a text table of the parts (%) per stage and region, and of their paired differences."""
     rows = [
         {"stage": row["stage"], "region": row["region"], "videos": row["videos"]}
-        | {f"{part} %": with_interval(row, part, 100, 1) for part in BITS}
+        | {f"{part} %": "-" if pd.isna(row[part]) else with_interval(row, part, 100, 1) for part in BITS}
         for _, row in cells.iterrows()
     ]
     paired = [
         {"stage": stage, "difference": f"{left} - {right}"}
-        | {f"{row['part']} %": with_interval(row, "difference", 100, 1) for _, row in own.iterrows()}
+        | {
+            f"{row['part']} %": "-"
+            if pd.isna(row["difference"])
+            else with_interval(row, "difference", 100, 1)
+            for _, row in own.iterrows()
+        }
         for (stage, left, right), own in differences.groupby(["stage", "left", "right"], sort=False)
     ]
     return f"{align(rows)}\n\ndifferences between regions, paired by video\n\n{align(paired)}"
