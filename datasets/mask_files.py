@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from static_dynamic.errors import reason
+from static_dynamic.spacing import evenly_spaced
 
 from .discovery import points_outside
 from .frames import FrameFolder
@@ -151,7 +152,7 @@ def array_digest(path: Path) -> str:
     size = path.stat().st_size
     found = sha256(str(size).encode())
     with path.open("rb") as file:
-        for start in np.linspace(0, max(0, size - BLOCK), BLOCKS).astype(int):
+        for start in evenly_spaced(BLOCKS, max(1, size - BLOCK + 1)):
             file.seek(int(start))
             found.update(file.read(BLOCK))
     return found.hexdigest()
