@@ -152,7 +152,7 @@ def array_digest(path: Path) -> str:
     size = path.stat().st_size
     found = sha256(str(size).encode())
     with path.open("rb") as file:
-        for start in evenly_spaced(BLOCKS, max(1, size - BLOCK + 1), np.trunc):
+        for start in evenly_spaced(BLOCKS, max(1, size - BLOCK + 1)):
             file.seek(int(start))
             found.update(file.read(BLOCK))
     return found.hexdigest()

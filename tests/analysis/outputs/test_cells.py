@@ -176,6 +176,7 @@ def test_grids_from_the_command_line(in_process, stylized, tmp_path):
         (["masks=somewhere"], "has no effect without cells=mask"),
         (["cells=mask", "masks=somewhere"], "neither a folder, a json file nor davis"),
         (["cells=mask", "masks=davis"], "needs a DAVIS data set"),
+        (["cells=mask", f"masks={__name__}.no_detector"], "no_detector failed (ValueError: no objects)"),
         (["cells=1x8x8", "masks=somewhere"], "has no effect without cells=mask"),
     ],
 )
@@ -183,7 +184,7 @@ def test_wrong_cells_are_one_line(in_process, stylized, tmp_path, arguments, mes
     status, _, err = in_process(
         main, *SMALL, f"--stylized_data_dir={stylized}", f"run_dir={tmp_path}", *arguments
     )
-    assert status == 2 and message in err.splitlines()[-1]
+    assert status == 2 and message in err and "Traceback" not in err
 
 
 def test_runs_without_parts_say_so(in_process, stylized, tmp_path):
@@ -191,3 +192,32 @@ def test_runs_without_parts_say_so(in_process, stylized, tmp_path):
     status, _, err = in_process(main, *SMALL, *options, "n_permutations=0")
     assert status == 0 and "there are no parts by cell" in err
     assert not (tmp_path / "run" / "cells.csv").exists()
+
+
+def test_clips_whose_masks_cannot_be_used_are_skipped(in_process, stylized, tmp_path):
+    masks = tmp_path / "masks"
+    for folder in sorted((stylized / "style_1").iterdir()):
+        (masks / folder.name).mkdir(parents=True)
+        for file in folder.iterdir():
+            grey = np.asarray(Image.open(file).convert("L"))
+            labels = (grey > np.median(grey)).astype(np.uint8)
+            Image.fromarray(labels[:5] if folder.name == "clip0" else labels).save(
+                masks / folder.name / file.name
+            )
+    options = [
+        f"--stylized_data_dir={stylized}",
+        f"run_dir={tmp_path / 'run'}",
+        "cells=mask",
+        f"masks={masks}",
+    ]
+    run = partial(in_process, main, *SMALL, *options, "n_permutations=0")
+    status, _, err = run()
+    assert status == 2 and "give masks with the aspect ratio of the frames" in err
+    status, _, err = run("on_error=skip")
+    assert status == 0 and "masks of 1 clips cannot be used" in err
+    skipped = json.loads((tmp_path / "run" / "manifest.json").read_text())["skipped_views"]
+    assert {entry["clip"] for entry in skipped} == {"clip0"}
+
+
+def no_detector(frames):
+    raise ValueError("no objects")
