@@ -1,4 +1,4 @@
-"""Collect the decodability of variables in several runs, for ``task=compare``."""
+"""Collect probes, and differences between regions of masks, of several runs, for ``task=compare``."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,3 +30,17 @@ def compared_probes(
         own = layers.loc[layers["run"] == label, ["run", "curve", "stage", "depth"]]
         found.append(own.merge(table, on="stage"))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["run", *COLUMNS])
+
+
+REGION_COLUMNS = ("stage", "left", "right", "part", "difference", "difference_low", "difference_high")
+
+
+def compared_regions(folders: Sequence[Path], groups: Mapping[str, Sequence[int]]) -> pd.DataFrame:
+    """Collect ``cell_differences.csv`` of the runs that have one; runs averaged over seeds are left out."""
+    files = {label: folders[members[0]] / "cell_differences.csv" for label, members in groups.items()}
+    found = [
+        read_table(file, REGION_COLUMNS, text=("stage", "left", "right", "part")).assign(run=label)
+        for label, file in files.items()
+        if len(groups[label]) == 1 and file.exists()
+    ]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["run", *REGION_COLUMNS])

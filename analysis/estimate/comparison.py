@@ -15,7 +15,7 @@ from static_dynamic.errors import UserError
 from static_dynamic.models.stage_names import group_by_reading, split_stage
 
 from .compared_ablations import collect_ablations
-from .compared_probes import compared_probes
+from .compared_probes import compared_probes, compared_regions
 from .decomposition import PARTS
 from .estimator import MEASURED, UNIT_CLASSES, require_threshold
 from .paired import MEASURES, PairedBootstrap
@@ -48,6 +48,8 @@ class Comparison:
     probes: pd.DataFrame
     # rows of ``ablation.csv`` of the runs that have one
     ablation: pd.DataFrame
+    # rows of ``cell_differences.csv`` of the runs that have one
+    regions: pd.DataFrame
 
 
 def compare_runs(
@@ -122,7 +124,8 @@ def compare_runs(
     runs = describe(stores, groups, iterations)
     between = differences(boot, parts, groups, layers, progress)
     probes, ablation = compared_probes(paths, groups, layers), collect_ablations(paths, groups)
-    return Comparison(runs, layers, between, shown_units, sweep, probes, ablation)
+    regions = compared_regions(paths, groups)
+    return Comparison(runs, layers, between, shown_units, sweep, probes, ablation, regions)
 
 
 def group_seeds(identities: Sequence[dict]) -> list[list[int]]:

@@ -19,6 +19,8 @@ def write_comparison(comparison: Comparison, folder: Path, formats: Sequence[str
         write_table(folder / f"{name}.csv", getattr(comparison, name))
     if len(comparison.probes):
         write_table(folder / "probes.csv", comparison.probes)
+    if len(comparison.regions):
+        write_table(folder / "regions.csv", comparison.regions)
     if len(comparison.ablation):
         write_table(folder / "ablation.csv", comparison.ablation)
     write_text(folder / "comparison.md", as_markdown(comparison))

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from static_dynamic.analysis.estimate.comparison import Comparison
-from static_dynamic.analysis.estimate.decomposition import PARTS
+from static_dynamic.analysis.estimate.decomposition import BITS, PARTS
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.unit_intervals import COUNTED
 from static_dynamic.analysis.show.parts import NEEDED, OVERLAP
@@ -41,6 +41,7 @@ def grids(comparison: Comparison) -> list[Grid]:
     tables += [grid_of_parts(layers)] if layers["content"].notna().any() else []
     tables += [grid_of_scores(layers), grid_of_classes(layers)]
     tables += [grid_of_probes(comparison.probes)] if len(comparison.probes) else []
+    tables += [grid_of_regions(comparison.regions)] if len(comparison.regions) else []
     tables += [grid_of_ablations(comparison.ablation)] if len(comparison.ablation) else []
     return tables + grids_of_differences(differences)
 
@@ -54,6 +55,22 @@ def grid_of_probes(probes: pd.DataFrame) -> Grid:
         rows.append(cells | {"decodability": with_interval(best, "decodability", 1, 2)})
     caption = "Variables decoded from held-out videos, at the stage with the largest decodability, with "
     return Grid("probes", caption + "95 % intervals over videos (0: chance, 1: no error).", rows)
+
+
+def grid_of_regions(regions: pd.DataFrame) -> Grid:
+    """Return the table of differences between regions of masks, one row per stage, run and difference."""
+    rows = [
+        {"stage": stage, "run": run, "difference": f"{left} - {right}"}
+        | {
+            f"{row['part']} %": with_interval(row, "difference", 100, 1)
+            for _, row in own[own["part"].isin(BITS)].iterrows()
+        }
+        for (stage, run, left, right), own in regions.groupby(["stage", "run", "left", "right"], sort=False)
+    ]
+    caption = (
+        "Parts of the variance in one region of the masks minus those in another, with 95 % intervals that"
+    )
+    return Grid("regions", f"{caption} are paired by video.", rows)
 
 
 def grid_of_runs(runs: pd.DataFrame) -> Grid:
