@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 import main
-from static_dynamic.analysis.estimate.comparison import compare_runs
+from static_dynamic.analysis.estimate.compared_probes import compared_regions
 from static_dynamic.analysis.run.store import Store
-from static_dynamic.analysis.show.comparison_tables import grids
+from static_dynamic.analysis.show.comparison_tables import grid_of_regions
 from tests.analysis.estimate.slow_decomposition import jackknife_parts, kept_cells
 
 PARTS = ["content", "motion", "appearance", "residual"]
@@ -113,9 +113,10 @@ def test_parts_by_region_are_those_of_known_masks(detectors, tmp_path):
     np.testing.assert_allclose(means, cells.loc["foreground", PARTS].to_numpy(float), atol=1e-6)
     assert (folder / "cells.png").stat().st_size > 5000 and "foreground - background" in out
     assert "Parts by place" in (folder / "report.html").read_text()
-    comparison = compare_runs([folder], n_boot=20)
-    assert comparison.regions["part"].tolist() == PARTS
-    (grid,) = (grid for grid in grids(comparison) if grid.name == "regions")
+    regions = compared_regions([folder], {"a run": [0]})
+    assert regions["part"].tolist() == PARTS and (regions["run"] == "a run").all()
+    assert compared_regions([folder, folder], {"seeds": [0, 1]}).empty
+    grid = grid_of_regions(regions)
     assert grid.rows[0]["difference"] == "foreground - background" and "[" in grid.rows[0]["motion %"]
     # the same command reads nothing again; other masks are another run
     status, _, err = detectors("dataset.render.families=[sprites]", "cells=mask", "n_permutations=99")
