@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.explain.tubes import HEAT_COLOURS, scaled, tube_map
 from static_dynamic.analysis.show.encoding import jpeg_uri
-from static_dynamic.analysis.show.figures import COLOURS, MARKERS, PART_COLOURS, PART_LINES
+from static_dynamic.analysis.show.figure_style import COLOURS, MARKERS, PART_COLOURS, PART_LINES
 from static_dynamic.files import write_text
 from static_dynamic.spacing import evenly_spaced
 

@@ -21,7 +21,7 @@ from scipy import ndimage
 
 from static_dynamic.analysis.explain.class_feature_pyramids import Pyramid
 from static_dynamic.analysis.show.encoding import video_writer
-from static_dynamic.analysis.show.figures import save
+from static_dynamic.analysis.show.figure_style import save
 from static_dynamic.files import atomic_path
 from static_dynamic.spacing import evenly_spaced
 

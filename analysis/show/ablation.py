@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from static_dynamic.analysis.show.figures import COLOURS, PART_COLOURS, draw_band, new_panels, save
+from static_dynamic.analysis.show.figure_style import (
+    COLOURS,
+    PAGE,
+    PART_COLOURS,
+    draw_band,
+    new_panels,
+    print_style,
+    save,
+    title,
+)
 from static_dynamic.analysis.show.text import align
 
 # Measure -> heading of tables and figures.
@@ -61,7 +70,8 @@ REPLACED = {
 }
 
 
-def draw_ablation(table: pd.DataFrame, path: Path, title: str) -> None:
+@print_style
+def draw_ablation(table: pd.DataFrame, path: Path, name: str) -> None:
     """Draw, for each measure, effects of chosen and random sets against the percentage of ablated units.
 
     Curves are sets with several doses, points are single sets; bars reach over the intervals of the effect
@@ -69,21 +79,22 @@ def draw_ablation(table: pd.DataFrame, path: Path, title: str) -> None:
     """
     measures = list(table["measure"].unique())
     rows = -(-len(measures) // COLUMNS)
-    figure, panels = new_panels(len(measures), COLUMNS, (13, 3.4 * rows + 0.6))
+    figure, panels = new_panels(len(measures), COLUMNS, (PAGE, 2.0 * rows + 0.5))
     for axes, measure in zip(panels, measures, strict=True):
         own = table[table["measure"] == measure]
-        for name, rows_of_set in own.groupby("set", sort=False):
-            draw_set(axes, str(name), rows_of_set)
+        for units, rows_of_set in own.groupby("set", sort=False):
+            draw_set(axes, str(units), rows_of_set)
         axes.axhline(0, color="0.6", linewidth=0.8)
         axes.set(title=HEADINGS[measure], xscale="log", xlabel="ablated units (%)")
     panels[0].set_ylabel("change of the measure")
-    panels[0].legend(frameon=False, fontsize=7)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=4, frameon=False)
     first = table.iloc[0]
-    figure.suptitle(
-        f"{title}, {first['stage']}, units replaced by {REPLACED[first['replace']]}\n"
+    title(
+        figure,
+        f"{name}, {first['stage']}, units replaced by {REPLACED[first['replace']]}\n"
         f"bars: 95 % intervals over {first['videos']} videos; shaded: {first['random_sets']} random sets of "
         "equal size and matched variance",
-        fontsize=10,
     )
     save(figure, path)
 
@@ -97,9 +108,7 @@ def draw_set(axes: Axes, name: str, table: pd.DataFrame) -> None:
     bars = np.nan_to_num(np.stack([low, high]))
     several = len(table) > 1
     marker = "o-" if several else {"kind": "s", "class": "^"}.get(name.partition(" ")[0], "D")
-    axes.errorbar(
-        x, effect, bars, fmt=marker, label=name, color=colour, capsize=2, markersize=4, linewidth=1.3
-    )
+    axes.errorbar(x, effect, bars, fmt=marker, label=name, color=colour, capsize=2)
     band = table[["random", "random_low", "random_high"]].to_numpy(float)
     if several:
         draw_band(axes, x, band.T, color=colour, linestyle=":", linewidth=0.8)

@@ -9,7 +9,7 @@ from static_dynamic.analysis.estimate.calibration import MIXED_FAMILY
 from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import UNIT_CLASSES
 from static_dynamic.analysis.estimate.kinds import COUNTED_KINDS
-from static_dynamic.analysis.show.figures import PART_COLOURS, new_panels, save
+from static_dynamic.analysis.show.figure_style import PAGE, PART_COLOURS, new_panels, print_style, save
 from static_dynamic.analysis.show.parts import part_cells
 from static_dynamic.analysis.show.strips import read_frames
 from static_dynamic.analysis.show.text import align
@@ -30,10 +30,11 @@ CURVES = {
 }
 
 
+@print_style
 def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> None:
     """Draw each encoder's parts as stacked bars (one panel per family), and the motion of mixed units."""
     families = list(dict.fromkeys(table["family"]))
-    figure, panels = new_panels(len(families) + 1, 3, (11.5, 6.6))
+    figure, panels = new_panels(len(families) + 1, 3, (PAGE, 4.6))
     for axes, family in zip(panels, families, strict=False):
         rows = table[table["family"] == family].iloc[::-1]
         y = np.arange(len(rows))
@@ -54,7 +55,6 @@ def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> N
         axes.set_yticks(y, rows["stage"])
         axes.axvline(0, color="black", linewidth=0.6)
         axes.set(title=f"{family}\n{SHARED[family]}", xlabel="part of the variance (%)")
-        axes.title.set_fontsize(10)
     limits = np.array([axes.get_xlim() for axes in panels[:-1]])
     for axes in panels[:-1]:
         axes.set_xlim(limits[:, 0].min(), limits[:, 1].max())
@@ -62,23 +62,21 @@ def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> N
         label, marker, line, colour = CURVES[str(name)]
         low, high = curve["motion_low"], curve["motion_high"]
         panels[-1].fill_between(curve["weight"], low, high, color=colour, alpha=0.15, linewidth=0)
-        panels[-1].plot(
-            curve["weight"], curve["motion"], marker + line, color=colour, label=label, markersize=4
-        )
+        panels[-1].plot(curve["weight"], curve["motion"], marker + line, color=colour, label=label)
     panels[-1].plot([0, 1], [0, 1], ":", color="#777777", label="truth")
     panels[-1].set(title="units that mix motion and content", xlabel="weight of motion", ylabel="motion part")
-    panels[-1].title.set_fontsize(10)
-    panels[-1].legend(frameon=False, fontsize=8, loc="upper left")
+    panels[-1].legend(frameon=False, loc="upper left")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False)
     save(figure, path)
 
 
+@print_style
 def draw_scenes(root: Path, scenes: pd.DataFrame, path: Path) -> None:
     """Draw two frames of one video per family of rendered scenes, in each style."""
     chosen = scenes.groupby("family", sort=False).nth(1)
     frames = len(list((root / f"style_{STYLES[0]}" / chosen["video"].iloc[0]).iterdir()))
-    figure, panels = new_panels(len(chosen), 1, (8, 1.15 * len(chosen) + 0.4))
+    figure, panels = new_panels(len(chosen), 1, (PAGE, 0.95 * len(chosen) + 0.3))
     for axes, (_, scene) in zip(panels, chosen.iterrows(), strict=True):
         strips = [read_frames(root, style, scene["video"], [0, frames // 2]) for style in STYLES]
         gap = np.full((strips[0].shape[1], 3, 3), 255, np.uint8)
@@ -87,7 +85,7 @@ def draw_scenes(root: Path, scenes: pd.DataFrame, path: Path) -> None:
         axes.set_ylabel(scene["family"], rotation=0, ha="right", va="center")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
-    panels[0].set_title(f"first and middle frame in styles {', '.join(map(str, STYLES))}", fontsize=10)
+    panels[0].set_title(f"first and middle frame in styles {', '.join(map(str, STYLES))}")
     save(figure, path)
 
 

@@ -9,14 +9,23 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.decomposition import BITS
-from static_dynamic.analysis.show.figures import PART_COLOURS, draw_band, new_panels, part_line, save
+from static_dynamic.analysis.show.figure_style import (
+    PAGE,
+    PART_COLOURS,
+    draw_band,
+    limit,
+    new_panels,
+    part_line,
+    print_style,
+    save,
+    shorten,
+    stage_ticks,
+)
+from static_dynamic.analysis.show.figure_style import title as print_title
 from static_dynamic.analysis.show.text import align, value_and_bounds, with_interval
 
-# Width of the figures in inches: 174 mm, the text width of most journals.
-WIDTH = 6.85
 # Hatch patterns that tell the bars of regions apart, also in grey.
 REGION_HATCHES = ("", "////", "....", "xxxx")
-FONT = 7
 
 
 def draw_cells(cells: pd.DataFrame, frame: NDArray | None, folder: Path, title: str) -> list[Path]:
@@ -37,6 +46,7 @@ def draw_cells(cells: pd.DataFrame, frame: NDArray | None, folder: Path, title: 
     return drawn
 
 
+@print_style
 def draw_maps(cells: pd.DataFrame, frame: NDArray | None, path: Path, title: str) -> None:
     """Draw maps of content, motion and appearance (%), one row per stage, beside the mean frame.
 
@@ -44,26 +54,25 @@ def draw_maps(cells: pd.DataFrame, frame: NDArray | None, path: Path, title: str
     """
     stages = list(cells["stage"].unique())
     first = frame is not None
-    figure = Figure(figsize=(WIDTH, 0.7 + 1.35 * len(stages)), layout="constrained")
+    figure = Figure(figsize=(PAGE, 0.7 + 1.35 * len(stages)), layout="constrained")
     panels = figure.subplots(len(stages), len(BITS) + first, squeeze=False)
     for k, part in enumerate(BITS, start=first):
         maps = [map_of(cells[cells["stage"] == stage], part) for stage in stages]
         low, high = min(0.0, np.nanmin(maps, initial=0)), max(1.0, np.nanmax(maps, initial=0))
         for axes, values in zip(panels[:, k], maps, strict=True):
             picture = axes.imshow(values, cmap="cividis", vmin=low, vmax=high)
-        panels[0, k].set_title(part, fontsize=FONT + 1)
+        panels[0, k].set_title(part)
         bar = figure.colorbar(picture, ax=panels[:, k].tolist(), location="bottom", shrink=0.8, aspect=25)
-        bar.ax.tick_params(labelsize=FONT)
-        bar.set_label("part of the variance (%)", fontsize=FONT)
+        bar.set_label("part of the variance (%)")
     for stage, line in zip(stages, panels, strict=True):
         for axes in line:
             axes.set(xticks=[], yticks=[])
-        line[0].set_ylabel(stage, fontsize=FONT)
+        line[0].set_ylabel(shorten(stage))
         if frame is not None:
             line[0].imshow(frame)
     if first:
-        panels[0, 0].set_title("mean frame", fontsize=FONT + 1)
-    figure.suptitle(title, fontsize=FONT + 1)
+        panels[0, 0].set_title("mean frame")
+    print_title(figure, title)
     save(figure, path)
 
 
@@ -72,6 +81,7 @@ def map_of(cells: pd.DataFrame, part: str) -> NDArray:
     return 100 * cells.pivot_table(part, "row", "column", "mean", dropna=False).to_numpy(float)
 
 
+@print_style
 def draw_courses(cells: pd.DataFrame, path: Path, title: str) -> None:
     """Draw content, motion and appearance over time, one panel per stage, with 95 % intervals.
 
@@ -80,32 +90,32 @@ def draw_courses(cells: pd.DataFrame, path: Path, title: str) -> None:
     groups = list(cells.groupby("stage", sort=False))
     columns = min(3, len(groups))
     rows = -(-len(groups) // columns)
-    figure, panels = new_panels(len(groups), columns, (WIDTH, 0.7 + 1.7 * rows), sharex=True, sharey=True)
+    figure, panels = new_panels(len(groups), columns, (PAGE, 0.7 + 1.7 * rows), sharex=True, sharey=True)
     for axes, (stage, own) in zip(panels, groups, strict=True):
         several = own["row"].max() or own["column"].max()
         for part in BITS:
-            style = part_line(part) | {"markersize": 3, "linewidth": 1, "label": part}
+            style = part_line(part) | {"label": part}
             if several:
                 mean = 100 * own.groupby("time")[part].mean()
                 axes.plot(mean.index + 1, mean, **style)
             else:
                 draw_band(axes, own["time"] + 1, value_and_bounds(own, part, 100), **style)
         axes.axhline(0, color="black", linewidth=0.5)
-        axes.set_title(stage, fontsize=FONT)
-        axes.set_ylim(max(-20, axes.get_ylim()[0]), min(110, axes.get_ylim()[1]))
-        axes.tick_params(labelsize=FONT)
-    figure.supxlabel("time cell of the clip", fontsize=FONT)
-    figure.supylabel("part of the variance (%)", fontsize=FONT)
+        axes.set_title(shorten(stage))
+        limit(axes, 100 * own[list(BITS)], -20, 110)
+    figure.supxlabel("time cell of the clip")
+    figure.supylabel("part of the variance (%)")
     lines = panels[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize=FONT)
-    figure.suptitle(title, fontsize=FONT + 1)
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False)
+    print_title(figure, title)
     save(figure, path)
 
 
+@print_style
 def draw_regions(cells: pd.DataFrame, path: Path, title: str) -> None:
     """Draw bars of each part per stage and region of the masks, with 95 % intervals over videos."""
     stages, regions = list(cells["stage"].unique()), list(cells["region"].unique())
-    figure, panels = new_panels(len(BITS), 1, (WIDTH, 0.7 + 1.6 * len(BITS)), sharex=True)
+    figure, panels = new_panels(len(BITS), 1, (PAGE, 0.7 + 1.6 * len(BITS)), sharex=True)
     width = 0.8 / len(regions)
     for axes, part in zip(panels, BITS, strict=True):
         for k, region in enumerate(regions):
@@ -122,13 +132,11 @@ def draw_regions(cells: pd.DataFrame, path: Path, title: str) -> None:
             errors: dict[str, Any] = {"yerr": bars, "error_kw": {"linewidth": 0.8}, "capsize": 1.5}
             axes.bar(place, value, 0.95 * width, label=region, **look, **errors)
         axes.axhline(0, color="black", linewidth=0.5)
-        axes.set_ylim(max(-20, axes.get_ylim()[0]), min(110, axes.get_ylim()[1]))
-        axes.set_ylabel(f"{part} (%)", fontsize=FONT)
-        axes.tick_params(labelsize=FONT)
-        axes.legend(frameon=False, fontsize=FONT, loc="upper left", bbox_to_anchor=(1, 1))
-    rotation = 0 if len(stages) <= 6 else 45
-    panels[-1].set_xticks(range(len(stages)), stages, rotation=rotation, ha="right" if rotation else "center")
-    figure.suptitle(f"{title}; bars: 95 % intervals over videos", fontsize=FONT + 1)
+        limit(axes, 100 * cells[part], -20, 110)
+        axes.set_ylabel(f"{part} (%)")
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    stage_ticks(panels[-1], stages, 5.5)
+    print_title(figure, f"{title}; bars: 95 % intervals over videos")
     save(figure, path)
 
 

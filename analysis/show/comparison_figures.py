@@ -12,27 +12,31 @@ from numpy.typing import NDArray
 from static_dynamic.analysis.estimate.comparison import Comparison
 from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import (
+from static_dynamic.analysis.show.figure_style import (
     COLOURS,
+    PAGE,
     SCORE_BINS,
     bar_style,
     draw_band,
     label_bars,
     new_panels,
+    print_style,
+    stage_ticks,
 )
 from static_dynamic.analysis.show.text import value_and_bounds
 from static_dynamic.models.stage_names import split_stage
 
-# Curves take colours and markers in turn: 7 colours and 8 markers distinguish 56 curves.
+# Curves take colours, markers and line styles in turn: 7 colours and 8 markers distinguish 56 curves.
 # Other figures use the last two colours for dynamic and static, so these two colours are assigned last.
 RUN_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#D55E00", "#0072B2")
 RUN_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+RUN_LINES = ("-", "--", "-.", ":")
 
 
 def styles_of(curves: Iterable[str]) -> dict[str, dict]:
-    """Assign colours and markers in the order of the curves; return a dict: curve name -> colour, marker."""
-    triples = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), strict=False)
-    return {curve: {"color": colour, "marker": marker} for curve, colour, marker in triples}
+    """Assign colours, markers and line styles in the order of the curves; return a dict: curve -> style."""
+    looks = zip(dict.fromkeys(curves), cycle(RUN_COLOURS), cycle(RUN_MARKERS), cycle(RUN_LINES), strict=False)
+    return {curve: {"color": c, "marker": m, "linestyle": line} for curve, c, m, line in looks}
 
 
 def shared_places(layers: pd.DataFrame) -> list[str] | None:
@@ -41,11 +45,12 @@ def shared_places(layers: pd.DataFrame) -> list[str] | None:
     return list(found.pop()) if len(found) == 1 else None
 
 
+@print_style
 def parts(comparison: Comparison) -> Figure | None:
     """Draw content, motion, appearance and residual by stage; return None if no run has parts."""
     if comparison.layers["content"].isna().all():
         return None
-    figure, panels = new_panels(len(PARTS), 2, (10.5, 7.4))
+    figure, panels = new_panels(len(PARTS), 2, (PAGE, 4.6))
     for axes, part in zip(panels, PARTS, strict=True):
         draw_by_depth(axes, comparison.layers, part, 100)
         axes.set(title=part, ylabel="part of the variance (%)")
@@ -53,9 +58,10 @@ def parts(comparison: Comparison) -> Figure | None:
     return figure
 
 
+@print_style
 def curves(comparison: Comparison) -> Figure:
     """Draw scores by stage (by relative depth if the runs have different stages), with interval bands."""
-    figure, panels = new_panels(2, 2, (10.5, 4.2))
+    figure, panels = new_panels(2, 2, (PAGE, 2.7))
     for axes, factor in zip(panels, MEASURED, strict=True):
         draw_by_depth(axes, comparison.layers, f"score_{factor}")
         axes.set(title=f"the paper's {factor} score")
@@ -72,18 +78,19 @@ def draw_by_depth(axes: Axes, layers: pd.DataFrame, column: str, scale: float = 
         if part[column].isna().all():
             continue  # this run has no parts
         x = np.arange(len(part)) if shared else part["depth"].to_numpy()
-        draw_band(axes, x, value_and_bounds(part, column, scale), label=curve, markersize=5, **style)
+        draw_band(axes, x, value_and_bounds(part, column, scale), label=curve, **style)
     if shared:
-        axes.set_xticks(range(len(shared)), shared, rotation=0 if len(shared) <= 6 else 45)
+        stage_ticks(axes, shared, 2.6)
     else:
         axes.set_xlabel("relative depth")
     axes.axhline(0, color="black", linewidth=0.6)
 
 
+@print_style
 def plane(comparison: Comparison) -> Figure:
     """Draw dynamic against static shares, and dynamic against static scores, with one point per run."""
     shown = comparison.layers[comparison.layers["shown"]]
-    figure, panels = new_panels(2, 2, (9.5, 4.4))
+    figure, panels = new_panels(2, 2, (PAGE, 3.0))
     for axes, kind, scale, unit in zip(panels, ("share", "score"), (100, 1), (" (%)", ""), strict=True):
         for curve, style in styles_of(comparison.layers["curve"]).items():
             row = shown[shown["curve"] == curve]
@@ -91,7 +98,7 @@ def plane(comparison: Comparison) -> Figure:
                 continue
             (x, y), errors = point_with_errors(row.iloc[0], kind, scale)
             xerr, yerr = errors if np.isfinite(errors).all() else (None, None)
-            axes.errorbar(x, y, yerr, xerr, linestyle="", label=curve, capsize=2, markersize=8, **style)
+            axes.errorbar(x, y, yerr, xerr, label=curve, capsize=2, markersize=5, **style | {"linestyle": ""})
         axes.set(xlabel=f"static {kind}{unit}", ylabel=f"dynamic {kind}{unit}")
     panels[0].set_title("the paper's shares of dimensions")
     panels[1].set_title("the paper's scores")
@@ -109,10 +116,11 @@ def point_with_errors(row: pd.Series, kind: str, scale: float) -> tuple[list[flo
     return value.tolist(), np.maximum(0.0, np.stack([value - low, high - value], axis=1))[..., None]
 
 
+@print_style
 def classes(comparison: Comparison) -> Figure:
     """Draw the percentage of units per unit class (dynamic, static, ...) as one stacked bar per run."""
     shown = comparison.layers[comparison.layers["shown"]]
-    figure, (axes,) = new_panels(1, 1, (8.5, 1.4 + 0.5 * len(shown)))
+    figure, (axes,) = new_panels(1, 1, (PAGE, 1.0 + 0.32 * len(shown)))
     names = shown["curve"] + ", " + shown["stage"]
     left = np.zeros(len(shown))
     for name in UNIT_CLASSES:
@@ -127,16 +135,18 @@ def classes(comparison: Comparison) -> Figure:
     return figure
 
 
+@print_style
 def histograms(comparison: Comparison) -> Figure:
     """Draw histograms of the units' scores at the stage that is selected for each curve."""
-    figure, panels = new_panels(2, 2, (10.5, 4.0))
+    figure, panels = new_panels(2, 2, (PAGE, 2.7))
     units = comparison.units
     for axes, factor in zip(panels, MEASURED, strict=True):
         for curve, style in styles_of(comparison.layers["curve"]).items():
             scores = units.loc[units["curve"] == curve, f"score_{factor}"].dropna()
             if len(scores):
                 parts = 100 * np.histogram(scores.clip(-1, 1), SCORE_BINS)[0] / len(scores)
-                axes.stairs(parts, SCORE_BINS, color=style["color"], label=curve, linewidth=1.6)
+                look = {"color": style["color"], "linestyle": style["linestyle"]}
+                axes.stairs(parts, SCORE_BINS, label=curve, **look)
         mark_threshold(axes, comparison)
         axes.set(xlabel=f"the paper's {factor} score of a unit")
     panels[0].set_ylabel("units (%)")
@@ -144,15 +154,16 @@ def histograms(comparison: Comparison) -> Figure:
     return figure
 
 
+@print_style
 def sweep(comparison: Comparison) -> Figure:
     """Draw the units per class (%) as a function of the threshold, at the stage selected for each curve."""
     shown = UNIT_CLASSES[:4]
-    figure, panels = new_panels(len(shown), len(shown), (11, 3.6), sharey=True)
+    figure, panels = new_panels(len(shown), len(shown), (PAGE, 2.4), sharey=True)
     for axes, name in zip(panels, shown, strict=True):
         for curve, style in styles_of(comparison.layers["curve"]).items():
             part = comparison.sweep[comparison.sweep["curve"] == curve]
             percent = part[f"percent_{name}"]
-            axes.plot(part["threshold"], percent, label=curve, markevery=5, markersize=4, **style)
+            axes.plot(part["threshold"], percent, label=curve, markevery=5, **style)
         mark_threshold(axes, comparison)
         axes.set(title=name, xlabel="threshold", ylim=(0, 100))
     panels[0].set_ylabel("units (%)")
@@ -160,6 +171,7 @@ def sweep(comparison: Comparison) -> Figure:
     return figure
 
 
+@print_style
 def training(comparison: Comparison) -> Figure | None:
     """Draw scores by training iteration; return None if fewer than two different iterations are known."""
     runs = comparison.runs[["run", "network", "iterations"]]
@@ -168,7 +180,7 @@ def training(comparison: Comparison) -> Figure | None:
     if shown["iterations"].nunique() < 2:
         return None
     names = (shown["network"] + " " + shown["reading"] + " " + shown["stage"]).str.split().str.join(" ")
-    figure, panels = new_panels(2, 2, (9.5, 4.0))
+    figure, panels = new_panels(2, 2, (PAGE, 2.7))
     for axes, factor in zip(panels, MEASURED, strict=True):
         for curve, style in styles_of(names).items():
             part = shown[names == curve]
@@ -179,6 +191,7 @@ def training(comparison: Comparison) -> Figure | None:
     return figure
 
 
+@print_style
 def probes(comparison: Comparison) -> Figure | None:
     """Draw the decodability of each variable by stage; return None if no run has probes."""
     table = comparison.probes
@@ -186,12 +199,12 @@ def probes(comparison: Comparison) -> Figure | None:
         return None
     variables = list(dict.fromkeys(table["variable"]))
     columns = min(3, len(variables))
-    size = (3.5 * columns, 0.8 + 2.6 * -(-len(variables) // columns))
+    size = (PAGE, 0.7 + 1.8 * -(-len(variables) // columns))
     figure, panels = new_panels(len(variables), columns, size)
     for axes, variable in zip(panels, variables, strict=True):
         draw_by_depth(axes, table[table["variable"] == variable], "decodability")
         axes.set(title=variable)
-    figure.supylabel("decodability (0: chance, 1: no error)", fontsize=10)
+    figure.supylabel("decodability (0: chance, 1: no error)")
     add_legend(figure)
     return figure
 
@@ -210,5 +223,5 @@ def add_legend(figure: Figure) -> None:
     """Draw one legend above all panels, in as many columns as the figure's width allows."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     longest = max((len(label) for label in labels), default=0)
-    columns = max(1, min(len(labels), 110 // (longest + 6)))
+    columns = max(1, min(len(labels), 100 // (longest + 8)))
     figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False)

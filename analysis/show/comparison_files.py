@@ -9,7 +9,7 @@ from static_dynamic.analysis.run.tables import write_table
 from static_dynamic.analysis.show.comparison_figures import FIGURES
 from static_dynamic.analysis.show.comparison_latex import comparison_files
 from static_dynamic.analysis.show.comparison_tables import as_markdown
-from static_dynamic.analysis.show.figures import save
+from static_dynamic.analysis.show.figure_style import save
 from static_dynamic.files import write_text
 
 

@@ -14,7 +14,7 @@ from static_dynamic.analysis.estimate.decomposition import PARTS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
 from static_dynamic.analysis.show.comparison_figures import point_with_errors, shared_places, styles_of
 from static_dynamic.analysis.show.comparison_tables import Grid, grids
-from static_dynamic.analysis.show.figures import COLOURS
+from static_dynamic.analysis.show.figure_style import COLOURS
 from static_dynamic.analysis.show.text import escape_latex
 
 # Name of a marker in matplotlib -> name of the same marker in pgfplots.

@@ -7,7 +7,15 @@ import pandas as pd
 
 from static_dynamic.analysis.estimate.probe import Probes
 from static_dynamic.analysis.estimate.probe_features import ALL, ALTERED, COMPARED_PARTS, UNTRAINED
-from static_dynamic.analysis.show.figures import draw_band, new_panels, part_line, save
+from static_dynamic.analysis.show.figure_style import (
+    PAGE,
+    draw_band,
+    new_panels,
+    part_line,
+    print_style,
+    save,
+    stage_ticks,
+)
 from static_dynamic.analysis.show.text import align, value_and_bounds, with_interval
 
 # Features that a variable is decoded from -> (name in the legend, line style, whether intervals are drawn).
@@ -23,12 +31,13 @@ CURVES: dict[str, tuple[str, dict, bool]] = {
 COLUMNS = 3
 
 
+@print_style
 def draw_probes(probes: Probes, path: Path) -> None:
     """Draw the decodability of each variable by stage, from all units and from the controls."""
     groups = list(probes.stages.groupby("variable", sort=False))
     columns = min(COLUMNS, len(groups))
     rows = -(-len(groups) // columns)
-    figure, panels = new_panels(len(groups), columns, (3.6 * columns + 2.2, 2.7 * rows + 0.4))
+    figure, panels = new_panels(len(groups), columns, (PAGE, 1.75 * rows + 0.7))
     lowest = min(-0.1, float(probes.stages["decodability"].min()) - 0.05)
     for axes, (variable, table) in zip(panels, groups, strict=True):
         stages = list(dict.fromkeys(table["stage"]))
@@ -40,18 +49,17 @@ def draw_probes(probes: Probes, path: Path) -> None:
             values = value_and_bounds(own, "decodability")
             if not has_band:
                 values[1:] = np.nan
-            draw_band(axes, at, values, label=label, **(style | {"markersize": 4}))
+            draw_band(axes, at, values, label=label, **style)
         axes.axhline(0, color="black", linewidth=0.6)
         axes.set(title=variable, ylim=(lowest, 1.05))
-        axes.set_xticks(range(len(stages)), stages, rotation=0 if len("".join(stages)) <= 40 else 45)
-        axes.tick_params(labelsize=8)
-    figure.supylabel("decodability (0: chance, 1: no error)", fontsize=10)
+        stage_ticks(axes, stages, 5.8 / columns)
+    figure.supylabel("decodability (0: chance, 1: no error)")
     handles = {
         label: handle
         for axes in panels
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=8)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)
 
 

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from static_dynamic.analysis.show.figures import draw_band, new_panels, save
+from static_dynamic.analysis.show.figure_style import (
+    PAGE,
+    draw_band,
+    new_panels,
+    print_style,
+    save,
+    stage_ticks,
+    title,
+)
 from static_dynamic.analysis.show.text import align, value_and_bounds, with_interval
 
 # Label, colour, marker and line style of each condition.
@@ -21,6 +29,7 @@ TARGETS = ("velocity", "layout", "texture")
 DEBIASED = ("velocity", "shortcut", "static_dropout")
 
 
+@print_style
 def draw_training(summary: pd.DataFrame, path: Path) -> None:
     """Draw motion and accuracy by stage and training step, with one row of panels per network.
 
@@ -29,14 +38,14 @@ def draw_training(summary: pd.DataFrame, path: Path) -> None:
     training with a shortcut, with and without StaticDropout.
     """
     networks = list(summary["network"].unique())
-    figure, panels = new_panels(4 * len(networks), 4, (15, 3.5 * len(networks) + 0.5))
+    figure, panels = new_panels(4 * len(networks), 2, (PAGE, 3.8 * len(networks) + 0.3))
     for k, network in enumerate(networks):
         own = summary[summary["network"] == network]
         stages = list(own["stage"].unique())
         end, last = own[own["step"] == own["step"].max()], own[own["stage"] == stages[-1]]
         by_stage, along, debiased, accurate = panels[4 * k : 4 * k + 4]
         draw_curves(by_stage, end, TARGETS, "stage", "motion")
-        by_stage.set_xticks(np.arange(len(stages)), stages, rotation=30)
+        stage_ticks(by_stage, stages, 2.6)
         by_stage.set(title=f"{network}: after training", ylabel="motion (% of the variance)")
         draw_curves(along, last, TARGETS, "step", "motion")
         along.set(title=f"along training, {stages[-1]}", xlabel="step", ylabel="motion (%)")
@@ -46,9 +55,9 @@ def draw_training(summary: pd.DataFrame, path: Path) -> None:
         accurate.set(title="accuracy without shortcut", xlabel="step", ylabel="accuracy (%)", ylim=(0, 102))
     for axes in (panels[0], panels[3]):
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8)
+            axes.legend(frameon=False)
     seeds = summary["seeds"].max()
-    figure.suptitle(f"mean over {seeds} seeds; bands: 95 % intervals over seeds", fontsize=11)
+    title(figure, f"mean over {seeds} seeds; bands: 95 % intervals over seeds")
     save(figure, path)
 
 
@@ -59,7 +68,7 @@ def draw_curves(axes: Axes, table: pd.DataFrame, conditions: tuple[str, ...], x:
         if len(rows):
             label, colour, marker, line = STYLES[condition]
             position = np.arange(len(rows)) if x == "stage" else rows[x]
-            style = {"label": label, "color": colour, "marker": marker, "linestyle": line, "markersize": 4}
+            style = {"label": label, "color": colour, "marker": marker, "linestyle": line}
             draw_band(axes, position, value_and_bounds(rows, number, 100), **style)
     axes.axhline(0, color="black", linewidth=0.6)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,15 +11,16 @@ from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.decomposition import BITS
 from static_dynamic.analysis.estimate.estimator import MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import (
+from static_dynamic.analysis.show.figure_style import (
     COLOURS,
     PART_COLOURS,
     SCORE_BINS,
-    label_panels,
     part_line,
+    print_style,
     save,
-    stage_panels,
+    shorten,
 )
+from static_dynamic.analysis.show.figures import label_panels, stage_panels
 from static_dynamic.analysis.show.strips import side_by_side
 
 LINES = {"dynamic": "-", "static": "--", "joint": "-.", "residual": ":"}
@@ -36,6 +38,7 @@ RESOLUTION = 110
 NAME_LENGTH = 26
 
 
+@print_style
 def draw_thresholds(sweep: pd.DataFrame, path: Path, threshold: float) -> None:
     """Draw the units per class (%) as a function of the score threshold, one panel per stage."""
     figure, panels = stage_panels(sweep)
@@ -44,24 +47,30 @@ def draw_thresholds(sweep: pd.DataFrame, path: Path, threshold: float) -> None:
         for name, line in LINES.items():
             axes.plot(table["threshold"], 100 * table[name] / total, line, color=COLOURS[name], label=name)
         axes.axvline(threshold, color="black", linewidth=0.6)
-        axes.set(title=stage, xlim=(sweep["threshold"].min(), sweep["threshold"].max()), ylim=(0, 100))
+        axes.set(
+            title=shorten(stage), xlim=(sweep["threshold"].min(), sweep["threshold"].max()), ylim=(0, 100)
+        )
     label_panels(figure, "threshold", "units (%)", "Classes of units at each threshold")
     save(figure, path)
 
 
+@print_style
 def draw_histograms(units: pd.DataFrame, path: Path, threshold: float) -> None:
     """Draw histograms of the units' dynamic and static scores, one panel per stage."""
     figure, panels = stage_panels(units)
     for axes, stage, table in panels:
         for factor in MEASURED:
             scores = table[f"score_{factor}"].dropna()
-            axes.hist(scores, SCORE_BINS, color=COLOURS[factor], alpha=0.55, label=factor)
+            axes.hist(scores, SCORE_BINS, color=COLOURS[factor], alpha=0.35)
+            look: Any = {"color": COLOURS[factor], "linestyle": LINES[factor], "label": factor}
+            axes.hist(scores, SCORE_BINS, histtype="step", **look)
         axes.axvline(threshold, color="black", linewidth=0.6)
-        axes.set(title=f"{stage} ({len(table)} units)", xlim=(-1, 1))
+        axes.set(title=f"{shorten(stage)} ({len(table)} units)", xlim=(-1, 1))
     label_panels(figure, "unit score: correlation of pairs", "units", "Scores of units")
     save(figure, path)
 
 
+@print_style
 def draw_parts(units: pd.DataFrame, path: Path) -> None:
     """Draw histograms of the units' content, motion and appearance parts, one panel per stage."""
     figure, panels = stage_panels(units)
@@ -73,11 +82,12 @@ def draw_parts(units: pd.DataFrame, path: Path) -> None:
             axes.hist(
                 values, PART_BINS, histtype="step", color=PART_COLOURS[part], label=part, linestyle=line
             )
-        axes.set(title=f"{stage} ({len(table)} units)", xlim=(PART_BINS[0], PART_BINS[-1]))
+        axes.set(title=f"{shorten(stage)} ({len(table)} units)", xlim=(PART_BINS[0], PART_BINS[-1]))
     label_panels(figure, "part of the unit's variance (%)", "units", "Parts of units")
     save(figure, path)
 
 
+@print_style
 def draw_sheet(
     top: pd.DataFrame, strips: Mapping[int, NDArray], path: Path, title: str, label: str = "class"
 ) -> None:

@@ -10,14 +10,19 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from static_dynamic.analysis.estimate.estimator import FACTORS, MEASURED, UNIT_CLASSES
-from static_dynamic.analysis.show.figures import (
+from static_dynamic.analysis.show.figure_style import (
     COLOURS,
+    COLUMN,
     MARKERS,
+    PAGE,
     bar_style,
     draw_stacked_bars,
     new_panels,
+    print_style,
     save,
+    stage_ticks,
 )
+from static_dynamic.analysis.show.figure_style import title as print_title
 from static_dynamic.analysis.show.text import escape_latex
 from static_dynamic.errors import UserError
 
@@ -46,6 +51,7 @@ def positions(places: Sequence[str]) -> list[int]:
     return [PLACES[place] for place in places]
 
 
+@print_style
 def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
     """Draw the dynamic and static shares by stage, one panel per stream.
 
@@ -66,6 +72,7 @@ def draw_stages(streams: Mapping[str, pd.DataFrame], path: Path, title: str) -> 
     _draw_shares(streams, draw, path, title)
 
 
+@print_style
 def draw_iterations(stages: Mapping[str, pd.DataFrame], path: Path, title: str) -> None:
     """Draw the dynamic and static shares by training iteration, one panel per stage."""
 
@@ -86,7 +93,9 @@ def _draw_shares(
     title: str,
 ) -> None:
     """Call `draw` for one panel per table, all with the same y axis; add a legend, and write the figure."""
-    figure, panels = new_panels(len(tables), len(tables), (4.2 * len(tables), 3.6), sharey=True)
+    figure, panels = new_panels(
+        len(tables), len(tables), (PAGE if len(tables) > 1 else COLUMN, 2.4), sharey=True
+    )
     for axes, (name, table) in zip(panels, tables.items(), strict=True):
         draw(axes, name, table)
         axes.set_ylim(_range(tables))
@@ -98,7 +107,7 @@ def _draw_shares(
 
 def _save(figure: Figure, path: Path, title: str) -> None:
     """Add a title to a figure and write the figure to a file."""
-    figure.suptitle(title, fontsize=11)
+    print_title(figure, title)
     save(figure, path)
 
 
@@ -162,6 +171,7 @@ def _tikz_axis(stream: str, table: pd.DataFrame, limits: tuple[float, float], le
     )
 
 
+@print_style
 def draw_histograms(
     shares: Mapping[str, NDArray], path: Path, title: str, factors: Sequence[str] = MEASURED
 ) -> None:
@@ -170,8 +180,7 @@ def draw_histograms(
     for stage in shares:
         streams.setdefault(stage.partition(",")[2], []).append(stage)
     columns = max(map(len, streams.values()))
-    width, height = (3.2, 2.6) if len(shares) > 1 else (5.0, 3.6)
-    size = (columns * width, len(streams) * height)
+    size = (PAGE if len(shares) > 1 else COLUMN, 0.6 + 1.6 * len(streams))
     figure, panels = new_panels(columns * len(streams), columns, size)
     for k, stages in enumerate(streams.values()):
         row = panels[k * columns : (k + 1) * columns]
@@ -180,7 +189,7 @@ def draw_histograms(
         for axes, stage in zip(row, stages, strict=False):
             for factor in factors:
                 draw_histogram(axes, shares[stage], factor)
-            axes.set_title(stage, fontsize=9)
+            axes.set_title(stage)
     lines = panels[0].get_legend_handles_labels()
     figure.legend(*lines, frameon=False, loc="outside lower center", ncols=len(factors))
     _save(figure, path, title)
@@ -190,19 +199,23 @@ def draw_histogram(axes, shares: NDArray, factor: str) -> None:
     """Draw one factor's histogram into a panel; dead units, whose shares are NaN, are left out."""
     percent = 100 * shares[:, FACTORS.index(factor)]
     bins = np.arange(0, 101, 2)
-    axes.hist(percent[~np.isnan(percent)], bins, color=COLOURS[factor], alpha=0.7, label=factor)
+    axes.hist(percent[~np.isnan(percent)], bins, color=COLOURS[factor], alpha=0.35)
+    look = {"color": COLOURS[factor], "linestyle": "--" if factor == "static" else "-", "label": factor}
+    axes.hist(percent[~np.isnan(percent)], bins, histtype="step", **look)
     axes.set(xlabel="share (%)", ylabel="units", xlim=(LOWEST - TICK, HIGHEST + 2 * TICK))
 
 
+@print_style
 def draw_joint_encoding(percent: pd.DataFrame, path: Path, title: str) -> None:
     """Draw the percentage of units per unit class (dynamic, static, ...), one stacked bar per stage."""
-    figure, (axes,) = new_panels(1, 1, (max(5.0, 2.5 + 0.8 * len(percent)), 4.0))
+    figure, (axes,) = new_panels(1, 1, (PAGE, 2.9))
     draw_stacked_bars(axes, percent.index, {name: percent[name] for name in UNIT_CLASSES}, COLOURS)
     axes.set(ylabel="units (%)", ylim=(0, 100))
-    axes.set_xticks(range(len(percent)), percent.index, rotation=45, ha="right", rotation_mode="anchor")
+    stage_ticks(axes, list(percent.index), 5)
     _save(figure, path, title)
 
 
+@print_style
 def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) -> None:
     """Draw mean and SD of unit correlations for pairs that share dynamics, appearance, neither or both.
 
@@ -211,7 +224,7 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     pair share or not. Neighbouring bars differ in the other factor.
     """
     other = "static" if own == "dynamic" else "dynamic"
-    figure, (axes,) = new_panels(1, 1, (6.0, 3.8))
+    figure, (axes,) = new_panels(1, 1, (COLUMN, 2.6))
     # Each entry: (column for pairs that do not share the factor `own`, column for pairs that share it).
     bars = {"shared": (other, "both"), "not shared": ("neither", own)}
     for k, (condition, columns) in enumerate(bars.items()):
@@ -227,19 +240,24 @@ def draw_conditions(statistics: pd.DataFrame, own: str, path: Path, title: str) 
     _save(figure, path, f"{title}: {len(statistics)} units")
 
 
+@print_style
 def draw_prior(prior: NDArray, path: Path, title: str) -> None:
     """Draw `prior`, an array (H, W) with the fraction of masks that contain each pixel."""
-    figure, (axes,) = new_panels(1, 1, (7.0, 3.9))
+    figure, (axes,) = new_panels(1, 1, (COLUMN, 2.2))
     picture = axes.imshow(100 * prior, cmap="cividis", vmin=0)
     axes.set_axis_off()
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title)
     figure.colorbar(picture, label="masks that contain the pixel (%)", shrink=0.85)
     save(figure, path)
 
 
 def _line(factor: str) -> dict:
-    """Return the line style of a factor (dynamic, static): its colour and marker."""
-    return {"color": COLOURS[factor], "marker": MARKERS[factor]}
+    """Return the look of the curve of a factor (dynamic, static): its colour, marker and line style."""
+    return {
+        "color": COLOURS[factor],
+        "marker": MARKERS[factor],
+        "linestyle": "--" if factor == "static" else "-",
+    }
 
 
 def absent_places(table: pd.DataFrame) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from static_dynamic.analysis.show.figures import SCORE_BINS
+from static_dynamic.analysis.show.figure_style import SCORE_BINS
 from static_dynamic.analysis.show.text import value_and_bounds, with_interval
 
 # All sizes in this module are in pixels of the SVG's view box.

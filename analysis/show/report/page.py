@@ -25,7 +25,7 @@ from static_dynamic.analysis.run.manifest import read_manifest, to_json
 from static_dynamic.analysis.run.store import REPORT_NAME, Store
 from static_dynamic.analysis.run.tables import read_table
 from static_dynamic.analysis.show.encoding import jpeg_data_uri
-from static_dynamic.analysis.show.figures import COLOURS, COMPONENT_COLOURS, PART_COLOURS
+from static_dynamic.analysis.show.figure_style import COLOURS, COMPONENT_COLOURS, PART_COLOURS
 from static_dynamic.analysis.show.parts import (
     ABSENT,
     LIMITS,

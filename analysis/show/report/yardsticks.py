@@ -6,7 +6,7 @@ from typing import NamedTuple
 from static_dynamic.analysis.estimate.tables import read_layers
 from static_dynamic.analysis.run.arrays import STATUS_NAME
 from static_dynamic.analysis.run.manifest import has_run, read_manifest
-from static_dynamic.analysis.show.figures import PART_COLOURS
+from static_dynamic.analysis.show.figure_style import PART_COLOURS
 from static_dynamic.analysis.show.parts import has_parts
 from static_dynamic.errors import UserError
 

@@ -34,7 +34,7 @@ def test_bars_of_classes_have_the_intervals_as_error_bars(drawn, run):
     np.testing.assert_allclose(ends, expected)
     labels = {t.get_text(): t.xy for t in axes.texts}
     assert labels[str(row["units_joint"])] == (2, row["units_joint_high"])  # above the error bar
-    assert "95 % intervals" in axes.get_title()
+    assert "95 % intervals" in drawn[0].get_suptitle()
 
 
 def test_the_profile_has_bands_of_the_percentages_of_units(drawn, run):
@@ -78,4 +78,6 @@ def test_figures_of_runs_of_an_older_version_have_no_intervals_of_units(drawn, t
     lines = {line.get_label(): line.get_ydata() for line in drawn[0].axes[2].lines}
     np.testing.assert_allclose(lines["joint"], 100 * layers["units_joint"] / 20)
     (axes,) = drawn[1].axes
-    assert not any(hasattr(c, "has_yerr") for c in axes.containers) and "interval" not in axes.get_title()
+    assert (
+        not any(hasattr(c, "has_yerr") for c in axes.containers) and "interval" not in drawn[1].get_suptitle()
+    )
