@@ -65,6 +65,7 @@ def draw_calibration(table: pd.DataFrame, curves: pd.DataFrame, path: Path) -> N
         panels[-1].plot(curve["weight"], curve["motion"], marker + line, color=colour, label=label)
     panels[-1].plot([0, 1], [0, 1], ":", color="#777777", label="truth")
     panels[-1].set(title="units that mix motion and content", xlabel="weight of motion", ylabel="motion part")
+    panels[-1].set_ylim(top=1.5)
     panels[-1].legend(frameon=False, loc="upper left")
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(PARTS), frameon=False)

@@ -84,6 +84,7 @@ def draw_by_depth(axes: Axes, layers: pd.DataFrame, column: str, scale: float = 
     else:
         axes.set_xlabel("relative depth")
     axes.axhline(0, color="black", linewidth=0.6)
+    limit(axes, scale * layers[column], -0.2 * scale, 1.1 * scale)
 
 
 @print_style
