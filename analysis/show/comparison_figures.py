@@ -19,6 +19,7 @@ from static_dynamic.analysis.show.figure_style import (
     bar_style,
     draw_band,
     label_bars,
+    limit,
     new_panels,
     print_style,
     stage_ticks,
