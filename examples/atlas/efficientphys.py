@@ -72,5 +72,5 @@ class EfficientPhys(nn.Module):
 
 
 def build(weights: str | None = None) -> nn.Module:
-    """Return EfficientPhys with trained weights (``rlap`` or ``pure``, named after the data), or untrained."""
+    """Return EfficientPhys, trained (``rlap`` or ``pure``, named after the data) or untrained."""
     return filled(EfficientPhys(), "efficientphys", weights, LAYERS)

@@ -134,5 +134,5 @@ for _number in range(BLOCKS):
 
 
 def build(weights: str | None = None) -> nn.Module:
-    """Return PhysFormer with trained weights (``rlap`` or ``pure``, named after the data), or untrained."""
+    """Return PhysFormer, trained (``rlap`` or ``pure``, named after the data) or untrained."""
     return filled(PhysFormer(), "physformer", weights, LAYERS)

@@ -1,4 +1,4 @@
-"""PhysNet: a 3D convolutional encoder and decoder that estimates the pulse from a face (Yu et al., BMVC 2019).
+"""PhysNet: a 3D convolutional encoder and decoder that finds the pulse in a face (Yu et al., BMVC 2019).
 
 Shapes, order and normalisation of the layers are those of the package open-rppg 0.1.1. The network was
 trained on clips of 128 frames of 32 x 32 pixels at 30 frames per second.
@@ -41,8 +41,8 @@ class PhysNet(nn.Module):
             self.add_module(f"conv{k}", nn.Sequential(conv, nn.BatchNorm3d(width, eps=1e-3), nn.ReLU()))
             inputs = width
         for k in (1, 2):
-            conv = nn.ConvTranspose3d(64, 64, (4, 1, 1), (2, 1, 1), (1, 0, 0))
-            self.add_module(f"up{k}", nn.Sequential(conv, nn.BatchNorm3d(64, eps=1e-3), nn.ELU()))
+            double = nn.ConvTranspose3d(64, 64, (4, 1, 1), (2, 1, 1), (1, 0, 0))
+            self.add_module(f"up{k}", nn.Sequential(double, nn.BatchNorm3d(64, eps=1e-3), nn.ELU()))
         self.last = nn.Conv3d(64, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,5 +57,5 @@ class PhysNet(nn.Module):
 
 
 def build(weights: str | None = None) -> nn.Module:
-    """Return PhysNet with trained weights (``rlap`` or ``pure``, named after the data), or untrained."""
+    """Return PhysNet, trained (``rlap`` or ``pure``, named after the data) or untrained."""
     return filled(PhysNet(), "physnet", weights, LAYERS)

@@ -77,5 +77,5 @@ class TSCAN(nn.Module):
 
 
 def build(weights: str | None = None) -> nn.Module:
-    """Return TS-CAN with trained weights (``rlap`` or ``pure``, named after the data), or untrained."""
+    """Return TS-CAN, trained (``rlap`` or ``pure``, named after the data) or untrained."""
     return filled(TSCAN(), "tscan", weights, LAYERS)

@@ -4,15 +4,26 @@ import importlib
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from examples.atlas import efficientphys, inception, physformer, physnet, transnetv2, tscan
+from examples.atlas.contrasts import Number, lean_of_scores, parts, scores
 from examples.atlas.keras_weights import place, read_weights, variables
+from examples.atlas.networks import BY_NAME, NETWORKS, UNTRAINED, Run, all_runs, overrides
+from examples.atlas.page import fill
+from examples.atlas.run import composed, log_of, profile_all
+from examples.atlas.tables import TABLES
+from static_dynamic.analysis.estimate.paired_parts import PairedParts
+from static_dynamic.analysis.run.store import Store
 from static_dynamic.assets import asset_row, cache_dir
+from static_dynamic.configs.options import check
 from static_dynamic.errors import UserError
 from static_dynamic.models import build_model
-from tests.paths import GOLDEN
+from static_dynamic.models.registry import build_from_row
+from tests.analysis.finished import finished_run
+from tests.paths import GOLDEN, ROOT
 
 sys.path.insert(0, str(GOLDEN / "atlas"))
 seeded = importlib.import_module("seeded")
@@ -183,3 +194,72 @@ def test_the_appearance_stream_does_not_see_the_order_of_the_frames():
         net(x)
         net(x[:, :, torch.randperm(20, generator=torch.Generator().manual_seed(0))])
     assert torch.allclose(*seen, atol=1e-5)
+
+
+@pytest.mark.parametrize("network", [n.name for n in NETWORKS])
+def test_the_stages_of_every_network_are_read(network, tmp_path, monkeypatch):
+    """The untrained network is built with the options of its run, on rendered videos of the same size."""
+    monkeypatch.setenv("SD_CACHE", str(tmp_path))
+    options = [o for o in overrides(Run(network, UNTRAINED, "calibrated"), tmp_path) if "videos" not in o]
+    cfg = composed([*options, "dataset.render.videos=1", "dataset.render.frames=2"])
+    net = build_from_row(cfg.model)
+    assert set(net.stages) == set(BY_NAME[network].stages)
+    assert not net.has_head or network == "inception"
+    spec = net.input_spec
+    rows = net.read(torch.rand(1, 3, spec.frames, *spec.shape), tuple(net.stages))
+    assert all(row.isfinite().all() and row.shape[0] == 1 for row in rows.values())
+
+
+def test_options_of_all_runs_are_known_and_folders_differ(tmp_path):
+    runs = all_runs()
+    for run in runs:
+        if run.data == "calibrated" and run.weights != UNTRAINED:
+            check(overrides(run, tmp_path))
+    assert len({run.folder(tmp_path) for run in runs}) == len(runs)
+
+
+def test_finished_runs_are_not_repeated(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("examples.atlas.run.execute", lambda *a: pytest.fail("a run was repeated"))
+    for run in all_runs():
+        log = log_of(run, tmp_path)
+        log.parent.mkdir(exist_ok=True)
+        log.touch()
+    profile_all(tmp_path)
+    assert capsys.readouterr().out.count("finished before") == len(all_runs())
+
+
+def test_numbers_are_those_of_the_programs_tables(tmp_path):
+    one = finished_run(tmp_path / "one", noise=0.5)
+    two = finished_run(tmp_path / "two", model="other", noise=0.5)
+    layers = pd.read_csv(one / "layers.csv").set_index("stage")
+    for name, number in parts(one, "stage2").items():
+        row = layers.loc["stage2"]
+        assert np.isclose(number.value, row[name])
+        assert np.isclose(number.value - number.half, row[f"{name}_low"])
+    assert np.isclose(scores(one, "stage2")["score_dynamic"].value, layers.loc["stage2", "score_dynamic"])
+    shares = layers.loc["stage2", ["share_dynamic", "share_static"]]
+    assert np.isclose(lean_of_scores(one, "stage2").value, shares.iloc[0] - shares.iloc[1])
+    expected = PairedParts([Store.open(one), Store.open(two)], [0, 0]).difference(
+        [(0, "stage1")], [(1, "stage1")]
+    )
+    found = parts(one, "stage1")["motion"] - parts(two, "stage1")["motion"]
+    assert np.isclose(found.value, expected["motion"])
+    assert np.isclose(found.value + found.half, expected["motion_high"])
+
+
+def test_signs_of_intervals():
+    assert Number(1.0, np.array([0.1, -0.1])).sign == 0  # Student's t with one degree of freedom
+    assert Number(2.0, np.array([0.1, -0.1])).sign == 1
+    assert Number(-2.0, np.array([0.1, -0.1])).sign == -1
+    assert abs(Number(-2.0, np.array([0.1, -0.1]))).text(1, 1) == "2.0 [0.2, 3.8]"
+    # order-blind stages: rounding errors are not motion
+    assert Number(1e-15, np.zeros(5)).sign == 0
+
+
+def test_the_guide_has_every_table_and_is_filled():
+    page = (ROOT / "docs" / "atlas.md").read_text()
+    for name in TABLES:
+        assert f"<!-- table {name} -->\n\n| " in page, f"docs/atlas.md lacks the table {name}"
+    filled = fill(page, {"networks": "| a |"})
+    assert "<!-- table networks -->\n\n| a |\n\n<!-- end -->" in filled
+    assert fill(filled, {"networks": "| b |"}).count("| b |") == 1
