@@ -42,6 +42,17 @@ class Number:
         """Return the absolute value; its interval holds only if the interval of the number excludes 0."""
         return Number(abs(self.value), np.sign(self.value) * self.deviation, self.careful)
 
+    def over(self, other: "Number") -> "Number":
+        """Return the ratio to another number from the same videos, with linearised deviations."""
+        ratio = self.value / other.value
+        deviation = (self.deviation - ratio * other.deviation) / other.value
+        return Number(ratio, deviation, self.careful or other.careful)
+
+    def __add__(self, other: "Number") -> "Number":
+        """Return the sum of two numbers from the same videos."""
+        careful = self.careful or other.careful
+        return Number(self.value + other.value, self.deviation + other.deviation, careful)
+
     @property
     def half(self) -> float:
         """Half-width of the 95 % interval (Student's t)."""
@@ -104,6 +115,16 @@ def lean_of_parts(folder: Path, stage: str) -> Number:
     """Return motion minus appearance."""
     found = parts(folder, stage)
     return found["motion"] - found["appearance"]
+
+
+def motion_share(folder: Path, stage: str) -> Number | None:
+    """Return motion / (motion + appearance) - 1/2; None if the interval of the sum includes 0."""
+    found = parts(folder, stage)
+    both = found["motion"] + found["appearance"]
+    if both.sign != 1:
+        return None
+    share = found["motion"].over(both)
+    return Number(share.value - 0.5, share.deviation)
 
 
 def lean_of_scores(folder: Path, stage: str) -> Number:

@@ -81,14 +81,14 @@ def draw_network(axes: Axes, results: Results, part: str, network: Network, data
 def draw_balance(results: Results, path: Path) -> None:
     """Draw the last stage of each network in the plane of appearance and motion."""
     with rc_context(SMALL):
-        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         panels = figure.subplots(1, len(DATA), sharex=True, sharey=True)
         for axes, data in zip(panels, DATA, strict=True):
             for network in NETWORKS:
                 draw_points(axes, results, network, data)
             ends = [0.0, 100.0]
             axes.plot(ends, ends, color="black", linewidth=0.6, linestyle=":")
-            axes.set(title=data, xlabel="appearance (%)", xlim=(-8, 100), ylim=(-8, 100))
+            axes.set(title=data, xlabel="appearance (%)", xlim=(-12, 112), ylim=(-12, 112))
             axes.set_aspect("equal")
         panels[0].set_ylabel("motion (%)")
         handles, labels = panels[0].get_legend_handles_labels()

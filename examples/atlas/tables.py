@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from examples.atlas.contrasts import Number, lean_of_parts, lean_of_scores, parts
+from examples.atlas.contrasts import Number, lean_of_parts, lean_of_scores, motion_share, parts
 from examples.atlas.networks import (
     BY_NAME,
     DATA,
@@ -34,10 +34,16 @@ class Results:
         """Return one part of the variance of a stage."""
         return parts(self.folder(network, weights, data), stage)[name]
 
-    def leans(self, network: str, weights: str, data: str, stage: str) -> tuple[Number, Number]:
-        """Return motion minus appearance, and the paper's dynamic share minus the static share."""
+    def leans(
+        self, network: str, weights: str, data: str, stage: str
+    ) -> tuple[Number, Number | None, Number]:
+        """Return three measures of how far a stage leans to motion, all of them 0 if it is balanced.
+
+        The measures are motion minus appearance, motion / (motion + appearance) minus 1/2 (None if the sum is
+        not clearly above 0), and the paper's dynamic share minus the static share.
+        """
         folder = self.folder(network, weights, data)
-        return lean_of_parts(folder, stage), lean_of_scores(folder, stage)
+        return lean_of_parts(folder, stage), motion_share(folder, stage), lean_of_scores(folder, stage)
 
 
 def main_weights(network: Network) -> str:
@@ -87,6 +93,23 @@ def every_set_of_weights(results: Results) -> list[tuple[Network, str, str]]:
     return [(n, w, data) for data in DATA for n in NETWORKS for w in (*n.trained, UNTRAINED)]
 
 
+def training(results: Results) -> list[Row]:
+    """Return what training changes at the last stage, by family of networks: trained minus untrained."""
+    rows = []
+    for network, weights, data in every_set_of_weights(results):
+        if weights == UNTRAINED:
+            continue
+        row = {"data": data, "family": network.family, "network": network.label}
+        row["trained on"] = TRAINED_ON[weights]
+        for name in ("content", "motion", "appearance", "residual"):
+            sides = [results.part(name, network.name, w, data, network.last) for w in (weights, UNTRAINED)]
+            row[name] = (sides[0] - sides[1]).text(digits=1)
+        shares = [results.leans(network.name, w, data, network.last)[2] for w in (weights, UNTRAINED)]
+        row["dynamic - static share"] = (shares[0] - shares[1]).text(digits=1)
+        rows.append(row)
+    return rows
+
+
 def rises(results: Results) -> list[Row]:
     """Return the motion part of the last stage minus that of the first stage that sees motion."""
     rows = []
@@ -100,11 +123,11 @@ def rises(results: Results) -> list[Row]:
                 "network": network.label,
                 "trained on": TRAINED_ON[weights],
                 "first": f"`{first}`",
-                "motion, first": ends[0].text(),
+                "motion, first": ends[0].text(digits=1),
                 "last": f"`{network.last}`",
-                "motion, last": ends[1].text(),
-                "change": change.text(),
-                "rises?": VERDICT[change.sign],
+                "motion, last": ends[1].text(digits=1),
+                "change": change.text(digits=1),
+                "verdict": {1: "rises", -1: "falls", 0: "uncertain"}[change.sign],
             }
         )
     return rows
@@ -114,7 +137,7 @@ def balance(results: Results) -> list[Row]:
     """Return how far the last stage of each network leans to motion, or to appearance."""
     rows = []
     for network, weights, data in every_set_of_weights(results):
-        of_parts, of_scores = results.leans(network.name, weights, data, network.last)
+        of_parts, share, of_scores = results.leans(network.name, weights, data, network.last)
         rows.append(
             {
                 "data": data,
@@ -122,11 +145,18 @@ def balance(results: Results) -> list[Row]:
                 "trained on": TRAINED_ON[weights],
                 "motion - appearance": of_parts.text(),
                 "leans to": {1: "motion", -1: "appearance", 0: "uncertain"}[of_parts.sign],
+                "motion / (motion + appearance)": shifted(share),
+                "residual": results.part("residual", network.name, weights, data, network.last).text(),
                 "dynamic - static share": of_scores.text(digits=1),
                 "leans to (paper)": {1: "dynamic", -1: "static", 0: "uncertain"}[of_scores.sign],
             }
         )
     return rows
+
+
+def shifted(share: Number | None) -> str:
+    """Return a motion share in percent; `share` is the share minus 1/2, or None if it is not defined."""
+    return "-" if share is None else Number(share.value + 0.5, share.deviation).text()
 
 
 def connections(results: Results) -> list[Row]:
@@ -141,7 +171,7 @@ def connections(results: Results) -> list[Row]:
                     for part in ("motion", "appearance", "content")
                 ]
                 leans = [results.leans("tscan", weights, data, stage) for stage in (before, behind)]
-                shares = leans[1][1] - leans[0][1]
+                shares = leans[1][2] - leans[0][2]
                 rows.append(
                     {
                         "data": data,
@@ -167,19 +197,23 @@ def against(results: Results) -> list[Row]:
                 there = results.leans(network.name, weights, data, network.last)
                 row = {"data": data, "TS-CAN": TRAINED_ON[own]}
                 row["compared with"] = f"{network.label} ({TRAINED_ON[weights]})"
-                for name, a, b in zip(("parts", "paper's shares"), here, there, strict=True):
-                    distance = abs(b) - abs(a)
-                    row[f"closer to balance by, {name}"] = distance.text(digits=1)
-                    row[f"more balanced? ({name})"] = VERDICT[distance.sign]
+                names = ("parts", "motion share", "paper's shares")
+                for name, a, b in zip(names, here, there, strict=True):
+                    row[name] = "-" if a is None or b is None else nearer(abs(b) - abs(a))
                 rows.append(row)
     return rows
+
+
+def nearer(distance: Number) -> str:
+    """Return by how much TS-CAN is nearer to balance, with a verdict."""
+    return f"{distance.text(digits=1)} {VERDICT[distance.sign]}"
 
 
 def scenes(results: Results) -> list[Row]:
     """Return the motion part of the last stage on each family of scenes of the calibrated data set."""
 
     def cells(measure: Callable[[str], Number]) -> Row:
-        return {scene: measure(scene).text() for scene in SCENES}
+        return {scene: measure(scene).text(digits=1) for scene in SCENES}
 
     def motion(network: str, weights: str, stage: str, scene: str) -> Number:
         return parts(results.folder(network, weights, "calibrated"), stage, f"{scene}_")["motion"]
@@ -214,6 +248,7 @@ TABLES: dict[str, Callable[[Results], list[Row]]] = {
     "yardsticks": yardsticks,
     "stages_embedded": lambda results: stages(results, "embedded"),
     "stages_calibrated": lambda results: stages(results, "calibrated"),
+    "training": training,
     "rises": rises,
     "balance": balance,
     "connections": connections,
