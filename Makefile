@@ -5,7 +5,7 @@ BIN := .venv/bin
 # process computes with one thread.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test check lint types fast coverage package bench clean
+.PHONY: demo test check lint types fast coverage package bench atlas clean
 
 demo: .venv/ready
 	$(BIN)/python main.py
@@ -65,6 +65,15 @@ bench: .venv/ready
 	$(BIN)/python -m bench.loader --listing
 	$(BIN)/python -m bench.stylize
 	$(BIN)/python -m bench.pyramids
+
+# Profiles of all networks whose weights come with Python packages (docs/atlas.md); the same command continues a
+# stopped one. ARGS=--docs also writes the tables and figures of docs/atlas.md.
+atlas: .venv/ready-atlas
+	GOMP_SPINCOUNT=10000 $(BIN)/python -m examples.atlas.run $(ARGS)
+
+.venv/ready-atlas: .venv/ready
+	$(BIN)/pip install --quiet --disable-pip-version-check 'h5py>=3.10'
+	touch $@
 
 .venv/ready: requirements.txt
 	$(PYTHON) -m venv .venv

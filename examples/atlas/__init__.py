@@ -1,0 +1,1 @@
+"""Atlas of video networks whose trained weights come with Python packages (docs/atlas.md)."""
