@@ -47,7 +47,7 @@ for folder in "$root" "$styles"; do
 done
 
 finished=0 missed=0
-trap 'echo "stopped; the same command resumes" >&2; exit 130' INT TERM
+trap 'echo "stopped; run the same command to resume" >&2; exit 130' INT TERM
 for seed in ${SEEDS:-1 2 3 4}; do
     joint=False
     [[ $seed == 1 ]] && joint=True

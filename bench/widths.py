@@ -47,7 +47,7 @@ def score_variances(run: Path, pairs: str, draws: int = DRAWS) -> pd.DataFrame:
 
 
 def clips_needed(run: Path, pairs: str, baseline: str = "paper") -> pd.DataFrame:
-    """Return a table (stages, factors): clips needed with `pairs`, per clip needed with `baseline`."""
+    """Return the number of clips that `pairs` needs, divided by the number that `baseline` needs."""
     return score_variances(run, pairs) / score_variances(run, baseline)
 
 

@@ -210,7 +210,7 @@ def preprocess(frames: Tensor, spec) -> Tensor:
 
 
 def crop(x: Tensor, spec) -> Tensor:
-    """Cut the centre of images (..., H, W), as large as the network's input; `spec` is its input spec."""
+    """Crop the centre of images (..., H, W) to the size of the network's input, given by `spec`."""
     height, width = (spec.crop, spec.crop) if isinstance(spec.crop, int) else spec.crop
     top, left = round((x.shape[-2] - height) / 2), round((x.shape[-1] - width) / 2)
     if top < 0 or left < 0:

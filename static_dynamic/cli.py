@@ -77,7 +77,9 @@ def run() -> None:
         if type(error).__module__.partition(".")[0] != "submitit":
             raise
         message = " ".join(str(error).partition("\n---")[0].split())
-        raise UserError(f"{message} (job logs: save_dir/.submitit; the same command resumes)") from error
+        raise UserError(
+            f"{message} (job logs: save_dir/.submitit; run the same command to resume)"
+        ) from error
 
 
 def main() -> int:

@@ -74,16 +74,16 @@ def exit_status(work: Callable[[], int | None]) -> int:
         print(end="", flush=True)
         return status
     except KeyboardInterrupt:
-        print("stopped; the same command resumes", file=sys.stderr)
+        print("stopped; run the same command to resume", file=sys.stderr)
         return 128 + signal.SIGINT
     except Terminated:
-        print("terminated; the same command resumes", file=sys.stderr)
+        print("terminated; run the same command to resume", file=sys.stderr)
         return 128 + signal.SIGTERM
     except BrokenPipeError:
         # The reader of stdout has closed the pipe; redirect stdout, so that the flush at exit does not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not asks_for_help():
-            print("the reader has closed the output; the same command resumes", file=sys.stderr)
+            print("the reader has closed the output; run the same command to resume", file=sys.stderr)
         return 128 + signal.SIGPIPE
     except (UserError, OSError) as error:
         return report(as_user_error(error))
@@ -100,7 +100,7 @@ def as_user_error(error: UserError | OSError) -> UserError:
         return error
     where = f" for {error.filename}" if error.filename else ""
     if error.errno in DISK_FULL:
-        return UserError(f"no space on the disk{where}: free some space; the same command resumes")
+        return UserError(f"no space on the disk{where}: free some space; run the same command to resume")
     if error.errno in WRONG_PLACE and error.filename:
         # for a failed rename, filename2 is the new name
         place = error.filename2 or error.filename

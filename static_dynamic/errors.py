@@ -9,7 +9,7 @@ from pathlib import Path
 
 # Largest number of characters of an error message.
 MAX_MESSAGE = 4000
-# Largest number of characters that a message shows of a name read from a file.
+# Names read from a file are cut to this many characters in messages.
 MAX_NAME = 100
 
 

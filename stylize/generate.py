@@ -82,7 +82,7 @@ def generate(jobs: list[Job], style: Style, *, batch_size: int, workers: int = 2
                 waiting.popleft()()
         except OSError as error:
             file, reason = error.filename or "a frame", error.strerror
-            raise UserError(f"cannot write {file} ({reason}); the same command resumes") from error
+            raise UserError(f"cannot write {file} ({reason}); run the same command to resume") from error
         finally:
             # Cancel the tasks that have not started; running tasks finish the files that they are writing.
             decoders.shutdown(cancel_futures=True)

@@ -87,7 +87,7 @@ class Moments:
 
     @classmethod
     def of_pairs(cls, za: NDArray, zb: NDArray, factor: NDArray, n_factors: int) -> Self:
-        """Return sums per factor from members `za`, `zb` (pairs, units). Shape of sums: (factors, units)."""
+        """Compute each factor's four sums per unit from the pair members `za`, `zb` (pairs, units)."""
         count = np.zeros(n_factors)
         total, product, square, shift = np.zeros((4, n_factors, za.shape[1]))
         for f in range(n_factors):
@@ -164,7 +164,7 @@ class Moments:
 
     @cached_property
     def within_factors(self) -> WithinFactors:
-        """Covariance, variance and mean of each unit within each factor; NaN for factors without pairs."""
+        """Per factor, each unit's covariance between pair members, variance and mean; NaN without pairs."""
         with np.errstate(invalid="ignore", divide="ignore"):
             count = self.count[..., None]
             mean = self.total / (2 * count)

@@ -1,4 +1,4 @@
-"""Import packages that only some files need."""
+"""Import optional packages, which only some file formats need."""
 
 from types import ModuleType
 

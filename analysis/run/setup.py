@@ -63,8 +63,8 @@ def require_until(cfg: DictConfig) -> None:
     """Raise UserError if the option ``until`` does not fit the other options."""
     if cfg.pairs == "paper" or not cfg.app_shuffle or cfg.use_normal_app:
         raise UserError(
-            "until=WIDTH needs intervals of content, motion and appearance, which need two styles in "
-            "both orders: give pairs=factorial or pairs=both, app_shuffle=true and use_normal_app=false"
+            "until=WIDTH measures content, motion and appearance, so it needs two styles in both orders: set "
+            "app_shuffle=true, use_normal_app=false, and pairs to factorial or both"
         )
     if cfg.shards > 1 or launched():
         raise UserError(

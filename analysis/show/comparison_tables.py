@@ -83,7 +83,7 @@ def grid_of_runs(runs: pd.DataFrame) -> Grid:
 
 
 def grid_of_parts(layers: pd.DataFrame) -> Grid:
-    """Return the table of parts, intervals and the p-value of motion, with one row per stage and run."""
+    """Return the table of parts with intervals and motion's p-value, with one row per stage and run."""
     rows = []
     for _, row in by_stage(layers).iterrows():
         p = "-" if pd.isna(row["p_motion"]) else f"{row['p_motion']:.3f}"

@@ -99,7 +99,7 @@ def test_a_reader_who_closes_the_output_is_noticed():
         done = subprocess.run(run, cwd=ROOT, env=BUFFERED, stdout=write, stderr=subprocess.PIPE, text=True)
         os.close(write)
         assert done.returncode == 128 + signal.SIGPIPE
-        assert done.stderr == "the reader has closed the output; the same command resumes\n"
+        assert done.stderr == "the reader has closed the output; run the same command to resume\n"
 
 
 @pytest.mark.parametrize("command", ["main.py", "misc/prepare_frames.py", "-m stylize.temporal"])

@@ -116,7 +116,7 @@ def test_sigterm_flushes_and_says_so(stylized, tmp_path):
     victim.join()
     err = (tmp_path / "errors").read_text()
     assert victim.exitcode == 128 + signal.SIGTERM, err
-    assert err.splitlines()[-1] == "terminated; the same command resumes" and "Trace" not in err
+    assert err.splitlines()[-1] == "terminated; run the same command to resume" and "Trace" not in err
     assert progress_of(tmp_path / "run")["state"] == "stopped"
 
 
@@ -181,7 +181,7 @@ def test_an_error_of_the_system_is_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["main.py"])
     assert main.main() == 2
     assert capsys.readouterr().err == (
-        "error: no space on the disk for runs/layers.csv: free some space; the same command resumes\n"
+        "error: no space on the disk for runs/layers.csv: free some space; run the same command to resume\n"
     )
 
 

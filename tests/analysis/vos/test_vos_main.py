@@ -206,7 +206,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(run, davis, tmp_path, tiny, undr
 
     monkeypatch.setattr(Store, "write", killed)
     status, _, err = run(*arguments, "--save_dir", tmp_path / "parts")
-    assert status == 130 and "the same command resumes" in err
+    assert status == 130 and "run the same command to resume" in err
     assert not list((tmp_path / "parts").rglob("*_final_*"))
     assert run(*arguments, "--save_dir", tmp_path / "parts")[0] == 0
     batches = 28 * 3 // 2 // 3  # views in three orders, three per batch
