@@ -23,7 +23,7 @@ SHARED = {
     "sprites": "path, velocity and kind of a shape",
     "figures": "velocity; shape that only motion shows",
 }
-HATCHES = {"content": "", "motion": "//", "appearance": "..", "residual": ""}
+HATCHES = {"content": "xx", "motion": "//", "appearance": "..", "residual": ""}
 CURVES = {
     "planted": ("planted units", "o", "-", "black"),
     MIXED_FAMILY: ("velocity and layout, mixed", "s", "--", "#D55E00"),
