@@ -43,6 +43,7 @@ SLOW = (
     "datasets/test_runs.py",
     "datasets/test_tools.py::test_examples_stand_under_the_ids_of_real_lines",
     "datasets/test_tools.py::test_subsets_are_seeded_and_keep_order",
+    "examples/test_notebooks.py::test_a_notebook_runs",
     "fuzz/test_fuzz.py::test_mutants_are_refused_in_one_line_or_give_the_same_numbers",
     "models/test_cost.py::test_published_numbers",
     "models/test_cost.py::test_script",
