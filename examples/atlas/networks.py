@@ -85,7 +85,7 @@ NETWORKS = (
         "physformer",
         "PhysFormer",
         "pulse, transformer",
-        24,
+        16,
         same_size(128),
         ("stem1", "stem3", "blocks.3", "blocks.7", "blocks.11", "up2"),
         "blocks.11",

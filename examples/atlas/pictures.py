@@ -4,16 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from examples.atlas.networks import DATA, NETWORKS, UNTRAINED, Network
 from examples.atlas.tables import Results
-from static_dynamic.files import atomic_path
+from static_dynamic.analysis.show.figure_style import PAGE, print_style, save
 
-WIDTH = 174 / 25.4
-SMALL: dict[Any, Any] = {"font.size": 7, "axes.titlesize": 7, "axes.linewidth": 0.6, "lines.linewidth": 1.0}
 # Order of the sets of weights -> label, colour, marker and line style of their curves.
 CURVES = (
     ("trained (first set of weights)", "#D55E00", "o", "-"),
@@ -43,20 +40,20 @@ def curves_of(network: Network) -> list[tuple[str, tuple[str, str, str, str]]]:
     return [*trained, (UNTRAINED, CURVES[2])]
 
 
+@print_style
 def draw_stages(results: Results, part: str, path: Path) -> None:
     """Draw one part of the variance by stage: one column per network, one row per data set."""
-    with rc_context(SMALL):
-        figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
-        panels = figure.subplots(len(DATA), len(NETWORKS), sharey="row", sharex="col")
-        for row, data in zip(panels, DATA, strict=True):
-            for axes, network in zip(row, NETWORKS, strict=True):
-                draw_network(axes, results, part, network, data)
-            row[0].set_ylabel(f"{data}: {part} (%)")
-        for axes, network in zip(panels[0], NETWORKS, strict=True):
-            axes.set_title(network.label)
-        handles, labels = panels[0][-1].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-        save(figure, path)
+    figure = Figure(figsize=(PAGE, 3.9), layout="constrained")
+    panels = figure.subplots(len(DATA), len(NETWORKS), sharey="row", sharex="col")
+    for row, data in zip(panels, DATA, strict=True):
+        for axes, network in zip(row, NETWORKS, strict=True):
+            draw_network(axes, results, part, network, data)
+        row[0].set_ylabel(f"{data}: {part} (%)")
+    for axes, network in zip(panels[0], NETWORKS, strict=True):
+        axes.set_title(network.label)
+    handles, labels = panels[0][-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    save(figure, path)
 
 
 def draw_network(axes: Axes, results: Results, part: str, network: Network, data: str) -> None:
@@ -78,22 +75,22 @@ def draw_network(axes: Axes, results: Results, part: str, network: Network, data
     axes.set_xticks(x, names, rotation=90, fontsize=6)
 
 
+@print_style
 def draw_balance(results: Results, path: Path) -> None:
     """Draw the last stage of each network in the plane of appearance and motion."""
-    with rc_context(SMALL):
-        figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
-        panels = figure.subplots(1, len(DATA), sharex=True, sharey=True)
-        for axes, data in zip(panels, DATA, strict=True):
-            for network in NETWORKS:
-                draw_points(axes, results, network, data)
-            ends = [0.0, 100.0]
-            axes.plot(ends, ends, color="black", linewidth=0.6, linestyle=":")
-            axes.set(title=data, xlabel="appearance (%)", xlim=(-12, 112), ylim=(-12, 112))
-            axes.set_aspect("equal")
-        panels[0].set_ylabel("motion (%)")
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right center", frameon=False)
-        save(figure, path)
+    figure = Figure(figsize=(PAGE, 2.9), layout="constrained")
+    panels = figure.subplots(1, len(DATA), sharex=True, sharey=True)
+    for axes, data in zip(panels, DATA, strict=True):
+        for network in NETWORKS:
+            draw_points(axes, results, network, data)
+        ends = [0.0, 100.0]
+        axes.plot(ends, ends, color="black", linewidth=0.6, linestyle=":")
+        axes.set(title=data, xlabel="appearance (%)", xlim=(-12, 112), ylim=(-12, 112))
+        axes.set_aspect("equal")
+    panels[0].set_ylabel("motion (%)")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    save(figure, path)
 
 
 def draw_points(axes: Axes, results: Results, network: Network, data: str) -> None:
@@ -117,12 +114,6 @@ def draw_points(axes: Axes, results: Results, network: Network, data: str) -> No
             linestyle="",
             label=network.label if label == CURVES[0][0] else None,
         )
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG."""
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=200, metadata={"Software": None})
 
 
 def draw_all(results: Results, folder: Path) -> None:

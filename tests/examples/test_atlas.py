@@ -279,22 +279,25 @@ def certain(cell):
     return (low > 0) - (high < 0)
 
 
+# Networks whose lean by the paper's shares is uncertain on the calibrated data set.
+UNCERTAIN = (("PhysNet", "RLAP"), ("PhysNet", "PURE"), ("PhysFormer", "RLAP"))
+
+
 def test_the_findings_are_what_the_tables_say():
     whole = ("Inception-I3D", "TransNetV2", "PhysNet", "PhysFormer")
     for row in table("balance"):
         if row["network"] in whole:
             assert row["leans to"] == "appearance", row
-            assert row["leans to (paper)"] == "static" or (row["data"], row["network"]) == (
-                "calibrated",
-                "PhysNet",
-            )
+            uncertain = row["data"] == "calibrated" and (row["network"], row["trained on"]) in UNCERTAIN
+            assert row["leans to (paper)"] == ("uncertain" if uncertain else "static"), row
         elif row["data"] == "embedded":
             assert row["leans to"] == "motion", row
     for row in table("training"):
         if row["network"] in whole[:3]:
             assert certain(row["motion"]) == 1, row
         if row["network"] == "PhysFormer":
-            assert certain(row["motion"]) < 1, row
+            lower = row["data"] == "calibrated" and row["trained on"] == "PURE"
+            assert certain(row["motion"]) == -lower, row
     for row in table("rises"):
         if row["network"] in whole and row["trained on"] != "-":
             assert row["verdict"] == "rises", row
