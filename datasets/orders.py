@@ -66,6 +66,10 @@ def further_alterations(orders: Sequence[str], pairs: str) -> list[int]:
             f"orders={','.join(orders)}: {FORWARD} and {SHUFFLED} are always needed, "
             f"give for example orders=[{FORWARD},{SHUFFLED},{REVERSED}]"
         )
+    if FROZEN_FOREGROUND in orders and NEW_BACKGROUND not in orders:
+        raise UserError(
+            f"orders={','.join(orders)}: {FROZEN_FOREGROUND} is compared with {NEW_BACKGROUND}: give both"
+        )
     further = [number for order, number in FURTHER_ALTERATIONS.items() if order in orders]
     if further and pairs == "paper":
         raise UserError(

@@ -93,7 +93,7 @@ def extract(
         choose_kernels(
             reader,
             store,
-            lambda: inputs_of(decode_sample(net, clips, views, clip_timeout)),
+            lambda: inputs_of(require_sample(decode_sample(net, clips, views, clip_timeout))),
             precision,
             tune,
         )
@@ -211,13 +211,17 @@ def decode_sample(
     rows = evenly_spaced(SAMPLE_VIEWS, len(views), np.trunc)
     rows = unfinished_batches(len(views), rows, clips.rows_per_view)  # all rows of each view
     (batch,) = loader(clips.batches(views, rows, len(rows), net.input_spec), 1, clip_timeout)
-    batch = [decoded for decoded in batch if decoded.frames is not None]
-    if not batch:
+    return [decoded for decoded in batch if decoded.frames is not None]
+
+
+def require_sample(sample: list[Decoded]) -> list[Decoded]:
+    """Return the sample on which bf16 and kernels are tested; raise UserError if it is empty."""
+    if not sample:
         raise UserError(
             "precision=bf16 and tune=true are tested on sampled views, but all sampled videos are "
             "unreadable: repair the videos, or give precision=fp32 and tune=false"
         )
-    return batch
+    return sample
 
 
 def choose_kernels(

@@ -48,6 +48,8 @@ class PlannedFeatures(PlannedRun):
         if cfg.task.views == "original" and cfg.dataset.root is None:
             # a user who has no stylized videos gives the folder of the original ones only
             cfg.dataset.root = cfg.normal_data_root
+        if cfg.cells is not None:
+            raise UserError(f"cells={cfg.cells} has no effect with task=features: omit cells")
         planned = PlannedRun.of(cfg)
         chosen = choose_stages(planned.net, cfg)
         if cfg.task.time:

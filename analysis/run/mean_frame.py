@@ -17,13 +17,16 @@ MEAN_FRAME = "mean_frame.png"
 def write_mean_frame(net: VideoNetwork, clips: ClipList, views, folder: Path, timeout: float) -> None:
     """Write ``mean_frame.png``: the mean of some network inputs, scaled and cropped as the network sees them.
 
-    Does nothing if the file exists.
+    Does nothing if the file exists, or if all sampled videos are unreadable.
     """
     path = folder / MEAN_FRAME
     if path.exists():
         return
     spec = net.input_spec
-    inputs = clips.to_inputs(decode_sample(net, clips, views, timeout), spec, torch.device("cpu"))
+    sample = decode_sample(net, clips, views, timeout)
+    if not sample:
+        return  # maps are then drawn without a mean frame
+    inputs = clips.to_inputs(sample, spec, torch.device("cpu"))
     first = inputs["Image"] if isinstance(inputs, dict) else inputs[0] if isinstance(inputs, list) else inputs
     channels = 1 if first.dim() == 5 and first.shape[1] == 3 else first.dim() - 3
     colours = first.movedim(channels, -1).flatten(0, -4).mean(dim=0)  # (H, W, 3)

@@ -82,6 +82,10 @@ def test_orders_do_not_depend_on_other_clips_or_orders(pairs):
     ("options", "message"),
     [
         ({"orders": ("forward", "shuffled", "revers")}, "unknown orders=revers; nearest known: reversed"),
+        (
+            {"orders": ("forward", "shuffled", "frozen_foreground")},
+            "is compared with new_background: give both",
+        ),
         ({"orders": ("forward", "reversed")}, "forward and shuffled are always needed"),
         ({"pairs": "paper"}, "two styles, which pairs=paper does not show"),
     ],

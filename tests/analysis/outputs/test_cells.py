@@ -191,6 +191,7 @@ def test_grids_from_the_command_line(in_process, stylized, tmp_path):
         (["cells=mask", "masks=davis"], "needs a DAVIS data set"),
         (["cells=mask", f"masks={__name__}.no_detector"], "no_detector failed (ValueError: no objects)"),
         (["cells=1x8x8", "masks=somewhere"], "has no effect without cells=mask"),
+        (["cells=1x8x8", "task=features", "task.views=all"], "has no effect with task=features"),
     ],
 )
 def test_wrong_cells_are_one_line(in_process, stylized, tmp_path, arguments, message):
