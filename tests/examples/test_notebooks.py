@@ -1,6 +1,8 @@
 """The example notebooks run from start to end, in an empty folder."""
 
 import os
+import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -24,6 +26,9 @@ def test_there_are_six_notebooks_with_results():
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 def test_a_notebook_runs(file, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    # `!python` in a cell is the Python of the tests
+    folders = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    monkeypatch.setenv("PATH", os.pathsep.join(folders))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
     book = nbformat.read(file, 4)

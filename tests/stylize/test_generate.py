@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_no_half_file(videos, checkpoint, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr("pathlib.Path.write_bytes", write_bytes)
-        with pytest.raises(UserError, match="No space left on device.*same command resumes"):
+        with pytest.raises(UserError, match="No space left on device.*run the same command to resume"):
             go(videos, out, checkpoint)
     found = list(out.rglob("*.png"))
     assert len(found) <= count

@@ -141,8 +141,8 @@ def test_the_upper_limit_of_the_half_width_is_that_of_a_slow_formula(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["pairs=paper"], "give pairs=factorial or pairs=both"),
-        (["app_shuffle=false"], "give pairs=factorial or pairs=both"),
+        (["pairs=paper"], "pairs to factorial or both"),
+        (["app_shuffle=false"], "pairs to factorial or both"),
         (["shards=2"], "omit shards"),
         (["until=-1"], "until=-1"),
     ],
